@@ -1,0 +1,37 @@
+# The verbs of a developer. `make demo` and `make test` do all the set-up; CI calls only these.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench ui slow
+
+demo: $(READY)
+	@$(BIN)/litlab fit digits-mlp
+	@printf '\nNext:\n  . $(BIN)/activate          then litlab works without a path\n'
+	@printf '  litlab list                every experiment\n'
+	@printf '  litlab ui                  the run in the browser: curves, figures, model\n'
+	@printf '  litlab fit digits-mlp --model.dropout 0.5     a run to compare it with\n'
+
+test: check
+	$(BIN)/pytest -m "not slow"
+
+slow: $(READY)
+	$(BIN)/pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/fit_overhead.py
+
+ui: $(READY)
+	$(BIN)/litlab ui
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "litlab needs Python 3.11 or newer: make PYTHON=python3.12 demo")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(READY)

@@ -1,0 +1,32 @@
+"""Random augmentations of a whole batch, one independent draw per image.
+
+torchvision's v2 transforms draw once per call, so on a batch every image would get the same crop.
+
+Shapes: B images, C channels, H rows, W columns.
+"""
+
+import torch
+from torch import Tensor
+
+
+def random_crop(images_BCHW: Tensor, padding: int) -> Tensor:
+    """Pad each image with zeros on all sides and cut a window of the old size at a random place.
+
+    Each of the (2 * padding + 1)^2 offsets is equally likely (the crop of He et al., 2015, section 4.2).
+    """
+    B, C, H, W = images_BCHW.shape
+    device = images_BCHW.device
+    padded = torch.nn.functional.pad(images_BCHW, [padding] * 4)
+    top_B, left_B = torch.randint(0, 2 * padding + 1, (2, B), device=device)
+    rows_BH = top_B[:, None] + torch.arange(H, device=device)
+    columns_BW = left_B[:, None] + torch.arange(W, device=device)
+    row_width = W + 2 * padding
+    index_BN = (rows_BH[:, :, None] * row_width + columns_BW[:, None, :]).flatten(1)
+    pixels_BCN = padded.flatten(2).gather(2, index_BN[:, None].expand(B, C, H * W))
+    return pixels_BCN.view(B, C, H, W)
+
+
+def random_flip(images_BCHW: Tensor) -> Tensor:
+    """Mirror each image left to right with probability one half."""
+    flipped_B = torch.rand(len(images_BCHW), device=images_BCHW.device) < 0.5
+    return torch.where(flipped_B[:, None, None, None], images_BCHW.flip(3), images_BCHW)

@@ -1,0 +1,1 @@
+"""What learns: one model per file, each a LightningModule."""

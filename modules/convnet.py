@@ -1,0 +1,86 @@
+"""The convolutional network: stages of convolution and pooling, then fully connected layers."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from modules.base import Classifier
+from modules.layers import Activation, fully_connected, require_rate
+from modules.layers import activation as activation_layer
+
+Pool = Literal["max", "average", "none"]
+
+
+@final
+class ConvNet(Classifier):
+    """Convolutions that keep the image's size, each followed by pooling that halves it; then fully connected layers.
+
+    A stage is convolution, batch norm (if any), activation, pooling (if any), dropout (if any).
+
+    Args:
+        input_shape: Channels, rows, columns of an image.
+        num_classes: Number of classes.
+        channels: Output channels of each convolution.
+        kernel_size: Rows and columns of the kernels: one for all stages, or one for each.
+        pool: 2x2 "max" or "average" pooling after each stage, or "none".
+        hidden: Units of each hidden fully connected layer.
+        activation: After each convolution and each hidden layer.
+        batch_norm: Batch normalisation after each convolution, which then has no bias.
+        conv_dropout: Rate after each stage, of single values; 0 for none.
+        dropout: Rate after each hidden fully connected layer; 0 for none.
+        **training: Loss, optimiser and scheduler of `Classifier`.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        num_classes: int,
+        channels: Sequence[int] = (32, 64),
+        kernel_size: int | Sequence[int] = 5,
+        pool: Pool = "max",
+        hidden: Sequence[int] = (1024,),
+        activation: Activation = "relu",
+        batch_norm: bool = False,
+        conv_dropout: float = 0.0,
+        dropout: float = 0.0,
+        **training: Any,
+    ) -> None:
+        super().__init__(num_classes, **training)
+        require_rate("conv_dropout", conv_dropout)
+        require_rate("dropout", dropout)
+        kernels = [kernel_size] * len(channels) if isinstance(kernel_size, int) else kernel_size
+        if len(kernels) != len(channels):
+            raise ValueError(f"model.kernel_size has {len(kernels)} entries for {len(channels)} model.channels")
+        layers: list[nn.Module] = []
+        for n_in, n_out, kernel in zip([input_shape[0], *channels], channels, kernels, strict=False):
+            layers += [nn.Conv2d(n_in, n_out, kernel, padding="same", bias=not batch_norm)]
+            layers += [nn.BatchNorm2d(n_out)] if batch_norm else []
+            layers += [activation_layer(activation), *_pooling(pool)]
+            layers += [nn.Dropout(conv_dropout)] if conv_dropout else []
+        features = _count_features(layers, input_shape)
+        top = fully_connected([features, *hidden], num_classes, activation_name=activation, dropout=dropout)
+        self.net = nn.Sequential(*layers, nn.Flatten(), *top)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        logits_BK: Tensor = self.net(images_BCHW)
+        return logits_BK
+
+
+def _pooling(pool: Pool) -> list[nn.Module]:
+    layers: dict[Pool, list[nn.Module]] = {"max": [nn.MaxPool2d(2)], "average": [nn.AvgPool2d(2)], "none": []}
+    return layers[pool]
+
+
+def _count_features(layers: list[nn.Module], input_shape: tuple[int, int, int]) -> int:
+    """Values per image after these layers, found by sending a blank one through."""
+    stages = nn.Sequential(*layers).eval()
+    try:
+        with torch.no_grad():
+            count: int = stages(torch.zeros(1, *input_shape)).numel()
+    except RuntimeError as error:
+        raise ValueError(f"model.channels has too many stages for images of {input_shape[1:]}: {error}") from error
+    finally:
+        stages.train()
+    return count

@@ -1,0 +1,76 @@
+"""Metrics of one split, accumulated in whole chunks.
+
+A torchmetrics update costs as much as several layers of a small network. So the outputs of each step are only kept, and
+handed to torchmetrics a few thousand examples at a time; the result is the same.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+CHUNK = 32
+"""Steps between two updates: bounds the memory that kept outputs take."""
+
+
+class MeanLoss(Metric):
+    """The mean of a loss over examples.
+
+    Args:
+        loss: Maps outputs and targets to their mean loss.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.loss = loss
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        self.total += self.loss(outputs, targets).double() * len(targets)
+        self.count += len(targets)
+
+    def compute(self) -> Tensor:
+        return (self.total / self.count).float()
+
+
+class SplitMetrics(nn.Module):
+    """A MetricCollection whose updates wait until a chunk of them has come together.
+
+    Args:
+        metrics: What to measure; its prefix names the split.
+    """
+
+    def __init__(self, metrics: MetricCollection) -> None:
+        super().__init__()
+        self.metrics = metrics
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Keep a step's outputs and targets."""
+        self._waiting.append((outputs.detach(), targets))
+        if len(self._waiting) == CHUNK:
+            self._flush()
+
+    def compute(self) -> dict[str, Tensor]:
+        """The metrics over all that was kept since the last call, of all processes together."""
+        self._flush()
+        values: dict[str, Tensor] = self.metrics.compute()
+        self.metrics.reset()
+        return values
+
+    def reset(self) -> None:
+        """Forget what was kept."""
+        self._waiting.clear()
+        self.metrics.reset()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            outputs, targets = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+            self._waiting.clear()
+            self.metrics.update(outputs.float(), targets)

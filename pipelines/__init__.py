@@ -1,0 +1,1 @@
+"""How one run happens: one verb of the `litlab` command per file."""

@@ -1,0 +1,54 @@
+"""The `litlab` command: a verb, and the module that does it. Only the module of the verb that is called is imported."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from pipelines.errors import UserError
+
+VERBS = {
+    "list": ("pipelines.catalogue", "show the experiments"),
+    "fit": ("pipelines.fit", "train an experiment, test the best checkpoint, keep everything in one run"),
+    "validate": ("pipelines.evaluate", "measure a finished run again on its validation set"),
+    "test": ("pipelines.evaluate", "measure a finished run again on its test set"),
+    "predict": ("pipelines.predict", "classify image files with a finished run"),
+    "ui": ("pipelines.ui", "open the MLflow UI on this project's runs"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code: 0 done, 1 a run failed, 2 the user's mistake, 130 stopped by Ctrl-C."""
+    verb, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    if verb in ("-h", "--help"):
+        print(_usage())
+        return 0
+    try:
+        if verb not in VERBS:
+            raise UserError(f"{verb!r} is no command{_suggest(verb)}; the commands are {', '.join(VERBS)}")
+        module = importlib.import_module(VERBS[verb][0])
+        return int(module.main(verb, rest))
+    except UserError as error:
+        print(f"litlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("litlab: stopped", file=sys.stderr)
+        return 130
+
+
+def _usage() -> str:
+    lines = [f"  {verb:<10}{summary}" for verb, (_, summary) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: litlab VERB ...",
+            "",
+            *lines,
+            "",
+            "litlab VERB --help says more. First: litlab fit digits-mlp, then litlab ui",
+        ]
+    )
+
+
+def _suggest(verb: str) -> str:
+    near = get_close_matches(verb, VERBS, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,139 @@
+"""`litlab test` and `litlab validate`: measure a run's selected checkpoint again, from the run alone."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from torch import Tensor
+
+from pipelines import config, quiet, screen, tracking
+from pipelines.config import LitlabCLI
+from pipelines.errors import UserError
+
+BEST = "checkpoints/best.ckpt"
+HELP = """usage: litlab {verb} RUN_ID [--tracking_uri URI] [--KEY VALUE ...]
+
+{does}, and prints what was recorded beside what comes out. The run is only read.
+
+  RUN_ID             as printed by litlab fit and shown in the UI
+  --KEY VALUE        changes a key of the run's configuration, such as --data.data_dir FOLDER
+  --tracking_uri     where runs are kept; default: mlflow.db of this project"""
+DOES = {
+    "test": "Measures a run's selected checkpoint on the test set",
+    "validate": "Measures a run's selected checkpoint on the validation set",
+}
+
+
+@dataclass
+class Evaluation:
+    """Metrics of a split and, for classifiers, the outputs they come from, in the order of the data."""
+
+    metrics: dict[str, float]
+    logits_NK: Tensor
+    labels_N: Tensor
+
+
+class _Collector(Callback):
+    """Keeps what evaluation steps return."""
+
+    def __init__(self) -> None:
+        self.outputs: list[dict[str, Tensor]] = []
+
+    def _keep(self, outputs: Any) -> None:
+        if isinstance(outputs, dict):
+            self.outputs.append({name: value.cpu() for name, value in outputs.items()})
+
+    def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
+        self._keep(outputs)
+
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
+        self._keep(outputs)
+
+    def stacked(self, name: str) -> Tensor:
+        return torch.cat([output[name] for output in self.outputs]) if self.outputs else torch.empty(0)
+
+
+def evaluate(
+    verb: str, cli: LitlabCLI, model: LightningModule, data: LightningDataModule, checkpoint: Path
+) -> Evaluation:
+    """Measure a checkpoint on the validation or test set, on one device, so that every example counts exactly once.
+
+    Args:
+        verb: "test" or "validate".
+        cli: The configuration, for the accelerator and the precision.
+        model: Takes the weights of the checkpoint.
+        data: Takes the statistics of the checkpoint.
+        checkpoint: Loaded without unpickling objects.
+    """
+    collector = _Collector()
+    trainer = bare_trainer(cli, callbacks=[collector])
+    measure = {"test": trainer.test, "validate": trainer.validate}[verb]
+    (metrics,) = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    return Evaluation(dict(metrics), collector.stacked("logits"), collector.stacked("labels"))
+
+
+def bare_trainer(cli: LitlabCLI, **kwargs: Any) -> Any:
+    """A trainer for one device that logs and saves nothing."""
+    return cli.make_trainer(
+        **{
+            "callbacks": None,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "devices": 1,
+            "num_nodes": 1,
+            "strategy": "auto",
+            "profiler": None,
+            **kwargs,
+        }
+    )
+
+
+def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, tracking.FinishedRun]:
+    """The configuration of a run, changed by the arguments that follow its id, and the run.
+
+    Raises:
+        UserError: There is no such run, it has no configuration, or an argument is wrong.
+    """
+    if not argv or argv[0].startswith("-"):
+        raise UserError(f"name a run: litlab {verb} RUN_ID")
+    run_id, *rest = argv
+    uris = config.values_of(rest, "--tracking_uri")
+    run = tracking.Store(uris[-1] if uris else None).find(run_id)
+    return config.parse(verb, rest, base=run.file("config.yaml")), run
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """`litlab test RUN_ID` and `litlab validate RUN_ID`."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP.format(verb=verb, does=DOES[verb]))
+        return 0 if argv else 2
+    quiet.lightning()
+    cli, run = parse_run(verb, argv)
+    checkpoint = run.file(BEST)
+    data, model = cli.build()
+    config.load(data, "fit" if verb == "validate" else "test")
+    evaluation = evaluate(verb, cli, model, data, checkpoint)
+    split = "val" if verb == "validate" else "test"
+    now = by_kind(evaluation.metrics, split)
+    screen.results_table(
+        f"{cli.config.name}, run {run.run_id}", {"recorded": by_kind(run.selected_metrics(), split), "now": now}, {}
+    )
+    _warn_if_other_data(run, data, split)
+    return 0
+
+
+def _warn_if_other_data(run: tracking.FinishedRun, data: LightningDataModule, split: str) -> None:
+    part = getattr(data, f"{split}_set", None)
+    recorded = run.tags.get(f"data.sha256.{split}")
+    if part is not None and recorded and part.digest() != recorded:
+        print(f"litlab: note: this is not the {split} set that the run was measured on", file=sys.stderr)
+
+
+def by_kind(metrics: dict[str, float], split: str) -> dict[str, float]:
+    """{"test/acc": 0.9} to {"acc": 0.9}."""
+    return {key.partition("/")[2]: value for key, value in metrics.items() if key.startswith(f"{split}/")}

@@ -1,0 +1,188 @@
+"""`litlab fit`: configuration -> data -> module -> trainer -> one tracked run."""
+
+import math
+import shlex
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from datamodules.base import InMemoryDataModule
+from pipelines import config, figures, quiet, screen
+from pipelines.config import LitlabCLI
+from pipelines.evaluate import Evaluation, by_kind, evaluate
+from pipelines.export import pixels_to_logits
+from pipelines.logger import RunLogger
+from pipelines.progress import EpochBar
+from pipelines.tracking import Run, Store, recorded
+
+HELP = """usage: litlab fit NAME [--KEY VALUE ...]        (litlab list shows the names)
+       litlab fit -c FILE [-c FILE ...] [--KEY VALUE ...]
+
+Trains an experiment, selects the best epoch on the validation set, measures it once on the test set,
+and keeps the configuration, metrics, figures, checkpoints and the model in one MLflow run.
+
+  NAME or PATH                   an experiment, or a YAML file like those of the experiments
+  -c, --config FILE              one more YAML file; later ones win
+  --seed_everything 3            seed of initialisation, shuffling, dropout and augmentation (default 0)
+  --data.batch_size 100          any key of the data,
+  --data.n_train 250               such as the size of the training subset
+  --model.dropout 0.3            any key of the model
+  --model.optimizer.lr 0.01      any key of its optimiser; --model.optimizer SGD takes another one
+  --trainer.max_epochs 6         any argument of Lightning's Trainer
+  --tracking_uri URI             where runs are kept: sqlite:///FILE or http://SERVER (default: mlflow.db here)
+  --name NAME                    the MLflow experiment (default: the name of the experiment or file)
+  --print_config                 print the resulting configuration, and stop
+  --full-help                    every argument of the trainer, with Lightning's text
+  --model.help CLASS             every argument of a model, such as modules.mlp.MLP; --data.help likewise"""
+
+
+class StopAtNaN(Callback):
+    """Ends a training whose loss is no longer a number: the weights are lost, and so is the time from then on."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % 50 == 0 or trainer.is_last_batch:
+            loss = float(outputs["loss"])
+            if not math.isfinite(loss):
+                where = f"step {trainer.global_step} (epoch {trainer.current_epoch})"
+                raise FloatingPointError(f"the training loss is {loss} at {where}: try a smaller learning rate")
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """`litlab fit NAME | PATH | -c FILE [--key value ...]`."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP)
+        return 0 if argv else 2
+    quiet.lightning()
+    cli = config.parse(verb, argv)
+    data, model = cli.build()
+    if cli.config.trainer.fast_dev_run:
+        return _dry_run(cli, model, data)
+    for stage in ("fit", "test"):
+        config.load(data, stage)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    run = _start(cli, argv, data, model)
+    try:
+        with recorded(run):
+            _train_and_test(cli, model, data, run)
+    except KeyboardInterrupt:
+        print(f"litlab: stopped; run {run.run_id} is KILLED, with what it had logged until then", file=sys.stderr)
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print(f"litlab: run {run.run_id} FAILED, with what it had logged until then", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _dry_run(cli: LitlabCLI, model: LightningModule, data: LightningDataModule) -> int:
+    trainer = cli.make_trainer(callbacks=cli.callbacks, logger=False)
+    trainer.fit(model, datamodule=data)
+    trainer.test(model, datamodule=data, verbose=False)
+    print("fast_dev_run: training, validation and test steps work; nothing was logged")
+    return 0
+
+
+def _start(cli: LitlabCLI, argv: Sequence[str], data: LightningDataModule, model: LightningModule) -> Run:
+    """Create the run and write down everything that is known before the first step."""
+    resolved = cli.resolved()
+    card = data.card() if isinstance(data, InMemoryDataModule) else None
+    tags = {
+        "litlab.experiment": resolved["name"],
+        "litlab.config_hash": config.config_hash(resolved),
+        "seed": str(resolved["seed_everything"]),
+        "mlflow.source.name": shlex.join(["litlab", "fit", *argv]),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.note.content": resolved["description"],
+    }
+    if card is not None:
+        tags |= {f"data.sha256.{split}": digest for split, digest in card["sha256"].items()}
+    run = Run(Store(cli.config.tracking_uri), resolved["name"], _run_name(argv, resolved), cli.params(), tags)
+    run.save_config(resolved)
+    if card is not None:
+        run.log_dataset(card)
+    return run
+
+
+def _run_name(argv: Sequence[str], resolved: dict[str, Any]) -> str:
+    """What this run changes in the experiment, and its seed: "dropout=0.3 max_epochs=6 seed=0"."""
+    skipped = ("seed_everything", "tracking_uri", "data_dir", "name", "config", "enable_progress_bar")
+    pairs = [token.partition("=")[::2] for token in argv if token.startswith("--") and "=" in token]
+    pairs += [(key, value) for key, value in pairwise(argv) if key.startswith("--") and "=" not in key]
+    changes = [(key.rpartition(".")[2].lstrip("-"), value) for key, value in pairs]
+    words = [f"{key}={value}" for key, value in changes if key not in skipped]
+    return " ".join([*words, f"seed={resolved['seed_everything']}"])[:200]
+
+
+def _train_and_test(cli: LitlabCLI, model: LightningModule, data: LightningDataModule, run: Run) -> None:
+    began = time.monotonic()
+    checkpoint = ModelCheckpoint(
+        run.folder / "checkpoints",
+        filename="best",
+        monitor=getattr(model, "monitor", "val/loss"),
+        mode=getattr(model, "mode", "min"),
+        save_last=True,
+        enable_version_counter=False,
+    )
+    bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
+    trainer = cli.make_trainer(
+        callbacks=[*cli.callbacks, checkpoint, StopAtNaN(), *bar],
+        logger=RunLogger(run),
+        default_root_dir=str(run.folder),
+    )
+    _fit(trainer, model, data)
+    seconds = time.monotonic() - began
+    best = Path(checkpoint.best_model_path)
+    if not best.is_file():
+        raise RuntimeError(f"no epoch was selected: the validation metric {checkpoint.monitor} was never logged")
+    epoch = int(torch.load(best, weights_only=True, map_location="cpu")["epoch"])
+    tested = evaluate("test", cli, model, data, best)
+    run.log_metrics(tested.metrics, epoch)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    run.log_metrics({"fit_seconds": seconds, "parameters": parameters, "selected_epoch": epoch}, epoch)
+    _draw(run, data, tested, epoch)
+    if isinstance(data, InMemoryDataModule) and data.normalize is not None:
+        example = data.test_set.images_NCHW[:2].numpy()
+        run.log_model(pixels_to_logits(data.normalize, model), example, data.classes, epoch)
+    facts = {
+        "selected": f"epoch {epoch} by {checkpoint.monitor}, of {trainer.current_epoch}",
+        "training": screen.duration(seconds),
+        "parameters": f"{parameters:,}",
+        "checkpoint": str(best),
+        "run": run.run_id,
+        "look": "litlab ui" + (f" --tracking_uri {run.store.uri}" if cli.config.tracking_uri else ""),
+    }
+    rows = {split: by_kind(run.metrics_at(epoch), split) for split in ("train", "val", "test")}
+    screen.results_table(f"{cli.config.name}, seed {cli.config.seed_everything}", rows, facts)
+
+
+def _fit(trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
+    try:
+        trainer.fit(model, datamodule=data)
+    except SystemExit as exit_:
+        if trainer.interrupted and exit_.code == 1:  # Lightning's way to say Ctrl-C
+            raise KeyboardInterrupt from exit_
+        raise
+
+
+def _draw(run: Run, data: LightningDataModule, tested: Evaluation, epoch: int) -> None:
+    """Learning curves, and for classifiers the confusion matrix and the most confident mistakes."""
+    run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
+    if not (isinstance(data, InMemoryDataModule) and len(tested.logits_NK)):
+        return
+    labels_N, probabilities_NK = tested.labels_N.numpy(), tested.logits_NK.float().softmax(1).numpy()
+    predicted_N = probabilities_NK.argmax(1)
+    run.save_figure("confusion_matrix", figures.confusion_matrix(labels_N, predicted_N, data.classes))
+    images_NCHW = data.test_set.images_NCHW.numpy()
+    worst = figures.confidently_wrong(images_NCHW, labels_N, probabilities_NK, data.classes)
+    run.save_figure("confidently_wrong", worst)

@@ -1,0 +1,355 @@
+"""Where runs go, and what names, params, metrics, tags and artifacts they get. The only file that writes to MLflow.
+
+Layout beside the database: `mlartifacts/EXPERIMENT/RUN_ID/artifacts/` holds config.yaml, data.json, metrics.jsonl,
+checkpoints/ and figures/; MLflow keeps the logged model in `mlartifacts/EXPERIMENT/models/`.
+"""
+
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from pipelines import project
+from pipelines.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow.entities import Metric
+
+# Read by MLflow when it is imported or first used; what the user has set stays.
+MLFLOW_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits 245 s for a server that is down
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # loading a model never runs code from the file
+}
+SEND_EVERY_S = 5.0
+MAX_BATCH = 1000  # metrics that MLflow takes in one call
+MAX_PARAMS = 100
+KEY_TAG = "litlab.key"
+
+
+def store_uri(given: str | None = None) -> str:
+    """The one given, else MLFLOW_TRACKING_URI, else mlflow.db in the project's folder; always absolute.
+
+    Raises:
+        UserError: It is neither a database nor a server.
+    """
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.folder() / 'mlflow.db'}"
+    scheme = urlparse(uri).scheme
+    if scheme == "sqlite":
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().absolute()}"
+    if scheme.partition("+")[0] not in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
+        raise UserError(f"tracking_uri {uri!r}: expected sqlite:///FILE, a database URI, or http(s)://SERVER")
+    return uri
+
+
+class Store:
+    """A place that keeps runs: MLflow's client on a database, which is made on first use, or on a server.
+
+    Args:
+        uri: See `store_uri`.
+
+    Raises:
+        UserError: The database cannot be opened or the server does not answer.
+    """
+
+    def __init__(self, uri: str | None = None) -> None:
+        self.uri = store_uri(uri)
+        for name, value in MLFLOW_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        try:
+            with self._alone():
+                self.client = MlflowClient(self.uri)
+                self.client.search_experiments(max_results=1)  # creates the tables of a new database
+        except (MlflowException, OSError) as error:
+            raise UserError(f"the runs at {self.uri} cannot be reached: {str(error).splitlines()[0]}") from error
+
+    @property
+    def folder(self) -> Path | None:
+        """Where a local database lies; None for a server."""
+        return Path(self.uri.removeprefix("sqlite:///")).parent if self.uri.startswith("sqlite:///") else None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of a local database: two processes that create its tables at once would both crash."""
+        if self.folder is None:
+            yield
+            return
+        from filelock import FileLock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.uri.removeprefix("sqlite:///") + ".lock", timeout=120):
+            yield
+
+    def experiment_id(self, name: str) -> str:
+        """The MLflow experiment of that name, created or restored if need be."""
+        with self._alone():
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                location = str(self.folder / "mlartifacts" / name) if self.folder else None
+                return str(self.client.create_experiment(name, artifact_location=location))
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+
+    def find(self, run_id: str) -> "FinishedRun":
+        """A run by its id.
+
+        Raises:
+            UserError: There is no such run.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return FinishedRun(self, self.client.get_run(run_id))
+        except MlflowException as error:
+            raise UserError(f"there is no run {run_id!r} in {self.uri}") from error
+
+
+class FinishedRun:
+    """A run that is there to be read."""
+
+    def __init__(self, store: Store, run: Any) -> None:
+        self.store, self.run_id, self.status = store, str(run.info.run_id), str(run.info.status)
+        self.metrics: dict[str, float] = dict(run.data.metrics)
+        self.tags: dict[str, str] = dict(run.data.tags)
+
+    def selected_metrics(self) -> dict[str, float]:
+        """The metrics of the epoch whose weights were selected."""
+        epoch = self.metrics.get("selected_epoch")
+        histories = {key: self.store.client.get_metric_history(self.run_id, key) for key in self.metrics}
+        return {key: point.value for key, points in histories.items() for point in points if point.step == epoch}
+
+    def file(self, name: str) -> Path:
+        """A local copy of an artifact.
+
+        Raises:
+            UserError: The run has no such artifact.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(self.store.client.download_artifacts(self.run_id, name))
+        except (MlflowException, OSError) as error:
+            raise UserError(f"run {self.run_id} ({self.status}) has no {name}") from error
+
+
+class Run:
+    """One MLflow run, from its creation to its end; whoever makes it ends it.
+
+    Metrics are written to metrics.jsonl in `folder`, kept in a buffer and sent in batches, so that training neither
+    waits for the store at each step nor stops when the store is away.
+
+    Args:
+        store: Where the run goes.
+        experiment: Name of the MLflow experiment.
+        name: Name of the run.
+        params: Flat; values are logged as text.
+        tags: Flat.
+    """
+
+    def __init__(
+        self, store: Store, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> None:
+        self.store, self._client = store, store.client
+        self.experiment_id = store.experiment_id(experiment)
+        info = self._create(name, {**project.git_tags(), **project.machine_tags(), **tags}).info
+        self.run_id = str(info.run_id)
+        self._log_params(params)
+        artifacts = urlparse(info.artifact_uri)
+        self._is_local = artifacts.scheme in ("", "file")
+        self.folder = Path(unquote(artifacts.path)) if self._is_local else Path(tempfile.mkdtemp(prefix="litlab-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.history: list[tuple[int, dict[str, float]]] = []
+        self._buffer: list[Metric] = []
+        self._last_sent = time.monotonic()
+
+    def _create(self, name: str, tags: dict[str, str]) -> Any:
+        """Create the run; if the answer got lost on the way, find the run that was created."""
+        from mlflow.exceptions import MlflowException
+
+        key = uuid.uuid4().hex
+        try:
+            return self._client.create_run(self.experiment_id, run_name=name, tags={**tags, KEY_TAG: key})
+        except MlflowException:
+            found = self._client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+            if not found:
+                raise
+            return found[0]
+
+    def _log_params(self, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        every = [Param(key, value if isinstance(value, str) else json.dumps(value)) for key, value in params.items()]
+        for start in range(0, len(every), MAX_PARAMS):
+            self._client.log_batch(self.run_id, params=every[start : start + MAX_PARAMS])
+
+    def log_metrics(self, metrics: Mapping[str, float], epoch: int) -> None:
+        """Keep metrics of an epoch, and send what has gathered if it is time; never raises because of the store."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        finite = {key: value if math.isfinite(value) else math.nan for key, value in metrics.items()}
+        self.history.append((epoch, finite))
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"epoch": epoch, "timestamp": now, **finite}) + "\n")
+        self._buffer += [Metric(key, value, now, epoch) for key, value in finite.items()]
+        if len(self._buffer) >= MAX_BATCH or time.monotonic() - self._last_sent > SEND_EVERY_S:
+            self.send()
+
+    def send(self) -> None:
+        """Send the buffered metrics; what the store does not take stays in the buffer."""
+        from mlflow.exceptions import MlflowException
+
+        self._last_sent = time.monotonic()
+        try:
+            while self._buffer:
+                self._client.log_batch(self.run_id, metrics=self._buffer[:MAX_BATCH])
+                del self._buffer[:MAX_BATCH]
+        except (MlflowException, OSError):
+            pass  # the next call tries again, `finish` says so if it was in vain
+
+    def log_dataset(self, card: Mapping[str, Any]) -> None:
+        """Record what was trained on, shown under Datasets in the UI."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        digests = card["sha256"]
+        dataset = Dataset(
+            name=card["source"],
+            digest=digests["train"][:16],
+            source_type="litlab",
+            source=json.dumps({"sha256": digests}),
+            profile=json.dumps({key: card[key] for key in ("sizes", "mean", "std")}),
+        )
+        self._client.log_inputs(
+            self.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+        )
+        (self.folder / "data.json").write_text(json.dumps(card, indent=2))
+
+    def save_config(self, config: Mapping[str, Any]) -> None:
+        """Keep the resolved configuration as config.yaml, from which `litlab fit -c` makes the same run."""
+        import yaml
+
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+
+    def save_figure(self, name: str, figure: "Figure") -> None:
+        """Keep a figure as figures/NAME.png."""
+        path = self.folder / "figures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        figure.savefig(path)
+
+    def metrics_at(self, epoch: int) -> dict[str, float]:
+        """All metrics that were logged for an epoch."""
+        return {key: value for at, metrics in self.history if at == epoch for key, value in metrics.items()}
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def log_model(self, model: Any, example: Any, classes: tuple[str, ...], epoch: int) -> None:
+        """Log a module that maps uint8 images to logits, as an exported program; loads without pickle and litlab.
+
+        Args:
+            model: On the CPU, in evaluation mode.
+            example: A numpy array of uint8 images, shape (2, C, H, W).
+            classes: Names, in the order of the logits; kept in the model's metadata.
+            epoch: The epoch that the weights are from.
+        """
+        import mlflow.pytorch
+        import numpy as np
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.models import Model, ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        signature = ModelSignature(
+            Schema([TensorSpec(np.dtype("uint8"), (-1, *example.shape[1:]), "images")]),
+            Schema([TensorSpec(np.dtype("float32"), (-1, len(classes)), "logits")]),
+        )
+        logged = self._client.create_logged_model(self.experiment_id, name="model", source_run_id=self.run_id)
+        described = Model(
+            artifact_path=logged.artifact_location,
+            model_id=logged.model_id,
+            run_id=self.run_id,
+            metadata={"classes": list(classes)},
+        )
+        with tempfile.TemporaryDirectory() as scratch:
+            path = f"{scratch}/model"
+            requirements = [f"{name}=={version(name)}" for name in ("torch", "mlflow", "numpy")]
+            mlflow.pytorch.save_model(
+                model,
+                path,
+                mlflow_model=described,
+                signature=signature,
+                input_example=example,
+                pip_requirements=requirements,
+                serialization_format="pt2",
+            )
+            self._client.log_model_artifacts(logged.model_id, path)
+        self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, epoch)])
+
+    def finish(self, status: str, reason: str = "") -> None:
+        """Send what is left and set the status: FINISHED, FAILED or KILLED. A Ctrl-C meanwhile is not heard."""
+        from mlflow.exceptions import MlflowException
+
+        with _deaf_to_ctrl_c():
+            self.send()
+            all_taken = not self._buffer
+            try:
+                if reason:
+                    self.set_tags({"litlab.reason": reason[:5000]})
+                if not self._is_local:
+                    self._client.log_artifacts(self.run_id, str(self.folder))
+                self._client.set_terminated(self.run_id, status)
+            except (MlflowException, OSError) as error:
+                print(f"litlab: {self.store.uri} did not take the end of the run ({error})", file=sys.stderr)
+                all_taken = False
+            if not all_taken:
+                print(
+                    f"litlab: the run was {status}; what it measured and made is kept in {self.folder}", file=sys.stderr
+                )
+            elif not self._is_local:
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[Run]:
+    """End the run as what happens inside says: FINISHED, KILLED if somebody stopped it, FAILED for any other error."""
+    try:
+        yield run
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        run.finish("KILLED" if stopped else "FAILED", f"{type(error).__name__}: {error}".rstrip(": "))
+        raise
+    run.finish("FINISHED")
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,1 @@
+"""How many runs happen: searches over an experiment's keys."""
