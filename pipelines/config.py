@@ -7,7 +7,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import Namespace
@@ -135,7 +135,8 @@ def parse(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI
     if stray := [token for token in args[:1] if not token.startswith("-")]:
         raise UserError(f"one experiment at a time: {stray[0]!r} is one too many")
     given = [Path(value) for value in values_of(args, "-c", "--config")]
-    if not files and not given:
+    asks_for_help = any(token.endswith(".help") for token in args)  # of jsonargparse, such as --model.help CLASS
+    if not (files or given or asks_for_help):
         raise UserError(f"name an experiment (litlab list shows them) or a file: litlab {verb} -c FILE")
     for path in given:
         if not path.is_file():
@@ -143,7 +144,13 @@ def parse(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI
     for path in [*files, *given]:
         _check_yaml(path)
     config_args = [token for path in files for token in ("--config", str(path))]
-    return LitlabCLI([*config_args, *args], default_name=[*files, *given][0].stem)
+    return LitlabCLI([*config_args, *args], default_name=[*files, *given, Path("NAME")][0].stem)
+
+
+def print_full_help() -> NoReturn:
+    """Print every argument that LightningCLI takes, and exit."""
+    LitlabCLI(["--help"], default_name="NAME")
+    raise AssertionError("argparse exits after its help")
 
 
 def values_of(args: Sequence[str], *flags: str) -> list[str]:

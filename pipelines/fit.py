@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from pipelines import config, figures, quiet, screen
@@ -24,25 +25,27 @@ from pipelines.logger import RunLogger
 from pipelines.progress import EpochBar
 from pipelines.tracking import Run, Store, recorded
 
-HELP = """usage: litlab fit NAME [--KEY VALUE ...]        (litlab list shows the names)
+HELP = """usage: litlab fit NAME [--KEY VALUE ...]         (litlab list shows the names)
        litlab fit -c FILE [-c FILE ...] [--KEY VALUE ...]
 
-Trains an experiment, selects the best epoch on the validation set, measures it once on the test set,
-and keeps the configuration, metrics, figures, checkpoints and the model in one MLflow run.
+Trains an experiment, selects the best epoch on the validation set, measures
+it once on the test set, and keeps configuration, metrics, figures, checkpoints
+and the model in one MLflow run.
 
-  NAME or PATH                   an experiment, or a YAML file like those of the experiments
-  -c, --config FILE              one more YAML file; later ones win
-  --seed_everything 3            seed of initialisation, shuffling, dropout and augmentation (default 0)
-  --data.batch_size 100          any key of the data,
-  --data.n_train 250               such as the size of the training subset
-  --model.dropout 0.3            any key of the model
-  --model.optimizer.lr 0.01      any key of its optimiser; --model.optimizer SGD takes another one
-  --trainer.max_epochs 6         any argument of Lightning's Trainer
-  --tracking_uri URI             where runs are kept: sqlite:///FILE or http://SERVER (default: mlflow.db here)
-  --name NAME                    the MLflow experiment (default: the name of the experiment or file)
-  --print_config                 print the resulting configuration, and stop
-  --full-help                    every argument of the trainer, with Lightning's text
-  --model.help CLASS             every argument of a model, such as modules.mlp.MLP; --data.help likewise"""
+  NAME or PATH               an experiment, or a YAML file like theirs
+  -c, --config FILE          one more YAML file; later ones win
+  --seed_everything 3        seed of weights, order, dropout, augmentation (0)
+  --data.batch_size 100      any key of the data,
+  --data.n_train 250           such as the size of the training subset
+  --model.dropout 0.3        any key of the model
+  --model.optimizer.lr 0.01  any key of its optimiser (--model.optimizer SGD)
+  --trainer.max_epochs 6     any argument of Lightning's Trainer
+  --tracking_uri URI         sqlite:///FILE or http://SERVER (mlflow.db here)
+  --name NAME                the MLflow experiment (the experiment's own name)
+  --print_config             print the resulting configuration, and stop
+  --full-help                every argument of the Trainer
+  --model.help CLASS         every argument of a model, such as modules.mlp.MLP;
+                               --data.help likewise"""
 
 
 class StopAtNaN(Callback):
@@ -60,10 +63,12 @@ class StopAtNaN(Callback):
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """`litlab fit NAME | PATH | -c FILE [--key value ...]`."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or {"-h", "--help"} & set(argv):
         print(HELP)
         return 0 if argv else 2
     quiet.lightning()
+    if "--full-help" in argv:
+        config.print_full_help()
     cli = config.parse(verb, argv)
     data, model = cli.build()
     if cli.config.trainer.fast_dev_run:
@@ -71,15 +76,20 @@ def main(verb: str, argv: Sequence[str]) -> int:
     for stage in ("fit", "test"):
         config.load(data, stage)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if rank_zero_only.rank:  # type: ignore[attr-defined]  # the first process has the run, and the test
+        _fit(_trainer(cli, model, None)[0], model, data)
+        return 0
     run = _start(cli, argv, data, model)
     try:
         with recorded(run):
             _train_and_test(cli, model, data, run)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         print(f"litlab: stopped; run {run.run_id} is KILLED, with what it had logged until then", file=sys.stderr)
-        return 130
-    except Exception:
-        traceback.print_exc()
+        return int(stop.code or 0) if isinstance(stop, SystemExit) else 130
+    except Exception as error:
+        if not isinstance(error, FloatingPointError):  # StopAtNaN says all there is to say
+            traceback.print_exc()
+        print(f"litlab: {error}", file=sys.stderr)
         print(f"litlab: run {run.run_id} FAILED, with what it had logged until then", file=sys.stderr)
         return 1
     return 0
@@ -124,10 +134,10 @@ def _run_name(argv: Sequence[str], resolved: dict[str, Any]) -> str:
     return " ".join([*words, f"seed={resolved['seed_everything']}"])[:200]
 
 
-def _train_and_test(cli: LitlabCLI, model: LightningModule, data: LightningDataModule, run: Run) -> None:
-    began = time.monotonic()
+def _trainer(cli: LitlabCLI, model: LightningModule, run: Run | None) -> tuple[Trainer, ModelCheckpoint]:
+    """The trainer, and the callback that selects the best epoch; a process without a run only takes part."""
     checkpoint = ModelCheckpoint(
-        run.folder / "checkpoints",
+        run.folder / "checkpoints" if run else None,
         filename="best",
         monitor=getattr(model, "monitor", "val/loss"),
         mode=getattr(model, "mode", "min"),
@@ -136,10 +146,14 @@ def _train_and_test(cli: LitlabCLI, model: LightningModule, data: LightningDataM
     )
     bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     trainer = cli.make_trainer(
-        callbacks=[*cli.callbacks, checkpoint, StopAtNaN(), *bar],
-        logger=RunLogger(run),
-        default_root_dir=str(run.folder),
+        callbacks=[*cli.callbacks, checkpoint, StopAtNaN(), *bar], logger=RunLogger(run) if run else False
     )
+    return trainer, checkpoint
+
+
+def _train_and_test(cli: LitlabCLI, model: LightningModule, data: LightningDataModule, run: Run) -> None:
+    began = time.monotonic()
+    trainer, checkpoint = _trainer(cli, model, run)
     _fit(trainer, model, data)
     seconds = time.monotonic() - began
     best = Path(checkpoint.best_model_path)
@@ -173,6 +187,8 @@ def _fit(trainer: Trainer, model: LightningModule, data: LightningDataModule) ->
         if trainer.interrupted and exit_.code == 1:  # Lightning's way to say Ctrl-C
             raise KeyboardInterrupt from exit_
         raise
+    if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
+        torch.distributed.destroy_process_group()
 
 
 def _draw(run: Run, data: LightningDataModule, tested: Evaluation, epoch: int) -> None:
