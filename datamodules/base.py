@@ -152,6 +152,18 @@ class InMemoryDataModule(LightningDataModule, ABC):
             FileNotFoundError: A file is missing.
         """
 
+    def download(self) -> None:
+        """Fetch what is missing, where there is something to fetch.
+
+        Raises:
+            FileNotFoundError: A file is missing and cannot be fetched.
+        """
+
+    def prepare_data(self) -> None:
+        """Download what is missing; a prediction needs none of it."""
+        if self.trainer is None or not self.trainer.predicting:
+            self.download()
+
     def setup(self, stage: str) -> None:
         """Load what the stage needs, once: training and validation for "fit" and "validate", test for "test"."""
         if stage in ("fit", "validate") and not hasattr(self, "train_set"):

@@ -41,12 +41,7 @@ class MNIST(InMemoryDataModule):
     def _raw(self) -> Path:
         return self.data_dir / "MNIST" / "raw"
 
-    def prepare_data(self) -> None:
-        """Download what is missing.
-
-        Raises:
-            FileNotFoundError: A file is missing and cannot be downloaded.
-        """
+    def download(self) -> None:
         from torchvision.datasets import MNIST as TorchvisionMNIST
 
         missing = [name for name in OFFICIAL_SHA256 if not (self._raw / name).exists()]

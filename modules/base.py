@@ -55,7 +55,7 @@ class Classifier(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        # A callable cannot be loaded with weights_only; LightningCLI hands in plain dictionaries, which stay.
+        # A callable cannot be loaded with weights_only: whoever trains on gives the optimiser again.
         self.remove_ignored_hparams([name for name, value in self.hparams.items() if callable(value)])
         losses: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
             "cross_entropy": F.cross_entropy,

@@ -44,12 +44,10 @@ class LitlabCLI(LightningCLI):
                 args=list(args),
                 run=False,
                 auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # modules keep their own, plain hyper-parameters
             )
         except ArgumentError as error:
             raise UserError(complaints.explain(str(error), self.parser, args)) from error
-        if self.config.data is None or self.config.model is None:
-            missing = "data" if self.config.data is None else "model"
-            raise UserError(f"the configuration has no {missing!r}: give it a class_path, as the experiments do")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(

@@ -17,11 +17,13 @@ from pipelines.errors import UserError
 BEST = "checkpoints/best.ckpt"
 HELP = """usage: litlab {verb} RUN_ID [--tracking_uri URI] [--KEY VALUE ...]
 
-{does}, and prints what was recorded beside what comes out. The run is only read.
+{does},
+and prints what was recorded beside what comes out. The run is only read.
 
-  RUN_ID             as printed by litlab fit and shown in the UI
-  --KEY VALUE        changes a key of the run's configuration, such as --data.data_dir FOLDER
-  --tracking_uri     where runs are kept; default: mlflow.db of this project"""
+  RUN_ID              as printed by litlab fit and shown in the UI
+  --KEY VALUE         another value for a key of the run's configuration,
+                        such as --data.data_dir FOLDER
+  --tracking_uri URI  where runs are kept (mlflow.db of this project)"""
 DOES = {
     "test": "Measures a run's selected checkpoint on the test set",
     "validate": "Measures a run's selected checkpoint on the validation set",

@@ -75,14 +75,18 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return _dry_run(cli, model, data)
     for stage in ("fit", "test"):
         config.load(data, stage)
+    trainer, best, last = _trainer(cli, model)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # the first process has the run, and the test
-        _fit(_trainer(cli, model, None)[0], model, data)
+        _fit(trainer, model, data)
         return 0
     run = _start(cli, argv, data, model)
     try:
         with recorded(run):
-            _train_and_test(cli, model, data, run)
+            best.dirpath = last.dirpath = str(run.folder / "checkpoints")
+            trainer.loggers = [RunLogger(run)]
+            seconds = _fit(trainer, model, data)
+            _test_and_keep(cli, model, data, best, run, seconds)
     except (KeyboardInterrupt, SystemExit) as stop:
         print(f"litlab: stopped; run {run.run_id} is KILLED, with what it had logged until then", file=sys.stderr)
         return int(stop.code or 0) if isinstance(stop, SystemExit) else 130
@@ -134,32 +138,30 @@ def _run_name(argv: Sequence[str], resolved: dict[str, Any]) -> str:
     return " ".join([*words, f"seed={resolved['seed_everything']}"])[:200]
 
 
-def _trainer(cli: LitlabCLI, model: LightningModule, run: Run | None) -> tuple[Trainer, ModelCheckpoint]:
-    """The trainer, and the callback that selects the best epoch; a process without a run only takes part."""
-    checkpoint = ModelCheckpoint(
-        run.folder / "checkpoints" if run else None,
-        filename="best",
-        monitor=getattr(model, "monitor", "val/loss"),
-        mode=getattr(model, "mode", "min"),
-        save_last=True,
-        enable_version_counter=False,
-    )
+def _trainer(cli: LitlabCLI, model: LightningModule) -> tuple[Trainer, ModelCheckpoint, ModelCheckpoint]:
+    """The trainer, and the callbacks that keep the best and the last epoch."""
+    monitor, mode = getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min")
+    best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
+    last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
-    trainer = cli.make_trainer(
-        callbacks=[*cli.callbacks, checkpoint, StopAtNaN(), *bar], logger=RunLogger(run) if run else False
-    )
-    return trainer, checkpoint
+    callbacks = [*cli.callbacks, best, last, StopAtNaN(), *bar]
+    return cli.make_trainer(callbacks=callbacks, logger=False), best, last
 
 
-def _train_and_test(cli: LitlabCLI, model: LightningModule, data: LightningDataModule, run: Run) -> None:
-    began = time.monotonic()
-    trainer, checkpoint = _trainer(cli, model, run)
-    _fit(trainer, model, data)
-    seconds = time.monotonic() - began
-    best = Path(checkpoint.best_model_path)
+def _test_and_keep(
+    cli: LitlabCLI,
+    model: LightningModule,
+    data: LightningDataModule,
+    selection: ModelCheckpoint,
+    run: Run,
+    seconds: float,
+) -> None:
+    """Open the test set, once, with the selected weights; keep figures and model; tell the person."""
+    best = Path(selection.best_model_path)
     if not best.is_file():
-        raise RuntimeError(f"no epoch was selected: the validation metric {checkpoint.monitor} was never logged")
+        raise RuntimeError(f"no epoch was selected: the validation metric {selection.monitor} was never logged")
     epoch = int(torch.load(best, weights_only=True, map_location="cpu")["epoch"])
+    last_epoch = max(at for at, _ in run.history)
     tested = evaluate("test", cli, model, data, best)
     run.log_metrics(tested.metrics, epoch)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -169,7 +171,7 @@ def _train_and_test(cli: LitlabCLI, model: LightningModule, data: LightningDataM
         example = data.test_set.images_NCHW[:2].numpy()
         run.log_model(pixels_to_logits(data.normalize, model), example, data.classes, epoch)
     facts = {
-        "selected": f"epoch {epoch} by {checkpoint.monitor}, of {trainer.current_epoch}",
+        "selected": f"epoch {epoch} of 0 to {last_epoch}, by {selection.monitor}",
         "training": screen.duration(seconds),
         "parameters": f"{parameters:,}",
         "checkpoint": str(best),
@@ -180,7 +182,13 @@ def _train_and_test(cli: LitlabCLI, model: LightningModule, data: LightningDataM
     screen.results_table(f"{cli.config.name}, seed {cli.config.seed_everything}", rows, facts)
 
 
-def _fit(trainer: Trainer, model: LightningModule, data: LightningDataModule) -> None:
+def _fit(trainer: Trainer, model: LightningModule, data: LightningDataModule) -> float:
+    """Train; returns the seconds that it took.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which Lightning turns into SystemExit.
+    """
+    began = time.monotonic()
     try:
         trainer.fit(model, datamodule=data)
     except SystemExit as exit_:
@@ -189,6 +197,7 @@ def _fit(trainer: Trainer, model: LightningModule, data: LightningDataModule) ->
         raise
     if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
         torch.distributed.destroy_process_group()
+    return time.monotonic() - began
 
 
 def _draw(run: Run, data: LightningDataModule, tested: Evaluation, epoch: int) -> None:

@@ -14,16 +14,19 @@ from pipelines import quiet
 from pipelines.errors import UserError
 from pipelines.evaluate import BEST, bare_trainer, parse_run
 
-HELP = """usage: litlab predict RUN_ID IMAGE [IMAGE ...] [--out FILE.csv] [--invert] [--KEY VALUE ...]
+HELP = """usage: litlab predict RUN_ID IMAGE [IMAGE ...] [--out FILE] [--KEY VALUE ...]
 
-Classifies image files with a run's selected checkpoint: file, class and probability, as CSV.
-Images of any size and format are made grey or RGB and resized to what the network takes.
+Classifies image files with a run's selected checkpoint: file, class and
+probability, as CSV. Images of any size and format are made grey or RGB and
+resized to what the network takes.
 
-  RUN_ID           as printed by litlab fit and shown in the UI
-  --out FILE.csv   where to write; default: the screen
-  --invert         the images are dark on light, and the network has learnt light on dark, as MNIST is
-  --KEY VALUE      changes a key of the run's configuration, such as --trainer.accelerator cpu
-  --tracking_uri   where runs are kept; default: mlflow.db of this project"""
+  RUN_ID              as printed by litlab fit and shown in the UI
+  --out FILE          where to write (the screen)
+  --invert            for images that are dark on light, where the network has
+                        learnt light on dark, as MNIST is
+  --KEY VALUE         another value for a key of the run's configuration,
+                        such as --trainer.accelerator cpu
+  --tracking_uri URI  where runs are kept (mlflow.db of this project)"""
 
 
 def main(verb: str, argv: Sequence[str]) -> int:

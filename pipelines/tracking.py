@@ -281,8 +281,8 @@ class Run:
         from mlflow.types import Schema, TensorSpec
 
         signature = ModelSignature(
-            Schema([TensorSpec(np.dtype("uint8"), (-1, *example.shape[1:]), "images")]),
-            Schema([TensorSpec(np.dtype("float32"), (-1, len(classes)), "logits")]),
+            Schema([TensorSpec(np.dtype("uint8"), (-1, *example.shape[1:]))]),
+            Schema([TensorSpec(np.dtype("float32"), (-1, len(classes)))]),
         )
         logged = self._client.create_logged_model(self.experiment_id, name="model", source_run_id=self.run_id)
         described = Model(

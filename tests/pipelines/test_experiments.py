@@ -1,0 +1,51 @@
+"""Every experiment that comes with litlab."""
+
+import pytest
+import yaml
+
+from pipelines import catalogue, config
+
+
+def with_small_data(name, mnist_format):
+    """Arguments that let an experiment on MNIST run on real scans of its format, without a download."""
+    if not name.startswith(("mnist", "deep-mnist")):
+        return [name]
+    return [name, "--data.data_dir", str(mnist_format), "--data.verify", "false", "--data.n_val", "200"]
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_every_experiment_builds_and_runs_a_batch(litlab, mnist_format, tmp_path, name):
+    outcome = litlab("fit", *with_small_data(name, mnist_format), "--trainer.fast_dev_run", "true")
+    assert outcome.code == 0, outcome.err
+    assert "steps work" in outcome.out
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_every_experiment_says_what_it_is_in_one_line(name):
+    description = catalogue.describe(name)["description"]
+    assert 20 < len(description) < 130
+    assert "\n" not in description
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("deep-mnist", 3_274_634), ("mnist-linear", 7_850), ("mnist-mlp", 784 * 256 + 256 + 256 * 128 + 128 + 1_290)],
+)
+def test_parameter_counts_are_those_of_the_reports(name, parameters):
+    _, model = config.parse("fit", [name]).build()
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_deep_mnist_trains_for_the_20_000_steps_of_the_report():
+    trainer = config.parse("fit", ["deep-mnist"])
+    trainer.build()
+    assert trainer.make_trainer(logger=False).max_steps == 20_000
+
+
+@pytest.mark.parametrize("name", catalogue.names())
+def test_experiments_name_only_keys_that_they_need(name):
+    """An experiment is short: a key that repeats a default would hide what matters."""
+    text = catalogue.find(name).read_text()
+    assert len(text.splitlines()) <= 30
+    assert set(yaml.safe_load(text)) == {"description", "data", "model", "trainer"}
