@@ -219,7 +219,9 @@ class InMemoryDataModule(LightningDataModule, ABC):
         images_BCHW, *rest = batch
         if self.trainer is not None and self.trainer.training:
             images_BCHW = self.augment(images_BCHW)
-        assert self.normalize is not None, "call setup('fit') or load a checkpoint first"
+        if self.normalize is None:  # neither trained here nor loaded from a checkpoint
+            self.setup("fit")
+        assert self.normalize is not None
         return self.normalize.to(images_BCHW.device)(images_BCHW), *rest
 
     def augment(self, images_BCHW: Tensor) -> Tensor:
@@ -248,8 +250,11 @@ def stratified_split(labels_N: Tensor, *, n_val: int, n_train: int | None, seed:
     n, num_classes = len(labels_N), len(torch.unique(labels_N))
     if n_val + (n_train or 1) > n:
         raise ValueError(f"n_val={n_val} and n_train={n_train} ask for more than the {n} examples that there are")
-    if min(n_val, n_train or n) < num_classes:
-        raise ValueError(f"n_val={n_val} and n_train={n_train} must each be at least {num_classes}, one per class")
+    if min(n_val, n_train or n - n_val) < num_classes:
+        raise ValueError(
+            f"n_val={n_val} and n_train={n_train} of {n} examples leave one part with fewer than {num_classes}, "
+            "one per class"
+        )
     labels = labels_N.numpy()
     rest, val = train_test_split(range(n), test_size=n_val, stratify=labels, random_state=seed)
     if n_train is not None and n_train < len(rest):

@@ -18,12 +18,18 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     channels, height, width = shape
     try:
         with Image.open(path) as image:
-            pixels = image.convert({1: "L", 3: "RGB"}[channels])
+            whole = _to_8_bits(image) if image.mode.startswith("I;16") else image
+            pixels = whole.convert({1: "L", 3: "RGB"}[channels])
             if pixels.size != (width, height):
                 pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable image ({error})") from error
     array_HWC = np.asarray(pixels, dtype=np.uint8).reshape(height, width, channels)
     return torch.from_numpy(array_HWC.transpose(2, 0, 1).copy())
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """A grey image of 16 bits per pixel, scaled; Pillow's own conversion would clip it to white."""
+    return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))

@@ -35,7 +35,7 @@ class MNIST(InMemoryDataModule):
 
     def __init__(self, data_dir: str = "data", verify: bool = True, n_val: int = 5000, **options: Any) -> None:
         super().__init__(n_val=n_val, **options)
-        self.data_dir, self.verify = Path(data_dir), verify
+        self.data_dir, self.verify = Path(data_dir).expanduser(), verify
 
     @property
     def _raw(self) -> Path:
@@ -47,6 +47,8 @@ class MNIST(InMemoryDataModule):
         missing = [name for name in OFFICIAL_SHA256 if not (self._raw / name).exists()]
         if not missing:
             return
+        if not self.verify and len(missing) < len(OFFICIAL_SHA256):  # torchvision would overwrite the user's own files
+            raise FileNotFoundError(f"{self._raw / missing[0]}: no such file, beside others that are not MNIST's own")
         try:
             TorchvisionMNIST(str(self.data_dir), download=True)
         except (RuntimeError, URLError, OSError) as error:
@@ -63,6 +65,8 @@ class MNIST(InMemoryDataModule):
             raise ValueError(
                 f"{self._raw / part}-images-idx3-ubyte: images of {tuple(images_NHW.shape[1:])}, not (28, 28)"
             )
+        if len(images_NHW) == 0:
+            raise ValueError(f"{self._raw / part}-images-idx3-ubyte: no images")
         if len(images_NHW) != len(labels_N):
             raise ValueError(f"{self._raw}: {len(images_NHW)} {part} images but {len(labels_N)} labels")
         if labels_N.max() > 9:

@@ -39,6 +39,6 @@ def channel_statistics(images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     values_V = torch.arange(256, dtype=torch.float64) / 255
     mean_C = (counts_CV * values_V).sum(1) / counts_CV.sum(1)
     variance_C = (counts_CV * (values_V - mean_C[:, None]) ** 2).sum(1) / counts_CV.sum(1)
-    if (variance_C == 0).any():
+    if ((counts_CV > 0).sum(1) == 1).any():
         raise ValueError("a channel of the training images is constant: it cannot be standardised")
     return mean_C.float(), variance_C.sqrt().float()

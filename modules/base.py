@@ -61,6 +61,8 @@ class Classifier(LightningModule, ABC):
             "cross_entropy": F.cross_entropy,
             "quadratic": quadratic_loss,
         }
+        if loss not in losses:
+            raise ValueError(f"model.loss is {loss!r}; it must be one of {', '.join(losses)}")
         self._loss = losses[loss]
         self._optimizer, self._lr_scheduler, self._lr_interval = optimizer, lr_scheduler, lr_interval
         metrics = MetricCollection(
@@ -103,6 +105,9 @@ class Classifier(LightningModule, ABC):
 
     def on_validation_epoch_start(self) -> None:
         self.val_metrics.reset()
+
+    def on_test_epoch_start(self) -> None:
+        self.test_metrics.reset()
 
     def on_train_epoch_end(self) -> None:
         self.log_dict(self.train_metrics.compute(), sync_dist=True)

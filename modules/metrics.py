@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
+from torchmetrics.utilities import dim_zero_cat
 
 CHUNK = 32
 """Steps between two updates: bounds the memory that kept outputs take."""
@@ -22,21 +23,24 @@ class MeanLoss(Metric):
     """
 
     full_state_update = False
-    total: Tensor
-    count: Tensor
+    sums: list[Tensor]
+    counts: list[Tensor]
 
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.loss = loss
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("sums", [], dist_reduce_fx="cat")
+        self.add_state("counts", [], dist_reduce_fx="cat")
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        self.total += self.loss(outputs, targets).double() * len(targets)
-        self.count += len(targets)
+        count = torch.tensor([len(targets)], device=outputs.device)
+        self.sums.append(self.loss(outputs, targets) * count)
+        self.counts.append(count)
 
     def compute(self) -> Tensor:
-        return (self.total / self.count).float()
+        # One running sum would lose digits in float32, and not every device has float64.
+        total, count = dim_zero_cat(self.sums).cpu().double().sum(), dim_zero_cat(self.counts).cpu().sum()
+        return (total / count).float().to(self.device)
 
 
 class SplitMetrics(nn.Module):

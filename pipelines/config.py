@@ -102,7 +102,7 @@ class LitlabCLI(LightningCLI):
         usual = {f"trainer.{key}": item.default for key, item in inspect.signature(Trainer).parameters.items()}
         flat = flatten(self.resolved())
         shown = {key: value for key, value in flat.items() if value is not None and value != usual.get(key)}
-        return {key: value for key, value in shown.items() if key not in ("name", "description")}
+        return {key: value for key, value in shown.items() if key not in ("name", "description", "data.data_dir")}
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, as plain YAML types; what `litlab fit -c` reproduces the run from."""

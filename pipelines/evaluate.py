@@ -122,9 +122,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     evaluation = evaluate(verb, cli, model, data, checkpoint)
     split = "val" if verb == "validate" else "test"
     now = by_kind(evaluation.metrics, split)
-    screen.results_table(
-        f"{cli.config.name}, run {run.run_id}", {"recorded": by_kind(run.selected_metrics(), split), "now": now}, {}
-    )
+    recorded = by_kind(run.metrics, "test" if split == "test" else "selected/val")
+    screen.results_table(f"{cli.config.name}, run {run.run_id}", {"recorded": recorded, "now": now}, {})
     _warn_if_other_data(run, data, split)
     return 0
 
@@ -138,4 +137,4 @@ def _warn_if_other_data(run: tracking.FinishedRun, data: LightningDataModule, sp
 
 def by_kind(metrics: dict[str, float], split: str) -> dict[str, float]:
     """{"test/acc": 0.9} to {"acc": 0.9}."""
-    return {key.partition("/")[2]: value for key, value in metrics.items() if key.startswith(f"{split}/")}
+    return {key.rpartition("/")[2]: value for key, value in metrics.items() if key.startswith(f"{split}/")}

@@ -115,7 +115,8 @@ def _start(cli: LitlabCLI, argv: Sequence[str], data: LightningDataModule, model
         "litlab.experiment": resolved["name"],
         "litlab.config_hash": config.config_hash(resolved),
         "seed": str(resolved["seed_everything"]),
-        "mlflow.source.name": shlex.join(["litlab", "fit", *argv]),
+        "litlab.command": shlex.join(["litlab", "fit", *argv]),
+        "mlflow.source.name": f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": resolved["description"],
     }
@@ -163,7 +164,8 @@ def _test_and_keep(
     epoch = int(torch.load(best, weights_only=True, map_location="cpu")["epoch"])
     last_epoch = max(at for at, _ in run.history)
     tested = evaluate("test", cli, model, data, best)
-    run.log_metrics(tested.metrics, epoch)
+    selected = {f"selected/{key}": value for key, value in run.metrics_at(epoch).items()}
+    run.log_metrics({**tested.metrics, **selected}, epoch)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     run.log_metrics({"fit_seconds": seconds, "parameters": parameters, "selected_epoch": epoch}, epoch)
     _draw(run, data, tested, epoch)

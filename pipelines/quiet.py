@@ -7,7 +7,7 @@ NOT_FOR_US = (
     ".*does not have many workers.*",  # in memory, a worker process only costs
     ".*`tensorboardX` has been removed.*",  # runs go to MLflow
     ".*You are using a CUDA device .* that has Tensor Cores.*",
-    ".*is available but not used.*",  # accelerators: the configuration says which
+    ".*available but not used.*",  # accelerators: the configuration says which
     ".*exists and is not empty.*",  # the run's own folder
     ".*litlogger.*",
     ".*smaller than the logging interval.*",  # nothing is logged per step

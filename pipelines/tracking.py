@@ -105,7 +105,8 @@ class Store:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 location = str(self.folder / "mlartifacts" / name) if self.folder else None
-                return str(self.client.create_experiment(name, artifact_location=location))
+                kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI greets with its GenAI pages
+                return str(self.client.create_experiment(name, artifact_location=location, tags=kind))
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
@@ -131,12 +132,6 @@ class FinishedRun:
         self.store, self.run_id, self.status = store, str(run.info.run_id), str(run.info.status)
         self.metrics: dict[str, float] = dict(run.data.metrics)
         self.tags: dict[str, str] = dict(run.data.tags)
-
-    def selected_metrics(self) -> dict[str, float]:
-        """The metrics of the epoch whose weights were selected."""
-        epoch = self.metrics.get("selected_epoch")
-        histories = {key: self.store.client.get_metric_history(self.run_id, key) for key in self.metrics}
-        return {key: point.value for key, points in histories.items() for point in points if point.step == epoch}
 
     def file(self, name: str) -> Path:
         """A local copy of an artifact.

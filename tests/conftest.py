@@ -5,12 +5,13 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch; small models gain nothing from more
 
+import numpy as np
 import pytest
-import torch
-from torch import Tensor
+from lightning.pytorch import Trainer
 
 from datamodules.digits import Digits
 from pipelines.cli import main
@@ -56,20 +57,42 @@ def litlab(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     return run
 
 
+@pytest.fixture
+def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
+    """A quiet Trainer on the CPU that leaves no files."""
+
+    def make(**kwargs: Any) -> Trainer:
+        quiet: dict[str, Any] = {
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+        }
+        return Trainer(accelerator="cpu", devices=1, default_root_dir=tmp_path, **{**quiet, **kwargs})
+
+    return make
+
+
 @pytest.fixture(scope="session")
-def mnist_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_idx() -> Callable[[Path, np.ndarray], Path]:
+    """Writes an array as an IDX file of unsigned bytes."""
+
+    def write(path: Path, values: np.ndarray) -> Path:
+        header = struct.pack(f">I{values.ndim}I", 0x0800 | values.ndim, *values.shape)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(header + values.astype(np.uint8).tobytes())
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def mnist_format(tmp_path_factory: pytest.TempPathFactory, write_idx: Callable[[Path, np.ndarray], Path]) -> Path:
     """scikit-learn's digits in MNIST's files, for `MNIST(verify=False)`: 1,437 for training, 360 for the test."""
     folder = tmp_path_factory.mktemp("data")
-    digits = Digits(n_val=200)
     for part, train in (("train", True), ("t10k", False)):
-        images, labels = digits.load(train=train)
-        write_idx(folder / f"MNIST/raw/{part}-images-idx3-ubyte", images[:, 0])
-        write_idx(folder / f"MNIST/raw/{part}-labels-idx1-ubyte", labels.to(torch.uint8))
+        images, labels = Digits().load(train=train)
+        write_idx(folder / f"MNIST/raw/{part}-images-idx3-ubyte", images[:, 0].numpy())
+        write_idx(folder / f"MNIST/raw/{part}-labels-idx1-ubyte", labels.numpy())
     return folder
-
-
-def write_idx(path: Path, values: Tensor) -> None:
-    """Write a uint8 tensor as an IDX file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = struct.pack(f">I{values.dim()}I", 0x0800 | values.dim(), *values.shape)
-    path.write_bytes(header + values.numpy().tobytes())

@@ -59,7 +59,7 @@ def test_a_run_is_finished_and_says_what_made_it(run):
     assert params["model.optimizer.lr"] == "0.001"
     assert params["seed_everything"] == "7"
     tags = run.data.tags
-    assert tags["mlflow.source.name"].startswith("litlab fit digits-mlp --trainer.max_epochs 3")
+    assert tags["litlab.command"].startswith("litlab fit digits-mlp --trainer.max_epochs 3")
     assert tags["version.torch"] == torch.__version__.partition("+")[0]
     assert tags["machine.host"]
     assert len(tags["litlab.config_hash"]) == 64
@@ -83,6 +83,7 @@ def test_the_test_set_is_measured_once_with_the_epoch_that_validation_selected(c
     accuracies = [point.value for point in client.get_metric_history(run.info.run_id, "val/acc")]
     selected = int(run.data.metrics["selected_epoch"])
     assert selected == accuracies.index(max(accuracies))
+    assert run.data.metrics["selected/val/acc"] == max(accuracies)
     (tested,) = client.get_metric_history(run.info.run_id, "test/acc")
     assert tested.step == selected
 

@@ -1,0 +1,167 @@
+"""The sampler: a new order each epoch, and every example exactly once however many processes share them."""
+
+import json
+import subprocess
+import sys
+from itertools import chain, combinations
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from datamodules.digits import Digits
+from datamodules.sampling import EpochSampler
+from modules.linear import LinearClassifier
+
+
+def _order(n: int = 251, *, seed: int = 0, epoch: int = 0, **options) -> list[int]:
+    sampler = EpochSampler(range(n), **{"shuffle": True, "seed": seed, **options})
+    sampler.set_epoch(epoch)
+    assert len(sampler) == len(list(sampler))
+    return list(sampler)
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_each_epoch_is_a_permutation(epoch):
+    order = _order(epoch=epoch)
+    assert sorted(order) == list(range(251))
+    assert order != list(range(251))
+
+
+def test_seed_and_epoch_determine_the_order_and_nothing_else_does():
+    torch.manual_seed(1)
+    first = _order(seed=3, epoch=2)
+    torch.manual_seed(2)
+    assert _order(seed=3, epoch=2) == first
+
+
+def test_no_two_pairs_of_seed_and_epoch_share_an_order():
+    """The usual seed + epoch would give (0, 1) and (1, 0) the same one."""
+    orders = [_order(seed=seed, epoch=epoch) for seed in range(4) for epoch in range(4)]
+    assert all(a != b for a, b in combinations(orders, 2))
+
+
+def test_without_shuffling_the_order_is_that_of_the_data_in_every_epoch():
+    assert _order(shuffle=False, epoch=0) == _order(shuffle=False, epoch=5) == list(range(251))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 2, 250, 251, 252])
+def test_every_example_counts_once_on_all_shards_together(n, world_size, shuffle):
+    shards = [_order(n, shuffle=shuffle, rank=rank, world_size=world_size, epoch=4) for rank in range(world_size)]
+    assert sorted(chain(*shards)) == list(range(n))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+def test_the_seed_of_seed_everything_is_the_default(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "5")
+    assert list(EpochSampler(range(251), shuffle=True)) == _order(seed=5)
+    monkeypatch.delenv("PL_GLOBAL_SEED")
+    assert list(EpochSampler(range(251), shuffle=True)) == _order(seed=0)
+
+
+class _LabelsSeen(Callback):
+    def __init__(self) -> None:
+        self.epochs: list[list[int]] = []
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        self.epochs.append([])
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.epochs[-1] += batch[1].tolist()
+
+
+def test_a_trainer_keeps_the_sampler_and_moves_it_from_epoch_to_epoch(make_trainer, monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "11")
+    data, seen = Digits(n_train=251, batch_size=100), _LabelsSeen()
+    trainer = make_trainer(max_epochs=3, limit_val_batches=0, callbacks=[seen], use_distributed_sampler=True)
+    trainer.fit(LinearClassifier((1, 28, 28), 10), data)
+    assert type(trainer.train_dataloader.sampler) is EpochSampler
+    labels = data.train_set.labels_N
+    assert seen.epochs == [labels[_order(seed=11, epoch=epoch)].tolist() for epoch in range(3)]
+
+
+TWO_PROCESSES = """
+import json, sys
+from pathlib import Path
+from functools import partial
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from datamodules.digits import Digits
+from modules.linear import LinearClassifier
+
+class Record(Callback):
+    def __init__(self, folder):
+        self.folder, self.seen = folder, {"train": [], "val": [], "test": []}
+    def on_train_epoch_start(self, trainer, model):
+        self.seen["train"].append(trainer.train_dataloader.sampler.indices().tolist())
+    def on_validation_epoch_start(self, trainer, model):
+        self.seen["val"].append(trainer.val_dataloaders.sampler.indices().tolist())
+    def on_test_epoch_start(self, trainer, model):
+        self.seen["test"].append(trainer.test_dataloaders.sampler.indices().tolist())
+    def teardown(self, trainer, model, stage):
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        record = json.dumps({"seen": self.seen, "metrics": metrics, "world_size": trainer.world_size})
+        (self.folder / f"{stage.value}-{trainer.global_rank}.json").write_text(record)
+        if stage == "fit":
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+folder = Path(sys.argv[1])
+seed_everything(3)
+model = LinearClassifier((1, 28, 28), 10, optimizer=partial(torch.optim.Adam, lr=0.01))
+data = Digits(n_train=251, n_val=251, batch_size=50)
+data.setup("fit")  # here, because what a forked process sets up stays there
+trainer = Trainer(
+    accelerator="cpu", strategy="ddp_fork", devices=2, max_epochs=2, logger=False, enable_checkpointing=False,
+    enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, callbacks=[Record(folder)],
+)
+trainer.fit(model, data)
+trainer.test(model, data, verbose=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> Path:
+    """What a fit and a test on two processes left behind: a record for each stage and rank, and the weights."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    command = [sys.executable, "-c", TWO_PROCESSES, str(folder)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def _record(folder: Path, stage: str, rank: int) -> dict:
+    return json.loads((folder / f"{stage}-{rank}.json").read_text())
+
+
+@pytest.mark.parametrize(("stage", "part", "size"), [("fit", "train", 251), ("fit", "val", 251), ("test", "test", 360)])
+def test_every_example_counts_once_in_each_epoch_on_two_processes(two_processes, stage, part, size):
+    first, second = (_record(two_processes, stage, rank) for rank in (0, 1))
+    assert first["world_size"] == 2
+    for mine, yours in zip(first["seen"][part], second["seen"][part], strict=True):
+        assert sorted(mine + yours) == list(range(size))
+
+
+def test_two_processes_shuffle_by_seed_and_epoch(two_processes):
+    orders = _record(two_processes, "fit", 0)["seen"]["train"]
+    assert orders == [_order(seed=3, epoch=epoch, rank=0, world_size=2) for epoch in (0, 1)]
+
+
+@pytest.mark.parametrize(("stage", "part"), [("fit", "val"), ("test", "test")])
+def test_metrics_on_two_processes_are_those_of_the_whole_set(two_processes, stage, part):
+    model = LinearClassifier.load_from_checkpoint(two_processes / "last.ckpt", weights_only=True).eval()
+    data = Digits(n_train=251, n_val=251)
+    data.setup("fit")
+    data.setup("test")
+    whole = getattr(data, f"{part}_set")
+    with torch.no_grad():
+        logits = model(data.normalize(whole.images_NCHW))
+    correct = int((logits.argmax(1) == whole.labels_N).sum())
+    loss = torch.nn.functional.cross_entropy(logits, whole.labels_N)
+    for rank in (0, 1):
+        metrics = _record(two_processes, stage, rank)["metrics"]
+        assert metrics[f"{part}/acc"] == pytest.approx(correct / len(whole), abs=1e-6)
+        assert metrics[f"{part}/loss"] == pytest.approx(float(loss), rel=1e-5)

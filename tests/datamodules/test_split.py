@@ -1,0 +1,111 @@
+"""The split: disjoint, stratified, and a function of the split seed alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.base import stratified_split
+from datamodules.digits import Digits
+
+UNEQUAL = torch.repeat_interleave(torch.arange(4), torch.tensor([700, 200, 70, 30]))
+"""1,000 labels of four classes, sorted by class as no real file is: the hardest case."""
+
+
+def _counts(labels: torch.Tensor, part: torch.Tensor) -> np.ndarray:
+    return np.bincount(labels[part].numpy(), minlength=4)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("n_val", [4, 99, 250])
+def test_training_and_validation_share_nothing_and_leave_nothing_out(n_val, seed):
+    train, val = stratified_split(UNEQUAL, n_val=n_val, n_train=None, seed=seed)
+    assert len(val) == n_val
+    assert sorted(torch.cat([train, val]).tolist()) == list(range(1000))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("n_val", [20, 99, 250])
+def test_each_part_keeps_the_class_proportions_to_within_one_example(n_val, seed):
+    train, val = stratified_split(UNEQUAL, n_val=n_val, n_train=None, seed=seed)
+    subset, _ = stratified_split(UNEQUAL, n_val=n_val, n_train=50, seed=seed)
+    assert np.abs(_counts(UNEQUAL, val) - np.bincount(UNEQUAL) * n_val / 1000).max() < 1
+    assert np.abs(_counts(UNEQUAL, subset) - _counts(UNEQUAL, train) * 50 / len(train)).max() < 1
+
+
+def test_a_seed_gives_the_same_split_again_and_another_seed_another():
+    first = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=3)
+    again = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=3)
+    other = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("n_train", [4, 250, 895, 899, 900])
+def test_a_training_subset_is_part_of_the_full_one_and_leaves_validation_alone(n_train):
+    full, val = stratified_split(UNEQUAL, n_val=100, n_train=None, seed=0)
+    subset, same_val = stratified_split(UNEQUAL, n_val=100, n_train=n_train, seed=0)
+    assert len(subset) == len(set(subset.tolist())) == n_train
+    assert set(subset.tolist()) <= set(full.tolist())
+    assert torch.equal(val, same_val)
+
+
+def test_the_global_random_state_has_no_say_in_the_split():
+    torch.manual_seed(1)
+    first = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=0)
+    torch.manual_seed(2)
+    second = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=0)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("n_val", "n_train"),
+    [
+        (1000, None),  # nothing left to train on
+        (100, 901),
+        (3, None),  # fewer than the four classes
+        (100, 3),
+        (998, None),  # what is left has fewer than four
+    ],
+)
+def test_impossible_sizes_are_refused(n_val, n_train):
+    with pytest.raises(ValueError, match=r"n_val|train_size"):
+        stratified_split(UNEQUAL, n_val=n_val, n_train=n_train, seed=0)
+
+
+def test_a_subset_of_digits_is_stratified_and_changes_neither_validation_nor_test():
+    full, subset = Digits(), Digits(n_train=250)
+    for data in (full, subset):
+        data.setup("fit")
+        data.setup("test")
+    assert len(subset.train_set) == 250
+    expected = np.bincount(full.train_set.labels_N) * 250 / 1237
+    assert np.abs(np.bincount(subset.train_set.labels_N) - expected).max() < 1
+    assert subset.val_set.digest() == full.val_set.digest()
+    assert subset.test_set.digest() == full.test_set.digest()
+    assert _rows(subset.train_set) < _rows(full.train_set)
+
+
+def test_training_and_validation_images_of_digits_are_different_scans():
+    data = Digits()
+    data.setup("fit")
+    assert not _rows(data.train_set) & _rows(data.val_set)
+
+
+def _rows(part) -> set[bytes]:
+    return {image.numpy().tobytes() for image in part.images_NCHW}
+
+
+def test_the_split_seed_chooses_the_validation_scans():
+    digests = set()
+    for seed in (0, 0, 1):
+        data = Digits(split_seed=seed)
+        data.setup("fit")
+        digests.add(data.val_set.digest())
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize("key", ["batch_size", "n_val", "n_train"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_size_below_one_is_refused_by_its_key(key, value):
+    with pytest.raises(ValueError, match=rf"data\.{key} is {value}; it must be 1 or more"):
+        Digits(**{key: value})

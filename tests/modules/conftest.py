@@ -1,0 +1,35 @@
+"""A quiet Trainer, a small set of real digits, and what a model makes of them by hand."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+
+from datamodules.base import ImageSet
+from datamodules.digits import Digits
+
+
+@pytest.fixture
+def digits() -> Digits:
+    """250 training, 201 validation and 360 test scans, in batches of 60."""
+    data = Digits(n_train=250, n_val=201, batch_size=60)
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+@pytest.fixture
+def by_hand(digits: Digits) -> Callable[[LightningModule, ImageSet], tuple[float, float]]:
+    """Loss and accuracy of a model on a whole set at once."""
+
+    def measure(model: LightningModule, part: ImageSet) -> tuple[float, float]:
+        assert digits.normalize is not None
+        model.eval()
+        with torch.no_grad():
+            log_probabilities = model(digits.normalize(part.images_NCHW)).double().log_softmax(1)
+        loss = -log_probabilities[range(len(part)), part.labels_N].mean()
+        correct = (log_probabilities.argmax(1) == part.labels_N).sum()
+        return float(loss), float(correct) / len(part)
+
+    return measure
