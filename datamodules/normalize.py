@@ -25,7 +25,7 @@ class Normalize(nn.Module):
         self.register_buffer("offset", (-mean_C / std_C)[:, None, None])
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        return torch.addcmul(self.offset, images_BCHW.to(torch.float32), self.scale)
+        return images_BCHW.to(torch.float32, copy=True).mul_(self.scale).add_(self.offset)
 
 
 def channel_statistics(images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
