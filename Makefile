@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DATA_DIR ?= data
 
 .PHONY: demo test check bench ui slow
 
@@ -25,7 +26,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/fit_overhead.py
+	$(BIN)/python benchmarks/fit_overhead.py --data-dir $(DATA_DIR)
 
 ui: $(READY)
 	$(BIN)/litlab ui

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -50,7 +51,7 @@ class ImageSet(Dataset[Batch]):
         return self._images_NCHW[where], self._labels_N[where]
 
     def __getitems__(self, batch: Sequence[int]) -> Batch:
-        where = self._indices[torch.as_tensor(batch)]
+        where = self._indices[torch.from_numpy(np.asarray(batch))]  # torch alone is five times slower on a list
         return self._images_NCHW.index_select(0, where), self._labels_N.index_select(0, where)
 
     @property

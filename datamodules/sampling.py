@@ -9,10 +9,11 @@ from torch.utils.data import Dataset, DistributedSampler
 
 
 class EpochSampler(DistributedSampler[int]):
-    """A sampler that shards itself, shuffles by (seed, epoch), and neither drops nor pads.
+    """A sampler that shards itself, shuffles by (seed, epoch), and repeats no example to even out the shards.
 
-    It is a `DistributedSampler`, so Lightning leaves it in place and calls `set_epoch`. Unlike its parent it repeats no
-    example to even out the shards, so that metrics count every example exactly once.
+    It is a `DistributedSampler`, so Lightning leaves it in place and calls `set_epoch`. In evaluation every example
+    counts exactly once. In training, where processes wait for each other at each step, all shards must be equally long:
+    the few examples left over, fewer than there are processes and others in each epoch, are not seen in that epoch.
 
     Args:
         dataset: What to draw from; only its length is used.
@@ -33,18 +34,20 @@ class EpochSampler(DistributedSampler[int]):
         return iter(self.indices().tolist())
 
     def __len__(self) -> int:
-        return len(range(self.rank, self._dataset_size(), self.num_replicas))
+        return len(range(self.rank, self._size(), self.num_replicas))
 
     def indices(self) -> torch.Tensor:
         """This process's indices in this epoch's order, shape (len(self),)."""
-        n = self._dataset_size()
-        if not self.shuffle:
-            return torch.arange(n)[self.rank :: self.num_replicas]
-        seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(
-            1
-        )  # seed + epoch would repeat across seeds
-        generator = torch.Generator().manual_seed(int(seed[0]))
-        return torch.randperm(n, generator=generator)[self.rank :: self.num_replicas]
+        return self._order()[self.rank : self._size() : self.num_replicas]
 
-    def _dataset_size(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
+    def _order(self) -> torch.Tensor:
+        n = len(self.dataset)  # type: ignore[arg-type]
+        if not self.shuffle:
+            return torch.arange(n)
+        # seed + epoch, as the parent has it, would give seed 1 the orders of seed 0, one epoch later
+        seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)
+        return torch.randperm(n, generator=torch.Generator().manual_seed(int(seed[0])))
+
+    def _size(self) -> int:
+        n = len(self.dataset)  # type: ignore[arg-type]
+        return n - n % self.num_replicas if self.shuffle else n

@@ -81,7 +81,7 @@ class Classifier(LightningModule, ABC):
 
     def _step(self, batch: tuple[Tensor, Tensor], metrics: SplitMetrics) -> tuple[Tensor, Outputs]:
         images_BCHW, labels_B = batch
-        logits_BK = self(images_BCHW)
+        logits_BK = self(images_BCHW.to(self.dtype))  # which precision="bf16-true" changes
         metrics.update(logits_BK, labels_B)
         return logits_BK, {"logits": logits_BK, "labels": labels_B}
 
@@ -97,7 +97,7 @@ class Classifier(LightningModule, ABC):
 
     def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Class probabilities, shape (B, K)."""
-        probabilities_BK: Tensor = self(batch[0]).softmax(1)
+        probabilities_BK: Tensor = self(batch[0].to(self.dtype)).float().softmax(1)
         return probabilities_BK
 
     def on_train_epoch_start(self) -> None:
@@ -124,8 +124,8 @@ class Classifier(LightningModule, ABC):
             return optimizer
         scheduler = self._lr_scheduler(optimizer)
         config: dict[str, Any] = {"scheduler": scheduler, "interval": self._lr_interval}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            config["monitor"] = scheduler.monitor
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            config["monitor"] = scheduler.monitor if isinstance(scheduler, ReduceLROnPlateau) else "val/loss"
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.base import Classifier
-from modules.layers import Activation, fully_connected, require_rate
+from modules.layers import Activation, fully_connected, require_rate, require_widths
 from modules.layers import activation as activation_layer
 
 Pool = Literal["max", "average", "none"]
@@ -51,6 +51,8 @@ class ConvNet(Classifier):
         require_rate("conv_dropout", conv_dropout)
         require_rate("dropout", dropout)
         kernels = [kernel_size] * len(channels) if isinstance(kernel_size, int) else kernel_size
+        require_widths("channels", channels)
+        require_widths("kernel_size", kernels)
         if len(kernels) != len(channels):
             raise ValueError(f"model.kernel_size has {len(kernels)} entries for {len(channels)} model.channels")
         layers: list[nn.Module] = []

@@ -1,5 +1,6 @@
 """Layers that are chosen by name."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Literal
 
@@ -25,11 +26,22 @@ def fully_connected(
     sizes: list[int], num_outputs: int, *, activation_name: Activation, dropout: float
 ) -> list[nn.Module]:
     """Linear layers of these widths from `sizes[0]` inputs on, each hidden one followed by activation and dropout."""
+    require_widths("hidden", sizes)
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out), activation(activation_name)]
         layers += [nn.Dropout(dropout)] if dropout else []
     return [*layers, nn.Linear(sizes[-1], num_outputs)]
+
+
+def require_widths(name: str, values: Iterable[int]) -> None:
+    """Refuse a number of units, channels or pixels below 1.
+
+    Raises:
+        ValueError: One of them is out of range.
+    """
+    if min(values, default=1) < 1:
+        raise ValueError(f"model.{name} has an entry below 1")
 
 
 def require_rate(name: str, value: float) -> None:

@@ -1,6 +1,7 @@
 """The `litlab` command: a verb, and the module that does it. Only the module of the verb that is called is imported."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -19,6 +20,7 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 1 a run failed, 2 the user's mistake, 130 stopped by Ctrl-C."""
+    calm_threads()
     verb, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     if verb in ("-h", "--help"):
         print(_usage())
@@ -34,6 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("litlab: stopped", file=sys.stderr)
         return 130
+
+
+def calm_threads() -> None:
+    """Keep torch's idle threads from spinning while Python works; to be called before torch is imported.
+
+    They would burn a core between two operations, and slow one another down many times over on a shared machine.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # the OpenMP library reads it when it is loaded
 
 
 def _usage() -> str:

@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from modules.base import Classifier
 from pipelines import catalogue, complaints
 from pipelines.errors import UserError
 
@@ -48,6 +49,8 @@ class LitlabCLI(LightningCLI):
             )
         except ArgumentError as error:
             raise UserError(complaints.explain(str(error), self.parser, args)) from error
+        except ValueError as error:  # a seed out of range
+            raise UserError(str(error)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -80,9 +83,17 @@ class LitlabCLI(LightningCLI):
             raise UserError("trainer.logger: litlab logs to MLflow by itself (--tracking_uri says where)")
         try:
             self.config_init = self.parser.instantiate_classes(self.config)
+            if isinstance(self.config_init.model, Classifier):
+                self._refuse_what_data_say()
+                self.config_init.model.configure_optimizers()  # it says now what it would say after the start
         except (ValueError, FileNotFoundError, MisconfigurationException) as error:
             raise UserError(str(_root(error))) from error
         return self.config_init.data, self.config_init.model
+
+    def _refuse_what_data_say(self) -> None:
+        for key in ("num_classes", "input_shape"):
+            if self.config.get(f"model.init_args.{key}") is not None:
+                raise ValueError(f"model.{key} is known from the data, and not to be given")
 
     def make_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer of the configuration, with these arguments instead of its own."""
@@ -115,9 +126,11 @@ class LitlabCLI(LightningCLI):
 
 def _root(error: BaseException) -> BaseException:
     """The error that a class raised, inside those that jsonargparse wraps around it."""
-    while isinstance(inner := error.__cause__ or error.__context__, ValueError | OSError):
+    while True:
+        inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if not isinstance(inner, ValueError | OSError):
+            return error
         error = inner
-    return error
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -127,7 +140,7 @@ def _as_list(value: Any) -> list[Any]:
 def parse(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI:
     """Parse `[NAME | PATH] [-c FILE ...] [--key value ...]`, on top of a base file if one is given."""
     args = list(argv)
-    if args and not args[0].startswith("-"):
+    if base is None and args and not args[0].startswith("-"):
         base = catalogue.find(args.pop(0))
     files = [base] if base else []
     if stray := [token for token in args[:1] if not token.startswith("-")]:
@@ -135,7 +148,7 @@ def parse(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI
     given = [Path(value) for value in values_of(args, "-c", "--config")]
     asks_for_help = any(token.endswith(".help") for token in args)  # of jsonargparse, such as --model.help CLASS
     if not (files or given or asks_for_help):
-        raise UserError(f"name an experiment (litlab list shows them) or a file: litlab {verb} -c FILE")
+        raise UserError(f"name an experiment (litlab list shows them) first, or a file: litlab {verb} -c FILE")
     for path in given:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
@@ -194,5 +207,5 @@ def load(data: LightningDataModule, stage: str) -> None:
     try:
         data.prepare_data()
         data.setup(stage)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         raise UserError(str(error)) from error

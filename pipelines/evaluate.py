@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import Tensor
 
-from pipelines import config, quiet, screen, tracking
+from pipelines import config, interrupt, quiet, screen, tracking
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 
@@ -46,8 +46,8 @@ class _Collector(Callback):
         self.outputs: list[dict[str, Tensor]] = []
 
     def _keep(self, outputs: Any) -> None:
-        if isinstance(outputs, dict):
-            self.outputs.append({name: value.cpu() for name, value in outputs.items()})
+        if isinstance(outputs, dict) and {"logits", "labels"} <= outputs.keys():  # what a Classifier returns
+            self.outputs.append({name: outputs[name].cpu() for name in ("logits", "labels")})
 
     def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
         self._keep(outputs)
@@ -74,7 +74,8 @@ def evaluate(
     collector = _Collector()
     trainer = bare_trainer(cli, callbacks=[collector])
     measure = {"test": trainer.test, "validate": trainer.validate}[verb]
-    (metrics,) = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    with interrupt.heard(trainer):
+        (metrics,) = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     return Evaluation(dict(metrics), collector.stacked("logits"), collector.stacked("labels"))
 
 
@@ -111,7 +112,7 @@ def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, tracking.Finis
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """`litlab test RUN_ID` and `litlab validate RUN_ID`."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or {"-h", "--help"} & set(argv):
         print(HELP.format(verb=verb, does=DOES[verb]))
         return 0 if argv else 2
     quiet.lightning()

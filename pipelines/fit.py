@@ -1,12 +1,13 @@
 """`litlab fit`: configuration -> data -> module -> trainer -> one tracked run."""
 
 import math
+import os
 import shlex
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
-from pipelines import config, figures, quiet, screen
+from pipelines import config, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
+from pipelines.errors import UserError
 from pipelines.evaluate import Evaluation, by_kind, evaluate
 from pipelines.export import pixels_to_logits
 from pipelines.logger import RunLogger
 from pipelines.progress import EpochBar
-from pipelines.tracking import Run, Store, recorded
+from pipelines.tracking import Run, Store, recorded, without_password
 
 HELP = """usage: litlab fit NAME [--KEY VALUE ...]         (litlab list shows the names)
        litlab fit -c FILE [-c FILE ...] [--KEY VALUE ...]
@@ -55,7 +57,7 @@ class StopAtNaN(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step % 50 == 0 or trainer.is_last_batch:
-            loss = float(outputs["loss"])
+            loss = float(outputs["loss"]) if isinstance(outputs, Mapping) and "loss" in outputs else 0.0
             if not math.isfinite(loss):
                 where = f"step {trainer.global_step} (epoch {trainer.current_epoch})"
                 raise FloatingPointError(f"the training loss is {loss} at {where}: try a smaller learning rate")
@@ -70,21 +72,26 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if "--full-help" in argv:
         config.print_full_help()
     cli = config.parse(verb, argv)
+    _check(cli)
     data, model = cli.build()
-    if cli.config.trainer.fast_dev_run:
-        return _dry_run(cli, model, data)
     for stage in ("fit", "test"):
         config.load(data, stage)
+    if cli.config.trainer.fast_dev_run:
+        return _dry_run(cli, model, data)
+    if not torch.cuda.is_available():  # Lightning has torch look for NVML; each step of Adam would look again
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     trainer, best, last = _trainer(cli, model)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # the first process has the run, and the test
         _fit(trainer, model, data)
         return 0
-    run = _start(cli, argv, data, model)
+    name = cli.config.name
+    run = Run(Store(cli.config.tracking_uri), name, _run_name(argv, cli.config.seed_everything), _tags(cli, argv))
     try:
         with recorded(run):
+            _write_down(cli, data, run)
             best.dirpath = last.dirpath = str(run.folder / "checkpoints")
-            trainer.loggers = [RunLogger(run)]
+            trainer.loggers = [RunLogger(run, trainer)]
             seconds = _fit(trainer, model, data)
             _test_and_keep(cli, model, data, best, run, seconds)
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -96,47 +103,58 @@ def main(verb: str, argv: Sequence[str]) -> int:
         print(f"litlab: {error}", file=sys.stderr)
         print(f"litlab: run {run.run_id} FAILED, with what it had logged until then", file=sys.stderr)
         return 1
-    return 0
+    return 0 if run.complete else 1
+
+
+def _check(cli: LitlabCLI) -> None:
+    """Refuse what would leave no epoch to select, or another one than it seems."""
+    trainer = cli.config.trainer
+    if trainer.max_epochs == 0 or trainer.limit_val_batches == 0:
+        raise UserError("trainer.max_epochs and trainer.limit_val_batches must not be 0: the best epoch is selected")
+    if trainer.val_check_interval not in (None, 1.0):
+        raise UserError("trainer.val_check_interval: litlab validates once after each epoch")
 
 
 def _dry_run(cli: LitlabCLI, model: LightningModule, data: LightningDataModule) -> int:
     trainer = cli.make_trainer(callbacks=cli.callbacks, logger=False)
-    trainer.fit(model, datamodule=data)
-    trainer.test(model, datamodule=data, verbose=False)
+    with interrupt.heard(trainer):
+        trainer.fit(model, datamodule=data)
+        trainer.test(model, datamodule=data, verbose=False)
     print("fast_dev_run: training, validation and test steps work; nothing was logged")
     return 0
 
 
-def _start(cli: LitlabCLI, argv: Sequence[str], data: LightningDataModule, model: LightningModule) -> Run:
-    """Create the run and write down everything that is known before the first step."""
+def _tags(cli: LitlabCLI, argv: Sequence[str]) -> dict[str, str]:
     resolved = cli.resolved()
-    card = data.card() if isinstance(data, InMemoryDataModule) else None
-    tags = {
+    return {
         "litlab.experiment": resolved["name"],
         "litlab.config_hash": config.config_hash(resolved),
+        "litlab.command": without_password(shlex.join(["litlab", "fit", *argv])),
         "seed": str(resolved["seed_everything"]),
-        "litlab.command": shlex.join(["litlab", "fit", *argv]),
         "mlflow.source.name": f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": resolved["description"],
     }
-    if card is not None:
-        tags |= {f"data.sha256.{split}": digest for split, digest in card["sha256"].items()}
-    run = Run(Store(cli.config.tracking_uri), resolved["name"], _run_name(argv, resolved), cli.params(), tags)
-    run.save_config(resolved)
-    if card is not None:
+
+
+def _write_down(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
+    """Log what is known before the first step: the configuration, and what the data are."""
+    run.save_config(cli.resolved())
+    run.log_params(cli.params())
+    if isinstance(data, InMemoryDataModule):
+        card = data.card()
         run.log_dataset(card)
-    return run
+        run.set_tags({f"data.sha256.{split}": digest for split, digest in card["sha256"].items()})
 
 
-def _run_name(argv: Sequence[str], resolved: dict[str, Any]) -> str:
+def _run_name(argv: Sequence[str], seed: int) -> str:
     """What this run changes in the experiment, and its seed: "dropout=0.3 max_epochs=6 seed=0"."""
     skipped = ("seed_everything", "tracking_uri", "data_dir", "name", "config", "enable_progress_bar")
     pairs = [token.partition("=")[::2] for token in argv if token.startswith("--") and "=" in token]
     pairs += [(key, value) for key, value in pairwise(argv) if key.startswith("--") and "=" not in key]
     changes = [(key.rpartition(".")[2].lstrip("-"), value) for key, value in pairs]
     words = [f"{key}={value}" for key, value in changes if key not in skipped]
-    return " ".join([*words, f"seed={resolved['seed_everything']}"])[:200]
+    return " ".join([*words, f"seed={seed}"])[:200]
 
 
 def _trainer(cli: LitlabCLI, model: LightningModule) -> tuple[Trainer, ModelCheckpoint, ModelCheckpoint]:
@@ -178,25 +196,17 @@ def _test_and_keep(
         "parameters": f"{parameters:,}",
         "checkpoint": str(best),
         "run": run.run_id,
-        "look": "litlab ui" + (f" --tracking_uri {run.store.uri}" if cli.config.tracking_uri else ""),
+        "look": "litlab ui" + (f" --tracking_uri {without_password(run.store.uri)}" if cli.config.tracking_uri else ""),
     }
     rows = {split: by_kind(run.metrics_at(epoch), split) for split in ("train", "val", "test")}
     screen.results_table(f"{cli.config.name}, seed {cli.config.seed_everything}", rows, facts)
 
 
 def _fit(trainer: Trainer, model: LightningModule, data: LightningDataModule) -> float:
-    """Train; returns the seconds that it took.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C, which Lightning turns into SystemExit.
-    """
+    """Train; returns the seconds that it took."""
     began = time.monotonic()
-    try:
+    with interrupt.heard(trainer):
         trainer.fit(model, datamodule=data)
-    except SystemExit as exit_:
-        if trainer.interrupted and exit_.code == 1:  # Lightning's way to say Ctrl-C
-            raise KeyboardInterrupt from exit_
-        raise
     if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
         torch.distributed.destroy_process_group()
     return time.monotonic() - began

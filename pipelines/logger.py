@@ -3,6 +3,7 @@
 from argparse import Namespace
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -15,9 +16,9 @@ class RunLogger(Logger):
     It does not end the run: Lightning would finalise it before the test, and as failed when it was stopped.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, trainer: Trainer) -> None:
         super().__init__()
-        self._run = run
+        self._run, self._trainer = run, trainer
 
     @property
     def name(self) -> str:
@@ -38,7 +39,7 @@ class RunLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         values = dict(metrics)
-        epoch = int(values.pop("epoch", step or 0))
+        epoch = int(values.pop("epoch", self._trainer.current_epoch))  # some callbacks name the step only
         if values:
             self._run.log_metrics(values, epoch)
 

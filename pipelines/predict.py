@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import InMemoryDataModule
-from pipelines import quiet
+from pipelines import interrupt, quiet
 from pipelines.errors import UserError
 from pipelines.evaluate import BEST, bare_trainer, parse_run
 
@@ -31,7 +31,7 @@ resized to what the network takes.
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """`litlab predict RUN_ID IMAGE ... [--out FILE.csv]`."""
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or {"-h", "--help"} & set(argv):
         print(HELP)
         return 0 if argv else 2
     run_id, paths, options, overrides = _split(argv)
@@ -45,8 +45,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not isinstance(data, InMemoryDataModule):
         raise UserError(f"run {run_id} was not trained on images")
     data.predict_on(paths, invert=options.invert)
+    trainer = bare_trainer(cli)
     try:
-        batches = bare_trainer(cli).predict(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with interrupt.heard(trainer):
+            batches = trainer.predict(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from error
     _write(options.out, paths, torch.cat(batches), data.classes)

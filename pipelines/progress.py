@@ -24,6 +24,7 @@ class EpochBar(ProgressBar):
         self._drawn = 0.0
         self._epoch_began = 0.0
         self._pending: int | None = None
+        self._validated: int | None = None
 
     def disable(self) -> None:
         """Say nothing: Lightning's call in all processes but the first."""
@@ -59,6 +60,9 @@ class EpochBar(ProgressBar):
                 self._task, completed=trainer.global_step, description=f"epoch {trainer.current_epoch}", refresh=True
             )
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = trainer.current_epoch
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._report(trainer)
         self._stop()
@@ -70,7 +74,9 @@ class EpochBar(ProgressBar):
         """One line for the epoch that has ended; its training metrics are there only once the next hook is called."""
         if self._pending is None:
             return
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
+        stale = () if self._validated == self._pending else ("val/",)  # from an epoch before this one
+        logged = trainer.callback_metrics.items()
+        metrics = {key: float(value) for key, value in logged if "/" in key and not key.startswith(stale)}
         text = "  ".join(f"{key} {metrics[key]:.4f}" for key in sorted(metrics))
         seconds = time.monotonic() - self._epoch_began
         self._console.print(f"epoch {self._pending:>3}  {text}  ({seconds:.1f} s)", highlight=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """Facts about this project and this machine that a run records; imports nothing heavy."""
 
 import getpass
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -20,7 +21,7 @@ def git_tags() -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {}
-    dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    dirty = bool(_git("status", "--porcelain", "--untracked-files=normal"))
     return {"mlflow.source.git.commit": commit, "git.commit": commit, "git.dirty": str(dirty).lower()}
 
 
@@ -37,13 +38,20 @@ def machine_tags() -> dict[str, str]:
     """Who, where, and with which versions."""
     versions = {f"version.{package}": version(package) for package in PACKAGES}
     return {
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": _user(),
         "machine.host": platform.node(),
         "machine.platform": platform.platform(),
         "machine.processor": _processor(),
         "version.python": platform.python_version(),
         **versions,
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return str(os.getuid())
 
 
 def _processor() -> str:

@@ -7,6 +7,7 @@ checkpoints/ and figures/; MLflow keeps the logged model in `mlartifacts/EXPERIM
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +42,7 @@ SEND_EVERY_S = 5.0
 MAX_BATCH = 1000  # metrics that MLflow takes in one call
 MAX_PARAMS = 100
 KEY_TAG = "litlab.key"
+_REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow refuses in the name of a metric
 
 
 def store_uri(given: str | None = None) -> str:
@@ -56,6 +58,11 @@ def store_uri(given: str | None = None) -> str:
     if scheme.partition("+")[0] not in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
         raise UserError(f"tracking_uri {uri!r}: expected sqlite:///FILE, a database URI, or http(s)://SERVER")
     return uri
+
+
+def without_password(text: str) -> str:
+    """The text, with the password of every URI in it replaced by stars."""
+    return re.sub(r"(://[^\s:/@]*):[^\s@/]*@", r"\1:***@", text)
 
 
 class Store:
@@ -74,13 +81,15 @@ class Store:
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             with self._alone():
                 self.client = MlflowClient(self.uri)
                 self.client.search_experiments(max_results=1)  # creates the tables of a new database
-        except (MlflowException, OSError) as error:
-            raise UserError(f"the runs at {self.uri} cannot be reached: {str(error).splitlines()[0]}") from error
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the runs at {without_password(self.uri)} cannot be reached: {reason}") from error
 
     @property
     def folder(self) -> Path | None:
@@ -100,11 +109,17 @@ class Store:
             yield
 
     def experiment_id(self, name: str) -> str:
-        """The MLflow experiment of that name, created or restored if need be."""
+        """The MLflow experiment of that name, created or restored if need be.
+
+        Raises:
+            UserError: The name would not do as a folder's.
+        """
+        if not re.fullmatch(r"\w[\w. -]*", name):
+            raise UserError(f"name {name!r}: only letters, digits, '.', '_', '-' and spaces; give another with --name")
         with self._alone():
             found = self.client.get_experiment_by_name(name)
             if found is None:
-                location = str(self.folder / "mlartifacts" / name) if self.folder else None
+                location = (self.folder / "mlartifacts" / name).as_uri() if self.folder else None
                 kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI greets with its GenAI pages
                 return str(self.client.create_experiment(name, artifact_location=location, tags=kind))
             if found.lifecycle_stage == "deleted":
@@ -157,18 +172,28 @@ class Run:
         store: Where the run goes.
         experiment: Name of the MLflow experiment.
         name: Name of the run.
-        params: Flat; values are logged as text.
         tags: Flat.
+
+    Attributes:
+        folder: Where files of the run are written; with a local store, the run's own artifacts.
+        history: Epoch and metrics of each call of `log_metrics`.
+        complete: Whether the store has taken all of it, once the run has ended.
+
+    Raises:
+        UserError: The store does not take the run.
     """
 
-    def __init__(
-        self, store: Store, experiment: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]
-    ) -> None:
+    def __init__(self, store: Store, experiment: str, name: str, tags: Mapping[str, str]) -> None:
         self.store, self._client = store, store.client
-        self.experiment_id = store.experiment_id(experiment)
-        info = self._create(name, {**project.git_tags(), **project.machine_tags(), **tags}).info
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.experiment_id = store.experiment_id(experiment)
+            info = self._create(name, {**project.git_tags(), **project.machine_tags(), **tags}).info
+        except MlflowException as error:
+            raise UserError(f"{without_password(store.uri)} takes no run: {str(error).splitlines()[0]}") from error
         self.run_id = str(info.run_id)
-        self._log_params(params)
+        self.complete = False
         artifacts = urlparse(info.artifact_uri)
         self._is_local = artifacts.scheme in ("", "file")
         self.folder = Path(unquote(artifacts.path)) if self._is_local else Path(tempfile.mkdtemp(prefix="litlab-"))
@@ -190,7 +215,8 @@ class Run:
                 raise
             return found[0]
 
-    def _log_params(self, params: Mapping[str, Any]) -> None:
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log flat params; values that are no text are logged as JSON."""
         from mlflow.entities import Param
 
         every = [Param(key, value if isinstance(value, str) else json.dumps(value)) for key, value in params.items()]
@@ -202,11 +228,12 @@ class Run:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        finite = {key: value if math.isfinite(value) else math.nan for key, value in metrics.items()}
-        self.history.append((epoch, finite))
+        kept = {_REFUSED.sub("_", key): value if math.isfinite(value) else None for key, value in metrics.items()}
+        values = {key: math.nan if value is None else value for key, value in kept.items()}
+        self.history.append((epoch, values))
         with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"epoch": epoch, "timestamp": now, **finite}) + "\n")
-        self._buffer += [Metric(key, value, now, epoch) for key, value in finite.items()]
+            file.write(json.dumps({"epoch": epoch, "timestamp": now, **kept}) + "\n")
+        self._buffer += [Metric(key, value, now, epoch) for key, value in values.items()]
         if len(self._buffer) >= MAX_BATCH or time.monotonic() - self._last_sent > SEND_EVERY_S:
             self.send()
 
@@ -303,27 +330,30 @@ class Run:
         self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, epoch)])
 
     def finish(self, status: str, reason: str = "") -> None:
-        """Send what is left and set the status: FINISHED, FAILED or KILLED. A Ctrl-C meanwhile is not heard."""
-        from mlflow.exceptions import MlflowException
-
-        with _deaf_to_ctrl_c():
+        """Send what is left and set the status: FINISHED, FAILED or KILLED; deaf to Ctrl-C and SIGTERM meanwhile."""
+        with _deaf():
             self.send()
-            all_taken = not self._buffer
-            try:
-                if reason:
-                    self.set_tags({"litlab.reason": reason[:5000]})
-                if not self._is_local:
-                    self._client.log_artifacts(self.run_id, str(self.folder))
-                self._client.set_terminated(self.run_id, status)
-            except (MlflowException, OSError) as error:
-                print(f"litlab: {self.store.uri} did not take the end of the run ({error})", file=sys.stderr)
-                all_taken = False
-            if not all_taken:
-                print(
-                    f"litlab: the run was {status}; what it measured and made is kept in {self.folder}", file=sys.stderr
-                )
+            steps = [lambda: self.set_tags({"litlab.reason": reason[:5000]})] if reason else []
+            steps += [] if self._is_local else [lambda: self._client.log_artifacts(self.run_id, str(self.folder))]
+            steps += [lambda: self._client.set_terminated(self.run_id, status)]
+            self.complete = all([_taken(step) for step in steps]) and not self._buffer
+            if not self.complete:
+                where = without_password(self.store.uri)
+                print(f"litlab: {where} did not take all of the run, which is {status}", file=sys.stderr)
+                print(f"litlab: what it measured and made is kept in {self.folder}", file=sys.stderr)
             elif not self._is_local:
                 shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _taken(step: Callable[[], object]) -> bool:
+    """Whether the store has done it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        step()
+    except (MlflowException, OSError):
+        return False
+    return True
 
 
 @contextmanager
@@ -339,12 +369,13 @@ def recorded(run: Run) -> Iterator[Run]:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
+def _deaf() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -46,13 +46,29 @@ def test_without_shuffling_the_order_is_that_of_the_data_in_every_epoch():
     assert _order(shuffle=False, epoch=0) == _order(shuffle=False, epoch=5) == list(range(251))
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("n", [1, 2, 250, 251, 252])
-def test_every_example_counts_once_on_all_shards_together(n, world_size, shuffle):
-    shards = [_order(n, shuffle=shuffle, rank=rank, world_size=world_size, epoch=4) for rank in range(world_size)]
+def test_in_evaluation_every_example_counts_once_on_all_shards_together(n, world_size):
+    shards = [_order(n, shuffle=False, rank=rank, world_size=world_size, epoch=4) for rank in range(world_size)]
     assert sorted(chain(*shards)) == list(range(n))
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("n", [3, 250, 251, 252])
+def test_in_training_all_shards_are_equally_long_and_repeat_nothing(n, world_size):
+    """Processes that take a different number of steps would wait for each other for ever."""
+    shards = [_order(n, shuffle=True, rank=rank, world_size=world_size, epoch=4) for rank in range(world_size)]
+    assert {len(shard) for shard in shards} == {n // world_size}
+    assert len(set(chain(*shards))) == n - n % world_size
+
+
+def test_what_training_leaves_over_changes_with_the_epoch():
+    left_over = [
+        set(range(251)) - {*_order(world_size=2, epoch=e), *_order(world_size=2, rank=1, epoch=e)} for e in range(9)
+    ]
+    assert [len(few) for few in left_over] == [1] * 9
+    assert len(set.union(*left_over)) > 4
 
 
 def test_the_seed_of_seed_everything_is_the_default(monkeypatch):
@@ -138,11 +154,15 @@ def _record(folder: Path, stage: str, rank: int) -> dict:
 
 
 @pytest.mark.parametrize(("stage", "part", "size"), [("fit", "train", 251), ("fit", "val", 251), ("test", "test", 360)])
-def test_every_example_counts_once_in_each_epoch_on_two_processes(two_processes, stage, part, size):
+def test_two_processes_share_the_examples_of_each_epoch(two_processes, stage, part, size):
     first, second = (_record(two_processes, stage, rank) for rank in (0, 1))
     assert first["world_size"] == 2
     for mine, yours in zip(first["seen"][part], second["seen"][part], strict=True):
-        assert sorted(mine + yours) == list(range(size))
+        if part == "train":
+            assert len(mine) == len(yours) == size // 2
+            assert len({*mine, *yours}) == size - 1
+        else:
+            assert sorted(mine + yours) == list(range(size))
 
 
 def test_two_processes_shuffle_by_seed_and_epoch(two_processes):

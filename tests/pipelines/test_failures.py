@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 from mlflow import MlflowClient
@@ -45,7 +46,7 @@ def test_a_stopped_fit_is_killed_and_keeps_what_it_had_logged(uri, number, code)
     assert [point.step for point in history] == list(range(len(history)))
     assert len(history) >= 3
     assert "test/acc" not in run.data.metrics, "the test set stays closed"
-    assert (Path(run.info.artifact_uri) / "checkpoints/last.ckpt").is_file()
+    assert (Path(urlparse(run.info.artifact_uri).path) / "checkpoints/last.ckpt").is_file()
 
 
 def test_a_fit_killed_outright_leaves_a_consistent_database(litlab, uri):
@@ -56,7 +57,7 @@ def test_a_fit_killed_outright_leaves_a_consistent_database(litlab, uri):
     assert database.execute("pragma integrity_check").fetchone() == ("ok",)
     database.close()
     _, run = only_run(uri)
-    lines = (Path(run.info.artifact_uri) / "metrics.jsonl").read_text().splitlines()
+    lines = (Path(urlparse(run.info.artifact_uri).path) / "metrics.jsonl").read_text().splitlines()
     assert len(lines) >= 6, "what the store had not been sent yet is in the run's folder"
     assert litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").code == 0
 
@@ -129,3 +130,82 @@ def test_two_processes_train_one_model_in_one_run(uri):
     assert run.info.status == "FINISHED"
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train/acc")] == [0, 1]
     assert (run.data.metrics["test/acc"] * 360) % 1 == pytest.approx(0, abs=1e-3), "each test image counts once"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--model.num_classes", "5"], "model.num_classes is known from the data"),
+        (["--seed_everything", "-1"], "-1 is not in bounds"),
+        (["--model.optimizer.lr", "-1"], "Invalid learning rate"),
+        (["--model.hidden", "[0]"], "model.hidden has an entry below 1"),
+        (["--trainer.max_epochs", "0"], "must not be 0"),
+        (["--trainer.limit_val_batches", "0"], "must not be 0"),
+        (["--trainer.val_check_interval", "0.5"], "trainer.val_check_interval"),
+        (["--name", "a#b"], "name 'a#b': only letters"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_before_the_run(litlab, uri, args, says):
+    outcome = litlab("fit", "digits-mlp", *args)
+    assert outcome.code == 2
+    assert says in outcome.err
+    assert "Traceback" not in outcome.err
+    database = Path(uri.removeprefix("sqlite:///"))
+    if database.exists():  # the name is only seen there
+        assert MlflowClient(uri).get_experiment_by_name("digits-mlp") is None
+
+
+def test_a_file_that_is_no_database_is_said(litlab, tmp_path):
+    (tmp_path / "notes.db").write_text("not a database, but long enough to have a header of its own" * 10)
+    outcome = litlab("fit", "digits-mlp", "--tracking_uri", f"sqlite:///{tmp_path}/notes.db")
+    assert outcome.code == 2
+    assert "cannot be reached" in outcome.err
+
+
+def test_a_word_too_many_does_not_replace_the_runs_configuration(litlab):
+    run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id
+    outcome = litlab("test", run_id, "digits-convnet")
+    assert outcome.code == 2
+    assert "'digits-convnet' is one too many" in outcome.err
+
+
+def test_metrics_that_mlflow_would_refuse_and_modules_that_are_not_ours_get_through(litlab, uri, tmp_path, monkeypatch):
+    (tmp_path / "plain.py").write_text(
+        "import torch\n"
+        "from lightning.pytorch import LightningModule\n"
+        "class Plain(LightningModule):\n"
+        "    def __init__(self, num_classes: int = 10):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(784, num_classes)\n"
+        "    def forward(self, x): return self.layer(x.flatten(1))\n"
+        "    def step(self, batch, name):\n"
+        "        loss = torch.nn.functional.cross_entropy(self(batch[0]), batch[1])\n"
+        "        self.log(name, loss, on_step=False, on_epoch=True)\n"
+        "        return {'loss': loss, 'half': 0.5}\n"
+        "    def training_step(self, batch, i): return self.step(batch, 'train|loss!')\n"
+        "    def validation_step(self, batch, i): return self.step(batch, 'val/loss')\n"
+        "    def test_step(self, batch, i): return self.step(batch, 'test/loss')\n"
+        "    def configure_optimizers(self): return torch.optim.SGD(self.parameters(), lr=0.1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "plain.yaml").write_text(
+        "data: {class_path: datamodules.digits.Digits}\nmodel: {class_path: plain.Plain}\ntrainer: {max_epochs: 2}\n"
+    )
+    outcome = litlab("fit", "-c", tmp_path / "plain.yaml")
+    assert outcome.code == 0, outcome.err
+    metrics = MlflowClient(uri).get_run(outcome.run_id).data.metrics
+    assert {"train_loss_", "val/loss", "test/loss"} <= metrics.keys()
+
+
+def test_an_epoch_without_validation_shows_no_old_figures(litlab):
+    outcome = litlab("fit", "digits-mlp", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2")
+    epochs = [line for line in outcome.out.splitlines() if line.startswith("epoch")]
+    assert ["val/acc" in line for line in epochs] == [False, True, False]
+
+
+def test_two_experiments_of_one_store_keep_their_runs_apart(uri):
+    from pipelines.tracking import Run, Store
+
+    first, second = (Run(Store(), name, "a run", {}) for name in ("an experiment", "another.one"))
+    assert first.folder != second.folder
+    assert first.run_id in first.folder.parts

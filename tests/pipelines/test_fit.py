@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlparse
 
 import mlflow
 import numpy as np
@@ -41,7 +42,7 @@ def run(client):
 
 @pytest.fixture
 def folder(run):
-    return Path(run.info.artifact_uri)
+    return Path(urlparse(run.info.artifact_uri).path)
 
 
 def metrics_of(folder):
@@ -136,7 +137,7 @@ def test_the_same_seed_gives_the_same_metrics_and_so_does_the_logged_configurati
 def test_another_seed_gives_other_metrics(litlab, folder, tmp_path):
     outcome = litlab("fit", *ARGS[:-1], "8")
     other = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db").get_run(outcome.run_id)
-    assert metrics_of(Path(other.info.artifact_uri)) != metrics_of(folder)
+    assert metrics_of(Path(urlparse(other.info.artifact_uri).path)) != metrics_of(folder)
 
 
 def test_mlflow_alone_loads_the_model_and_predicts_the_same_in_a_fresh_process(store, run, folder, tmp_path):

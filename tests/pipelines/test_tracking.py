@@ -18,7 +18,9 @@ from pipelines.tracking import Run, Store, recorded, store_uri
 
 
 def new_run(store, **params):
-    return Run(store, "an experiment", "a run", params, {"seed": "0"})
+    run = Run(store, "an experiment", "a run", {"seed": "0"})
+    run.log_params(params)
+    return run
 
 
 def test_the_default_is_the_projects_database_wherever_the_command_is_called(monkeypatch, tmp_path):
@@ -42,7 +44,7 @@ def test_a_folder_is_no_store(uri):
 def test_four_first_runs_at_once_all_work(uri):
     program = (
         "from pipelines.tracking import Run, Store, recorded\n"
-        "with recorded(Run(Store(), 'an experiment', 'a run', {'x': 1}, {})) as run:\n"
+        "with recorded(Run(Store(), 'an experiment', 'a run', {})) as run:\n"
         "    run.log_metrics({'val/acc': 0.5}, 0)\n"
     )
     command = [sys.executable, "-c", program]

@@ -11,7 +11,7 @@ from pipelines.tracking import Run, Store
 
 
 def test_the_ui_serves_this_projects_runs_on_this_machine_only_and_stops_on_ctrl_c(uri):
-    Run(Store(), "an experiment", "a run", {}, {}).finish("FINISHED")
+    Run(Store(), "an experiment", "a run", {}).finish("FINISHED")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,0 +1,238 @@
+"""What litlab costs: seconds per epoch of mnist-mlp as a raw PyTorch loop, with litlab, and in the usual Lightning way.
+
+    python benchmarks/fit_overhead.py --data-dir data
+
+Each training runs in a process of its own, in a temporary folder, on the CPU, with a terminal's progress bar; the three
+ways take turns. All train 784-256-128-10 with fused Adam on 55,000 images and validate on 5,000 each epoch. An epoch
+lasts from its start to the next one's, so that validation, checkpoints and tracking count; the first is left out.
+
+Leave the machine alone meanwhile: torch's threads spin while they wait for each other, so other work inflates even the
+CPU seconds, many times over. OMP_NUM_THREADS=1 holds for all three, and makes CPU seconds comparable on a busy machine.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+if "--one=litlab" in sys.argv:  # what the command does first; torch is too late for it once it is imported
+    from pipelines.cli import calm_threads
+
+    calm_threads()
+
+import torch  # but not lightning: it slows Adam down in every process that imports it, and `raw` must not pay for that
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import transforms
+from torchvision.datasets import MNIST
+
+N_TRAIN, N_VAL, EVAL_BATCH_SIZE = 55_000, 5_000, 500
+MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels
+MAX_USUAL_EPOCHS = 3  # they are slow and alike
+MAX_SPREAD = 1.5  # median to lowest, of an undisturbed measurement
+TARGETS = (("litlab", "raw", 1.3), ("litlab", "usual", 1 / 3))
+
+
+class Seconds(NamedTuple):
+    """A point in time, or a span between two."""
+
+    cpu: float
+    wall: float
+
+
+MARKS: list[Seconds] = []
+"""The start of each epoch of this process, and the end of the last."""
+
+
+def mark(*_: object) -> None:
+    MARKS.append(Seconds(time.process_time(), time.perf_counter()))
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)
+    )
+
+
+def raw(data_dir: str, batch_size: int, epochs: int) -> None:
+    """What a careful user writes without any framework: normalised tensors in memory, cut into batches by index."""
+    mnist = MNIST(data_dir)
+    x, y = (mnist.data[:, None].float() / 255 - MEAN) / STD, mnist.targets
+    train_x, train_y, val_x, val_y = x[:N_TRAIN], y[:N_TRAIN], x[N_TRAIN:], y[N_TRAIN:]
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    for epoch in range(epochs):
+        mark()
+        model.train()
+        loss_sum, correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+        for where in torch.randperm(N_TRAIN).split(batch_size):
+            batch_x, batch_y = train_x[where], train_y[where]
+            optimizer.zero_grad()
+            logits = model(batch_x)
+            loss = F.cross_entropy(logits, batch_y)
+            loss.backward()
+            optimizer.step()
+            loss_sum += loss.detach() * len(where)
+            correct += (logits.argmax(1) == batch_y).sum()
+        model.eval()
+        val_loss_sum, val_correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+        with torch.no_grad():
+            for batch_x, batch_y in zip(val_x.split(EVAL_BATCH_SIZE), val_y.split(EVAL_BATCH_SIZE), strict=True):
+                logits = model(batch_x)
+                val_loss_sum += F.cross_entropy(logits, batch_y) * len(batch_y)
+                val_correct += (logits.argmax(1) == batch_y).sum()
+        print(f"epoch {epoch}  loss {loss_sum / N_TRAIN:.4f}  acc {correct / N_TRAIN:.4f}", end="  ")
+        print(f"val_loss {val_loss_sum / N_VAL:.4f}  val_acc {val_correct / N_VAL:.4f}")
+    mark()
+
+
+def litlab(data_dir: str, batch_size: int, epochs: int) -> None:
+    """`litlab fit mnist-mlp`, with a timer among its callbacks."""
+    from pipelines.cli import main
+
+    options = {
+        "data.data_dir": data_dir,
+        "data.batch_size": batch_size,
+        "data.n_val": N_VAL,
+        "trainer.max_epochs": epochs,
+        "trainer.accelerator": "cpu",
+        "trainer.callbacks": "lightning.pytorch.callbacks.LambdaCallback",
+        "trainer.callbacks.on_train_epoch_start": f"{__name__}.mark",
+        "trainer.callbacks.on_train_end": f"{__name__}.mark",
+        "tracking_uri": "sqlite:///mlflow.db",
+    }
+    if code := main(["fit", "mnist-mlp", *(f"--{key}={value}" for key, value in options.items())]):
+        sys.exit(code)
+
+
+def usual(data_dir: str, batch_size: int, epochs: int) -> None:
+    """As tutorials do it: torchvision's dataset and transforms, a DataLoader, metrics logged in each step."""
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.callbacks import LambdaCallback
+    from lightning.pytorch.loggers import MLFlowLogger
+    from torch.utils.data import DataLoader, random_split
+    from torchmetrics.classification import MulticlassAccuracy
+
+    class Classifier(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp()
+            self.train_acc, self.val_acc = MulticlassAccuracy(10), MulticlassAccuracy(10)
+
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            x, y = batch
+            logits = self.net(x)
+            loss = F.cross_entropy(logits, y)
+            self.train_acc(logits, y)
+            self.log("train_loss", loss, prog_bar=True)
+            self.log("train_acc", self.train_acc, on_step=False, on_epoch=True)
+            return loss
+
+        def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+            x, y = batch
+            logits = self.net(x)
+            self.val_acc(logits, y)
+            self.log("val_loss", F.cross_entropy(logits, y), prog_bar=True)
+            self.log("val_acc", self.val_acc, prog_bar=True)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=1e-3, fused=True)
+
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))])
+    train, val = random_split(MNIST(data_dir, transform=transform), [N_TRAIN, N_VAL])
+    logger = MLFlowLogger("mnist-mlp", tracking_uri="sqlite:///mlflow.db")
+    timer = LambdaCallback(on_train_epoch_start=mark, on_train_end=mark)
+    trainer = Trainer(max_epochs=epochs, accelerator="cpu", logger=logger, callbacks=[timer])
+    trainer.fit(
+        Classifier(),
+        DataLoader(train, batch_size=batch_size, shuffle=True, num_workers=0),
+        DataLoader(val, batch_size=EVAL_BATCH_SIZE, num_workers=0),
+    )
+
+
+WAYS: dict[str, Callable[[str, int, int], None]] = {"raw": raw, "litlab": litlab, "usual": usual}
+
+
+def measure(name: str, args: argparse.Namespace) -> list[Seconds]:
+    """Epochs of one training in a fresh process, without the first."""
+    options = {"one": name, "data-dir": args.data_dir.resolve(), "batch-size": args.batch_size}
+    options["epochs"] = min(args.epochs, MAX_USUAL_EPOCHS) if name == "usual" else args.epochs
+    command = [sys.executable, str(Path(__file__).resolve()), *(f"--{key}={value}" for key, value in options.items())]
+    terminal = {"TTY_COMPATIBLE": "1", "TERM": "xterm-256color"}  # rich draws bars as it does for a person
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(command, cwd=folder, env={**os.environ, **terminal}, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return [Seconds(*epoch) for epoch in json.loads(done.stdout.splitlines()[-1])][1:]
+
+
+def report(epochs: dict[str, list[Seconds]], title: str) -> None:
+    medians = {name: Seconds(*map(median, zip(*spans, strict=True))) for name, spans in epochs.items()}
+    table = Table("way", title=title, title_justify="left", box=None, pad_edge=False)
+    for column in ("CPU s/epoch", "lowest to highest", "x raw", "wall s/epoch", "x raw", "epochs"):
+        table.add_column(column, justify="right")
+    for name, (cpu, wall) in medians.items():
+        spread = f"{min(epochs[name]).cpu:.2f} to {max(epochs[name]).cpu:.2f}"
+        times_raw = [f"{cpu / medians['raw'].cpu:.2f}", f"{wall / medians['raw'].wall:.2f}"]
+        table.add_row(name, f"{cpu:.3f}", spread, times_raw[0], f"{wall:.3f}", times_raw[1], str(len(epochs[name])))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    slowed = any(cpu > MAX_SPREAD * min(epochs[name]).cpu for name, (cpu, _) in medians.items())
+    unclear = slowed or medians["raw"] > min(medians.values())
+    for above, below, target in TARGETS:
+        ratio = medians[above].cpu / medians[below].cpu
+        verdict = "unclear" if unclear else "met" if ratio <= target else "missed"
+        console.print(f"{above}/{below} CPU  {ratio:.2f}  (target: at most {target:.2f}, {verdict})")
+    if unclear:
+        console.print("Other work slowed epochs down: these ratios mean nothing. OMP_NUM_THREADS=1 may help.")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="the folder that holds MNIST/raw")
+    parser.add_argument("--batch-size", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=6, help="per process, with the first that is left out")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each way")
+    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.epochs < 2 or args.repeats < 1 or args.batch_size < 1:
+        parser.error("--epochs must be 2 or more, --repeats and --batch-size 1 or more")
+    return args
+
+
+def main() -> int:
+    args = parse_arguments()
+    if args.one:
+        WAYS[args.one](str(args.data_dir), args.batch_size, args.epochs)
+        spans = [Seconds(b.cpu - a.cpu, b.wall - a.wall) for a, b in pairwise(MARKS)]
+        print(f"\n{json.dumps(spans)}")
+        return 0
+    try:
+        MNIST(str(args.data_dir), download=True)
+    except (RuntimeError, OSError) as error:
+        print(error, file=sys.stderr)
+        print(f"{args.data_dir} has no MNIST, and it cannot be downloaded: pass --data-dir FOLDER", file=sys.stderr)
+        return 2
+    epochs: dict[str, list[Seconds]] = {name: [] for name in WAYS}
+    for repeat in range(args.repeats):
+        for name in WAYS:
+            spans = measure(name, args)
+            epochs[name] += spans
+            cpu, wall = (median(kind) for kind in zip(*spans, strict=True))
+            print(f"{name:<7}{repeat + 1}/{args.repeats}  {cpu:.3f} CPU s, {wall:.3f} s per epoch", flush=True)
+    report(epochs, f"mnist-mlp, batch {args.batch_size}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
