@@ -204,7 +204,7 @@ trainer: {max_epochs: 1}
 
 
 def test_digits_mlp_reaches_95_percent_on_the_test_set(litlab, tmp_path):
-    """Ten seeds gave THRESHOLD_NOTE."""
+    """Ten seeds gave 0.9694 on average with a standard deviation of 0.0048; four of those below is 0.950."""
     outcome = litlab("fit", "digits-mlp")
     run = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db").get_run(outcome.run_id)
-    assert run.data.metrics["test/acc"] >= 0.93
+    assert run.data.metrics["test/acc"] >= 0.95
