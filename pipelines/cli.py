@@ -44,7 +44,7 @@ def calm_threads() -> None:
     They would burn a core between two operations, and slow one another down many times over on a shared machine.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # the OpenMP library reads it when it is loaded
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # the OpenMP library reads it when it is loaded
 
 
 def _usage() -> str:
