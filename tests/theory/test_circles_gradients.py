@@ -1,0 +1,96 @@
+"""Back-propagation by hand through the network of the circles.
+
+Forward: h~ = x W_hid^T + b_hid, h = tanh(h~), logits = h W_out^T + b_out, p = softmax(logits); y is the one-hot label.
+The loss is softmax cross-entropy, averaged over the batch. The mean enters once, at the logits, as a division by B;
+after that every formula is the one for a sum over examples, and the products with ^T do the summing.
+
+Shapes: B examples, I inputs, H hidden units, K classes.
+"""
+
+from functools import partial
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+SIZES = st.fixed_dictionaries(
+    {"B": st.integers(1, 8), "I": st.integers(1, 4), "H": st.integers(1, 6), "K": st.integers(2, 5)}
+)
+SEEDS = st.integers(0, 2**32 - 1)
+assert_equal = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
+
+
+def network(seed: int, sizes: dict[str, int]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Weights, inputs and labels."""
+    B, I, H, K = (sizes[name] for name in "BIHK")  # noqa: E741
+    torch.manual_seed(seed)
+    shapes = {"W_hid": (H, I), "b_hid": (H,), "W_out": (K, H), "b_out": (K,)}
+    weights = {name: torch.randn(shape, requires_grad=True) for name, shape in shapes.items()}
+    return weights, torch.randn(B, I), torch.randint(K, (B,))
+
+
+def gradients_by_hand(weights: dict[str, Tensor], x_BI: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+    """The four formulas, and the two for the biases."""
+    W_hid, b_hid, W_out, b_out = (tensor.detach() for tensor in weights.values())
+    h_BH = torch.tanh(x_BI @ W_hid.T + b_hid)
+    exponentials_BK = torch.exp(h_BH @ W_out.T + b_out)
+    p_BK = exponentials_BK / exponentials_BK.sum(1, keepdim=True)
+    y_BK = F.one_hot(labels_B, len(b_out))
+
+    d_logits_BK = (p_BK - y_BK) / len(x_BI)  # / B: the mean over the batch
+    d_h_tilde_BH = (d_logits_BK @ W_out) * (1 - h_BH**2)  # tanh' = 1 - tanh^2
+    return {
+        "logits": d_logits_BK,
+        "h_tilde": d_h_tilde_BH,
+        "W_out": d_logits_BK.T @ h_BH,
+        "b_out": d_logits_BK.sum(0),
+        "W_hid": d_h_tilde_BH.T @ x_BI,
+        "b_hid": d_h_tilde_BH.sum(0),
+    }
+
+
+def gradients_by_autograd(weights: dict[str, Tensor], x_BI: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+    h_tilde_BH = F.linear(x_BI, weights["W_hid"], weights["b_hid"])
+    logits_BK = F.linear(h_tilde_BH.tanh(), weights["W_out"], weights["b_out"])
+    wanted = {"logits": logits_BK, "h_tilde": h_tilde_BH, **weights}
+    gradients = torch.autograd.grad(F.cross_entropy(logits_BK, labels_B), list(wanted.values()))
+    return dict(zip(wanted, gradients, strict=True))
+
+
+@given(seed=SEEDS, sizes=SIZES)
+def test_the_formulas_of_the_circles_are_the_gradients(seed, sizes):
+    """With D = (p - y) / B for the logits: dW_out = D^T h, dh~ = (D W_out) * (1 - h^2), dW_hid = dh~^T x."""
+    weights, x, labels = network(seed, sizes)
+    by_autograd = gradients_by_autograd(weights, x, labels)
+    by_hand = gradients_by_hand(weights, x, labels)
+    assert by_hand.keys() == by_autograd.keys()
+    for name, gradient in by_hand.items():
+        assert_equal(gradient, by_autograd[name])
+
+
+@given(seed=SEEDS, sizes=SIZES)
+def test_the_gradient_of_a_batch_is_the_mean_of_its_examples_gradients(seed, sizes):
+    """With B = 1 the formulas are those without the division, and their mean over the examples is the batch's."""
+    weights, x, labels = network(seed, sizes)
+    batch = gradients_by_hand(weights, x, labels)
+    singles = [gradients_by_hand(weights, x[b : b + 1], labels[b : b + 1]) for b in range(len(x))]
+    for name in weights:
+        assert_equal(batch[name], torch.stack([single[name] for single in singles]).mean(0))
+
+
+@given(seed=SEEDS, sizes=SIZES)
+def test_a_small_step_against_the_gradient_lowers_the_loss_by_lr_times_its_square(seed, sizes):
+    """To first order L(w - lr g) = L(w) - lr |g|^2, which needs neither autograd nor a formula to believe."""
+    weights, x, labels = network(seed, sizes)
+    gradients = gradients_by_hand(weights, x, labels)
+
+    def loss(lr: float) -> float:
+        w = {name: tensor.detach() - lr * gradients[name] for name, tensor in weights.items()}
+        h = torch.tanh(F.linear(x, w["W_hid"], w["b_hid"]))
+        return float(F.cross_entropy(F.linear(h, w["W_out"], w["b_out"]), labels))
+
+    square = sum(float(gradients[name].square().sum()) for name in weights)
+    lr = 1e-5  # central difference: the error is of the order of lr^2
+    assert abs((loss(-lr) - loss(lr)) / (2 * lr) - square) <= 1e-6 * (1 + square)

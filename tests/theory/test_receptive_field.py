@@ -1,0 +1,112 @@
+"""How much of the input one unit sees: a formula, and the inputs whose gradient is not 0.
+
+A layer has a kernel size and a stride; pooling counts as one. With positive weights and inputs nothing cancels and
+every ReLU is open, so a unit's gradient is positive exactly at the inputs that it sees.
+"""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LAYERS = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3)), min_size=1, max_size=4)
+
+
+def receptive_field(layers: list[tuple[int, int]]) -> int:
+    """Its side: 1 + sum over layers of (kernel - 1) times the product of the strides before it."""
+    field, jump = 1, 1  # jump: how many inputs lie between two neighbours of the present layer
+    for kernel, stride in layers:
+        field += (kernel - 1) * jump
+        jump *= stride
+    return field
+
+
+def seen_by_first_unit(layers: list[tuple[int, int]], n: int) -> Tensor:
+    """Which of n inputs the first unit of the last layer depends on."""
+    x = torch.rand(1, 1, n).requires_grad_()
+    h = x
+    for kernel, stride in layers:
+        h = F.relu(F.conv1d(h, 0.5 + torch.rand(1, 1, kernel), stride=stride))
+    (gradient,) = torch.autograd.grad(h[0, 0, 0], x)
+    return gradient[0, 0] > 0
+
+
+@pytest.mark.parametrize(
+    ("kernels", "field"),
+    [((7,), 7), ((3, 3, 3), 7), ((5, 3), 7), ((3, 5), 7), ((3, 3, 3, 3), 9), ((1, 1), 1)],
+)
+def test_stacked_kernels_see_as_far_as_a_large_one(kernels, field):
+    """7x7 sees 7, three times 3x3 sees 7, 5x5 and 3x3 see 7, and 3x3 with three more 3x3 sees 9."""
+    layers = [(kernel, 1) for kernel in kernels]
+    assert receptive_field(layers) == field
+    assert int(seen_by_first_unit(layers, n=12).sum()) == field
+
+
+@given(seed=st.integers(0, 2**32 - 1), layers=LAYERS)
+def test_the_formula_is_the_reach_of_the_gradient(seed, layers):
+    """With r = 1 + sum (k_i - 1) s_1 ... s_(i-1) the first unit reaches from input 0 to input r - 1."""
+    torch.manual_seed(seed)
+    field = receptive_field(layers)
+    seen = seen_by_first_unit(layers, n=field + 5).nonzero().flatten().tolist()
+    assert seen[0] == 0
+    assert seen[-1] == field - 1
+
+
+@given(seed=st.integers(0, 2**32 - 1), layers=LAYERS)
+def test_no_input_is_skipped_if_no_stride_exceeds_its_kernel(seed, layers):
+    """A unit sees all of its receptive field if every layer's kernel is at least as long as its stride."""
+    torch.manual_seed(seed)
+    layers = [(max(kernel, stride), stride) for kernel, stride in layers]
+    assert int(seen_by_first_unit(layers, n=receptive_field(layers) + 5).sum()) == receptive_field(layers)
+
+
+def test_a_stride_longer_than_its_kernel_leaves_holes():
+    """Kernel 1 with stride 2 and then kernel 2: the unit reaches over three inputs but never sees the middle one."""
+    assert receptive_field([(1, 2), (2, 1)]) == 3
+    assert seen_by_first_unit([(1, 2), (2, 1)], n=4).tolist() == [True, False, True, False]
+
+
+@given(seed=st.integers(0, 2**32 - 1), layers=LAYERS, more=st.integers(0, 3))
+def test_neighbours_see_fields_that_lie_apart_by_the_product_of_the_strides(seed, layers, more):
+    """The m-th unit sees the field of the first, moved by m times the product of all strides."""
+    torch.manual_seed(seed)
+    jump = 1
+    for _, stride in layers:
+        jump *= stride
+    n = receptive_field(layers) + more * jump
+    x = torch.rand(1, 1, n).requires_grad_()
+    h = x
+    for kernel, stride in layers:
+        h = F.conv1d(h, 0.5 + torch.rand(1, 1, kernel), stride=stride)
+    assert h.shape[-1] == more + 1
+    (gradient,) = torch.autograd.grad(h[0, 0, more], x)
+    assert gradient[0, 0].nonzero().flatten().tolist()[0] == more * jump
+
+
+CIFAR_BASE = [(5, 1), (2, 2), (5, 1), (2, 2), (5, 1), (2, 2)]  # convolution, pooling, three times
+
+
+def test_the_second_convolution_of_the_cifar_network_sees_14x14():
+    """5x5, pool by 2, 5x5: 1 + 4 + 1 + 4 * 2 = 14 pixels a side, for a unit away from the border.
+
+    Average pooling stands in for max-pooling: it has the same window, and its gradient shows all of it.
+    """
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 2, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(2, 1, 5, padding=2)),
+    ).requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.uniform_(0.5, 1.5)
+    images = torch.rand(1, 3, 32, 32, requires_grad=True)
+    (gradient,) = torch.autograd.grad(network(images)[0, 0, 8, 8], images)
+    rows, columns = (gradient[0, 0] > 0).nonzero(as_tuple=True)
+    assert receptive_field(CIFAR_BASE[:3]) == 14
+    assert len(rows) == 14 * 14
+    assert int(rows.max() - rows.min()) == int(columns.max() - columns.min()) == 13
+
+
+def test_the_third_convolution_of_the_cifar_network_sees_as_much_as_the_image_holds():
+    """Each pooling doubles the step: 5, 6, 14, 16 and then 32 pixels, the side of the image."""
+    assert [receptive_field(CIFAR_BASE[:depth]) for depth in range(1, 6)] == [5, 6, 14, 16, 32]
