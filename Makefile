@@ -26,6 +26,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
+	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/fit_overhead.py --data-dir $(DATA_DIR)
 
 ui: $(READY)

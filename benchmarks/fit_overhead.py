@@ -104,6 +104,8 @@ def litlab(data_dir: str, batch_size: int, epochs: int) -> None:
         "data.data_dir": data_dir,
         "data.batch_size": batch_size,
         "data.n_val": N_VAL,
+        "model.hidden": "[256, 128]",
+        "model.lr_scheduler": "null",
         "trainer.max_epochs": epochs,
         "trainer.accelerator": "cpu",
         "trainer.callbacks": "lightning.pytorch.callbacks.LambdaCallback",

@@ -5,7 +5,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from datamodules.base import InMemoryDataModule, stratified_split
+from datamodules.base import ImageDataModule
+from datamodules.split import stratified_split
 
 N_TEST = 360
 TEST_SEED = 0  # fixes the test part for good: it is no parameter, so that no run can choose its own test set
@@ -13,14 +14,14 @@ MAX_VALUE = 16  # scikit-learn's pixels are counts of 0 to 16
 
 
 @final
-class Digits(InMemoryDataModule):
+class Digits(ImageDataModule):
     """scikit-learn's digits, enlarged to MNIST's 28x28; nothing to download.
 
     The set has no official test part: 360 examples, stratified, are set aside once and for all.
 
     Args:
         n_val: Number of validation examples, taken from the 1,437 training images.
-        **options: Subset, batch size, normalisation and augmentation of `InMemoryDataModule`.
+        **options: Subset, batch size, normalisation and augmentation of `ImageDataModule`.
     """
 
     input_shape = (1, 28, 28)

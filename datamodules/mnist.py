@@ -7,7 +7,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
-from datamodules.base import InMemoryDataModule
+from datamodules.base import ImageDataModule
 from datamodules.idx import read_idx
 
 # SHA-256 of the uncompressed files; their MD5 are those that torchvision's archives unpack to.
@@ -20,14 +20,14 @@ OFFICIAL_SHA256 = {
 
 
 @final
-class MNIST(InMemoryDataModule):
+class MNIST(ImageDataModule):
     """MNIST in torchvision's files, downloaded by torchvision when they are not there.
 
     Args:
         data_dir: The folder that holds, or will hold, `MNIST/raw/*-ubyte`.
         verify: Refuse files that are not the official ones. Turn off to read other data in MNIST's format.
         n_val: Number of validation examples, taken from the 60,000 training images.
-        **options: Subset, batch size, normalisation and augmentation of `InMemoryDataModule`.
+        **options: Subset, batch size, normalisation and augmentation of `ImageDataModule`.
     """
 
     input_shape = (1, 28, 28)

@@ -1,11 +1,11 @@
-"""The abstract Classifier: one step, metrics cloned per split, any torch optimiser.
+"""The abstract modules: one step for all splits, metrics cloned per split, any torch optimiser.
 
-Shapes: B examples of a batch, C channels, H rows, W columns, K classes.
+Shapes: B examples of a batch, C channels, H rows, W columns, K classes, or values of an output.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,98 +13,62 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from modules.metrics import MeanLoss, SplitMetrics
+from modules.schedules import OneCycle
 
 Loss = Literal["cross_entropy", "quadratic"]
+Batch = tuple[Tensor, ...]
 
 
-class Outputs(TypedDict):
-    """What an evaluation step returns for a batch."""
+class Learner(LightningModule, ABC):
+    """What all modules share: the step, metrics per split, logged once per epoch, and the optimiser.
 
-    logits: Tensor
-    labels: Tensor
-
-
-class Classifier(LightningModule, ABC):
-    """A network from images to K classes. Subclasses build it and say what `forward` does.
-
-    Logs `train/loss`, `train/acc`, and the same for `val` and `test`, once per epoch. The training figures are averages
-    over the epoch, while the weights change.
-
-    Args:
-        num_classes: K.
-        loss: "cross_entropy" of the softmax, or "quadratic": half the squared distance of softmax to label.
-        optimizer: Makes the optimiser from the parameters.
-        lr_scheduler: Makes a scheduler from the optimiser; None keeps the learning rate.
-        lr_interval: Whether the scheduler steps after each "epoch" or each "step".
+    Logs the metrics as `train/...`, `val/...` and `test/...`; the training figures are averages over the epoch, while
+    the weights change. Where the data measure the training set once more, `train_end/...` are those of the epoch's end.
     """
 
-    monitor = "val/acc"
-    mode = "max"
+    monitor: str
+    """The metric that the best epoch is selected by."""
+    mode: Literal["min", "max"]
 
-    def __init__(
+    def _prepare(
         self,
-        num_classes: int,
-        loss: Loss = "cross_entropy",
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: Literal["epoch", "step"] = "epoch",
+        metrics: dict[str, Metric | MetricCollection],
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable | None,
+        lr_interval: Literal["epoch", "step"],
     ) -> None:
-        super().__init__()
-        self.save_hyperparameters(logger=False)
         # A callable cannot be loaded with weights_only: whoever trains on gives the optimiser again.
         self.remove_ignored_hparams([name for name, value in self.hparams.items() if callable(value)])
-        losses: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
-            "cross_entropy": F.cross_entropy,
-            "quadratic": quadratic_loss,
-        }
-        if loss not in losses:
-            raise ValueError(f"model.loss is {loss!r}; it must be one of {', '.join(losses)}")
-        self._loss = losses[loss]
         self._optimizer, self._lr_scheduler, self._lr_interval = optimizer, lr_scheduler, lr_interval
-        metrics = MetricCollection(
-            {
-                "loss": MeanLoss(self._loss),
-                "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-            }
-        )
-        self.train_metrics = SplitMetrics(metrics.clone(prefix="train/"))
-        self.val_metrics = SplitMetrics(metrics.clone(prefix="val/"))
-        self.test_metrics = SplitMetrics(metrics.clone(prefix="test/"))
+        collection = MetricCollection(metrics)
+        self.train_metrics = SplitMetrics(collection.clone(prefix="train/"))
+        self.train_end_metrics = SplitMetrics(collection.clone(prefix="train_end/"))
+        self.val_metrics = SplitMetrics(collection.clone(prefix="val/"))
+        self.test_metrics = SplitMetrics(collection.clone(prefix="test/"))
 
     @abstractmethod
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Normalised images to logits of shape (B, K)."""
+    def _step(self, batch: Batch, metrics: SplitMetrics) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss to be minimised, and what an evaluation keeps of each example; updates the metrics."""
 
-    def _step(self, batch: tuple[Tensor, Tensor], metrics: SplitMetrics) -> tuple[Tensor, Outputs]:
-        images_BCHW, labels_B = batch
-        logits_BK = self(images_BCHW.to(self.dtype))  # which precision="bf16-true" changes
-        metrics.update(logits_BK, labels_B)
-        return logits_BK, {"logits": logits_BK, "labels": labels_B}
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        return self._step(batch, self.train_metrics)[0]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        logits_BK, outputs = self._step(batch, self.train_metrics)
-        return self._loss(logits_BK, outputs["labels"])
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        return self._step(batch, self.train_end_metrics if dataloader_idx else self.val_metrics)[1]
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Outputs:
-        return self._step(batch, self.val_metrics)[1]
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Outputs:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return self._step(batch, self.test_metrics)[1]
-
-    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
-        """Class probabilities, shape (B, K)."""
-        probabilities_BK: Tensor = self(batch[0].to(self.dtype)).float().softmax(1)
-        return probabilities_BK
 
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()  # an interrupted epoch may have left something
 
     def on_validation_epoch_start(self) -> None:
         self.val_metrics.reset()
+        self.train_end_metrics.reset()
 
     def on_test_epoch_start(self) -> None:
         self.test_metrics.reset()
@@ -114,6 +78,8 @@ class Classifier(LightningModule, ABC):
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.val_metrics.compute(), sync_dist=True)
+        if len(self.trainer.num_val_batches) > 1:
+            self.log_dict(self.train_end_metrics.compute(), sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self.test_metrics.compute(), sync_dist=True)
@@ -124,9 +90,105 @@ class Classifier(LightningModule, ABC):
             return optimizer
         scheduler = self._lr_scheduler(optimizer)
         config: dict[str, Any] = {"scheduler": scheduler, "interval": self._lr_interval}
+        if isinstance(scheduler, OneCycle):
+            config["interval"] = "step"
+            if self._trainer is not None:
+                scheduler.last_until(self.trainer.estimated_stepping_batches)
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor if isinstance(scheduler, ReduceLROnPlateau) else "val/loss"
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+
+class Classifier(Learner):
+    """A network from inputs to K classes. Subclasses build it and say what `forward` does.
+
+    Logs loss and accuracy of each split. The losses that are logged are without label smoothing.
+
+    Args:
+        num_classes: K.
+        loss: "cross_entropy" of the softmax, or "quadratic": half the squared distance of softmax to label.
+        label_smoothing: The part of each training label that is spread over all classes; with cross-entropy only.
+        optimizer: Makes the optimiser from the parameters.
+        lr_scheduler: Makes a scheduler from the optimiser; None keeps the learning rate.
+        lr_interval: Whether the scheduler steps after each "epoch" or each "step"; a OneCycle always does after a step.
+    """
+
+    monitor = "val/acc"
+    mode = "max"
+
+    def __init__(
+        self,
+        num_classes: int,
+        loss: Loss = "cross_entropy",
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        losses: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+            "cross_entropy": F.cross_entropy,
+            "quadratic": quadratic_loss,
+        }
+        if loss not in losses:
+            raise ValueError(f"model.loss is {loss!r}; it must be one of {', '.join(losses)}")
+        if not 0 <= label_smoothing < 1 or (label_smoothing and loss != "cross_entropy"):
+            raise ValueError(f"model.label_smoothing is {label_smoothing}; 0 to 1, and 0 for the quadratic loss")
+        self._loss, self._label_smoothing = losses[loss], label_smoothing
+        metrics: dict[str, Metric | MetricCollection] = {
+            "loss": MeanLoss(self._loss),
+            "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+        }
+        self._prepare(metrics, optimizer, lr_scheduler, lr_interval)
+
+    @abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised inputs to logits of shape (B, K)."""
+
+    def _step(self, batch: Batch, metrics: SplitMetrics) -> tuple[Tensor, dict[str, Tensor]]:
+        inputs, labels_B = batch
+        logits_BK = self(inputs.to(self.dtype))  # which precision="bf16-true" changes
+        metrics.update(logits_BK, labels_B)
+        if self._label_smoothing:
+            loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self._label_smoothing)
+        else:
+            loss = self._loss(logits_BK, labels_B)
+        return loss, {"logits": logits_BK, "labels": labels_B}
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Class probabilities, shape (B, K)."""
+        probabilities_BK: Tensor = self(batch[0].to(self.dtype)).float().softmax(1)
+        return probabilities_BK
+
+
+class Regressor(Learner):
+    """A network from inputs to values. Subclasses build it, and say what `forward` and `_step` do.
+
+    Logs the mean squared error of each split as its loss, beside the metrics of the subclass.
+
+    Args:
+        optimizer: Makes the optimiser from the parameters.
+        lr_scheduler: Makes a scheduler from the optimiser; None keeps the learning rate.
+        lr_interval: Whether the scheduler steps after each "epoch" or each "step"; a OneCycle always does after a step.
+    """
+
+    monitor = "val/loss"
+    mode = "min"
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self._prepare(self.metrics(), optimizer, lr_scheduler, lr_interval)
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Metric | MetricCollection]:
+        """The metrics of a split, "loss" among them."""
 
 
 def quadratic_loss(logits_BK: Tensor, labels_B: Tensor) -> Tensor:

@@ -7,29 +7,32 @@ import torch
 from torch import Tensor, nn
 
 from modules.base import Classifier
-from modules.layers import Activation, fully_connected, require_rate, require_widths
+from modules.layers import Activation, Init, fully_connected, initialize, require_rate, require_widths
 from modules.layers import activation as activation_layer
 
-Pool = Literal["max", "average", "none"]
+Pool = Literal["max", "average", "stride", "none"]
 
 
 @final
 class ConvNet(Classifier):
     """Convolutions that keep the image's size, each followed by pooling that halves it; then fully connected layers.
 
-    A stage is convolution, batch norm (if any), activation, pooling (if any), dropout (if any).
+    A stage is padding with zeros, convolution, batch norm (if any), activation, pooling (if any), dropout (if any).
 
     Args:
         input_shape: Channels, rows, columns of an image.
         num_classes: Number of classes.
         channels: Output channels of each convolution.
         kernel_size: Rows and columns of the kernels: one for all stages, or one for each.
-        pool: 2x2 "max" or "average" pooling after each stage, or "none".
+        pool: 2x2 "max" or "average" pooling after each stage; "stride" moves the convolutions two pixels at a time
+            instead; "none" keeps the size.
         hidden: Units of each hidden fully connected layer.
         activation: After each convolution and each hidden layer.
         batch_norm: Batch normalisation after each convolution, which then has no bias.
         conv_dropout: Rate after each stage, of single values; 0 for none.
         dropout: Rate after each hidden fully connected layer; 0 for none.
+        init: How weights begin: see `modules.layers.initialize`.
+        init_scale: The constant, or the standard deviation, of "constant" and "normal" weights.
         **training: Loss, optimiser and scheduler of `Classifier`.
     """
 
@@ -45,6 +48,8 @@ class ConvNet(Classifier):
         batch_norm: bool = False,
         conv_dropout: float = 0.0,
         dropout: float = 0.0,
+        init: Init = "default",
+        init_scale: float = 0.1,
         **training: Any,
     ) -> None:
         super().__init__(num_classes, **training)
@@ -57,21 +62,37 @@ class ConvNet(Classifier):
             raise ValueError(f"model.kernel_size has {len(kernels)} entries for {len(channels)} model.channels")
         layers: list[nn.Module] = []
         for n_in, n_out, kernel in zip([input_shape[0], *channels], channels, kernels, strict=False):
-            layers += [nn.Conv2d(n_in, n_out, kernel, padding="same", bias=not batch_norm)]
+            layers += _convolution(n_in, n_out, kernel, stride=2 if pool == "stride" else 1, bias=not batch_norm)
             layers += [nn.BatchNorm2d(n_out)] if batch_norm else []
             layers += [activation_layer(activation), *_pooling(pool)]
             layers += [nn.Dropout(conv_dropout)] if conv_dropout else []
         features = _count_features(layers, input_shape)
         top = fully_connected([features, *hidden], num_classes, activation_name=activation, dropout=dropout)
         self.net = nn.Sequential(*layers, nn.Flatten(), *top)
+        initialize(self.net, init, init_scale)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         logits_BK: Tensor = self.net(images_BCHW)
         return logits_BK
 
 
+def _convolution(n_in: int, n_out: int, kernel: int, *, stride: int, bias: bool) -> list[nn.Module]:
+    """A convolution, padded so that stride 1 keeps the size; an even kernel needs one pixel more at the end."""
+    before, after = (kernel - 1) // 2, kernel // 2
+    if before == after:
+        return [nn.Conv2d(n_in, n_out, kernel, stride, padding=before, bias=bias)]
+    return [nn.ZeroPad2d((before, after, before, after)), nn.Conv2d(n_in, n_out, kernel, stride, bias=bias)]
+
+
 def _pooling(pool: Pool) -> list[nn.Module]:
-    layers: dict[Pool, list[nn.Module]] = {"max": [nn.MaxPool2d(2)], "average": [nn.AvgPool2d(2)], "none": []}
+    layers: dict[Pool, list[nn.Module]] = {
+        "max": [nn.MaxPool2d(2)],
+        "average": [nn.AvgPool2d(2)],
+        "stride": [],
+        "none": [],
+    }
+    if pool not in layers:
+        raise ValueError(f"model.pool is {pool!r}; it must be one of {', '.join(layers)}")
     return layers[pool]
 
 

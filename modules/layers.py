@@ -1,14 +1,16 @@
-"""Layers that are chosen by name."""
+"""Layers, and ways to initialise them, that are chosen by name."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
+Init = Literal["default", "zero", "constant", "normal", "xavier", "he"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "none"]
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
+ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "tanh": nn.Tanh,
@@ -19,7 +21,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 def activation(name: Activation) -> nn.Module:
     """The activation layer of that name; "none" passes its input on."""
-    return _ACTIVATIONS[name]()
+    return ACTIVATIONS[name]()
 
 
 def fully_connected(
@@ -32,6 +34,34 @@ def fully_connected(
         layers += [nn.Linear(n_in, n_out), activation(activation_name)]
         layers += [nn.Dropout(dropout)] if dropout else []
     return [*layers, nn.Linear(sizes[-1], num_outputs)]
+
+
+def initialize(net: nn.Module, init: Init, scale: float) -> None:
+    """Set the weights of all linear and convolutional layers; their biases to 0.
+
+    Args:
+        net: The layers.
+        init: "default" leaves torch's own (He et al. with a = sqrt(5), biases too), "zero" and "constant" (`scale`)
+            make all units of a layer alike, "normal" has mean 0 and standard deviation `scale`, "xavier" (Glorot and
+            Bengio, 2010) and "he" (He et al., 2015, for ReLU) keep the variance from layer to layer.
+        scale: Used by "constant" and "normal".
+    """
+    setters: dict[Init, Callable[[Tensor], Any]] = {
+        "zero": nn.init.zeros_,
+        "constant": partial(nn.init.constant_, val=scale),
+        "normal": partial(nn.init.normal_, std=scale),
+        "xavier": nn.init.xavier_uniform_,
+        "he": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+    }
+    if init == "default":
+        return
+    if init not in setters:
+        raise ValueError(f"model.init is {init!r}; it must be one of default, {', '.join(setters)}")
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            setters[init](layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def require_widths(name: str, values: Iterable[int]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from modules.base import Classifier
+from modules.layers import Init, initialize
 
 
 @final
@@ -13,14 +14,24 @@ class LinearClassifier(Classifier):
     """One linear layer from all pixels to the classes.
 
     Args:
-        input_shape: Channels, rows, columns of an image.
+        input_shape: Shape of an input, such as channels, rows, columns of an image.
         num_classes: Number of classes.
+        init: How weights begin: see `modules.layers.initialize`.
+        init_scale: The constant, or the standard deviation, of "constant" and "normal" weights.
         **training: Loss, optimiser and scheduler of `Classifier`.
     """
 
-    def __init__(self, input_shape: tuple[int, int, int], num_classes: int, **training: Any) -> None:
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        init: Init = "default",
+        init_scale: float = 0.1,
+        **training: Any,
+    ) -> None:
         super().__init__(num_classes, **training)
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), num_classes))
+        initialize(self.net, init, init_scale)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         logits_BK: Tensor = self.net(images_BCHW)

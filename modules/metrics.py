@@ -43,6 +43,40 @@ class MeanLoss(Metric):
         return (total / count).float().to(self.device)
 
 
+class NeighbourAccuracy(Metric):
+    """How well points lie among their own: the accuracy of a k-nearest-neighbour vote, each point left out of its own.
+
+    Args:
+        k: Number of neighbours that vote.
+    """
+
+    full_state_update = False
+    points: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self, k: int = 10) -> None:
+        super().__init__()
+        self.k = k
+        self.add_state("points", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
+
+    def update(self, points_BD: Tensor, labels_B: Tensor) -> None:
+        """Take points and their classes, which are counted from 0."""
+        self.points.append(points_BD)
+        self.labels.append(labels_B)
+
+    def compute(self) -> Tensor:
+        from sklearn.neighbors import NearestNeighbors
+
+        points_ND, labels_N = dim_zero_cat(self.points).cpu(), dim_zero_cat(self.labels).cpu()
+        k = min(self.k, len(points_ND) - 1)
+        if k < 1 or not points_ND.isfinite().all():
+            return torch.tensor(0.0, device=self.device)
+        near_NK = NearestNeighbors(n_neighbors=k).fit(points_ND.numpy()).kneighbors(return_distance=False)
+        votes_NC = nn.functional.one_hot(labels_N[torch.from_numpy(near_NK)]).sum(1)
+        return (votes_NC.argmax(1) == labels_N).float().mean().to(self.device)
+
+
 class SplitMetrics(nn.Module):
     """A MetricCollection whose updates wait until a chunk of them has come together.
 

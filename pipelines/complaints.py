@@ -50,6 +50,8 @@ def _joined(parts: Iterable[str | None]) -> str:
 
 def _wrong_value(message: str) -> str:
     section = _joined(_SECTION.findall(message))
+    if missing := re.search(r"arguments are required: ([\w.]+)", message):
+        return f"{_joined([section, missing[1]])} is required"
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     said = "; ".join(line.rstrip(":") for line in lines if line and not _NOISE.match(line))
     said = re.sub(r"\ban? <class '(?:\w+\.)*(\w+)'>", r"\1", said)

@@ -15,7 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from modules.base import Classifier
+from modules.base import Learner
 from pipelines import catalogue, complaints
 from pipelines.errors import UserError
 
@@ -83,7 +83,7 @@ class LitlabCLI(LightningCLI):
             raise UserError("trainer.logger: litlab logs to MLflow by itself (--tracking_uri says where)")
         try:
             self.config_init = self.parser.instantiate_classes(self.config)
-            if isinstance(self.config_init.model, Classifier):
+            if isinstance(self.config_init.model, Learner):
                 self._refuse_what_data_say()
                 self.config_init.model.configure_optimizers()  # it says now what it would say after the start
         except (ValueError, FileNotFoundError, MisconfigurationException) as error:

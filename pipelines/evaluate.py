@@ -1,7 +1,7 @@
 """`litlab test` and `litlab validate`: measure a run's selected checkpoint again, from the run alone."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import Tensor
 
+from modules.probes import Probe
 from pipelines import config, interrupt, quiet, screen, tracking
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
@@ -32,22 +33,21 @@ DOES = {
 
 @dataclass
 class Evaluation:
-    """Metrics of a split and, for classifiers, the outputs they come from, in the order of the data."""
+    """Metrics of a split and what the module keeps of each example, such as logits and labels, in the data's order."""
 
     metrics: dict[str, float]
-    logits_NK: Tensor
-    labels_N: Tensor
+    outputs: dict[str, Tensor]
 
 
 class _Collector(Callback):
-    """Keeps what evaluation steps return."""
+    """Keeps the tensors that evaluation steps return."""
 
     def __init__(self) -> None:
-        self.outputs: list[dict[str, Tensor]] = []
+        self._batches: list[dict[str, Tensor]] = []
 
     def _keep(self, outputs: Any) -> None:
-        if isinstance(outputs, dict) and {"logits", "labels"} <= outputs.keys():  # what a Classifier returns
-            self.outputs.append({name: outputs[name].cpu() for name in ("logits", "labels")})
+        if isinstance(outputs, Mapping):
+            self._batches.append({name: part.cpu() for name, part in outputs.items() if isinstance(part, Tensor)})
 
     def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
         self._keep(outputs)
@@ -55,8 +55,10 @@ class _Collector(Callback):
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
         self._keep(outputs)
 
-    def stacked(self, name: str) -> Tensor:
-        return torch.cat([output[name] for output in self.outputs]) if self.outputs else torch.empty(0)
+    def stacked(self) -> dict[str, Tensor]:
+        names = self._batches[0] if self._batches else {}
+        every = {name: [batch[name] for batch in self._batches] for name in names}
+        return {name: torch.cat(parts) for name, parts in every.items() if all(part.ndim for part in parts)}
 
 
 def evaluate(
@@ -72,11 +74,12 @@ def evaluate(
         checkpoint: Loaded without unpickling objects.
     """
     collector = _Collector()
-    trainer = bare_trainer(cli, callbacks=[collector])
+    probes = [callback for callback in cli.callbacks if isinstance(callback, Probe)]
+    trainer = bare_trainer(cli, callbacks=[*probes, collector])
     measure = {"test": trainer.test, "validate": trainer.validate}[verb]
     with interrupt.heard(trainer):
         (metrics,) = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    return Evaluation(dict(metrics), collector.stacked("logits"), collector.stacked("labels"))
+    return Evaluation(dict(metrics), collector.stacked())
 
 
 def bare_trainer(cli: LitlabCLI, **kwargs: Any) -> Any:

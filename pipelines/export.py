@@ -1,15 +1,18 @@
-"""The model that a run leaves behind: uint8 pixels in, logits out, with the statistics of its training data inside."""
+"""The model that a run leaves behind: data in as they are, outputs out; the statistics of its data are inside."""
 
 import copy
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
 
-def pixels_to_logits(normalize: nn.Module, model: LightningModule) -> nn.Module:
+def exportable(normalize: nn.Module | None, model: LightningModule) -> nn.Module:
     """A copy of a trained model behind the normalisation it was trained with; on the CPU, in evaluation mode."""
     trainer, model._trainer = model._trainer, None  # the copy must not take the trainer and all its data along
     try:
-        return copy.deepcopy(nn.Sequential(normalize, model)).cpu().eval()
+        layers = [model] if normalize is None else [normalize, model]
+        copied = copy.deepcopy(nn.Sequential(*layers)).cpu().eval()
+        return copied.to(memory_format=torch.contiguous_format)  # torch.export warns of weights in any other
     finally:
         model._trainer = trainer

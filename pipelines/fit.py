@@ -22,9 +22,10 @@ from pipelines import config, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.evaluate import Evaluation, by_kind, evaluate
-from pipelines.export import pixels_to_logits
+from pipelines.export import exportable
 from pipelines.logger import RunLogger
 from pipelines.progress import EpochBar
+from pipelines.regions import Regions, is_plane
 from pipelines.tracking import Run, Store, recorded, without_password
 
 HELP = """usage: litlab fit NAME [--KEY VALUE ...]         (litlab list shows the names)
@@ -80,7 +81,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return _dry_run(cli, model, data)
     if not torch.cuda.is_available():  # Lightning has torch look for NVML; each step of Adam would look again
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    trainer, best, last = _trainer(cli, model)
+    regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
+    trainer, best, last = _trainer(cli, model, regions)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # the first process has the run, and the test
         _fit(trainer, model, data)
@@ -93,7 +95,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
             best.dirpath = last.dirpath = str(run.folder / "checkpoints")
             trainer.loggers = [RunLogger(run, trainer)]
             seconds = _fit(trainer, model, data)
-            _test_and_keep(cli, model, data, best, run, seconds)
+            _test_and_keep(cli, model, data, best, run, seconds, regions)
     except (KeyboardInterrupt, SystemExit) as stop:
         print(f"litlab: stopped; run {run.run_id} is KILLED, with what it had logged until then", file=sys.stderr)
         return int(stop.code or 0) if isinstance(stop, SystemExit) else 130
@@ -157,13 +159,15 @@ def _run_name(argv: Sequence[str], seed: int) -> str:
     return " ".join([*words, f"seed={seed}"])[:200]
 
 
-def _trainer(cli: LitlabCLI, model: LightningModule) -> tuple[Trainer, ModelCheckpoint, ModelCheckpoint]:
+def _trainer(
+    cli: LitlabCLI, model: LightningModule, more: Sequence[Callback]
+) -> tuple[Trainer, ModelCheckpoint, ModelCheckpoint]:
     """The trainer, and the callbacks that keep the best and the last epoch."""
     monitor, mode = getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min")
     best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
     last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
     bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
-    callbacks = [*cli.callbacks, best, last, StopAtNaN(), *bar]
+    callbacks = [*cli.callbacks, *more, best, last, StopAtNaN(), *bar]
     return cli.make_trainer(callbacks=callbacks, logger=False), best, last
 
 
@@ -174,8 +178,9 @@ def _test_and_keep(
     selection: ModelCheckpoint,
     run: Run,
     seconds: float,
+    regions: Sequence[Regions],
 ) -> None:
-    """Open the test set, once, with the selected weights; keep figures and model; tell the person."""
+    """Open the test set, once, with the selected weights; keep and tell what came out."""
     best = Path(selection.best_model_path)
     if not best.is_file():
         raise RuntimeError(f"no epoch was selected: the validation metric {selection.monitor} was never logged")
@@ -186,10 +191,10 @@ def _test_and_keep(
     run.log_metrics({**tested.metrics, **selected}, epoch)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     run.log_metrics({"fit_seconds": seconds, "parameters": parameters, "selected_epoch": epoch}, epoch)
-    _draw(run, data, tested, epoch)
-    if isinstance(data, InMemoryDataModule) and data.normalize is not None:
-        example = data.test_set.images_NCHW[:2].numpy()
-        run.log_model(pixels_to_logits(data.normalize, model), example, data.classes, epoch)
+    _draw(run, data, tested, epoch, regions)
+    if isinstance(data, InMemoryDataModule):
+        example, facts_of_model = data.test_set.inputs[:2], {"classes": list(data.classes)} if data.classes else {}
+        run.log_model(exportable(data.normalize, model), example, facts_of_model, epoch)
     facts = {
         "selected": f"epoch {epoch} of 0 to {last_epoch}, by {selection.monitor}",
         "training": screen.duration(seconds),
@@ -212,14 +217,13 @@ def _fit(trainer: Trainer, model: LightningModule, data: LightningDataModule) ->
     return time.monotonic() - began
 
 
-def _draw(run: Run, data: LightningDataModule, tested: Evaluation, epoch: int) -> None:
-    """Learning curves, and for classifiers the confusion matrix and the most confident mistakes."""
-    run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
-    if not (isinstance(data, InMemoryDataModule) and len(tested.logits_NK)):
-        return
-    labels_N, probabilities_NK = tested.labels_N.numpy(), tested.logits_NK.float().softmax(1).numpy()
-    predicted_N = probabilities_NK.argmax(1)
-    run.save_figure("confusion_matrix", figures.confusion_matrix(labels_N, predicted_N, data.classes))
-    images_NCHW = data.test_set.images_NCHW.numpy()
-    worst = figures.confidently_wrong(images_NCHW, labels_N, probabilities_NK, data.classes)
-    run.save_figure("confidently_wrong", worst)
+def _draw(run: Run, data: LightningDataModule, tested: Evaluation, epoch: int, regions: Sequence[Regions]) -> None:
+    """Learning curves, and what the test set looks like to the model."""
+    drawn = {"learning_curves": figures.learning_curves(run.history, epoch)}
+    if isinstance(data, InMemoryDataModule):
+        outputs = {name: part.float().numpy() for name, part in tested.outputs.items()}
+        drawn |= figures.of_outputs(data.test_set.inputs.numpy(), outputs, data.classes)
+        for kept in regions:
+            drawn["decision_regions"] = figures.decision_regions(kept.maps(epoch), kept.plane.corners, data.test_set)
+    for name, figure in drawn.items():
+        run.save_figure(name, figure)

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datamodules.base import InMemoryDataModule
+from datamodules.base import ImageDataModule
+from modules.base import Classifier
 from pipelines import interrupt, quiet
 from pipelines.errors import UserError
 from pipelines.evaluate import BEST, bare_trainer, parse_run
@@ -42,8 +43,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     cli, run = parse_run(verb, [run_id, *overrides])
     checkpoint = run.file(BEST)
     data, model = cli.build()
-    if not isinstance(data, InMemoryDataModule):
-        raise UserError(f"run {run_id} was not trained on images")
+    if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
+        raise UserError(f"run {run_id} was not trained to classify images")
     data.predict_on(paths, invert=options.invert)
     trainer = bare_trainer(cli)
     try:

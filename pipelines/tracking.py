@@ -28,6 +28,7 @@ from pipelines.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow.entities import Metric
+    from torch import Tensor, nn
 
 # Read by MLflow when it is imported or first used; what the user has set stays.
 MLFLOW_SETTINGS = {
@@ -259,7 +260,7 @@ class Run:
             digest=digests["train"][:16],
             source_type="litlab",
             source=json.dumps({"sha256": digests}),
-            profile=json.dumps({key: card[key] for key in ("sizes", "mean", "std")}),
+            profile=json.dumps({key: value for key, value in card.items() if key not in ("source", "sha256")}),
         )
         self._client.log_inputs(
             self.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
@@ -287,31 +288,32 @@ class Run:
 
         self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
-    def log_model(self, model: Any, example: Any, classes: tuple[str, ...], epoch: int) -> None:
-        """Log a module that maps uint8 images to logits, as an exported program; loads without pickle and litlab.
+    def log_model(self, model: "nn.Module", example: "Tensor", metadata: Mapping[str, Any], epoch: int) -> None:
+        """Log a module as an exported program; loads without pickle and litlab.
 
         Args:
             model: On the CPU, in evaluation mode.
-            example: A numpy array of uint8 images, shape (2, C, H, W).
-            classes: Names, in the order of the logits; kept in the model's metadata.
+            example: Two of its inputs, shape (2, ...); more or fewer may come later.
+            metadata: What to know of the model, such as the names of its classes.
             epoch: The epoch that the weights are from.
         """
         import mlflow.pytorch
-        import numpy as np
+        import torch
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
         from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema, TensorSpec
 
-        signature = ModelSignature(
-            Schema([TensorSpec(np.dtype("uint8"), (-1, *example.shape[1:]))]),
-            Schema([TensorSpec(np.dtype("float32"), (-1, len(classes)))]),
-        )
+        def spec(tensor: "Tensor") -> Schema:
+            return Schema([TensorSpec(tensor.numpy().dtype, (-1, *tensor.shape[1:]))])
+
+        with torch.no_grad():
+            signature = ModelSignature(spec(example), spec(model(example)))
         logged = self._client.create_logged_model(self.experiment_id, name="model", source_run_id=self.run_id)
         described = Model(
             artifact_path=logged.artifact_location,
             model_id=logged.model_id,
             run_id=self.run_id,
-            metadata={"classes": list(classes)},
+            metadata=dict(metadata),
         )
         with tempfile.TemporaryDirectory() as scratch:
             path = f"{scratch}/model"
@@ -321,7 +323,7 @@ class Run:
                 path,
                 mlflow_model=described,
                 signature=signature,
-                input_example=example,
+                input_example=example.numpy(),
                 pip_requirements=requirements,
                 serialization_format="pt2",
             )

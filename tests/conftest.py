@@ -12,8 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch; small models gai
 import numpy as np
 import pytest
 from lightning.pytorch import Trainer
+from PIL import Image
 
+from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
+from pipelines import catalogue
 from pipelines.cli import main
 
 
@@ -35,10 +38,11 @@ class Outcome:
 
 @pytest.fixture(autouse=True)
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test has its own database; none can reach the project's."""
+    """Every test has its own database and cache; none can reach the project's."""
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return uri
 
 
@@ -96,3 +100,30 @@ def mnist_format(tmp_path_factory: pytest.TempPathFactory, write_idx: Callable[[
         write_idx(folder / f"MNIST/raw/{part}-images-idx3-ubyte", images[:, 0].numpy())
         write_idx(folder / f"MNIST/raw/{part}-labels-idx1-ubyte", labels.numpy())
     return folder
+
+
+@pytest.fixture(scope="session")
+def cifar_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """scikit-learn's digits as 32x32 colour files in the folders of CIFAR-10: 40 of each for training, 10 to test."""
+    folder = tmp_path_factory.mktemp("colour")
+    for part, train, count in (("train", True, 40), ("test", False, 10)):
+        images, labels = Digits().load(train=train)
+        for number, name in enumerate(CIFAR10.classes):
+            (folder / "cifar10" / part / name).mkdir(parents=True)
+            for index, pixels in enumerate(images[labels == number][:count]):
+                picture = Image.fromarray(pixels[0].numpy()).resize((32, 32)).convert("RGB")
+                picture.save(folder / "cifar10" / part / name / f"{index:04}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(mnist_format: Path, cifar_format: Path) -> Callable[[str], list[str]]:
+    """Arguments that let an experiment run on real scans in the format of its data, without a download."""
+    of_mnist = ["--data.data_dir", str(mnist_format), "--data.verify", "false", "--data.n_val", "200"]
+    of_cifar = ["--data.data_dir", str(cifar_format), "--data.n_val", "100"]
+    sources = {"MNIST": of_mnist, "PairedDigits": of_mnist, "CIFAR10": of_cifar}
+
+    def arguments(name: str) -> list[str]:
+        return [name, *sources.get(catalogue.describe(name)["data"], [])]
+
+    return arguments

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from datamodules.base import ImageSet
 from datamodules.digits import Digits
+from datamodules.sets import ImageSet
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.base import stratified_split
 from datamodules.digits import Digits
+from datamodules.split import stratified_split
 
 UNEQUAL = torch.repeat_interleave(torch.arange(4), torch.tensor([700, 200, 70, 30]))
 """1,000 labels of four classes, sorted by class as no real file is: the hardest case."""

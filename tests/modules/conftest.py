@@ -6,8 +6,8 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from datamodules.base import ImageSet
 from datamodules.digits import Digits
+from datamodules.sets import ImageSet
 
 
 @pytest.fixture

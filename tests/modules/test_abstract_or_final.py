@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 import datamodules
 import modules
-from datamodules.base import InMemoryDataModule
+from datamodules.base import ImageDataModule
 from modules.base import Classifier
 
 
@@ -24,7 +24,7 @@ CLASSES = _defined_in(datamodules, LightningDataModule) + _defined_in(modules, L
 
 def test_the_known_classes_are_among_those_examined():
     names = {cls.__name__ for cls in CLASSES}
-    assert names >= {"InMemoryDataModule", "Digits", "MNIST", "Classifier", "LinearClassifier", "MLP", "ConvNet"}
+    assert names >= {"ImageDataModule", "Digits", "MNIST", "Classifier", "LinearClassifier", "MLP", "ConvNet"}
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -38,7 +38,7 @@ def test_only_abstract_classes_have_subclasses_of_ours(cls):
     assert all(inspect.isabstract(base) for base in ours)
 
 
-@pytest.mark.parametrize(("cls", "arguments"), [(Classifier, {"num_classes": 10}), (InMemoryDataModule, {"n_val": 10})])
+@pytest.mark.parametrize(("cls", "arguments"), [(Classifier, {"num_classes": 10}), (ImageDataModule, {"n_val": 10})])
 def test_an_abstract_class_cannot_be_instantiated(cls, arguments):
     with pytest.raises(TypeError, match="abstract"):
         cls(**arguments)

@@ -59,7 +59,7 @@ def test_a_mistake_on_the_command_line_is_named_and_nothing_is_written(litlab, t
         (YAML.replace("model:", "modell:"), "did you mean model"),
         (YAML.replace("Digits", "Digitz"), "has no attribute 'Digitz'"),
         (YAML.replace("0.1", "[a]"), "model.dropout: Expected float"),
-        (YAML.replace("model:", "#"), "arguments are required: model"),
+        (YAML.replace("model:", "#"), "model is required"),
         ("- a\n- list", "my.yaml: expected keys and values"),
         ("a: [", "my.yaml: not readable as YAML"),
     ],

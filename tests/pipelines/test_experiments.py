@@ -6,16 +6,9 @@ import yaml
 from pipelines import catalogue, config
 
 
-def with_small_data(name, mnist_format):
-    """Arguments that let an experiment on MNIST run on real scans of its format, without a download."""
-    if not name.startswith(("mnist", "deep-mnist")):
-        return [name]
-    return [name, "--data.data_dir", str(mnist_format), "--data.verify", "false", "--data.n_val", "200"]
-
-
 @pytest.mark.parametrize("name", catalogue.names())
-def test_every_experiment_builds_and_runs_a_batch(litlab, mnist_format, tmp_path, name):
-    outcome = litlab("fit", *with_small_data(name, mnist_format), "--trainer.fast_dev_run", "true")
+def test_every_experiment_builds_and_runs_a_batch(litlab, small, tmp_path, name):
+    outcome = litlab("fit", *small(name), "--trainer.fast_dev_run", "true")
     assert outcome.code == 0, outcome.err
     assert "steps work" in outcome.out
     assert not (tmp_path / "runs").exists()
@@ -30,7 +23,18 @@ def test_every_experiment_says_what_it_is_in_one_line(name):
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("deep-mnist", 3_274_634), ("mnist-linear", 7_850), ("mnist-mlp", 784 * 256 + 256 + 256 * 128 + 128 + 1_290)],
+    [
+        ("deep-mnist", 3_274_634),
+        ("deep-mnist-linear", 3_274_634),
+        ("one-conv", 63_250),
+        ("small-deep-mnist", 1_327_076),
+        ("deep-mnist-250-reduced", 832 + 18_496 + 3136 * 300 + 300 + 3_010),
+        ("paired-digits", 832 + 51_264 + 3_212_288 + 2048 * 19 + 19),
+        ("mnist-linear", 7_850),
+        ("mnist-mlp-narrow", 7_850 + 110),
+        ("mnist-mlp", 784 * 512 + 512 + 512 * 256 + 256 + 2_570),
+        ("cifar-base", 1_191_170),
+    ],
 )
 def test_parameter_counts_are_those_of_the_reports(name, parameters):
     _, model = config.parse("fit", [name]).build()

@@ -1,0 +1,91 @@
+"""Regression of the three functions of four numbers.
+
+Shapes: B examples of a batch, D numbers of an input, F filters.
+"""
+
+from typing import Literal, final
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+from modules.base import Batch, Regressor
+from modules.layers import require_widths
+from modules.metrics import MeanLoss, SplitMetrics
+
+FUNCTIONS = ("y0", "y1", "y2")
+Kind = Literal["linear", "convnet"]
+
+
+@final
+class FunctionRegressor(Regressor):
+    """One small model for each of y0, y1 and y2; they share nothing, and are trained side by side.
+
+    Logs the mean squared error of each function, `loss_y0` to `loss_y2`, and their mean, `loss`.
+
+    Args:
+        input_shape: How many numbers x has.
+        kind: "linear" regression, or "convnet": filters that slide over x, ReLU, max-pooling of two, linear read-out.
+        filters: Filters of each convnet.
+        kernel_size: Neighbouring numbers that a filter sees; at the ends it slides out of x, over zeros.
+        optimizer: Makes the optimiser from the parameters.
+        lr_scheduler: Makes a scheduler from the optimiser; None keeps the learning rate.
+        lr_interval: Whether the scheduler steps after each "epoch" or each "step".
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int],
+        kind: Kind = "linear",
+        filters: int = 64,
+        kernel_size: int = 4,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__(optimizer, lr_scheduler, lr_interval)
+        require_widths("filters", [filters])
+        if kind not in ("linear", "convnet"):
+            raise ValueError(f"model.kind is {kind!r}; it must be linear or convnet")
+        require_widths("kernel_size", [kernel_size])
+        self.nets = nn.ModuleList(_net(kind, input_shape[0], filters, kernel_size) for _ in FUNCTIONS)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """Estimates of y0, y1, y2, shape (B, 3)."""
+        return torch.cat([net(x_BD) for net in self.nets], 1)
+
+    def metrics(self) -> dict[str, Metric | MetricCollection]:
+        single: dict[str, Metric | MetricCollection] = {
+            f"loss_{name}": MeanLoss(_ErrorOf(index)) for index, name in enumerate(FUNCTIONS)
+        }
+        return {"loss": MeanLoss(nn.functional.mse_loss), **single}
+
+    def _step(self, batch: Batch, metrics: SplitMetrics) -> tuple[Tensor, dict[str, Tensor]]:
+        x_BD, y_B3 = batch
+        estimates_B3 = self(x_BD.to(self.dtype))
+        metrics.update(estimates_B3, y_B3)
+        return nn.functional.mse_loss(estimates_B3, y_B3), {"estimates": estimates_B3, "targets": y_B3}
+
+
+class _ErrorOf:
+    """Mean squared error of one column."""
+
+    def __init__(self, column: int) -> None:
+        self._column = column
+
+    def __call__(self, estimates_B3: Tensor, y_B3: Tensor) -> Tensor:
+        return nn.functional.mse_loss(estimates_B3[:, self._column], y_B3[:, self._column])
+
+
+def _net(kind: Kind, size: int, filters: int, kernel_size: int) -> nn.Module:
+    if kind == "linear":
+        return nn.Linear(size, 1)
+    return nn.Sequential(
+        nn.Unflatten(1, (1, size)),
+        nn.Conv1d(1, filters, kernel_size, padding=kernel_size - 1),
+        nn.ReLU(),
+        nn.MaxPool1d(2),
+        nn.Flatten(),
+        nn.Linear(filters * ((size + kernel_size - 1) // 2), 1),
+    )

@@ -1,0 +1,62 @@
+"""Decision regions of classifiers of points in the plane.
+
+Shapes: N points of a map, R rows and C columns of it.
+"""
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.base import InMemoryDataModule
+
+SIDE = 150  # points of a map, per side
+MARGIN = 0.1  # around the training points, of their extent
+
+
+def is_plane(data: InMemoryDataModule) -> bool:
+    """Whether the inputs are points of the plane, of two classes."""
+    return data.input_shape == (2,) and data.num_classes == 2
+
+
+class Plane:
+    """A grid of points over the part of the plane in which the training points lie.
+
+    Attributes:
+        points_N2: The grid, row by row from the lower left corner.
+        corners: Left, right, lower, upper end.
+    """
+
+    def __init__(self, data: InMemoryDataModule) -> None:
+        low_2, high_2 = data.train_set.inputs.amin(0), data.train_set.inputs.amax(0)
+        margin_2 = MARGIN * (high_2 - low_2)
+        left, lower = (low_2 - margin_2).tolist()
+        right, upper = (high_2 + margin_2).tolist()
+        y_RC, x_RC = torch.meshgrid(
+            torch.linspace(lower, upper, SIDE), torch.linspace(left, right, SIDE), indexing="ij"
+        )
+        self.points_N2 = torch.stack([x_RC, y_RC], 2).flatten(0, 1)
+        self.corners = (left, right, lower, upper)
+
+    def as_map(self, values_N: Tensor) -> NDArray[np.float32]:
+        """Values of the grid's points as an array of shape (R, C), its first row the lowest."""
+        return values_N.float().view(SIDE, SIDE).numpy()
+
+
+class Regions(Callback):
+    """Keeps, after each epoch, the probability of the second class over the plane."""
+
+    def __init__(self, data: InMemoryDataModule) -> None:
+        self.plane = Plane(data)
+        self._probabilities: dict[int, Tensor] = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        logits_N2 = pl_module(self.plane.points_N2.to(pl_module.device))
+        self._probabilities[trainer.current_epoch] = logits_N2.softmax(1)[:, 1].half().cpu()
+
+    def maps(self, selected_epoch: int) -> dict[str, NDArray[np.float32]]:
+        """The maps of the first, the selected and the last epoch, by title."""
+        first, last = min(self._probabilities), max(self._probabilities)
+        chosen = {first: "first epoch", last: "last epoch", selected_epoch: "selected epoch"}
+        return {f"{chosen[epoch]}, {epoch}": self.plane.as_map(self._probabilities[epoch]) for epoch in sorted(chosen)}

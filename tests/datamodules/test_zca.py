@@ -1,0 +1,97 @@
+"""ZCA whitening: what the formula promises, of the training images alone, and a way into the checkpoint."""
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.digits import Digits
+from datamodules.normalize import ZCA_EPSILON, Whiten, fit_zca
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    """1,437 real digits, of which many pixels are black in all of them."""
+    return Digits().load(train=True)[0]
+
+
+@pytest.fixture(scope="module")
+def whitening(images) -> Whiten:
+    return fit_zca(images)
+
+
+def _covariance(values_ND: np.ndarray) -> np.ndarray:
+    return np.cov(values_ND, rowvar=False, bias=True)
+
+
+def test_whitened_training_images_have_mean_zero_and_keep_their_shape(images, whitening):
+    whitened = whitening(images)
+    assert (whitened.shape, whitened.dtype) == (images.shape, torch.float32)
+    assert whitened.double().mean(0).abs().max() < 1e-4
+
+
+def test_the_covariance_of_whitened_images_has_eigenvalues_lambda_over_lambda_plus_epsilon(images, whitening):
+    before = np.linalg.eigvalsh(_covariance(images.flatten(1).double().numpy() / 255))
+    after = np.linalg.eigvalsh(_covariance(whitening(images).flatten(1).double().numpy()))
+    relative = before / before.mean()
+    expected = relative / (relative + ZCA_EPSILON)
+    np.testing.assert_allclose(after, expected / expected.mean(), rtol=1e-3, atol=1e-3)
+
+
+def test_the_variance_of_whitened_images_is_one_on_average(images, whitening):
+    variances = whitening(images).flatten(1).double().var(0, correction=0)
+    assert float(variances.mean()) == pytest.approx(1, abs=1e-3)
+
+
+def test_pixels_are_less_correlated_than_they_were(images, whitening):
+    def off_diagonal_share(values: torch.Tensor) -> float:
+        squares = _covariance(values.flatten(1).double().numpy()) ** 2
+        return 1 - np.trace(squares) / squares.sum()
+
+    assert off_diagonal_share(whitening(images)) < off_diagonal_share(images)
+
+
+def test_the_matrix_is_symmetric_so_that_whitened_images_still_look_like_images(images, whitening):
+    torch.testing.assert_close(whitening.matrix, whitening.matrix.T, rtol=0, atol=1e-5)
+    assert torch.linalg.eigvalsh(whitening.matrix.double()).min() > 0
+
+
+def test_pixels_that_are_the_same_in_all_images_give_no_nan(images, whitening):
+    constant = (images == images[0]).all(0).flatten()
+    assert constant.sum() >= 10
+    whitened = whitening(images).flatten(1)
+    assert whitened.isfinite().all()
+    assert whitened[:, constant].abs().max() < 1e-2
+
+
+def test_images_that_are_all_the_same_cannot_be_whitened(images):
+    with pytest.raises(ValueError, match="all the same"):
+        fit_zca(images[:1].expand(20, -1, -1, -1))
+
+
+def test_the_statistics_come_from_the_training_images_in_use_only():
+    data = Digits(n_train=100, normalization="zca")
+    data.setup("fit")
+    pixels = data.train_set.images_NCHW.flatten(1).double() / 255
+    torch.testing.assert_close(data.normalize.mean.double(), pixels.mean(0), rtol=0, atol=1e-6)
+    torch.testing.assert_close(data.normalize.matrix, fit_zca(data.train_set.images_NCHW).matrix, rtol=0, atol=0)
+    everything = fit_zca(data.load(train=True)[0])
+    assert (data.normalize.mean - everything.mean).abs().max() > 1e-3
+
+
+def test_the_state_restores_the_whitening_without_any_training_data():
+    trained, restored = Digits(n_train=100, normalization="zca"), Digits(normalization="zca")
+    trained.setup("fit")
+    restored.load_state_dict(trained.state_dict())
+    restored.setup("test")
+    assert not hasattr(restored, "train_set")
+    batch = (restored.test_set.images_NCHW, restored.test_set.labels_N)
+    assert torch.equal(restored.on_after_batch_transfer(batch, 0)[0], trained.on_after_batch_transfer(batch, 0)[0])
+
+
+def test_a_card_tells_the_whitening_without_its_matrix():
+    data = Digits(n_train=100, normalization="zca")
+    data.setup("fit")
+    data.setup("test")
+    card = data.card()
+    assert (card["whitening"], card["values"], card["epsilon"]) == ("zca", 784, ZCA_EPSILON)
+    assert "matrix" not in card

@@ -1,0 +1,245 @@
+"""Autoencoders: through the code and back, and how well the codes of the classes are separated."""
+
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from sklearn.model_selection import LeaveOneOut, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
+
+from datamodules.digits import Digits
+from modules.autoencoder import Autoencoder, ConvAutoencoder
+from modules.metrics import NeighbourAccuracy
+
+SHAPE = (1, 28, 28)
+BOTH = [partial(Autoencoder, hidden=(32, 16)), partial(ConvAutoencoder, channels=(2, 3), hidden=(16,))]
+
+
+@pytest.fixture
+def unit_digits() -> Digits:
+    """250 training, 201 validation and 360 test scans, pixels in [0, 1]."""
+    data = Digits(n_train=250, n_val=201, batch_size=60, normalization="unit")
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+def _build(build, seed: int = 0, **options) -> Autoencoder | ConvAutoencoder:
+    torch.manual_seed(seed)
+    return build(SHAPE, **options)
+
+
+def _pixels(part) -> torch.Tensor:
+    return part.images_NCHW.float() / 255
+
+
+def test_the_autoencoder_has_the_eight_linear_layers_of_the_report():
+    layers = [layer for layer in Autoencoder(SHAPE).modules() if isinstance(layer, nn.Linear)]
+    sizes = [(layer.in_features, layer.out_features) for layer in layers]
+    assert sizes == [(784, 512), (512, 256), (256, 64), (64, 2), (2, 64), (64, 256), (256, 512), (512, 784)]
+
+
+@pytest.mark.parametrize("code", [1, 2, 5])
+@pytest.mark.parametrize("build", BOTH)
+def test_the_output_has_the_shape_of_the_images_and_lies_in_the_unit_interval(build, code):
+    model, images = _build(build, code=code).eval(), torch.rand(5, *SHAPE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 20  # or the sigmoid would hardly leave the middle
+    again = model(images).detach()
+    assert again.shape == images.shape
+    assert 0 <= again.min() < 0.1
+    assert 0.9 < again.max() <= 1
+    assert model.encoder(images).shape == (5, code)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 20), (1, 4, 4)])
+@pytest.mark.parametrize("build", BOTH)
+def test_images_of_any_shape_that_can_be_halved_come_back(build, shape):
+    assert build(shape)(torch.rand(3, *shape)).shape == (3, *shape)
+
+
+@pytest.mark.parametrize("build", BOTH)
+def test_a_relu_code_is_never_negative_and_a_plain_one_is(build):
+    images = torch.rand(200, *SHAPE)
+    codes = _build(build, code=8, code_activation="relu").encoder(images).detach()
+    assert codes.min() == 0
+    assert codes.max() > 0
+    assert _build(build, code=8).encoder(images).detach().min() < 0
+
+
+def test_the_convolutional_one_halves_the_image_and_doubles_it_again():
+    model = _build(BOTH[1])
+    halved = [layer for layer in model.encoder if isinstance(layer, nn.Conv2d)]
+    doubled = [layer for layer in model.decoder if isinstance(layer, nn.ConvTranspose2d)]
+    assert [(c.in_channels, c.out_channels) for c in halved] == [(1, 2), (2, 3)]
+    assert [(c.in_channels, c.out_channels) for c in doubled] == [(3, 2), (2, 1)]
+    (first, *_) = (layer for layer in model.encoder if isinstance(layer, nn.Linear))
+    assert first.in_features == 3 * 7 * 7
+
+
+@pytest.mark.parametrize(
+    ("build", "options", "message"),
+    [
+        (Autoencoder, {"code": 0}, r"model\.code has an entry below 1"),
+        (Autoencoder, {"hidden": (8, 0)}, r"model\.hidden"),
+        (ConvAutoencoder, {"code": 0}, r"model\.code"),
+        (ConvAutoencoder, {"channels": (2, 3, 4)}, r"model\.channels: \(28, 28\) cannot be halved 3 times"),
+        (ConvAutoencoder, {"channels": (0,)}, r"model\.channels"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_key(build, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(SHAPE, **options)
+
+
+@pytest.mark.parametrize("build", BOTH)
+def test_pixels_outside_the_unit_interval_are_refused_with_the_key_to_set(build, digits, make_trainer):
+    trainer = make_trainer(max_epochs=1)
+    with pytest.raises(ValueError, match=r"data\.normalization to unit"):
+        trainer.fit(build(SHAPE), digits)
+    assert trainer.global_step == 0
+
+
+def _neighbours_by_scikit_learn(model, part) -> float:
+    """Accuracy of the vote of ten, each code left out once."""
+    codes, labels = model.encoder(_pixels(part)).detach().numpy(), part.labels_N.numpy()
+    return float((cross_val_predict(KNeighborsClassifier(10), codes, labels, cv=LeaveOneOut()) == labels).mean())
+
+
+@pytest.mark.parametrize("build", BOTH)
+def test_figures_are_those_of_the_model_on_the_whole_set(build, unit_digits, make_trainer, monkeypatch):
+    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)  # 5 and 8 batches, both with a ragged end
+    model, trainer = _build(build), make_trainer(max_epochs=2)
+    trainer.fit(model, unit_digits)
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert set(logged) == {"train/loss", "val/loss", "val/knn_acc"}
+    (tested,) = trainer.test(model, unit_digits, verbose=False)
+    for split, found in (("val", logged), ("test", tested)):
+        part = getattr(unit_digits, f"{split}_set")
+        with torch.no_grad():
+            error = (model(_pixels(part)) - _pixels(part)).double().square().mean()
+        assert found[f"{split}/loss"] == pytest.approx(float(error), rel=1e-5)
+        accuracy = _neighbours_by_scikit_learn(model, part)
+        assert found[f"{split}/knn_acc"] == pytest.approx(accuracy, abs=2.5 / len(part))  # equally near: either way
+        assert 0 < accuracy < 1
+
+
+def test_the_training_loss_is_what_is_minimised_per_pixel(unit_digits, make_trainer):
+    model = _build(BOTH[0], optimizer=partial(torch.optim.SGD, lr=0.0))
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(model, unit_digits)
+    images = _pixels(unit_digits.train_set)
+    error = (model(images).detach() - images).double().square().mean()
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(float(error), rel=1e-5)
+    loss = model.training_step((images, unit_digits.train_set.labels_N), 0)
+    assert float(loss.detach()) == pytest.approx(float(error), rel=1e-5)
+
+
+class _Interrupt(Callback):
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
+        if batch_idx == 1:
+            raise InterruptedError
+
+    def on_test_batch_end(self, *args) -> None:
+        raise InterruptedError
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_interrupted_evaluation_leaves_no_codes_behind(split, unit_digits, make_trainer, monkeypatch):
+    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)
+    model, run = _build(BOTH[0]), {"val": "validate", "test": "test"}[split]
+    (clean,) = getattr(make_trainer(), run)(model, unit_digits, verbose=False)
+    with pytest.raises(InterruptedError):
+        getattr(make_trainer(callbacks=[_Interrupt()]), run)(model, unit_digits, verbose=False)
+    (again,) = getattr(make_trainer(), run)(model, unit_digits, verbose=False)
+    assert again == clean
+
+
+def test_the_training_set_measured_again_has_a_loss_and_lends_no_codes(make_trainer):
+    found = []
+    for evaluate_train in (True, False):
+        data = Digits(n_train=250, n_val=201, batch_size=60, normalization="unit", evaluate_train=evaluate_train)
+        trainer, model = make_trainer(max_epochs=1), _build(BOTH[0])
+        trainer.fit(model, data)
+        found.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    with_it, without = found
+    images = _pixels(data.train_set)
+    error = (model(images).detach() - images).square().mean()
+    assert with_it.pop("train_end/loss") == pytest.approx(float(error), rel=1e-5)
+    assert with_it == without
+
+
+@pytest.mark.parametrize("build", BOTH)
+def test_an_evaluation_keeps_codes_labels_and_reconstructions(build, unit_digits):
+    model = _build(build).eval()
+    batch = _pixels(unit_digits.val_set), unit_digits.val_set.labels_N
+    for step in (model.validation_step, model.test_step):
+        outputs = step(batch, 0)
+        assert set(outputs) == {"codes", "labels", "reconstructions"}
+        assert torch.equal(outputs["reconstructions"], model(batch[0]))
+        assert torch.equal(outputs["codes"], model.encoder(batch[0]))
+
+
+@pytest.mark.parametrize("build", BOTH)
+def test_an_autoencoder_comes_back_from_a_checkpoint_and_resumes(build, unit_digits, make_trainer, tmp_path):
+    whole, half, rest = _build(build), _build(build), _build(build, seed=1)
+    make_trainer(max_epochs=2).fit(whole, unit_digits)
+    first = make_trainer(max_epochs=1)
+    first.fit(half, unit_digits)
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    loaded = build.func.load_from_checkpoint(tmp_path / "half.ckpt", weights_only=True)
+    images = _pixels(unit_digits.val_set)
+    assert torch.equal(loaded(images), half(images))
+    make_trainer(max_epochs=2).fit(rest, unit_digits, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), rest.parameters(), strict=True))
+
+
+def _vote(points: torch.Tensor, labels: torch.Tensor, **options) -> float:
+    metric = NeighbourAccuracy(**options)
+    for chunk in range(0, len(points), 70):
+        metric.update(points[chunk : chunk + 70], labels[chunk : chunk + 70])
+    return float(metric.compute())
+
+
+def test_points_in_clusters_of_their_class_are_all_recognised():
+    labels = torch.arange(300) % 3
+    points = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)) + 100 * labels[:, None]
+    assert _vote(points, labels) == 1
+    assert _vote(points, torch.zeros(300, dtype=torch.int64)) == 1
+
+
+def test_labels_that_say_nothing_are_recognised_by_chance():
+    """Within five standard errors of 1,000 throws of a coin with ten sides."""
+    generator = torch.Generator().manual_seed(0)
+    points, labels = torch.randn(1000, 2, generator=generator), torch.randint(10, (1000,), generator=generator)
+    assert _vote(points, labels) == pytest.approx(0.1, abs=5 * (0.1 * 0.9 / 1000) ** 0.5)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_point_does_not_vote_for_itself_even_if_others_lie_on_it(k):
+    """Pairs of one place and two classes: with itself left out, the nearest is always of the other class."""
+    places = torch.arange(20.0).repeat_interleave(2)
+    points, labels = torch.stack([1000 * places, places], 1), torch.arange(40) % 2
+    assert _vote(points, labels, k=1) == 0
+    same = torch.zeros(12, 2)
+    assert _vote(same, torch.arange(12), k=k) == 0  # all on one place, each of its own class
+
+
+def test_fewer_points_than_neighbours_all_vote_and_points_that_are_no_numbers_count_as_unrecognised():
+    assert _vote(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([4, 4, 4])) == 1
+    assert _vote(torch.tensor([[0.0], [float("nan")], [2.0]]), torch.tensor([4, 4, 4])) == 0
+    assert _vote(torch.tensor([[0.0]]), torch.tensor([0])) == 0
+
+
+def test_an_autoencoder_learns_to_give_digits_back(make_trainer):
+    """Better than the mean image of the training set, which needs no code at all."""
+    data = Digits(n_train=1000, n_val=201, batch_size=40, normalization="unit")
+    model = _build(partial(Autoencoder, hidden=(64, 32)), optimizer=partial(torch.optim.Adam, lr=0.005))
+    trainer = make_trainer(max_epochs=10)
+    trainer.fit(model, data)
+    without_code = (_pixels(data.val_set) - _pixels(data.train_set).mean(0)).square().mean()
+    assert trainer.callback_metrics["val/loss"] < 0.9 * without_code
+    assert trainer.callback_metrics["val/knn_acc"] > 0.3  # three times chance
