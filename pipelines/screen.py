@@ -3,17 +3,26 @@
 from rich.console import Console
 from rich.table import Table
 
+MAX_COLUMNS = 4
+
 
 def results_table(title: str, rows: dict[str, dict[str, float]], facts: dict[str, str]) -> None:
-    """Print loss and accuracy of each split, then facts, one a line."""
+    """Print the metrics of each split, one split a line unless there are many metrics, then facts, one a line."""
     console = Console(soft_wrap=True)
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    table.add_column("")
     kinds = list(dict.fromkeys(key for metrics in rows.values() for key in metrics))
-    for kind in kinds:
-        table.add_column({"acc": "accuracy"}.get(kind, kind), justify="right")
-    for split, metrics in rows.items():
-        table.add_row(split, *(f"{metrics[kind]:.4f}" if kind in metrics else "" for kind in kinds))
+    shown = {kind: {"acc": "accuracy"}.get(kind, kind) for kind in kinds}
+    cells = {(split, kind): f"{value:.4f}" for split, metrics in rows.items() for kind, value in metrics.items()}
+    if len(kinds) <= MAX_COLUMNS:
+        body = [[split, *(cells.get((split, kind), "") for kind in kinds)] for split in rows]
+        header = ["", *shown.values()]
+    else:
+        body = [[shown[kind], *(cells.get((split, kind), "") for split in rows)] for kind in kinds]
+        header = ["", *rows]
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for number, column in enumerate(header):
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for line in body:
+        table.add_row(*line)
     console.print(table)
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
