@@ -39,6 +39,8 @@ class ImageFolder(ImageDataModule):
         channels: 3 for colour, 1 for grey.
         n_val: Number of validation examples, taken from the training images; a tenth of them by default. Not with a
             validation folder, which is the validation set as it is.
+        class_names: The class folders to read, in the order of the labels; all that are there by default. A run keeps
+            them: its model says the same names whatever becomes of the folder, which a prediction does not need.
         n_test: Number of test examples, taken first; a fifth of all by default. Not with a test folder.
         **options: Subset, batch size, normalisation and augmentation of `ImageDataModule`.
 
@@ -52,6 +54,7 @@ class ImageFolder(ImageDataModule):
         data_dir: str,
         size: int | tuple[int, int] = 64,
         channels: Literal[1, 3] = 3,
+        class_names: list[str] | None = None,
         n_val: int | None = None,
         n_test: int | None = None,
         **options: Any,
@@ -61,8 +64,9 @@ class ImageFolder(ImageDataModule):
         require_positive(size=min(rows, columns), n_test=n_test)
         self.input_shape = (channels, rows, columns)
         self.data_dir = Path(data_dir).expanduser()
-        self.folders = _part_folders(self.data_dir)
-        self.classes = _common_classes(self.folders)
+        known = class_names is not None and not self.data_dir.is_dir()
+        self.folders = {} if known else _part_folders(self.data_dir)
+        self.classes = tuple(class_names or _common_classes(self.folders))
         self._n_val, self._n_test = n_val, n_test
         for part, given in (("val", n_val), ("test", n_test)):
             if given is not None and part in self.folders:
@@ -70,6 +74,7 @@ class ImageFolder(ImageDataModule):
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
         """The images of the training folder and then those of the validation folder, or those of the test set."""
+        self.folders = self.folders or _part_folders(self.data_dir)
         if "test" in self.folders and not train:
             return self._read("test")
         images, labels = self._read("train")
@@ -127,6 +132,8 @@ class ImageFolder(ImageDataModule):
         """
         folder, names, labels = self.folders[part], list[str](), list[int]()
         for label, name in enumerate(self.classes):
+            if not (folder / name).is_dir():
+                raise ValueError(f"{folder / name}: no such folder, but {name} is one of data.class_names")
             images = image_names(folder / name, IMG_EXTENSIONS)
             if not images:
                 raise ValueError(f"{folder / name}: no image in it; their names end in {', '.join(IMG_EXTENSIONS)}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 ZCA_EPSILON = 0.1  # added to eigenvalues whose mean is 1 (Coates, Ng and Lee, 2011, on patches of unit variance)
+ZCA_MOST_VALUES = 10_000  # 0.8 GB for the covariance, minutes for its eigenvectors
 CHUNK = 5000  # images whose float values are held at a time
 
 
@@ -101,6 +102,11 @@ def fit_zca(images_NCHW: Tensor) -> Whiten:
     """
     if (images_NCHW == images_NCHW[:1]).all():
         raise ValueError("the training images are all the same: they cannot be whitened")
+    if images_NCHW[0].numel() > ZCA_MOST_VALUES:
+        raise ValueError(
+            f"data.normalization is zca: images of {images_NCHW[0].numel():,} values have too large a covariance; "
+            f"at most {ZCA_MOST_VALUES:,}"
+        )
     mean_D, covariance_DD = _moments(images_NCHW.flatten(1))
     eigenvalues_D, vectors_DD = torch.linalg.eigh(covariance_DD)
     eigenvalues_D = (eigenvalues_D / eigenvalues_D.mean()).clamp(min=0)

@@ -109,4 +109,4 @@ class PairedDigits(ImageDataModule):
     def _sampler(self, dataset: Dataset[Batch], shuffle: bool) -> EpochSampler:
         if not isinstance(dataset, PairSet):
             return super()._sampler(dataset, shuffle)
-        return PairSampler(dataset, shuffle=True, **self._place)  # type: ignore[arg-type]
+        return PairSampler(dataset, shuffle=shuffle, **self._place)  # type: ignore[arg-type]

@@ -63,6 +63,10 @@ class Learner(LightningModule, ABC):
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return self._step(batch, self.test_metrics)[1]
 
+    def on_fit_start(self) -> None:
+        if self.global_rank:  # the weights are alike on all processes; dropout and augmentation must not be
+            torch.manual_seed(torch.initial_seed() + self.global_rank)
+
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()  # an interrupted epoch may have left something
 
@@ -131,6 +135,8 @@ class Classifier(Learner):
             "cross_entropy": F.cross_entropy,
             "quadratic": quadratic_loss,
         }
+        if num_classes < 2:
+            raise ValueError(f"{type(self).__name__} needs data with classes, at least 2; there are {num_classes}")
         if loss not in losses:
             raise ValueError(f"model.loss is {loss!r}; it must be one of {', '.join(losses)}")
         if not 0 <= label_smoothing < 1 or (label_smoothing and loss != "cross_entropy"):

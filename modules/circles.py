@@ -99,7 +99,7 @@ class CirclesMLP(Classifier):
         loss, gradients = self.gradients(batch)
         for parameter, gradient in zip(self.parameters(), gradients, strict=True):
             # Each process has seen its own part of the batch; what DDP averages in `backward` is averaged here.
-            parameter.grad = self.trainer.strategy.reduce(gradient, reduce_op="mean")
+            parameter.grad = self.trainer.strategy.reduce(gradient, reduce_op="mean").to(parameter.dtype)
         step = self.optimizers()
         assert not isinstance(step, list)
         step.step()

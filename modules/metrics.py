@@ -71,7 +71,7 @@ class NeighbourAccuracy(Metric):
         points_ND, labels_N = dim_zero_cat(self.points).cpu(), dim_zero_cat(self.labels).cpu()
         k = min(self.k, len(points_ND) - 1)
         if k < 1 or not points_ND.isfinite().all():
-            return torch.tensor(0.0, device=self.device)
+            return torch.tensor(torch.nan, device=self.device)
         near_NK = NearestNeighbors(n_neighbors=k).fit(points_ND.numpy()).kneighbors(return_distance=False)
         votes_NC = nn.functional.one_hot(labels_N[torch.from_numpy(near_NK)]).sum(1)
         return (votes_NC.argmax(1) == labels_N).float().mean().to(self.device)

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import MeanMetric, Metric
 
+from modules.base import Classifier
 from modules.layers import ACTIVATIONS
 
+Weighted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 ALIKE = 1e-4  # of a layer's largest weight: identical units drift apart by rounding, other ones by far more
 SHIFTS = (1, 2)  # pixels
 
@@ -38,6 +41,7 @@ class OutputRange(Metric):
     def update(self, outputs: Tensor) -> None:
         """Take outputs of shape (B, U) or (B, U, H, W)."""
         outputs_UN = outputs.float().transpose(0, 1).flatten(1)
+        assert len(outputs_UN) == len(self.low)
         self.low = torch.minimum(self.low, outputs_UN.amin(1))
         self.high = torch.maximum(self.high, outputs_UN.amax(1))
 
@@ -61,7 +65,7 @@ class Units(Probe):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         layers = hidden_layers(pl_module)
-        self._ranges = [OutputRange(len(layer.weight)).to(pl_module.device) for layer, _ in layers]
+        self._ranges = [OutputRange(_units(layer)).to(pl_module.device) for layer, _ in layers]
         hooks = zip(self._ranges, layers, strict=True)
         self._hooks = [last.register_forward_hook(partial(_see, seen)) for seen, (_, last) in hooks]
 
@@ -94,22 +98,29 @@ def _see(seen: OutputRange, layer: nn.Module, inputs: Any, outputs: Tensor) -> N
     seen.update(outputs)
 
 
-def hidden_layers(module: nn.Module) -> list[tuple[nn.Linear | nn.Conv2d, nn.Module]]:
-    """Linear and convolutional layers but for the last, each with the activation that follows it, or itself."""
+def hidden_layers(module: nn.Module) -> list[tuple[Weighted, nn.Module]]:
+    """Layers with weights that an activation follows, with it; not the last one, whose units are the outputs."""
     leaves = [layer for layer in module.modules() if not list(layer.children())]
-    found: list[tuple[nn.Linear | nn.Conv2d, nn.Module]] = []
-    for layer in leaves:
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            found.append((layer, layer))
-        elif found and isinstance(layer, tuple(ACTIVATIONS.values())):
-            found[-1] = (found[-1][0], layer)
-    return found[:-1]
+    weighted = [number for number, layer in enumerate(leaves) if isinstance(layer, Weighted)]
+    found: list[tuple[Weighted, nn.Module]] = []
+    for number in weighted[:-1]:
+        after = next((layer for layer in leaves[number + 1 :] if not isinstance(layer, NORMS)), None)
+        layer = leaves[number]
+        if isinstance(layer, Weighted) and after is not None and isinstance(after, tuple(ACTIVATIONS.values())):
+            found.append((layer, after))
+    return found
+
+
+def _units(layer: Weighted) -> int:
+    """How many units a layer has."""
+    return layer.weight.shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0]
 
 
 @torch.no_grad()
-def count_distinct(layer: nn.Linear | nn.Conv2d) -> int:
+def count_distinct(layer: Weighted) -> int:
     """How many units of a layer have weights (and bias) unlike those of every unit before them."""
-    weights_UD = layer.weight.detach().float().flatten(1)
+    weight = layer.weight.detach().float()
+    weights_UD = (weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight).flatten(1)
     if layer.bias is not None:
         weights_UD = torch.cat([weights_UD, layer.bias.detach().float()[:, None]], 1)
     largest = torch.cdist(weights_UD, weights_UD, p=torch.inf)
@@ -128,6 +139,11 @@ class Shifts(Probe):
     def __init__(self) -> None:
         self._changed: dict[int, MeanMetric] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        shape = getattr(trainer.datamodule, "input_shape", None)  # type: ignore[attr-defined]
+        if not isinstance(pl_module, Classifier) or (shape is not None and len(shape) != 3):
+            raise ValueError("modules.probes.Shifts is for classifiers of images")
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._changed = {pixels: MeanMetric().to(pl_module.device) for pixels in SHIFTS}
 
@@ -144,9 +160,10 @@ class Shifts(Probe):
     ) -> None:
         if dataloader_idx:
             return
-        predicted_B = outputs["logits"].argmax(1)
+        predicted_B, predicted_dtype = outputs["logits"].argmax(1), next(pl_module.parameters()).dtype
         for pixels, changed in self._changed.items():
-            moved_B = pl_module(shift(batch[0], pixels).to(pl_module.dtype)).argmax(1)
+            with trainer.precision_plugin.forward_context():  # as in the step that the prediction is from
+                moved_B = pl_module(shift(batch[0], pixels).to(predicted_dtype)).argmax(1)
             changed.update((moved_B != predicted_B).float())
 
     on_test_batch_end = on_validation_batch_end

@@ -9,6 +9,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from rich.console import Console
 from rich.table import Table
 
+from datamodules.base import ImageDataModule
+from datamodules.normalize import identity
 from pipelines import config, quiet
 from pipelines.calls import Window
 from pipelines.errors import UserError
@@ -91,6 +93,8 @@ def _count_examples(data: LightningDataModule) -> tuple[int | None, list[str]]:
     n_train = getattr(data, "n_train", None)
     if isinstance(n_train, int):
         return n_train, []
+    if isinstance(data, ImageDataModule):
+        data.normalize = identity(data.input_shape[0])  # or setup would fit it, for nothing
     try:
         data.setup("fit")  # without prepare_data, which would download
     except (ValueError, OSError, RuntimeError) as error:

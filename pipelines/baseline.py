@@ -4,6 +4,7 @@ Shapes: N examples of a set, D values of an example.
 """
 
 import argparse
+import math
 import shlex
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from rich.console import Console
 from datamodules.base import InMemoryDataModule
 from datamodules.sets import TensorSet
 from modules.metrics import NeighbourAccuracy
-from pipelines import config, figures, quiet, screen
+from pipelines import config, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.regions import Plane, is_plane
@@ -53,6 +54,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return 0 if argv else 2
     method, options, rest = _split(argv)
     quiet.lightning()
+    interrupt.exit_on_sigterm()
     cli = config.parse(verb, rest)
     data, _ = cli.build()
     if not isinstance(data, InMemoryDataModule) or not data.classes:
@@ -62,10 +64,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if data.train_set.inputs.shape[1:] != data.test_set.inputs.shape[1:]:
         raise UserError(f"litlab baseline needs fixed training examples; {type(data).__name__} makes them as it goes")
     most = min(len(data.train_set), data.train_set.inputs[0].numel())
-    if not 1 <= options.components <= most:
+    if method == "pca" and not 1 <= options.components <= most:
         raise UserError(f"--components is {options.components}; it must be 1 to {most}")
     name = cli.config.name if config.values_of(rest, "--name") else f"{cli.config.name}-{method}"
-    settings = [{"components": options.components}] if method == "pca" else [{"C": C} for C in options.C]
+    settings = [{"components": options.components}] if method == "pca" else [{"C": C} for C in dict.fromkeys(options.C)]
     rows = {}
     for setting in settings:
         run = Run(Store(cli.config.tracking_uri), name, _run_name(setting), _tags(cli, name, argv))
@@ -93,9 +95,13 @@ def _split(argv: Sequence[str]) -> tuple[str, argparse.Namespace, list[str]]:
 
 
 def _positive(text: str) -> float:
-    if not float(text) > 0:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return float(text)
+    return value
 
 
 def _run_name(setting: dict[str, Any]) -> str:
@@ -142,20 +148,21 @@ def _support_vectors(method: str, C: float, seed: int, data: InMemoryDataModule,
 
     machine = LinearSVC(C=C, random_state=seed) if method == "svm-linear" else SVC(C=C)
     sets = {"train": data.train_set, "val": data.val_set, "test": data.test_set}
+    arrays = {split: _arrays(data, part) for split, part in sets.items()}
     began = time.monotonic()
     with quiet.as_notes(ConvergenceWarning):
-        machine.fit(*_arrays(data, data.train_set))
+        interrupt.hearing(lambda: machine.fit(*arrays["train"]))
     seconds = time.monotonic() - began
-    predicted_N = machine.predict(_arrays(data, data.test_set)[0])
-    truth_N = data.test_set.targets.numpy()
+    predicted_N = machine.predict(arrays["test"][0])
+    truth_N = arrays["test"][1]
     run.save_figure("confusion_matrix", figures.confusion_matrix(truth_N, predicted_N, data.classes))
     if is_plane(data):
         plane = Plane(data)
         scores = machine.decision_function(plane.points_N2.numpy())
         maps = {f"C = {C:g}": plane.as_map(torch.from_numpy((scores > 0).astype(np.float32)))}
         run.save_figure("decision_regions", figures.decision_regions(maps, plane.corners, data.test_set))
-    scores = {f"{split}/acc": float(machine.score(*_arrays(data, part))) for split, part in sets.items()}
-    return {**scores, "fit_seconds": seconds}
+    accuracies = {f"{split}/acc": float(machine.score(*pair)) for split, pair in arrays.items()}
+    return {**accuracies, "fit_seconds": seconds}
 
 
 def _principal_components(components: int, data: InMemoryDataModule, run: Run) -> dict[str, float]:

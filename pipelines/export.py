@@ -12,7 +12,7 @@ def exportable(normalize: nn.Module | None, model: LightningModule) -> nn.Module
     trainer, model._trainer = model._trainer, None  # the copy must not take the trainer and all its data along
     try:
         layers = [model] if normalize is None else [normalize, model]
-        copied = copy.deepcopy(nn.Sequential(*layers)).cpu().eval()
+        copied = copy.deepcopy(nn.Sequential(*layers)).cpu().float().eval()
         return copied.to(memory_format=torch.contiguous_format)  # torch.export warns of weights in any other
     finally:
         model._trainer = trainer

@@ -26,7 +26,6 @@ NAMES = {"acc": "accuracy", "loss": "loss", "knn_acc": "accuracy of the nearest 
 MANY_EPOCHS = 40
 MANY_CLASSES = 20
 MANY_FOLD = 100  # a loss that falls so far is drawn on a logarithmic scale
-GRID = 200  # points per side of a decision region
 Array = NDArray[np.float32]
 
 
@@ -132,10 +131,10 @@ def estimates(estimates_NK: Array, targets_NK: Array) -> "Figure":
 def decision_regions(
     maps: Mapping[str, Array], corners: tuple[float, float, float, float], test_set: "TensorSet"
 ) -> "Figure":
-    """Probability of the second class over the plane, one panel for each epoch, with the test points.
+    """What a classifier says of the plane, first class (0) to second (1), a panel a map, with the test points.
 
     Args:
-        maps: Title to probabilities of shape (rows, columns), from the lower left corner.
+        maps: Title to probabilities, or decisions, of shape (rows, columns), from the lower left corner.
         corners: Left, right, lower, upper end of the maps.
         test_set: Points and their classes, 0 or 1, to draw over them.
     """

@@ -3,7 +3,6 @@
 import math
 import os
 import shlex
-import signal
 import sys
 import time
 import traceback
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
+from modules.base import Learner
 from pipelines import config, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
@@ -83,7 +84,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
     trainer, best, last = _trainer(cli, model, regions)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    interrupt.exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # the first process has the run, and the test
         _fit(trainer, model, data)
         return 0
@@ -100,11 +101,13 @@ def main(verb: str, argv: Sequence[str]) -> int:
         print(f"litlab: stopped; run {run.run_id} is KILLED, with what it had logged until then", file=sys.stderr)
         return int(stop.code or 0) if isinstance(stop, SystemExit) else 130
     except Exception as error:
-        if not isinstance(error, FloatingPointError):  # StopAtNaN says all there is to say
+        ours = isinstance(model, Learner) and trainer.global_step == 0  # what our parts refuse when they see the data
+        refused = ours and isinstance(error, ValueError | MisconfigurationException)
+        if not refused and not isinstance(error, FloatingPointError):  # they say all there is to say
             traceback.print_exc()
         print(f"litlab: {error}", file=sys.stderr)
         print(f"litlab: run {run.run_id} FAILED, with what it had logged until then", file=sys.stderr)
-        return 1
+        return 2 if refused else 1
     return 0 if run.complete else 1
 
 
@@ -113,6 +116,10 @@ def _check(cli: LitlabCLI) -> None:
     trainer = cli.config.trainer
     if trainer.max_epochs == 0 or trainer.limit_val_batches == 0:
         raise UserError("trainer.max_epochs and trainer.limit_val_batches must not be 0: the best epoch is selected")
+    if trainer.limit_test_batches == 0:
+        raise UserError("trainer.limit_test_batches must not be 0: the selected epoch is tested")
+    if any(word in str(trainer.strategy) for word in ("spawn", "fork", "notebook")):
+        raise UserError(f"trainer.strategy: {trainer.strategy} leaves what was measured in other processes; use ddp")
     if trainer.val_check_interval not in (None, 1.0):
         raise UserError("trainer.val_check_interval: litlab validates once after each epoch")
 
@@ -141,7 +148,10 @@ def _tags(cli: LitlabCLI, argv: Sequence[str]) -> dict[str, str]:
 
 def _write_down(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
     """Log what is known before the first step: the configuration, and what the data are."""
-    run.save_config(cli.resolved())
+    resolved = cli.resolved()
+    if "class_names" in resolved["data"].get("init_args", {}):  # of a folder, which may change
+        resolved["data"]["init_args"]["class_names"] = list(cli.config_init.data.classes)
+    run.save_config(resolved)
     run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
         card = data.card()

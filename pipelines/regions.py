@@ -52,8 +52,10 @@ class Regions(Callback):
         self._probabilities: dict[int, Tensor] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        logits_N2 = pl_module(self.plane.points_N2.to(pl_module.device))
-        self._probabilities[trainer.current_epoch] = logits_N2.softmax(1)[:, 1].half().cpu()
+        points_N2 = self.plane.points_N2.to(pl_module.device, next(pl_module.parameters()).dtype)
+        with trainer.precision_plugin.forward_context():
+            logits_N2 = pl_module(points_N2)
+        self._probabilities[trainer.current_epoch] = logits_N2.float().softmax(1)[:, 1].half().cpu()
 
     def maps(self, selected_epoch: int) -> dict[str, NDArray[np.float32]]:
         """The maps of the first, the selected and the last epoch, by title."""

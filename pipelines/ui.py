@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from pipelines.errors import UserError
+from pipelines.interrupt import exit_on_sigterm
 from pipelines.tracking import MLFLOW_SETTINGS, Store
 
 HOST = "127.0.0.1"
@@ -32,7 +33,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     # Job execution would start another dozen processes, for features that litlab does not use.
     environment = {**MLFLOW_SETTINGS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment.setdefault("PYTHONWARNINGS", "ignore")  # MLflow's own, about its server's parts
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    exit_on_sigterm()
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         return server.wait()
