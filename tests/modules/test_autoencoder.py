@@ -1,5 +1,6 @@
 """Autoencoders: through the code and back, and how well the codes of the classes are separated."""
 
+import math
 from functools import partial
 
 import pytest
@@ -230,8 +231,8 @@ def test_a_point_does_not_vote_for_itself_even_if_others_lie_on_it(k):
 
 def test_fewer_points_than_neighbours_all_vote_and_of_points_that_are_no_numbers_nothing_can_be_said():
     assert _vote(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([4, 4, 4])) == 1
-    assert _vote(torch.tensor([[0.0], [float("nan")], [2.0]]), torch.tensor([4, 4, 4])).isnan()
-    assert _vote(torch.tensor([[0.0]]), torch.tensor([0])).isnan()
+    assert math.isnan(_vote(torch.tensor([[0.0], [float("nan")], [2.0]]), torch.tensor([4, 4, 4])))
+    assert math.isnan(_vote(torch.tensor([[0.0]]), torch.tensor([0])))
 
 
 def test_an_autoencoder_learns_to_give_digits_back(make_trainer):
