@@ -6,6 +6,7 @@ Shapes: N examples of a set, D values of an example.
 import argparse
 import math
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from rich.console import Console
 from datamodules.base import InMemoryDataModule
 from datamodules.sets import TensorSet
 from modules.metrics import NeighbourAccuracy
-from pipelines import config, figures, interrupt, quiet, screen
+from pipelines import apart, config, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.regions import Plane, is_plane
@@ -143,16 +144,14 @@ def _arrays(data: InMemoryDataModule, part: TensorSet) -> tuple[Array, NDArray[n
 
 
 def _support_vectors(method: str, C: float, seed: int, data: InMemoryDataModule, run: Run) -> dict[str, float]:
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import SVC, LinearSVC
 
     machine = LinearSVC(C=C, random_state=seed) if method == "svm-linear" else SVC(C=C)
     sets = {"train": data.train_set, "val": data.val_set, "test": data.test_set}
     arrays = {split: _arrays(data, part) for split, part in sets.items()}
-    began = time.monotonic()
-    with quiet.as_notes(ConvergenceWarning):
-        interrupt.hearing(lambda: machine.fit(*arrays["train"]))
-    seconds = time.monotonic() - began
+    machine, seconds, said = apart.fit(machine, *arrays["train"])
+    for text in said:
+        print(f"litlab: note: {text}", file=sys.stderr)
     predicted_N = machine.predict(arrays["test"][0])
     truth_N = arrays["test"][1]
     run.save_figure("confusion_matrix", figures.confusion_matrix(truth_N, predicted_N, data.classes))

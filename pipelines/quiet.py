@@ -1,10 +1,7 @@
 """Silences what Lightning says to everybody and nobody here needs; its other warnings stay."""
 
 import logging
-import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 NOT_FOR_US = (
     ".*does not have many workers.*",  # in memory, a worker process only costs
@@ -25,13 +22,3 @@ def lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in NOT_FOR_US:
         warnings.filterwarnings("ignore", message=message)
-
-
-@contextmanager
-def as_notes(category: type[Warning]) -> Iterator[None]:
-    """Say warnings of this kind in a line each, and go on."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", category)
-        yield
-    for warning in caught:
-        print(f"litlab: note: {warning.message}", file=sys.stderr)
