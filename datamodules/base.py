@@ -100,6 +100,33 @@ class InMemoryDataModule(LightningDataModule, ABC):
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
 
+class DrawnDataModule(InMemoryDataModule):
+    """Examples that are drawn by seed; the three sets independently of one another.
+
+    Args:
+        n_train: Number of training examples.
+        n_val: Number of validation examples.
+        n_test: Number of test examples.
+        seed: Draws the examples.
+        **loading: Batch size, and whether the training set is measured again, of `InMemoryDataModule`.
+    """
+
+    def __init__(self, *, n_train: int, n_val: int, n_test: int, seed: int, **loading: Any) -> None:
+        super().__init__(**loading)
+        require_positive(n_train=n_train, n_val=n_val, n_test=n_test)
+        self.n_train, self.n_val, self.n_test, self.seed = n_train, n_val, n_test, seed
+
+    def setup(self, stage: str) -> None:
+        if stage in ("fit", "validate"):
+            self.train_set, self.val_set = self.draw(self.n_train, 0), self.draw(self.n_val, 1)
+        if stage == "test":
+            self.test_set = self.draw(self.n_test, 2)
+
+    @abstractmethod
+    def draw(self, size: int, stream: int) -> TensorSet:
+        """As many examples, determined by the seed and the number of the stream."""
+
+
 class ImageDataModule(InMemoryDataModule):
     """Labelled images, with an official test set that is only ever the test set.
 

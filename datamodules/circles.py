@@ -5,12 +5,12 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from datamodules.base import InMemoryDataModule, require_positive
+from datamodules.base import DrawnDataModule
 from datamodules.sets import TensorSet
 
 
 @final
-class Circles(InMemoryDataModule):
+class Circles(DrawnDataModule):
     """Points of the plane on two concentric circles, with normal noise; half of each set lie on either circle.
 
     The three sets are drawn independently. The defaults make the classes overlap as much as in the report, where a
@@ -41,22 +41,14 @@ class Circles(InMemoryDataModule):
         seed: int = 0,
         **loading: Any,
     ) -> None:
-        super().__init__(**loading)
-        require_positive(n_train=n_train, n_val=n_val, n_test=n_test)
+        super().__init__(n_train=n_train, n_val=n_val, n_test=n_test, seed=seed, **loading)
         if radius <= 0:
             raise ValueError(f"data.radius is {radius}; it must be above 0")
         if noise < 0 or not 0 <= factor < 1:
             raise ValueError(f"data.noise is {noise}, at least 0; data.factor is {factor}, at least 0 and below 1")
-        self.n_train, self.n_val, self.n_test = n_train, n_val, n_test
-        self.radius, self.noise, self.factor, self.seed = radius, noise, factor, seed
+        self.radius, self.noise, self.factor = radius, noise, factor
 
-    def setup(self, stage: str) -> None:
-        if stage in ("fit", "validate"):
-            self.train_set, self.val_set = self._draw(self.n_train, 0), self._draw(self.n_val, 1)
-        if stage == "test":
-            self.test_set = self._draw(self.n_test, 2)
-
-    def _draw(self, size: int, stream: int) -> TensorSet:
+    def draw(self, size: int, stream: int) -> TensorSet:
         from sklearn.datasets import make_circles
 
         state = int(np.random.SeedSequence((self.seed, stream)).generate_state(1)[0])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import InMemoryDataModule, require_positive
+from datamodules.base import DrawnDataModule
 from datamodules.sets import TensorSet
 
 W_SEED = 0  # fixes W for good: another W would be other functions
@@ -15,7 +15,7 @@ SIZE = 4
 
 
 @final
-class Functions(InMemoryDataModule):
+class Functions(DrawnDataModule):
     """x in R^4, uniform on [-2, 2] in each coordinate; targets y0, y1, y2, without noise (report C, section 2.4).
 
     W is a fixed 4x4 matrix with entries 4 (u - 1/2), u uniform on [0, 1]; then y0 = sum(xW), which is linear,
@@ -34,17 +34,9 @@ class Functions(InMemoryDataModule):
     def __init__(
         self, n_train: int = 5000, n_val: int = 1000, n_test: int = 1000, seed: int = 0, **loading: Any
     ) -> None:
-        super().__init__(**loading)
-        require_positive(n_train=n_train, n_val=n_val, n_test=n_test)
-        self.n_train, self.n_val, self.n_test, self.seed = n_train, n_val, n_test, seed
+        super().__init__(n_train=n_train, n_val=n_val, n_test=n_test, seed=seed, **loading)
 
-    def setup(self, stage: str) -> None:
-        if stage in ("fit", "validate"):
-            self.train_set, self.val_set = self._draw(self.n_train, 0), self._draw(self.n_val, 1)
-        if stage == "test":
-            self.test_set = self._draw(self.n_test, 2)
-
-    def _draw(self, size: int, stream: int) -> TensorSet:
+    def draw(self, size: int, stream: int) -> TensorSet:
         x_N4 = _uniform((size, SIZE), (self.seed, stream))
         return TensorSet(x_N4.float(), targets(x_N4).float())
 

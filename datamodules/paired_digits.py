@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
 from datamodules.mnist import MNIST
-from datamodules.sampling import EpochSampler
+from datamodules.sampling import EpochSampler, seeded
 from datamodules.sets import Batch, ImageSet, TensorSet
 
 SOURCES = ("mnist", "digits")
@@ -42,8 +42,7 @@ class PairSet(TensorSet):
     def draw(self, seed: int, epoch: int) -> Tensor:
         """N pairs, each as likely as any other, determined by the seed and the epoch."""
         n = len(self)
-        state = np.random.SeedSequence((seed, epoch)).generate_state(1)
-        return torch.randint(n * n, (n,), generator=torch.Generator().manual_seed(int(state[0])))
+        return torch.randint(n * n, (n,), generator=seeded(seed, epoch))
 
 
 class PairSampler(EpochSampler):

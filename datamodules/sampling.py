@@ -8,6 +8,15 @@ import torch
 from torch.utils.data import Dataset, DistributedSampler
 
 
+def seeded(seed: int, epoch: int) -> torch.Generator:
+    """A generator for one epoch of one seed.
+
+    seed + epoch, as `DistributedSampler` has it, would give seed 1 the orders of seed 0, one epoch later.
+    """
+    state = np.random.SeedSequence((seed, epoch)).generate_state(1)
+    return torch.Generator().manual_seed(int(state[0]))
+
+
 class EpochSampler(DistributedSampler[int]):
     """A sampler that shards itself, shuffles by (seed, epoch), and repeats no example to even out the shards.
 
@@ -44,9 +53,7 @@ class EpochSampler(DistributedSampler[int]):
         n = len(self.dataset)  # type: ignore[arg-type]
         if not self.shuffle:
             return torch.arange(n)
-        # seed + epoch, as the parent has it, would give seed 1 the orders of seed 0, one epoch later
-        seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)
-        return torch.randperm(n, generator=torch.Generator().manual_seed(int(seed[0])))
+        return torch.randperm(n, generator=seeded(self.seed, self.epoch))
 
     def _size(self) -> int:
         n = len(self.dataset)  # type: ignore[arg-type]

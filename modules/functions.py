@@ -3,10 +3,9 @@
 Shapes: B examples of a batch, D numbers of an input, F filters.
 """
 
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
@@ -29,9 +28,7 @@ class FunctionRegressor(Regressor):
         kind: "linear" regression, or "convnet": filters that slide over x, ReLU, max-pooling of two, linear read-out.
         filters: Filters of each convnet.
         kernel_size: Neighbouring numbers that a filter sees; at the ends it slides out of x, over zeros.
-        optimizer: Makes the optimiser from the parameters.
-        lr_scheduler: Makes a scheduler from the optimiser; None keeps the learning rate.
-        lr_interval: Whether the scheduler steps after each "epoch" or each "step".
+        **training: Optimiser and scheduler of `Regressor`.
     """
 
     def __init__(
@@ -40,11 +37,9 @@ class FunctionRegressor(Regressor):
         kind: Kind = "linear",
         filters: int = 64,
         kernel_size: int = 4,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        lr_interval: Literal["epoch", "step"] = "epoch",
+        **training: Any,
     ) -> None:
-        super().__init__(optimizer, lr_scheduler, lr_interval)
+        super().__init__(**training)
         require_widths("filters", [filters])
         if kind not in ("linear", "convnet"):
             raise ValueError(f"model.kind is {kind!r}; it must be linear or convnet")

@@ -121,10 +121,8 @@ def _tags(cli: LitlabCLI, name: str, argv: Sequence[str]) -> dict[str, str]:
 
 def _fit(method: str, setting: dict[str, Any], cli: LitlabCLI, data: InMemoryDataModule, run: Run) -> dict[str, float]:
     """Fit one setting, measure it on the three sets, and keep what came out."""
-    card = data.card()
     run.log_params({"method": method, **setting, **_data_params(cli)})
-    run.log_dataset(card)
-    run.set_tags({f"data.sha256.{split}": digest for split, digest in card["sha256"].items()})
+    run.log_dataset(data.card())
     if method == "pca":
         metrics = _principal_components(setting["components"], data, run)
     else:

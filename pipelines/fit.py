@@ -154,9 +154,7 @@ def _write_down(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
     run.save_config(resolved)
     run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
-        card = data.card()
-        run.log_dataset(card)
-        run.set_tags({f"data.sha256.{split}": digest for split, digest in card["sha256"].items()})
+        run.log_dataset(data.card())
 
 
 def _run_name(argv: Sequence[str], seed: int) -> str:

@@ -251,7 +251,7 @@ class Run:
             pass  # the next call tries again, `finish` says so if it was in vain
 
     def log_dataset(self, card: Mapping[str, Any]) -> None:
-        """Record what was trained on, shown under Datasets in the UI."""
+        """Record what was trained on, shown under Datasets in the UI, and the digest of each set as a tag."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         digests = card["sha256"]
@@ -265,6 +265,7 @@ class Run:
         self._client.log_inputs(
             self.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
         )
+        self.set_tags({f"data.sha256.{split}": digest for split, digest in digests.items()})
         (self.folder / "data.json").write_text(json.dumps(card, indent=2))
 
     def save_config(self, config: Mapping[str, Any]) -> None:
