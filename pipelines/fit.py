@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,19 @@ class StopAtNaN(Callback):
                 raise FloatingPointError(f"the training loss is {loss} at {where}: try a smaller learning rate")
 
 
+@dataclass
+class Job:
+    """A training that is ready to begin: its data are read, its parts are made."""
+
+    cli: LitlabCLI
+    data: LightningDataModule
+    model: LightningModule
+    trainer: Trainer
+    best: ModelCheckpoint
+    last: ModelCheckpoint
+    regions: list[Regions]
+
+
 def main(verb: str, argv: Sequence[str]) -> int:
     """`litlab fit NAME | PATH | -c FILE [--key value ...]`."""
     if not argv or {"-h", "--help"} & set(argv):
@@ -74,34 +88,26 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if "--full-help" in argv:
         config.print_full_help()
     cli = config.parse(verb, argv)
-    _check(cli)
-    data, model = cli.build()
-    for stage in ("fit", "test"):
-        config.load(data, stage)
     if cli.config.trainer.fast_dev_run:
-        return _dry_run(cli, model, data)
-    if not torch.cuda.is_available():  # Lightning has torch look for NVML; each step of Adam would look again
-        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
-    trainer, best, last = _trainer(cli, model, regions)
+        return _dry_run(cli)
+    job = prepare(cli)
     interrupt.exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # the first process has the run, and the test
-        _fit(trainer, model, data)
+        run_trainer(job)
         return 0
-    name = cli.config.name
-    run = Run(Store(cli.config.tracking_uri), name, _run_name(argv, cli.config.seed_everything), _tags(cli, argv))
+    command = shlex.join(["litlab", "fit", *argv])
+    run = Run(
+        Store(cli.config.tracking_uri), cli.config.name, _run_name(argv, cli.config.seed_everything), tags(cli, command)
+    )
     try:
         with recorded(run):
-            _write_down(cli, data, run)
-            best.dirpath = last.dirpath = str(run.folder / "checkpoints")
-            trainer.loggers = [RunLogger(run, trainer)]
-            seconds = _fit(trainer, model, data)
-            _test_and_keep(cli, model, data, best, run, seconds, regions)
+            seconds = train(job, run)
+            keep(job, run, seconds, test=True)
     except (KeyboardInterrupt, SystemExit) as stop:
         print(f"litlab: stopped; run {run.run_id} is KILLED, with what it had logged until then", file=sys.stderr)
         return int(stop.code or 0) if isinstance(stop, SystemExit) else 130
     except Exception as error:
-        ours = isinstance(model, Learner) and trainer.global_step == 0  # what our parts refuse when they see the data
+        ours = isinstance(job.model, Learner) and job.trainer.global_step == 0  # our parts, when they see the data
         refused = ours and isinstance(error, ValueError | MisconfigurationException)
         if not refused and not isinstance(error, FloatingPointError):  # they say all there is to say
             traceback.print_exc()
@@ -109,6 +115,72 @@ def main(verb: str, argv: Sequence[str]) -> int:
         print(f"litlab: run {run.run_id} FAILED, with what it had logged until then", file=sys.stderr)
         return 2 if refused else 1
     return 0 if run.complete else 1
+
+
+def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = True) -> Job:
+    """Read the data and make all parts, so that what is wrong is said before there is a run.
+
+    Args:
+        cli: The configuration.
+        callbacks: More callbacks than the configuration names.
+        test: Whether to read the test set too.
+
+    Raises:
+        UserError: Something in the configuration or the data is to be mended.
+    """
+    _check(cli)
+    data, model = cli.build()
+    for stage in ("fit", "test") if test else ("fit",):
+        config.load(data, stage)
+    if not torch.cuda.is_available():  # Lightning has torch look for NVML; each step of Adam would look again
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+    regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
+    trainer, best, last = _trainer(cli, model, [*callbacks, *regions])
+    return Job(cli, data, model, trainer, best, last, regions)
+
+
+def train(job: Job, run: Run) -> float:
+    """Write down what is known before the first step, then train; returns the seconds that it took."""
+    _write_down(job.cli, job.data, run)
+    job.best.dirpath = job.last.dirpath = str(run.folder / "checkpoints")
+    job.trainer.loggers = [RunLogger(run, job.trainer)]
+    return run_trainer(job)
+
+
+def run_trainer(job: Job) -> float:
+    """Train; returns the seconds that it took."""
+    began = time.monotonic()
+    with interrupt.heard(job.trainer):
+        job.trainer.fit(job.model, datamodule=job.data)
+    if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
+        torch.distributed.destroy_process_group()
+    return time.monotonic() - began
+
+
+def keep(job: Job, run: Run, seconds: float, *, test: bool) -> None:
+    """Keep and tell what came out; with `test`, open the test set, once, with the selected weights.
+
+    Without it there are no test metrics, no figures of the test set and no exported model.
+    """
+    best = Path(job.best.best_model_path)
+    if not best.is_file():
+        raise RuntimeError(f"no epoch was selected: the validation metric {job.best.monitor} was never logged")
+    epoch = int(torch.load(best, weights_only=True, map_location="cpu")["epoch"])
+    selected = {f"selected/{key}": value for key, value in run.metrics_at(epoch).items()}
+    parameters = sum(parameter.numel() for parameter in job.model.parameters())
+    facts = {"fit_seconds": seconds, "parameters": parameters, "selected_epoch": epoch}
+    last_epoch = max(at for at, _ in run.history)
+    run.log_metrics({**selected, **facts}, epoch)
+    run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
+    if test:
+        tested = evaluate("test", job.cli, job.model, job.data, best)
+        run.log_metrics(tested.metrics, epoch)
+        _draw(job, run, tested, epoch)
+        if isinstance(job.data, InMemoryDataModule):
+            example = job.data.test_set.inputs[:2]
+            known = {"classes": list(job.data.classes)} if job.data.classes else {}
+            run.log_model(exportable(job.data.normalize, job.model), example, known, epoch)
+    _tell(job, run, f"epoch {epoch} of 0 to {last_epoch}, by {job.best.monitor}", seconds, parameters, epoch)
 
 
 def _check(cli: LitlabCLI) -> None:
@@ -124,7 +196,11 @@ def _check(cli: LitlabCLI) -> None:
         raise UserError("trainer.val_check_interval: litlab validates once after each epoch")
 
 
-def _dry_run(cli: LitlabCLI, model: LightningModule, data: LightningDataModule) -> int:
+def _dry_run(cli: LitlabCLI) -> int:
+    _check(cli)
+    data, model = cli.build()
+    for stage in ("fit", "test"):
+        config.load(data, stage)
     trainer = cli.make_trainer(callbacks=cli.callbacks, logger=False)
     with interrupt.heard(trainer):
         trainer.fit(model, datamodule=data)
@@ -133,12 +209,13 @@ def _dry_run(cli: LitlabCLI, model: LightningModule, data: LightningDataModule) 
     return 0
 
 
-def _tags(cli: LitlabCLI, argv: Sequence[str]) -> dict[str, str]:
+def tags(cli: LitlabCLI, command: str) -> dict[str, str]:
+    """What a run says of where it comes from."""
     resolved = cli.resolved()
     return {
         "litlab.experiment": resolved["name"],
         "litlab.config_hash": config.config_hash(resolved),
-        "litlab.command": without_password(shlex.join(["litlab", "fit", *argv])),
+        "litlab.command": without_password(command),
         "seed": str(resolved["seed_everything"]),
         "mlflow.source.name": f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         "mlflow.source.type": "LOCAL",
@@ -179,59 +256,28 @@ def _trainer(
     return cli.make_trainer(callbacks=callbacks, logger=False), best, last
 
 
-def _test_and_keep(
-    cli: LitlabCLI,
-    model: LightningModule,
-    data: LightningDataModule,
-    selection: ModelCheckpoint,
-    run: Run,
-    seconds: float,
-    regions: Sequence[Regions],
-) -> None:
-    """Open the test set, once, with the selected weights; keep and tell what came out."""
-    best = Path(selection.best_model_path)
-    if not best.is_file():
-        raise RuntimeError(f"no epoch was selected: the validation metric {selection.monitor} was never logged")
-    epoch = int(torch.load(best, weights_only=True, map_location="cpu")["epoch"])
-    last_epoch = max(at for at, _ in run.history)
-    tested = evaluate("test", cli, model, data, best)
-    selected = {f"selected/{key}": value for key, value in run.metrics_at(epoch).items()}
-    run.log_metrics({**tested.metrics, **selected}, epoch)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    run.log_metrics({"fit_seconds": seconds, "parameters": parameters, "selected_epoch": epoch}, epoch)
-    _draw(run, data, tested, epoch, regions)
-    if isinstance(data, InMemoryDataModule):
-        example, facts_of_model = data.test_set.inputs[:2], {"classes": list(data.classes)} if data.classes else {}
-        run.log_model(exportable(data.normalize, model), example, facts_of_model, epoch)
+def _tell(job: Job, run: Run, selected: str, seconds: float, parameters: int, epoch: int) -> None:
+    """The results on the screen."""
+    uri = job.cli.config.tracking_uri
     facts = {
-        "selected": f"epoch {epoch} of 0 to {last_epoch}, by {selection.monitor}",
+        "selected": selected,
         "training": screen.duration(seconds),
         "parameters": f"{parameters:,}",
-        "checkpoint": str(best),
+        "checkpoint": job.best.best_model_path,
         "run": run.run_id,
-        "look": "litlab ui" + (f" --tracking_uri {without_password(run.store.uri)}" if cli.config.tracking_uri else ""),
+        "look": "litlab ui" + (f" --tracking_uri {without_password(run.store.uri)}" if uri else ""),
     }
     rows = {split: by_kind(run.metrics_at(epoch), split) for split in ("train", "val", "test")}
-    screen.results_table(f"{cli.config.name}, seed {cli.config.seed_everything}", rows, facts)
+    screen.results_table(f"{job.cli.config.name}, seed {job.cli.config.seed_everything}", rows, facts)
 
 
-def _fit(trainer: Trainer, model: LightningModule, data: LightningDataModule) -> float:
-    """Train; returns the seconds that it took."""
-    began = time.monotonic()
-    with interrupt.heard(trainer):
-        trainer.fit(model, datamodule=data)
-    if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
-        torch.distributed.destroy_process_group()
-    return time.monotonic() - began
-
-
-def _draw(run: Run, data: LightningDataModule, tested: Evaluation, epoch: int, regions: Sequence[Regions]) -> None:
-    """Learning curves, and what the test set looks like to the model."""
-    drawn = {"learning_curves": figures.learning_curves(run.history, epoch)}
-    if isinstance(data, InMemoryDataModule):
-        outputs = {name: part.float().numpy() for name, part in tested.outputs.items()}
-        drawn |= figures.of_outputs(data.test_set.inputs.numpy(), outputs, data.classes)
-        for kept in regions:
-            drawn["decision_regions"] = figures.decision_regions(kept.maps(epoch), kept.plane.corners, data.test_set)
+def _draw(job: Job, run: Run, tested: Evaluation, epoch: int) -> None:
+    """What the test set looks like to the model."""
+    if not isinstance(job.data, InMemoryDataModule):
+        return
+    outputs = {name: part.float().numpy() for name, part in tested.outputs.items()}
+    drawn = figures.of_outputs(job.data.test_set.inputs.numpy(), outputs, job.data.classes)
+    for kept in job.regions:
+        drawn["decision_regions"] = figures.decision_regions(kept.maps(epoch), kept.plane.corners, job.data.test_set)
     for name, figure in drawn.items():
         run.save_figure(name, figure)
