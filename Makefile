@@ -27,6 +27,7 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/augmentation.py
+	$(BIN)/python benchmarks/sweep_throughput.py
 	$(BIN)/python benchmarks/fit_overhead.py --data-dir $(DATA_DIR)
 
 ui: $(READY)

@@ -62,8 +62,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
         """Load what the stage needs, once: training and validation for "fit" and "validate", test for "test"."""
 
     def card(self) -> dict[str, Any]:
-        """What this data is: sizes and SHA-256 of each set."""
-        sets = {"train": self.train_set, "val": self.val_set, "test": self.test_set}
+        """What this data is: sizes and SHA-256 of each set that has been read."""
+        sets = {name: vars(self)[f"{name}_set"] for name in ("train", "val", "test") if f"{name}_set" in vars(self)}
         return {
             "source": type(self).__name__,
             "sizes": {name: len(part) for name, part in sets.items()},

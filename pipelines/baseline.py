@@ -23,7 +23,8 @@ from pipelines import apart, config, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.regions import Plane, is_plane
-from pipelines.tracking import Run, Store, recorded, without_password
+from pipelines.store import Store, without_password
+from pipelines.tracking import Run, recorded
 
 METHODS = {
     "svm-linear": "support vector machine, linear (LinearSVC)",

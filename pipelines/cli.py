@@ -14,6 +14,7 @@ VERBS = {
     "validate": ("pipelines.evaluate", "measure a finished run again on its validation set"),
     "test": ("pipelines.evaluate", "measure a finished run again on its test set"),
     "predict": ("pipelines.predict", "classify image files with a finished run"),
+    "sweep": ("sweeps.command", "search an experiment's keys with Optuna; every trial is a run"),
     "baseline": ("pipelines.baseline", "what scikit-learn does with the same data, in the same MLflow"),
     "inspect": ("pipelines.anatomy", "layers of a network: sizes, parameters, multiply-adds, receptive fields"),
     "ui": ("pipelines.ui", "open the MLflow UI on this project's runs"),

@@ -11,9 +11,10 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import Tensor
 
 from modules.probes import Probe
-from pipelines import config, interrupt, quiet, screen, tracking
+from pipelines import config, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
+from pipelines.store import FinishedRun, Store
 
 BEST = "checkpoints/best.ckpt"
 HELP = """usage: litlab {verb} RUN_ID [--tracking_uri URI] [--KEY VALUE ...]
@@ -99,7 +100,7 @@ def bare_trainer(cli: LitlabCLI, **kwargs: Any) -> Any:
     )
 
 
-def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, tracking.FinishedRun]:
+def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, FinishedRun]:
     """The configuration of a run, changed by the arguments that follow its id, and the run.
 
     Raises:
@@ -109,7 +110,7 @@ def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, tracking.Finis
         raise UserError(f"name a run: litlab {verb} RUN_ID")
     run_id, *rest = argv
     uris = config.values_of(rest, "--tracking_uri")
-    run = tracking.Store(uris[-1] if uris else None).find(run_id)
+    run = Store(uris[-1] if uris else None).find(run_id)
     return config.parse(verb, rest, base=run.file("config.yaml")), run
 
 
@@ -132,7 +133,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def _warn_if_other_data(run: tracking.FinishedRun, data: LightningDataModule, split: str) -> None:
+def _warn_if_other_data(run: FinishedRun, data: LightningDataModule, split: str) -> None:
     part = getattr(data, f"{split}_set", None)
     recorded = run.tags.get(f"data.sha256.{split}")
     if part is not None and recorded and part.digest() != recorded:

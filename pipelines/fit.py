@@ -28,7 +28,8 @@ from pipelines.export import exportable
 from pipelines.logger import RunLogger
 from pipelines.progress import EpochBar
 from pipelines.regions import Regions, is_plane
-from pipelines.tracking import Run, Store, recorded, without_password
+from pipelines.store import Store, without_password
+from pipelines.tracking import Run, recorded
 
 HELP = """usage: litlab fit NAME [--KEY VALUE ...]         (litlab list shows the names)
        litlab fit -c FILE [-c FILE ...] [--KEY VALUE ...]

@@ -1,4 +1,4 @@
-"""Where runs go, and what names, params, metrics, tags and artifacts they get. The only file that writes to MLflow.
+"""What a run is: the names, params, metrics, tags and artifacts that it gets. The only file that writes runs.
 
 Layout beside the database: `mlartifacts/EXPERIMENT/RUN_ID/artifacts/` holds config.yaml, data.json, metrics.jsonl,
 checkpoints/ and figures/; MLflow keeps the logged model in `mlartifacts/EXPERIMENT/models/`.
@@ -6,7 +6,6 @@ checkpoints/ and figures/; MLflow keeps the logged model in `mlartifacts/EXPERIM
 
 import json
 import math
-import os
 import re
 import shutil
 import signal
@@ -15,7 +14,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -23,144 +22,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from pipelines import project
-from pipelines.errors import UserError
+from pipelines.errors import StoppedError, UserError
+from pipelines.store import FinishedRun, Store, taken, without_password
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow.entities import Metric
     from torch import Tensor, nn
 
-# Read by MLflow when it is imported or first used; what the user has set stays.
-MLFLOW_SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits 245 s for a server that is down
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # loading a model never runs code from the file
-}
 SEND_EVERY_S = 5.0
 MAX_BATCH = 1000  # metrics that MLflow takes in one call
 MAX_PARAMS = 100
 KEY_TAG = "litlab.key"
 _REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow refuses in the name of a metric
-
-
-def store_uri(given: str | None = None) -> str:
-    """The one given, else MLFLOW_TRACKING_URI, else mlflow.db in the project's folder; always absolute.
-
-    Raises:
-        UserError: It is neither a database nor a server.
-    """
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.folder() / 'mlflow.db'}"
-    scheme = urlparse(uri).scheme
-    if scheme == "sqlite":
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().absolute()}"
-    if scheme.partition("+")[0] not in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
-        raise UserError(f"tracking_uri {uri!r}: expected sqlite:///FILE, a database URI, or http(s)://SERVER")
-    return uri
-
-
-def without_password(text: str) -> str:
-    """The text, with the password of every URI in it replaced by stars."""
-    return re.sub(r"(://[^\s:/@]*):[^\s@/]*@", r"\1:***@", text)
-
-
-class Store:
-    """A place that keeps runs: MLflow's client on a database, which is made on first use, or on a server.
-
-    Args:
-        uri: See `store_uri`.
-
-    Raises:
-        UserError: The database cannot be opened or the server does not answer.
-    """
-
-    def __init__(self, uri: str | None = None) -> None:
-        self.uri = store_uri(uri)
-        for name, value in MLFLOW_SETTINGS.items():
-            os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            with self._alone():
-                self.client = MlflowClient(self.uri)
-                self.client.search_experiments(max_results=1)  # creates the tables of a new database
-        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"the runs at {without_password(self.uri)} cannot be reached: {reason}") from error
-
-    @property
-    def folder(self) -> Path | None:
-        """Where a local database lies; None for a server."""
-        return Path(self.uri.removeprefix("sqlite:///")).parent if self.uri.startswith("sqlite:///") else None
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock of a local database: two processes that create its tables at once would both crash."""
-        if self.folder is None:
-            yield
-            return
-        from filelock import FileLock
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.uri.removeprefix("sqlite:///") + ".lock", timeout=120):
-            yield
-
-    def experiment_id(self, name: str) -> str:
-        """The MLflow experiment of that name, created or restored if need be.
-
-        Raises:
-            UserError: The name would not do as a folder's.
-        """
-        if not re.fullmatch(r"\w[\w. -]*", name):
-            raise UserError(f"name {name!r}: only letters, digits, '.', '_', '-' and spaces; give another with --name")
-        with self._alone():
-            found = self.client.get_experiment_by_name(name)
-            if found is None:
-                location = (self.folder / "mlartifacts" / name).as_uri() if self.folder else None
-                kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI greets with its GenAI pages
-                return str(self.client.create_experiment(name, artifact_location=location, tags=kind))
-            if found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
-
-    def find(self, run_id: str) -> "FinishedRun":
-        """A run by its id.
-
-        Raises:
-            UserError: There is no such run.
-        """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return FinishedRun(self, self.client.get_run(run_id))
-        except MlflowException as error:
-            raise UserError(f"there is no run {run_id!r} in {self.uri}") from error
-
-
-class FinishedRun:
-    """A run that is there to be read."""
-
-    def __init__(self, store: Store, run: Any) -> None:
-        self.store, self.run_id, self.status = store, str(run.info.run_id), str(run.info.status)
-        self.metrics: dict[str, float] = dict(run.data.metrics)
-        self.tags: dict[str, str] = dict(run.data.tags)
-
-    def file(self, name: str) -> Path:
-        """A local copy of an artifact.
-
-        Raises:
-            UserError: The run has no such artifact.
-        """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return Path(self.store.client.download_artifacts(self.run_id, name))
-        except (MlflowException, OSError) as error:
-            raise UserError(f"run {self.run_id} ({self.status}) has no {name}") from error
 
 
 class Run:
@@ -185,14 +59,26 @@ class Run:
     """
 
     def __init__(self, store: Store, experiment: str, name: str, tags: Mapping[str, str]) -> None:
-        self.store, self._client = store, store.client
         from mlflow.exceptions import MlflowException
 
+        self.store, self._client = store, store.client
         try:
             self.experiment_id = store.experiment_id(experiment)
             info = self._create(name, {**project.git_tags(), **project.machine_tags(), **tags}).info
         except MlflowException as error:
             raise UserError(f"{without_password(store.uri)} takes no run: {str(error).splitlines()[0]}") from error
+        self._begin(info)
+
+    @classmethod
+    def reopen(cls, found: FinishedRun) -> "Run":
+        """Go on with a run that has ended: it is RUNNING again until `finish`. Its earlier `history` is not read."""
+        run = cls.__new__(cls)
+        run.store, run._client, run.experiment_id = found.store, found.store.client, found.experiment_id
+        run._client.update_run(found.run_id, status="RUNNING")
+        run._begin(run._client.get_run(found.run_id).info)
+        return run
+
+    def _begin(self, info: Any) -> None:
         self.run_id = str(info.run_id)
         self.complete = False
         artifacts = urlparse(info.artifact_uri)
@@ -339,7 +225,7 @@ class Run:
             steps = [lambda: self.set_tags({"litlab.reason": reason[:5000]})] if reason else []
             steps += [] if self._is_local else [lambda: self._client.log_artifacts(self.run_id, str(self.folder))]
             steps += [lambda: self._client.set_terminated(self.run_id, status)]
-            self.complete = all([_taken(step) for step in steps]) and not self._buffer
+            self.complete = all([taken(step) for step in steps]) and not self._buffer
             if not self.complete:
                 where = without_password(self.store.uri)
                 print(f"litlab: {where} did not take all of the run, which is {status}", file=sys.stderr)
@@ -348,25 +234,15 @@ class Run:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _taken(step: Callable[[], object]) -> bool:
-    """Whether the store has done it."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        step()
-    except (MlflowException, OSError):
-        return False
-    return True
-
-
 @contextmanager
 def recorded(run: Run) -> Iterator[Run]:
     """End the run as what happens inside says: FINISHED, KILLED if somebody stopped it, FAILED for any other error."""
     try:
         yield run
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-        run.finish("KILLED" if stopped else "FAILED", f"{type(error).__name__}: {error}".rstrip(": "))
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit | StoppedError)
+        said = str(error) if isinstance(error, StoppedError) else f"{type(error).__name__}: {error}".rstrip(": ")
+        run.finish("KILLED" if stopped else "FAILED", said)
         raise
     run.finish("FINISHED")
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pipelines.errors import UserError
 from pipelines.interrupt import exit_on_sigterm
-from pipelines.tracking import MLFLOW_SETTINGS, Store
+from pipelines.store import MLFLOW_SETTINGS, Store
 
 HOST = "127.0.0.1"
 PORTS_TO_TRY = 20

@@ -32,7 +32,7 @@ def test_links_and_pictures_lead_somewhere():
 
 def test_the_map_names_every_file_of_the_rooms():
     tree = README.partition("## The map")[2]
-    rooms = ("datamodules", "modules", "pipelines")
+    rooms = ("datamodules", "modules", "pipelines", "sweeps")
     files = [path.name for room in rooms for path in (ROOT / room).glob("*.py") if path.name != "__init__.py"]
     assert [name for name in files if name not in tree] == []
 

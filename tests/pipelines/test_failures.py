@@ -204,7 +204,8 @@ def test_an_epoch_without_validation_shows_no_old_figures(litlab):
 
 
 def test_two_experiments_of_one_store_keep_their_runs_apart(uri):
-    from pipelines.tracking import Run, Store
+    from pipelines.store import Store
+    from pipelines.tracking import Run
 
     first, second = (Run(Store(), name, "a run", {}) for name in ("an experiment", "another.one"))
     assert first.folder != second.folder

@@ -17,7 +17,7 @@ from modules import probes
 from modules.autoencoder import ConvAutoencoder
 from modules.convnet import ConvNet
 from modules.functions import FunctionRegressor
-from pipelines.tracking import Store
+from pipelines.store import Store
 
 QUICK = ("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false")
 UNIT_DIGITS = ("--data", "datamodules.digits.Digits")

@@ -6,7 +6,7 @@ Thresholds leave room for what seeds change: what came out for three of them sta
 import pytest
 
 from pipelines import catalogue
-from pipelines.tracking import Store
+from pipelines.store import Store
 
 
 def metrics_of(outcome) -> dict[str, float]:

@@ -14,7 +14,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.errors import UserError
-from pipelines.tracking import Run, Store, recorded, store_uri
+from pipelines.store import Store, store_uri
+from pipelines.tracking import Run, recorded
 
 
 def new_run(store, **params):
@@ -43,7 +44,7 @@ def test_a_folder_is_no_store(uri):
 
 def test_four_first_runs_at_once_all_work(uri):
     program = (
-        "from pipelines.tracking import Run, Store, recorded\n"
+        "from pipelines.store import Store\nfrom pipelines.tracking import Run, recorded\n"
         "with recorded(Run(Store(), 'an experiment', 'a run', {})) as run:\n"
         "    run.log_metrics({'val/acc': 0.5}, 0)\n"
     )

@@ -7,7 +7,8 @@ import sys
 import time
 import urllib.request
 
-from pipelines.tracking import Run, Store
+from pipelines.store import Store
+from pipelines.tracking import Run
 
 
 def test_the_ui_serves_this_projects_runs_on_this_machine_only_and_stops_on_ctrl_c(uri):

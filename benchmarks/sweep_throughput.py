@@ -1,0 +1,87 @@
+"""Trials per hour of `litlab sweep --workers 2`, against the same trials as plain scripts, one after another.
+
+    python benchmarks/sweep_throughput.py [--data-dir FOLDER]
+
+Both train the same configurations, a grid over dropout, batch size and learning rate, with the same data, model and
+number of epochs, and log to MLflow on SQLite. The plain way is `python train.py --dropout 0.2 ...` for each. Times are
+wall times from the command to its end, with everything that starting costs.
+"""
+
+import argparse
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+GRID = {"model.dropout": [0.0, 0.3], "data.batch_size": [64, 128], "model.optimizer.lr": [0.001, 0.003, 0.005]}
+LITLAB = "import sys; from pipelines.cli import main; sys.exit(main())"
+
+
+def sweep(folder: Path, options: argparse.Namespace) -> float:
+    """Seconds of the sweep."""
+    experiment = "mnist-mlp" if options.data_dir else "digits-mlp"
+    space = {"experiment": experiment, "sampler": "grid", "confirm": 0, "space": GRID}
+    (folder / "throughput.yaml").write_text(yaml.safe_dump(space))
+    arguments = ["sweep", "-c", str(folder / "throughput.yaml"), "--workers", str(options.workers)]
+    arguments += ["--tracking_uri", f"sqlite:///{folder / 'sweep' / 'mlflow.db'}"]
+    arguments += ["--trainer.max_epochs", str(options.epochs)]
+    arguments += ["--data.data_dir", options.data_dir] if options.data_dir else []
+    return seconds([sys.executable, "-c", LITLAB, *arguments])
+
+
+def plain(folder: Path, options: argparse.Namespace) -> float:
+    """Seconds of all scripts, one after another."""
+    script = str(Path(__file__).with_name("train.py"))
+    total = 0.0
+    for dropout, batch_size, lr in itertools.product(*GRID.values()):
+        arguments = ["--dropout", str(dropout), "--batch-size", str(batch_size), "--lr", str(lr)]
+        arguments += ["--epochs", str(options.epochs), "--tracking-uri", f"sqlite:///{folder / 'plain.db'}"]
+        arguments += ["--data-dir", options.data_dir] if options.data_dir else []
+        total += seconds([sys.executable, script, *arguments])
+    return total
+
+
+def seconds(command: list[str]) -> float:
+    """Wall time of a command.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # Lightning leaves its checkpoints in the current folder
+        began = time.perf_counter()
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        taken = time.perf_counter() - began
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return taken
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", help="MNIST's folder; without it, the bundled digits")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    trials = len(list(itertools.product(*GRID.values())))
+    with tempfile.TemporaryDirectory() as folder:
+        ways = {f"litlab sweep --workers {options.workers}": sweep, "python train.py, one after another": plain}
+        taken = {name: way(Path(folder), options) for name, way in ways.items()}
+    table = Table(title=f"{trials} trials of {options.epochs} epochs", title_justify="left", box=None)
+    for column in ("way", "s in all", "s per trial", "trials per hour", "x"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    slowest = max(taken.values())
+    for name, value in taken.items():
+        each = value / trials
+        table.add_row(name, f"{value:.1f}", f"{each:.2f}", f"{3600 / each:.0f}", f"{slowest / value:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

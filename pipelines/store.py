@@ -1,0 +1,198 @@
+"""Where runs are kept, and how they are found again: MLflow's client on a database or a server."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from pipelines import project
+from pipelines.errors import UserError
+
+# Read by MLflow when it is imported or first used; what the user has set stays.
+MLFLOW_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits 245 s for a server that is down
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # loading a model never runs code from the file
+}
+
+
+def store_uri(given: str | None = None) -> str:
+    """The one given, else MLFLOW_TRACKING_URI, else mlflow.db in the project's folder; always absolute.
+
+    Raises:
+        UserError: It is neither a database nor a server.
+    """
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.folder() / 'mlflow.db'}"
+    scheme = urlparse(uri).scheme
+    if scheme == "sqlite":
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().absolute()}"
+    if scheme.partition("+")[0] not in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
+        raise UserError(f"tracking_uri {uri!r}: expected sqlite:///FILE, a database URI, or http(s)://SERVER")
+    return uri
+
+
+def without_password(text: str) -> str:
+    """The text, with the password of every URI in it replaced by stars."""
+    return re.sub(r"(://[^\s:/@]*):[^\s@/]*@", r"\1:***@", text)
+
+
+class Store:
+    """A place that keeps runs: MLflow's client on a database, which is made on first use, or on a server.
+
+    Args:
+        uri: See `store_uri`.
+
+    Raises:
+        UserError: The database cannot be opened or the server does not answer.
+    """
+
+    def __init__(self, uri: str | None = None) -> None:
+        self.uri = store_uri(uri)
+        for name, value in MLFLOW_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            with self._alone():
+                self.client = MlflowClient(self.uri)
+                self.client.search_experiments(max_results=1)  # creates the tables of a new database
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the runs at {without_password(self.uri)} cannot be reached: {reason}") from error
+
+    @property
+    def folder(self) -> Path | None:
+        """Where a local database lies; None for a server."""
+        return Path(self.uri.removeprefix("sqlite:///")).parent if self.uri.startswith("sqlite:///") else None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lock of a local database: two processes that create its tables at once would both crash."""
+        if self.folder is None:
+            yield
+            return
+        from filelock import FileLock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.uri.removeprefix("sqlite:///") + ".lock", timeout=120):
+            yield
+
+    def experiment_id(self, name: str) -> str:
+        """The MLflow experiment of that name, created or restored if need be.
+
+        Raises:
+            UserError: The name would not do as a folder's.
+        """
+        if not re.fullmatch(r"\w[\w. -]*", name):
+            raise UserError(f"name {name!r}: only letters, digits, '.', '_', '-' and spaces; give another with --name")
+        with self._alone():
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                location = (self.folder / "mlartifacts" / name).as_uri() if self.folder else None
+                kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI greets with its GenAI pages
+                return str(self.client.create_experiment(name, artifact_location=location, tags=kind))
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+
+    def find(self, run_id: str) -> "FinishedRun":
+        """A run by its id.
+
+        Raises:
+            UserError: There is no such run.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return FinishedRun(self, self.client.get_run(run_id))
+        except MlflowException as error:
+            raise UserError(f"there is no run {run_id!r} in {self.uri}") from error
+
+    def children(self, run_id: str) -> list["FinishedRun"]:
+        """The runs that name this one as their parent, the oldest first."""
+        experiment = self.client.get_run(run_id).info.experiment_id
+        wanted, order = f"tags.mlflow.parentRunId = '{run_id}'", ["attributes.start_time ASC"]
+        page = self.client.search_runs([experiment], wanted, max_results=1000, order_by=order)
+        found = list(page)
+        while page.token:
+            page = self.client.search_runs(
+                [experiment], wanted, max_results=1000, order_by=order, page_token=page.token
+            )
+            found += page
+        return [FinishedRun(self, run) for run in found]
+
+    def delete_files(self, run_id: str, name: str) -> bool:
+        """Delete an artifact of a run, a file or a folder; whether the store has done it."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        def delete() -> None:
+            uri = self.client.get_run(run_id).info.artifact_uri
+            get_artifact_repository(uri).delete_artifacts(name)  # type: ignore[no-untyped-call]
+
+        return taken(delete)
+
+    def tag(self, run_id: str, key: str, value: str) -> bool:
+        """Tag a run; whether the store has done it."""
+        return taken(lambda: self.client.set_tag(run_id, key, value))
+
+    def end(self, run_id: str, status: str, reason: str) -> bool:
+        """End a run whose own process cannot do it any more, unless it has ended; whether the store has done it."""
+
+        def end() -> None:
+            if self.client.get_run(run_id).info.status == "RUNNING":
+                self.client.set_tag(run_id, "litlab.reason", reason[:5000])
+                self.client.set_terminated(run_id, status)
+
+        return taken(end)
+
+    def keep_file(self, run_id: str, path: Path, name: str) -> bool:
+        """Keep a file as an artifact of a run, under this name; whether the store has done it."""
+        if not path.is_file() or not path.stat().st_size:
+            return False
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(path, Path(folder) / name)
+            return taken(lambda: self.client.log_artifact(run_id, str(Path(folder) / name)))
+
+
+def taken(step: Callable[[], object]) -> bool:
+    """Whether the store has done it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        step()
+    except (MlflowException, OSError):
+        return False
+    return True
+
+
+class FinishedRun:
+    """A run that is there to be read."""
+
+    def __init__(self, store: Store, run: Any) -> None:
+        self.store, self.run_id, self.status = store, str(run.info.run_id), str(run.info.status)
+        self.experiment_id = str(run.info.experiment_id)
+        self.metrics: dict[str, float] = dict(run.data.metrics)
+        self.tags: dict[str, str] = dict(run.data.tags)
+
+    def file(self, name: str) -> Path:
+        """A local copy of an artifact.
+
+        Raises:
+            UserError: The run has no such artifact.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(self.store.client.download_artifacts(self.run_id, name))
+        except (MlflowException, OSError) as error:
+            raise UserError(f"run {self.run_id} ({self.status}) has no {name}") from error

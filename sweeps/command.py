@@ -1,0 +1,220 @@
+"""`litlab sweep`: search, look at a search, and get its best configuration."""
+
+import argparse
+import contextlib
+import shlex
+import signal
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import interrupt
+from pipelines.errors import UserError
+from pipelines.store import Store, without_password
+from sweeps import space as spaces
+from sweeps.space import Space
+from sweeps.spec import Spec
+
+if TYPE_CHECKING:
+    from sweeps.controller import Controller
+    from sweeps.pool import Pool
+    from sweeps.record import Confirmed
+
+
+def _in_lines(names: Sequence[str], indent: int) -> str:
+    return textwrap.fill(", ".join(names), 80, initial_indent=" " * indent, subsequent_indent=" " * indent).strip()
+
+
+HELP = f"""usage: litlab sweep NAME | -c FILE [options] [--KEY VALUE ...]
+       litlab sweep status NAME [--json]
+       litlab sweep best NAME > best.yaml
+
+Searches an experiment's keys with Optuna. Every trial is a process of its own,
+judged on validation data, kept in MLflow. The best one is then trained again,
+on fresh seeds, and tested. Called again, it goes on to the total asked for.
+
+  NAME or -c FILE      {_in_lines(spaces.names(), 23)}
+  --trials 50          how many in all
+  --timeout 2h         begin no trial after that long
+  --trial-timeout 10m  end a training that takes longer, as failed
+  --workers 2          trainings at a time; they share CPU cores and GPUs
+  --sampler tpe        grid, random, tpe, cmaes, gp, qmc ...: any of Optuna's
+  --pruner median      none, median, hyperband, successivehalving ...: likewise
+  --seeds 3            runs of each configuration, whose mean is its value
+  --confirm 3          fresh seeds of the best configuration after the search
+  --keep all           every trial's checkpoints, not only the best one's
+  --study NAME         another study of the same space
+  --storage URL        where Optuna keeps it (optuna.db beside mlflow.db)
+  --tracking_uri URI   where runs are kept (mlflow.db of this project)
+  --KEY VALUE          a key of the experiment, the same in all trials"""
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """`litlab sweep NAME ...`, `litlab sweep status NAME`, `litlab sweep best NAME`."""
+    if not argv or {"-h", "--help"} & set(argv):
+        print(HELP)
+        return 0 if argv else 2
+    if argv[0] in ("status", "best"):
+        from sweeps import look
+
+        return look.main(argv[0], argv[1:])
+    options, rest = _options(argv)
+    space = _space(options)
+    interrupt.exit_on_sigterm()
+    from sweeps.pool import Pool
+
+    with (
+        tempfile.TemporaryDirectory(prefix="litlab-sweep-") as folder,
+        Pool(options.workers, Path(folder), space.trial_timeout) as pool,
+    ):
+        pool.warm_up()
+        return _sweep(options, rest, space, pool, shlex.join(["litlab", "sweep", *argv]))
+
+
+def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """This verb's own options, and the keys of the experiment."""
+    parser = argparse.ArgumentParser(prog="litlab sweep", allow_abbrev=False, add_help=False)
+    parser.add_argument("-c", "--config")
+    for name in ("--timeout", "--trial-timeout", "--sampler", "--pruner", "--study", "--storage", "--tracking_uri"):
+        parser.add_argument(name)
+    for name in ("--trials", "--seeds", "--confirm"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--keep", choices=("best", "all"))
+    parser.add_argument("--workers", type=int, default=1)
+    named = None if argv[0].startswith("-") else argv[0]
+    options, rest = parser.parse_known_args(list(argv[1:] if named else argv))
+    if (named is None) == (options.config is None):
+        raise UserError(f"name one space ({', '.join(spaces.names())}), or one file with -c FILE")
+    if rest and not rest[0].startswith("-"):
+        raise UserError(f"one space at a time: {rest[0]!r} is one too many")
+    if options.workers < 1:
+        raise UserError(f"--workers {options.workers}: expected at least 1")
+    if any(token.partition("=")[0] == "--seed_everything" for token in rest):
+        raise UserError("--seed_everything: a study uses seeds 0, 1, ...; --seeds says how many")
+    options.name = named or options.config
+    return options, rest
+
+
+def _space(options: argparse.Namespace) -> Space:
+    given = ("trials", "timeout", "trial_timeout", "sampler", "pruner", "seeds", "confirm", "keep")
+    return spaces.read(options.name, {key: getattr(options, key) for key in given if getattr(options, key) is not None})
+
+
+def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Pool", command: str) -> int:
+    from sweeps import record, storage
+    from sweeps.board import Board
+    from sweeps.controller import Controller
+    from sweeps.study import Study
+
+    store, name = Store(options.tracking_uri), options.study or space.name
+    url = storage.url_of(options.storage, store)
+    holder = storage.Holder(storage.sqlite_path(url))
+    with holder.alone(name), Board() as board:
+        arguments = [space.experiment, *rest]
+        facts = _facts(pool, space, arguments)
+        opened = storage.open_storage(url)
+        study = Study(opened, name, space, facts, holder.name, exclusive=storage.sqlite_path(url) is not None)
+        experiment = f"{name}-sweep"
+        with _interruptible(pool) as signals:
+            parent = record.open_parent(store, study, space, experiment, without_password(command))
+            controller = Controller(study, pool, store, parent, experiment, arguments, facts["devices"], board)
+            confirmed = _drive(controller, study.own_values(facts["values"]))
+    _tell(board, study, parent, confirmed, store, url, options)
+    if signals:
+        again = "the same command goes on from here"
+        print(f"litlab: stopped; {study.counted()} of {space.total} trials are done, {again}", file=sys.stderr)
+        return 128 + signals[0]
+    return 0 if study.best() is not None else 1
+
+
+def _drive(controller: "Controller", own: dict[str, Any]) -> "Confirmed":
+    """Search, then confirm; whatever happens, nothing is left under way, and the study's run says what there is.
+
+    Raises:
+        UserError: Where runs or study are kept has gone.
+    """
+    from mlflow.exceptions import MlflowException
+    from optuna.exceptions import StorageInternalError
+
+    from sweeps.confirm import confirm
+
+    status, confirmed = "FAILED", {}
+    try:
+        controller.search()
+        if not controller.stops and not controller.study.is_shared():
+            confirmed = confirm(controller, own)
+        status = "KILLED" if controller.stops else "FINISHED"
+    except (MlflowException, StorageInternalError) as error:
+        reason = without_password(str(error).splitlines()[0])
+        raise UserError(f"what keeps runs and study has gone; the same command goes on later ({reason})") from error
+    finally:
+        _end(controller, status, confirmed)
+    return confirmed
+
+
+def _end(controller: "Controller", status: str, confirmed: "Confirmed") -> None:
+    from sweeps import record
+
+    study, shared = controller.study, False
+    try:
+        controller.close()
+        shared = study.is_shared()  # the last controller does the rest
+        if not shared and controller.stops < 2:
+            record.conclude(controller.parent, study, confirmed)
+    finally:
+        if not shared:
+            controller.parent.finish(status, "stopped" if controller.stops else "")
+
+
+def _facts(pool: "Pool", space: Space, arguments: list[str]) -> dict[str, Any]:
+    """What the experiment says of itself, in a process of its own; each end of each range is tried on it.
+
+    Raises:
+        UserError: The experiment, a key or a value is refused.
+    """
+    from sweeps.spec import as_arguments
+
+    fixed = [*arguments, *as_arguments(dict(space.set))]
+    kind, said = pool.check(Spec(fixed), [_plain(space, point) for point in space.ends()])
+    if kind == "done":
+        facts: dict[str, Any] = said
+        missing = [key for name in space.space for key in spaces.keys_of(name) if key not in facts["values"]]
+        if missing and not all(key.startswith(("data.", "model.", "trainer.")) for key in missing):
+            raise UserError(f"space: {missing[0]}: the experiment has no such key")
+        return facts
+    raise UserError(f"{space.experiment}: {said}" if kind == "refused" else f"{space.experiment} cannot run: {said}")
+
+
+def _plain(space: Space, point: dict[str, Any]) -> dict[str, Any]:
+    return {key: spaces.decoded(value) for name, value in point.items() for key in spaces.keys_of(name)}
+
+
+@contextlib.contextmanager
+def _interruptible(pool: "Pool") -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM end what is under way properly, a second one at once; yields those that came."""
+    signals: list[int] = []
+
+    def hear(number: int, frame: object) -> None:
+        signals.append(number)
+        pool.stops = len(signals)
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(board: Any, study: Any, parent: Any, confirmed: Any, store: Store, url: str, options: Any) -> None:
+    from sweeps.record import summary
+
+    for line in summary(study, confirmed):
+        board.say(line)
+    board.say(f"run         {parent.run_id}")
+    board.say(f"best        litlab sweep best {study.name} > best.yaml")
+    given = f" --tracking_uri {without_password(store.uri)}" if options.tracking_uri else ""
+    board.say(f"look        litlab ui{given}; optuna-dashboard {without_password(url)}")

@@ -1,0 +1,85 @@
+"""After the search: the best configuration, and the experiment's own, on fresh seeds; only these are tested."""
+
+from typing import Any
+
+from pipelines.store import FinishedRun
+from sweeps.controller import Controller
+from sweeps.record import Confirmed
+from sweeps.spec import Spec, as_arguments
+from sweeps.study import key_of
+
+NO_TRIAL = "-"
+
+
+def confirm(controller: Controller, own: dict[str, Any]) -> Confirmed:
+    """Train and test what the search found beside what it began from, once per seed that the search has not used.
+
+    Args:
+        controller: Whose study has ended.
+        own: The experiment's own values of the keys that were searched; empty if they are no point of the space.
+
+    Returns:
+        The runs of "best" and "default"; those that earlier calls made are not made again.
+    """
+    study, space = controller.study, controller.space
+    best = study.best()
+    if best is None or not space.confirm:
+        return {}
+    settings = {"best": space.settings(best.params), "default": space.settings(own) if own else dict(space.set)}
+    if key_of(settings["best"]) == key_of(settings["default"]):
+        del settings["default"]
+    seeds = range(space.seeds, space.seeds + space.confirm)
+    specs = {
+        (which, seed): _spec(controller, values, which, seed, best.number)
+        for seed in seeds
+        for which, values in settings.items()
+    }
+    done = _runs(controller, finished=False)
+    waiting = [spec for spec in specs.values() if (spec.tags["configuration"], spec.seed) not in done]
+    _run(controller, waiting)
+    done = _runs(controller, finished=True)
+    runs: Confirmed = {which: [] for which in settings}
+    for (which, seed), spec in specs.items():
+        if found := done.get((spec.tags["configuration"], seed)):
+            runs[which].append(found)
+    return runs
+
+
+def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int, trial: int) -> Spec:
+    tags = {"stage": "confirm", "trial": str(trial) if which == "best" else NO_TRIAL, "configuration": key_of(values)}
+    return Spec(
+        arguments=[*controller.arguments, *as_arguments(values)],
+        seed=seed,
+        experiment=controller.experiment,
+        uri=controller.store.uri,
+        name=f"confirm {which} seed {seed}",
+        tags={**controller.tags, **tags},
+        test=True,
+        devices=controller.devices,
+    )
+
+
+def _runs(controller: Controller, *, finished: bool) -> dict[tuple[str, int], FinishedRun]:
+    """By configuration and seed, those that are finished; or also those that another controller is about to finish."""
+    children = [
+        run for run in controller.store.children(controller.parent.run_id) if run.tags.get("stage") == "confirm"
+    ]
+    states = ("FINISHED",) if finished else ("FINISHED", "RUNNING")  # this controller has none that is RUNNING
+    return {(run.tags["configuration"], int(run.tags["seed"])): run for run in children if run.status in states}
+
+
+def _run(controller: Controller, waiting: list[Spec]) -> None:
+    """Train them, as many side by side as there are slots; a failure costs that seed, and is said."""
+    pool, board = controller.pool, controller.board
+    while (waiting and not controller.stops) or pool.children:
+        while waiting and pool.free and not controller.stops:
+            pool.start(waiting.pop(0))
+        for child, message in pool.events(0.25):
+            if message[0] == "done":
+                board.confirmed(child.spec.name, message[1])
+            else:
+                stopped = message[0] == "stopped" or controller.stops > 0
+                controller.mark(child, "KILLED" if stopped else "FAILED", str(message[-1]) or "stopped")
+                board.confirmed(child.spec.name, {} if stopped else None, str(message[-1]))
+        controller.study.beat()
+        board.show(controller.study, pool.children)

@@ -1,0 +1,142 @@
+"""`litlab sweep status` and `litlab sweep best`: a study, read from where it is kept; nothing is changed."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import UserError
+from pipelines.store import Store, without_password
+from sweeps import storage
+from sweeps.figures import said
+from sweeps.study import CONTROLLER, IDENTITY, INTERRUPTED, PARENT, TOTAL, best_of, counts, is_alive, tally
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+
+def main(what: str, argv: Sequence[str]) -> int:
+    """`litlab sweep status NAME [--json]` and `litlab sweep best NAME`."""
+    parser = argparse.ArgumentParser(prog=f"litlab sweep {what}")
+    parser.add_argument("study", help="the study's name: the space's, unless --study gave another")
+    parser.add_argument("--storage", help="where Optuna keeps it (optuna.db beside mlflow.db)")
+    parser.add_argument("--tracking_uri", help="where runs are kept (mlflow.db of this project)")
+    if what == "status":
+        parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    options = parser.parse_args(list(argv))
+    store = Store(options.tracking_uri)
+    url = storage.url_of(options.storage, store)
+    study = _load(url, Path(options.study).stem)
+    if what == "best":
+        print(best_config(study, store), end="")
+        return 0
+    status = status_of(study, storage.holder(storage.sqlite_path(url), study.study_name))
+    print(json.dumps(status, indent=2)) if options.json else _show(status)
+    return 0
+
+
+def _load(url: str, name: str) -> "Study":
+    path = storage.sqlite_path(url)
+    import optuna
+
+    if path is not None and not path.is_file():
+        raise UserError(f"there is no study yet: {path} does not exist (litlab sweep NAME makes it)")
+    opened = storage.open_storage(url)
+    try:
+        return optuna.load_study(study_name=name, storage=opened)
+    except KeyError as error:
+        there = ", ".join(optuna.get_all_study_names(opened)) or "none"
+        raise UserError(f"there is no study {name!r} in {without_password(url)}; there is {there}") from error
+
+
+def status_of(study: "Study", held_by: str | None) -> dict[str, Any]:
+    """What a study has done, does, and what failed and why.
+
+    Args:
+        study: From its storage.
+        held_by: Who drives it now, where the storage can say.
+    """
+    trials = study.get_trials(deepcopy=False)
+    attributes = study.user_attrs
+    alive = held_by or next((name for name in _controllers(trials) if is_alive(name, attributes)), None)
+    running = [trial for trial in trials if trial.state.name == "RUNNING"]
+    failed = [trial for trial in trials if trial.state.name == "FAIL" and counts(trial)]
+    identity = attributes.get(IDENTITY, {})
+    return {
+        "study": study.study_name,
+        "metric": identity.get("metric"),
+        "direction": study.direction.name.lower(),
+        "trials": {
+            **tally(trials),
+            "running": len(running) if alive else 0,
+            "interrupted": sum(INTERRUPTED in trial.user_attrs for trial in trials),
+        },
+        "total": attributes.get(TOTAL),
+        "controller": alive,
+        "best": _best(study),
+        "running": [_described(trial) for trial in running] if alive else [],
+        "failed": [{**_described(trial), "reason": trial.user_attrs.get("reason", "")} for trial in failed],
+        "parent": attributes.get(PARENT),
+    }
+
+
+def _controllers(trials: "Sequence[FrozenTrial]") -> list[str]:
+    return [t.user_attrs[CONTROLLER] for t in trials if t.state.name == "RUNNING" and CONTROLLER in t.user_attrs]
+
+
+def _best(study: "Study") -> dict[str, Any] | None:
+    trial = best_of(study.get_trials(deepcopy=False), study.direction.name.lower())
+    if trial is None:
+        return None
+    seeds = {key: value for key, value in trial.user_attrs.items() if key.startswith("seed ")}
+    return {
+        **_described(trial),
+        "value": trial.value,
+        "seeds": list(seeds.values()),
+        "runs": trial.user_attrs.get("runs", []),
+    }
+
+
+def _described(trial: "FrozenTrial") -> dict[str, Any]:
+    steps = trial.intermediate_values
+    return {"trial": trial.number, "params": trial.params, "epochs": max(steps, default=0)}
+
+
+def _show(status: dict[str, Any]) -> None:
+    """The same for a person."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    numbers = ", ".join(f"{number} {state}" for state, number in status["trials"].items() if number) or "no trials yet"
+    total = f" of {status['total']}" if status["total"] else ""
+    console.print(f"{status['study']}: {numbers}{total}; {status['direction']} {status['metric']}", markup=False)
+    console.print(f"run by {status['controller']}" if status["controller"] else "nobody runs it now", markup=False)
+    if best := status["best"]:
+        spread = f" (seeds: {', '.join(f'{value:.4f}' for value in best['seeds'])})" if len(best["seeds"]) > 1 else ""
+        console.print(
+            f"best     trial {best['trial']}  {best['value']:.4f}{spread}  {said(best['params'])}", markup=False
+        )
+    for trial in status["running"]:
+        console.print(f"running  trial {trial['trial']}  {said(trial['params'])}", markup=False)
+    for trial in status["failed"]:
+        console.print(f"failed   trial {trial['trial']}  {trial['reason']}  {said(trial['params'])}", markup=False)
+    if status["parent"]:
+        console.print(f"run      {status['parent']}", markup=False)
+
+
+def best_config(study: "Study", store: Store) -> str:
+    """The best trial's configuration, for `litlab fit -c`.
+
+    Raises:
+        UserError: No trial is complete, or its run is not in this store.
+    """
+    best = _best(study)
+    if best is None:
+        raise UserError(f"study {study.study_name} has no complete trial yet")
+    if not best["runs"]:
+        raise UserError(f"trial {best['trial']} of study {study.study_name} names no run")
+    print(f"litlab: trial {best['trial']}, {best['value']:.4f}: {said(best['params'])}", file=sys.stderr)
+    return store.find(best["runs"][0]).file("config.yaml").read_text()

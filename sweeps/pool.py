@@ -1,0 +1,203 @@
+"""Child processes, side by side: started warm, listened to, and ended, whatever happens to them."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from sweeps import spec as spec_file
+from sweeps.spec import Spec
+
+PRELOAD = ["sweeps.worker", "mlflow.tracking.client", "mlflow.store.tracking.sqlalchemy_store", "pipelines.figures"]
+GRACE_S = 30.0  # from being asked to stop to being stopped
+START_TRIES = 3
+Message = tuple[Any, ...]
+
+
+@dataclass
+class Child:
+    """A process, what it was told, and what it has said so far."""
+
+    spec: Spec
+    process: Any
+    pipe: connection.Connection
+    began: float
+    limit_s: float | None = None
+    run_id: str = ""
+    epoch: int = 0
+    value: float | None = None
+    asked_to_stop: float | None = None
+    late: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def answer(self, stop: bool) -> None:
+        """Tell it whether its training ends here; it waits for that after each epoch."""
+        with contextlib.suppress(OSError):  # it may have died since it asked
+            self.pipe.send(stop)
+
+    def stop(self) -> None:
+        """Ask it to end properly."""
+        if self.asked_to_stop is None and self.process.pid is not None:
+            self.asked_to_stop = time.monotonic()
+            _signal(os.kill, self.process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and all that it has started."""
+        if self.process.pid is not None:
+            _signal(os.killpg, self.process.pid, signal.SIGKILL)
+            _signal(os.kill, self.process.pid, signal.SIGKILL)  # it may not have a group of its own yet
+
+
+class Pool:
+    """As many processes at a time as there are slots, each with its share of the machine; as a context, it leaves none.
+
+    Args:
+        workers: How many slots.
+        folder: For specifications and logs.
+        limit_s: Seconds after which a process is ended; None for no limit.
+
+    Attributes:
+        stops: How often everything was to end: once properly, twice at once. A signal handler may count it up.
+    """
+
+    def __init__(self, workers: int, folder: Path, limit_s: float | None = None) -> None:
+        self.workers, self._folder, self._limit_s = workers, folder, limit_s
+        self.children: list[Child] = []
+        self.stops = 0
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill_all()
+
+    def warm_up(self) -> None:
+        """Have the server import what all processes need, while this one does other things."""
+        from multiprocessing import forkserver
+
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is not for the server, which takes this over
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @property
+    def free(self) -> list[int]:
+        """The slots that nobody uses."""
+        return [slot for slot in range(self.workers) if slot not in {child.spec.slot for child in self.children}]
+
+    def start(self, spec: Spec) -> Child:
+        """Begin a training in a process of its own, in a free slot."""
+        spec.slot, spec.threads = self.free[0], threads_each(self.workers)
+        spec.log = str(self._folder / f"{spec.tags.get('trial', 'x')}-{spec.seed}.log")
+        return self._start(spec_file.write(spec, self._folder), spec_file.begin, (spec,), self._limit_s)
+
+    def check(self, spec: Spec, ends: list[dict[str, Any]]) -> Message:
+        """Look at an experiment, in a process of its own; returns what it says."""
+        spec.log = str(self._folder / "check.log")
+        self._start(spec, spec_file.check, (spec, ends), None)
+        while True:
+            for _, message in self.events(1.0):
+                return message
+
+    def _start(self, spec: Spec, target: Callable[..., None], args: tuple[Any, ...], limit_s: float | None) -> Child:
+        for _ in range(START_TRIES):
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(target=target, args=(*args, theirs), daemon=False)
+            try:
+                process.start()
+            except (EOFError, OSError):  # the server has died just now
+                ours.close()
+                self.warm_up()
+                continue
+            finally:
+                theirs.close()
+            child = Child(spec, process, ours, time.monotonic(), limit_s)
+            self.children.append(child)
+            return child
+        raise RuntimeError("the server that starts processes does not live; is there memory for it?")
+
+    def events(self, timeout: float) -> list[tuple[Child, Message]]:
+        """What the children say, waited for at most so many seconds; a child that is gone has said its last."""
+        self._end_some()
+        pipes = {child.pipe: child for child in self.children}
+        heard = []
+        for pipe in connection.wait(list(pipes), timeout):
+            child = pipes[pipe]  # type: ignore[index]
+            message = self._hear(child)
+            if message[0] == "run":
+                child.run_id = message[1]
+            elif message[0] == "epoch":
+                child.epoch, child.value = message[1:]
+                heard.append((child, message))
+            else:
+                self._bury(child)
+                heard.append((child, message))
+        return heard
+
+    def kill_all(self) -> None:
+        """End everything at once."""
+        for child in list(self.children):
+            child.kill()
+            self._bury(child)
+
+    def _hear(self, child: Child) -> Message:
+        try:
+            message: Message = child.pipe.recv()
+        except (EOFError, OSError):
+            child.process.join(10)
+            return "died", f"ran longer than {child.limit_s:g} s" if child.late else _death(child.process.exitcode)
+        return message
+
+    def _bury(self, child: Child) -> None:
+        """Wait for the end of a process that has said its last; it has nothing more to do."""
+        child.process.join(GRACE_S)
+        child.kill()  # the other processes of a training on several devices, or one that does not end
+        child.process.join()
+        child.process.close()
+        child.pipe.close()
+        self.children.remove(child)
+
+    def _end_some(self) -> None:
+        """Those that take too long, or all, if that is wanted."""
+        for child in self.children:
+            asked = child.asked_to_stop
+            if child.limit_s is not None and child.seconds > child.limit_s and not child.late:
+                child.late = True
+                child.kill()
+            elif self.stops > 1 or (asked is not None and time.monotonic() - asked > GRACE_S):
+                child.kill()
+            elif self.stops:
+                child.stop()
+
+
+def threads_each(workers: int) -> int:
+    """The share of this process's CPU cores that each of the workers gets, at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = max(1, cores // workers)
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share
+
+
+def _death(code: int | None) -> str:
+    if code == -signal.SIGKILL:
+        return "killed (SIGKILL): by hand, or by the system because memory ran out"
+    if code is not None and code < 0:
+        return f"killed by signal {-code} ({signal.Signals(-code).name})"
+    return f"the process ended without a word (exit code {code})"
+
+
+def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may have gone
+        send(pid, number)

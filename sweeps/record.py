@@ -1,0 +1,166 @@
+"""The parent run of a study: what was searched, how far it is, what came out; as figures, a table and a note."""
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.errors import UserError
+from pipelines.store import FinishedRun, Store
+from pipelines.tracking import Run
+from sweeps import figures
+from sweeps.figures import said
+from sweeps.space import Space, keys_of
+from sweeps.study import PARENT, Study, tally
+
+WHICH = {"best": "the best, on fresh seeds", "default": "the experiment as it is, same seeds"}
+Confirmed = dict[str, list[FinishedRun]]  # "best" and "default": the runs on fresh seeds
+
+
+def open_parent(store: Store, study: Study, space: Space, experiment: str, command: str) -> Run:
+    """The study's run: the one that it has, RUNNING again, or a new one."""
+    with study.turn():  # two controllers would make two
+        known = study.optuna.user_attrs.get(PARENT)
+        if known:
+            try:
+                return Run.reopen(store.find(known))
+            except UserError:
+                pass  # it is in another store
+        tags = {
+            "study": study.name,
+            "litlab.command": command,
+            "mlflow.source.name": f"litlab sweep {study.name}",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.note.content": space.description,
+        }
+        run = Run(store, experiment, f"sweep {study.name}", tags)
+        study.optuna.set_user_attr(PARENT, run.run_id)
+    run.log_params({f"space.{key}": wanted for name, wanted in space.space.items() for key in keys_of(name)})
+    chosen = {key: getattr(space, key) for key in ("experiment", "metric", "direction", "seeds")}
+    run.log_params({**chosen, **{f"set.{key}": value for key, value in space.set.items()}})
+    return run
+
+
+def progress(run: Run, study: Study) -> None:
+    """Log how far the study is, against the number of trials that have ended."""
+    counted = tally(study.trials())
+    values = {f"trials/{state}": float(number) for state, number in counted.items()}
+    best = study.best()
+    if best is not None and best.value is not None:
+        values[f"best/{study.space.metric}"] = best.value
+    run.log_metrics(values, study.counted())
+
+
+def conclude(run: Run, study: Study, confirmed: Confirmed) -> None:
+    """Everything that a finished or interrupted study has to show."""
+    (run.folder / "space.json").write_text(json.dumps(_plain(study.space), indent=2))
+    (run.folder / "trials.csv").write_text(study.optuna.trials_dataframe().to_csv(index=False))
+    importances = _importances(study)
+    run.log_metrics({f"importance/{key}": value for key, value in importances.items()}, study.counted())
+    run.log_metrics(headline(confirmed), study.counted())
+    for name, figure in figures.of_study(study.optuna, study.space.metric).items():
+        try:
+            run.save_figure(name, figure)
+        except (ValueError, ArithmeticError, RuntimeError) as error:  # of matplotlib; the study has ended well
+            print(f"litlab: figure {name} cannot be drawn: {error}", file=sys.stderr)
+    note = _note(study, confirmed, importances)
+    (run.folder / "note.md").write_text(note)
+    run.set_tags({"mlflow.note.content": note})
+
+
+def keep_best(run: Run, best: FinishedRun) -> None:
+    """Copy the best trial's configuration and checkpoint: `litlab validate PARENT_RUN_ID` works."""
+    for name in ("config.yaml", "checkpoints/best.ckpt"):
+        target = run.folder / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(best.file(name).read_bytes())
+    run.set_tags({"best.run": best.run_id, "best.trial": best.tags["trial"]})
+
+
+def headline(confirmed: Confirmed) -> dict[str, float]:
+    """Mean and standard deviation of each test metric, of the best configuration and of the experiment's own."""
+    values: dict[str, float] = {}
+    for which, runs in confirmed.items():
+        prefix = "" if which == "best" else f"{which}/"
+        for key in sorted({key for run in runs for key in run.metrics if key.startswith("test/")}):
+            measured = [run.metrics[key] for run in runs if key in run.metrics]
+            values[prefix + key] = statistics.mean(measured)
+            if len(measured) > 1:
+                values[f"{prefix}{key}_std"] = statistics.stdev(measured)
+        values[f"{prefix}confirmed"] = len(runs)
+    return values
+
+
+def _importances(study: Study) -> dict[str, float]:
+    """How much of the differences each key explains (Optuna's PED-ANOVA); empty if too few trials can say."""
+    import optuna
+
+    complete = [trial for trial in study.trials() if trial.state.name == "COMPLETE"]
+    if len(study.distributions) < 2 or len(complete) < 4 or len({trial.value for trial in complete}) < 2:
+        return {}
+    try:
+        return {key: float(value) for key, value in optuna.importance.get_param_importances(study.optuna).items()}
+    except (ValueError, RuntimeError, ZeroDivisionError):
+        return {}
+
+
+def _plain(space: Space) -> dict[str, Any]:
+    return dict(vars(space))
+
+
+def summary(study: Study, confirmed: Confirmed) -> list[str]:
+    """The result in a few lines for a terminal."""
+    lines, best = [], study.best()
+    if best is not None and best.value is not None:
+        lines.append(
+            f"{study.name}: best {study.space.metric} {best.value:.4f}, trial {best.number}: {said(best.params)}"
+        )
+    values = headline(confirmed)
+    for which, runs in confirmed.items():
+        prefix = "" if which == "best" else f"{which}/"
+        cells = [f"{key} {_cell(values, prefix + key)}" for key in _test_metrics(values)]
+        lines.append(f"{WHICH[which]}: {'  '.join(cells) or 'none finished'}  (n = {len(runs)})")
+    return lines
+
+
+def _test_metrics(values: Mapping[str, float]) -> list[str]:
+    return sorted({key for key in values if key.startswith("test/") and not key.endswith("_std")})
+
+
+def _note(study: Study, confirmed: Confirmed, importances: Mapping[str, float]) -> str:
+    """The result in Markdown, as the MLflow UI shows it above the run."""
+    counted, best = tally(study.trials()), study.best()
+    said = ", ".join(f"{number} {state}" for state, number in counted.items() if number)
+    lines = [f"**{study.name}**: {sum(counted.values())} of {study.space.total} trials ({said or 'none has ended'})."]
+    if best is not None and best.value is not None:
+        lines += [
+            "",
+            f"Best {study.space.metric}: {best.value:.4f}, trial {best.number} "
+            f"(the highest of {counted['complete']}, so partly luck; fresh seeds say more)",
+            "",
+        ]
+        lines += ["| key | value |", "|---|---|", *(f"| {key} | {value} |" for key, value in best.params.items())]
+    if any(confirmed.values()):
+        lines += ["", *_table(confirmed)]
+    if importances:
+        lines += ["", "Importance: " + ", ".join(f"{key} {value:.2f}" for key, value in importances.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _table(confirmed: Confirmed) -> Sequence[str]:
+    values = headline(confirmed)
+    metrics = _test_metrics(values)
+    lines = ["| configuration | " + " | ".join([*metrics, "n"]) + " |", "|---" * (len(metrics) + 2) + "|"]
+    for which, runs in confirmed.items():
+        prefix = "" if which == "best" else f"{which}/"
+        cells = [_cell(values, prefix + key) for key in metrics]
+        lines.append("| " + " | ".join([WHICH[which], *cells, str(len(runs))]) + " |")
+    return lines
+
+
+def _cell(values: Mapping[str, float], key: str) -> str:
+    if key not in values:
+        return "none"
+    spread = f" ± {values[f'{key}_std']:.4f}" if f"{key}_std" in values else ""
+    return f"{values[key]:.4f}{spread}"

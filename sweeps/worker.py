@@ -1,0 +1,201 @@
+"""What a child process does: one training with a trial's values. It reports through a pipe; it never sees Optuna.
+
+The processes are forked from a server that has imported torch and lightning, so that they start warm. In a training on
+several devices this process is the first; Lightning starts the others by running this file with the specification's
+name.
+"""
+
+import contextlib
+import json
+import math
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing import connection, parent_process
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # this folder, whose names are nobody's but ours
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
+
+from pipelines import config, fit, interrupt, quiet
+from pipelines.config import LitlabCLI
+from pipelines.errors import StoppedError, UserError
+from pipelines.store import Store
+from pipelines.tracking import Run, recorded
+from sweeps.spec import Spec, as_arguments, visible_gpus
+
+GRACE_S = 20.0  # for a training whose controller has died
+
+
+class RefusedError(UserError):
+    """What ends this training would end any other trial's, too."""
+
+
+class Reporter(Callback):
+    """Tells the controller the metric of each epoch; ends the training, on all devices together, if it says so."""
+
+    def __init__(self, metric: str, pipe: connection.Connection | None) -> None:
+        self._metric, self._pipe = metric, pipe
+        self.pruned_at: int | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if self._metric not in trainer.callback_metrics:
+            logged = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
+            raise RefusedError(f"metric {self._metric}: the experiment logs {logged or 'no validation metric'}")
+        value = float(trainer.callback_metrics[self._metric])
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{self._metric} is {value} in epoch {trainer.current_epoch}")
+        stop = False
+        if trainer.is_global_zero and self._pipe is not None:
+            stop = self._ask(trainer.current_epoch + 1, value)
+        if trainer.strategy.broadcast(stop):
+            self.pruned_at = trainer.current_epoch
+            trainer.should_stop = True
+
+    def _ask(self, epoch: int, value: float) -> bool:
+        assert self._pipe is not None
+        try:
+            self._pipe.send(("epoch", epoch, value))
+            return bool(self._pipe.recv())
+        except (EOFError, OSError) as error:
+            raise StoppedError("its controller died") from error
+
+
+def begin(spec: Spec, pipe: connection.Connection) -> None:
+    """The training of a fresh process; the last message is ("done", metrics), or says why there are none."""
+    _settle(spec)
+    sys.argv = [str(Path(__file__).resolve()), spec.path]  # what Lightning runs for further devices
+    sys.modules["__main__"].__spec__ = None
+    try:
+        _send(pipe, ("done", _train(spec, pipe)))
+    except StoppedError as stop:
+        _send(pipe, ("pruned", str(stop)))
+    except RefusedError as error:
+        _send(pipe, ("refused", str(error)))
+    except (KeyboardInterrupt, SystemExit) as stop:
+        _send(pipe, ("stopped", _reason(stop)))
+    except BaseException as error:
+        if not isinstance(error, UserError | FloatingPointError):
+            traceback.print_exc()
+        _send(pipe, ("failed", _reason(error)))
+
+
+def check(spec: Spec, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
+    """Parse and build the experiment with each of these values, and read its data; sends its own values, flat."""
+    _settle(spec)
+    try:
+        quiet.lightning()
+        cli = config.parse("sweep", spec.arguments)
+        for values in ends:
+            _build(spec.arguments, values)
+        data, _ = cli.build()
+        config.load(data, "fit")
+        trainer = cli.config.trainer
+        facts = {
+            "values": config.flatten(cli.resolved()),
+            "hash": config.config_hash(cli.resolved()),
+            "name": cli.config.name,
+            "max_epochs": trainer.max_epochs,
+            "devices": trainer.devices if isinstance(trainer.devices, int) else 1,
+        }
+        _send(pipe, ("done", facts))
+    except UserError as error:
+        _send(pipe, ("refused", str(error)))
+    except BaseException as error:
+        traceback.print_exc()
+        _send(pipe, ("failed", _reason(error)))
+
+
+def _build(arguments: list[str], values: dict[str, Any]) -> None:
+    try:
+        config.parse("sweep", [*arguments, *as_arguments(values)]).build()
+    except UserError as error:
+        said = ", ".join(f"{key} {value!r}" for key, value in values.items())
+        raise UserError(f"space: {said}: {error}") from error
+
+
+def _train(spec: Spec, pipe: connection.Connection | None) -> dict[str, float]:
+    """Train, and keep the run as `litlab fit` does; returns its metrics at the selected epoch."""
+    quiet.lightning()
+    cli: LitlabCLI = config.parse("sweep", spec.command)
+    reporter = Reporter(spec.metric, pipe) if spec.metric else None
+    job = fit.prepare(cli, [reporter] if reporter else [], test=spec.test)
+    interrupt.exit_on_sigterm()
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        fit.run_trainer(job)
+        return {}
+    assert pipe is not None
+    tags = {**fit.tags(cli, shlex.join(["litlab", "fit", *spec.command])), **spec.tags}
+    try:
+        run = Run(Store(spec.uri), spec.experiment, spec.name, tags)
+    except UserError as error:  # the store is away
+        raise RefusedError(str(error)) from error
+    _send(pipe, ("run", run.run_id))
+    with recorded(run):
+        seconds = fit.train(job, run)
+        if reporter and reporter.pruned_at is not None:
+            raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({spec.pruner})")
+        fit.keep(job, run, seconds, test=spec.test)
+    return run.metrics_at(max(at for at, metrics in run.history if "selected_epoch" in metrics))
+
+
+def _settle(spec: Spec) -> None:
+    """Make this process one of its own: its group, its output, its share of the machine, and its end."""
+    os.setsid()  # Ctrl-C is for the controller, which tells its children
+    log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    if gpus := visible_gpus(spec, torch.cuda.device_count()):
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    share = max(1, spec.threads // spec.devices)
+    os.environ["OMP_NUM_THREADS"] = str(share)  # for further devices' processes
+    torch.set_num_threads(share)
+    threading.Thread(target=_end_with_controller, daemon=True).start()
+
+
+def _end_with_controller() -> None:
+    """Stop as on SIGTERM when the controller is gone; at once if that takes too long."""
+    controller = parent_process()
+    if controller is None:
+        return
+    controller.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(GRACE_S)
+    os.killpg(os.getpid(), signal.SIGKILL)
+
+
+def _end_with_first() -> None:
+    """End the process of a further device when the first one's is gone; it may be waiting for it, for minutes."""
+    first = os.getppid()
+    while os.getppid() == first:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _send(pipe: connection.Connection, message: tuple[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the controller may have gone
+        pipe.send(message)
+
+
+def _reason(error: BaseException) -> str:
+    said = str(error).strip().splitlines()
+    if isinstance(error, UserError | FloatingPointError):
+        return said[0] if said else type(error).__name__
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+
+
+if __name__ == "__main__":  # a further device of a training on several
+    threading.Thread(target=_end_with_first, daemon=True).start()
+    _train(Spec(**json.loads(Path(sys.argv[1]).read_text())), None)

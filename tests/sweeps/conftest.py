@@ -1,0 +1,157 @@
+"""A model whose validation accuracy is what it is told to be, and whose mood decides how its training ends."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from pipelines.store import Store
+
+MOODY = """
+import os, signal, sys, time
+import torch
+from lightning.pytorch import LightningModule
+
+class Moody(LightningModule):
+    monitor, mode = "val/acc", "max"
+
+    def __init__(self, mood: str = "fine", score: float = 0.5, slow: float = 0.0, num_classes: int = 10):
+        super().__init__()
+        if not 0 <= score <= 1:
+            raise ValueError(f"score must be from 0 to 1, got {score}")
+        self.mood, self.score, self.slow = mood, score, slow
+        self.layer = torch.nn.Linear(784, num_classes)
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+    def training_step(self, batch, i):
+        time.sleep(self.slow)
+        if self.current_epoch and not i:
+            if self.mood == "raises":
+                raise RuntimeError("out of luck")
+            if self.mood == "exits":
+                sys.exit(3)
+            if self.mood == "killed":  # as the system does when memory runs out
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.mood == "hangs":
+                time.sleep(1000)
+            if self.mood == "second raises" and self.global_rank:
+                raise RuntimeError("out of luck on the second device")
+        loss = torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+        return loss * float("nan") if self.mood == "nan" else loss
+
+    def validation_step(self, batch, i):
+        self.log("val/acc", self.score, sync_dist=True)
+
+    def test_step(self, batch, i):
+        self.log("test/acc", self.score)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+"""
+EXPERIMENT = {
+    "data": {"class_path": "datamodules.digits.Digits", "init_args": {"batch_size": 300}},
+    "model": {"class_path": "moody.Moody"},
+    "trainer": {"max_epochs": 2, "enable_progress_bar": False},
+}
+
+
+@pytest.fixture
+def moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Writes a space of the moody model, `study.yaml`."""
+    (tmp_path / "moody.py").write_text(MOODY)
+    (tmp_path / "moody.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the processes of further devices
+
+    def write(space: dict[str, Any], **settings: Any) -> Path:
+        usual = {"experiment": str(tmp_path / "moody.yaml"), "sampler": "grid", "confirm": 0}
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump({**usual, "space": space, **settings}, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of runs that has its tables, which take seconds to make."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    Store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def tables(uri: str, empty_store: Path) -> None:
+    """Every test begins with a database of its own that has its tables."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    path.parent.mkdir()
+    shutil.copy(empty_store, path)
+
+
+class Kept:
+    """What a study has left: its trials, and its runs."""
+
+    def __init__(self, uri: str, name: str = "study", storage: str | None = None) -> None:
+        self.client = MlflowClient(uri)
+        folder = Path(uri.removeprefix("sqlite:///")).parent
+        self._storage, self._name = storage or f"sqlite:///{folder / 'optuna.db'}", name
+
+    @property
+    def trials(self) -> list[optuna.trial.FrozenTrial]:
+        """All trials, the interrupted ones too; none before there is a parent run, which comes after the study."""
+        if not self.runs:
+            return []
+        if "://" in self._storage:
+            return optuna.load_study(study_name=self._name, storage=self._storage).trials
+        backend = optuna.storages.journal.JournalFileBackend(self._storage)
+        return optuna.load_study(study_name=self._name, storage=optuna.storages.JournalStorage(backend)).trials
+
+    @property
+    def counted(self) -> list[optuna.trial.FrozenTrial]:
+        """The trials that are over and were not interrupted."""
+        return [trial for trial in self.trials if trial.state.is_finished() and "interrupted" not in trial.user_attrs]
+
+    @property
+    def states(self) -> list[str]:
+        return [trial.state.name for trial in self.counted]
+
+    @property
+    def runs(self) -> list[Any]:
+        """The parent and its children, the oldest first."""
+        experiment = self.client.get_experiment_by_name(f"{self._name}-sweep")
+        if experiment is None:
+            return []
+        return list(self.client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
+
+    @property
+    def parent(self) -> Any:
+        (parent,) = [run for run in self.runs if "mlflow.parentRunId" not in run.data.tags]
+        return parent
+
+    def children(self, stage: str = "search") -> list[Any]:
+        """The runs of the search, or those of the confirmation."""
+        return [run for run in self.runs if run.data.tags.get("stage") == stage]
+
+    def files(self, run: Any) -> set[str]:
+        """The artifacts of a run."""
+        folder = Path(run.info.artifact_uri.removeprefix("file://"))
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def kept_of() -> Callable[..., Kept]:
+    """What another study has left: its runs' URI, its name and its storage."""
+    return Kept
+
+
+@pytest.fixture
+def kept(uri: str) -> Kept:
+    """Of the study `study` of this test."""
+    return Kept(uri)
