@@ -1,15 +1,16 @@
-"""What a person sees of a study: a live table on a terminal, a line for each event elsewhere."""
+"""What a person sees of a study: a few live lines on a terminal, a line for each event elsewhere."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from pipelines import screen
+from sweeps.figures import said
 from sweeps.study import tally
 
 if TYPE_CHECKING:
@@ -62,11 +63,11 @@ class Board:
             self.say(f"{name}  failed: {reason}")
 
     def show(self, study: "Study", children: "Sequence[Child]") -> None:
-        """Draw the table anew, if it is time; nothing without a terminal."""
+        """Draw the lines anew, if it is time; nothing without a terminal."""
         if not self.console.is_terminal or time.monotonic() - self._drawn < REFRESH_S:
             return
         self._drawn = time.monotonic()
-        self._live.update(Group(self._summary(study, len(children)), _running(children)), refresh=True)
+        self._live.update(Group(self._summary(study, len(children)), *_running(children)), refresh=True)
 
     def _summary(self, study: "Study", running: int) -> Text:
         counted = tally(study.trials())
@@ -83,14 +84,14 @@ class Board:
         return Text("   ".join(words))
 
 
-def _running(children: "Sequence[Child]") -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("running", "seed", "epoch", "metric", "for", "configuration"):
-        table.add_column(column, no_wrap=True)
+def _running(children: "Sequence[Child]") -> list[Text]:
+    """A line for each training: which, how far, and with what."""
+    lines = []
     for child in children:
-        name = child.spec.name.partition(" seed")[0]
         value = "" if child.value is None else f"{child.value:.4f}"
-        what = child.spec.tags.get("configuration", "")
-        cells = (name, str(child.spec.seed), str(child.epoch or ""), value, screen.duration(child.seconds), what)
-        table.add_row(*map(Text, cells))
-    return table
+        name = child.spec.name.partition(" seed")[0]
+        cells = (f"{name:<16}", f"seed {child.spec.seed}", f"epoch {child.epoch or '-':>3}", f"{value:>7}")
+        what = said(json.loads(child.spec.tags.get("configuration", "{}")))
+        text = "  ".join([*cells, f"{screen.duration(child.seconds):>11}", what])
+        lines.append(Text(text, no_wrap=True, overflow="ellipsis"))
+    return lines

@@ -54,6 +54,7 @@ def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int,
         uri=controller.store.uri,
         name=f"confirm {which} seed {seed}",
         tags={**controller.tags, **tags},
+        metric=controller.space.metric,
         test=True,
         devices=controller.devices,
     )
@@ -75,7 +76,9 @@ def _run(controller: Controller, waiting: list[Spec]) -> None:
         while waiting and pool.free and not controller.stops:
             pool.start(waiting.pop(0))
         for child, message in pool.events(0.25):
-            if message[0] == "done":
+            if message[0] == "epoch":  # for the screen
+                child.answer(stop=False)
+            elif message[0] == "done":
                 board.confirmed(child.spec.name, message[1])
             else:
                 stopped = message[0] == "stopped" or controller.stops > 0
