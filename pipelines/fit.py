@@ -193,6 +193,10 @@ def _check(cli: LitlabCLI) -> None:
         raise UserError("trainer.limit_test_batches must not be 0: the selected epoch is tested")
     if any(word in str(trainer.strategy) for word in ("spawn", "fork", "notebook")):
         raise UserError(f"trainer.strategy: {trainer.strategy} leaves what was measured in other processes; use ddp")
+    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if every and epochs and 0 < epochs < every and not trainer.fast_dev_run:
+        told = f"trainer.check_val_every_n_epoch {every} is more than trainer.max_epochs {epochs}"
+        raise UserError(f"{told}: no epoch would be validated")
     if trainer.val_check_interval not in (None, 1.0):
         raise UserError("trainer.val_check_interval: litlab validates once after each epoch")
 

@@ -142,6 +142,7 @@ def test_two_processes_train_one_model_in_one_run(uri):
         (["--trainer.max_epochs", "0"], "must not be 0"),
         (["--trainer.limit_val_batches", "0"], "must not be 0"),
         (["--trainer.val_check_interval", "0.5"], "trainer.val_check_interval"),
+        (["--trainer.check_val_every_n_epoch", "9", "--trainer.max_epochs", "3"], "no epoch would be validated"),
         (["--name", "a#b"], "name 'a#b': only letters"),
     ],
 )
