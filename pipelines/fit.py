@@ -129,7 +129,7 @@ def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = 
     Raises:
         UserError: Something in the configuration or the data is to be mended.
     """
-    _check(cli)
+    check(cli)
     data, model = cli.build()
     for stage in ("fit", "test") if test else ("fit",):
         config.load(data, stage)
@@ -184,7 +184,7 @@ def keep(job: Job, run: Run, seconds: float, *, test: bool) -> None:
     _tell(job, run, f"epoch {epoch} of 0 to {last_epoch}, by {job.best.monitor}", seconds, parameters, epoch)
 
 
-def _check(cli: LitlabCLI) -> None:
+def check(cli: LitlabCLI) -> None:
     """Refuse what would leave no epoch to select, or another one than it seems."""
     trainer = cli.config.trainer
     if trainer.max_epochs == 0 or trainer.limit_val_batches == 0:
@@ -202,7 +202,7 @@ def _check(cli: LitlabCLI) -> None:
 
 
 def _dry_run(cli: LitlabCLI) -> int:
-    _check(cli)
+    check(cli)
     data, model = cli.build()
     for stage in ("fit", "test"):
         config.load(data, stage)

@@ -116,7 +116,10 @@ class Store:
         try:
             return FinishedRun(self, self.client.get_run(run_id))
         except MlflowException as error:
-            raise UserError(f"there is no run {run_id!r} in {self.uri}") from error
+            where, reason = without_password(self.uri), str(error).splitlines()[0]
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise UserError(f"there is no run {run_id!r} in {where}") from error
+            raise UserError(f"the runs at {where} cannot be reached: {reason}") from error
 
     def children(self, run_id: str) -> list["FinishedRun"]:
         """The runs that name this one as their parent, the oldest first."""

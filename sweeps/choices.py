@@ -74,6 +74,10 @@ def _made(kind: str, found: Any, arguments: dict[str, Any]) -> Any:
     for key in arguments:
         if key not in allowed:
             raise UserError(f"{kind} {found.__name__} has no {key}; it has {', '.join(allowed)}")
+    parameters = inspect.signature(found).parameters.items()
+    if missing := [key for key, it in parameters if it.default is it.empty and key not in arguments]:
+        told = f"{{name: {found.__name__.removesuffix(kind.title()).lower()}, {missing[0]}: ...}}"
+        raise UserError(f"{kind} {found.__name__} needs {', '.join(missing)}; say it in the file: {kind}: {told}")
     try:
         return found(**arguments)
     except (ValueError, TypeError, ImportError) as error:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from pipelines.errors import UserError
 from pipelines.store import Store, without_password
 from sweeps import space as spaces
 from sweeps.space import Space
-from sweeps.spec import Spec
+from sweeps.spec import Spec, as_arguments
 
 if TYPE_CHECKING:
     from sweeps.controller import Controller
@@ -62,7 +63,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
         return look.main(argv[0], argv[1:])
     options, rest = _options(argv)
-    space = _space(options)
+    space = _space(options, rest)
     interrupt.exit_on_sigterm()
     from sweeps.pool import Pool
 
@@ -78,8 +79,9 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """This verb's own options, and the keys of the experiment."""
     parser = argparse.ArgumentParser(prog="litlab sweep", allow_abbrev=False, add_help=False)
     parser.add_argument("-c", "--config")
-    for name in ("--timeout", "--trial-timeout", "--sampler", "--pruner", "--study", "--storage", "--tracking_uri"):
+    for name in ("--timeout", "--sampler", "--pruner", "--study", "--storage", "--tracking_uri"):
         parser.add_argument(name)
+    parser.add_argument("--trial-timeout", "--trial_timeout")
     for name in ("--trials", "--seeds", "--confirm"):
         parser.add_argument(name, type=int)
     parser.add_argument("--keep", choices=("best", "all"))
@@ -87,20 +89,38 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     named = None if argv[0].startswith("-") else argv[0]
     options, rest = parser.parse_known_args(list(argv[1:] if named else argv))
     if (named is None) == (options.config is None):
-        raise UserError(f"name one space ({', '.join(spaces.names())}), or one file with -c FILE")
+        raise UserError(f"name one space first ({', '.join(spaces.names())}), or one file with -c FILE")
     if rest and not rest[0].startswith("-"):
         raise UserError(f"one space at a time: {rest[0]!r} is one too many")
     if options.workers < 1:
         raise UserError(f"--workers {options.workers}: expected at least 1")
-    if any(token.partition("=")[0] == "--seed_everything" for token in rest):
-        raise UserError("--seed_everything: a study uses seeds 0, 1, ...; --seeds says how many")
+    _refuse_strangers([token.partition("=")[0] for token in rest if token.startswith("--")], parser)
     options.name = named or options.config
     return options, rest
 
 
-def _space(options: argparse.Namespace) -> Space:
+def _refuse_strangers(given: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """What is neither an option nor a key that a study may have."""
+    own = [flag for action in parser._actions for flag in action.option_strings]
+    for flag in given:
+        if flag == "--seed_everything":
+            raise UserError("--seed_everything: a study uses seeds 0, 1, ...; --seeds says how many")
+        if flag == "--name":
+            raise UserError("--name: a study's runs go to the MLflow experiment STUDY-sweep; --study names it")
+        near = get_close_matches(flag, own, n=1) if "." not in flag else []
+        if near:
+            raise UserError(f"{flag} is no option: did you mean {near[0]}?")
+
+
+def _space(options: argparse.Namespace, rest: Sequence[str]) -> Space:
     given = ("trials", "timeout", "trial_timeout", "sampler", "pruner", "seeds", "confirm", "keep")
-    return spaces.read(options.name, {key: getattr(options, key) for key in given if getattr(options, key) is not None})
+    changes = {key: getattr(options, key) for key in given if getattr(options, key) is not None}
+    space = spaces.read(options.name, changes)
+    searched = {f"--{key}" for name in space.space for key in spaces.keys_of(name)}
+    for flag in (token.partition("=")[0].replace(".init_args.", ".") for token in rest):
+        if flag in searched:
+            raise UserError(f"{flag} is what space {space.name} searches; take it out of the space to fix it")
+    return space
 
 
 def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Pool", command: str) -> int:
@@ -113,7 +133,7 @@ def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Po
     url = storage.url_of(options.storage, store)
     holder = storage.Holder(storage.sqlite_path(url))
     with holder.alone(name), Board() as board:
-        arguments = [space.experiment, *rest]
+        arguments = [space.experiment, *as_arguments(space.fixed()), *rest]
         facts = _facts(pool, space, arguments)
         opened = storage.open_storage(url)
         study = Study(opened, name, space, facts, holder.name, exclusive=storage.sqlite_path(url) is not None)
@@ -143,15 +163,16 @@ def _drive(controller: "Controller", own: dict[str, Any]) -> "Confirmed":
 
     status, confirmed = "FAILED", {}
     try:
-        controller.search()
-        if not controller.stops and not controller.study.is_shared():
-            confirmed = confirm(controller, own)
-        status = "KILLED" if controller.stops else "FINISHED"
+        try:
+            controller.search()
+            train = not controller.stops and not controller.study.is_shared()
+            confirmed = confirm(controller, own, train=train)
+            status = "KILLED" if controller.stops else "FINISHED"
+        finally:
+            _end(controller, status, confirmed)
     except (MlflowException, StorageInternalError) as error:
         reason = without_password(str(error).splitlines()[0])
         raise UserError(f"what keeps runs and study has gone; the same command goes on later ({reason})") from error
-    finally:
-        _end(controller, status, confirmed)
     return confirmed
 
 
@@ -175,15 +196,9 @@ def _facts(pool: "Pool", space: Space, arguments: list[str]) -> dict[str, Any]:
     Raises:
         UserError: The experiment, a key or a value is refused.
     """
-    from sweeps.spec import as_arguments
-
-    fixed = [*arguments, *as_arguments(dict(space.set))]
-    kind, said = pool.check(Spec(fixed), [_plain(space, point) for point in space.ends()])
+    kind, said = pool.check(Spec(arguments), [_plain(space, point) for point in space.ends()])
     if kind == "done":
         facts: dict[str, Any] = said
-        missing = [key for name in space.space for key in spaces.keys_of(name) if key not in facts["values"]]
-        if missing and not all(key.startswith(("data.", "model.", "trainer.")) for key in missing):
-            raise UserError(f"space: {missing[0]}: the experiment has no such key")
         return facts
     raise UserError(f"{space.experiment}: {said}" if kind == "refused" else f"{space.experiment} cannot run: {said}")
 
@@ -215,6 +230,8 @@ def _tell(board: Any, study: Any, parent: Any, confirmed: Any, store: Store, url
     for line in summary(study, confirmed):
         board.say(line)
     board.say(f"run         {parent.run_id}")
-    board.say(f"best        litlab sweep best {study.name} > best.yaml")
+    where = f" --storage {without_password(options.storage)}" if options.storage else ""
     given = f" --tracking_uri {without_password(store.uri)}" if options.tracking_uri else ""
+    if study.best() is not None:
+        board.say(f"best        litlab sweep best {shlex.quote(study.name)}{where}{given} > best.yaml")
     board.say(f"look        litlab ui{given}; optuna-dashboard {without_password(url)}")

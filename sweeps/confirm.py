@@ -11,12 +11,13 @@ from sweeps.study import key_of
 NO_TRIAL = "-"
 
 
-def confirm(controller: Controller, own: dict[str, Any]) -> Confirmed:
+def confirm(controller: Controller, own: dict[str, Any], *, train: bool) -> Confirmed:
     """Train and test what the search found beside what it began from, once per seed that the search has not used.
 
     Args:
         controller: Whose study has ended.
         own: The experiment's own values of the keys that were searched; empty if they are no point of the space.
+        train: Whether to make the runs that are missing.
 
     Returns:
         The runs of "best" and "default"; those that earlier calls made are not made again.
@@ -25,7 +26,7 @@ def confirm(controller: Controller, own: dict[str, Any]) -> Confirmed:
     best = study.best()
     if best is None or not space.confirm:
         return {}
-    settings = {"best": space.settings(best.params), "default": space.settings(own) if own else dict(space.set)}
+    settings = {"best": space.settings(best.params), "default": space.settings(own) if own else {}}
     if key_of(settings["best"]) == key_of(settings["default"]):
         del settings["default"]
     seeds = range(space.seeds, space.seeds + space.confirm)
@@ -36,7 +37,8 @@ def confirm(controller: Controller, own: dict[str, Any]) -> Confirmed:
     }
     done = _runs(controller, finished=False)
     waiting = [spec for spec in specs.values() if (spec.tags["configuration"], spec.seed) not in done]
-    _run(controller, waiting)
+    if train:
+        _run(controller, waiting)
     done = _runs(controller, finished=True)
     runs: Confirmed = {which: [] for which in settings}
     for (which, seed), spec in specs.items():

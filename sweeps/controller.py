@@ -17,7 +17,7 @@ from sweeps.figures import said
 from sweeps.pool import Child, Message, Pool
 from sweeps.space import Space
 from sweeps.spec import Spec, as_arguments
-from sweeps.study import Study, key_of
+from sweeps.study import Study, counts, key_of
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -81,7 +81,9 @@ class Controller:
         for run in self.store.children(self.parent.run_id):
             if run.status == "RUNNING" and not self.study.is_anothers(run.tags.get("controller")):
                 self.store.end(run.run_id, "KILLED", "its process died")
-            elif run.status == "FINISHED" and run.tags.get("stage") == "search":
+            elif (
+                run.status == "FINISHED" and run.tags.get("stage") == "search" and run.tags.get("trial.state") != "FAIL"
+            ):
                 finished[run.tags["configuration"], int(run.tags["seed"])] = run
         return finished
 
@@ -275,14 +277,18 @@ class Controller:
                 self.store.delete_files(run_id, CHECKPOINTS)
 
     def _tidy(self) -> None:
-        """Delete the checkpoints of trials that were the best for a while, and copy those of the best one."""
+        """Delete the checkpoints of trials that were the best for a while, and copy those of the best one.
+
+        Those of interrupted trials stay: the seeds that are done will count.
+        """
         best = self.study.best()
         if best is None:
             return
         children = [run for run in self.store.children(self.parent.run_id) if run.tags.get("stage") == "search"]
         mine = [run for run in children if run.tags["configuration"] == key_of(best.params)]
+        ended = {key_of(trial.params) for trial in self.study.trials() if counts(trial)}
         for run in children:
-            if self.space.keep == "best" and run not in mine:
+            if self.space.keep == "best" and run not in mine and run.tags["configuration"] in ended:
                 self.store.delete_files(run.run_id, CHECKPOINTS)
         finished = sorted((run for run in mine if run.status == "FINISHED"), key=lambda run: int(run.tags["seed"]))
         if finished:

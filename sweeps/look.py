@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
@@ -29,7 +28,7 @@ def main(what: str, argv: Sequence[str]) -> int:
     options = parser.parse_args(list(argv))
     store = Store(options.tracking_uri)
     url = storage.url_of(options.storage, store)
-    study = _load(url, Path(options.study).stem)
+    study = _load(url, options.study.removesuffix(".yaml").removesuffix(".yml").rpartition("/")[2])
     if what == "best":
         print(best_config(study, store), end="")
         return 0

@@ -1,5 +1,6 @@
 """The parent run of a study: what was searched, how far it is, what came out; as figures, a table and a note."""
 
+import contextlib
 import json
 import statistics
 import sys
@@ -20,6 +21,8 @@ Confirmed = dict[str, list[FinishedRun]]  # "best" and "default": the runs on fr
 
 def open_parent(store: Store, study: Study, space: Space, experiment: str, command: str) -> Run:
     """The study's run: the one that it has, RUNNING again, or a new one."""
+    for former in study.formers():
+        _abandon(store, former)
     with study.turn():  # two controllers would make two
         known = study.optuna.user_attrs.get(PARENT)
         if known:
@@ -40,6 +43,13 @@ def open_parent(store: Store, study: Study, space: Space, experiment: str, comma
     chosen = {key: getattr(space, key) for key in ("experiment", "metric", "direction", "seeds")}
     run.log_params({**chosen, **{f"set.{key}": value for key, value in space.set.items()}})
     return run
+
+
+def _abandon(store: Store, parent: str) -> None:
+    """End what is left of a study that has begun anew."""
+    with contextlib.suppress(UserError):  # it is in another store
+        for run in [*store.children(parent), store.find(parent)]:
+            store.end(run.run_id, "KILLED", "the study began anew, with another space")
 
 
 def progress(run: Run, study: Study) -> None:
@@ -74,7 +84,12 @@ def keep_best(run: Run, best: FinishedRun) -> None:
     for name in ("config.yaml", "checkpoints/best.ckpt"):
         target = run.folder / name
         target.parent.mkdir(exist_ok=True)
-        target.write_bytes(best.file(name).read_bytes())
+        try:
+            target.write_bytes(best.file(name).read_bytes())
+        except UserError as error:  # somebody has deleted it
+            print(f"litlab: {error}", file=sys.stderr)
+    selected = {key: value for key, value in best.metrics.items() if key.startswith("selected/")}
+    run.log_metrics(selected, int(best.tags["trial"]))
     run.set_tags({"best.run": best.run_id, "best.trial": best.tags["trial"]})
 
 
@@ -112,6 +127,8 @@ def _plain(space: Space) -> dict[str, Any]:
 def summary(study: Study, confirmed: Confirmed) -> list[str]:
     """The result in a few lines for a terminal."""
     lines, best = [], study.best()
+    if (done := study.counted()) < study.space.total:
+        lines.append(f"{study.name}: {done} of {study.space.total} trials; the same command goes on")
     if best is not None and best.value is not None:
         lines.append(
             f"{study.name}: best {study.space.metric} {best.value:.4f}, trial {best.number}: {said(best.params)}"

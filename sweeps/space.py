@@ -22,6 +22,12 @@ FOLDER = Path(__file__).parent / "spaces"
 Direction = Literal["maximize", "minimize"]
 Keep = Literal["best", "all"]
 Values = dict[str, Any]
+NOT_SEARCHED = {
+    "seed_everything": "a study uses seeds 0, 1, ...; seeds says how many",
+    "name": "a study's runs go to the MLflow experiment STUDY-sweep",
+    "description": "it changes nothing",
+    "tracking_uri": "all runs of a study go to one place; --tracking_uri says which",
+}
 _RANGE = ("low", "high", "log", "step")
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -108,12 +114,23 @@ class Space:
     def settings(self, params: Mapping[str, Any]) -> Values:
         """The experiment's keys and values, of a trial's parameters; a class before its arguments."""
         values = {key: decoded(value) for name, value in params.items() for key in keys_of(name)}
-        return dict(sorted({**self.set, **values}.items(), key=lambda item: item[0].count(".")))
+        return dict(sorted(values.items(), key=lambda item: item[0].count(".")))
+
+    def fixed(self) -> Values:
+        """What is the same in all trials; a class before its arguments."""
+        return dict(sorted(self.set.items(), key=lambda item: item[0].count(".")))
 
     def ends(self) -> list[Values]:
         """For each key, the values that a search can be sure to be able to take: all choices, or both ends."""
-        wanted = {name: _choices(w) if isinstance(w, list) else [w["low"], w["high"]] for name, w in self.space.items()}
+        wanted = {name: _choices(w) if isinstance(w, list) else _ends(w) for name, w in self.space.items()}
         return [{name: value} for name, values in wanted.items() for value in values]
+
+
+def _ends(wanted: Mapping[str, Any]) -> list[Any]:
+    """Both ends of a range, and one step from the lower one: real numbers if one of them is."""
+    low, high, step = wanted["low"], wanted["high"], wanted.get("step")
+    values = [low, high] if step is None else [low, low + step, high]
+    return [float(value) for value in values] if any(isinstance(n, float) for n in (low, high, step)) else values
 
 
 def names() -> list[str]:
@@ -263,6 +280,9 @@ def _check(space: Space) -> None:
         chosen = getattr(space, field)
         if not isinstance(chosen.get("name") if isinstance(chosen, dict) else chosen, str):
             raise UserError(f"{field} {chosen!r}: expected a name, or {{name: ..., and its arguments}}")
+    for key in (*space.set, *(key for name in space.space for key in keys_of(name))):
+        if key in NOT_SEARCHED:
+            raise UserError(f"{key}: {NOT_SEARCHED[key]}")
     for name, wanted in space.space.items():
         _check_wanted(name, wanted, grid=space.is_grid)
     if space.trials is None and not space.is_grid:

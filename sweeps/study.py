@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 INTERRUPTED = "interrupted"  # the attribute of a trial that does not count, with its reason
 CONTROLLER = "controller"
 PARENT = "litlab.parent"
+FORMER = "litlab.former"
 IDENTITY = "litlab.space"
 TOTAL = "litlab.total"
 BEAT = "litlab.beat."
@@ -105,6 +106,7 @@ class Study:
     def _begin_anew(self, now: dict[str, Any]) -> None:
         import optuna
 
+        former = [*self.formers(), self.optuna.user_attrs.get(PARENT)]
         optuna.delete_study(study_name=self.name, storage=self._storage)
         self.optuna = optuna.create_study(
             storage=self._storage,
@@ -113,7 +115,12 @@ class Study:
             sampler=self.optuna.sampler,
             pruner=self.optuna.pruner,
         )
+        self.optuna.set_user_attr(FORMER, [parent for parent in former if parent])
         self.optuna.set_user_attr(IDENTITY, now)
+
+    def formers(self) -> list[str]:
+        """The runs of this study before it began anew."""
+        return list(self.optuna.user_attrs.get(FORMER, []))
 
     def own_values(self, usual: Mapping[str, Any]) -> dict[str, Any]:
         """The experiment's own configuration as a point of the space; empty if it is none."""

@@ -100,13 +100,14 @@ def check(spec: Spec, ends: list[dict[str, Any]], pipe: connection.Connection) -
         cli = config.parse("sweep", spec.arguments)
         for values in ends:
             _build(spec.arguments, values)
+        fit.check(cli)
         data, _ = cli.build()
+        cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
         config.load(data, "fit")
         trainer = cli.config.trainer
         facts = {
             "values": config.flatten(cli.resolved()),
             "hash": config.config_hash(cli.resolved()),
-            "name": cli.config.name,
             "max_epochs": trainer.max_epochs,
             "devices": trainer.devices if isinstance(trainer.devices, int) else 1,
         }

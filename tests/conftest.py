@@ -1,6 +1,7 @@
 """Shared by all tests: a store of their own for the runs, the command in this process, small data in MNIST's format."""
 
 import os
+import signal
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch; small models gain nothing from more
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # in a shell's background; processes that are started take it over
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest

@@ -178,3 +178,39 @@ def test_a_metric_that_is_not_logged_is_refused_and_leaves_nothing_running(litla
     assert not kept.counted
     assert "RUNNING" not in [trial.state.name for trial in kept.trials]
     assert litlab("sweep", "-c", moody({"model.score": [0.1, 0.2]})).code == 0, "the name is free for a right one"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--model.score", "0.3"], "--model.score is what space study searches"),
+        (["--seed_everything", "3"], "--seeds says how many"),
+        (["--name", "mine"], "--study names it"),
+        (["--trails", "3"], "did you mean --trials?"),
+        (["--pruner", "percentile"], "needs percentile; say it in the file"),
+        (["--trainer.devices", "0"], "trainer"),
+        (["--trainer.max_epochs", "0"], "must not be 0"),
+    ],
+)
+def test_what_a_study_cannot_take_on_the_command_line_is_refused_before_the_first_trial(
+    litlab, moody, kept, args, says
+):
+    outcome = litlab("sweep", "-c", moody({"model.score": [0.4, 0.8]}), *args)
+    assert outcome.code == 2
+    assert says in outcome.err
+    assert "Traceback" not in outcome.err
+    assert kept.children() == []
+
+
+def test_a_range_whose_steps_the_key_does_not_take_is_refused(litlab, moody, kept):
+    space = moody({"data.batch_size": {"low": 100, "high": 300, "step": 0.5}}, sampler="random", trials=2)
+    outcome = litlab("sweep", "-c", space)
+    assert outcome.code == 2
+    assert "data.batch_size" in outcome.err
+    assert kept.children() == []
+
+
+def test_the_command_line_wins_over_what_the_file_sets(litlab, moody, kept):
+    space = moody({"model.score": [0.4]}, set={"trainer.max_epochs": 1})
+    assert litlab("sweep", "-c", space, "--trainer.max_epochs", "2").code == 0
+    assert [run.data.params["trainer.max_epochs"] for run in kept.children()] == ["2"]

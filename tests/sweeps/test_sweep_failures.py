@@ -282,3 +282,28 @@ def test_a_second_device_that_fails_costs_one_trial(litlab, moody, kept):
     assert kept.states == ["FAIL", "COMPLETE"]
     assert not running(kept)
     assert "out of luck on the second device" in log_of(kept, kept.children()[0])
+
+
+def test_the_seeds_that_were_done_before_ctrl_c_count_even_if_their_trial_becomes_the_best(litlab, moody, kept, start):
+    space = moody({"model.score": [0.4, 0.8]}, seeds=2, set={"model.slow": 0.3})
+    process = start("-c", space)
+    until(lambda: [run for run in kept.children() if (run.data.tags["trial"], run.data.tags["seed"]) == ("1", "1")])
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    outcome = litlab("sweep", "-c", space)
+    assert outcome.code == 0, outcome.err
+    assert kept.states == ["COMPLETE", "COMPLETE"]
+    best = [run for run in kept.children() if run.data.params["model.score"] == "0.8"]
+    assert sorted(run.data.tags["seed"] for run in best if run.info.status == "FINISHED") == ["0", "1"]
+    assert "checkpoints/best.ckpt" in kept.files(kept.parent)
+
+
+def test_a_study_that_begins_anew_leaves_no_run_of_the_former_one_running(litlab, moody, kept, start):
+    process = start("-c", moody({"model.score": [0.4, 0.8]}, set={"model.slow": 5.0}))
+    until(lambda: has_begun(kept))
+    for pid in [process.pid, *descendants(process.pid)]:
+        os.kill(pid, signal.SIGKILL)
+    process.wait(timeout=60)
+    assert litlab("sweep", "-c", moody({"model.score": [0.3]})).code == 0
+    assert running(kept) == []
+    assert [trial.params for trial in kept.trials] == [{"model.score": 0.3}]
