@@ -200,10 +200,10 @@ def test_keys_are_read_as_the_experiment_writes_them(write_space: Callable[..., 
 
     assert list(read.space) == ["model.optimizer.lr, model.dropout"]
     assert read.settings({"model.optimizer.lr, model.dropout": 0.1}) == {
-        "model.width": 8,
         "model.dropout": 0.1,
         "model.optimizer.lr": 0.1,
     }
+    assert read.fixed() == {"model.width": 8}
 
 
 def test_a_class_is_set_before_its_arguments(write_space: Callable[..., str]) -> None:

@@ -293,7 +293,7 @@ def test_the_seeds_that_were_done_before_ctrl_c_count_even_if_their_trial_become
     outcome = litlab("sweep", "-c", space)
     assert outcome.code == 0, outcome.err
     assert kept.states == ["COMPLETE", "COMPLETE"]
-    best = [run for run in kept.children() if run.data.params["model.score"] == "0.8"]
+    best = [run for run in kept.children() if run.data.params.get("model.score") == "0.8"]
     assert sorted(run.data.tags["seed"] for run in best if run.info.status == "FINISHED") == ["0", "1"]
     assert "checkpoints/best.ckpt" in kept.files(kept.parent)
 
