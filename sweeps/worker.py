@@ -155,7 +155,10 @@ def _train(spec: Spec, pipe: connection.Connection | None) -> dict[str, float]:
 def _settle(spec: Spec) -> None:
     """Make this process one of its own: its group, its output, its share of the machine, and its end."""
     os.setsid()  # Ctrl-C is for the controller, which tells its children
-    log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    except FileNotFoundError:  # the controller has gone, and its folder
+        sys.exit(1)
     for stream in (1, 2):
         os.dup2(log, stream)
     if gpus := visible_gpus(spec, torch.cuda.device_count()):
