@@ -25,13 +25,13 @@ def main() -> None:
     options = parser.parse_args()
     seed_everything(0)
     if options.data_dir:
-        data, shape = MNIST(data_dir=options.data_dir, batch_size=options.batch_size), (1, 28, 28)
-        hidden = (512, 256)
+        data, hidden = MNIST(data_dir=options.data_dir, batch_size=options.batch_size), (512, 256)
     else:
-        data, shape = Digits(batch_size=options.batch_size), (1, 28, 28)
-        hidden = (128, 64)
+        data, hidden = Digits(batch_size=options.batch_size), (128, 64)
     optimizer = partial(torch.optim.Adam, lr=options.lr, fused=True)
-    model = MLP(input_shape=shape, num_classes=10, hidden=hidden, dropout=options.dropout, optimizer=optimizer)
+    model = MLP(
+        input_shape=data.input_shape, num_classes=10, hidden=hidden, dropout=options.dropout, optimizer=optimizer
+    )
     logger = MLFlowLogger(experiment_name="plain", tracking_uri=options.tracking_uri)
     logger.log_hyperparams(vars(options))
     checkpoint = ModelCheckpoint(monitor="val/acc", mode="max")

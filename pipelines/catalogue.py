@@ -37,6 +37,21 @@ def find(experiment: str) -> Path:
     raise UserError(f"there is no experiment {experiment!r}.{hint} litlab list shows them all")
 
 
+def read(path: Path, expected: str) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        UserError: It cannot be read, or holds something else; the message names what is `expected`.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: not readable as YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys and values ({expected}), found {type(content).__name__}")
+    return content
+
+
 def describe(experiment: str) -> dict[str, Any]:
     """Name, one-line description, data set and model of an experiment."""
     config = yaml.safe_load(find(experiment).read_text())

@@ -153,7 +153,7 @@ def parse(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI
         if not path.is_file():
             raise UserError(f"{path}: no such file")
     for path in [*files, *given]:
-        _check_yaml(path)
+        catalogue.read(path, "data, model, trainer")
     config_args = [token for path in files for token in ("--config", str(path))]
     return LitlabCLI([*config_args, *args], default_name=[*files, *given, Path("NAME")][0].stem)
 
@@ -169,15 +169,6 @@ def values_of(args: Sequence[str], *flags: str) -> list[str]:
     following = [value for flag, value in pairwise(args) if flag in flags]
     joined = [token.partition("=")[2] for token in args if token.partition("=")[0] in flags and "=" in token]
     return following + joined
-
-
-def _check_yaml(path: Path) -> None:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected keys and values (data, model, trainer), found {type(content).__name__}")
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -129,15 +129,21 @@ def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = 
     Raises:
         UserError: Something in the configuration or the data is to be mended.
     """
-    check(cli)
-    data, model = cli.build()
-    for stage in ("fit", "test") if test else ("fit",):
-        config.load(data, stage)
+    data, model = _build(cli, test=test)
     if not torch.cuda.is_available():  # Lightning has torch look for NVML; each step of Adam would look again
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
     trainer, best, last = _trainer(cli, model, [*callbacks, *regions])
     return Job(cli, data, model, trainer, best, last, regions)
+
+
+def _build(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, LightningModule]:
+    """Data that are read, and the module."""
+    check(cli)
+    data, model = cli.build()
+    for stage in ("fit", "test") if test else ("fit",):
+        config.load(data, stage)
+    return data, model
 
 
 def train(job: Job, run: Run) -> float:
@@ -202,10 +208,7 @@ def check(cli: LitlabCLI) -> None:
 
 
 def _dry_run(cli: LitlabCLI) -> int:
-    check(cli)
-    data, model = cli.build()
-    for stage in ("fit", "test"):
-        config.load(data, stage)
+    data, model = _build(cli, test=True)
     trainer = cli.make_trainer(callbacks=cli.callbacks, logger=False)
     with interrupt.heard(trainer):
         trainer.fit(model, datamodule=data)

@@ -2,12 +2,15 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+
+Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 @contextmanager
@@ -23,6 +26,17 @@ def heard(trainer: "Trainer") -> Iterator[None]:
         if trainer.interrupted and stop.code == 1:
             raise KeyboardInterrupt from stop
         raise
+
+
+@contextmanager
+def handling(handler: Handler, *numbers: int) -> Iterator[None]:
+    """Have signals handled so for a while; only in the main thread."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def exit_on_sigterm() -> None:

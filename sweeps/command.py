@@ -103,10 +103,8 @@ def _refuse_strangers(given: Sequence[str], parser: argparse.ArgumentParser) -> 
     """What is neither an option nor a key that a study may have."""
     own = [flag for action in parser._actions for flag in action.option_strings]
     for flag in given:
-        if flag == "--seed_everything":
-            raise UserError("--seed_everything: a study uses seeds 0, 1, ...; --seeds says how many")
-        if flag == "--name":
-            raise UserError("--name: a study's runs go to the MLflow experiment STUDY-sweep; --study names it")
+        if flag in ("--seed_everything", "--name"):
+            raise UserError(f"{flag}: {spaces.NOT_SEARCHED[flag.removeprefix('--')]}")
         near = get_close_matches(flag, own, n=1) if "." not in flag else []
         if near:
             raise UserError(f"{flag} is no option: did you mean {near[0]}?")
@@ -196,15 +194,11 @@ def _facts(pool: "Pool", space: Space, arguments: list[str]) -> dict[str, Any]:
     Raises:
         UserError: The experiment, a key or a value is refused.
     """
-    kind, said = pool.check(Spec(arguments), [_plain(space, point) for point in space.ends()])
+    kind, said = pool.check(Spec(arguments), [space.settings(point) for point in space.ends()])
     if kind == "done":
         facts: dict[str, Any] = said
         return facts
     raise UserError(f"{space.experiment}: {said}" if kind == "refused" else f"{space.experiment} cannot run: {said}")
-
-
-def _plain(space: Space, point: dict[str, Any]) -> dict[str, Any]:
-    return {key: spaces.decoded(value) for name, value in point.items() for key in spaces.keys_of(name)}
 
 
 @contextlib.contextmanager
@@ -216,12 +210,8 @@ def _interruptible(pool: "Pool") -> Iterator[list[int]]:
         signals.append(number)
         pool.stops = len(signals)
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with interrupt.handling(hear, signal.SIGINT, signal.SIGTERM):
         yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _tell(board: Any, study: Any, parent: Any, confirmed: Any, store: Store, url: str, options: Any) -> None:

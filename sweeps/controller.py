@@ -17,7 +17,7 @@ from sweeps.figures import said
 from sweeps.pool import Child, Message, Pool
 from sweeps.space import Space
 from sweeps.spec import Spec, as_arguments
-from sweeps.study import Study, counts, key_of
+from sweeps.study import SEED, Study, counts, key_of
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -136,7 +136,7 @@ class Controller:
         like = self.study.trials()[number]
         for step, value in like.intermediate_values.items():
             trial.report(value, step)
-        kept = {key: value for key, value in like.user_attrs.items() if key == "runs" or key.startswith("seed ")}
+        kept = {key: value for key, value in like.user_attrs.items() if key == "runs" or key.startswith(SEED)}
         result = like.value if like.state.name == "COMPLETE" else None
         self.study.tell(trial.number, like.state.name, result, {"same as": number, **kept})
         self.board.ended(self.study, trial.number, like.state.name, 0.0, f"the same as trial {number}")
@@ -233,7 +233,7 @@ class Controller:
 
     def _take(self, going: Going, seed: int, value: float, run_id: str) -> None:
         going.values[seed] = value
-        going.trial.set_user_attr(f"seed {seed}", value)
+        going.trial.set_user_attr(f"{SEED}{seed}", value)
         if run_id not in going.runs:
             going.runs.append(run_id)
 

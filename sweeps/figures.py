@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sweeps.study import seed_values
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from optuna import Study
@@ -66,7 +68,7 @@ def configurations(complete: "list[FrozenTrial]", metric: str, *, best_last: boo
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(ordered)), layout="tight")
     axis = figure.subplots()
     for row, trial in enumerate(ordered):
-        seeds = [value for key, value in trial.user_attrs.items() if key.startswith("seed ")]
+        seeds = seed_values(trial)
         axis.plot(seeds, [row] * len(seeds), "o", color="0.6", markersize=4)
         axis.plot([float(trial.value or 0.0)], [row], "D", color="C0", markersize=6)
     axis.set_yticks(range(len(ordered)), [said(trial.params) for trial in ordered], fontsize=8)

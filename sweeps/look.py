@@ -10,7 +10,7 @@ from pipelines.errors import UserError
 from pipelines.store import Store, without_password
 from sweeps import storage
 from sweeps.figures import said
-from sweeps.study import CONTROLLER, IDENTITY, INTERRUPTED, PARENT, TOTAL, best_of, counts, is_alive, tally
+from sweeps.study import CONTROLLER, IDENTITY, INTERRUPTED, PARENT, TOTAL, best_of, counts, is_alive, seed_values, tally
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -90,11 +90,10 @@ def _best(study: "Study") -> dict[str, Any] | None:
     trial = best_of(study.get_trials(deepcopy=False), study.direction.name.lower())
     if trial is None:
         return None
-    seeds = {key: value for key, value in trial.user_attrs.items() if key.startswith("seed ")}
     return {
         **_described(trial),
         "value": trial.value,
-        "seeds": list(seeds.values()),
+        "seeds": seed_values(trial),
         "runs": trial.user_attrs.get("runs", []),
     }
 

@@ -11,6 +11,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+from pipelines import interrupt
 from sweeps import spec as spec_file
 from sweeps.spec import Spec
 
@@ -86,11 +87,8 @@ class Pool:
         """Have the server import what all processes need, while this one does other things."""
         from multiprocessing import forkserver
 
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is not for the server, which takes this over
-        try:
+        with interrupt.handling(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is not for the server, which takes this over
             forkserver.ensure_running()
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     @property
     def free(self) -> list[int]:

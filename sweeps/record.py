@@ -5,7 +5,6 @@ import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.store import FinishedRun, Store
@@ -64,7 +63,7 @@ def progress(run: Run, study: Study) -> None:
 
 def conclude(run: Run, study: Study, confirmed: Confirmed) -> None:
     """Everything that a finished or interrupted study has to show."""
-    (run.folder / "space.json").write_text(json.dumps(_plain(study.space), indent=2))
+    (run.folder / "space.json").write_text(json.dumps(vars(study.space), indent=2))
     (run.folder / "trials.csv").write_text(study.optuna.trials_dataframe().to_csv(index=False))
     importances = _importances(study)
     run.log_metrics({f"importance/{key}": value for key, value in importances.items()}, study.counted())
@@ -118,10 +117,6 @@ def _importances(study: Study) -> dict[str, float]:
         return {key: float(value) for key, value in optuna.importance.get_param_importances(study.optuna).items()}
     except (ValueError, RuntimeError, ZeroDivisionError):
         return {}
-
-
-def _plain(space: Space) -> dict[str, Any]:
-    return dict(vars(space))
 
 
 def summary(study: Study, confirmed: Confirmed) -> list[str]:

@@ -11,8 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import yaml
-
+from pipelines import catalogue
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,8 +22,8 @@ Direction = Literal["maximize", "minimize"]
 Keep = Literal["best", "all"]
 Values = dict[str, Any]
 NOT_SEARCHED = {
-    "seed_everything": "a study uses seeds 0, 1, ...; seeds says how many",
-    "name": "a study's runs go to the MLflow experiment STUDY-sweep",
+    "seed_everything": "a study uses seeds 0, 1, ...; --seeds says how many",
+    "name": "a study's runs go to the MLflow experiment STUDY-sweep; --study names it",
     "description": "it changes nothing",
     "tracking_uri": "all runs of a study go to one place; --tracking_uri says which",
 }
@@ -149,12 +148,7 @@ def read(name: str, changes: Mapping[str, Any]) -> Space:
         UserError: There is no such file, or something in it is wrong; the message names file and key.
     """
     path = _find(name)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: not readable as YAML ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected keys and values (experiment, space, trials ...)")
+    content = catalogue.read(path, "experiment, space, trials ...")
     known = {field.name for field in dataclasses.fields(Space)} - {"name"}
     for key in content:
         if key not in known:

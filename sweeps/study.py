@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"  # the attribute of a trial that does not count, with its reason
 CONTROLLER = "controller"
+SEED = "seed "  # with its number: the value of one seed
 PARENT = "litlab.parent"
 FORMER = "litlab.former"
 IDENTITY = "litlab.space"
@@ -259,7 +260,8 @@ class Study:
             self.optuna.set_user_attr(BEAT + self.controller, time.time())
 
     def _set(self, number: int, key: str, value: Any) -> None:
-        self._storage.set_trial_user_attr(self.trials()[number]._trial_id, key, value)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
+        self._storage.set_trial_user_attr(trial_id, key, value)
 
 
 def is_alive(controller: str, attributes: Mapping[str, Any]) -> bool:
@@ -294,6 +296,11 @@ def tally(trials: "Iterable[FrozenTrial]") -> dict[str, int]:
     states = [trial.state.name for trial in trials if counts(trial)]
     names = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
     return {name: states.count(state) for name, state in names.items()}
+
+
+def seed_values(trial: "FrozenTrial") -> list[float]:
+    """The values of a trial's seeds, as far as they are done."""
+    return [value for key, value in trial.user_attrs.items() if key.startswith(SEED)]
 
 
 def key_of(params: Mapping[str, Any]) -> str:
