@@ -13,6 +13,7 @@ demo: $(READY)
 	@printf '  litlab list                every experiment\n'
 	@printf '  litlab ui                  the run in the browser: curves, figures, model\n'
 	@printf '  litlab fit digits-mlp --model.dropout 0.5     a run to compare it with\n'
+	@printf '  litlab compare digits-mlp                     the two side by side; with --seeds 5 at each, also what is noise\n'
 
 test: check
 	$(BIN)/pytest -m "not slow"
@@ -28,6 +29,7 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/sweep_throughput.py
+	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/fit_overhead.py --data-dir $(DATA_DIR)
 
 ui: $(READY)

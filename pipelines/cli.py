@@ -15,6 +15,9 @@ VERBS = {
     "test": ("pipelines.evaluate", "measure a finished run again on its test set"),
     "predict": ("pipelines.predict", "classify image files with a finished run"),
     "sweep": ("sweeps.command", "search an experiment's keys with Optuna; every trial is a run"),
+    "compare": ("pipelines.compare", "finished runs side by side: mean, spread and difference over seeds"),
+    "report": ("pipelines.report", "one HTML page of a study or an experiment, to keep and to send"),
+    "register": ("pipelines.register", "put a run's model into MLflow's model registry"),
     "baseline": ("pipelines.baseline", "what scikit-learn does with the same data, in the same MLflow"),
     "inspect": ("pipelines.anatomy", "layers of a network: sizes, parameters, multiply-adds, receptive fields"),
     "ui": ("pipelines.ui", "open the MLflow UI on this project's runs"),
@@ -31,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if verb not in VERBS:
             raise UserError(f"{verb!r} is no command{_suggest(verb)}; the commands are {', '.join(VERBS)}")
-        module = importlib.import_module(VERBS[verb][0])
+        several = verb == "fit" and any(token.partition("=")[0] == "--seeds" for token in rest)
+        module = importlib.import_module("sweeps.seeds" if several else VERBS[verb][0])
         return int(module.main(verb, rest))
     except UserError as error:
         print(f"litlab: {error}", file=sys.stderr)

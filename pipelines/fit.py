@@ -41,6 +41,8 @@ and the model in one MLflow run.
   NAME or PATH               an experiment, or a YAML file like theirs
   -c, --config FILE          one more YAML file; later ones win
   --seed_everything 3        seed of weights, order, dropout, augmentation (0)
+  --seeds 5 --workers 2      five runs, with seeds from that one on, two at a
+                               time, under a run that has mean and spread
   --data.batch_size 100      any key of the data,
   --data.n_train 250           such as the size of the training subset
   --model.dropout 0.3        any key of the model
@@ -98,7 +100,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return 0
     command = shlex.join(["litlab", "fit", *argv])
     run = Run(
-        Store(cli.config.tracking_uri), cli.config.name, _run_name(argv, cli.config.seed_everything), tags(cli, command)
+        Store(cli.config.tracking_uri), cli.config.name, run_name(argv, cli.config.seed_everything), tags(cli, command)
     )
     try:
         with recorded(run):
@@ -242,7 +244,7 @@ def _write_down(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
         run.log_dataset(data.card())
 
 
-def _run_name(argv: Sequence[str], seed: int) -> str:
+def run_name(argv: Sequence[str], seed: int) -> str:
     """What this run changes in the experiment, and its seed: "dropout=0.3 max_epochs=6 seed=0"."""
     skipped = ("seed_everything", "tracking_uri", "data_dir", "name", "config", "enable_progress_bar")
     pairs = [token.partition("=")[::2] for token in argv if token.startswith("--") and "=" in token]

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 from pipelines import project
 from pipelines.errors import UserError
 
+PAGE = 1000  # runs that MLflow gives in one answer
 # Read by MLflow when it is imported or first used; what the user has set stays.
 MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -67,7 +68,7 @@ class Store:
                 self.client = MlflowClient(self.uri)
                 self.client.search_experiments(max_results=1)  # creates the tables of a new database
         except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-            reason = str(error).splitlines()[0]
+            reason = without_password(str(error).splitlines()[0])
             raise UserError(f"the runs at {without_password(self.uri)} cannot be reached: {reason}") from error
 
     @property
@@ -116,23 +117,30 @@ class Store:
         try:
             return FinishedRun(self, self.client.get_run(run_id))
         except MlflowException as error:
-            where, reason = without_password(self.uri), str(error).splitlines()[0]
+            where, reason = without_password(self.uri), without_password(str(error).splitlines()[0])
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise UserError(f"there is no run {run_id!r} in {where}") from error
             raise UserError(f"the runs at {where} cannot be reached: {reason}") from error
+
+    def search(self, experiments: Sequence[str], wanted: str, order: Sequence[str] = ()) -> list[Any]:
+        """All runs of these experiments (by id) that MLflow's filter wants, as MLflow's own objects, page by page."""
+        found: list[Any] = []
+        token = None
+        while experiments:
+            page = self.client.search_runs(
+                list(experiments), wanted, max_results=PAGE, order_by=list(order), page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                break
+        return found
 
     def children(self, run_id: str) -> list["FinishedRun"]:
         """The runs that name this one as their parent, the oldest first."""
         experiment = self.client.get_run(run_id).info.experiment_id
         wanted, order = f"tags.mlflow.parentRunId = '{run_id}'", ["attributes.start_time ASC"]
-        page = self.client.search_runs([experiment], wanted, max_results=1000, order_by=order)
-        found = list(page)
-        while page.token:
-            page = self.client.search_runs(
-                [experiment], wanted, max_results=1000, order_by=order, page_token=page.token
-            )
-            found += page
-        return [FinishedRun(self, run) for run in found]
+        return [FinishedRun(self, run) for run in self.search([experiment], wanted, order)]
 
     def delete_files(self, run_id: str, name: str) -> bool:
         """Delete an artifact of a run, a file or a folder; whether the store has done it."""

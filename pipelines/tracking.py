@@ -75,6 +75,8 @@ class Run:
         run = cls.__new__(cls)
         run.store, run._client, run.experiment_id = found.store, found.store.client, found.experiment_id
         run._client.update_run(found.run_id, status="RUNNING")
+        if "litlab.reason" in found.tags:  # of its former end
+            run._client.delete_tag(found.run_id, "litlab.reason")
         run._begin(run._client.get_run(found.run_id).info)
         return run
 

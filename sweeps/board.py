@@ -1,11 +1,11 @@
-"""What a person sees of a study: a few live lines on a terminal, a line for each event elsewhere."""
+"""What a person sees of trainings side by side: a few live lines on a terminal, a line for each event elsewhere."""
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -20,17 +20,15 @@ if TYPE_CHECKING:
 REFRESH_S = 0.5
 
 
-class Board:
-    """The screen of a sweep; use it as a context."""
+class Screen:
+    """Lines that stay, and below them, on a terminal, live ones; use it as a context."""
 
     def __init__(self) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._drawn = 0.0
-        self._seconds: list[float] = []
-        self._began = time.monotonic()
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> Self:
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -41,6 +39,21 @@ class Board:
     def say(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, markup=False)
+
+    def draw(self, summary: Callable[[], RenderableType], children: "Sequence[Child]") -> None:
+        """Draw the live lines anew, if it is time: the summary, and each training; nothing without a terminal."""
+        if not self.console.is_terminal or time.monotonic() - self._drawn < REFRESH_S:
+            return
+        self._drawn = time.monotonic()
+        self._live.update(Group(summary(), *map(_line, children)), refresh=True)
+
+
+class Board(Screen):
+    """The screen of a sweep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seconds: list[float] = []
 
     def ended(self, study: "Study", number: int, state: str, seconds: float, what: str) -> None:
         """A trial's end: what came of it, and the best so far."""
@@ -54,20 +67,9 @@ class Board:
         words = [f"trial {number:>3}", f"{state.lower():<8}", value, what, took, so_far]
         self.say("  ".join(word for word in words if word))
 
-    def confirmed(self, name: str, metrics: Mapping[str, float] | None, reason: str = "") -> None:
-        """The end of a training on a fresh seed; no metrics if it failed, empty ones if it was stopped."""
-        if metrics:
-            tested = [key for key in sorted(metrics) if key.startswith("test/")]
-            self.say("  ".join([name, *(f"{key} {metrics[key]:.4f}" for key in tested)]))
-        elif metrics is None:
-            self.say(f"{name}  failed: {reason}")
-
     def show(self, study: "Study", children: "Sequence[Child]") -> None:
-        """Draw the lines anew, if it is time; nothing without a terminal."""
-        if not self.console.is_terminal or time.monotonic() - self._drawn < REFRESH_S:
-            return
-        self._drawn = time.monotonic()
-        self._live.update(Group(self._summary(study, len(children)), *_running(children)), refresh=True)
+        """Draw how far the study is, and what is running."""
+        self.draw(lambda: self._summary(study, len(children)), children)
 
     def _summary(self, study: "Study", running: int) -> Text:
         counted = tally(study.trials())
@@ -79,19 +81,20 @@ class Board:
             words.append(f"best {study.space.metric} {best.value:.4f} (trial {best.number})")
         left = study.space.total - done
         if self._seconds and left > 0:
-            each = sum(self._seconds) / len(self._seconds)
-            words.append(f"about {screen.duration(each * left / max(1, running))} left")
+            words.append(time_left(self._seconds, left, running))
         return Text("   ".join(words))
 
 
-def _running(children: "Sequence[Child]") -> list[Text]:
-    """A line for each training: which, how far, and with what."""
-    lines = []
-    for child in children:
-        value = "" if child.value is None else f"{child.value:.4f}"
-        name = child.spec.name.partition(" seed")[0]
-        cells = (f"{name:<16}", f"seed {child.spec.seed}", f"epoch {child.epoch or '-':>3}", f"{value:>7}")
-        what = said(json.loads(child.spec.tags.get("configuration", "{}")))
-        text = "  ".join([*cells, f"{screen.duration(child.seconds):>11}", what])
-        lines.append(Text(text, no_wrap=True, overflow="ellipsis"))
-    return lines
+def time_left(seconds: Sequence[float], left: int, running: int) -> str:
+    """How long the rest will take, if it is like those that took these seconds."""
+    each = sum(seconds) / len(seconds)
+    return f"about {screen.duration(each * left / max(1, running))} left"
+
+
+def _line(child: "Child") -> Text:
+    """A training: which, how far, and with what."""
+    value = "" if child.value is None else f"{child.value:.4f}"
+    epoch, spec = f"epoch {child.epoch or '-':>3}", child.spec
+    what = said(json.loads(spec.tags["configuration"])) if "configuration" in spec.tags else spec.experiment
+    cells = (f"{spec.label:<24}", epoch, f"{value:>7}", f"{screen.duration(child.seconds):>11}", what)
+    return Text("  ".join(cells), no_wrap=True, overflow="ellipsis")

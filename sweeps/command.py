@@ -1,13 +1,11 @@
 """`litlab sweep`: search, look at a search, and get its best configuration."""
 
 import argparse
-import contextlib
 import shlex
-import signal
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,7 +120,7 @@ def _space(options: argparse.Namespace, rest: Sequence[str]) -> Space:
 
 
 def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Pool", command: str) -> int:
-    from sweeps import record, storage
+    from sweeps import batch, record, storage
     from sweeps.board import Board
     from sweeps.controller import Controller
     from sweeps.study import Study
@@ -136,7 +134,7 @@ def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Po
         opened = storage.open_storage(url)
         study = Study(opened, name, space, facts, holder.name, exclusive=storage.sqlite_path(url) is not None)
         experiment = f"{name}-sweep"
-        with _interruptible(pool) as signals:
+        with batch.stoppable(pool) as signals:
             parent = record.open_parent(store, study, space, experiment, without_password(command))
             controller = Controller(study, pool, store, parent, experiment, arguments, facts["devices"], board)
             confirmed = _drive(controller, study.own_values(facts["values"]))
@@ -199,19 +197,6 @@ def _facts(pool: "Pool", space: Space, arguments: list[str]) -> dict[str, Any]:
         facts: dict[str, Any] = said
         return facts
     raise UserError(f"{space.experiment}: {said}" if kind == "refused" else f"{space.experiment} cannot run: {said}")
-
-
-@contextlib.contextmanager
-def _interruptible(pool: "Pool") -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM end what is under way properly, a second one at once; yields those that came."""
-    signals: list[int] = []
-
-    def hear(number: int, frame: object) -> None:
-        signals.append(number)
-        pool.stops = len(signals)
-
-    with interrupt.handling(hear, signal.SIGINT, signal.SIGTERM):
-        yield signals
 
 
 def _tell(board: Any, study: Any, parent: Any, confirmed: Any, store: Store, url: str, options: Any) -> None:

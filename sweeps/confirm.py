@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipelines.store import FinishedRun
+from sweeps import batch
 from sweeps.controller import Controller
 from sweeps.record import Confirmed
 from sweeps.spec import Spec, as_arguments
@@ -38,7 +39,8 @@ def confirm(controller: Controller, own: dict[str, Any], *, train: bool) -> Conf
     done = _runs(controller, finished=False)
     waiting = [spec for spec in specs.values() if (spec.tags["configuration"], spec.seed) not in done]
     if train:
-        _run(controller, waiting)
+        title = f"confirm {study.name}"
+        batch.train(controller.pool, waiting, controller.store, controller.board, title=title, tick=study.beat)
     done = _runs(controller, finished=True)
     runs: Confirmed = {which: [] for which in settings}
     for (which, seed), spec in specs.items():
@@ -69,22 +71,3 @@ def _runs(controller: Controller, *, finished: bool) -> dict[tuple[str, int], Fi
     ]
     states = ("FINISHED",) if finished else ("FINISHED", "RUNNING")  # this controller has none that is RUNNING
     return {(run.tags["configuration"], int(run.tags["seed"])): run for run in children if run.status in states}
-
-
-def _run(controller: Controller, waiting: list[Spec]) -> None:
-    """Train them, as many side by side as there are slots; a failure costs that seed, and is said."""
-    pool, board = controller.pool, controller.board
-    while (waiting and not controller.stops) or pool.children:
-        while waiting and pool.free and not controller.stops:
-            pool.start(waiting.pop(0))
-        for child, message in pool.events(0.25):
-            if message[0] == "epoch":  # for the screen
-                child.answer(stop=False)
-            elif message[0] == "done":
-                board.confirmed(child.spec.name, message[1])
-            else:
-                stopped = message[0] == "stopped" or controller.stops > 0
-                controller.mark(child, "KILLED" if stopped else "FAILED", str(message[-1]) or "stopped")
-                board.confirmed(child.spec.name, {} if stopped else None, str(message[-1]))
-        controller.study.beat()
-        board.show(controller.study, pool.children)

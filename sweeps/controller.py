@@ -5,13 +5,12 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
 from pipelines.store import FinishedRun, Store
 from pipelines.tracking import Run
-from sweeps import record
+from sweeps import batch, record
 from sweeps.board import Board
 from sweeps.figures import said
 from sweeps.pool import Child, Message, Pool
@@ -180,7 +179,7 @@ class Controller:
 
     def _hear(self, child: Child, message: Message) -> None:
         going = self._going[int(child.spec.tags["trial"])]
-        kind, *rest = self._in_fact(child, message)
+        kind, *rest = batch.in_fact(self.store, child, message)
         if kind == "epoch":
             child.answer(self._prune(going, child.spec.seed, *rest))
             return
@@ -191,23 +190,15 @@ class Controller:
         elif kind == "pruned":
             self._end(going, "PRUNED")
         elif kind == "refused":  # no trial can succeed
-            self.mark(child, "FAILED", rest[0])
+            batch.mark(self.store, child, "FAILED", rest[0])
             self._drop(going, rest[0], again=False)
             raise UserError(rest[0])
         elif self.stops:
-            self.mark(child, "KILLED", "stopped")
+            batch.mark(self.store, child, "KILLED", "stopped")
             self._drop(going, "stopped")
         else:
-            self.mark(child, "FAILED", rest[0])
+            batch.mark(self.store, child, "FAILED", rest[0])
             self._end(going, "FAIL", rest[0])
-
-    def _in_fact(self, child: Child, message: Message) -> Message:
-        """What a process says; one that died when its run had finished was done."""
-        if message[0] == "died" and child.run_id:
-            run = self.store.find(child.run_id)
-            if run.status == "FINISHED":
-                return "done", run.metrics
-        return message
 
     def _prune(self, going: Going, seed: int, step: int, value: float) -> bool:
         """Report an epoch of a trial's first seed; whether the pruner ends the trial, or another controller has."""
@@ -261,13 +252,6 @@ class Controller:
         del self._going[going.trial.number]
         for trial in (going.trial, *going.followers):
             self.study.interrupt(trial.number, reason, again=again and trial is going.trial)
-
-    def mark(self, child: Child, status: str, reason: str) -> None:
-        """End the run of a process that could not, and keep what it printed."""
-        if not child.run_id:
-            return
-        self.store.end(child.run_id, status, reason)
-        self.store.keep_file(child.run_id, Path(child.spec.log), "log.txt")
 
     def _delete_checkpoints(self, runs: list[str], number: int) -> None:
         """Keep the checkpoints of the best trial only."""

@@ -1,6 +1,7 @@
 """Child processes, side by side: started warm, listened to, and ended, whatever happens to them."""
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -74,6 +75,7 @@ class Pool:
         self.workers, self._folder, self._limit_s = workers, folder, limit_s
         self.children: list[Child] = []
         self.stops = 0
+        self._numbers = itertools.count()  # of specifications, for the names of their files
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
@@ -98,8 +100,9 @@ class Pool:
     def start(self, spec: Spec) -> Child:
         """Begin a training in a process of its own, in a free slot."""
         spec.slot, spec.threads = self.free[0], threads_each(self.workers)
-        spec.log = str(self._folder / f"{spec.tags.get('trial', 'x')}-{spec.seed}.log")
-        return self._start(spec_file.write(spec, self._folder), spec_file.begin, (spec,), self._limit_s)
+        path = self._folder / f"{next(self._numbers)}.json"
+        spec.log = str(path.with_suffix(".log"))
+        return self._start(spec_file.write(spec, path), spec_file.begin, (spec,), self._limit_s)
 
     def check(self, spec: Spec, ends: list[dict[str, Any]]) -> Message:
         """Look at an experiment, in a process of its own; returns what it says."""

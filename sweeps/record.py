@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from pipelines.errors import UserError
+from pipelines.selection import PARENT_TAG
 from pipelines.store import FinishedRun, Store
 from pipelines.tracking import Run
 from sweeps import figures
@@ -31,6 +32,7 @@ def open_parent(store: Store, study: Study, space: Space, experiment: str, comma
                 pass  # it is in another store
         tags = {
             "study": study.name,
+            PARENT_TAG: "sweep",
             "litlab.command": command,
             "mlflow.source.name": f"litlab sweep {study.name}",
             "mlflow.source.type": "LOCAL",
@@ -149,7 +151,7 @@ def _note(study: Study, confirmed: Confirmed, importances: Mapping[str, float]) 
         lines += [
             "",
             f"Best {study.space.metric}: {best.value:.4f}, trial {best.number} "
-            f"(the highest of {counted['complete']}, so partly luck; fresh seeds say more)",
+            f"(the best of {counted['complete']}, so partly luck; fresh seeds say more)",
             "",
         ]
         lines += ["| key | value |", "|---|---|", *(f"| {key} | {value} |" for key, value in best.params.items())]

@@ -13,13 +13,14 @@ class Spec:
     """One training: everything that a process needs to know, as plain values.
 
     Attributes:
-        arguments: Of `litlab fit`: the experiment, and keys with values.
+        arguments: Of the verb: the experiment, and keys with values.
         seed: The run's seed.
         experiment: The MLflow experiment that the run goes to.
         uri: Where runs are kept.
-        name: The run's name.
+        name: The run's name; "" leaves it to `litlab fit`.
         tags: The run's tags, beside those of any run.
-        metric: The validation metric to report after each epoch; None reports nothing.
+        metric: The validation metric to report after each epoch, which must be there and finite; None reports what the
+            model monitors, whatever that is.
         pruner: What the reason says if the training is ended early.
         test: Whether the test set is opened at the end.
         log: The file that takes what the training prints.
@@ -27,6 +28,7 @@ class Spec:
         threads: How many CPU threads the training may use.
         slot: Which of the trainings side by side this is, from 0.
         devices: How many GPUs it uses, if there are any.
+        verb: "fit"; or "baseline", which takes of all this arguments, seed, experiment and uri.
     """
 
     arguments: list[str]
@@ -43,10 +45,16 @@ class Spec:
     threads: int = 1
     slot: int = 0
     devices: int = 1
+    verb: str = "fit"
 
     @property
     def command(self) -> list[str]:
         return [*self.arguments, "--seed_everything", str(self.seed)]
+
+    @property
+    def label(self) -> str:
+        """What to call it on a screen."""
+        return self.name or f"seed={self.seed}"
 
 
 def begin(spec: Spec, pipe: connection.Connection) -> None:
@@ -63,10 +71,10 @@ def check(spec: Spec, ends: list[dict[str, Any]], pipe: connection.Connection) -
     worker.check(spec, ends, pipe)
 
 
-def write(spec: Spec, folder: Path) -> Spec:
-    """Write the specification down in a folder, and return it with its place."""
-    spec.path = str(folder / f"{spec.tags.get('trial', 'x')}-{spec.seed}.json")
-    Path(spec.path).write_text(json.dumps(asdict(spec)))
+def write(spec: Spec, path: Path) -> Spec:
+    """Write the specification down, and return it with its place."""
+    spec.path = str(path)
+    path.write_text(json.dumps(asdict(spec)))
     return spec
 
 

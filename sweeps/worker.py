@@ -23,10 +23,11 @@ if __name__ == "__main__":
     sys.path.pop(0)  # this folder, whose names are nobody's but ours
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
+from datamodules.base import InMemoryDataModule
 from pipelines import config, fit, interrupt, quiet
 from pipelines.config import LitlabCLI
 from pipelines.errors import StoppedError, UserError
@@ -42,21 +43,19 @@ class RefusedError(UserError):
 
 
 class Reporter(Callback):
-    """Tells the controller the metric of each epoch; ends the training, on all devices together, if it says so."""
+    """Tells the controller the metric of each epoch; ends the training, on all devices together, if it says so.
 
-    def __init__(self, metric: str, pipe: connection.Connection | None) -> None:
+    Without a metric it tells what the model monitors, for the screen, and refuses nothing.
+    """
+
+    def __init__(self, metric: str | None, pipe: connection.Connection | None) -> None:
         self._metric, self._pipe = metric, pipe
         self.pruned_at: int | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        if self._metric not in trainer.callback_metrics:
-            logged = ", ".join(sorted(key for key in trainer.callback_metrics if key.startswith("val/")))
-            raise RefusedError(f"metric {self._metric}: the experiment logs {logged or 'no validation metric'}")
-        value = float(trainer.callback_metrics[self._metric])
-        if not math.isfinite(value):
-            raise FloatingPointError(f"{self._metric} is {value} in epoch {trainer.current_epoch}")
+        value = self._value(trainer, pl_module)
         stop = False
         if trainer.is_global_zero and self._pipe is not None:
             stop = self._ask(trainer.current_epoch + 1, value)
@@ -64,7 +63,20 @@ class Reporter(Callback):
             self.pruned_at = trainer.current_epoch
             trainer.should_stop = True
 
-    def _ask(self, epoch: int, value: float) -> bool:
+    def _value(self, trainer: Trainer, pl_module: LightningModule) -> float | None:
+        measured = trainer.callback_metrics
+        if self._metric is None:
+            key = getattr(pl_module, "monitor", "val/loss")
+            return float(measured[key]) if key in measured else None
+        if self._metric not in measured:
+            logged = ", ".join(sorted(key for key in measured if key.startswith("val/")))
+            raise RefusedError(f"metric {self._metric}: the experiment logs {logged or 'no validation metric'}")
+        value = float(measured[self._metric])
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{self._metric} is {value} in epoch {trainer.current_epoch}")
+        return value
+
+    def _ask(self, epoch: int, value: float | None) -> bool:
         assert self._pipe is not None
         try:
             self._pipe.send(("epoch", epoch, value))
@@ -79,7 +91,7 @@ def begin(spec: Spec, pipe: connection.Connection) -> None:
     sys.argv = [str(Path(__file__).resolve()), spec.path]  # what Lightning runs for further devices
     sys.modules["__main__"].__spec__ = None
     try:
-        _send(pipe, ("done", _train(spec, pipe)))
+        _send(pipe, ("done", _baseline(spec) if spec.verb == "baseline" else _train(spec, pipe)))
     except StoppedError as stop:
         _send(pipe, ("pruned", str(stop)))
     except RefusedError as error:
@@ -93,30 +105,40 @@ def begin(spec: Spec, pipe: connection.Connection) -> None:
 
 
 def check(spec: Spec, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
-    """Parse and build the experiment with each of these values, and read its data; sends its own values, flat."""
+    """Parse and build the experiment with each of these values, and read its data; sends what it says of itself."""
     _settle(spec)
     try:
         quiet.lightning()
-        cli = config.parse("sweep", spec.arguments)
+        cli = config.parse(spec.verb, spec.arguments)
         for values in ends:
             _build(spec.arguments, values)
         fit.check(cli)
         data, _ = cli.build()
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
-        config.load(data, "fit")
-        trainer = cli.config.trainer
-        facts = {
-            "values": config.flatten(cli.resolved()),
-            "hash": config.config_hash(cli.resolved()),
-            "max_epochs": trainer.max_epochs,
-            "devices": trainer.devices if isinstance(trainer.devices, int) else 1,
-        }
-        _send(pipe, ("done", facts))
+        for stage in ("fit", "test") if spec.test else ("fit",):
+            config.load(data, stage)
+        _send(pipe, ("done", _facts(spec, cli, data)))
     except UserError as error:
         _send(pipe, ("refused", str(error)))
     except BaseException as error:
         traceback.print_exc()
         _send(pipe, ("failed", _reason(error)))
+
+
+def _facts(spec: Spec, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
+    """What a controller needs to know of an experiment, as plain values."""
+    devices = cli.config.trainer.devices
+    return {
+        "values": config.flatten(cli.resolved()),
+        "params": cli.params(),
+        "hash": config.config_hash(cli.resolved()),
+        "max_epochs": cli.config.trainer.max_epochs,
+        "devices": devices if isinstance(devices, int) else 1,
+        "tracking_uri": cli.config.tracking_uri,
+        "run_name": fit.run_name(spec.arguments, spec.seed),
+        "tags": fit.tags(cli, shlex.join(["litlab", spec.verb, *spec.arguments])),
+        "card": data.card() if spec.test and isinstance(data, InMemoryDataModule) else None,
+    }
 
 
 def _build(arguments: list[str], values: dict[str, Any]) -> None:
@@ -131,8 +153,8 @@ def _train(spec: Spec, pipe: connection.Connection | None) -> dict[str, float]:
     """Train, and keep the run as `litlab fit` does; returns its metrics at the selected epoch."""
     quiet.lightning()
     cli: LitlabCLI = config.parse("sweep", spec.command)
-    reporter = Reporter(spec.metric, pipe) if spec.metric else None
-    job = fit.prepare(cli, [reporter] if reporter else [], test=spec.test)
+    reporter = Reporter(spec.metric, pipe)
+    job = fit.prepare(cli, [reporter], test=spec.test)
     interrupt.exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         fit.run_trainer(job)
@@ -140,16 +162,27 @@ def _train(spec: Spec, pipe: connection.Connection | None) -> dict[str, float]:
     assert pipe is not None
     tags = {**fit.tags(cli, shlex.join(["litlab", "fit", *spec.command])), **spec.tags}
     try:
-        run = Run(Store(spec.uri), spec.experiment, spec.name, tags)
+        name = spec.name or fit.run_name(spec.arguments, spec.seed)
+        run = Run(Store(spec.uri), spec.experiment, name, tags)
     except UserError as error:  # the store is away
         raise RefusedError(str(error)) from error
     _send(pipe, ("run", run.run_id))
     with recorded(run):
         seconds = fit.train(job, run)
-        if reporter and reporter.pruned_at is not None:
+        if reporter.pruned_at is not None:
             raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({spec.pruner})")
         fit.keep(job, run, seconds, test=spec.test)
     return run.metrics_at(max(at for at, metrics in run.history if "selected_epoch" in metrics))
+
+
+def _baseline(spec: Spec) -> dict[str, float]:
+    """What `litlab baseline` does; its runs say for themselves what came out."""
+    from pipelines import baseline
+
+    os.environ["MLFLOW_TRACKING_URI"] = spec.uri
+    if code := baseline.main("baseline", [*spec.command, "--name", spec.experiment]):
+        raise RuntimeError(f"litlab baseline ended with exit code {code}")
+    return {}
 
 
 def _settle(spec: Spec) -> None:
