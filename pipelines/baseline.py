@@ -8,7 +8,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(HELP)
         return 0 if argv else 2
-    method, options, rest = _split(argv)
+    method, options, rest = split(argv)
     quiet.lightning()
     interrupt.exit_on_sigterm()
     cli = config.parse(verb, rest)
@@ -69,17 +69,16 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if method == "pca" and not 1 <= options.components <= most:
         raise UserError(f"--components is {options.components}; it must be 1 to {most}")
     name = cli.config.name if config.values_of(rest, "--name") else f"{cli.config.name}-{method}"
-    settings = [{"components": options.components}] if method == "pca" else [{"C": C} for C in dict.fromkeys(options.C)]
     rows = {}
-    for setting in settings:
-        run = Run(Store(cli.config.tracking_uri), name, _run_name(setting), _tags(cli, name, argv))
+    for setting in settings(method, options):
+        run = Run(Store(cli.config.tracking_uri), name, _run_name(setting), _tags(cli, name, method, setting, argv))
         with recorded(run):
             rows[_run_name(setting)] = _fit(method, setting, cli, data, run)
     _show(name, rows)
     return 0
 
 
-def _split(argv: Sequence[str]) -> tuple[str, argparse.Namespace, list[str]]:
+def split(argv: Sequence[str]) -> tuple[str, argparse.Namespace, list[str]]:
     """The method, this verb's own options, and what is left for the configuration."""
     parser = argparse.ArgumentParser(prog="litlab baseline", allow_abbrev=False, add_help=False)
     parser.add_argument("--C", type=_positive, nargs="+", default=[1.0])
@@ -96,6 +95,13 @@ def _split(argv: Sequence[str]) -> tuple[str, argparse.Namespace, list[str]]:
     return method, options, rest
 
 
+def settings(method: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The settings that the options ask for; each is a run."""
+    if method == "pca":
+        return [{"components": options.components}]
+    return [{"C": C} for C in dict.fromkeys(options.C)]
+
+
 def _positive(text: str) -> float:
     try:
         value = float(text)
@@ -110,9 +116,15 @@ def _run_name(setting: dict[str, Any]) -> str:
     return " ".join(f"{key}={value:g}" for key, value in setting.items())
 
 
-def _tags(cli: LitlabCLI, name: str, argv: Sequence[str]) -> dict[str, str]:
+def config_hash(method: str, setting: Mapping[str, Any], cli: LitlabCLI) -> str:
+    """What is the same in all runs of a method with one setting on the same data; see `config.config_hash`."""
+    return config.config_hash({"method": method, **setting, "data": cli.resolved()["data"]})
+
+
+def _tags(cli: LitlabCLI, name: str, method: str, setting: Mapping[str, Any], argv: Sequence[str]) -> dict[str, str]:
     return {
         "litlab.experiment": name,
+        "litlab.config_hash": config_hash(method, setting, cli),
         "litlab.command": without_password(shlex.join(["litlab", "baseline", *argv])),
         "seed": str(cli.config.seed_everything),
         "mlflow.source.name": f"litlab baseline {name}",

@@ -17,6 +17,7 @@ VERBS = {
     "sweep": ("sweeps.command", "search an experiment's keys with Optuna; every trial is a run"),
     "compare": ("pipelines.compare", "finished runs side by side: mean, spread and difference over seeds"),
     "report": ("pipelines.report", "one HTML page of a study or an experiment, to keep and to send"),
+    "reproduce": ("sweeps.reproduce", "run the published experiments, and judge each published claim"),
     "register": ("pipelines.register", "put a run's model into MLflow's model registry"),
     "baseline": ("pipelines.baseline", "what scikit-learn does with the same data, in the same MLflow"),
     "inspect": ("pipelines.anatomy", "layers of a network: sizes, parameters, multiply-adds, receptive fields"),

@@ -120,8 +120,11 @@ class LitlabCLI(LightningCLI):
         config: Namespace = self.config.clone()
         for key in ("config", "tracking_uri"):
             config.pop(key, None)
-        text = self.parser.dump(config, skip_none=False)
-        return dict(yaml.safe_load(text))
+        resolved: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_none=False))
+        for key, value in resolved["trainer"].items():
+            if key.startswith("limit_") and isinstance(value, float) and value > 1:
+                resolved["trainer"][key] = int(value)  # 1000 or 1000.0: it depends on what has been imported before
+        return resolved
 
 
 def _root(error: BaseException) -> BaseException:

@@ -1,0 +1,150 @@
+"""What claims are judged by: finished runs, what they have measured, parameter counts, tests of the theory."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from xml.etree import ElementTree
+
+from pipelines import project, quiet
+from pipelines.errors import UserError
+from pipelines.selection import Found, select
+from pipelines.store import Store
+from sweeps import verdicts
+from sweeps.published import Job, Section
+
+THEORY = Path("tests/theory")
+Runs = dict[str, dict[str, Found]]  # by label and seed
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a job's configuration says of itself.
+
+    Attributes:
+        hash: Equal for runs that differ only in the seed and the place of the data.
+        files: Whether its data come from files, so that it needs to know where.
+    """
+
+    hash: str
+    files: bool
+
+
+def look(jobs: Iterable[Job]) -> dict[str, Known]:
+    """Parse each job's command; by label.
+
+    Raises:
+        UserError: A command is wrong.
+    """
+    from pipelines import config  # noqa: F401  # torch and Lightning, who then can be told to be quiet
+
+    quiet.lightning()
+    return {job.label: _look(job) for job in jobs}
+
+
+def _look(job: Job) -> Known:
+    from pipelines import baseline, config
+
+    if job.verb == "baseline":
+        method, options, rest = baseline.split(job.arguments)
+        cli = config.parse(job.verb, rest)
+        (setting,) = baseline.settings(method, options)
+        known = baseline.config_hash(method, setting, cli)
+    else:
+        cli = config.parse(job.verb, job.arguments)
+        known = config.config_hash(cli.resolved())
+    return Known(known, "data_dir" in cli.resolved()["data"].get("init_args", {}))
+
+
+def finished(store: Store, known: Mapping[str, Known], seeds: int) -> Runs:
+    """The finished and tested runs of each job, the latest of each of the seeds from 0."""
+    runs: Runs = {}
+    for label, one in known.items():
+        found = select(store, [], f"tags.`litlab.config_hash` = '{one.hash}'").runs
+        tested = [run for run in found if any(key.startswith("test/") for key in run.metrics)]
+        latest = {run.seed: run for run in sorted(tested, key=lambda run: run.started)}
+        runs[label] = {str(seed): latest[str(seed)] for seed in range(seeds) if str(seed) in latest}
+    return runs
+
+
+def values(store: Store, jobs: Mapping[str, Job], runs: Runs, seeds: int) -> Callable[[str], verdicts.Values]:
+    """The values of a term, "LABEL METRIC", by seed; those of a method without chance count alike for every seed."""
+
+    def history(run_id: str, metric: str) -> Sequence[tuple[int, float]]:
+        return [(item.step, item.value) for item in store.client.get_metric_history(run_id, metric)]
+
+    def of(term: str) -> verdicts.Values:
+        label, _, metric = term.partition(" ")
+        measured = {seed: verdicts.measure(run, metric, history) for seed, run in runs.get(label, {}).items()}
+        there = {seed: value for seed, value in measured.items() if value is not None}
+        if jobs[label].has_chance or not there:
+            return there
+        return verdicts.Certain({str(seed): next(iter(there.values())) for seed in range(seeds)})
+
+    return of
+
+
+def parameters(jobs: Mapping[str, Job]) -> Callable[[str], int]:
+    """The number of parameters of a job's network, as published; no data are read."""
+
+    @cache
+    def of(label: str) -> int:
+        from pipelines import config
+
+        _, model = config.parse("fit", jobs[label].as_published).build()
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    return of
+
+
+def theory(files: Iterable[str]) -> Callable[[str], bool | None]:
+    """Whether all tests of a file pass; None if the file is not there. The tests of all the files run at once."""
+    folder = project.folder()
+    there = sorted({name for name in files if (folder / THEORY / name).is_file()})
+    if not there:
+        return lambda name: None
+    with tempfile.TemporaryDirectory(prefix="litlab-theory-") as scratch:
+        report = Path(scratch) / "report.xml"
+        command = [sys.executable, "-m", "pytest", *(str(THEORY / name) for name in there)]
+        command += ["-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if not report.is_file():
+            raise UserError(f"the tests of the theory cannot run: {(done.stderr or done.stdout).strip()[-500:]}")
+        passed = _passed(report)
+    return lambda name: passed.get(Path(name).stem, False) if name in there else None
+
+
+def _passed(report: Path) -> dict[str, bool]:
+    """By the name of a file, whether there are tests of it, and all of them passed."""
+    passed: dict[str, bool] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = case.get("classname", "").rpartition(".")[2]
+        passed[name] = passed.get(name, True) and len(case.findall("failure") + case.findall("error")) == 0
+    return passed
+
+
+def cards(store: Store, sections: Iterable[Section], runs: Runs) -> dict[str, list[str]]:
+    """Which data the runs of each section have seen, as sentences; see data.json of a run."""
+    said = {}
+    for section in sections:
+        labels = [label for one in section.experiments for label in one.labels]
+        of_section = [run for label in labels for run in runs.get(label, {}).values()]
+        by_test = {run.tags.get("data.sha256.test", ""): run for run in of_section}
+        said[section.title] = sorted({text for run in by_test.values() for text in [_card(store, run)] if text})
+    return said
+
+
+def _card(store: Store, run: Found) -> str:
+    try:
+        card = json.loads(store.find(run.run_id).file("data.json").read_text())
+    except (UserError, ValueError):
+        return ""  # somebody has deleted it
+    digest = card["sha256"].get("test", "")[:12]
+    text = f"Data: {card['source']}, test set of {card['sizes'].get('test', 0):,}, SHA-256 {digest}."
+    if card.get("files") == "folder":
+        text += " Read from image files: if those were compressed again (JPEG), accuracies come out a little low."
+    return text
