@@ -199,8 +199,9 @@ def _point(store: Store, version: Any, alias: str) -> str:
 
 
 def _description(run: FinishedRun) -> str:
-    """A version's origin in Markdown, as the MLflow UI shows it."""
+    """A version's result and origin in Markdown; the MLflow UI lists versions with the first 30 characters."""
     name, seed = run.tags.get("litlab.experiment", ""), run.tags.get("seed", "")
-    kept = {key: value for key, value in sorted(run.metrics.items()) if key.startswith(("selected/", "test/"))}
-    lines = [f"{name}, seed {seed}, run {run.run_id}", "", *(f"- {key} {value:.4f}" for key, value in kept.items())]
-    return "\n".join([*lines, "", f"    {run.tags.get('litlab.command', '')}"])
+    tested = [f"{key} {value:.4f}" for key, value in sorted(run.metrics.items()) if key.startswith("test/")]
+    kept = [f"- {key} {value:.4f}" for key, value in sorted(run.metrics.items()) if key.startswith("selected/")]
+    first = f"{', '.join(tested)}: {name}, seed {seed}, run {run.run_id}"
+    return "\n".join([first, "", f"    {run.tags.get('litlab.command', '')}", "", "Of the selected epoch:", "", *kept])

@@ -4,7 +4,8 @@ import contextlib
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.selection import PARENT_TAG
@@ -12,6 +13,7 @@ from pipelines.store import FinishedRun, Store
 from pipelines.tracking import Run
 from sweeps import figures
 from sweeps.figures import said
+from sweeps.seeds_record import as_markdown
 from sweeps.space import Space, keys_of
 from sweeps.study import PARENT, Study, tally
 
@@ -143,33 +145,39 @@ def _test_metrics(values: Mapping[str, float]) -> list[str]:
 
 
 def _note(study: Study, confirmed: Confirmed, importances: Mapping[str, float]) -> str:
-    """The result in Markdown, as the MLflow UI shows it above the run."""
+    """The result in Markdown, as the MLflow UI shows it above the run; it folds what comes after the first lines."""
     counted, best = tally(study.trials()), study.best()
-    said = ", ".join(f"{number} {state}" for state, number in counted.items() if number)
-    lines = [f"**{study.name}**: {sum(counted.values())} of {study.space.total} trials ({said or 'none has ended'})."]
-    if best is not None and best.value is not None:
-        lines += [
-            "",
-            f"Best {study.space.metric}: {best.value:.4f}, trial {best.number} "
-            f"(the best of {counted['complete']}, so partly luck; fresh seeds say more)",
-            "",
-        ]
-        lines += ["| key | value |", "|---|---|", *(f"| {key} | {value} |" for key, value in best.params.items())]
+    ended = ", ".join(f"{number} {state}" for state, number in counted.items() if number)
+    first = f"{sum(counted.values())} of {study.space.total} trials ({ended or 'none has ended'})"
+    if best is None or best.value is None:
+        return f"{first}.\n\n{study.space.description}".rstrip() + "\n"
+    parts = [
+        f"{first}. Best {study.space.metric} {best.value:.4f}, trial {best.number}: "
+        f"the best of {counted['complete']}, so partly luck; fresh seeds say more."
+    ]
     if any(confirmed.values()):
-        lines += ["", *_table(confirmed)]
-    if importances:
-        lines += ["", "Importance: " + ", ".join(f"{key} {value:.2f}" for key, value in importances.items())]
-    return "\n".join(lines) + "\n"
+        parts.append(as_markdown(_table(confirmed)))
+    parts += [f"Trial {best.number}:", as_markdown(_values(best.params, importances)), study.space.description]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _table(confirmed: Confirmed) -> Sequence[str]:
+def _values(params: Mapping[str, Any], importances: Mapping[str, float]) -> list[list[str]]:
+    """A line for each key, below the header."""
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in params.items()}
+    if not importances:
+        return [["key", "value"], *([key, value] for key, value in shown.items())]
+    lines = [[key, value, f"{importances.get(key, 0.0):.2f}"] for key, value in shown.items()]
+    return [["key", "value", "importance"], *lines]
+
+
+def _table(confirmed: Confirmed) -> list[list[str]]:
+    """A line for each configuration, below the header."""
     values = headline(confirmed)
     metrics = _test_metrics(values)
-    lines = ["| configuration | " + " | ".join([*metrics, "n"]) + " |", "|---" * (len(metrics) + 2) + "|"]
+    lines = [["configuration", *metrics, "n"]]
     for which, runs in confirmed.items():
         prefix = "" if which == "best" else f"{which}/"
-        cells = [_cell(values, prefix + key) for key in metrics]
-        lines.append("| " + " | ".join([WHICH[which], *cells, str(len(runs))]) + " |")
+        lines.append([WHICH[which], *(_cell(values, prefix + key) for key in metrics), str(len(runs))])
     return lines
 
 

@@ -35,6 +35,7 @@ the same configuration are reused; a stopped reproduction goes on.
   --tier full      hours, on the published data
   --seeds 3        runs of each experiment
   --workers 2      trainings at a time; they share the CPU cores (all, up to 4)
+  --as-is          train nothing: judge what has been run until now
   --data_dir DIR   where MNIST and CIFAR-10 are (data)
   --out DIR        where RESULTS.md and results.html go (reproduction; docs for
                      all of the full tier)
@@ -73,6 +74,7 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tier", choices=published.TIERS, default="quick")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--as-is", action="store_true")
     parser.add_argument("--data_dir", "--data-dir", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--tracking_uri", "--tracking-uri")
@@ -111,6 +113,7 @@ def _run(plan: Plan, options: argparse.Namespace, store: Store, folder: Path) ->
             if str(seed) not in runs[job.label]
         ]
         reused = len(wanted) - len(missing)
+        missing = [] if options.as_is else missing
         screen.say(f"{plan.tier} tier, {options.seeds} seeds: {len(wanted)} runs, {reused} of them are there already")
         if plan.tier == "quick":
             screen.say("on data that come with litlab: digits instead of MNIST and CIFAR-10, which are for --tier full")

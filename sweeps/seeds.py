@@ -208,7 +208,7 @@ def _train(pool: Pool, store: Store, parent: Run, plan: Plan) -> tuple[list[Foun
         _end_left(store, parent)
         runs = _finished(store, parent)
         if pool.stops < 2:
-            seeds_record.conclude(store, parent, _heading(plan, len(runs)), runs)
+            seeds_record.conclude(store, parent, _heading(plan, runs), runs)
         status, reason = _status(pool, ends)
     except MlflowException as error:
         said = without_password(str(error).splitlines()[0])
@@ -248,10 +248,12 @@ def _status(pool: Pool, ends: Sequence[End]) -> tuple[str, str]:
     return ("FAILED" if failed else "FINISHED"), "; ".join(f"seed {seed}: {reason}" for seed, reason in failed)
 
 
-def _heading(plan: Plan, done: int) -> str:
-    """What the note begins with."""
+def _heading(plan: Plan, runs: Sequence[Found]) -> str:
+    """What the note begins with: the result."""
+    done = f"{len(runs)} of {len(plan.seeds)} seeds ({plan.span}) are done"
+    result = f": **{short}**" if (short := seeds_record.in_short(runs)) else ""
     description = str(plan.facts["tags"]["mlflow.note.content"])
-    return "\n\n".join([*filter(None, [description]), f"{done} of {len(plan.seeds)} seeds ({plan.span}) are done."])
+    return "\n\n".join(filter(None, [f"{done}{result}.", description]))
 
 
 def _tell(plan: Plan, parent: Run, runs: Sequence[Found]) -> None:

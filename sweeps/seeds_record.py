@@ -13,6 +13,7 @@ from pipelines.store import Store
 from pipelines.tracking import Run
 
 NOTE_LENGTH = 5000  # MLflow takes 8000
+NO_BREAK_SPACE = "\u00a0"
 MEASURED = ("test/", "selected/val/", "selected/", "selected_epoch", "fit_seconds")
 
 
@@ -22,13 +23,14 @@ def conclude(store: Store, parent: Run, heading: str, runs: Sequence[Found]) -> 
     Args:
         store: Where they are.
         parent: The run that stands for them.
-        heading: Above the note, in Markdown.
+        heading: The note's first lines, in Markdown; the MLflow UI folds what comes after the first few.
         runs: In the order of their seeds.
     """
     parent.log_metrics(headline(runs), len(runs))
     if runs:
         _draw(store, parent, runs)
-    note = "\n\n".join([heading, as_markdown(metrics_table(runs)), as_markdown(seeds_table(runs))]) + "\n"
+    tables = [as_markdown(metrics_table(runs)), "Seed by seed:", as_markdown(seeds_table(runs))] if runs else []
+    note = "\n\n".join([heading, *tables]) + "\n"
     (parent.folder / "note.md").write_text(note)
     parent.set_tags({"mlflow.note.content": note[:NOTE_LENGTH].rpartition("\n")[0]})  # whole lines; the file has all
 
@@ -42,6 +44,13 @@ def headline(runs: Sequence[Found]) -> dict[str, float]:
             low, high = summary.ci95
             metrics |= {f"{key}_sd": summary.sd, f"{key}_ci95_low": low, f"{key}_ci95_high": high}
     return metrics
+
+
+def in_short(runs: Sequence[Found]) -> str:
+    """The test metrics, mean and standard deviation; "" if nothing was tested."""
+    tested = {key: summary for key, summary in _summaries(runs).items() if key.startswith("test/")}
+    spreads = {key: "" if one.sd is None else f" ± {_number(one.sd, one)}" for key, one in tested.items()}
+    return ", ".join(f"{key} {_number(one.mean, one)}{spreads[key]}" for key, one in tested.items())
 
 
 def metrics_table(runs: Sequence[Found]) -> list[list[str]]:
@@ -65,9 +74,12 @@ def seeds_table(runs: Sequence[Found]) -> list[list[str]]:
 
 
 def as_markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table for the MLflow UI."""
-    header, *body = [f"| {' | '.join(cells)} |" for cells in lines]
-    return "\n".join([header, "|---" * len(lines[0]) + "|", *body])
+    """A table for the MLflow UI, which leaves no gap between columns: each name is padded to more than its column."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padding = [2 * (width - len(name)) + 4 for name, width in zip(lines[0], widths, strict=True)]  # half as wide as 0
+    names = [name + NO_BREAK_SPACE * number for name, number in zip(lines[0], padding, strict=True)]
+    header, *body = [f"| {' | '.join(cells)} |" for cells in [names, *lines[1:]]]
+    return "\n".join([header, "|---" * len(names) + "|", *body])
 
 
 def as_rich(title: str, lines: Sequence[Sequence[str]]) -> Table:

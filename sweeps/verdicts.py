@@ -217,6 +217,8 @@ def spreading(summary: spread.Summary) -> str:
         return plain(summary.mean)
     if 0.001 <= abs(summary.mean) < 10 and (summary.sd >= 0.0001 or summary.sd == 0):
         return f"{summary.mean:.4f} ± {summary.sd:.4f}"
+    if abs(summary.mean) >= 10:
+        return f"{plain(summary.mean)} ± {summary.sd:,.1f}"
     return f"{plain(summary.mean)} ± {plain(summary.sd)}"
 
 

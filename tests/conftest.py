@@ -3,7 +3,7 @@
 import os
 import signal
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ if (
 ):  # in a shell's background; processes that are started take it over
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import mlflow
 import numpy as np
 import pytest
 from lightning.pytorch import Trainer
@@ -49,6 +50,13 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return uri
+
+
+@pytest.fixture
+def mlflow_store() -> Iterator[Callable[[str], None]]:
+    """What `mlflow.set_tracking_uri` sets holds for the whole process: it is taken back after the test."""
+    yield mlflow.set_tracking_uri
+    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture

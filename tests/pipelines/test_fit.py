@@ -160,8 +160,8 @@ def test_mlflow_alone_loads_the_model_and_predicts_the_same_in_a_fresh_process(s
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, atol=1e-5)
 
 
-def test_the_logged_model_knows_its_classes_and_takes_any_number_of_images(store, run):
-    mlflow.set_tracking_uri(store)
+def test_the_logged_model_knows_its_classes_and_takes_any_number_of_images(store, run, mlflow_store):
+    mlflow_store(store)
     uri = f"runs:/{run.info.run_id}/model"
     assert mlflow.models.get_model_info(uri).metadata["classes"] == list("0123456789")
     images = np.zeros((5, 1, 28, 28), np.uint8)

@@ -141,14 +141,14 @@ def test_measured_again_from_the_run_alone_it_gives_the_same(litlab, done, verb)
     assert len(now) >= 2
 
 
-def test_mlflow_loads_the_model_which_says_the_same_to_any_number_of_examples(done):
+def test_mlflow_loads_the_model_which_says_the_same_to_any_number_of_examples(done, mlflow_store):
     cli = parse("fit", ["-c", str(done.folder / "config.yaml")])
     data, model = cli.build()
     data.setup("fit")
     data.setup("test")
     state = torch.load(done.folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
     model.load_state_dict(state)
-    mlflow.set_tracking_uri(done.store)
+    mlflow_store(done.store)
     exported = mlflow.pytorch.load_model(f"runs:/{done.run_id}/model")
     for count in (1, 7):
         inputs = data.test_set.inputs[:count]
@@ -158,8 +158,8 @@ def test_mlflow_loads_the_model_which_says_the_same_to_any_number_of_examples(do
         torch.testing.assert_close(exported(inputs).detach(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_model_knows_its_classes_where_there_are_any(done):
-    mlflow.set_tracking_uri(done.store)
+def test_the_model_knows_its_classes_where_there_are_any(done, mlflow_store):
+    mlflow_store(done.store)
     metadata = mlflow.models.get_model_info(f"runs:/{done.run_id}/model").metadata or {}
     data, _ = parse("fit", ["-c", str(done.folder / "config.yaml")]).build()
     assert metadata.get("classes") == (None if done.name == "functions-convnet" else list(data.classes))

@@ -79,6 +79,15 @@ def test_a_run_of_litlab_fit_with_the_same_configuration_is_reused(litlab, lines
     assert "2 runs, 1 of them are there already" in done.out
 
 
+def test_as_is_it_trains_nothing_and_judges_what_there_is(litlab, lines, tmp_path):
+    done = litlab("reproduce", "--as-is", "--out", tmp_path / "out")
+    assert done.code == 0
+    assert runs() == []
+    text = (tmp_path / "out" / "RESULTS.md").read_text()
+    assert "no finished run has slow test/loss or fast test/loss" in text
+    assert "**Of 4 claims: 1 confirmed, 1 corrected, 2 not judged.**" in text
+
+
 def test_a_failed_run_is_said_in_the_page_and_by_the_exit_code(litlab, lines, tmp_path):
     text = ONE.replace("--model.optimizer.lr 0.03", "--model.optimizer.lr 1.0e+30 --data.n_train 300")
     (lines / "1.yaml").write_text(text)
