@@ -134,7 +134,7 @@ def test_a_stopped_sweep_leaves_nothing_running_and_goes_on(litlab, moody, kept,
 
 
 def test_a_child_and_the_server_of_all_children_can_be_killed(litlab, moody, kept):
-    space = moody({"model.slow": [0.2, 0.201, 0.202]})
+    space = moody({"model.slow": [0.6, 0.601, 0.602]})
 
     def kill():
         os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
