@@ -21,6 +21,7 @@ VERBS = {
     "register": ("pipelines.register", "put a run's model into MLflow's model registry"),
     "baseline": ("pipelines.baseline", "what scikit-learn does with the same data, in the same MLflow"),
     "inspect": ("pipelines.anatomy", "layers of a network: sizes, parameters, multiply-adds, receptive fields"),
+    "explain": ("pipelines.explain", "look inside a trained network: what it sees, and what fools it"),
     "ui": ("pipelines.ui", "open the MLflow UI on this project's runs"),
 }
 

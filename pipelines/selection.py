@@ -11,7 +11,8 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.store import Store, without_password
 
-PARENT_TAG = "litlab.parent"  # of runs that stand for others: "sweep", "seeds", "comparison"
+PARENT_TAG = "litlab.parent"  # of runs that stand for others: "sweep", "seeds", "comparison", "look"
+LOOK_TAG = "litlab.look"  # what was asked of a run: litlab explain's arguments, without the run and places
 EXPERIMENT, STAGE, DIGEST = "experiment", "stage", "data.sha256"  # of a configuration, beside its params
 SEEDS = ("seed_everything", "seed")  # litlab's param, and the one that others use
 NOT_COMPARED = (*SEEDS, "trainer.enable_progress_bar")  # as in the configuration's hash

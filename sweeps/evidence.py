@@ -1,10 +1,11 @@
 """What claims are judged by: finished runs, what they have measured, parameter counts, tests of the theory."""
 
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from xml.etree import ElementTree
 
 from pipelines import project, quiet
 from pipelines.errors import UserError
-from pipelines.selection import Found, select
+from pipelines.selection import LOOK_TAG, Found, select
 from pipelines.store import Store
 from sweeps import verdicts
 from sweeps.published import Job, Section
@@ -26,15 +27,17 @@ class Known:
     """What a job's configuration says of itself.
 
     Attributes:
-        hash: Equal for runs that differ only in the seed and the place of the data.
+        hash: Equal for runs that differ only in the seed and the place of the data; of a look, what is asked.
         files: Whether its data come from files, so that it needs to know where.
+        looks_at: The label of the job whose run is looked at.
     """
 
     hash: str
     files: bool
+    looks_at: str = ""
 
 
-def look(jobs: Iterable[Job]) -> dict[str, Known]:
+def look(jobs: Collection[Job]) -> dict[str, Known]:
     """Parse each job's command; by label.
 
     Raises:
@@ -43,7 +46,11 @@ def look(jobs: Iterable[Job]) -> dict[str, Known]:
     from pipelines import config  # noqa: F401  # torch and Lightning, who then can be told to be quiet
 
     quiet.lightning()
-    return {job.label: _look(job) for job in jobs}
+    known = {job.label: _look(job) for job in jobs if not job.looks_at}
+    looks = [job for job in jobs if job.looks_at]
+    return known | {
+        job.label: Known(shlex.join(job.arguments), known[job.looks_at].files, job.looks_at) for job in looks
+    }
 
 
 def _look(job: Job) -> Known:
@@ -61,14 +68,35 @@ def _look(job: Job) -> Known:
 
 
 def finished(store: Store, known: Mapping[str, Known], seeds: int) -> Runs:
-    """The finished and tested runs of each job, the latest of each of the seeds from 0."""
+    """The finished and tested runs of each job, the latest of each of the seeds from 0, and the looks at these runs."""
     runs: Runs = {}
     for label, one in known.items():
+        if one.looks_at:
+            continue
         found = select(store, [], f"tags.`litlab.config_hash` = '{one.hash}'").runs
         tested = [run for run in found if any(key.startswith("test/") for key in run.metrics)]
         latest = {run.seed: run for run in sorted(tested, key=lambda run: run.started)}
         runs[label] = {str(seed): latest[str(seed)] for seed in range(seeds) if str(seed) in latest}
+    for label, one in known.items():
+        if one.looks_at:
+            looks = {seed: _latest_look(store, run, one.hash) for seed, run in runs[one.looks_at].items()}
+            runs[label] = {seed: found for seed, found in looks.items() if found}
     return runs
+
+
+def _latest_look(store: Store, run: Found, asked: str) -> Found | None:
+    """The last finished look at a run that asked this."""
+    of_run = (
+        f"tags.mlflow.parentRunId = '{run.run_id}' AND tags.`{LOOK_TAG}` = '{asked}' AND attributes.status = 'FINISHED'"
+    )
+    found = store.search([store.find(run.run_id).experiment_id], of_run)
+    if not found:
+        return None
+    last = max(found, key=lambda one: one.info.start_time)
+    metrics, tags = last.data.metrics, last.data.tags
+    return Found(
+        last.info.run_id, last.info.run_name, run.experiment, {}, run.seed, metrics, tags, last.info.start_time
+    )
 
 
 def values(store: Store, jobs: Mapping[str, Job], runs: Runs, seeds: int) -> Callable[[str], verdicts.Values]:

@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parent / "published"
 TIERS = ("quick", "full")
 RULES = ("figure", "greater", "not_greater", "same", "at_least", "at_most", "between")  # of what runs have measured
 BESIDE = ("count", "theory", "not_judged", "refuted_by")
+OTHER_VERBS = ("baseline", "explain")
 SAID = ("says", "asks", "source", "because", "corrected", "quick")
 
 
@@ -27,20 +28,22 @@ class Job:
 
     Attributes:
         label: What claims call it.
-        verb: "fit" or "baseline".
-        arguments: Of the verb, without the seed.
+        verb: "fit", "baseline" or "explain".
+        arguments: Of the verb, without the seed, and without the run that is looked at.
         as_published: Of the verb, as in the full tier: what parameters are counted of.
+        looks_at: The label of the job whose run is looked at, of the same seed.
     """
 
     label: str
     verb: str
     arguments: list[str]
     as_published: list[str]
+    looks_at: str = ""
 
     @property
     def has_chance(self) -> bool:
         """Whether its result depends on the seed."""
-        return self.verb == "fit"
+        return self.verb != "baseline"
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,9 @@ def read(tier: str, ids: Sequence[str] = (), folder: Path = FOLDER) -> Plan:
         for item in content["experiments"]:
             jobs |= {label: _job(label, run, tier, content["tiers"]) for label, run in item["runs"].items()}
     plan = Plan(tier, sections, jobs)
-    strangers = {label for _, one in _experiments(plan) for claim in one.claims for label in claim.labels} - set(jobs)
-    assert not strangers, f"claims about jobs that are nowhere: {strangers}"
+    strangers = {label for _, one in _experiments(plan) for claim in one.claims for label in claim.labels}
+    strangers |= {job.looks_at for job in jobs.values() if job.looks_at}
+    assert strangers <= set(jobs), f"claims about jobs that are nowhere: {strangers - set(jobs)}"
     return _only(plan, ids) if ids else plan
 
 
@@ -148,6 +152,7 @@ def _only(plan: Plan, ids: Sequence[str]) -> Plan:
         sections += [Section(section.title, section.about, section.columns, chosen)] if chosen else []
     needed = {label for section in sections for one in section.experiments for label in one.labels}
     needed |= {label for section in sections for one in section.experiments for c in one.claims for label in c.labels}
+    needed |= {plan.jobs[label].looks_at for label in needed}
     return Plan(plan.tier, sections, {label: job for label, job in plan.jobs.items() if label in needed})
 
 
@@ -175,12 +180,13 @@ def _job(label: str, run: dict[str, str], tier: str, tiers: dict[str, dict[str, 
     def arguments(of: str) -> list[str]:
         name, *own = shlex.split(run["command"])
         more = shlex.split(run.get(of, ""))
-        if name == "baseline":
+        if name in OTHER_VERBS:
             return [*own, *more]
         of_all = shlex.split(tiers[of].get("arguments", ""))
         words = [*of_all, *own, *more]
         given = dict(zip(words[::2], words[1::2], strict=True))  # of a key that comes twice, the last value
         return [name, *(word for pair in given.items() for word in pair)]
 
-    verb = "baseline" if run["command"].startswith("baseline ") else "fit"
-    return Job(label, verb, arguments(tier), arguments("full"))
+    first = run["command"].split()[0]
+    verb = first if first in OTHER_VERBS else "fit"
+    return Job(label, verb, arguments(tier), arguments("full"), run.get("looks_at", ""))

@@ -107,26 +107,36 @@ def _run(plan: Plan, options: argparse.Namespace, store: Store, folder: Path) ->
         wanted = [
             (job, seed) for seed in range(options.seeds) for job in plan.jobs.values() if job.has_chance or not seed
         ]
-        missing = [
-            _spec(plan.tier, job, seed, known[job.label], options, store)
-            for job, seed in wanted
-            if str(seed) not in runs[job.label]
-        ]
-        reused = len(wanted) - len(missing)
-        missing = [] if options.as_is else missing
+        reused = sum(str(seed) in runs[job.label] for job, seed in wanted)
         screen.say(f"{plan.tier} tier, {options.seeds} seeds: {len(wanted)} runs, {reused} of them are there already")
         if plan.tier == "quick":
             screen.say("on data that come with litlab: digits instead of MNIST and CIFAR-10, which are for --tier full")
+        ends: list[End] = []
         with batch.stoppable(pool) as signals:
-            ends = batch.train(pool, missing, store, screen, title=f"reproduce {plan.tier}", reused=reused)
-    return evidence.finished(store, known, options.seeds), ends, signals[0] if signals else 0
+            for looks in (False, True):  # at runs, which have to be there
+                missing = [
+                    _spec(plan.tier, job, seed, known[job.label], runs, options, store)
+                    for job, seed in wanted
+                    if bool(job.looks_at) == looks and str(seed) not in runs[job.label]
+                    if not looks or str(seed) in runs[job.looks_at]
+                ]
+                if options.as_is or signals or not missing:
+                    continue
+                title = f"looks of {plan.tier}" if looks else f"reproduce {plan.tier}"
+                ends += batch.train(pool, missing, store, screen, title=title, reused=reused)
+                reused += len(missing)
+                runs = evidence.finished(store, known, options.seeds)
+    return runs, ends, signals[0] if signals else 0
 
 
-def _spec(tier: str, job: Job, seed: int, known: Known, options: argparse.Namespace, store: Store) -> Spec:
+def _spec(tier: str, job: Job, seed: int, known: Known, runs: Runs, options: argparse.Namespace, store: Store) -> Spec:
     place = ["--data.data_dir", str(options.data_dir)] if known.files and options.data_dir else []
-    name = job.arguments[0] if job.verb == "fit" else f"{job.arguments[1]}-{job.arguments[0]}"
+    arguments = [*job.arguments, *place]
+    if job.looks_at:
+        arguments.insert(1, runs[job.looks_at][str(seed)].run_id)
+    name = f"{job.arguments[1]}-{job.arguments[0]}" if job.verb == "baseline" else job.looks_at or job.arguments[0]
     return Spec(
-        arguments=[*job.arguments, *place],
+        arguments=arguments,
         seed=seed,
         experiment=QUICK_EXPERIMENT if tier == "quick" else name,
         uri=store.uri,

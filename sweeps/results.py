@@ -123,6 +123,9 @@ def _cell(runs: Sequence[Found], metric: str) -> str:
 
 def command(job: Job) -> str:
     """As a person types it."""
+    if job.looks_at:
+        word, *options = job.arguments
+        return f"{shlex.join(['litlab', job.verb, word, 'RUN_ID', *options])}  # of {job.looks_at}"
     return shlex.join(["litlab", job.verb, *job.arguments])
 
 

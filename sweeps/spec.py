@@ -28,7 +28,8 @@ class Spec:
         threads: How many CPU threads the training may use.
         slot: Which of the trainings side by side this is, from 0.
         devices: How many GPUs it uses, if there are any.
-        verb: "fit"; or "baseline", which takes of all this arguments, seed, experiment and uri.
+        verb: "fit"; or "baseline", which takes of all this arguments, seed, experiment and uri; or "explain",
+            which takes arguments and uri.
     """
 
     arguments: list[str]

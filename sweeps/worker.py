@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -91,7 +92,7 @@ def begin(spec: Spec, pipe: connection.Connection) -> None:
     sys.argv = [str(Path(__file__).resolve()), spec.path]  # what Lightning runs for further devices
     sys.modules["__main__"].__spec__ = None
     try:
-        _send(pipe, ("done", _baseline(spec) if spec.verb == "baseline" else _train(spec, pipe)))
+        _send(pipe, ("done", _train(spec, pipe) if spec.verb == "fit" else OTHERS[spec.verb](spec)))
     except StoppedError as stop:
         _send(pipe, ("pruned", str(stop)))
     except RefusedError as error:
@@ -183,6 +184,20 @@ def _baseline(spec: Spec) -> dict[str, float]:
     if code := baseline.main("baseline", [*spec.command, "--name", spec.experiment]):
         raise RuntimeError(f"litlab baseline ended with exit code {code}")
     return {}
+
+
+def _explain(spec: Spec) -> dict[str, float]:
+    """What `litlab explain` does; picture and numbers are kept in the look's own run."""
+    from pipelines import explain
+
+    os.environ["MLFLOW_TRACKING_URI"] = spec.uri
+    with tempfile.TemporaryDirectory(prefix="litlab-look-") as folder:
+        if code := explain.main("explain", [*spec.arguments, "--out", folder]):
+            raise RuntimeError(f"litlab explain ended with exit code {code}")
+    return {}
+
+
+OTHERS = {"baseline": _baseline, "explain": _explain}
 
 
 def _settle(spec: Spec) -> None:

@@ -167,3 +167,36 @@ def test_the_hash_of_a_configuration_does_not_depend_on_what_was_imported_before
 
 def test_workers_are_as_many_as_cores_unless_there_is_a_gpu():
     assert 1 <= reproduce._usual_workers() <= reproduce.MAX_WORKERS
+
+
+LOOKS = """
+title: Looks
+columns: [test/acc, on_object]
+tiers:
+  full: {about: Digits., arguments: --trainer.max_epochs 1}
+  quick: {about: Digits., arguments: --trainer.max_epochs 1}
+experiments:
+- id: occlusion
+  source: X
+  runs:
+    digits: {command: digits-mlp}
+    hidden: {command: explain occlusion --block 4 --stride 4 --stroke 0.5, looks_at: digits}
+  claims:
+  - {says: minima lie on strokes, at_least: [hidden block_on_object, 1]}
+"""
+
+
+def test_a_trained_network_is_looked_at_once_and_what_was_seen_is_judged(litlab, tmp_path, monkeypatch):
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (folder / "1.yaml").write_text(LOOKS)
+    monkeypatch.setattr(published.read, "__defaults__", ((), folder))
+    done = litlab("reproduce", "--seeds", "2", "--workers", "2", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert [run.experiment for run in runs()] == ["reproduce-quick"] * 2  # a look is not a training
+    looks = Store().search([Store().experiment_id("reproduce-quick")], "tags.`litlab.parent` = 'look'")
+    assert {look.data.tags["mlflow.parentRunId"] for look in looks} == {run.run_id for run in runs()}
+    text = (tmp_path / "out" / "RESULTS.md").read_text()
+    assert "litlab explain occlusion RUN_ID --block 4 --stride 4 --stroke 0.5  # of digits" in text
+    assert "(n = 2) | confirmed |" in text
+    assert "4 runs, 4 of them are there already" in litlab("reproduce", "--seeds", "2", "--out", tmp_path / "out").out
