@@ -27,6 +27,15 @@ NAMES = {
     "train/acc": "training accuracy, last epoch",
     "selected_epoch": "selected epoch",
     "fit_seconds": "seconds",
+    "mean_high_frequency_share": "share of fine detail",
+    "mean_probability": "p(class)",
+    "success_rate": "seen as the target",
+    "p_own_before": "p(own class) before",
+    "p_target_after": "p(target) after",
+    "rms_mean": "root mean square of the change",
+    "linf_max": "largest change of a pixel",
+    "on_object": "minima on the object",
+    "on_object_by_chance": "by chance",
 }
 COUNTED = ("selected_epoch", "fit_seconds", "selected/val/distinct_units_1")  # one decimal is enough
 TIERS = {
