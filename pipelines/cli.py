@@ -11,6 +11,7 @@ from pipelines.errors import UserError
 VERBS = {
     "list": ("pipelines.catalogue", "show the experiments"),
     "fit": ("pipelines.fit", "train an experiment, test the best checkpoint, keep everything in one run"),
+    "resume": ("pipelines.resume", "go on with a training that was stopped, in the same run"),
     "validate": ("pipelines.evaluate", "measure a finished run again on its validation set"),
     "test": ("pipelines.evaluate", "measure a finished run again on its test set"),
     "predict": ("pipelines.predict", "classify image files with a finished run"),

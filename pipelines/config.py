@@ -17,6 +17,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from modules.base import Learner
 from pipelines import catalogue, complaints
+from pipelines.checkpoints import Files
 from pipelines.errors import UserError
 
 # What a run does not depend on: left out of the hash that says whether two runs are the same but for the seed.
@@ -98,6 +99,7 @@ class LitlabCLI(LightningCLI):
     def make_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer of the configuration, with these arguments instead of its own."""
         settings = {**self.config_init.trainer.as_dict(), **kwargs}
+        settings["plugins"] = [*_as_list(settings.get("plugins")), Files()]
         try:
             return Trainer(**settings)
         except (ValueError, MisconfigurationException) as error:

@@ -11,12 +11,11 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import Tensor
 
 from modules.probes import Probe
-from pipelines import config, interrupt, quiet, screen
+from pipelines import checkpoints, config, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.store import FinishedRun, Store
 
-BEST = "checkpoints/best.ckpt"
 HELP = """usage: litlab {verb} RUN_ID [--tracking_uri URI] [--KEY VALUE ...]
 
 {does},
@@ -121,7 +120,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return 0 if argv else 2
     quiet.lightning()
     cli, run = parse_run(verb, argv)
-    checkpoint = run.file(BEST)
+    checkpoint = checkpoints.of_run(run)
     data, model = cli.build()
     config.load(data, "fit" if verb == "validate" else "test")
     evaluation = evaluate(verb, cli, model, data, checkpoint)

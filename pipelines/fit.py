@@ -4,9 +4,8 @@ import math
 import os
 import shlex
 import sys
-import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,20 +14,21 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
-from pipelines import config, figures, interrupt, quiet, screen
+from pipelines import checkpoints, config, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.evaluate import Evaluation, by_kind, evaluate
 from pipelines.export import exportable
+from pipelines.keeper import Keeper
 from pipelines.logger import RunLogger
 from pipelines.progress import EpochBar
 from pipelines.regions import Regions, is_plane
-from pipelines.store import Store, without_password
+from pipelines.store import Store, store_uri, without_password
 from pipelines.tracking import Run, recorded
 
 HELP = """usage: litlab fit NAME [--KEY VALUE ...]         (litlab list shows the names)
@@ -77,8 +77,7 @@ class Job:
     data: LightningDataModule
     model: LightningModule
     trainer: Trainer
-    best: ModelCheckpoint
-    last: ModelCheckpoint
+    keeper: Keeper
     regions: list[Regions]
 
 
@@ -102,12 +101,18 @@ def main(verb: str, argv: Sequence[str]) -> int:
     run = Run(
         Store(cli.config.tracking_uri), cli.config.name, run_name(argv, cli.config.seed_everything), tags(cli, command)
     )
+    return carry_out(job, run)
+
+
+def carry_out(job: Job, run: Run, find_start: Callable[[], Path | None] = lambda: None) -> int:
+    """Train, from a checkpoint if there is one, test, and end the run; returns the exit code."""
     try:
         with recorded(run):
-            seconds = train(job, run)
+            seconds = train(job, run, find_start())
             keep(job, run, seconds, test=True)
     except (KeyboardInterrupt, SystemExit) as stop:
         print(f"litlab: stopped; run {run.run_id} is KILLED, with what it had logged until then", file=sys.stderr)
+        print(f"litlab: to go on with it: {resuming(run)}", file=sys.stderr)
         return int(stop.code or 0) if isinstance(stop, SystemExit) else 130
     except Exception as error:
         ours = isinstance(job.model, Learner) and job.trainer.global_step == 0  # our parts, when they see the data
@@ -116,6 +121,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
             traceback.print_exc()
         print(f"litlab: {error}", file=sys.stderr)
         print(f"litlab: run {run.run_id} FAILED, with what it had logged until then", file=sys.stderr)
+        if not refused and not isinstance(error, FloatingPointError):
+            print(f"litlab: to go on with it: {resuming(run)}", file=sys.stderr)
         return 2 if refused else 1
     return 0 if run.complete else 1
 
@@ -135,8 +142,9 @@ def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = 
     if not torch.cuda.is_available():  # Lightning has torch look for NVML; each step of Adam would look again
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
-    trainer, best, last = _trainer(cli, model, [*callbacks, *regions])
-    return Job(cli, data, model, trainer, best, last, regions)
+    keeper = Keeper(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
+    trainer = _trainer(cli, keeper, [*callbacks, *regions])
+    return Job(cli, data, model, trainer, keeper, regions)
 
 
 def _build(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, LightningModule]:
@@ -148,22 +156,27 @@ def _build(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, Lightnin
     return data, model
 
 
-def train(job: Job, run: Run) -> float:
-    """Write down what is known before the first step, then train; returns the seconds that it took."""
+def train(job: Job, run: Run, start: Path | None = None) -> float:
+    """Write down what is known before the first step, then train; returns the seconds that it took.
+
+    Args:
+        job: The training.
+        run: What it is written to.
+        start: A checkpoint to go on from.
+    """
     _write_down(job.cli, job.data, run)
-    job.best.dirpath = job.last.dirpath = str(run.folder / "checkpoints")
+    job.keeper.write_to(run)
     job.trainer.loggers = [RunLogger(run, job.trainer)]
-    return run_trainer(job)
+    return run_trainer(job, start)
 
 
-def run_trainer(job: Job) -> float:
-    """Train; returns the seconds that it took."""
-    began = time.monotonic()
+def run_trainer(job: Job, start: Path | None = None) -> float:
+    """Train; returns the seconds that it took, with those before the checkpoint that it goes on from."""
     with interrupt.heard(job.trainer):
-        job.trainer.fit(job.model, datamodule=job.data)
+        job.trainer.fit(job.model, datamodule=job.data, ckpt_path=start, weights_only=True)
     if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
         torch.distributed.destroy_process_group()
-    return time.monotonic() - began
+    return job.keeper.seconds
 
 
 def keep(job: Job, run: Run, seconds: float, *, test: bool) -> None:
@@ -171,10 +184,9 @@ def keep(job: Job, run: Run, seconds: float, *, test: bool) -> None:
 
     Without it there are no test metrics, no figures of the test set and no exported model.
     """
-    best = Path(job.best.best_model_path)
-    if not best.is_file():
-        raise RuntimeError(f"no epoch was selected: the validation metric {job.best.monitor} was never logged")
-    epoch = int(torch.load(best, weights_only=True, map_location="cpu")["epoch"])
+    epoch, best = job.keeper.best_epoch, job.keeper.best
+    if epoch is None:
+        raise RuntimeError(f"no epoch was selected: the validation metric {job.keeper.monitor} was never logged")
     selected = {f"selected/{key}": value for key, value in run.metrics_at(epoch).items()}
     parameters = sum(parameter.numel() for parameter in job.model.parameters())
     facts = {"fit_seconds": seconds, "parameters": parameters, "selected_epoch": epoch}
@@ -189,7 +201,8 @@ def keep(job: Job, run: Run, seconds: float, *, test: bool) -> None:
             example = job.data.test_set.inputs[:2]
             known = {"classes": list(job.data.classes)} if job.data.classes else {}
             run.log_model(exportable(job.data.normalize, job.model), example, known, epoch)
-    _tell(job, run, f"epoch {epoch} of 0 to {last_epoch}, by {job.best.monitor}", seconds, parameters, epoch)
+    checkpoints.remove(best.with_name(checkpoints.PREVIOUS))  # nobody will go on from there
+    _tell(job, run, f"epoch {epoch} of 0 to {last_epoch}, by {job.keeper.monitor}", seconds, parameters, epoch)
 
 
 def check(cli: LitlabCLI) -> None:
@@ -207,6 +220,8 @@ def check(cli: LitlabCLI) -> None:
         raise UserError(f"{told}: no epoch would be validated")
     if trainer.val_check_interval not in (None, 1.0):
         raise UserError("trainer.val_check_interval: litlab validates once after each epoch")
+    if trainer.enable_checkpointing is False:
+        raise UserError("trainer.enable_checkpointing: litlab keeps the best and the last epoch")
 
 
 def _dry_run(cli: LitlabCLI) -> int:
@@ -244,6 +259,13 @@ def _write_down(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
         run.log_dataset(data.card())
 
 
+def resuming(run: Run) -> str:
+    """The command that goes on with a run."""
+    uri = run.store.uri
+    given = [] if uri == store_uri() else ["--tracking_uri", without_password(uri)]
+    return shlex.join(["litlab", "resume", run.run_id, *given])
+
+
 def run_name(argv: Sequence[str], seed: int) -> str:
     """What this run changes in the experiment, and its seed: "dropout=0.3 max_epochs=6 seed=0"."""
     skipped = ("seed_everything", "tracking_uri", "data_dir", "name", "config", "enable_progress_bar")
@@ -254,16 +276,11 @@ def run_name(argv: Sequence[str], seed: int) -> str:
     return " ".join([*words, f"seed={seed}"])[:200]
 
 
-def _trainer(
-    cli: LitlabCLI, model: LightningModule, more: Sequence[Callback]
-) -> tuple[Trainer, ModelCheckpoint, ModelCheckpoint]:
-    """The trainer, and the callbacks that keep the best and the last epoch."""
-    monitor, mode = getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min")
-    best = ModelCheckpoint(filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
-    last = ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+def _trainer(cli: LitlabCLI, keeper: Keeper, more: Sequence[Callback]) -> Trainer:
     bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
-    callbacks = [*cli.callbacks, *more, best, last, StopAtNaN(), *bar]
-    return cli.make_trainer(callbacks=callbacks, logger=False), best, last
+    others = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
+    callbacks = [keeper, *cli.callbacks, *more, StopAtNaN(), *bar]
+    return cli.make_trainer(callbacks=callbacks, logger=False, enable_checkpointing=others)
 
 
 def _tell(job: Job, run: Run, selected: str, seconds: float, parameters: int, epoch: int) -> None:
@@ -273,7 +290,7 @@ def _tell(job: Job, run: Run, selected: str, seconds: float, parameters: int, ep
         "selected": selected,
         "training": screen.duration(seconds),
         "parameters": f"{parameters:,}",
-        "checkpoint": job.best.best_model_path,
+        "checkpoint": str(job.keeper.best),
         "run": run.run_id,
         "look": "litlab ui" + (f" --tracking_uri {without_password(run.store.uri)}" if uri else ""),
     }

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from datamodules.base import ImageDataModule
 from modules.base import Classifier
-from pipelines import interrupt, quiet
+from pipelines import checkpoints, interrupt, quiet
 from pipelines.errors import UserError
-from pipelines.evaluate import BEST, bare_trainer, parse_run
+from pipelines.evaluate import bare_trainer, parse_run
 
 HELP = """usage: litlab predict RUN_ID IMAGE [IMAGE ...] [--out FILE] [--KEY VALUE ...]
 
@@ -41,7 +41,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
             raise UserError(f"{path}: no such file")
     quiet.lightning()
     cli, run = parse_run(verb, [run_id, *overrides])
-    checkpoint = run.file(BEST)
+    checkpoint = checkpoints.of_run(run)
     data, model = cli.build()
     if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
         raise UserError(f"run {run_id} was not trained to classify images")

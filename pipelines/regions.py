@@ -3,6 +3,8 @@
 Shapes: N points of a map, R rows and C columns of it.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import InMemoryDataModule
+from pipelines.checkpoints import STATE
 
 SIDE = 150  # points of a map, per side
 MARGIN = 0.1  # around the training points, of their extent
@@ -45,7 +48,10 @@ class Plane:
 
 
 class Regions(Callback):
-    """Keeps, after each epoch, the probability of the second class over the plane."""
+    """Keeps the probability of the second class over the plane: after the first, the best and the last epoch.
+
+    It comes after the `Keeper`, which says which epoch is the best.
+    """
 
     def __init__(self, data: InMemoryDataModule) -> None:
         self.plane = Plane(data)
@@ -56,6 +62,17 @@ class Regions(Callback):
         with trainer.precision_plugin.forward_context():
             logits_N2 = pl_module(points_N2)
         self._probabilities[trainer.current_epoch] = logits_N2.float().softmax(1)[:, 1].half().cpu()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if (state := checkpoint.get(STATE)) is None:
+            return
+        epochs = sorted(self._probabilities)
+        wanted = {*epochs[:1], *epochs[-1:], state["best_epoch"]}
+        self._probabilities = {epoch: self._probabilities[epoch] for epoch in epochs if epoch in wanted}
+        state["regions"] = self._probabilities
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._probabilities = dict(checkpoint.get(STATE, {}).get("regions", {}))
 
     def maps(self, selected_epoch: int) -> dict[str, NDArray[np.float32]]:
         """The maps of the first, the selected and the last epoch, by title."""

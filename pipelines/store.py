@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 from pipelines import project
 from pipelines.errors import UserError
@@ -175,6 +175,12 @@ class Store:
             return taken(lambda: self.client.log_artifact(run_id, str(Path(folder) / name)))
 
 
+def local_path(artifact_uri: str) -> Path | None:
+    """Where the artifacts of a run are, if they are files that this process can write itself."""
+    parsed = urlparse(artifact_uri)
+    return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
+
+
 def taken(step: Callable[[], object]) -> bool:
     """Whether the store has done it."""
     from mlflow.exceptions import MlflowException
@@ -191,18 +197,21 @@ class FinishedRun:
 
     def __init__(self, store: Store, run: Any) -> None:
         self.store, self.run_id, self.status = store, str(run.info.run_id), str(run.info.status)
-        self.experiment_id = str(run.info.experiment_id)
+        self.experiment_id, self.artifact_uri = str(run.info.experiment_id), str(run.info.artifact_uri)
         self.metrics: dict[str, float] = dict(run.data.metrics)
         self.tags: dict[str, str] = dict(run.data.tags)
 
     def file(self, name: str) -> Path:
-        """A local copy of an artifact.
+        """An artifact, where it lies if that is on this machine, else a local copy: only to be read.
 
         Raises:
             UserError: The run has no such artifact.
         """
         from mlflow.exceptions import MlflowException
 
+        folder = local_path(self.artifact_uri)
+        if folder is not None and (folder / name).exists():
+            return folder / name
         try:
             return Path(self.store.client.download_artifacts(self.run_id, name))
         except (MlflowException, OSError) as error:

@@ -5,7 +5,6 @@ checkpoints/ and figures/; MLflow keeps the logged model in `mlartifacts/EXPERIM
 """
 
 import json
-import math
 import re
 import shutil
 import signal
@@ -14,16 +13,17 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
 
-from pipelines import interrupt, project
+from pipelines import interrupt, process, project
 from pipelines.errors import StoppedError, UserError
-from pipelines.store import FinishedRun, Store, taken, without_password
+from pipelines.journal import Entry, Journal
+from pipelines.store import FinishedRun, Store, local_path, taken, without_password
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,6 +34,7 @@ SEND_EVERY_S = 5.0
 MAX_BATCH = 1000  # metrics that MLflow takes in one call
 MAX_PARAMS = 100
 KEY_TAG = "litlab.key"
+FOLDER_TAG = "litlab.folder"  # where files are until they are sent, on the machine that the run is on
 _REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow refuses in the name of a metric
 
 
@@ -64,32 +65,65 @@ class Run:
         self.store, self._client = store, store.client
         try:
             self.experiment_id = store.experiment_id(experiment)
-            info = self._create(name, {**project.git_tags(), **project.machine_tags(), **tags}).info
+            info = self._create(name, {**project.git_tags(), **project.machine_tags(), **process.tags(), **tags}).info
         except MlflowException as error:
             raise UserError(f"{without_password(store.uri)} takes no run: {str(error).splitlines()[0]}") from error
         self._begin(info)
 
     @classmethod
-    def reopen(cls, found: FinishedRun) -> "Run":
-        """Go on with a run that has ended: it is RUNNING again until `finish`. Its earlier `history` is not read."""
+    def reopen(cls, found: FinishedRun, *, files: bool = False) -> "Run":
+        """Go on with a run that has ended: it is RUNNING again until `finish`. Its earlier `history` is not read.
+
+        Args:
+            found: The run.
+            files: Whether `folder` must have the files that the run has until now, where the store is a server.
+        """
         run = cls.__new__(cls)
         run.store, run._client, run.experiment_id = found.store, found.store.client, found.experiment_id
+        folder = run._files_of(found) if files and local_path(found.artifact_uri) is None else None
         run._client.update_run(found.run_id, status="RUNNING")
         if "litlab.reason" in found.tags:  # of its former end
             run._client.delete_tag(found.run_id, "litlab.reason")
-        run._begin(run._client.get_run(found.run_id).info)
+        run._begin(run._client.get_run(found.run_id).info, folder)
+        run.set_tags(process.tags())
         return run
 
-    def _begin(self, info: Any) -> None:
+    def _files_of(self, found: FinishedRun) -> Path:
+        """The folder that the run was written in if it is still there, else one with what the store has."""
+        if (kept := unsent(found)) is not None:
+            return kept
+        folder = Path(tempfile.mkdtemp(prefix="litlab-"))
+        for file in self._client.list_artifacts(found.run_id):
+            self._client.download_artifacts(found.run_id, file.path, str(folder))
+        return folder
+
+    def _begin(self, info: Any, folder: Path | None = None) -> None:
         self.run_id = str(info.run_id)
         self.complete = False
-        artifacts = urlparse(info.artifact_uri)
-        self._is_local = artifacts.scheme in ("", "file")
-        self.folder = Path(unquote(artifacts.path)) if self._is_local else Path(tempfile.mkdtemp(prefix="litlab-"))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        local = local_path(info.artifact_uri)
+        self._is_local = local is not None
+        if local is not None:
+            self.folder = local
+            self.folder.mkdir(parents=True, exist_ok=True)
+        else:
+            self.folder = folder or Path(tempfile.mkdtemp(prefix="litlab-"))
+            self.store.tag(self.run_id, FOLDER_TAG, str(self.folder))
         self.history: list[tuple[int, dict[str, float]]] = []
+        self.journal = Journal(self.folder / "metrics.jsonl")
+        self._stored: Counter[tuple[str, int]] = Counter()
         self._buffer: list[Metric] = []
         self._last_sent = time.monotonic()
+
+    def rewind(self, mark: int) -> None:
+        """Forget the metrics that were logged after a mark of the journal; the same are to be logged once more.
+
+        The store cannot forget: what it has is not sent again.
+        """
+        for key in self._client.get_run(self.run_id).data.metrics:
+            self._stored.update((key, point.step) for point in self._client.get_metric_history(self.run_id, key))
+        for entry in self.journal.rewind(mark):
+            self._keep(entry)
+        self.send()
 
     def _create(self, name: str, tags: dict[str, str]) -> Any:
         """Create the run; if the answer got lost on the way, find the run that was created."""
@@ -114,17 +148,20 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Keep metrics of an epoch, and send what has gathered if it is time; never raises because of the store."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        kept = {_REFUSED.sub("_", key): value if math.isfinite(value) else None for key, value in metrics.items()}
-        values = {key: math.nan if value is None else value for key, value in kept.items()}
-        self.history.append((epoch, values))
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"epoch": epoch, "timestamp": now, **kept}) + "\n")
-        self._buffer += [Metric(key, value, now, epoch) for key, value in values.items()]
+        self._keep(self.journal.write(epoch, {_REFUSED.sub("_", key): value for key, value in metrics.items()}))
         if len(self._buffer) >= MAX_BATCH or time.monotonic() - self._last_sent > SEND_EVERY_S:
             self.send()
+
+    def _keep(self, entry: Entry) -> None:
+        """Put metrics into the history, and into the buffer what the store does not have."""
+        from mlflow.entities import Metric
+
+        self.history.append((entry.epoch, entry.values))
+        for key, value in entry.values.items():
+            if self._stored[key, entry.epoch]:
+                self._stored[key, entry.epoch] -= 1
+            else:
+                self._buffer.append(Metric(key, value, entry.timestamp, entry.epoch))
 
     def send(self) -> None:
         """Send the buffered metrics; what the store does not take stays in the buffer."""
@@ -157,10 +194,14 @@ class Run:
         (self.folder / "data.json").write_text(json.dumps(card, indent=2))
 
     def save_config(self, config: Mapping[str, Any]) -> None:
-        """Keep the resolved configuration as config.yaml, from which `litlab fit -c` makes the same run."""
+        """Keep the resolved configuration as config.yaml, from which `litlab fit -c` makes the same run; only once."""
         import yaml
 
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        if (self.folder / "config.yaml").is_file():
+            return
+        part = self.folder / ".config.yaml.part"  # half a configuration would be taken for one
+        part.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        part.replace(self.folder / "config.yaml")
 
     def save_figure(self, name: str, figure: "Figure") -> None:
         """Keep a figure as figures/NAME.png."""
@@ -178,7 +219,7 @@ class Run:
         self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_model(self, model: "nn.Module", example: "Tensor", metadata: Mapping[str, Any], epoch: int) -> None:
-        """Log a module as an exported program; loads without pickle and litlab.
+        """Log a module as an exported program, unless the run has one; loads without pickle and litlab.
 
         Args:
             model: On the CPU, in evaluation mode.
@@ -191,6 +232,10 @@ class Run:
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
         from mlflow.models import Model, ModelSignature
         from mlflow.types import Schema, TensorSpec
+
+        outputs = self._client.get_run(self.run_id).outputs
+        if outputs and outputs.model_outputs:  # the run was stopped after this, and goes on
+            return
 
         def spec(tensor: "Tensor") -> Schema:
             return Schema([TensorSpec(tensor.numpy().dtype, (-1, *tensor.shape[1:]))])
@@ -234,6 +279,13 @@ class Run:
                 print(f"litlab: what it measured and made is kept in {self.folder}", file=sys.stderr)
             elif not self._is_local:
                 shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def unsent(found: FinishedRun) -> Path | None:
+    """The folder on this machine in which files of a run wait for its server, where it was killed before they went."""
+    folder = Path(found.tags.get(FOLDER_TAG, ""))
+    ours = folder.parent == Path(tempfile.gettempdir()) and folder.name.startswith("litlab-")  # anybody may set tags
+    return folder if ours and process.is_here(found.tags) and folder.is_dir() else None
 
 
 @contextmanager

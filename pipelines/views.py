@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from datamodules.base import InMemoryDataModule
 from modules.metrics import NeighbourAccuracy
-from pipelines import config, quiet
+from pipelines import checkpoints, config, quiet
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
-from pipelines.evaluate import BEST, evaluate
+from pipelines.evaluate import evaluate
 from pipelines.regions import Plane, is_plane
 from pipelines.rows import Row
 from pipelines.selection import DIGEST
@@ -110,13 +110,13 @@ def _rebuild(row: Row, store: Store) -> Rebuilt:
     found = store.find(row.runs[0].run_id)
     quiet.lightning()
     cli = config.parse("compare", ["--trainer.accelerator", "auto"], base=found.file("config.yaml"))
-    checkpoint = found.file(BEST)
+    checkpoint = checkpoints.of_run(found)
     data, model = cli.build()
     assert isinstance(data, InMemoryDataModule)
     try:
         for stage in ("fit", "test"):
             data.setup(stage)  # nothing is downloaded for a figure
-        state = torch.load(checkpoint, weights_only=True, map_location="cpu")["state_dict"]
+        state = checkpoints.load(checkpoint)["state_dict"]
         model.load_state_dict(state)
     except (ValueError, KeyError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"run {found.run_id}: {error}") from error

@@ -17,10 +17,10 @@ from torchmetrics import Metric
 
 from datamodules.base import ImageDataModule
 from modules.base import Classifier
-from pipelines import config, quiet
+from pipelines import checkpoints, config, quiet
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
-from pipelines.evaluate import BEST, parse_run
+from pipelines.evaluate import parse_run
 from pipelines.looking import pretrained
 from pipelines.origins import typed
 from pipelines.store import FinishedRun
@@ -229,7 +229,7 @@ def _without_places(words: Sequence[str]) -> list[str]:
 
 def _of_run(run_id: str, overrides: Sequence[str]) -> Subject:
     cli, run = parse_run("explain", [run_id, *overrides])
-    return _of_litlab(cli, run.file(BEST), run, run_id[:8])
+    return _of_litlab(cli, checkpoints.of_run(run), run, run_id[:8])
 
 
 def _of_checkpoint(path: Path, given: Path | None, overrides: Sequence[str]) -> Subject:
@@ -248,7 +248,7 @@ def _of_litlab(cli: LitlabCLI, checkpoint: Path, run: FinishedRun | None, short:
     data, model = cli.build()
     if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
         raise UserError(f"{cli.config.name} was not trained to classify images")
-    loaded = pretrained.read(checkpoint)
+    loaded = checkpoints.load(checkpoint)
     try:
         model.load_state_dict(loaded["state_dict"])
         data.load_state_dict(loaded[type(data).__qualname__])

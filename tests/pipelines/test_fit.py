@@ -118,7 +118,12 @@ def test_figures_and_checkpoints_are_kept(folder):
         with Image.open(folder / f"figures/{name}.png") as figure:
             assert min(figure.size) > 200
             assert np.asarray(figure.convert("L")).std() > 1, "the figure is blank"
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "best.ckpt.sha256",
+        "last.ckpt",
+        "last.ckpt.sha256",
+    }
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert last["epoch"] == EPOCHS - 1
 

@@ -1,0 +1,166 @@
+"""Keeps the checkpoints of the best and of the last epoch, and lets a training go on from one as if nothing had been.
+
+A checkpoint is taken where one epoch has ended in every respect, its metrics logged and all schedules stepped, and the
+next has not begun. Lightning's own restart from there would leave out an epoch, so its counters are put back here.
+"""
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from pipelines import checkpoints
+from pipelines.tracking import Run
+
+RandomState = dict[str, Any]
+
+
+class Keeper(Callback):
+    """The checkpoints of a training: `best.ckpt`, `last.ckpt`, and `previous.ckpt`, which is there for bad times.
+
+    It must be the first of the callbacks: none may draw random numbers before it does.
+
+    Args:
+        monitor: The metric that the best epoch is selected by; a tie is for the earlier one.
+        mode: "min" or "max".
+
+    Attributes:
+        best_epoch: None if no epoch has been selected.
+        seconds: How long the training took until the last checkpoint, what was lost after one left out.
+    """
+
+    def __init__(self, monitor: str, mode: str) -> None:
+        self.monitor, self._sign = monitor, 1.0 if mode == "max" else -1.0
+        self.best_epoch: int | None = None
+        self.seconds = 0.0
+        self._best_score = -float("inf")
+        self._run: Run | None = None
+        self._folder = Path()
+        self._epoch = -1  # of the last checkpoint
+        self._validated = -1
+        self._saving = False
+        self._began = 0.0
+        self._loops: dict[str, Any] | None = None
+        self._random: RandomState | None = None
+
+    @property
+    def best(self) -> Path:
+        return self._folder / checkpoints.BEST
+
+    def write_to(self, run: Run) -> None:
+        """Say, in the process that has it, which run the checkpoints are of."""
+        self._run, self._folder = run, run.folder / checkpoints.FOLDER
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._folder = trainer.strategy.broadcast(self._folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.monotonic() - self.seconds
+        if self._loops is not None:
+            _set_counters(trainer, self._loops)
+            self._loops = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._random is not None:
+            _set_random_state(self._random)
+            self._random = None
+        self._keep(trainer, trainer.current_epoch - 1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._validated = trainer.current_epoch
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(trainer, trainer.current_epoch - 1)
+
+    def _keep(self, trainer: Trainer, epoch: int) -> None:
+        """Write the checkpoint of an epoch that has ended, unless it has been written."""
+        if epoch <= self._epoch:
+            return
+        self._epoch, self.seconds = epoch, time.monotonic() - self._began
+        is_best = self._is_best(trainer, epoch)
+        self._saving = True
+        trainer.save_checkpoint(self._folder / checkpoints.LAST)
+        self._saving = False
+        if is_best and trainer.is_global_zero:
+            checkpoints.copy(self._folder / checkpoints.LAST, self.best)
+
+    def _is_best(self, trainer: Trainer, epoch: int) -> bool:
+        score = trainer.callback_metrics.get(self.monitor)
+        if self._validated != epoch or score is None:
+            return False
+        value = -float("inf") if score.isnan() else self._sign * float(score)
+        better = trainer.strategy.reduce_boolean_decision(self.best_epoch is None or value > self._best_score)
+        if better:
+            self.best_epoch, self._best_score = epoch, value
+        return better
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if not self._saving:  # another callback's checkpoint, of another moment
+            return
+        checkpoint["epoch"] = self._epoch
+        checkpoint[checkpoints.STATE] = {
+            "best_epoch": self.best_epoch,
+            "best_score": self._best_score,
+            "seconds": self.seconds,
+            "metrics": self._run.journal.mark() if self._run else 0,
+            "random": _of_all_processes(trainer, _random_state()),
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get(checkpoints.STATE)
+        if trainer.state.fn != TrainerFn.FITTING or state is None:
+            return
+        self.best_epoch, self._best_score = state["best_epoch"], state["best_score"]
+        self.seconds, self._epoch = state["seconds"], checkpoint["epoch"]
+        states = state["random"]
+        if len(states) != trainer.world_size:
+            raise ValueError(f"the checkpoint is of {len(states)} processes, and there are {trainer.world_size} now")
+        self._random = states[trainer.global_rank]
+        self._loops = checkpoint.pop("loops")["fit_loop"]
+
+
+def _set_counters(trainer: Trainer, state: dict[str, Any]) -> None:
+    """Put epoch and step back to where a checkpoint was taken, without Lightning's own restart."""
+    fit = trainer.fit_loop
+    fit.load_state_dict(state)
+    fit.restarting = False
+    for loop in (fit, fit.epoch_loop, fit.epoch_loop.val_loop):
+        loop.on_iteration_done()
+    progress = fit.epoch_progress
+    for tracker in (progress.total, progress.current):  # one epoch was about to begin
+        tracker.load_state_dict(dict.fromkeys(("ready", "started", "processed"), tracker.completed))
+
+
+def _random_state() -> RandomState:
+    """The generators that training draws from, as tensors and plain values."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def _set_random_state(state: RandomState) -> None:
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def _of_all_processes(trainer: Trainer, state: RandomState) -> list[RandomState]:
+    if trainer.world_size == 1:
+        return [state]
+    states: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(states, state)
+    return states

@@ -1,0 +1,43 @@
+"""Whether the process that a run belongs to is still alive."""
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+HOST, PROCESS = "machine.host", "litlab.process"
+
+
+def tags() -> dict[str, str]:
+    """What says which process a run belongs to: its number, and when it began, since numbers are used again."""
+    return {HOST: platform.node(), PROCESS: f"{os.getpid()}:{_began(os.getpid())}"}
+
+
+def is_here(tags: Mapping[str, str]) -> bool:
+    """Whether a run's process is, or was, on this machine."""
+    return tags.get(HOST) == platform.node()
+
+
+def is_alive(tags: Mapping[str, str]) -> bool:
+    """Whether the process of a run of this machine is alive, and not another one of that number."""
+    number, _, began = tags.get(PROCESS, "").partition(":")
+    if not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return _began(int(number)) == began
+
+
+def _began(number: int) -> str:
+    """When a process began, as Linux has it: clock ticks since the start of this boot; empty on other systems."""
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()  # the name before it may have blanks
+    return "" if fields[0] == "Z" else f"{boot}-{fields[19]}"
