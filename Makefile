@@ -16,7 +16,7 @@ demo: $(READY)
 	@printf '  litlab compare digits-mlp                     the two side by side; with --seeds 5 at each, also what is noise\n'
 
 test: check
-	$(BIN)/pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 slow: $(READY)
 	$(BIN)/pytest -m slow
