@@ -72,7 +72,9 @@ def _name_one(store: Store) -> str:
     own = [run for run in runs if not {PARENT_TAG, "mlflow.parentRunId"} & set(run.tags)]
     named = [f"  {run.run_id}  {run.status:<8}  {run.tags.get('litlab.command', '')}" for run in own[:NAMED]]
     more = [f"  and {len(own) - NAMED} older ones"] if len(own) > NAMED else []
-    return "\n".join(["name a run: litlab resume RUN_ID; not finished are", *named, *more] if own else ["name a run"])
+    if not own:
+        return "name a run; every litlab fit has finished"
+    return "\n".join(["name a run: litlab resume RUN_ID; not finished are", *named, *more])
 
 
 def refuse(run: FinishedRun, *, dead: bool) -> None:

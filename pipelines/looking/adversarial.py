@@ -216,11 +216,11 @@ def _picture(subject: Subject, pairs: Pairs) -> "Figure":
 
 
 def _caption(subject: Subject, method: str, settings: dict[str, Any], told: dict[str, float], pairs: Pairs) -> str:
-    count = len(pairs.own_N)
+    counted = "1 pair" if len(pairs.own_N) == 1 else f"{len(pairs.own_N)} pairs"
     how = ", ".join(f"{name} {value:g}" for name, value in settings.items())
     aim = "another class than the image's own" if pairs.wanted_N is None else "the target"
     said = (
-        f"{subject.name}, method {method} ({how}), {count} pairs of image and target: {aim} is seen in "
+        f"{subject.name}, method {method} ({how}), {counted} of image and target: {aim} is seen in "
         f"{told['success_rate']:.3f} of them, with p > 0.5 in {told['success_rate_above_half']:.3f}, after rounding to "
         f"8 bits in {told['success_rate_8_bits']:.3f}. p(own class) {told['p_own_before']:.3f} before, "
         f"{told['p_own_after']:.3f} after. "
