@@ -101,7 +101,8 @@ def _run(plan: Plan, options: argparse.Namespace, store: Store, folder: Path) ->
     from sweeps.pool import Pool
 
     with Pool(options.workers, folder) as pool, Screen() as screen:
-        pool.warm_up()
+        if not options.as_is:
+            pool.warm_up()
         known = evidence.look(plan.jobs.values())
         runs = evidence.finished(store, known, options.seeds)
         wanted = [

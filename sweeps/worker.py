@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
@@ -180,20 +181,21 @@ def _baseline(spec: Spec) -> dict[str, float]:
     """What `litlab baseline` does; its runs say for themselves what came out."""
     from pipelines import baseline
 
-    os.environ["MLFLOW_TRACKING_URI"] = spec.uri
-    if code := baseline.main("baseline", [*spec.command, "--name", spec.experiment]):
-        raise RuntimeError(f"litlab baseline ended with exit code {code}")
-    return {}
+    return _call(baseline.main, spec, [*spec.command, "--name", spec.experiment])
 
 
 def _explain(spec: Spec) -> dict[str, float]:
     """What `litlab explain` does; picture and numbers are kept in the look's own run."""
     from pipelines import explain
 
-    os.environ["MLFLOW_TRACKING_URI"] = spec.uri
     with tempfile.TemporaryDirectory(prefix="litlab-look-") as folder:
-        if code := explain.main("explain", [*spec.arguments, "--out", folder]):
-            raise RuntimeError(f"litlab explain ended with exit code {code}")
+        return _call(explain.main, spec, [*spec.arguments, "--out", folder])
+
+
+def _call(main: Callable[[str, list[str]], int], spec: Spec, argv: list[str]) -> dict[str, float]:
+    os.environ["MLFLOW_TRACKING_URI"] = spec.uri
+    if code := main(spec.verb, argv):
+        raise RuntimeError(f"litlab {spec.verb} ended with exit code {code}")
     return {}
 
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from modules.metrics import NeighbourAccuracy
 from pipelines.errors import UserError
 from pipelines.looking import classes, images, output
 from pipelines.looking.subject import COMMON, Subject, parse
@@ -59,7 +60,7 @@ def main(word: str, argv: Sequence[str]) -> int:
     features_ND = outputs(subject, named, pixels_NCHW)
     planes = embed(features_ND, options.perplexity, options.seed)
     agreement = {name: own_class(points, labels_N) for name, points in {"layer": features_ND, **planes}.items()}
-    explained = _explained(features_ND)
+    explained = float(planes["PCA"].var(0).sum() / features_ND.var(0).sum())
     figure, axes = output.grid(2, 2, size=4.0)
     for axis, (name, points_N2) in zip(axes, planes.items(), strict=True):
         _scatter(axis, points_N2, labels_N, subject.classes)
@@ -127,18 +128,9 @@ def embed(features_ND: NDArray[np.float32], perplexity: float, seed: int) -> dic
 
 def own_class(points_ND: NDArray[np.float32], labels_N: NDArray[np.int64]) -> float:
     """Share of points whose nearest neighbours, without themselves, vote for their own class."""
-    from sklearn.neighbors import KNeighborsClassifier
-
-    voting = KNeighborsClassifier(NEIGHBOURS).fit(points_ND, labels_N)
-    neighbours = labels_N[voting.kneighbors(return_distance=False)]
-    votes = np.stack([(neighbours == label).sum(1) for label in range(labels_N.max() + 1)])
-    return float((votes.argmax(0) == labels_N).mean())
-
-
-def _explained(features_ND: NDArray[np.float32]) -> float:
-    from sklearn.decomposition import PCA
-
-    return float(PCA(2, random_state=0).fit(features_ND).explained_variance_ratio_.sum())
+    vote = NeighbourAccuracy(NEIGHBOURS)
+    vote.update(torch.from_numpy(points_ND), torch.from_numpy(labels_N))
+    return float(vote.compute())
 
 
 def _scatter(axis: "Axes", points_N2: NDArray[np.float32], labels_N: NDArray[np.int64], names: Sequence[str]) -> None:

@@ -40,14 +40,24 @@ experiments:
 
 
 @pytest.fixture
-def lines(tmp_path, monkeypatch):
+def publish(tmp_path, monkeypatch):
+    """Takes a text for all that is published; returns its folder."""
+
+    def write(text):
+        folder = tmp_path / "published"
+        folder.mkdir()
+        (folder / "1.yaml").write_text(text)
+        monkeypatch.setattr(published, "FOLDER", folder)
+        monkeypatch.setattr(published.read, "__defaults__", ((), folder))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def lines(publish):
     """Two published experiments that take a second."""
-    folder = tmp_path / "published"
-    folder.mkdir()
-    (folder / "1.yaml").write_text(ONE)
-    monkeypatch.setattr(published, "FOLDER", folder)
-    monkeypatch.setattr(published.read, "__defaults__", ((), folder))
-    return folder
+    return publish(ONE)
 
 
 def runs():
@@ -186,11 +196,8 @@ experiments:
 """
 
 
-def test_a_trained_network_is_looked_at_once_and_what_was_seen_is_judged(litlab, tmp_path, monkeypatch):
-    folder = tmp_path / "published"
-    folder.mkdir()
-    (folder / "1.yaml").write_text(LOOKS)
-    monkeypatch.setattr(published.read, "__defaults__", ((), folder))
+def test_a_trained_network_is_looked_at_once_and_what_was_seen_is_judged(litlab, publish, tmp_path):
+    publish(LOOKS)
     done = litlab("reproduce", "--seeds", "2", "--workers", "2", "--out", tmp_path / "out")
     assert done.code == 0, done.err
     assert [run.experiment for run in runs()] == ["reproduce-quick"] * 2  # a look is not a training
