@@ -1,6 +1,7 @@
 """Shared by all tests: a store of their own for the runs, the command in this process, small data in MNIST's format."""
 
 import os
+import shutil
 import signal
 import struct
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from pipelines import catalogue
 from pipelines.cli import main
+from pipelines.store import Store
 
 
 @dataclass
@@ -50,6 +52,22 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return uri
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of runs that has its tables, which take a second to make."""
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    Store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def tables(uri: str, empty_store: Path) -> None:
+    """The test begins with a database that has its tables; for files of which nearly every test makes runs."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    path.parent.mkdir()
+    shutil.copy(empty_store, path)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from datamodules.digits import Digits
 from modules.mlp import MLP
 from pipelines.fit import main as fit
 
+pytestmark = pytest.mark.usefixtures("tables")
+
 EPOCHS = 3
 ARGS = ["digits-mlp", "--trainer.max_epochs", str(EPOCHS), "--model.dropout", "0.1", "--seed_everything", "7"]
 

@@ -17,6 +17,8 @@ from pipelines.cli import main
 from pipelines.store import Store
 from pipelines.tracking import Run
 
+pytestmark = pytest.mark.usefixtures("tables")
+
 EPOCHS = 4
 STEPS = 39  # of an epoch: 1,237 digits, 32 at a time
 STOP = """

@@ -19,6 +19,8 @@ from modules.convnet import ConvNet
 from modules.functions import FunctionRegressor
 from pipelines.store import Store
 
+pytestmark = pytest.mark.usefixtures("tables")
+
 QUICK = ("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false")
 UNIT_DIGITS = ("--data", "datamodules.digits.Digits")
 

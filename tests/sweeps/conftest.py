@@ -1,6 +1,5 @@
 """A model whose validation accuracy is what it is told to be, and whose mood decides how its training ends."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,6 @@ import optuna
 import pytest
 import yaml
 from mlflow import MlflowClient
-
-from pipelines.store import Store
 
 MOODY = """
 import os, signal, sys, time
@@ -79,20 +76,9 @@ def moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
     return write
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of runs that has its tables, which take seconds to make."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    Store(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture(autouse=True)
-def tables(uri: str, empty_store: Path) -> None:
-    """Every test begins with a database of its own that has its tables."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    path.parent.mkdir()
-    shutil.copy(empty_store, path)
+def ready(tables: None) -> None:
+    """Every sweep has a database that has its tables."""
 
 
 class Kept:
