@@ -23,6 +23,7 @@ VERBS = {
     "baseline": ("pipelines.baseline", "what scikit-learn does with the same data, in the same MLflow"),
     "inspect": ("pipelines.anatomy", "layers of a network: sizes, parameters, multiply-adds, receptive fields"),
     "explain": ("pipelines.explain", "look inside a trained network: what it sees, and what fools it"),
+    "doctor": ("pipelines.doctor", "look whether all is well here; say, or mend, what is not"),
     "ui": ("pipelines.ui", "open the MLflow UI on this project's runs"),
 }
 

@@ -29,6 +29,13 @@ def results_table(title: str, rows: dict[str, dict[str, float]], facts: dict[str
         console.print(f"{name:<{width}}  {value}", highlight=False, markup=False)
 
 
+def plain(text: str) -> str:
+    """A text that others wrote, as a terminal may see it: control characters, which could move the cursor or set
+    colours, are written out.
+    """
+    return "".join(char if char in "\n\t" or char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 41.2 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 60:
