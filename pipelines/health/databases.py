@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
+from urllib.parse import urlsplit, urlunsplit
 
 from pipelines.health.finding import Finding, Place, todo
 from pipelines.store import without_password
@@ -156,17 +158,19 @@ def _copy(path: Path, kept: Path) -> None:
 
 
 def _server(uri: str) -> Iterator[Finding]:
-    shown = without_password(uri)
+    shown, place = without_password(uri), urlsplit(uri)
+    asked = urlunsplit(place._replace(netloc=place.netloc.rpartition("@")[2], path=f"{place.path.rstrip('/')}/version"))
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/version", timeout=PATIENCE_S) as answer:  # noqa: S310 (http, as store_uri has seen)
+        with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:  # noqa: S310 (http, as store_uri has seen)
             said = answer.read(100).decode(errors="replace").strip()
     except HTTPError as error:
-        advice = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if error.code == 401 else "is it MLflow's?"
-        yield todo("server", f"{shown} refuses ({error.code} {error.reason}): {advice}")
-    except (URLError, OSError, ValueError) as error:
-        yield todo(
-            "server", f"{shown} does not answer ({getattr(error, 'reason', error)}): start it, or see to the network"
-        )
+        if error.code == 401:  # the line of the runs says whether it is content
+            yield Finding("server", f"{shown} answers, and asks for a name and a password")
+        else:
+            yield todo("server", f"{shown} refuses ({error.code} {error.reason}): is it MLflow's, and of this address?")
+    except (OSError, ValueError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        yield todo("server", f"{shown} does not answer ({reason}): start it, or see to the network")
     else:
         yield Finding("server", f"{shown} answers: MLflow {said}; here is {version('mlflow')}")
 

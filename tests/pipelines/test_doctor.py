@@ -163,7 +163,9 @@ def test_a_damaged_database_is_named_with_a_way_out(place, uri):
 def test_a_server_that_is_down_is_named_without_its_password(place):
     (found,) = databases.runs(look(place, given="http://me:secret@127.0.0.1:9"))
     assert found.state == "to do"
-    assert "http://me:***@127.0.0.1:9 does not answer" in found.said
+    assert "http://me:***@127.0.0.1:9 does not answer (" in found.said
+    assert "refused" in found.said
+    assert "secret" not in found.said
 
 
 def test_a_fit_that_is_gone_is_ended_and_can_still_be_resumed(litlab, uri, place):
