@@ -7,10 +7,10 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from pipelines import screen
 from pipelines.health import databases, installed, machine, runs
 from pipelines.health.child import Child
 from pipelines.health.finding import Check, Finding, Place, guarded
+from pipelines.plain import plain
 
 HELP = """usage: litlab doctor [--fix] [--data_dir DIR] [--tracking_uri URI]
 
@@ -82,5 +82,5 @@ def _show(finding: Finding) -> str:
     from rich.text import Text
 
     state = Text(f"{finding.state:<7}", style=STYLES[finding.state])
-    Console(highlight=False, soft_wrap=True).print(state + Text(screen.plain(f"{finding.name:<12}{finding.said}")))
+    Console(highlight=False, soft_wrap=True).print(state + Text(plain(f"{finding.name:<12}{finding.said}")))
     return finding.state
