@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from pipelines.errors import UserError
+from pipelines.plain import plain
 
 VERBS = {
     "list": ("pipelines.catalogue", "show the experiments"),
@@ -23,6 +24,7 @@ VERBS = {
     "baseline": ("pipelines.baseline", "what scikit-learn does with the same data, in the same MLflow"),
     "inspect": ("pipelines.anatomy", "layers of a network: sizes, parameters, multiply-adds, receptive fields"),
     "explain": ("pipelines.explain", "look inside a trained network: what it sees, and what fools it"),
+    "doctor": ("pipelines.doctor", "look whether all is well here; say, or mend, what is not"),
     "ui": ("pipelines.ui", "open the MLflow UI on this project's runs"),
 }
 
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = importlib.import_module("sweeps.seeds" if several else VERBS[verb][0])
         return int(module.main(verb, rest))
     except UserError as error:
-        print(f"litlab: {error}", file=sys.stderr)
+        print(f"litlab: {plain(str(error))}", file=sys.stderr)  # it may quote what others wrote
         return 2
     except KeyboardInterrupt:
         print("litlab: stopped", file=sys.stderr)

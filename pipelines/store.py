@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlparse
 from pipelines import project
 from pipelines.errors import UserError
 
+MAX_NAME = 200  # bytes of a name that is a folder's too; file systems take 255
 PAGE = 1000  # runs that MLflow gives in one answer
 # Read by MLflow when it is imported or first used; what the user has set stays.
 MLFLOW_SETTINGS = {
@@ -94,8 +95,11 @@ class Store:
         Raises:
             UserError: The name would not do as a folder's.
         """
-        if not re.fullmatch(r"\w[\w. -]*", name):
-            raise UserError(f"name {name!r}: only letters, digits, '.', '_', '-' and spaces; give another with --name")
+        if not re.fullmatch(r"\w[\w. -]*", name) or len(name.encode()) > MAX_NAME:
+            raise UserError(
+                f"name {name!r}: only letters, digits, '.', '_', '-' and spaces, {MAX_NAME} at most; "
+                "give another with --name"
+            )
         with self._alone():
             found = self.client.get_experiment_by_name(name)
             if found is None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
+from pipelines.plain import plain
 from pipelines.store import Store, without_password
 from sweeps import storage
 from sweeps.figures import said
@@ -115,12 +116,14 @@ def _show(status: dict[str, Any]) -> None:
     if best := status["best"]:
         spread = f" (seeds: {', '.join(f'{value:.4f}' for value in best['seeds'])})" if len(best["seeds"]) > 1 else ""
         console.print(
-            f"best     trial {best['trial']}  {best['value']:.4f}{spread}  {said(best['params'])}", markup=False
+            plain(f"best     trial {best['trial']}  {best['value']:.4f}{spread}  {said(best['params'])}"), markup=False
         )
     for trial in status["running"]:
-        console.print(f"running  trial {trial['trial']}  {said(trial['params'])}", markup=False)
+        console.print(plain(f"running  trial {trial['trial']}  {said(trial['params'])}"), markup=False)
     for trial in status["failed"]:
-        console.print(f"failed   trial {trial['trial']}  {trial['reason']}  {said(trial['params'])}", markup=False)
+        console.print(
+            plain(f"failed   trial {trial['trial']}  {trial['reason']}  {said(trial['params'])}"), markup=False
+        )
     if status["parent"]:
         console.print(f"run      {status['parent']}", markup=False)
 

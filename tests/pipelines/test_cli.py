@@ -13,7 +13,9 @@ HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "mlflow", "optuna"
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["list"], ["list", "--json"], ["frobnicate"], ["ui", "--help"]], ids=" ".join
+    "args",
+    [["--help"], ["list"], ["list", "--json"], ["frobnicate"], ["ui", "--help"], ["doctor", "--help"]],
+    ids=" ".join,
 )
 def test_light_commands_import_nothing_heavy(args):
     program = (
