@@ -174,7 +174,7 @@ def _drive(controller: "Controller", own: dict[str, Any]) -> "Confirmed":
         finally:
             _end(controller, status, confirmed, last=last)
     except (MlflowException, StorageInternalError, SQLAlchemyError) as error:
-        reason = without_password(str(error).splitlines()[0])
+        reason = without_password(str(error.__cause__ or error).splitlines()[0])  # Optuna says less than its cause
         raise UserError(f"what keeps runs and study has gone; the same command goes on later ({reason})") from error
     return confirmed
 
