@@ -169,7 +169,8 @@ def _drive(controller: "Controller", own: dict[str, Any]) -> "Confirmed":
                 controller.tidy()
                 confirmed = confirm(controller, own, train=not controller.stops)
             elif not controller.stops:
-                controller.board.say(f"{study.name}: the rest is done by {' and '.join(map(called, study.enders()))}")
+                others = " and ".join(map(called, study.enders())) or "others"
+                controller.board.say(f"{study.name}: the rest is done by {others}")
             status = "KILLED" if controller.stops else "FINISHED"
         finally:
             _end(controller, status, confirmed, last=last)

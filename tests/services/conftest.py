@@ -90,10 +90,12 @@ def server() -> Iterator[Postgres]:
     if someone:
         shutil.chown(folder, "postgres")
     postgres = Postgres(binaries[-1], folder, someone)
-    postgres.start()
-    yield postgres
-    postgres.stop()
-    shutil.rmtree(folder)
+    try:
+        postgres.start()
+        yield postgres
+    finally:
+        postgres.stop()
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
@@ -112,14 +114,16 @@ def tracking(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iter
     environment.pop("MLFLOW_TRACKING_URI", None)
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-    end = time.monotonic() + 180
-    while not _answers(port):
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < end, (folder / "log").read_text()
-        time.sleep(0.2)
-    yield f"http://127.0.0.1:{port}"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        end = time.monotonic() + 180
+        while not _answers(port):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < end, (folder / "log").read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _answers(port: int) -> bool:
