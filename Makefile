@@ -22,7 +22,7 @@ slow: $(READY)
 	$(BIN)/pytest -m slow
 
 services: $(READY)
-	$(BIN)/pytest tests/services -rs
+	$(BIN)/pytest tests/services -rs -n 2 --dist loadfile --no-loadscope-reorder
 
 # Debian's, where it is missing and may be installed; its tests are skipped where there is none.
 APT := timeout 300 $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20

@@ -81,7 +81,7 @@ def test_controllers_that_begin_at_once_share_the_total_exactly(
 
 
 def test_a_controller_that_is_killed_leaves_its_trial_to_the_others(place: Callable[[str], str], opened: Any) -> None:
-    url, space, asked = place("killed"), space_of(GRID, None), FORK.Event()
+    url, space, asked = place("dead"), space_of(GRID, None), FORK.Event()
     killed = FORK.Process(target=ask_and_hang, args=(url, space, asked))
     killed.start()
     assert asked.wait(60)
