@@ -13,6 +13,18 @@ def tags() -> dict[str, str]:
     return {HOST: platform.node(), PROCESS: f"{os.getpid()}:{_began(os.getpid())}"}
 
 
+def numbering() -> str:
+    """What process numbers count in: a start of a kernel and one of its namespaces, such as a container's own.
+
+    Empty where the system does not say: then numbers of a machine of the same name say nothing.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
+
+
 def is_here(tags: Mapping[str, str]) -> bool:
     """Whether a run's process is, or was, on this machine."""
     return tags.get(HOST) == platform.node()

@@ -20,6 +20,7 @@ MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # litlab says where a run is, and without the password
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits 245 s for a server that is down
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # loading a model never runs code from the file
@@ -43,7 +44,8 @@ def store_uri(given: str | None = None) -> str:
 
 def without_password(text: str) -> str:
     """The text, with the password of every URI in it replaced by stars."""
-    return re.sub(r"(://[^\s:/@]*):[^\s@/]*@", r"\1:***@", text)
+    text = re.sub(r"(://[^\s:/@]*):[^\s@/]*@", r"\1:***@", text)
+    return re.sub(r"([?&](?:ssl)?password=)[^\s&'\"]*", r"\1***", text)
 
 
 class Store:
@@ -152,7 +154,7 @@ class Store:
 
         def delete() -> None:
             uri = self.client.get_run(run_id).info.artifact_uri
-            get_artifact_repository(uri).delete_artifacts(name)  # type: ignore[no-untyped-call]
+            get_artifact_repository(uri, self.uri).delete_artifacts(name)  # type: ignore[no-untyped-call]
 
         return taken(delete)
 

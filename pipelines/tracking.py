@@ -280,6 +280,12 @@ class Run:
             elif not self._is_local:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
+    def leave(self) -> None:
+        """Send what is left; the run goes on in other hands."""
+        self.send()
+        if not self._is_local:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
 
 def unsent(found: FinishedRun) -> Path | None:
     """The folder on this machine in which files of a run wait for its server, where it was killed before they went."""
