@@ -13,6 +13,7 @@ VERBS = {
     "list": ("pipelines.catalogue", "show the experiments"),
     "fit": ("pipelines.fit", "train an experiment, test the best checkpoint, keep everything in one run"),
     "resume": ("pipelines.resume", "go on with a training that was stopped, in the same run"),
+    "sync": ("pipelines.sync", "send what a server or database that was away could not take"),
     "validate": ("pipelines.evaluate", "measure a finished run again on its validation set"),
     "test": ("pipelines.evaluate", "measure a finished run again on its test set"),
     "predict": ("pipelines.predict", "classify image files with a finished run"),
