@@ -68,6 +68,7 @@ def examine(place: Place) -> Iterator[Finding]:
     can_be_read = all(finding.state != "to do" for finding in store)
     if can_be_read:
         yield from guarded(partial(runs.orphans, place), "runs")
+    yield from guarded(partial(runs.unsent, place), "unsent")
     yield from child.findings(_checkpoints(place) if can_be_read else [])
 
 

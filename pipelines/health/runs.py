@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines import process
+from pipelines import outbox, process
 from pipelines.health.finding import Finding, Place, todo
 from pipelines.selection import PARENT_TAG
 from pipelines.store import FinishedRun, Store, local_path
@@ -28,6 +28,19 @@ def orphans(place: Place) -> Iterator[Finding]:
         elsewhere = sum(not process.is_here(run.tags) for run in running)
         beyond = f", of which {elsewhere} are of other machines and cannot be seen from here" if elsewhere else ""
         yield Finding("runs", f"{len(running)} are RUNNING{beyond}; none without its process")
+
+
+def unsent(place: Place) -> Iterator[Finding]:
+    """Runs of which something waits on this machine's disk, though nobody is at them who would send it."""
+    waiting = [
+        box
+        for box in outbox.waiting(place.given)
+        if not process.is_here(box.process) or not process.is_alive(box.process)
+    ]
+    for box in waiting:
+        yield todo("unsent", f"{box.run_id}: {box.uri} does not have all of it; litlab sync sends it")
+    if not waiting:
+        yield Finding("unsent", "the stores have all runs of this machine that have ended")
 
 
 def checkpoints(place: Place) -> list[Path]:

@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from pipelines import checkpoints, page
 from pipelines.errors import UserError
 from pipelines.fit import main as fit
+from pipelines.outbox import home_of
 from pipelines.plain import plain
 from pipelines.store import Store
 from pipelines.tracking import Run
@@ -228,16 +228,23 @@ def test_a_server_cannot_place_files_outside_of_the_folder_of_a_download(tmp_pat
     inside = tmp_path / "a" / "b" / "c"
     inside.mkdir(parents=True)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("tempfile.tempdir", str(inside))
+    monkeypatch.setenv("LITLAB_UNSENT", str(inside))
     monkeypatch.setattr(HostileServer, "listed", listed.format(folder=tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), HostileServer) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             found = Store(f"http://127.0.0.1:{server.server_port}").find("0" * 32)
-            with pytest.raises(MlflowException, match="Invalid"):
-                Run.reopen(found, files=True)
+            with pytest.raises(UserError, match="Invalid"):
+                Run.reopen(found)
         finally:
             server.shutdown()
             thread.join()
     assert [path for path in tmp_path.rglob("*") if path.is_file() and inside not in path.parents] == []
+
+
+@pytest.mark.parametrize("run_id", ["../../executed", "/tmp/executed", ".."])
+def test_a_server_cannot_place_a_run_outside_of_the_folder_of_what_waits(tmp_path, monkeypatch, run_id):
+    monkeypatch.setenv("LITLAB_UNSENT", str(tmp_path / "unsent"))
+    with pytest.raises(UserError, match="no name of a run"):
+        home_of("http://server", run_id)
