@@ -64,9 +64,10 @@ class StopAtNaN(Callback):
     ) -> None:
         if trainer.global_step % 50 == 0 or trainer.is_last_batch:
             loss = float(outputs["loss"]) if isinstance(outputs, Mapping) and "loss" in outputs else 0.0
-            if not math.isfinite(loss):
+            if not trainer.strategy.reduce_boolean_decision(math.isfinite(loss)):  # all processes stop together
                 where = f"step {trainer.global_step} (epoch {trainer.current_epoch})"
-                raise FloatingPointError(f"the training loss is {loss} at {where}: try a smaller learning rate")
+                said = "no number in another process" if math.isfinite(loss) else loss
+                raise FloatingPointError(f"the training loss is {said} at {where}: try a smaller learning rate")
 
 
 @dataclass

@@ -1,12 +1,17 @@
 """Several processes train the same experiment as one: the batch is theirs together, and every example counts once."""
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 import torch
+from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[2]
 TRAININGS = """
@@ -164,3 +169,147 @@ def test_batch_norms_averages_are_those_of_the_first_process_wherever_they_are_u
     """Each process has its own while it trains; what is validated must be what is kept (DDP sees to it)."""
     first, second = (torch.load(one_and_two / f"batch norm of each-2-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+PROGRAM = """import os
+import signal
+import sys
+from lightning.pytorch import Callback
+from pipelines.cli import main
+
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, *args):
+        rank, step, number = map(int, os.environ.get("STOP", "-1 -1 -1").split())
+        if trainer.global_step == step and rank in (trainer.global_rank, 9):
+            os.kill(os.getpid(), number)
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+ON_TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+UNEVEN = ["digits-mlp", "--data.n_train", "225", "--trainer.max_epochs", "3"]  # of 32 at a time, and the last one alone
+ALL = 9
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """Litlab as a script, which Lightning can start again; as a module, it has a callback that stops a process."""
+    path = tmp_path_factory.mktemp("program") / "stopping.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+@pytest.fixture
+def launch(program, uri):
+    """`litlab` on two processes: both started by Lightning, by torchrun or, each on its own, as SLURM would."""
+
+    def start(by, *args, stop=""):
+        path = os.pathsep.join([str(program.parent), str(ROOT)])
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": path, "MASTER_PORT": free_port()}
+        environment |= {"STOP": stop} if stop else {}
+        command = [sys.executable, program, *args]
+        variables = [{}]
+        if by == "torchrun":
+            torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+            command = [*torchrun, "--master_port", environment["MASTER_PORT"], program, *args]
+        if by == "slurm":
+            job = {"JOB_ID": "7", "JOB_NAME": "job", "NTASKS": "2", "STEP_NUM_TASKS": "2", "NTASKS_PER_NODE": "2"}
+            job |= {"NNODES": "1", "NODEID": "0", "NODELIST": "localhost", "JOB_NODELIST": "localhost"}
+            variables = [
+                {f"SLURM_{key}": value for key, value in {**job, "PROCID": rank, "LOCALID": rank}.items()}
+                for rank in ("0", "1")
+            ]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes = [subprocess.Popen(command, env={**environment, **own}, **pipes) for own in variables]
+        said = [process.communicate(timeout=300) for process in processes]
+        return [process.returncode for process in processes], "".join(out + err for out, err in said)
+
+    return start
+
+
+def only_run(uri):
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("digits-mlp").experiment_id])
+    return run, Path(urlparse(run.info.artifact_uri).path)
+
+
+def curves(folder):
+    """Each metric of each epoch, by name and epoch; each of them once."""
+    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    keys = [(key, point["epoch"]) for point in points for key in point if key not in ("epoch", "timestamp")]
+    assert len({*keys}) == len(keys)
+    values = [value for point in points for key, value in point.items() if key not in ("epoch", "timestamp")]
+    return {key: value for key, value in zip(keys, values, strict=True) if key[0] != "fit_seconds"}
+
+
+def test_two_processes_make_one_run_which_is_that_of_one_process(launch, litlab, uri, tmp_path):
+    codes, said = launch("lightning", "fit", *UNEVEN, "--model.dropout", "0", *ON_TWO)
+    assert codes == [0], said
+    assert said.count("litlab: batch of 32 over 2 processes: 16 each") == 1
+    run, folder = only_run(uri)
+    assert run.info.status == "FINISHED"
+    alone = f"sqlite:///{tmp_path / 'alone' / 'mlflow.db'}"
+    assert litlab("fit", *UNEVEN, "--model.dropout", "0", "--tracking_uri", alone).code == 0
+    assert curves(folder) == pytest.approx(curves(only_run(alone)[1]), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("by", "stop", "codes"),
+    [
+        ("lightning", f"0 20 {int(signal.SIGKILL)}", [-signal.SIGKILL]),
+        ("lightning", f"1 20 {int(signal.SIGKILL)}", [1]),
+        ("torchrun", f"1 20 {int(signal.SIGKILL)}", [1]),
+        ("slurm", f"{ALL} 20 {int(signal.SIGTERM)}", [143, 143]),
+    ],
+)
+def test_who_is_stopped_goes_on_as_if_nothing_had_been(launch, uri, tmp_path, by, stop, codes):
+    """Every process ends, whichever is stopped; dropout, order and weights are the same to the last bit."""
+    arguments = [*UNEVEN, "--trainer.callbacks+=stopping.Stop", *ON_TWO]
+    stopped, said = launch(by, "fit", *arguments, stop=stop)
+    assert stopped == codes, said
+    run, folder = only_run(uri)
+    went_on, said = launch(by, "resume", run.info.run_id)
+    assert set(went_on) == {0}, said
+    assert f"going on with run {run.info.run_id} after epoch 1, from last.ckpt" in said
+    whole = f"sqlite:///{tmp_path / 'whole' / 'mlflow.db'}"
+    assert launch(by, "fit", *arguments, "--tracking_uri", whole)[0] == went_on
+    assert only_run(uri)[0].info.status == "FINISHED"
+    assert curves(folder) == curves(only_run(whole)[1])
+    ends = [
+        torch.load(path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for path in (folder, only_run(whole)[1])
+    ]
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+
+
+@pytest.mark.parametrize(
+    ("args", "variables", "says"),
+    [
+        (["--data.batch_size", "33", *ON_TWO], {}, "data.batch_size is 33, for all processes together; it must be"),
+        ([], {"SLURM_STEP_NUM_TASKS": "4"}, "4 processes were started, and trainer.devices by trainer.num_nodes is 1"),
+    ],
+)
+def test_what_processes_cannot_do_together_is_refused(litlab, monkeypatch, args, variables, says):
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    outcome = litlab("fit", "digits-mlp", *args)
+    assert outcome.code == 2
+    assert says in outcome.err
+
+
+def test_a_run_is_resumed_by_as_many_processes_as_it_had(litlab, uri):
+    run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id
+    client = MlflowClient(uri)
+    client.set_terminated(run_id, "KILLED")
+    client.set_tag(run_id, "litlab.processes", "2")
+    outcome = litlab("resume", run_id)
+    assert outcome.code == 2
+    assert f"run {run_id} was trained by 2 processes, and there are 1 now" in outcome.err
+    assert client.get_run(run_id).info.status == "KILLED"
