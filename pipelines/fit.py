@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
-from pipelines import checkpoints, config, faults, figures, interrupt, quiet, screen
+from pipelines import checkpoints, config, devices, faults, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.evaluate import Evaluation, by_kind, evaluate
@@ -64,9 +64,10 @@ class StopAtNaN(Callback):
     ) -> None:
         if trainer.global_step % 50 == 0 or trainer.is_last_batch:
             loss = float(outputs["loss"]) if isinstance(outputs, Mapping) and "loss" in outputs else 0.0
-            if not math.isfinite(loss):
+            if not trainer.strategy.reduce_boolean_decision(math.isfinite(loss)):  # all processes stop together
                 where = f"step {trainer.global_step} (epoch {trainer.current_epoch})"
-                raise FloatingPointError(f"the training loss is {loss} at {where}: try a smaller learning rate")
+                said = "no number in another process" if math.isfinite(loss) else loss
+                raise FloatingPointError(f"the training loss is {said} at {where}: try a smaller learning rate")
 
 
 @dataclass
@@ -98,9 +99,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         run_trainer(job)
         return 0
     command = shlex.join(["litlab", "fit", *argv])
-    run = Run(
-        Store(cli.config.tracking_uri), cli.config.name, run_name(argv, cli.config.seed_everything), tags(cli, command)
-    )
+    known = tags(cli, command) | devices.tags(job.trainer)
+    run = Run(Store(cli.config.tracking_uri), cli.config.name, run_name(argv, cli.config.seed_everything), known)
     return carry_out(job, run)
 
 
@@ -147,6 +147,7 @@ def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = 
     regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
     keeper = Keeper(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
     trainer = _trainer(cli, keeper, [*callbacks, *regions])
+    devices.check(data, model, trainer)
     return Job(cli, data, model, trainer, keeper, regions)
 
 

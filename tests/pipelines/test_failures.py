@@ -117,22 +117,6 @@ def test_damaged_data_are_named_before_anything_is_written(litlab, mnist_format,
     assert not (tmp_path / "runs").exists()
 
 
-def test_two_processes_train_one_model_in_one_run(uri):
-    """Lightning's launcher starts the command once more for the second process."""
-    program = "import sys; from pipelines.cli import main; sys.exit(main())"
-    args = ["fit", "digits-mlp", "--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
-    args += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    script = Path(uri.removeprefix("sqlite:///")).parent.parent / "litlab.py"
-    script.write_text(program)
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
-    done = subprocess.run([sys.executable, script, *args], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    client, run = only_run(uri)
-    assert run.info.status == "FINISHED"
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/acc")] == [0, 1]
-    assert (run.data.metrics["test/acc"] * 360) % 1 == pytest.approx(0, abs=1e-3), "each test image counts once"
-
-
 @pytest.mark.parametrize(
     ("args", "says"),
     [
