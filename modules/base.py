@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
@@ -55,7 +56,24 @@ class Learner(LightningModule, ABC):
         """The loss to be minimised, and what an evaluation keeps of each example; updates the metrics."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
-        return self._step(batch, self.train_metrics)[0]
+        loss = self._step(batch, self.train_metrics)[0]
+        return self._weigh(loss, batch)[0] if self._is_uneven() else loss
+
+    def _is_uneven(self) -> bool:
+        """Whether processes may have different numbers of examples: only in the last batch of an epoch."""
+        return self._trainer is not None and self.trainer.world_size > 1 and self.trainer.is_last_batch
+
+    def _weigh(self, loss: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """This process's mean loss by its share of the global batch, and the share: its examples by their average.
+
+        Strategies average the gradients of all processes. With this factor, that is the gradient of the mean over the
+        global batch, whatever its parts. A process without examples takes part in the step: its loss is the mean of
+        nothing, which is no number, but has a gradient, zero.
+        """
+        count = torch.tensor(float(len(batch[0])), device=self.device)
+        total: Tensor = self.trainer.strategy.reduce(count.clone(), reduce_op="sum")
+        share = count * self.trainer.world_size / total
+        return share * (loss if len(batch[0]) else loss.nan_to_num()), share
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         return self._step(batch, self.train_end_metrics if dataloader_idx else self.val_metrics)[1]
@@ -65,7 +83,8 @@ class Learner(LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         if self.global_rank:  # the weights are alike on all processes; dropout and augmentation must not be
-            torch.manual_seed(torch.initial_seed() + self.global_rank)
+            streams = np.random.SeedSequence((torch.initial_seed(), self.global_rank))
+            torch.manual_seed(int(streams.generate_state(1)[0]))  # seed + rank would be another run's
 
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()  # an interrupted epoch may have left something

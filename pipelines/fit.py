@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
-from pipelines import checkpoints, config, figures, interrupt, quiet, screen
+from pipelines import checkpoints, config, devices, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.evaluate import Evaluation, by_kind, evaluate
@@ -98,9 +98,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         run_trainer(job)
         return 0
     command = shlex.join(["litlab", "fit", *argv])
-    run = Run(
-        Store(cli.config.tracking_uri), cli.config.name, run_name(argv, cli.config.seed_everything), tags(cli, command)
-    )
+    known = tags(cli, command) | devices.tags(job.trainer)
+    run = Run(Store(cli.config.tracking_uri), cli.config.name, run_name(argv, cli.config.seed_everything), known)
     return carry_out(job, run)
 
 
@@ -144,6 +143,7 @@ def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = 
     regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
     keeper = Keeper(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
     trainer = _trainer(cli, keeper, [*callbacks, *regions])
+    devices.check(data, model, trainer)
     return Job(cli, data, model, trainer, keeper, regions)
 
 

@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
-from pipelines import checkpoints, config, fit, interrupt, process, quiet
+from pipelines import checkpoints, config, devices, fit, interrupt, process, quiet
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.selection import PARENT_TAG
@@ -53,15 +53,15 @@ def main(verb: str, argv: Sequence[str]) -> int:
     _refuse_changes(found, cli, rest)
     job = fit.prepare(cli)
     _refuse_other_data(found, job)
+    devices.refuse_other_number(run_id, found.tags, job.trainer)
     interrupt.exit_on_sigterm()
     if not first:
-        point, _ = checkpoints.newest(_configuration(found).parent / checkpoints.FOLDER)
-        fit.run_trainer(job, point.path if point else None)
+        fit.run_trainer(job, devices.agree(job.trainer))
         return 0
     with _alone(found.store, run_id):
         refuse(found.store.find(run_id), dead="--dead" in argv)
         run = Run.reopen(found, files=True)
-    return fit.carry_out(job, run, lambda: _go_back(run))
+    return fit.carry_out(job, run, lambda: devices.agree(job.trainer, lambda: _go_back(run)))
 
 
 def _name_one(store: Store) -> str:
