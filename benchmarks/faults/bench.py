@@ -58,14 +58,18 @@ class Bench:
     """Where faults are tried.
 
     Args:
-        folder: For all that is made; it is emptied before each kind.
+        kind: Of the faults, for names.
+        folder: For all that is made.
         seed: Of every random moment.
         quick: Whether one or two of each are enough.
         data_dir: Where MNIST's files may be.
         step: Called whenever one of the things that are counted has been done.
     """
 
-    def __init__(self, folder: Path, seed: int, quick: bool, data_dir: Path, step: Callable[[], object]) -> None:
+    def __init__(
+        self, kind: str, folder: Path, seed: int, quick: bool, data_dir: Path, step: Callable[[], object]
+    ) -> None:
+        self.kind = kind
         self.folder, self.seed, self.quick, self.data_dir, self.step = folder, seed, quick, data_dir, step
         self.cores = len(os.sched_getaffinity(0))
         self._commands: list[Command] = []
@@ -90,16 +94,20 @@ class Bench:
         """A generator of its own for each thing that is drawn, so that the order of threads changes nothing."""
         return random.Random(f"{self.seed} {of}")
 
+    def place(self, name: str) -> Path:
+        """A folder that no other kind has: a database that is gone may still be open in this process."""
+        return self.folder / "projects" / self.kind / name
+
     def project(self, name: str) -> Project:
         """A new project, whose database has its tables."""
-        folder = self.folder / "projects" / name
+        folder = self.place(name)
         folder.mkdir(parents=True)
         shutil.copy(self.folder / "empty/mlflow.db", folder)
         return Project(folder)
 
     def copy(self, project: Project, name: str) -> Project:
         """The same project in another folder, none of whose processes is alive."""
-        folder = self.folder / "projects" / name
+        folder = self.place(name)
         shutil.copytree(project.folder, folder)
         with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
             for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):

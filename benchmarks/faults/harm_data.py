@@ -137,7 +137,7 @@ def _in_order(bench: Bench, source: Source) -> list[str]:
 
 def _refused(bench: Bench, source: Source, number: int, harm: Harm) -> list[str]:
     label = f"data-{source.name}-{number}"
-    project, folder = bench.project(label), bench.folder / "projects" / f"{label}-files"
+    project, folder = bench.project(label), bench.place(f"{label}-files")
     shutil.copytree(source.folder, folder, copy_function=lambda one, other: Path(other).symlink_to(one))
     content = harm.change((folder / harm.file).read_bytes())
     if harm.what == "a pickle that runs code":
@@ -161,7 +161,7 @@ def _official(bench: Bench) -> Source:
 
 
 def _linked(bench: Bench, name: str, raw: Path) -> Path:
-    folder = bench.folder / "projects" / name
+    folder = bench.place(name)
     (folder / "MNIST/raw").mkdir(parents=True)
     for file in OFFICIAL_SHA256:
         (folder / "MNIST/raw" / file).symlink_to(raw / file)
@@ -170,7 +170,7 @@ def _linked(bench: Bench, name: str, raw: Path) -> Path:
 
 def _idx(bench: Bench) -> Source:
     """Small files in MNIST's format."""
-    folder = bench.folder / "projects/idx"
+    folder = bench.place("idx")
     (folder / "MNIST/raw").mkdir(parents=True)
     chance = np.random.default_rng(bench.seed)
     for images, labels, count in ((TRAIN_IMAGES, TRAIN_LABELS, 300), (TEST_IMAGES, TEST_LABELS, 60)):
@@ -199,7 +199,7 @@ def _jpeg(pixels: np.ndarray) -> bytes:
 
 
 def _cifar_folder(bench: Bench) -> Source:
-    folder = bench.folder / "projects/cifar"
+    folder = bench.place("cifar")
     for number, name in enumerate(CIFAR10.classes):
         _pictures(folder / "cifar10/train" / name, 12, 32, ".jpg", number)
         _pictures(folder / "cifar10/test" / name, 4, 32, ".jpg", 100 + number)
@@ -207,7 +207,7 @@ def _cifar_folder(bench: Bench) -> Source:
 
 
 def _cifar_batches(bench: Bench) -> Source:
-    folder = bench.folder / "projects/batches"
+    folder = bench.place("batches")
     (folder / "cifar-10-batches-py").mkdir(parents=True)
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"):
         content = {"data": np.zeros((20, 3072), np.uint8), "labels": [0] * 20}
@@ -216,7 +216,7 @@ def _cifar_batches(bench: Bench) -> Source:
 
 
 def _image_folder(bench: Bench) -> Source:
-    folder = bench.folder / "projects/pictures"
+    folder = bench.place("pictures")
     for number, name in enumerate(("zero", "one")):
         _pictures(folder / name, 20, 28, ".png", number)
     data = ["--data", "datamodules.image_folder.ImageFolder", "--data.size", "28", "--trainer.max_epochs", "1"]

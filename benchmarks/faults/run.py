@@ -57,7 +57,9 @@ def try_kind(name: str, given: argparse.Namespace, results: report.Results, cons
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=kind.total(given.quick))
-        bench = Bench(given.folder, given.seed, given.quick, given.data_dir.absolute(), lambda: progress.advance(task))
+        bench = Bench(
+            name, given.folder, given.seed, given.quick, given.data_dir.absolute(), lambda: progress.advance(task)
+        )
         for part in ("projects", "logs"):
             shutil.rmtree(bench.folder / part, ignore_errors=True)
         try:
