@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from pipelines import process
 from pipelines.errors import UserError
 
 VERBS = {
@@ -30,6 +31,7 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0 done, 1 a run failed, 2 the user's mistake, 130 stopped by Ctrl-C."""
     calm_threads()
+    process.end_with_first()
     verb, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     if verb in ("-h", "--help"):
         print(_usage())

@@ -132,6 +132,26 @@ def test_two_processes_train_one_model_in_one_run(uri):
     assert (run.data.metrics["test/acc"] * 360) % 1 == pytest.approx(0, abs=1e-3), "each test image counts once"
 
 
+FIRST = """
+import os, subprocess, sys, time
+from pipelines import process
+process.end_with_first()
+further = subprocess.Popen([sys.executable, "-c", "import time; from pipelines import process; "
+    "process.end_with_first(); print('up', flush=True); time.sleep(60)"], env={**os.environ, "LOCAL_RANK": "1"})
+print(further.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_further_device_does_not_wait_for_a_first_one_that_was_killed():
+    first = subprocess.Popen([sys.executable, "-c", FIRST], stdout=subprocess.PIPE, text=True)
+    said = {first.stdout.readline().strip(), first.stdout.readline().strip()}  # its number, and that it is up
+    assert said >= {"up"}
+    assert first.poll() is None
+    first.kill()
+    first.communicate(timeout=30)  # until both have closed their end
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
