@@ -73,6 +73,7 @@ class Bench:
         self.folder, self.seed, self.quick, self.data_dir, self.step = folder, seed, quick, data_dir, step
         self.cores = len(os.sched_getaffinity(0))
         self._commands: list[Command] = []
+        self._closed = False
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,6 +134,8 @@ class Bench:
         settings |= {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "COLUMNS": "200"}
         settings |= {"no_proxy": "127.0.0.1", **(environment or {})}
         arguments = ([str(self.program), *map(str, argv)], str(path), settings, str(self.folder))
+        if self._closed:
+            raise KeyboardInterrupt  # in the thread of a kind that is being stopped
         command = Command(self._context.Process(target=begin, args=arguments), path)
         self._commands.append(command)
         return command
@@ -149,7 +152,8 @@ class Bench:
                 raise
 
     def close(self) -> None:
-        """End every command that is under way, and what it has started."""
+        """End every command that is under way, and what it has started; no other can be started."""
+        self._closed = True
         for command in self._commands:
             if command.process.exitcode is None:
                 for pid in family(command.pid):

@@ -73,7 +73,7 @@ def begin(argv: list[str], log: str, environment: dict[str, str], folder: str) -
     if "RANK" in environment:  # as Lightning does when it is imported
         from lightning.pytorch.utilities import rank_zero_only
 
-        rank_zero_only.rank = int(environment["RANK"])
+        rank_zero_only.rank = int(environment["RANK"])  # type: ignore[attr-defined]
     from pipelines.cli import main
 
     sys.exit(main(argv[1:]))

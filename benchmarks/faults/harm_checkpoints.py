@@ -73,7 +73,8 @@ HARMS: dict[str, Harm] = {
     "another file of torch's": another_state,
 }
 TIMES = {"a flipped bit": 4, "truncated": 3}
-PLANS = [(name, (LAST,), number) for name in HARMS for number in range(TIMES.get(name, 1))]
+Plan = tuple[str, tuple[str, ...], int]  # a harm, the files, and which time
+PLANS: list[Plan] = [(name, (LAST,), number) for name in HARMS for number in range(TIMES.get(name, 1))]
 PLANS += [(name, (LAST, PREVIOUS), 0) for name in ("a flipped bit", "truncated", "zeros", "empty", "garbage")]
 PLANS += [("garbage", (LAST, PREVIOUS, BEST), 1), ("a pickle that runs code", (LAST,), 0)]
 PLANS += [("a pickle that runs code", (LAST, PREVIOUS), 0)]

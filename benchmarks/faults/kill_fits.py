@@ -65,14 +65,15 @@ class Tally:
 
 
 def total(quick: bool) -> int:
-    return 2 * len(CASES) if quick else TOTAL
+    return 4 if quick else TOTAL
 
 
 def table(bench: Bench) -> list[Row]:
     """A row for each case."""
-    wanted = total(bench.quick) // len(CASES)
+    cases = list(CASES.items())[: 2 if bench.quick else None]
+    wanted = total(bench.quick) // len(cases)
     rows = []
-    for number, (name, case) in enumerate(CASES.items()):
+    for number, (name, case) in enumerate(cases):
         reference = whole(bench, case, f"whole-{number}")
         tally = Tally(wanted)
         bench.side_by_side([partial(_fits, bench, case, number, lane, reference, tally) for lane in range(bench.cores)])

@@ -52,7 +52,7 @@ class Results:
 
     @property
     def seconds(self) -> float:
-        return sum(kind["seconds"] for kind in self.kinds.values())
+        return sum(float(kind["seconds"]) for kind in self.kinds.values())
 
 
 def source() -> str:

@@ -40,14 +40,18 @@ def points(uri: str, run: Any) -> list[tuple[str, int, float]]:
 def differences(uri: str, run_id: str, whole_uri: str, whole_id: str) -> list[str]:
     """In what a run is another one than the whole one; empty if it is the same to the last bit."""
     run, whole = MlflowClient(uri).get_run(run_id), MlflowClient(whole_uri).get_run(whole_id)
+    known: list[Any] = [
+        run.inputs.dataset_inputs if run.inputs else [],
+        run.outputs.model_outputs if run.outputs else [],
+    ]
     folders = folder_of(uri, run), folder_of(whole_uri, whole)
     pairs: dict[str, tuple[Any, Any]] = {
         "status": (run.info.status, "FINISHED"),
         "params": (run.data.params, whole.data.params),
         "points in MLflow": (points(uri, run), points(whole_uri, whole)),
         "metrics.jsonl": (_journal(folders[0]), _journal(folders[1])),
-        "number of data sets": (len(run.inputs.dataset_inputs), 1),
-        "number of models": (len(run.outputs.model_outputs), 1),
+        "number of data sets": (len(known[0]), 1),
+        "number of models": (len(known[1]), 1),
         "files": (_files(folders[0]), _files(folders[1])),
         "figures": (_figures(folders[0]), _figures(folders[1])),
     }
