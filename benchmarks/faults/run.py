@@ -69,6 +69,8 @@ def try_kind(name: str, given: argparse.Namespace, results: report.Results, cons
         finally:
             bench.close()
     results.add(name, rows, time.monotonic() - began)
+    for row in rows:
+        console.print(f"{row.what}: {row.times}; lost: {report.lost_in(row)}", markup=False, highlight=False)
 
 
 def main() -> int:
