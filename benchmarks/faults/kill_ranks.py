@@ -1,5 +1,6 @@
 """Trainings by two and four processes (gloo): `kill -9` of one of them, and the same losses as by one process."""
 
+import contextlib
 import os
 import random
 import signal
@@ -130,7 +131,9 @@ def _shot(commands: list[Command], way: Way, chance: random.Random, seconds: flo
     """Kill one process after so long, unless all have ended; see that the others end."""
     if commands[0].wait(seconds) is not None:
         return False
-    everybody = sorted({pid for command in commands for pid in family(command.pid) if is_alive(pid)})
+    everybody = [pid for command in commands for pid in _ranks(command)]
+    if not everybody:
+        return False
     victim = chance.choice(everybody)
     os.kill(victim, signal.SIGKILL)
     if way.start is by_hand:  # torchrun ends the others when one has died
@@ -146,6 +149,15 @@ def _shot(commands: list[Command], way: Way, chance: random.Random, seconds: flo
     for command in commands:
         command.process.join()
     return True
+
+
+def _ranks(command: Command) -> list[int]:
+    """A process, and those that Lightning has started for it."""
+    started = []
+    for pid in family(command.pid)[1:]:
+        with contextlib.suppress(OSError):
+            started += [pid] if b"litlab.py" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+    return [pid for pid in (command.pid, *started) if is_alive(pid)]
 
 
 def _alike(bench: Bench) -> Row:
