@@ -66,6 +66,7 @@ def begin(argv: list[str], log: str, environment: dict[str, str], folder: str) -
     number = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(number, stream)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = argv

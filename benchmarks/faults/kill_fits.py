@@ -1,5 +1,6 @@
 """`kill -9` at random moments of a fit and of its resumptions, until it ends; then it is compared with a whole one."""
 
+import random
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 import runs
 import torch
 from bench import Bench, Project, Row, counted, noted
+from commands import Command, until
 
 from pipelines.store import local_path
 
@@ -115,7 +117,7 @@ def _one(bench: Bench, case: list[str], project: Project, reference: Whole, tall
         argv = ["resume", run_id] if run_id else ["fit", *case]
         command = bench.litlab(*argv, uri=project.uri, log=f"{project.folder.name}.txt")
         shoot = kills < KILLS_EACH and tally.kills < tally.wanted
-        if shoot and command.wait(chance.uniform(0, reference.seconds)) is None and command.kill():
+        if shoot and _aim(command, chance, reference, epochs_of(case)) and command.kill():
             kills += 1
             with tally.lock:
                 tally.moments[moment(project, case)] += 1
@@ -135,6 +137,19 @@ def _one(bench: Bench, case: list[str], project: Project, reference: Whole, tall
         tally.lost += [f"{project.folder.name}: {said}" for said in lost]
 
 
+def _aim(command: Command, chance: random.Random, reference: Whole, epochs: int) -> bool:
+    """Wait for a moment, one in three of the whole time, else some epochs later; whether there is anything to kill."""
+    if chance.random() < 1 / 3:
+        return command.wait(chance.uniform(0, reference.seconds)) is None
+    later = chance.randint(1, max(2, epochs // 4))
+    until(lambda: command.text.count("\nepoch ") >= later or command.wait(0) is not None)
+    return command.wait(chance.uniform(0, reference.seconds / epochs)) is None
+
+
+def epochs_of(case: list[str]) -> int:
+    return int(case[case.index("--trainer.max_epochs") + 1])
+
+
 def moment(project: Project, case: list[str]) -> str:
     """When a fit was killed, by what it has left."""
     found = runs.every(project.uri)[-1:]
@@ -143,8 +158,8 @@ def moment(project: Project, case: list[str]) -> str:
     last = runs.folder_of(project.uri, found[0]) / "checkpoints/last.ckpt"
     if not last.is_file():
         return MOMENTS[1]
-    epochs = int(case[case.index("--trainer.max_epochs") + 1])
-    return MOMENTS[3] if torch.load(last, weights_only=True)["epoch"] + 1 >= epochs else MOMENTS[2]
+    ended = torch.load(last, weights_only=True)["epoch"] + 1 >= epochs_of(case)
+    return MOMENTS[3] if ended else MOMENTS[2]
 
 
 def _checked(project: Project, reference: Whole) -> list[str]:
