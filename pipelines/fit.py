@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
-from pipelines import checkpoints, config, devices, figures, interrupt, quiet, screen
+from pipelines import checkpoints, config, devices, faults, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.evaluate import Evaluation, by_kind, evaluate
@@ -109,21 +109,24 @@ def carry_out(job: Job, run: Run, find_start: Callable[[], Path | None] = lambda
         with recorded(run):
             seconds = train(job, run, find_start())
             keep(job, run, seconds, test=True)
-    except (KeyboardInterrupt, SystemExit) as stop:
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError) as stop:
         print(f"litlab: stopped; run {run.run_id} is KILLED, with what it had logged until then", file=sys.stderr)
         print(f"litlab: to go on with it: {resuming(run)}", file=sys.stderr)
+        if isinstance(stop, BrokenPipeError):  # nobody reads on, as in `litlab fit ... | head`
+            raise
         return int(stop.code or 0) if isinstance(stop, SystemExit) else 130
     except Exception as error:
         ours = isinstance(job.model, Learner) and job.trainer.global_step == 0  # our parts, when they see the data
         refused = ours and isinstance(error, ValueError | MisconfigurationException)
-        if not refused and not isinstance(error, FloatingPointError):  # they say all there is to say
+        mend = faults.complaint(error, run.folder, job.trainer.world_size)
+        if not refused and not mend and not isinstance(error, FloatingPointError):  # they say all there is to say
             traceback.print_exc()
-        print(f"litlab: {error}", file=sys.stderr)
+        print(f"litlab: {mend or error}", file=sys.stderr)
         print(f"litlab: run {run.run_id} FAILED, with what it had logged until then", file=sys.stderr)
         if not refused and not isinstance(error, FloatingPointError):
             print(f"litlab: to go on with it: {resuming(run)}", file=sys.stderr)
         return 2 if refused else 1
-    return 0 if run.complete else 1
+    return 1 if run.refused else 0  # what the store has not taken yet is kept, and said
 
 
 def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = True) -> Job:

@@ -140,6 +140,11 @@ class Bench:
         self._commands.append(command)
         return command
 
+    def tell(self, refused: Command, project: Project) -> None:
+        """Where `litlab resume` says that the store does not know of the run's end, do what it says."""
+        if "to tell it: litlab sync" in refused.text:
+            self.litlab("sync", uri=project.uri).end()
+
     def side_by_side(self, works: Sequence[Callable[[], Result]]) -> list[Result]:
         """Do them all, one on each core at a time; their results, in order."""
         with ThreadPoolExecutor(self.cores) as pool:

@@ -122,7 +122,10 @@ def _one(bench: Bench, case: list[str], project: Project, reference: Whole, tall
             with tally.lock:
                 tally.moments[moment(project, case)] += 1
             bench.step()
-        elif command.end() == 0 or "is FINISHED" in command.text:
+        elif command.end() == 0:
+            break
+        elif "is FINISHED" in command.text:
+            bench.tell(command, project)
             break
         elif NOTHING in command.text:
             tally.anew += 1

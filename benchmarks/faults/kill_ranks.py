@@ -119,6 +119,7 @@ def _one(bench: Bench, project: Project, way: Way, seconds: float, wanted: int) 
             if "ended before it began" not in said:
                 if "is FINISHED" not in said:
                     lost.append(f"exit code {code}: {commands[0].last}")
+                bench.tell(commands[0], project)
                 return kills, lost
             run_id = "new"
         else:
