@@ -60,9 +60,9 @@ def by_hand(bench: Bench, project: Project, ranks: int, argv: list[str]) -> list
 
 
 WAYS = [
-    Way("two processes, as torchrun starts them", 2, 6, by_hand),
-    Way("two processes that Lightning starts (`--trainer.devices 2`)", 2, 4, by_lightning),
-    Way("four processes, as torchrun starts them", 4, 4, by_hand),
+    Way("two processes, as torchrun starts them", 2, 5, by_hand),
+    Way("two processes that Lightning starts (`--trainer.devices 2`)", 2, 3, by_lightning),
+    Way("four processes, as torchrun starts them", 4, 3, by_hand),
 ]
 QUICK = [Way(WAYS[0].name, 2, 1, by_hand)]
 

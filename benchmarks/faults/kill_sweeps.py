@@ -22,7 +22,7 @@ from sweeps.study import key_of
 TOTAL, TRIALS, EPOCHS, WORKERS = 105, 50, 2, 2
 METRIC = "val/acc"
 SPACE = {"model.dropout": {"low": 0.0, "high": 0.6}, "model.optimizer.lr": {"low": 0.0005, "high": 0.02, "log": True}}
-VICTIMS = {"trainings": 12, "servers of the trainings": 1, "controllers": 3, "process groups": 2, "whole families": 2}
+VICTIMS = {"trainings": 24, "servers of the trainings": 1, "controllers": 3, "process groups": 2, "whole families": 2}
 SAID = re.compile(rf"^trial +(\d+)  (complete|fail)\b +(?:{METRIC} ([\d.]+))?", re.MULTILINE)
 Acknowledged = dict[int, tuple[str, str]]  # by number: state and value, as the screen had them
 
@@ -51,7 +51,9 @@ def total(quick: bool) -> int:
 def table(bench: Bench) -> list[Row]:
     """One row for all studies."""
     tally = Tally(total(bench.quick))
-    lanes = 1 if bench.quick else max(1, bench.cores // WORKERS)
+    lanes = (
+        1 if bench.quick else min(2, bench.cores)
+    )  # while one controller starts, which takes longest, another trains
     bench.side_by_side([partial(_studies, bench, lane, tally) for lane in range(lanes)])
     trials = "6" if bench.quick else str(TRIALS)
     what = f"kill -9 of processes of `litlab sweep --workers {WORKERS}` (`digits-mlp`, {trials} trials each)"

@@ -17,7 +17,7 @@ from commands import Command, until
 from kill_fits import Whole
 
 CASE = ["digits-mlp", "--model.dropout", "0.3", "--data.batch_size", "8", "--trainer.max_epochs", "20"]
-TIMES = {"comes back": 3, "away": 4, "killed too": 2, "hangs": 1}
+TIMES = {"comes back": 2, "away": 3, "killed too": 2, "hangs": 1}
 
 
 class Server:
