@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA_DIR ?= data
 
-.PHONY: demo test check bench ui slow services postgresql
+.PHONY: demo test check bench faults ui slow services postgresql
 
 demo: $(READY)
 	@$(BIN)/litlab fit digits-mlp
@@ -41,6 +41,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/sweep_throughput.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/fit_overhead.py --data-dir $(DATA_DIR)
+
+faults: $(READY)
+	$(BIN)/python benchmarks/faults/run.py --data-dir $(DATA_DIR) $(ARGS)
 
 ui: $(READY)
 	$(BIN)/litlab ui

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from pipelines import process
 from pipelines.errors import UserError
 from pipelines.plain import plain
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 a run failed, 2 the user's mistake, 130 stopped by Ctrl-C, 141 nobody reads its output.
     """
     calm_threads()
+    process.end_with_first()
     verb, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     try:
         try:

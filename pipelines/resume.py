@@ -11,9 +11,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
-        run = Run.reopen(found)
-    note_commit(run, found)
-    return fit.carry_out(job, run, lambda: devices.agree(job.trainer, lambda: _go_back(run)))
+from pipelines import checkpoints, config, devices, fit, interrupt, outbox, process, project, quiet
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.outbox import Outbox

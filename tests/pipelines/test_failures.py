@@ -117,6 +117,26 @@ def test_damaged_data_are_named_before_anything_is_written(litlab, mnist_format,
     assert not (tmp_path / "runs").exists()
 
 
+FIRST = """
+import os, subprocess, sys, time
+from pipelines import process
+process.end_with_first()
+further = subprocess.Popen([sys.executable, "-c", "import time; from pipelines import process; "
+    "process.end_with_first(); print('up', flush=True); time.sleep(60)"], env={**os.environ, "LOCAL_RANK": "1"})
+print(further.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_further_device_does_not_wait_for_a_first_one_that_was_killed():
+    first = subprocess.Popen([sys.executable, "-c", FIRST], stdout=subprocess.PIPE, text=True)
+    said = {first.stdout.readline().strip(), first.stdout.readline().strip()}  # its number, and that it is up
+    assert said >= {"up"}
+    assert first.poll() is None
+    first.kill()
+    first.communicate(timeout=30)  # until both have closed their end
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [

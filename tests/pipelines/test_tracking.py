@@ -1,6 +1,7 @@
 """Where runs go, and that they get there."""
 
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -123,6 +124,14 @@ def test_an_experiment_that_was_deleted_in_the_ui_takes_new_runs(uri):
     run = new_run(Store())
     run.finish("FINISHED")
     assert client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_waiting_for_a_server_takes_no_random_numbers_from_the_training():
+    """Python's generator is in checkpoints, and a data set of anybody's may draw from it."""
+    before = random.getstate()
+    with pytest.raises(UserError, match="cannot be reached"):
+        Store("http://127.0.0.1:9")
+    assert random.getstate() == before
 
 
 def test_a_server_that_is_not_there_is_said_soon(litlab):
