@@ -74,7 +74,6 @@ def test_each_is_one_flag_of_a_fit_that_leaves_a_whole_run(litlab):
     options += ["--trainer.accumulate_grad_batches", "2", "--trainer.gradient_clip_val", "1"]
     outcome = litlab("fit", "digits-convnet", "--data.n_train", "100", "--trainer.max_epochs", "1", *given, *options)
     assert outcome.code == 0, outcome.err
-    assert litlab("test", outcome.run_id).code == 0
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
