@@ -114,6 +114,8 @@ class Bench:
             for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
                 change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
                 database.execute(change, (f"{project.folder}/", f"{folder}/"))
+        for note in folder.glob("unsent/*/run.json"):
+            note.write_text(note.read_text().replace(f"{project.folder}/", f"{folder}/"))
         return Project(folder)
 
     def litlab(

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import random
+import signal
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -108,6 +109,11 @@ def _stopped(bench: Bench) -> tuple[Project, str]:
     project = bench.project("stopped")
     command = bench.litlab("fit", *CASE, uri=project.uri)
     until(lambda: any(path.read_text().count("val/loss") > 5 for path in project.folder.rglob("metrics.jsonl")))
+    while command.wait(0.01) is None:
+        os.kill(command.pid, signal.SIGSTOP)
+        if {LAST, PREVIOUS} <= {path.name for path in project.folder.rglob("*.ckpt")}:  # not while one is replaced
+            break
+        os.kill(command.pid, signal.SIGCONT)
     if not command.kill():
         raise RuntimeError("the fit ended before it could be killed")
     return project, runs.every(project.uri)[0].info.run_id
