@@ -19,6 +19,7 @@ from datamodules.mnist import OFFICIAL_SHA256
 from pipelines import process, ui
 from pipelines.health import child, databases, installed, machine, runs
 from pipelines.health.finding import Place, guarded
+from pipelines.outbox import Outbox, home_of
 from pipelines.store import Store
 from pipelines.tracking import Run
 from sweeps import storage
@@ -52,7 +53,7 @@ def test_where_all_is_well_each_line_is_ok_and_torch_stays_in_its_own_process(tm
     assert (code, imported_torch) == (0, False), lines
     assert all(line.startswith("ok ") for line in lines)
     names = ["Python", "packages", "torch pair", "git", "disk", "writing", "memory", "ports", "leftovers"]
-    names += ["optuna.db", "mlflow.db", "runs", *child.STEPS]
+    names += ["optuna.db", "mlflow.db", "runs", "unsent", *child.STEPS]
     assert list(dict.fromkeys(line[7:19].strip() for line in lines)) == names
     assert not (tmp_path / "runs").exists(), "it only looks"
 
@@ -186,6 +187,19 @@ def test_a_fit_that_is_gone_is_ended_and_can_still_be_resumed(litlab, uri, place
     assert litlab("resume", run_id).code == 0
     assert client.get_run(run_id).info.status == "FINISHED"
     assert runs.checkpoints(place) == []
+
+
+def test_runs_of_which_something_waits_are_named_unless_their_process_is_alive(uri, place):
+    run = Run(Store(uri), "experiment", "run", {})
+    assert [found.state for found in runs.unsent(place)] == ["ok"]
+    box = Outbox.load(home_of(uri, run.run_id))
+    box.process = {**box.process, process.PROCESS: DEAD}
+    box.save()
+    (found,) = runs.unsent(place)
+    assert found.state == "to do"
+    assert found.said.startswith(run.run_id)
+    run.finish("FINISHED")
+    assert [found.state for found in runs.unsent(place)] == ["ok"]
 
 
 def test_runs_that_somebody_may_be_at_are_left_alone(uri, place):

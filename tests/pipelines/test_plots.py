@@ -277,14 +277,18 @@ def test_a_comparison_is_kept_as_a_run_that_is_never_compared_itself(store, tmp_
     comparison = compared(store, "digits-mlp")
     drawn = plots.draw(comparison, store)
     command = "litlab compare digits-mlp --plot figures"
-    run_id = plots.keep(comparison, drawn, store, tmp_path, command, "| dropout | test/acc |\n|---|---|\n")
+    run_id = plots.keep(comparison, drawn, store, tmp_path / "figures", command, "| dropout | test/acc |\n|---|---|\n")
     run = store.find(run_id)
     assert run.status == "FINISHED"
     assert store.client.get_experiment(run.experiment_id).name == "comparisons"
     assert run.tags[PARENT_TAG] == "comparison"
     assert run.tags["litlab.command"] == command
     kept = {Path(file.path).name for file in store.client.list_artifacts(run_id, "figures")}
-    assert kept == {path.name for path in tmp_path.iterdir()} == {f"{n}.{end}" for n in drawn for end in ("png", "svg")}
+    assert (
+        kept
+        == {path.name for path in (tmp_path / "figures").iterdir()}
+        == {f"{n}.{end}" for n in drawn for end in ("png", "svg")}
+    )
     note = run.tags["mlflow.note.content"]
     assert note == run.file("comparison.md").read_text()
     assert note.startswith("| dropout | test/acc |")
