@@ -48,6 +48,7 @@ def test_kinds_that_are_done_count_only_under_the_same_settings(part, tmp_path):
     assert not report.Results(path, {**settings, "source": "abd"}).kinds
 
 
+@pytest.mark.slow
 def test_a_run_with_another_seed_is_seen_as_another(litlab, part, tmp_path):
     runs, uris = part("runs"), [f"sqlite:///{tmp_path}/{name}/mlflow.db" for name in ("one", "two", "three")]
     fit = ["fit", "digits-mlp", "--trainer.max_epochs", "1"]

@@ -199,7 +199,9 @@ def test_after_kill_9_the_same_run_ends_with_the_same_weights_and_one_curve(
     assert_as_if_nothing_had_been(uri, whole(*arguments))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_run_that_was_stopped_twice_goes_on_twice(litlab, stopped, whole, uri, number, code):
     arguments = arguments_of(MLP)
     assert stopped(f"step-{STEPS + 3}", number, *arguments) == code

@@ -113,7 +113,9 @@ def test_processes_draw_different_dropout_and_augmentation(make_trainer):
     assert not torch.equal(*drawn)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_stopped_baseline_ends_at_once_and_its_run_is_killed(tmp_path, uri, number, code):
     command = [sys.executable, "-c", "from pipelines.cli import main; raise SystemExit(main())", "baseline", "svm-rbf"]
     command += ["circles", "--data.n_train", "60000", "--data.noise", "2"]  # minutes of work for libsvm

@@ -132,6 +132,7 @@ def test_what_is_wrong_is_said_before_anything_runs(litlab, arguments, said):
     assert runs() == []
 
 
+@pytest.mark.slow
 def test_stopped_it_leaves_no_run_under_way_and_goes_on_where_it_was(litlab, tmp_path):
     command = [sys.executable, "-c", "import sys; from pipelines.cli import main; sys.exit(main())", "reproduce"]
     command += ["circles-learning-rate", "--workers", "1", "--out", str(tmp_path / "out")]

@@ -186,6 +186,7 @@ def test_two_controllers_share_a_study_where_the_storage_can_claim_trials(litlab
     assert not running(kept)
 
 
+@pytest.mark.slow
 def test_a_stop_while_the_best_is_confirmed_is_made_up_for_by_the_next_call(litlab, moody, kept):
     space = moody({"model.slow": [0.15]}, confirm=2)
     thread = meanwhile(lambda: any(r.info.status == "RUNNING" for r in kept.children("confirm")), interrupt)
@@ -284,6 +285,7 @@ def test_a_second_device_that_fails_costs_one_trial(litlab, moody, kept):
     assert "out of luck on the second device" in log_of(kept, kept.children()[0])
 
 
+@pytest.mark.slow
 def test_the_seeds_that_were_done_before_ctrl_c_count_even_if_their_trial_becomes_the_best(litlab, moody, kept, start):
     space = moody({"model.score": [0.4, 0.8]}, seeds=2, set={"model.slow": 0.3})
     process = start("-c", space)
