@@ -127,18 +127,19 @@ def carry_out(job: Job, run: Run, find_start: Callable[[], Path | None] = lambda
     return 0 if run.complete else 1
 
 
-def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = True) -> Job:
+def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = True, like: Job | None = None) -> Job:
     """Read the data and make all parts, so that what is wrong is said before there is a run.
 
     Args:
         cli: The configuration.
         callbacks: More callbacks than the configuration names.
         test: Whether to read the test set too.
+        like: A job whose data are the same, which need not be read again.
 
     Raises:
         UserError: Something in the configuration or the data is to be mended.
     """
-    data, model = _build(cli, test=test)
+    data, model = _build(cli, test=test) if like is None else _build_like(cli, like)
     if not torch.cuda.is_available():  # Lightning has torch look for NVML; each step of Adam would look again
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
@@ -154,6 +155,14 @@ def _build(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, Lightnin
     for stage in ("fit", "test") if test else ("fit",):
         config.load(data, stage)
     return data, model
+
+
+def _build_like(cli: LitlabCLI, like: Job) -> tuple[LightningDataModule, LightningModule]:
+    """The data of another job, and the module."""
+    check(cli)
+    _, model = cli.build()
+    cli.config_init.data = like.data
+    return like.data, model
 
 
 def train(job: Job, run: Run, start: Path | None = None) -> float:
