@@ -31,6 +31,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/sweep_throughput.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/fit_overhead.py --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/stacked.py --data-dir $(DATA_DIR)
 
 ui: $(READY)
 	$(BIN)/litlab ui

@@ -95,7 +95,13 @@ class Keeper(Callback):
         return self._is_best(trainer, epoch)
 
     def end_apart(self, trainer: Trainer, epoch: int, val_batches: int) -> bool:
-        """The same of an epoch that did not run in Lightning's loop, with so many batches of validation."""
+        """The same of an epoch that did not run in Lightning's loop.
+
+        Args:
+            trainer: Whose counters are put to where its loop would have left them.
+            epoch: The epoch.
+            val_batches: How many its validation had; 0 if there was none.
+        """
         self._validated = epoch if val_batches else self._validated
         _count(trainer, epoch + 1, val_batches)
         return self._end(trainer, epoch)

@@ -54,6 +54,7 @@ class Member:
     random: RandomState = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=torch.Generator)
     _best: dict[str, object] = field(default_factory=dict)
+    _validated: int = -1
 
     @property
     def model(self) -> Classifier:
@@ -70,6 +71,7 @@ class Member:
         """Draw from here on as a process of its own would."""
         self.random = random
         self.generator.set_state(random["torch"])
+        self.model.eval()  # the stack knows when there is dropout
 
     def begin_loader(self) -> None:
         """Draw what a DataLoader draws whenever it begins."""
@@ -102,6 +104,7 @@ class Member:
     def end_epoch(self, epoch: int, val_batches: int) -> None:
         """Log the training's metrics, and keep the checkpoint if it is the best."""
         self.run.log_metrics(self.measure(self.model.train_metrics.compute()), epoch)
+        self._validated = epoch if val_batches else self._validated
         if self.job.keeper.end_apart(self.job.trainer, epoch, val_batches):
             self._best = self._content()
 
@@ -112,6 +115,9 @@ class Member:
             self.job.keeper.write(self._best, checkpoints.BEST)
 
     def _content(self) -> dict[str, object]:
+        for regions in self.job.regions:
+            with torch.no_grad():
+                regions.look(self.job.trainer, self.model, self._validated)
         set_random_state({**self.random, "torch": self.generator.get_state()})
         return self.job.keeper.content(self.job.trainer)
 
@@ -193,8 +199,7 @@ class Stack:
         """Measure the validation set, and the training set once more if the data say so."""
         self._trainer.validating = True
         self._begin_loaders()
-        sets = {"val_metrics": self._data.val_set}
-        sets |= {"train_end_metrics": self._data.train_set} if self._data.evaluate_train else {}
+        sets = self._validation_sets()
         with torch.no_grad():
             for name, examples in sets.items():
                 for where_B in torch.split(torch.arange(len(examples)), EVAL_BATCH_SIZE):
@@ -208,9 +213,15 @@ class Stack:
 
     def end_epoch(self, epoch: int, *, validated: bool) -> None:
         """Log the training's metrics, and keep the checkpoints that are the best."""
-        val_batches = math.ceil(len(self._data.val_set) / EVAL_BATCH_SIZE) if validated else 0
+        sets = self._validation_sets().values() if validated else ()
+        val_batches = sum(math.ceil(len(examples) / EVAL_BATCH_SIZE) for examples in sets)
         for member in self.members:
             member.end_epoch(epoch, val_batches)
+
+    def _validation_sets(self) -> dict[str, TensorSet]:
+        """What a validation measures, by the name of its metrics."""
+        sets = {"val_metrics": self._data.val_set}
+        return {**sets, "train_end_metrics": self._data.train_set} if self._data.evaluate_train else sets
 
     def _begin_loaders(self) -> None:
         for member in self.members:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from datamodules.base import InMemoryDataModule
 from datamodules.sampling import EpochSampler
@@ -94,9 +95,12 @@ def _check_model(said: str, model: LightningModule) -> None:
         key = " (model.batch_norm)" if "BatchNorm" in str(error) else ""
         raise UserError(f"{said}: {error}{key}; {ADVICE}") from error
     made = model.configure_optimizers()
+    optimizer = made["optimizer"] if isinstance(made, dict) else made
     scheduler = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None  # type: ignore[typeddict-item]
-    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-        raise UserError(f"{said}: model.lr_scheduler {type(scheduler).__name__} cannot be stacked; {ADVICE}")
+    refused = {"optimizer": (optimizer, torch.optim.LBFGS), "lr_scheduler": (scheduler, ReduceLROnPlateau)}
+    for key, (part, kind) in refused.items():
+        if isinstance(part, kind):
+            raise UserError(f"{said}: model.{key} {type(part).__name__} cannot be stacked; {ADVICE}")
 
 
 def _kind(model: LightningModule) -> tuple[Any, ...]:

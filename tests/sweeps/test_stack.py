@@ -1,6 +1,5 @@
 """`litlab sweep --stacked`: trials that are trained as one are what each is for itself."""
 
-import contextlib
 import json
 import os
 import signal
@@ -90,7 +89,8 @@ def assert_same_checkpoint(one, other):
         if "epoch_progress" in path and path[-1] == "ready":
             continue
         if isinstance(ours[path], torch.Tensor):
-            torch.testing.assert_close(theirs[path], ours[path], rtol=1e-4, atol=1e-6)
+            rounding = 2e-3 if ours[path].dtype == torch.half else 1e-4
+            torch.testing.assert_close(theirs[path], ours[path], rtol=rounding, atol=1e-6)
         else:
             assert theirs[path] == ours[path], path
 
@@ -129,8 +129,7 @@ def test_trials_of_a_stack_are_what_each_is_for_itself(trained, uri, commands):
         assert other.file("config.yaml").read_text() == one.file("config.yaml").read_text()
         for name in ("best", "last"):
             paths = [run.file(f"checkpoints/{name}.ckpt") for run in (one, other)]
-            if commands[0][1][0] != "circles-optim":  # whose maps are of no use to a trial
-                assert_same_checkpoint(*paths)
+            assert_same_checkpoint(*paths)
 
 
 def test_a_softmax_regression_is_stacked_too(trained, uri, small):
@@ -170,7 +169,12 @@ def test_a_trial_that_is_pruned_or_fails_leaves_the_others_as_they_are(trained, 
         ([*DIGITS, "--trainer.gradient_clip_val=1.0"], {}, "trainer.gradient_clip_val"),
         ([*DIGITS, "--trainer.max_epochs=-1"], {}, "trainer.max_epochs"),
         ([*DIGITS, "--trainer.devices=2", "--trainer.accelerator=cpu"], {}, "trainer.devices"),
-        ([*DIGITS, "--model.lr_scheduler=lightning.pytorch.cli.ReduceLROnPlateau"], {}, "model.lr_scheduler ReduceLROnPlateau"),
+        (
+            [*DIGITS, "--model.lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"],
+            {},
+            "model.lr_scheduler ReduceLROnPlateau",
+        ),
+        ([*DIGITS, "--model.optimizer=LBFGS"], {}, "model.optimizer LBFGS"),
         ([*DIGITS, "--model.loss=quadratic"], {"model.loss": "cross_entropy"}, "model.loss"),
         (["functions-linear"], {}, "cannot be stacked"),
         (["paired-digits", "--data.source=digits"], {}, "cannot be stacked"),
@@ -221,31 +225,26 @@ def test_a_stacked_sweep_has_the_trials_of_any_other(litlab, kept, kept_of, spac
     assert litlab("validate", kept.parent.info.run_id).code == 0
 
 
-def until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stack_that_is_stopped_or_killed_leaves_nothing_running(litlab, kept, space, number):
+    """Ctrl-C is for the controller, and the kill for its child: all trials of the stack share their process."""
+
     def end():
-        until(lambda: len(kept.runs) == 5 and all("val/acc" in run.data.metrics for run in kept.children()))
-        pid = os.getpid() if number == signal.SIGINT else active_children()[0].pid
-        os.kill(pid, number)
+        limit = time.monotonic() + 120
+        while [run.info.status for run in kept.children()] != ["RUNNING"] * 4 and time.monotonic() < limit:
+            time.sleep(0.1)
+        os.kill(os.getpid() if number == signal.SIGINT else active_children()[0].pid, number)
 
     thread = threading.Thread(target=end)
     thread.start()
-    outcome = litlab("sweep", "-c", space, "--stacked", "4", "--trainer.max_epochs", "2000")
+    outcome = litlab("sweep", "-c", space, "--stacked", "4", "--trainer.max_epochs", "1000")
     thread.join()
-    states = {run.info.status for run in kept.children()}
     assert not active_children()
+    assert {trial.state.name for trial in kept.trials if trial.state.name != "WAITING"} == {"FAIL"}
+    states = [run.info.status for run in kept.children()]
     if number == signal.SIGINT:
-        assert (outcome.code, states, kept.states) == (130, {"KILLED"}, [])
+        assert (outcome.code, states, kept.states) == (130, ["KILLED"] * 4, [])
     else:
-        assert (outcome.code, states, kept.states) == (1, {"FAILED"}, ["FAIL"] * 4)
-    assert not [trial for trial in kept.trials if trial.state.name == "RUNNING"]
-    with contextlib.suppress(AssertionError):
-        assert "Traceback" not in outcome.err
+        assert (outcome.code, states, kept.states) == (1, ["FAILED"] * 4, ["FAIL"] * 4)
+    assert "Traceback" not in outcome.err
