@@ -3,9 +3,9 @@
     python benchmarks/stacked.py --data-dir data
 
 CPU seconds of one thread, per epoch and model, with validation, metrics and checkpoints as a sweep's trials have them;
-the start and the end of a trial, which cost the same either way, are left out, and so is the first epoch. Each
-measurement is a process of its own; the ways take turns, and the lowest of their medians counts: other work on the
-machine can only add. One thread is the fair measure: a sweep has as many workers as there are cores.
+the start and the end of a trial, which cost the same either way, are left out, and so is the first epoch. Each model
+is measured in processes of its own, in all ways one after another, and the lowest of the medians counts: other work on
+the machine can only add. One thread is the fair measure: a sweep has as many workers as there are cores.
 
 MNIST is cut to 11,000 training and 1,000 validation images, so that 32 models take seconds.
 """
@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 FIFTH = ("--data.n_train=11000", "--data.n_val=1000")
+CONVOLUTIONS = ("--data.n_val=100", "--trainer.check_val_every_n_epoch=1")
 CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "circles, 2-10-2, batch 10": ("circles", 12, ()),
     "digits-mlp, 784-128-64-10, batch 32": ("digits-mlp", 4, ()),
@@ -34,6 +35,7 @@ CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "mnist-mlp, 784-512-256-10, batch 500": ("mnist-mlp", 3, FIFTH),
     "the same on 250 images, batch 50": ("mnist-mlp", 6, ("--data.n_train=250", "--data.batch_size=50", FIFTH[1])),
     "digits-convnet, 16 and 32 channels, batch 32": ("digits-convnet", 3, ()),
+    "deep-mnist-250, 32 and 64 channels, batch 50": ("deep-mnist-250", 3, CONVOLUTIONS),
 }
 """Experiment, epochs and changes of each."""
 
@@ -42,7 +44,7 @@ def separate(argv: list[str], uri: str) -> list[float]:
     """CPU seconds of each epoch but the first, as `litlab fit` trains."""
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from pipelines import config, fit, quiet
+    from pipelines import config, fit
     from pipelines.store import Store
     from pipelines.tracking import Run
 
@@ -51,7 +53,6 @@ def separate(argv: list[str], uri: str) -> list[float]:
         on_train_epoch_start=lambda *_: marks.append(time.process_time()),
         on_train_end=lambda *_: marks.append(time.process_time()),
     )
-    quiet.lightning()
     job = fit.prepare(config.parse("fit", argv), [timer], test=False)
     fit.train(job, Run(Store(uri), "separate", "one", {}))
     return [after - before for before, after in pairwise(marks)][1:]
@@ -59,19 +60,19 @@ def separate(argv: list[str], uri: str) -> list[float]:
 
 def stacked(argv: list[str], uri: str, size: int) -> list[float]:
     """CPU seconds of each epoch but the first, per model of a stack."""
-    from pipelines import config, fit, quiet
+    from pipelines import config, fit
     from pipelines.store import Store
     from pipelines.tracking import Run
     from sweeps.stack import Member, Ready, Stack
 
-    quiet.lightning()
     members: list[Member] = []
+    cli, store = config.parse("fit", argv), Store(uri)
     for number in range(size):
         ready = Ready()
-        like = members[0].job if members else None
-        job = fit.prepare(config.parse("fit", argv), [ready], test=False, like=like)
-        members.append(Member(job, Run(Store(uri), "stacked", str(number), {}), seed=0))
-        fit.train(job, members[-1].run)
+        job = fit.prepare(cli, [ready], test=False, like=members[0].job if members else None)
+        members.append(Member(job, Run(store, "stacked", str(number), {}), seed=0))
+        job.keeper.write_to(members[-1].run)
+        fit.run_trainer(job)
         members[-1].begin(ready.random)
     stack, marks = Stack(members), [time.process_time()]
     for epoch in range(members[0].job.trainer.max_epochs or 0):
@@ -83,26 +84,32 @@ def stacked(argv: list[str], uri: str, size: int) -> list[float]:
     return [(after - before) / size for before, after in pairwise(marks)][1:]
 
 
-def measure(name: str, size: int, args: argparse.Namespace) -> float:
-    """The median of one training in a fresh process; size 0 is a training for itself."""
-    command = [sys.executable, str(Path(__file__).resolve()), f"--one={name}", f"--sizes={size}"]
-    command += [f"--data-dir={args.data_dir.resolve()}"]
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name}, {size}:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
-    return median(json.loads(done.stdout.splitlines()[-1]))
+def measure(name: str, sizes: list[int], data_dir: Path) -> dict[int, float]:
+    """The median of each way, in this process; size 0 is a training for itself."""
+    import torch
 
+    from pipelines import quiet
 
-def one(name: str, size: int, data_dir: Path) -> None:
-    """One measurement, as JSON on the last line."""
+    quiet.lightning()
+    torch.set_num_threads(1)
     experiment, epochs, changes = CASES[name]
     argv = [experiment, f"--trainer.max_epochs={epochs}", "--trainer.enable_progress_bar=false", *changes]
     argv += ["--trainer.accelerator=cpu"]
     argv += [f"--data.data_dir={data_dir}"] if "mnist" in experiment else []
     uri = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-    print(json.dumps(stacked(argv, uri, size) if size else separate(argv, uri)))
+    return {size: median(stacked(argv, uri, size) if size else separate(argv, uri)) for size in (0, *sizes)}
+
+
+def in_process(name: str, args: argparse.Namespace) -> dict[int, float]:
+    """The same in a fresh process."""
+    command = [sys.executable, str(Path(__file__).resolve()), f"--one={name}", f"--data-dir={args.data_dir.resolve()}"]
+    command += [f"--sizes={','.join(map(str, args.sizes))}"]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name}:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+    return {int(size): seconds for size, seconds in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
 def main() -> None:
@@ -110,31 +117,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="the folder that holds MNIST/raw")
     parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")], default=[1, 4, 16, 32])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each model")
+    parser.add_argument("--only", default="", help="models whose name has this in it")
     parser.add_argument("--one", choices=CASES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        one(args.one, args.sizes[0], args.data_dir)
+        print(json.dumps(measure(args.one, args.sizes, args.data_dir)))
         return
-    table = Table(title="CPU ms per epoch and model, x: of litlab fit's", title_justify="left", box=None)
+    table = Table(title="CPU ms per epoch and model, and x litlab fit's", title_justify="left", box=None)
     for column in ("model", "litlab fit", *(f"stacked {size}" for size in args.sizes)):
         table.add_column(column, justify="left" if column == "model" else "right")
     for name in (name for name in CASES if args.only in name):
-        ways = [0, *args.sizes]
-        taken = {size: min(values) for size, values in _turns(name, ways, args).items()}
-        cells = [f"{1000 * taken[size]:.1f} ({taken[0] / taken[size]:.2g}x)" for size in args.sizes]
-        table.add_row(name, f"{1000 * taken[0]:.1f}", *cells)
-        print(name, cells, flush=True)
-    Console(width=160).print(table)
-
-
-def _turns(name: str, ways: list[int], args: argparse.Namespace) -> dict[int, list[float]]:
-    values: dict[int, list[float]] = {size: [] for size in ways}
-    for _ in range(args.repeats):
-        for size in ways:
-            values[size].append(measure(name, size, args))
-    return values
+        repeats = [in_process(name, args) for _ in range(args.repeats)]
+        taken = {size: 1000 * min(repeat[size] for repeat in repeats) for size in repeats[0]}
+        cells = [f"{taken[size]:.1f} ({taken[size] / taken[0]:.2f})" for size in args.sizes]
+        print(f"{name}: {taken[0]:.1f} ms, {', '.join(cells)}", flush=True)
+        table.add_row(name, f"{taken[0]:.1f}", *cells)
+    Console(soft_wrap=True, highlight=False).print(table)
 
 
 if __name__ == "__main__":
