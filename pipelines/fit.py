@@ -56,17 +56,30 @@ and the model in one MLflow run.
                                --data.help likewise"""
 
 
+LOOK_EVERY = 50
+"""Steps between two looks at the loss; the last one of an epoch is looked at, too."""
+
+
 class StopAtNaN(Callback):
     """Ends a training whose loss is no longer a number: the weights are lost, and so is the time from then on."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % 50 == 0 or trainer.is_last_batch:
+        if trainer.global_step % LOOK_EVERY == 0 or trainer.is_last_batch:
             loss = float(outputs["loss"]) if isinstance(outputs, Mapping) and "loss" in outputs else 0.0
-            if not math.isfinite(loss):
-                where = f"step {trainer.global_step} (epoch {trainer.current_epoch})"
-                raise FloatingPointError(f"the training loss is {loss} at {where}: try a smaller learning rate")
+            require_finite(loss, trainer.global_step, trainer.current_epoch)
+
+
+def require_finite(loss: float, step: int, epoch: int) -> None:
+    """End a training whose loss is no longer a number.
+
+    Raises:
+        FloatingPointError: It is not.
+    """
+    if not math.isfinite(loss):
+        where = f"step {step} (epoch {epoch})"
+        raise FloatingPointError(f"the training loss is {loss} at {where}: try a smaller learning rate")
 
 
 @dataclass

@@ -21,11 +21,9 @@ from datamodules.sets import TensorSet
 from modules.base import Batch, Classifier
 from modules.stack import StackedNet
 from pipelines import checkpoints
-from pipelines.fit import Job
+from pipelines.fit import LOOK_EVERY, Job, require_finite
 from pipelines.keeper import RandomState, random_state, set_random_state
 from pipelines.tracking import Run
-
-FINITE_EVERY = 50  # steps, as `pipelines.fit.StopAtNaN`
 
 
 class Ready(Callback):
@@ -160,7 +158,7 @@ class Stack:
             step = epoch * self._steps + number
             for member in self.members:
                 member.step()
-            if step % FINITE_EVERY == 0 or number == self._steps:
+            if step % LOOK_EVERY == 0 or number == self._steps:
                 lost = {**self._not_finite(logits_NBK, labels_NB, step, epoch), **lost}
         for member in self.members:
             member.schedule("epoch")
@@ -187,12 +185,10 @@ class Stack:
     ) -> dict[Member, FloatingPointError]:
         lost = {}
         for member, logits_BK, labels_B in zip(self.members, logits_NBK, labels_NB, strict=True):
-            loss = float(member.model.minimised(logits_BK, labels_B))
-            if not math.isfinite(loss):
-                where = f"step {step} (epoch {epoch})"
-                lost[member] = FloatingPointError(
-                    f"the training loss is {loss} at {where}: try a smaller learning rate"
-                )
+            try:
+                require_finite(float(member.model.minimised(logits_BK, labels_B)), step, epoch)
+            except FloatingPointError as error:
+                lost[member] = error
         return lost
 
     def validate(self) -> dict[Member, dict[str, float]]:

@@ -80,7 +80,8 @@ def _check_trainer(cli: LitlabCLI) -> None:
     if trainer.max_epochs == -1:
         raise UserError(f"trainer.max_epochs -1 has no end, and a stack ends with all its trials; {ADVICE}")
     if trainer.strategy.root_device.type != "cpu" or trainer.world_size > 1:
-        raise UserError(f"trainer.accelerator, trainer.devices: a stack trains on one CPU; {ADVICE}")
+        said = "a stack trains on one CPU (--trainer.accelerator cpu --trainer.devices 1)"
+        raise UserError(f"trainer.accelerator, trainer.devices: {said}; {ADVICE}")
 
 
 def _check_model(said: str, model: LightningModule) -> None:
