@@ -133,7 +133,7 @@ def main() -> None:
         cells = [f"{taken[size]:.1f} ({taken[size] / taken[0]:.2f})" for size in args.sizes]
         print(f"{name}: {taken[0]:.1f} ms, {', '.join(cells)}", flush=True)
         table.add_row(name, f"{taken[0]:.1f}", *cells)
-    Console(soft_wrap=True, highlight=False).print(table)
+    Console(width=120, highlight=False).print(table)
 
 
 if __name__ == "__main__":
