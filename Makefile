@@ -41,6 +41,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/sweep_throughput.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/fit_overhead.py --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/stacked.py --data-dir $(DATA_DIR)
 
 faults: $(READY)
 	$(BIN)/python benchmarks/faults/run.py --data-dir $(DATA_DIR) $(ARGS)

@@ -190,11 +190,13 @@ class Classifier(Learner):
         inputs, labels_B = batch
         logits_BK = self(inputs.to(self.dtype))  # which precision="bf16-true" changes
         metrics.update(logits_BK, labels_B)
+        return self.minimised(logits_BK, labels_B), {"logits": logits_BK, "labels": labels_B}
+
+    def minimised(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+        """The loss that training minimises, averaged over the batch: with label smoothing, unlike the one logged."""
         if self._label_smoothing:
-            loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self._label_smoothing)
-        else:
-            loss = self._loss(logits_BK, labels_B)
-        return loss, {"logits": logits_BK, "labels": labels_B}
+            return F.cross_entropy(logits_BK, labels_B, label_smoothing=self._label_smoothing)
+        return self._loss(logits_BK, labels_B)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Class probabilities, shape (B, K)."""

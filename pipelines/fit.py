@@ -56,18 +56,27 @@ and the model in one MLflow run.
                                --data.help likewise"""
 
 
+LOOK_EVERY = 50
+"""Steps between two looks at the loss; the last one of an epoch is looked at, too."""
+
+
 class StopAtNaN(Callback):
     """Ends a training whose loss is no longer a number: the weights are lost, and so is the time from then on."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % 50 == 0 or trainer.is_last_batch:
+        if trainer.global_step % LOOK_EVERY == 0 or trainer.is_last_batch:
             loss = float(outputs["loss"]) if isinstance(outputs, Mapping) and "loss" in outputs else 0.0
             if not trainer.strategy.reduce_boolean_decision(math.isfinite(loss)):  # all processes stop together
-                where = f"step {trainer.global_step} (epoch {trainer.current_epoch})"
-                said = "no number in another process" if math.isfinite(loss) else loss
-                raise FloatingPointError(f"the training loss is {said} at {where}: try a smaller learning rate")
+                raise no_number(loss, trainer.global_step, trainer.current_epoch)
+
+
+def no_number(loss: float, step: int, epoch: int) -> FloatingPointError:
+    """What ends a training whose loss is no longer a number, in this process or in another one."""
+    said = "no number in another process" if math.isfinite(loss) else loss
+    where = f"step {step} (epoch {epoch})"
+    return FloatingPointError(f"the training loss is {said} at {where}: try a smaller learning rate")
 
 
 @dataclass
@@ -130,18 +139,19 @@ def carry_out(job: Job, run: Run, find_start: Callable[[], Path | None] = lambda
     return 1 if run.refused else 0  # what the store has not taken yet is kept, and said
 
 
-def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = True) -> Job:
+def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = True, like: Job | None = None) -> Job:
     """Read the data and make all parts, so that what is wrong is said before there is a run.
 
     Args:
         cli: The configuration.
         callbacks: More callbacks than the configuration names.
         test: Whether to read the test set too.
+        like: A job whose data are the same, which need not be read again.
 
     Raises:
         UserError: Something in the configuration or the data is to be mended.
     """
-    data, model = _build(cli, test=test)
+    data, model = _build(cli, test=test) if like is None else _build_like(cli, like)
     if not torch.cuda.is_available():  # Lightning has torch look for NVML; each step of Adam would look again
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
@@ -158,6 +168,14 @@ def _build(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, Lightnin
     for stage in ("fit", "test") if test else ("fit",):
         config.load(data, stage)
     return data, model
+
+
+def _build_like(cli: LitlabCLI, like: Job) -> tuple[LightningDataModule, LightningModule]:
+    """The data of another job, and the module."""
+    check(cli)
+    _, model = cli.build()
+    cli.config_init.data = like.data
+    return like.data, model
 
 
 def train(job: Job, run: Run, start: Path | None = None) -> float:

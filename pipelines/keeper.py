@@ -67,7 +67,7 @@ class Keeper(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._random is not None:
-            _set_random_state(self._random)
+            set_random_state(self._random)
             self._random = None
         self._keep(trainer, trainer.current_epoch - 1)
 
@@ -82,13 +82,41 @@ class Keeper(Callback):
         """Write the checkpoint of an epoch that has ended, unless it has been written."""
         if epoch <= self._epoch:
             return
-        self._epoch, self.seconds = epoch, time.monotonic() - self._began
-        is_best = self._is_best(trainer, epoch)
+        is_best = self._end(trainer, epoch)
         self._saving = True
         trainer.save_checkpoint(self._folder / checkpoints.LAST)
         self._saving = False
         if is_best and trainer.is_global_zero:
             checkpoints.copy(self._folder / checkpoints.LAST, self.best)
+
+    def _end(self, trainer: Trainer, epoch: int) -> bool:
+        """Take an epoch for ended; whether it is the best so far."""
+        self._epoch, self.seconds = epoch, time.monotonic() - self._began
+        return self._is_best(trainer, epoch)
+
+    def end_apart(self, trainer: Trainer, epoch: int, val_batches: int) -> bool:
+        """The same of an epoch that did not run in Lightning's loop.
+
+        Args:
+            trainer: Whose counters are put to where its loop would have left them.
+            epoch: The epoch.
+            val_batches: How many its validation had; 0 if there was none.
+        """
+        self._validated = epoch if val_batches else self._validated
+        _count(trainer, epoch + 1, val_batches)
+        return self._end(trainer, epoch)
+
+    def content(self, trainer: Trainer) -> dict[str, Any]:
+        """The checkpoint of the epoch that has ended, as a value of its own."""
+        self._saving = True
+        content = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        self._saving = False
+        own: dict[str, Any] = _copied(content)
+        return own
+
+    def write(self, content: dict[str, Any], name: str) -> None:
+        """Put a checkpoint that `content` has made into the run's folder."""
+        checkpoints.Files().save_checkpoint(content, self._folder / name)
 
     def _is_best(self, trainer: Trainer, epoch: int) -> bool:
         score = trainer.callback_metrics.get(self.monitor)
@@ -109,7 +137,7 @@ class Keeper(Callback):
             "best_score": self._best_score,
             "seconds": self.seconds,
             "metrics": self._run.journal.mark() if self._run else 0,
-            "random": _of_all_processes(trainer, _random_state()),
+            "random": _of_all_processes(trainer, random_state()),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -137,7 +165,41 @@ def _set_counters(trainer: Trainer, state: dict[str, Any]) -> None:
         tracker.load_state_dict(dict.fromkeys(("ready", "started", "processed"), tracker.completed))
 
 
-def _random_state() -> RandomState:
+def _count(trainer: Trainer, epochs: int, val_batches: int) -> None:
+    """Put Lightning's counters to where its loop would have left them after so many epochs."""
+    fit, each, val = trainer.fit_loop, int(trainer.num_training_batches), trainer.fit_loop.epoch_loop.val_loop
+    loop, optimizer = fit.epoch_loop, fit.epoch_loop.automatic_optimization.optim_progress.optimizer
+    for tracker in (fit.epoch_progress.total, fit.epoch_progress.current):
+        _set(tracker, epochs)
+    for progress in (loop.batch_progress, optimizer.step, optimizer.zero_grad):
+        _set(progress.total, epochs * each)
+        _set(progress.current, each)
+    for config in trainer.lr_scheduler_configs:
+        steps = each if config.interval == "step" else 1
+        _set(loop.scheduler_progress.total, epochs * steps)
+        _set(loop.scheduler_progress.current, steps)
+    _set(val.batch_progress.total, val_batches)
+    if val_batches:
+        _set(val.batch_progress.current, val_batches)
+        val.batch_progress.is_last_batch = True
+    loop.batch_progress.is_last_batch, loop._batches_that_stepped = True, epochs * each
+
+
+def _set(tracker: Any, number: int) -> None:
+    for name in vars(tracker):
+        setattr(tracker, name, number)
+
+
+def _copied(value: Any) -> Any:
+    """With tensors of their own, which may have been views of something larger."""
+    if isinstance(value, dict):
+        return {key: _copied(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_copied(part) for part in value]
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+def random_state() -> RandomState:
     """The generators that training draws from, as tensors and plain values."""
     name, keys, *rest = np.random.get_state()
     return {
@@ -148,7 +210,8 @@ def _random_state() -> RandomState:
     }
 
 
-def _set_random_state(state: RandomState) -> None:
+def set_random_state(state: RandomState) -> None:
+    """Go on drawing where `random_state` was."""
     torch.set_rng_state(state["torch"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])

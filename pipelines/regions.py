@@ -58,10 +58,14 @@ class Regions(Callback):
         self._probabilities: dict[int, Tensor] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.look(trainer, pl_module, trainer.current_epoch)
+
+    def look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        """Keep the map of an epoch whose weights the module has."""
         points_N2 = self.plane.points_N2.to(pl_module.device, next(pl_module.parameters()).dtype)
         with trainer.precision_plugin.forward_context():
             logits_N2 = pl_module(points_N2)
-        self._probabilities[trainer.current_epoch] = logits_N2.float().softmax(1)[:, 1].half().cpu()
+        self._probabilities[epoch] = logits_N2.float().softmax(1)[:, 1].half().cpu()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if (state := checkpoint.get(STATE)) is None:

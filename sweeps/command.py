@@ -40,6 +40,7 @@ on fresh seeds, and tested. Called again, it goes on to the total asked for.
   --timeout 2h         begin no trial after that long
   --trial-timeout 10m  end a training that takes longer, as failed
   --workers 2          trainings at a time; they share CPU cores and GPUs
+  --stacked 16         small models that a worker trains as one (docs/SWEEPS.md)
   --sampler tpe        grid, random, tpe, cmaes, gp, qmc ...: any of Optuna's
   --pruner median      none, median, hyperband, successivehalving ...: likewise
   --seeds 3            runs of each configuration, whose mean is its value
@@ -83,15 +84,17 @@ def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     for name in ("--trials", "--seeds", "--confirm"):
         parser.add_argument(name, type=int)
     parser.add_argument("--keep", choices=("best", "all"))
-    parser.add_argument("--workers", type=int, default=1)
+    for name in ("--workers", "--stacked"):
+        parser.add_argument(name, type=int, default=1)
     named = None if argv[0].startswith("-") else argv[0]
     options, rest = parser.parse_known_args(list(argv[1:] if named else argv))
     if (named is None) == (options.config is None):
         raise UserError(f"name one space first ({', '.join(spaces.names())}), or one file with -c FILE")
     if rest and not rest[0].startswith("-"):
         raise UserError(f"one space at a time: {rest[0]!r} is one too many")
-    if options.workers < 1:
-        raise UserError(f"--workers {options.workers}: expected at least 1")
+    for name, number in (("--workers", options.workers), ("--stacked", options.stacked)):
+        if number < 1:
+            raise UserError(f"{name} {number}: expected at least 1")
     _refuse_strangers([token.partition("=")[0] for token in rest if token.startswith("--")], parser)
     options.name = named or options.config
     return options, rest
@@ -130,13 +133,14 @@ def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Po
     holder = storage.Holder(storage.sqlite_path(url))
     with holder.alone(name), Board() as board:
         arguments = [space.experiment, *as_arguments(space.fixed()), *rest]
-        facts = _facts(pool, space, arguments)
+        facts = _facts(pool, space, arguments, stacked=options.stacked > 1)
         opened = storage.open_storage(url)
         study = Study(opened, name, space, facts, holder.name, exclusive=storage.sqlite_path(url) is not None)
         experiment = f"{name}-sweep"
         with batch.stoppable(pool) as signals, study.beating():
             parent = record.open_parent(store, study, space, experiment, without_password(command))
-            controller = Controller(study, pool, store, parent, experiment, arguments, facts["devices"], board)
+            parts = (study, pool, store, parent, experiment, arguments, facts["devices"], board)
+            controller = Controller(*parts, stacked=options.stacked)
             confirmed = _drive(controller, study.own_values(facts["values"]))
     _tell(board, study, parent, confirmed, store, url, options)
     if signals:
@@ -198,13 +202,13 @@ def _end(controller: "Controller", status: str, confirmed: "Confirmed", *, last:
             controller.parent.leave()
 
 
-def _facts(pool: "Pool", space: Space, arguments: list[str]) -> dict[str, Any]:
+def _facts(pool: "Pool", space: Space, arguments: list[str], *, stacked: bool) -> dict[str, Any]:
     """What the experiment says of itself, in a process of its own; each end of each range is tried on it.
 
     Raises:
         UserError: The experiment, a key or a value is refused.
     """
-    kind, said = pool.check(Spec(arguments), [space.settings(point) for point in space.ends()])
+    kind, said = pool.check(Spec(arguments, stacked=stacked), [space.settings(point) for point in space.ends()])
     if kind == "done":
         facts: dict[str, Any] = said
         return facts

@@ -49,6 +49,7 @@ class Controller:
         arguments: The experiment and the keys that are the same in all trials.
         devices: How many GPUs a training uses, if there are any.
         board: What the user sees.
+        stacked: How many trainings a process trains as one.
     """
 
     def __init__(
@@ -61,11 +62,14 @@ class Controller:
         arguments: list[str],
         devices: int,
         board: Board,
+        stacked: int = 1,
     ) -> None:
         self.study, self.pool, self.store, self.parent, self.board = study, pool, store, parent, board
         self.space: Space = study.space
         self.experiment, self.arguments, self.devices = experiment, arguments, devices
+        self.stacked = stacked
         self._going: dict[int, Going] = {}
+        self._waiting: list[Spec] = []
         self._until = math.inf if self.space.timeout is None else time.monotonic() + self.space.timeout
         self._wait_until = self._look_at = 0.0
         self._complete = self._waits = False
@@ -133,9 +137,23 @@ class Controller:
                     self.board.say(f"{self.study.name}: the last trials are with others; waiting, in case one dies")
             else:
                 self._begin(trial)
+        self._start_waiting()
 
     def _has_room(self) -> bool:
-        return len(self._going) < self.pool.workers
+        return len(self._going) < self.pool.workers * self.stacked and bool(self.pool.free)
+
+    def _start_waiting(self) -> None:
+        """Begin the trainings that wait, shared out among the free slots; after a stop, none."""
+        while self._waiting and (self.stops or self.pool.free):
+            size = min(self.stacked, math.ceil(len(self._waiting) / max(1, len(self.pool.free))))
+            specs, self._waiting = self._waiting[:size], self._waiting[size:]
+            if self.stops:
+                for spec in specs:
+                    self._drop(self._going[int(spec.tags["trial"])], "stopped")
+            elif self.stacked > 1:
+                self.pool.start_stack(specs)
+            else:
+                self.pool.start(specs[0])
 
     def _begin(self, trial: "Trial") -> None:
         """Train a configuration, unless it has been trained, or is being trained."""
@@ -166,7 +184,7 @@ class Controller:
             known = self._finished.get((key_of(going.trial.params), seed))
             value = known.metrics.get(f"selected/{self.space.metric}") if known else None
             if known is None or value is None:
-                self.pool.start(self._spec(going.trial.params, seed, going.trial.number))
+                self._waiting.append(self._spec(going.trial.params, seed, going.trial.number))
                 return
             self._take(going, seed, value, known.run_id)
         self._end(going, "COMPLETE")

@@ -24,12 +24,17 @@ Message = tuple[Any, ...]
 
 @dataclass
 class Child:
-    """A process, what it was told, and what it has said so far."""
+    """A training, its process, what it was told, and what it has said so far.
+
+    Attributes:
+        mates: The trainings of the same process that have not ended, itself among them.
+    """
 
     spec: Spec
     process: Any
     pipe: connection.Connection
     began: float
+    mates: list["Child"]
     limit_s: float | None = None
     run_id: str = ""
     epoch: int = 0
@@ -49,7 +54,8 @@ class Child:
     def stop(self) -> None:
         """Ask it to end properly."""
         if self.asked_to_stop is None and self.process.pid is not None:
-            self.asked_to_stop = time.monotonic()
+            for mate in self.mates:
+                mate.asked_to_stop = time.monotonic()
             _signal(os.kill, self.process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
@@ -99,34 +105,52 @@ class Pool:
 
     def start(self, spec: Spec) -> Child:
         """Begin a training in a process of its own, in a free slot."""
-        spec.slot, spec.threads = self.free[0], threads_each(self.workers)
-        path = self._folder / f"{next(self._numbers)}.json"
-        spec.log = str(path.with_suffix(".log"))
-        return self._start(spec_file.write(spec, path), spec_file.begin, (spec,), self._limit_s)
+        self._settle([spec])
+        (child,) = self._start([spec], spec_file.begin, (spec,), self._limit_s)
+        return child
+
+    def start_stack(self, specs: list[Spec]) -> list[Child]:
+        """Begin several trainings as one in a process of their own, in a free slot."""
+        self._settle(specs)
+        return self._start(specs, spec_file.begin_stack, (specs,), self._limit_s)
+
+    def _settle(self, specs: list[Spec]) -> None:
+        """Give trainings their slot and files; those of one process share them."""
+        path, slot = self._folder / f"{next(self._numbers)}.json", self.free[0]
+        for spec in specs:
+            spec.slot, spec.threads, spec.log = slot, threads_each(self.workers), str(path.with_suffix(".log"))
+            spec_file.write(spec, path)
 
     def check(self, spec: Spec, ends: list[dict[str, Any]]) -> Message:
         """Look at an experiment, in a process of its own; returns what it says."""
         spec.log = str(self._folder / "check.log")
-        self._start(spec, spec_file.check, (spec, ends), None)
+        self._start([spec], spec_file.check, (spec, ends), None)
         while True:
             for _, message in self.events(1.0):
                 return message
 
-    def _start(self, spec: Spec, target: Callable[..., None], args: tuple[Any, ...], limit_s: float | None) -> Child:
+    def _start(
+        self, specs: list[Spec], target: Callable[..., None], args: tuple[Any, ...], limit_s: float | None
+    ) -> list[Child]:
         for _ in range(START_TRIES):
-            ours, theirs = self._context.Pipe()
-            process = self._context.Process(target=target, args=(*args, theirs), daemon=False)
+            ours, theirs = zip(*(self._context.Pipe() for _ in specs), strict=True)
+            pipes = list(theirs) if target is spec_file.begin_stack else theirs[0]
+            process = self._context.Process(target=target, args=(*args, pipes), daemon=False)
             try:
                 process.start()
             except (EOFError, OSError):  # the server has died just now
-                ours.close()
+                for pipe in ours:
+                    pipe.close()
                 self.warm_up()
                 continue
             finally:
-                theirs.close()
-            child = Child(spec, process, ours, time.monotonic(), limit_s)
-            self.children.append(child)
-            return child
+                for pipe in theirs:
+                    pipe.close()
+            mates: list[Child] = []
+            for spec, pipe in zip(specs, ours, strict=True):
+                mates.append(Child(spec, process, pipe, time.monotonic(), mates, limit_s))
+            self.children += mates
+            return list(mates)
         raise RuntimeError("the server that starts processes does not live; is there memory for it?")
 
     def events(self, timeout: float) -> list[tuple[Child, Message]]:
@@ -162,11 +186,13 @@ class Pool:
         return message
 
     def _bury(self, child: Child) -> None:
-        """Wait for the end of a process that has said its last; it has nothing more to do."""
-        child.process.join(GRACE_S)
-        child.kill()  # the other processes of a training on several devices, or one that does not end
-        child.process.join()
-        child.process.close()
+        """Wait for the end of a process whose trainings have all said their last; it has nothing more to do."""
+        child.mates.remove(child)
+        if not child.mates:
+            child.process.join(GRACE_S)
+            child.kill()  # the other processes of a training on several devices, or one that does not end
+            child.process.join()
+            child.process.close()
         child.pipe.close()
         self.children.remove(child)
 

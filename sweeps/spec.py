@@ -28,6 +28,7 @@ class Spec:
         threads: How many CPU threads the training may use.
         slot: Which of the trainings side by side this is, from 0.
         devices: How many GPUs it uses, if there are any.
+        stacked: Whether it is one of several that train as one.
         verb: "fit"; or "baseline", which takes of all this arguments, seed, experiment and uri; or "explain",
             which takes arguments and uri.
     """
@@ -46,6 +47,7 @@ class Spec:
     threads: int = 1
     slot: int = 0
     devices: int = 1
+    stacked: bool = False
     verb: str = "fit"
 
     @property
@@ -63,6 +65,13 @@ def begin(spec: Spec, pipe: connection.Connection) -> None:
     from sweeps import worker
 
     worker.begin(spec, pipe)
+
+
+def begin_stack(specs: list[Spec], pipes: list[connection.Connection]) -> None:
+    """Where a process for several trainings as one begins."""
+    from sweeps import stacked
+
+    stacked.begin(specs, pipes)
 
 
 def check(spec: Spec, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
@@ -50,21 +50,28 @@ class Reporter(Callback):
     """
 
     def __init__(self, metric: str | None, pipe: connection.Connection | None) -> None:
-        self._metric, self._pipe = metric, pipe
+        self._metric, self.pipe = metric, pipe
         self.pruned_at: int | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        value = self._value(trainer, pl_module)
+        value = self.value(trainer, pl_module)
         stop = False
-        if trainer.is_global_zero and self._pipe is not None:
-            stop = self._ask(trainer.current_epoch + 1, value)
+        if trainer.is_global_zero and self.pipe is not None:
+            self.tell(trainer.current_epoch + 1, value)
+            stop = self.hear()
         if trainer.strategy.broadcast(stop):
             self.pruned_at = trainer.current_epoch
             trainer.should_stop = True
 
-    def _value(self, trainer: Trainer, pl_module: LightningModule) -> float | None:
+    def value(self, trainer: Trainer, pl_module: LightningModule) -> float | None:
+        """What is told of the epoch that has been validated.
+
+        Raises:
+            RefusedError: There is no such metric.
+            FloatingPointError: It is not finite.
+        """
         measured = trainer.callback_metrics
         if self._metric is None:
             key = getattr(pl_module, "monitor", "val/loss")
@@ -77,53 +84,72 @@ class Reporter(Callback):
             raise FloatingPointError(f"{self._metric} is {value} in epoch {trainer.current_epoch}")
         return value
 
-    def _ask(self, epoch: int, value: float | None) -> bool:
-        assert self._pipe is not None
+    def tell(self, epoch: int, value: float | None) -> None:
+        """Tell the controller; it will answer."""
+        assert self.pipe is not None
+        send(self.pipe, ("epoch", epoch, value))
+
+    def hear(self) -> bool:
+        """Whether the controller ends the training.
+
+        Raises:
+            StoppedError: It has died.
+        """
+        assert self.pipe is not None
         try:
-            self._pipe.send(("epoch", epoch, value))
-            return bool(self._pipe.recv())
+            return bool(self.pipe.recv())
         except (EOFError, OSError) as error:
             raise StoppedError("its controller died") from error
 
 
 def begin(spec: Spec, pipe: connection.Connection) -> None:
     """The training of a fresh process; the last message is ("done", metrics), or says why there are none."""
-    _settle(spec)
+    settle(spec)
     sys.argv = [str(Path(__file__).resolve()), spec.path]  # what Lightning runs for further devices
     sys.modules["__main__"].__spec__ = None
     try:
-        _send(pipe, ("done", _train(spec, pipe) if spec.verb == "fit" else OTHERS[spec.verb](spec)))
-    except StoppedError as stop:
-        _send(pipe, ("pruned", str(stop)))
-    except RefusedError as error:
-        _send(pipe, ("refused", str(error)))
-    except (KeyboardInterrupt, SystemExit) as stop:
-        _send(pipe, ("stopped", _reason(stop)))
+        send(pipe, ("done", _train(spec, pipe) if spec.verb == "fit" else OTHERS[spec.verb](spec)))
     except BaseException as error:
-        if not isinstance(error, UserError | FloatingPointError):
-            traceback.print_exc()
-        _send(pipe, ("failed", _reason(error)))
+        send(pipe, last_words(error))
+
+
+def last_words(error: BaseException) -> tuple[str, str]:
+    """What a training that did not come to its end says last."""
+    if isinstance(error, StoppedError):
+        return "pruned", str(error)
+    if isinstance(error, RefusedError):
+        return "refused", str(error)
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "stopped", _reason(error)
+    if not isinstance(error, UserError | FloatingPointError):
+        traceback.print_exception(error)
+    return "failed", _reason(error)
 
 
 def check(spec: Spec, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
     """Parse and build the experiment with each of these values, and read its data; sends what it says of itself."""
-    _settle(spec)
+    from sweeps import stacked
+
+    settle(spec)
     try:
         quiet.lightning()
         cli = config.parse(spec.verb, spec.arguments)
-        for values in ends:
-            _build(spec.arguments, values)
+        if spec.stacked:
+            stacked.check_keys([key for values in ends for key in values])
+        built = {_said(values): _build(spec.arguments, values) for values in ends}
         fit.check(cli)
-        data, _ = cli.build()
+        data, model = cli.build()
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
         for stage in ("fit", "test") if spec.test else ("fit",):
             config.load(data, stage)
-        _send(pipe, ("done", _facts(spec, cli, data)))
+        if spec.stacked:
+            stacked.check(cli, data, model, built)
+        send(pipe, ("done", _facts(spec, cli, data)))
     except UserError as error:
-        _send(pipe, ("refused", str(error)))
+        send(pipe, ("refused", str(error)))
     except BaseException as error:
         traceback.print_exc()
-        _send(pipe, ("failed", _reason(error)))
+        send(pipe, ("failed", _reason(error)))
 
 
 def _facts(spec: Spec, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
@@ -142,12 +168,15 @@ def _facts(spec: Spec, cli: LitlabCLI, data: LightningDataModule) -> dict[str, A
     }
 
 
-def _build(arguments: list[str], values: dict[str, Any]) -> None:
+def _build(arguments: list[str], values: dict[str, Any]) -> LightningModule:
     try:
-        config.parse("sweep", [*arguments, *as_arguments(values)]).build()
+        return config.parse("sweep", [*arguments, *as_arguments(values)]).build()[1]
     except UserError as error:
-        said = ", ".join(f"{key} {value!r}" for key, value in values.items())
-        raise UserError(f"space: {said}: {error}") from error
+        raise UserError(f"space: {_said(values)}: {error}") from error
+
+
+def _said(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value!r}" for key, value in values.items())
 
 
 def _train(spec: Spec, pipe: connection.Connection | None) -> dict[str, float]:
@@ -161,18 +190,27 @@ def _train(spec: Spec, pipe: connection.Connection | None) -> dict[str, float]:
         fit.run_trainer(job)
         return {}
     assert pipe is not None
-    tags = {**fit.tags(cli, shlex.join(["litlab", "fit", *spec.command])), **spec.tags}
-    try:
-        name = spec.name or fit.run_name(spec.arguments, spec.seed)
-        run = Run(Store(spec.uri), spec.experiment, name, tags)
-    except UserError as error:  # the store is away
-        raise RefusedError(str(error)) from error
-    _send(pipe, ("run", run.run_id))
+    run = make_run(spec, cli)
+    send(pipe, ("run", run.run_id))
     with recorded(run):
         seconds = fit.train(job, run)
         if reporter.pruned_at is not None:
             raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({spec.pruner})")
         fit.keep(job, run, seconds, test=spec.test)
+    return selected(run)
+
+
+def make_run(spec: Spec, cli: LitlabCLI, more: Mapping[str, str] | None = None) -> Run:
+    """The training's run, with more tags if they are given."""
+    tags = {**fit.tags(cli, shlex.join(["litlab", "fit", *spec.command])), **spec.tags, **(more or {})}
+    try:
+        return Run(Store(spec.uri), spec.experiment, spec.name or fit.run_name(spec.arguments, spec.seed), tags)
+    except UserError as error:  # the store is away
+        raise RefusedError(str(error)) from error
+
+
+def selected(run: Run) -> dict[str, float]:
+    """A finished run's metrics at the selected epoch."""
     return run.metrics_at(max(at for at, metrics in run.history if "selected_epoch" in metrics))
 
 
@@ -201,7 +239,7 @@ def _call(main: Callable[[str, list[str]], int], spec: Spec, argv: list[str]) ->
 OTHERS = {"baseline": _baseline, "explain": _explain}
 
 
-def _settle(spec: Spec) -> None:
+def settle(spec: Spec) -> None:
     """Make this process one of its own: its group, its output, its share of the machine, and its end."""
     os.setsid()  # Ctrl-C is for the controller, which tells its children
     process.end_with_first()
@@ -230,7 +268,8 @@ def _end_with_controller() -> None:
     os.killpg(os.getpid(), signal.SIGKILL)
 
 
-def _send(pipe: connection.Connection, message: tuple[str, Any]) -> None:
+def send(pipe: connection.Connection, message: tuple[Any, ...]) -> None:
+    """Tell the controller something, if it is still there."""
     with contextlib.suppress(OSError):  # the controller may have gone
         pipe.send(message)
 

@@ -85,7 +85,7 @@ class Kept:
     """What a study has left: its trials, and its runs."""
 
     def __init__(self, uri: str, name: str = "study", storage: str | None = None) -> None:
-        self.client = MlflowClient(uri)
+        self.client, self.uri = MlflowClient(uri), uri
         folder = Path(uri.removeprefix("sqlite:///")).parent
         self._storage, self._name = storage or f"sqlite:///{folder / 'optuna.db'}", name
 
