@@ -85,12 +85,20 @@ class Controller:
         finished = {}
         for run in self.store.children(self.parent.run_id):
             if run.status == "RUNNING" and run.tags.get("controller") not in alive:
-                self.store.end(run.run_id, "KILLED", "its process died")
+                self.store.end(run.run_id, *self._end_of(run))
             elif (
                 run.status == "FINISHED" and run.tags.get("stage") == "search" and run.tags.get("trial.state") != "FAIL"
             ):
                 finished[run.tags["configuration"], int(run.tags["seed"])] = run
         return finished
+
+    def _end_of(self, run: FinishedRun) -> tuple[str, str]:
+        """Status and reason of a run that its own process could not end: the trial's, if that has failed."""
+        trials = self.study.trials()
+        number = int(run.tags.get("trial", len(trials)))
+        if number < len(trials) and trials[number].state.name == "FAIL" and counts(trials[number]):
+            return "FAILED", trials[number].user_attrs.get("reason", "its process died")
+        return "KILLED", "its process died"
 
     def search(self) -> None:
         """Run trials until there are as many as asked for, the time is over or the user stops.

@@ -105,6 +105,17 @@ def test_each_way_to_fail_costs_one_trial_and_is_recorded_with_its_reason(litlab
     assert kept.parent.info.status == "FINISHED"
 
 
+def test_the_run_of_a_failed_trial_ends_as_failed_even_if_nobody_knew_of_it_when_the_trial_ended(litlab, moody, kept):
+    sweep = "sweep", "-c", moody({"model.mood": ["killed", "fine"]}), "--trainer.max_epochs", "2"
+    assert litlab(*sweep).code == 0
+    (run,) = [run for run in kept.children() if run.data.params["model.mood"] == "killed"]
+    kept.client.update_run(run.info.run_id, status="RUNNING")  # its worker died before it could say which run it had
+    assert litlab(*sweep).code == 0
+    again = kept.client.get_run(run.info.run_id)
+    assert again.info.status == "FAILED"
+    assert again.data.tags["litlab.reason"].startswith("killed (SIGKILL)")
+
+
 def log_of(kept, run):
     """What a failed training had printed."""
     return (Path(run.info.artifact_uri.removeprefix("file://")) / "log.txt").read_text()
