@@ -28,7 +28,9 @@ from lightning.pytorch import Callback
 
 class FirstStep(Callback):
     def on_train_batch_start(self, *args):
-        Path(os.environ["FIRST_STEP"]).write_text(str(time.time()))
+        first = Path(os.environ["FIRST_STEP"])
+        if not first.exists():
+            first.write_text(str(time.time()))
         if "GO_ON" not in os.environ:
             os._exit(0)
 """
@@ -66,6 +68,7 @@ def trial(folder: Path) -> float:
     from sweeps.spec import Spec
 
     os.environ["GO_ON"] = "yes"
+    sys.path.insert(0, str(folder))  # which the processes take over
     first = Path(os.environ["FIRST_STEP"])
     with Pool(1, folder) as pool:
         pool.warm_up()
@@ -74,12 +77,17 @@ def trial(folder: Path) -> float:
             arguments = [*FIT[1:], "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
             uri, seed = os.environ["MLFLOW_TRACKING_URI"], number
             spec = Spec(arguments=arguments, seed=seed, experiment="trials", uri=uri, name="trial", tags={})
+            first.unlink(missing_ok=True)
             began = time.time()
             pool.start(spec)
             while pool.children:
-                pool.events(0.1)
+                for child, message in pool.events(0.1):
+                    if message[0] == "epoch":
+                        child.answer(stop=False)
+                    elif message[0] != "done":
+                        sys.exit(f"a trial {message[0]}: {message[1]}")
             times.append(float(first.read_text()) - began)
-    del os.environ["GO_ON"]
+    del os.environ["GO_ON"], sys.path[0]
     return median(times[1:])  # the first waits for the server to import everything, once in a sweep
 
 
