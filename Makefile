@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA_DIR ?= data
 
-.PHONY: demo test check bench ui slow
+.PHONY: demo test check bench faults ui slow services postgresql
 
 demo: $(READY)
 	@$(BIN)/litlab fit digits-mlp
@@ -16,10 +16,20 @@ demo: $(READY)
 	@printf '  litlab compare digits-mlp                     the two side by side; with --seeds 5 at each, also what is noise\n'
 
 test: check
-	$(BIN)/pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not slow and not services" -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 slow: $(READY)
 	$(BIN)/pytest -m slow
+
+services: $(READY)
+	$(BIN)/pytest tests/services -rs -n 2 --dist loadfile --no-loadscope-reorder
+
+# Debian's, where it is missing and may be installed; its tests are skipped where there is none.
+APT := timeout 300 $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
+postgresql:
+	@ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 \
+	  || { $(APT) update && $(APT) install --yes --no-install-recommends postgresql; } \
+	  || echo "PostgreSQL is not there and cannot be installed here: the tests that need it will be skipped"
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -31,6 +41,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/sweep_throughput.py
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/fit_overhead.py --data-dir $(DATA_DIR)
+
+faults: $(READY)
+	$(BIN)/python benchmarks/faults/run.py --data-dir $(DATA_DIR) $(ARGS)
 
 ui: $(READY)
 	$(BIN)/litlab ui

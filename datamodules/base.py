@@ -33,7 +33,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
     """Examples that fit into memory: training, validation and test set, fetched by whole batches.
 
     Args:
-        batch_size: Training examples per step and process.
+        batch_size: Training examples per step, of all processes together.
         evaluate_train: Measure the training set again after each epoch, with the weights of its end, dropout off and
             nothing augmented: `train_end/loss` and `train_end/acc`, beside the averages over the epoch.
     """
@@ -70,8 +70,23 @@ class InMemoryDataModule(LightningDataModule, ABC):
             "sha256": {name: part.digest() for name, part in sets.items()},
         }
 
+    def share(self, processes: int) -> int:
+        """Training examples per step of each process.
+
+        Raises:
+            ValueError: The batch cannot be divided by their number, or a set has fewer examples than there are
+                processes.
+        """
+        if self.batch_size % processes:
+            told = f"data.batch_size is {self.batch_size}, for all processes together"
+            raise ValueError(f"{told}; it must be a multiple of their number, which is {processes}")
+        for name, part in (("training", self.train_set), ("validation", self.val_set)):
+            if len(part) < processes:
+                raise ValueError(f"{len(part)} {name} examples cannot be shared by {processes} processes")
+        return self.batch_size // processes
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.train_set, self.batch_size, shuffle=True)
+        return self._loader(self.train_set, self.share(self._place["world_size"]), shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         val = self._loader(self.val_set, EVAL_BATCH_SIZE)

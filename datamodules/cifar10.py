@@ -1,5 +1,6 @@
 """CIFAR-10: 50,000 + 10,000 colour photographs, 32x32, of ten classes (Krizhevsky, 2009)."""
 
+import tarfile
 import warnings
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -68,7 +69,7 @@ class CIFAR10(ImageDataModule):
             return
         try:
             TorchvisionCIFAR10(str(self.data_dir), download=True)
-        except (RuntimeError, OSError, HTTPException) as error:
+        except (RuntimeError, OSError, HTTPException, tarfile.TarError) as error:  # the last of an evil archive
             raise FileNotFoundError(f"{self._nothing_there(missing[0])}; the download failed: {error}") from error
 
     def _nothing_there(self, missing: Path) -> str:

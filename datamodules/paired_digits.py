@@ -2,7 +2,6 @@
 
 from typing import Any, Literal, final
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -11,7 +10,7 @@ from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
 from datamodules.mnist import MNIST
 from datamodules.sampling import EpochSampler, seeded
-from datamodules.sets import Batch, ImageSet, TensorSet
+from datamodules.sets import Batch, ImageSet, TensorSet, present
 
 SOURCES = ("mnist", "digits")
 SUMS = tuple(str(total) for total in range(19))
@@ -31,7 +30,7 @@ class PairSet(TensorSet):
         return images[0], sums[0]
 
     def __getitems__(self, batch: Any) -> Batch:
-        pairs_B = torch.from_numpy(np.asarray(batch))
+        pairs_B = present(batch)
         n = len(self._indices)
         top_B, bottom_B = self._indices[pairs_B // n], self._indices[pairs_B % n]
         return (

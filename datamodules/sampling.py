@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, DistributedSampler
 
+NOBODY = -1
+"""Stands for no example, where a process has one fewer than the others."""
+
 
 def seeded(seed: int, epoch: int) -> torch.Generator:
     """A generator for one epoch of one seed.
@@ -20,9 +23,10 @@ def seeded(seed: int, epoch: int) -> torch.Generator:
 class EpochSampler(DistributedSampler[int]):
     """A sampler that shards itself, shuffles by (seed, epoch), and repeats no example to even out the shards.
 
-    It is a `DistributedSampler`, so Lightning leaves it in place and calls `set_epoch`. In evaluation every example
-    counts exactly once. In training, where processes wait for each other at each step, all shards must be equally long:
-    the few examples left over, fewer than there are processes and others in each epoch, are not seen in that epoch.
+    It is a `DistributedSampler`, so Lightning leaves it in place and calls `set_epoch`. Every example counts exactly
+    once. Process r of W takes every W-th example of the order, from the r-th on: in each step, as long as W divides the
+    batch, the processes have together what one process would have alone. In training, where they wait for each other
+    at each step, all shards must be equally long: those that are one short end with `NOBODY`.
 
     Args:
         dataset: What to draw from; only its length is used.
@@ -43,18 +47,16 @@ class EpochSampler(DistributedSampler[int]):
         return iter(self.indices().tolist())
 
     def __len__(self) -> int:
-        return len(range(self.rank, self._size(), self.num_replicas))
+        start = 0 if self.shuffle else self.rank
+        return len(range(start, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
 
     def indices(self) -> torch.Tensor:
-        """This process's indices in this epoch's order, shape (len(self),)."""
-        return self._order()[self.rank : self._size() : self.num_replicas]
+        """This process's indices in this epoch's order, and perhaps `NOBODY` at the end, shape (len(self),)."""
+        own = self._order()[self.rank :: self.num_replicas]
+        return torch.cat([own, own.new_full((len(self) - len(own),), NOBODY)])
 
     def _order(self) -> torch.Tensor:
         n = len(self.dataset)  # type: ignore[arg-type]
         if not self.shuffle:
             return torch.arange(n)
         return torch.randperm(n, generator=seeded(self.seed, self.epoch))
-
-    def _size(self) -> int:
-        n = len(self.dataset)  # type: ignore[arg-type]
-        return n - n % self.num_replicas if self.shuffle else n

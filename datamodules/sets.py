@@ -13,8 +13,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.images import read_image
+from datamodules.sampling import NOBODY
 
 Batch = tuple[Tensor, ...]
+
+
+def present(batch: Sequence[int]) -> Tensor:
+    """The indices of a batch; without `NOBODY`, so that there may be none."""
+    indices = np.asarray(batch, dtype=np.int64)  # torch alone is five times slower on a list
+    return torch.from_numpy(indices[indices != NOBODY])
 
 
 class TensorSet(Dataset[Batch]):
@@ -39,7 +46,7 @@ class TensorSet(Dataset[Batch]):
         return self._inputs[where], self._targets[where]
 
     def __getitems__(self, batch: Sequence[int]) -> Batch:
-        where = self._indices[torch.from_numpy(np.asarray(batch))]  # torch alone is five times slower on a list
+        where = self._indices[present(batch)]
         return self._inputs.index_select(0, where), self._targets.index_select(0, where)
 
     @property

@@ -46,7 +46,7 @@ class CodingRegressor(Regressor):
         return loss, {"codes": codes_BD, "labels": labels_B, "reconstructions": images_again_BCHW}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
-        if batch_idx == 0 and (batch[0].amin() < 0 or batch[0].amax() > 1):
+        if batch_idx == 0 and len(batch[0]) and (batch[0].amin() < 0 or batch[0].amax() > 1):
             raise ValueError("an autoencoder's pixels must be in [0, 1]: set data.normalization to unit")
         return super().training_step(batch, batch_idx)
 

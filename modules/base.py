@@ -7,12 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -55,7 +59,24 @@ class Learner(LightningModule, ABC):
         """The loss to be minimised, and what an evaluation keeps of each example; updates the metrics."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
-        return self._step(batch, self.train_metrics)[0]
+        loss = self._step(batch, self.train_metrics)[0]
+        return self._weigh(loss, batch)[0] if self._is_uneven() else loss
+
+    def _is_uneven(self) -> bool:
+        """Whether processes may have different numbers of examples: only in the last batch of an epoch."""
+        return self._trainer is not None and self.trainer.world_size > 1 and self.trainer.is_last_batch
+
+    def _weigh(self, loss: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """This process's mean loss by its share of the global batch, and the share: its examples by their average.
+
+        Strategies average the gradients of all processes. With this factor, that is the gradient of the mean over the
+        global batch, whatever its parts. A process without examples takes part in the step: its loss is the mean of
+        nothing, which is no number, but has a gradient, zero.
+        """
+        count = torch.tensor(float(len(batch[0])), device=self.device)
+        total: Tensor = self.trainer.strategy.reduce(count.clone(), reduce_op="sum")
+        share = count * self.trainer.world_size / total
+        return share * (loss if len(batch[0]) else loss.nan_to_num()), share
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         return self._step(batch, self.train_end_metrics if dataloader_idx else self.val_metrics)[1]
@@ -65,7 +86,8 @@ class Learner(LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         if self.global_rank:  # the weights are alike on all processes; dropout and augmentation must not be
-            torch.manual_seed(torch.initial_seed() + self.global_rank)
+            streams = np.random.SeedSequence((torch.initial_seed(), self.global_rank))
+            torch.manual_seed(int(streams.generate_state(1)[0]))  # seed + rank would be another run's
 
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()  # an interrupted epoch may have left something
@@ -87,6 +109,18 @@ class Learner(LightningModule, ABC):
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self.test_metrics.compute(), sync_dist=True)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """As ever, and for fused optimisers in bf16, which Lightning refuses although nothing is scaled there."""
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            Precision.clip_gradients(
+                plugin, optimizer, gradient_clip_val, GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            )
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self._optimizer(self.parameters())

@@ -97,6 +97,9 @@ class CirclesMLP(Classifier):
         with torch.no_grad():
             self._step(batch, self.train_metrics)
         loss, gradients = self.gradients(batch)
+        if self._is_uneven():
+            loss, share = self._weigh(loss, batch)
+            gradients = [share * gradient for gradient in gradients]
         for parameter, gradient in zip(self.parameters(), gradients, strict=True):
             # Each process has seen its own part of the batch; what DDP averages in `backward` is averaged here.
             parameter.grad = self.trainer.strategy.reduce(gradient, reduce_op="mean").to(parameter.dtype)

@@ -91,7 +91,8 @@ class SplitMetrics(nn.Module):
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Keep a step's outputs and targets."""
-        self._waiting.append((outputs.detach(), targets))
+        if len(targets):  # in a last batch, a process may have no example
+            self._waiting.append((outputs.detach(), targets))
         if len(self._waiting) == CHUNK:
             self._flush()
 

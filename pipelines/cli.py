@@ -2,16 +2,20 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from pipelines import process
 from pipelines.errors import UserError
+from pipelines.plain import plain
 
 VERBS = {
     "list": ("pipelines.catalogue", "show the experiments"),
     "fit": ("pipelines.fit", "train an experiment, test the best checkpoint, keep everything in one run"),
     "resume": ("pipelines.resume", "go on with a training that was stopped, in the same run"),
+    "sync": ("pipelines.sync", "send what a server or database that was away could not take"),
     "validate": ("pipelines.evaluate", "measure a finished run again on its validation set"),
     "test": ("pipelines.evaluate", "measure a finished run again on its test set"),
     "predict": ("pipelines.predict", "classify image files with a finished run"),
@@ -23,29 +27,44 @@ VERBS = {
     "baseline": ("pipelines.baseline", "what scikit-learn does with the same data, in the same MLflow"),
     "inspect": ("pipelines.anatomy", "layers of a network: sizes, parameters, multiply-adds, receptive fields"),
     "explain": ("pipelines.explain", "look inside a trained network: what it sees, and what fools it"),
+    "doctor": ("pipelines.doctor", "look whether all is well here; say, or mend, what is not"),
     "ui": ("pipelines.ui", "open the MLflow UI on this project's runs"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0 done, 1 a run failed, 2 the user's mistake, 130 stopped by Ctrl-C."""
+    """Run the command; returns the exit code.
+
+    0 done, 1 a run failed, 2 the user's mistake, 130 stopped by Ctrl-C, 141 nobody reads its output.
+    """
     calm_threads()
+    process.end_with_first()
     verb, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
-    if verb in ("-h", "--help"):
-        print(_usage())
-        return 0
     try:
-        if verb not in VERBS:
-            raise UserError(f"{verb!r} is no command{_suggest(verb)}; the commands are {', '.join(VERBS)}")
-        several = verb == "fit" and any(token.partition("=")[0] == "--seeds" for token in rest)
-        module = importlib.import_module("sweeps.seeds" if several else VERBS[verb][0])
-        return int(module.main(verb, rest))
+        try:
+            return _call(verb, rest)
+        finally:
+            sys.stdout.flush()
     except UserError as error:
-        print(f"litlab: {error}", file=sys.stderr)
+        print(f"litlab: {plain(str(error))}", file=sys.stderr)  # it may quote what others wrote
         return 2
     except KeyboardInterrupt:
         print("litlab: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # nobody reads on, as in `litlab list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
+        return 128 + signal.SIGPIPE
+
+
+def _call(verb: str, rest: Sequence[str]) -> int:
+    if verb in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if verb not in VERBS:
+        raise UserError(f"{verb!r} is no command{_suggest(verb)}; the commands are {', '.join(VERBS)}")
+    several = verb == "fit" and any(token.partition("=")[0] == "--seeds" for token in rest)
+    module = importlib.import_module("sweeps.seeds" if several else VERBS[verb][0])
+    return int(module.main(verb, rest))
 
 
 def calm_threads() -> None:

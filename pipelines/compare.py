@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipelines import rows, wording
 from pipelines.errors import UserError
+from pipelines.plain import plain
 from pipelines.rows import Comparison, Row
 from pipelines.selection import EXPERIMENT, select, uncollected
 from pipelines.spread import Difference
@@ -56,7 +58,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         selection = select(store, options.names, options.filter)
     comparison = rows.compare(selection, options.metric, options.by)
     for note in comparison.notes:
-        print(f"litlab: note: {note}", file=sys.stderr)
+        print(f"litlab: note: {plain(note)}", file=sys.stderr)
     if options.format == "table":
         _show(comparison)
     else:
@@ -168,7 +170,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def _joined(texts: Sequence[str]) -> str:
-    shown = [text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*") for text in texts]
+    shown = [re.sub(r"([\\|*<])", r"\\\1", plain(text)) for text in texts]  # "<" would begin HTML
     return f"| {' | '.join(' '.join(text.split()) for text in shown)} |"
 
 
@@ -191,10 +193,10 @@ def _show(comparison: Comparison) -> None:
         f"{more} more rows: --format json, csv or md has all" if more else "",
         f"no room for {', '.join(without)}: --format json has all" if without else "",
     ]
-    console.print(Text(wording.title(comparison)))
+    console.print(Text(plain(wording.title(comparison))))
     console.print(table)
     for line in filter(None, says):
-        console.print(Text(line))
+        console.print(Text(plain(line)))
 
 
 def _fitting(console: "Console", comparison: Comparison, some: Sequence[Row]) -> tuple["Table", Sequence[str]]:
@@ -223,10 +225,10 @@ def _table(keys: Sequence[dict[str, str]], values: Sequence[dict[str, str]]) -> 
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in keys[0]:
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(Text(plain(name)), overflow="fold")
     for name in values[0]:
         table.add_column(Text(name), justify="left" if name == "verdict" else "right", no_wrap=True)
     for line, measures in zip(keys, values, strict=True):
         style = {"best": "bold", "worse": "dim"}.get(measures["verdict"])
-        table.add_row(*map(Text, [*line.values(), *measures.values()]), style=style)
+        table.add_row(*(Text(plain(text)) for text in [*line.values(), *measures.values()]), style=style)
     return table

@@ -93,7 +93,10 @@ def _dotted(config: dict[str, Any], prefix: str = "") -> Iterable[str]:
 def _options(class_path: str) -> Iterable[str]:
     module, _, name = class_path.rpartition(".")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(getattr(importlib.import_module(module), name), "it", fail_untyped=False)
+    named = getattr(importlib.import_module(module), name)
+    if not isinstance(named, type):  # a function, which has no options here
+        return set()
+    parser.add_class_arguments(named, "it", fail_untyped=False)
     return {key.removeprefix("it.").partition(".")[0] for key in parser.get_defaults().keys()} - {"it"}  # noqa: SIM118
 
 

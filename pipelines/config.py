@@ -16,8 +16,10 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from modules.base import Learner
+from modules.norms import SyncBatchNorm
 from pipelines import catalogue, complaints
 from pipelines.checkpoints import Files
+from pipelines.devices import environments
 from pipelines.errors import UserError
 
 # What a run does not depend on: left out of the hash that says whether two runs are the same but for the seed.
@@ -99,7 +101,8 @@ class LitlabCLI(LightningCLI):
     def make_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer of the configuration, with these arguments instead of its own."""
         settings = {**self.config_init.trainer.as_dict(), **kwargs}
-        settings["plugins"] = [*_as_list(settings.get("plugins")), Files()]
+        synced = [SyncBatchNorm()] if settings.get("sync_batchnorm") else []
+        settings["plugins"] = [*_as_list(settings.get("plugins")), Files(), *environments(), *synced]
         try:
             return Trainer(**settings)
         except (ValueError, MisconfigurationException) as error:

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
-from pipelines import checkpoints, config, figures, interrupt, quiet, screen
+from pipelines import checkpoints, config, devices, faults, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.evaluate import Evaluation, by_kind, evaluate
@@ -64,9 +64,10 @@ class StopAtNaN(Callback):
     ) -> None:
         if trainer.global_step % 50 == 0 or trainer.is_last_batch:
             loss = float(outputs["loss"]) if isinstance(outputs, Mapping) and "loss" in outputs else 0.0
-            if not math.isfinite(loss):
+            if not trainer.strategy.reduce_boolean_decision(math.isfinite(loss)):  # all processes stop together
                 where = f"step {trainer.global_step} (epoch {trainer.current_epoch})"
-                raise FloatingPointError(f"the training loss is {loss} at {where}: try a smaller learning rate")
+                said = "no number in another process" if math.isfinite(loss) else loss
+                raise FloatingPointError(f"the training loss is {said} at {where}: try a smaller learning rate")
 
 
 @dataclass
@@ -98,9 +99,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         run_trainer(job)
         return 0
     command = shlex.join(["litlab", "fit", *argv])
-    run = Run(
-        Store(cli.config.tracking_uri), cli.config.name, run_name(argv, cli.config.seed_everything), tags(cli, command)
-    )
+    known = tags(cli, command) | devices.tags(job.trainer)
+    run = Run(Store(cli.config.tracking_uri), cli.config.name, run_name(argv, cli.config.seed_everything), known)
     return carry_out(job, run)
 
 
@@ -110,21 +110,24 @@ def carry_out(job: Job, run: Run, find_start: Callable[[], Path | None] = lambda
         with recorded(run):
             seconds = train(job, run, find_start())
             keep(job, run, seconds, test=True)
-    except (KeyboardInterrupt, SystemExit) as stop:
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError) as stop:
         print(f"litlab: stopped; run {run.run_id} is KILLED, with what it had logged until then", file=sys.stderr)
         print(f"litlab: to go on with it: {resuming(run)}", file=sys.stderr)
+        if isinstance(stop, BrokenPipeError):  # nobody reads on, as in `litlab fit ... | head`
+            raise
         return int(stop.code or 0) if isinstance(stop, SystemExit) else 130
     except Exception as error:
         ours = isinstance(job.model, Learner) and job.trainer.global_step == 0  # our parts, when they see the data
         refused = ours and isinstance(error, ValueError | MisconfigurationException)
-        if not refused and not isinstance(error, FloatingPointError):  # they say all there is to say
+        mend = faults.complaint(error, run.folder, job.trainer.world_size)
+        if not refused and not mend and not isinstance(error, FloatingPointError):  # they say all there is to say
             traceback.print_exc()
-        print(f"litlab: {error}", file=sys.stderr)
+        print(f"litlab: {mend or error}", file=sys.stderr)
         print(f"litlab: run {run.run_id} FAILED, with what it had logged until then", file=sys.stderr)
         if not refused and not isinstance(error, FloatingPointError):
             print(f"litlab: to go on with it: {resuming(run)}", file=sys.stderr)
         return 2 if refused else 1
-    return 0 if run.complete else 1
+    return 1 if run.refused else 0  # what the store has not taken yet is kept, and said
 
 
 def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = True) -> Job:
@@ -144,6 +147,7 @@ def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = 
     regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
     keeper = Keeper(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
     trainer = _trainer(cli, keeper, [*callbacks, *regions])
+    devices.check(data, model, trainer)
     return Job(cli, data, model, trainer, keeper, regions)
 
 

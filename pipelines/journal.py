@@ -1,5 +1,6 @@
 """metrics.jsonl: every metric of a run, in a file beside it; what the store has not taken is here."""
 
+import contextlib
 import json
 import math
 import os
@@ -44,11 +45,18 @@ class Journal:
 
     def rewind(self, mark: int) -> list[Entry]:
         """Forget what was written after a mark; returns what was written before it."""
-        with self._path.open("a+b") as file:
+        with self._path.open("ab") as file:
             file.truncate(min(mark, file.tell()))
-            file.seek(0)
-            lines = [json.loads(line) for line in file]
-        return [Entry(line.pop("epoch"), line.pop("timestamp"), _numbers(line)) for line in lines]
+        return self.read()
+
+    def read(self) -> list[Entry]:
+        """All that was written, without what was cut off when the process was killed or the disk full."""
+        entries = []
+        for text in self._path.read_text().splitlines() if self._path.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):
+                line = json.loads(text)
+                entries.append(Entry(line.pop("epoch"), line.pop("timestamp"), _numbers(line)))
+        return entries
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:

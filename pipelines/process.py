@@ -2,15 +2,30 @@
 
 import os
 import platform
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 HOST, PROCESS = "machine.host", "litlab.process"
+FIRST = "LITLAB_FIRST"  # the number of the process that starts those of further devices
 
 
 def tags() -> dict[str, str]:
     """What says which process a run belongs to: its number, and when it began, since numbers are used again."""
     return {HOST: platform.node(), PROCESS: f"{os.getpid()}:{_began(os.getpid())}"}
+
+
+def numbering() -> str:
+    """What process numbers count in: a start of a kernel and one of its namespaces, such as a container's own.
+
+    Empty where the system does not say: then numbers of a machine of the same name say nothing.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
 
 
 def is_here(tags: Mapping[str, str]) -> bool:
@@ -30,6 +45,25 @@ def is_alive(tags: Mapping[str, str]) -> bool:
     except PermissionError:
         pass
     return _began(int(number)) == began
+
+
+def end_with_first() -> None:
+    """In a process that Lightning started for a further device: end as soon as the first one has gone.
+
+    It would wait for it for half an hour, if it was killed before all were there. Elsewhere nothing happens.
+    """
+    started = "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ  # torchrun ends its own
+    if not started or FIRST not in os.environ:
+        os.environ[FIRST] = str(os.getpid())
+        return
+    first = int(os.environ[FIRST])
+
+    def watch() -> None:
+        while os.getppid() == first:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _began(number: int) -> str:

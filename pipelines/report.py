@@ -12,6 +12,7 @@ from pipelines import origins, page, rows, spread, wording
 from pipelines.against import labels
 from pipelines.errors import UserError
 from pipelines.parents import Picture, parent
+from pipelines.plain import plain
 from pipelines.rows import Comparison, Row
 from pipelines.selection import STAGE, select
 from pipelines.store import Store, without_password
@@ -56,7 +57,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     commands = [origins.typed(verb, argv), origins.typed("compare", _without_out(argv))]
     page.write(out, page.render("report.html", {**context, "own_commands": commands}))
     for missing in context["missing"]:
-        print(f"litlab: note: {missing}", file=sys.stderr)
+        print(f"litlab: note: {plain(missing)}", file=sys.stderr)
     print(f"report  {out}  ({out.stat().st_size / 1e6:.1f} MB)")
     return 0
 

@@ -11,12 +11,13 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
-from pipelines import checkpoints, config, fit, interrupt, process, quiet
+from pipelines import checkpoints, config, devices, fit, interrupt, outbox, process, project, quiet
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
+from pipelines.outbox import Outbox
 from pipelines.selection import PARENT_TAG
 from pipelines.store import FinishedRun, Store
-from pipelines.tracking import Run, unsent
+from pipelines.tracking import Run
 
 HELP = """usage: litlab resume RUN_ID [--dead] [--tracking_uri URI] [--KEY VALUE ...]
 
@@ -53,15 +54,16 @@ def main(verb: str, argv: Sequence[str]) -> int:
     _refuse_changes(found, cli, rest)
     job = fit.prepare(cli)
     _refuse_other_data(found, job)
+    devices.refuse_other_number(run_id, found.tags, job.trainer)
     interrupt.exit_on_sigterm()
     if not first:
-        point, _ = checkpoints.newest(_configuration(found).parent / checkpoints.FOLDER)
-        fit.run_trainer(job, point.path if point else None)
+        fit.run_trainer(job, devices.agree(job.trainer))
         return 0
     with _alone(found.store, run_id):
         refuse(found.store.find(run_id), dead="--dead" in argv)
-        run = Run.reopen(found, files=True)
-    return fit.carry_out(job, run, lambda: _go_back(run))
+        run = Run.reopen(found)
+    note_commit(run, found)
+    return fit.carry_out(job, run, lambda: devices.agree(job.trainer, lambda: _go_back(run)))
 
 
 def _name_one(store: Store) -> str:
@@ -103,6 +105,8 @@ def refuse(run: FinishedRun, *, dead: bool) -> None:
             f"{name} is FINISHED: there is nothing to resume. A longer training is another run, since its schedules "
             "may be others: litlab fit -c CONFIG --trainer.max_epochs N, with the config.yaml of this one"
         )
+    if (kept := _kept(run)) and kept.status == "FINISHED":
+        raise UserError(f"{name} is FINISHED, and its store does not know it; to tell it: litlab sync {run.run_id}")
     if not tags.get("mlflow.source.name", "").startswith("litlab fit"):
         raise UserError(f"{name} is none of litlab fit")
     if run.status == "RUNNING":
@@ -122,10 +126,15 @@ def _refuse_if_alive(run: FinishedRun, *, dead: bool) -> None:
         )
 
 
+def _kept(run: FinishedRun) -> Outbox | None:
+    """What this machine has of a run, and its store does not."""
+    return Outbox.load(outbox.home_of(run.store.uri, run.run_id))
+
+
 def _configuration(run: FinishedRun) -> Path:
-    folder = unsent(run)
-    if folder is not None and (folder / "config.yaml").is_file():
-        return folder / "config.yaml"
+    kept = _kept(run)
+    if kept is not None and (kept.artifacts / "config.yaml").is_file():
+        return kept.artifacts / "config.yaml"
     try:
         return run.file("config.yaml")
     except UserError as error:
@@ -152,6 +161,14 @@ def _refuse_other_data(run: FinishedRun, job: fit.Job) -> None:
         recorded = run.tags.get(f"data.sha256.{split}")
         if recorded is not None and recorded != digest:
             raise UserError(f"run {run.run_id} was trained on other data: this is not its {split} set")
+
+
+def note_commit(run: Run, found: FinishedRun) -> None:
+    """Say and record that a run goes on with other code than it began with."""
+    before, now = found.tags.get("git.commit"), project.git_tags().get("git.commit")
+    if before and now and before != now:
+        print(f"litlab: the run began with commit {before[:12]} and goes on with {now[:12]}", file=sys.stderr)
+        run.set_tags({"resumed.git.commit": now})
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from pipelines.plain import plain
 
 MAX_COLUMNS = 4
 
@@ -18,15 +21,21 @@ def results_table(title: str, rows: dict[str, dict[str, float]], facts: dict[str
     else:
         body = [[shown[kind], *(cells.get((split, kind), "") for split in rows)] for kind in kinds]
         header = ["", *rows]
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        title=Text(plain(title), style="table.title"),
+        title_justify="left",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
     for number, column in enumerate(header):
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        table.add_column(Text(plain(column)), justify="right" if number else "left", no_wrap=True)
     for line in body:
-        table.add_row(*line)
+        table.add_row(*(Text(plain(text)) for text in line))
     console.print(table)
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        console.print(f"{name:<{width}}  {value}", highlight=False, markup=False)
+        console.print(plain(f"{name:<{width}}  {value}"), highlight=False, markup=False)
 
 
 def duration(seconds: float) -> str:

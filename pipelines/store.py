@@ -1,9 +1,11 @@
 """Where runs are kept, and how they are found again: MLflow's client on a database or a server."""
 
+import logging
 import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +15,18 @@ from urllib.parse import unquote, urlparse
 from pipelines import project
 from pipelines.errors import UserError
 
+MAX_NAME = 200  # bytes of a name that is a folder's too; file systems take 255
+KEY_TAG = "litlab.key"
 PAGE = 1000  # runs that MLflow gives in one answer
 # Read by MLflow when it is imported or first used; what the user has set stays.
 MLFLOW_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # litlab says where a run is, and without the password
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits 245 s for a server that is down
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",  # drawn from Python's generator, which a training may draw from
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",  # loading a model never runs code from the file
 }
 
@@ -40,9 +46,15 @@ def store_uri(given: str | None = None) -> str:
     return uri
 
 
+def folder_of(uri: str) -> Path | None:
+    """Where a local database lies; None for a server."""
+    return Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else None
+
+
 def without_password(text: str) -> str:
     """The text, with the password of every URI in it replaced by stars."""
-    return re.sub(r"(://[^\s:/@]*):[^\s@/]*@", r"\1:***@", text)
+    text = re.sub(r"(://[^\s:/@]*):[^\s@/]*@", r"\1:***@", text)
+    return re.sub(r"([?&](?:ssl)?password=)[^\s&'\"]*", r"\1***", text)
 
 
 class Store:
@@ -59,6 +71,8 @@ class Store:
         self.uri = store_uri(uri)
         for name, value in MLFLOW_SETTINGS.items():
             os.environ.setdefault(name, value)
+        for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):  # whoever calls says it in one line
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
@@ -74,7 +88,7 @@ class Store:
     @property
     def folder(self) -> Path | None:
         """Where a local database lies; None for a server."""
-        return Path(self.uri.removeprefix("sqlite:///")).parent if self.uri.startswith("sqlite:///") else None
+        return folder_of(self.uri)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -94,8 +108,11 @@ class Store:
         Raises:
             UserError: The name would not do as a folder's.
         """
-        if not re.fullmatch(r"\w[\w. -]*", name):
-            raise UserError(f"name {name!r}: only letters, digits, '.', '_', '-' and spaces; give another with --name")
+        if not re.fullmatch(r"\w[\w. -]*", name) or len(name.encode()) > MAX_NAME:
+            raise UserError(
+                f"name {name!r}: only letters, digits, '.', '_', '-' and spaces, {MAX_NAME} at most; "
+                "give another with --name"
+            )
         with self._alone():
             found = self.client.get_experiment_by_name(name)
             if found is None:
@@ -105,6 +122,24 @@ class Store:
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
+
+    def create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> Any:
+        """Create a run, once; returns MLflow's info of it. If the answer is lost, the run that was created is found."""
+        from mlflow.exceptions import MlflowException
+
+        key = uuid.uuid4().hex
+        try:
+            run = self.client.create_run(experiment_id, run_name=name, tags={**tags, KEY_TAG: key})
+            if self.folder is not None:
+                return run.info
+            found = self.search([experiment_id], f"tags.`{KEY_TAG}` = '{key}'")
+        except MlflowException:
+            found = self.search([experiment_id], f"tags.`{KEY_TAG}` = '{key}'")
+            if not found:
+                raise
+        for again in found[1:]:  # MLflow itself asks again when the answer is lost
+            self.client.delete_run(again.info.run_id)
+        return found[0].info
 
     def find(self, run_id: str) -> "FinishedRun":
         """A run by its id.
@@ -148,7 +183,7 @@ class Store:
 
         def delete() -> None:
             uri = self.client.get_run(run_id).info.artifact_uri
-            get_artifact_repository(uri).delete_artifacts(name)  # type: ignore[no-untyped-call]
+            get_artifact_repository(uri, self.uri).delete_artifacts(name)  # type: ignore[no-untyped-call]
 
         return taken(delete)
 

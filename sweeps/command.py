@@ -134,7 +134,7 @@ def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Po
         opened = storage.open_storage(url)
         study = Study(opened, name, space, facts, holder.name, exclusive=storage.sqlite_path(url) is not None)
         experiment = f"{name}-sweep"
-        with batch.stoppable(pool) as signals:
+        with batch.stoppable(pool) as signals, study.beating():
             parent = record.open_parent(store, study, space, experiment, without_password(command))
             controller = Controller(study, pool, store, parent, experiment, arguments, facts["devices"], board)
             confirmed = _drive(controller, study.own_values(facts["values"]))
@@ -154,36 +154,48 @@ def _drive(controller: "Controller", own: dict[str, Any]) -> "Confirmed":
     """
     from mlflow.exceptions import MlflowException
     from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
+    from sweeps.alive import called
     from sweeps.confirm import confirm
 
-    status, confirmed = "FAILED", {}
+    status, confirmed, last = "FAILED", {}, False
+    study = controller.study
     try:
         try:
             controller.search()
-            train = not controller.stops and not controller.study.is_shared()
-            confirmed = confirm(controller, own, train=train)
+            last = not study.has_company() if controller.stops else study.take_end()
+            if last:
+                controller.tidy()
+                confirmed = confirm(controller, own, train=not controller.stops)
+            elif not controller.stops:
+                others = " and ".join(map(called, study.enders())) or "others"
+                controller.board.say(f"{study.name}: the rest is done by {others}")
             status = "KILLED" if controller.stops else "FINISHED"
         finally:
-            _end(controller, status, confirmed)
-    except (MlflowException, StorageInternalError) as error:
-        reason = without_password(str(error).splitlines()[0])
+            _end(controller, status, confirmed, last=last)
+    except (MlflowException, StorageInternalError, SQLAlchemyError) as error:
+        reason = without_password(str(error.__cause__ or error).splitlines()[0])  # Optuna says less than its cause
         raise UserError(f"what keeps runs and study has gone; the same command goes on later ({reason})") from error
     return confirmed
 
 
-def _end(controller: "Controller", status: str, confirmed: "Confirmed") -> None:
+def _end(controller: "Controller", status: str, confirmed: "Confirmed", *, last: bool) -> None:
     from sweeps import record
 
-    study, shared = controller.study, False
     try:
         controller.close()
-        shared = study.is_shared()  # the last controller does the rest
-        if not shared and controller.stops < 2:
-            record.conclude(controller.parent, study, confirmed)
+        last = last or not controller.study.has_company()  # else another one does the rest
+        if last and controller.stops < 2:
+            record.conclude(controller.parent, controller.study, confirmed)
+    except BaseException:
+        last = True
+        raise
     finally:
-        if not shared:
+        if last:
             controller.parent.finish(status, "stopped" if controller.stops else "")
+        else:
+            controller.parent.leave()
 
 
 def _facts(pool: "Pool", space: Space, arguments: list[str]) -> dict[str, Any]:
@@ -209,4 +221,5 @@ def _tell(board: Any, study: Any, parent: Any, confirmed: Any, store: Store, url
     given = f" --tracking_uri {without_password(store.uri)}" if options.tracking_uri else ""
     if study.best() is not None:
         board.say(f"best        litlab sweep best {shlex.quote(study.name)}{where}{given} > best.yaml")
-    board.say(f"look        litlab ui{given}; optuna-dashboard {without_password(url)}")
+    runs = without_password(store.uri) if store.uri.startswith("http") else f"litlab ui{given}"
+    board.say(f"look        {runs}; optuna-dashboard {without_password(url)}")

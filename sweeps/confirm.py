@@ -40,7 +40,7 @@ def confirm(controller: Controller, own: dict[str, Any], *, train: bool) -> Conf
     waiting = [spec for spec in specs.values() if (spec.tags["configuration"], spec.seed) not in done]
     if train:
         title = f"confirm {study.name}"
-        batch.train(controller.pool, waiting, controller.store, controller.board, title=title, tick=study.beat)
+        batch.train(controller.pool, waiting, controller.store, controller.board, title=title)
     done = _runs(controller, finished=True)
     runs: Confirmed = {which: [] for which in settings}
     for (which, seed), spec in specs.items():

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,13 @@ from pipelines.errors import UserError
 from pipelines.store import FinishedRun, Store
 from pipelines.tracking import Run
 from sweeps import batch, record
+from sweeps.alive import BEAT_S, called
 from sweeps.board import Board
 from sweeps.figures import said
 from sweeps.pool import Child, Message, Pool
 from sweeps.space import Space
 from sweeps.spec import Spec, as_arguments
-from sweeps.study import SEED, Study, counts, key_of
+from sweeps.study import CONTROLLER, SEED, Study, counts, key_of
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -66,7 +67,8 @@ class Controller:
         self.experiment, self.arguments, self.devices = experiment, arguments, devices
         self._going: dict[int, Going] = {}
         self._until = math.inf if self.space.timeout is None else time.monotonic() + self.space.timeout
-        self._wait_until = 0.0
+        self._wait_until = self._look_at = 0.0
+        self._complete = self._waits = False
         self._finished: dict[tuple[str, int], FinishedRun] = {}
 
     @property
@@ -74,11 +76,11 @@ class Controller:
         """How often the user has asked for an end: once properly, twice at once."""
         return self.pool.stops
 
-    def _end_runs(self) -> dict[tuple[str, int], FinishedRun]:
-        """End the runs that dead processes have left; returns the finished ones, by configuration and seed."""
+    def _end_runs(self, alive: Collection[str]) -> dict[tuple[str, int], FinishedRun]:
+        """End the runs of all but these controllers; returns the finished ones, by configuration and seed."""
         finished = {}
         for run in self.store.children(self.parent.run_id):
-            if run.status == "RUNNING" and not self.study.is_anothers(run.tags.get("controller")):
+            if run.status == "RUNNING" and run.tags.get("controller") not in alive:
                 self.store.end(run.run_id, "KILLED", "its process died")
             elif (
                 run.status == "FINISHED" and run.tags.get("stage") == "search" and run.tags.get("trial.state") != "FAIL"
@@ -87,32 +89,48 @@ class Controller:
         return finished
 
     def search(self) -> None:
-        """Run trials until there are as many as asked for, the time is over or the user stops."""
+        """Run trials until there are as many as asked for, the time is over or the user stops.
+
+        Who has none left waits for those of others, which may die.
+        """
         self.study.reap()
-        self._finished = self._end_runs()
+        self._finished = self._end_runs(self.study.others())
         while True:
             self._fill()
-            if not self._going:
+            if not self._going and (self.stops or self._complete or time.monotonic() > self._until):
                 break
             for child, message in self.pool.events(0.25):
                 self._hear(child, message)
-            self.study.beat()
+            self._take_over()
             self.board.show(self.study, self.pool.children)
-        if not self.study.is_shared():  # the last one does it
-            self._tidy()
+
+    def _take_over(self) -> None:
+        """Now and then, take what dead controllers have left."""
+        if time.monotonic() > self._look_at:
+            self._look_at = time.monotonic() + BEAT_S
+            lost = self.study.reap()
+            for number in lost:
+                who = called(self.study.trials()[number].user_attrs.get(CONTROLLER, "its controller"))
+                self.board.say(f"trial {number:>3}  interrupted: {who} died; it comes again")
+            if lost:
+                self._finished = self._end_runs(self.study.alive())
 
     def close(self) -> None:
         """Leave nothing under way, whatever has happened: no process, no trial, no run."""
         self.pool.kill_all()
         for going in list(self._going.values()):
             self._drop(going, "stopped")
-        self._end_runs()
+        self._end_runs(self.study.others())
 
     def _fill(self) -> None:
         while not self.stops and self._wait_until < time.monotonic() < self._until and self._has_room():
             trial = self.study.ask()
             if trial is None:
                 self._wait_until = time.monotonic() + PAUSE_S
+                self._complete = self.study.counted() >= self.space.total
+                if not (self._going or self._complete or self._waits):
+                    self._waits = True
+                    self.board.say(f"{self.study.name}: the last trials are with others; waiting, in case one dies")
             else:
                 self._begin(trial)
 
@@ -234,7 +252,8 @@ class Controller:
         facts = {"runs": going.runs, "seconds": round(time.monotonic() - going.began, 1)}
         value = statistics.mean(going.values.values()) if state == "COMPLETE" else None
         if not self.study.tell(trial.number, state, value, {**facts, **({"reason": reason[:2000]} if reason else {})}):
-            self.board.say(f"trial {trial.number}: another controller took this one for dead")
+            self._lose(going)
+            return
         for run_id in going.runs:
             self.store.tag(run_id, "trial.state", state)
         del self._going[trial.number]
@@ -246,6 +265,13 @@ class Controller:
                 self._copy(follower, trial.number)
         record.progress(self.parent, self.study)
         self._delete_checkpoints(going.runs, trial.number)
+
+    def _lose(self, going: Going) -> None:
+        """Leave a trial to others, which have taken this controller for dead, and queued it again."""
+        self.board.say(f"trial {going.trial.number:>3}  lost: this controller was silent, and others took it for dead")
+        for run_id in going.runs:
+            self.store.tag(run_id, "litlab.reason", "its controller was taken for dead")
+        self._drop(going, "its controller was taken for dead")
 
     def _drop(self, going: Going, reason: str, *, again: bool = True) -> None:
         """A trial that was ended by no fault of its own."""
@@ -260,7 +286,7 @@ class Controller:
             for run_id in runs:
                 self.store.delete_files(run_id, CHECKPOINTS)
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
         """Delete the checkpoints of trials that were the best for a while, and copy those of the best one.
 
         Those of interrupted trials stay: the seeds that are done will count.

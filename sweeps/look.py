@@ -3,14 +3,17 @@
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
+from pipelines.plain import plain
 from pipelines.store import Store, without_password
 from sweeps import storage
+from sweeps.alive import at_work, called
 from sweeps.figures import said
-from sweeps.study import CONTROLLER, IDENTITY, INTERRUPTED, PARENT, TOTAL, best_of, counts, is_alive, seed_values, tally
+from sweeps.study import CONTROLLER, IDENTITY, INTERRUPTED, PARENT, TOTAL, best_of, counts, seed_values, tally
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -19,13 +22,7 @@ if TYPE_CHECKING:
 
 def main(what: str, argv: Sequence[str]) -> int:
     """`litlab sweep status NAME [--json]` and `litlab sweep best NAME`."""
-    parser = argparse.ArgumentParser(prog=f"litlab sweep {what}")
-    parser.add_argument("study", help="the study's name: the space's, unless --study gave another")
-    parser.add_argument("--storage", help="where Optuna keeps it (optuna.db beside mlflow.db)")
-    parser.add_argument("--tracking_uri", help="where runs are kept (mlflow.db of this project)")
-    if what == "status":
-        parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    options = parser.parse_args(list(argv))
+    options = parser(what).parse_args(list(argv))
     store = Store(options.tracking_uri)
     url = storage.url_of(options.storage, store)
     study = _load(url, options.study.removesuffix(".yaml").removesuffix(".yml").rpartition("/")[2])
@@ -35,6 +32,17 @@ def main(what: str, argv: Sequence[str]) -> int:
     status = status_of(study, storage.holder(storage.sqlite_path(url), study.study_name))
     print(json.dumps(status, indent=2)) if options.json else _show(status)
     return 0
+
+
+def parser(what: str) -> argparse.ArgumentParser:
+    """The options of `status` or `best`."""
+    options = argparse.ArgumentParser(prog=f"litlab sweep {what}")
+    options.add_argument("study", help="the study's name: the space's, unless --study gave another")
+    options.add_argument("--storage", help="where Optuna keeps it (optuna.db beside mlflow.db)")
+    options.add_argument("--tracking_uri", help="where runs are kept (mlflow.db of this project)")
+    if what == "status":
+        options.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return options
 
 
 def _load(url: str, name: str) -> "Study":
@@ -60,8 +68,10 @@ def status_of(study: "Study", held_by: str | None) -> dict[str, Any]:
     """
     trials = study.get_trials(deepcopy=False)
     attributes = study.user_attrs
-    alive = held_by or next((name for name in _controllers(trials) if is_alive(name, attributes)), None)
+    alive = [held_by] if held_by else at_work(study)
     running = [trial for trial in trials if trial.state.name == "RUNNING"]
+    if not held_by:
+        running = [trial for trial in running if trial.user_attrs.get(CONTROLLER) in alive]
     failed = [trial for trial in trials if trial.state.name == "FAIL" and counts(trial)]
     identity = attributes.get(IDENTITY, {})
     return {
@@ -70,20 +80,16 @@ def status_of(study: "Study", held_by: str | None) -> dict[str, Any]:
         "direction": study.direction.name.lower(),
         "trials": {
             **tally(trials),
-            "running": len(running) if alive else 0,
+            "running": len(running),
             "interrupted": sum(INTERRUPTED in trial.user_attrs for trial in trials),
         },
         "total": attributes.get(TOTAL),
-        "controller": alive,
+        "controllers": alive,
         "best": _best(study),
-        "running": [_described(trial) for trial in running] if alive else [],
+        "running": [{**_described(trial), "controller": trial.user_attrs.get(CONTROLLER)} for trial in running],
         "failed": [{**_described(trial), "reason": trial.user_attrs.get("reason", "")} for trial in failed],
         "parent": attributes.get(PARENT),
     }
-
-
-def _controllers(trials: "Sequence[FrozenTrial]") -> list[str]:
-    return [t.user_attrs[CONTROLLER] for t in trials if t.state.name == "RUNNING" and CONTROLLER in t.user_attrs]
 
 
 def _best(study: "Study") -> dict[str, Any] | None:
@@ -111,18 +117,27 @@ def _show(status: dict[str, Any]) -> None:
     numbers = ", ".join(f"{number} {state}" for state, number in status["trials"].items() if number) or "no trials yet"
     total = f" of {status['total']}" if status["total"] else ""
     console.print(f"{status['study']}: {numbers}{total}; {status['direction']} {status['metric']}", markup=False)
-    console.print(f"run by {status['controller']}" if status["controller"] else "nobody runs it now", markup=False)
+    console.print("\n".join(_at_work(status)), markup=False)
     if best := status["best"]:
         spread = f" (seeds: {', '.join(f'{value:.4f}' for value in best['seeds'])})" if len(best["seeds"]) > 1 else ""
         console.print(
-            f"best     trial {best['trial']}  {best['value']:.4f}{spread}  {said(best['params'])}", markup=False
+            plain(f"best     trial {best['trial']}  {best['value']:.4f}{spread}  {said(best['params'])}"), markup=False
         )
     for trial in status["running"]:
-        console.print(f"running  trial {trial['trial']}  {said(trial['params'])}", markup=False)
+        console.print(plain(f"running  trial {trial['trial']}  {said(trial['params'])}"), markup=False)
     for trial in status["failed"]:
-        console.print(f"failed   trial {trial['trial']}  {trial['reason']}  {said(trial['params'])}", markup=False)
+        console.print(
+            plain(f"failed   trial {trial['trial']}  {trial['reason']}  {said(trial['params'])}"), markup=False
+        )
     if status["parent"]:
         console.print(f"run      {status['parent']}", markup=False)
+
+
+def _at_work(status: dict[str, Any]) -> list[str]:
+    """Who runs it, and how many trials each has under way."""
+    has = Counter(trial["controller"] for trial in status["running"])
+    count = {name: f", {has[name]} running" if name in has else "" for name in status["controllers"]}
+    return [f"run by {called(name)}{count[name]}" for name in count] or ["nobody runs it now"]
 
 
 def best_config(study: "Study", store: Store) -> str:

@@ -90,7 +90,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if any(end.status != "FINISHED" for end in ends):
         print(f"litlab: {done}, the same command tries the others again", file=sys.stderr)
         return 1
-    return 0 if parent.complete else 1
+    return 1 if parent.refused else 0
 
 
 def _options(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -5,8 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from pipelines import spread
+from pipelines.plain import plain
 from pipelines.selection import Found
 from pipelines.spread import Summary
 from pipelines.store import Store
@@ -84,11 +86,17 @@ def as_markdown(lines: Sequence[Sequence[str]]) -> str:
 
 def as_rich(title: str, lines: Sequence[Sequence[str]]) -> Table:
     """A table for a terminal."""
-    table = Table(title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        title=Text(plain(title), style="table.title") if title else None,
+        title_justify="left",
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
     for number, name in enumerate(lines[0]):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        table.add_column(Text(plain(name)), justify="right" if number else "left", no_wrap=True)
     for cells in lines[1:]:
-        table.add_row(*cells)
+        table.add_row(*(Text(plain(text)) for text in cells))
     return table
 
 

@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines import project
+from pipelines import process, project
 from pipelines.errors import UserError
 from pipelines.store import Store, without_password
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
+
+TURN_S = 60  # after which PostgreSQL ends the turn of a controller that does nothing: its machine is gone
+# A connection to PostgreSQL whose other end is gone without a word would wait for hours: seconds, and how often.
+PATIENCE = {"connect_timeout": 20, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 
 def url_of(given: str | None, store: Store) -> str:
@@ -38,7 +42,7 @@ class Holder:
     """Who drives a study: the lock of a SQLite file's study, and this process's name among controllers."""
 
     def __init__(self, path: Path | None) -> None:
-        self.name = f"{platform.node()}:{os.getpid()}:{time.time():.0f}"
+        self.name = f"{platform.node()}:{os.getpid()}:{time.time():.0f}-{process.numbering()}"
         self._path = path
 
     @contextlib.contextmanager
@@ -134,13 +138,33 @@ def open_storage(url: str) -> "BaseStorage":
 def _open_database(url: str) -> "BaseStorage":
     """A server's; of two processes that create its tables at once, one fails and finds them there."""
     from optuna.storages import RDBStorage
+    from sqlalchemy import make_url
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+    settings = {"pool_pre_ping": True, "connect_args": {}}
+    if make_url(url).get_backend_name() == "postgresql":
+        settings["connect_args"] = {name: value for name, value in PATIENCE.items() if name not in make_url(url).query}
     for _ in range(5):
         with contextlib.suppress(IntegrityError, ProgrammingError):
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            return RDBStorage(url, engine_kwargs=settings)
         time.sleep(random.random())
-    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    return RDBStorage(url, engine_kwargs=settings)
+
+
+def clock(storage: "BaseStorage") -> float:
+    """Seconds since 1970 by a clock that all controllers share: the server's, where there is one and it is known how.
+
+    Those of machines may differ by minutes.
+    """
+    from optuna.storages import RDBStorage
+    from sqlalchemy import text
+
+    said = {"postgresql": "extract(epoch from clock_timestamp())", "mysql": "unix_timestamp(now(6))"}
+    backend = getattr(storage, "_backend", storage)  # inside Optuna's cache
+    if isinstance(backend, RDBStorage) and (now := said.get(backend.engine.dialect.name)):
+        with backend.engine.connect() as connection:
+            return float(connection.scalar(text(f"select {now}")))
+    return time.time()
 
 
 @contextlib.contextmanager
@@ -150,7 +174,7 @@ def turn(storage: "BaseStorage", study_id: int) -> Iterator[None]:
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages._rdb.models import StudyDirectionModel
     from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy import select
+    from sqlalchemy import select, text
 
     if isinstance(storage, JournalStorage) and isinstance(storage._backend, JournalFileBackend):
         with FileLock(f"{storage._backend._file_path}.turn"):
@@ -158,6 +182,8 @@ def turn(storage: "BaseStorage", study_id: int) -> Iterator[None]:
     elif isinstance(storage, RDBStorage) and storage.engine.dialect.name != "sqlite":
         row = StudyDirectionModel  # the only one of a study that Optuna itself never locks
         with storage.engine.begin() as connection:
+            if storage.engine.dialect.name == "postgresql":
+                connection.execute(text(f"set local idle_in_transaction_session_timeout = '{TURN_S}s'"))
             connection.execute(select(row.study_id).where(row.study_id == study_id).with_for_update())
             yield
     else:  # a SQLite file's study is held by one controller anyway

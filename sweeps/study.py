@@ -4,16 +4,15 @@ A trial is COMPLETE, PRUNED or FAIL by its own merit, or FAIL because it was int
 died. Interrupted trials do not count, and their configurations are queued again.
 """
 
+import contextlib
 import json
-import os
-import platform
-import time
 import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
+from sweeps import alive
 from sweeps.choices import make_pruner, make_sampler
 from sweeps.space import Space, encoded, keys_of, name_of
 from sweeps.storage import turn
@@ -30,9 +29,7 @@ PARENT = "litlab.parent"
 FORMER = "litlab.former"
 IDENTITY = "litlab.space"
 TOTAL = "litlab.total"
-BEAT = "litlab.beat."
-BEAT_S = 20.0
-SILENT_S = 120.0  # a controller of another machine that has said nothing for so long is dead
+ENDER = "litlab.ender"
 
 
 class Study:
@@ -78,8 +75,8 @@ class Study:
         with self.turn():
             self._same_space(identity(space, facts))
         self.optuna.set_user_attr(TOTAL, space.total)
-        self._beaten = 0.0
-        self.beat()
+        if not exclusive:
+            alive.beat(self.optuna, controller)
         variant = len(self.trials()) if exclusive else zlib.crc32(controller.encode()) % 10**6
         self.optuna.sampler = make_sampler(space.sampler, variant)  # repeats no draws, its own or another's
 
@@ -152,8 +149,6 @@ class Study:
         """
         with self.turn():
             if self._taken() >= self.space.total:
-                self._reap()  # another controller may have died
-            if self._taken() >= self.space.total:
                 return None
             waiting = any(trial.state.name == "WAITING" for trial in self.trials())
             if not waiting and (point := self._missing()):
@@ -225,56 +220,56 @@ class Study:
     def reap(self) -> list[int]:
         """Interrupt the trials whose controller is dead; returns their numbers."""
         with self.turn():
-            return self._reap()
+            living = self.alive()
+            dead = [trial.number for trial in self._running() if trial.user_attrs.get(CONTROLLER) not in living]
+            for number in dead:
+                self.interrupt(number, "its controller died")
+            return dead
 
-    def _reap(self) -> list[int]:
-        running = [trial for trial in self.trials() if trial.state.name == "RUNNING"]
-        dead = [trial.number for trial in running if self._is_orphan(trial)]
-        for number in dead:
-            self.interrupt(number, "its controller died")
-        return dead
+    def _running(self) -> "list[FrozenTrial]":
+        return [trial for trial in self.trials() if trial.state.name == "RUNNING"]
 
-    def _is_orphan(self, trial: "FrozenTrial") -> bool:
-        who = trial.user_attrs.get(CONTROLLER)
-        if who == self.controller:
-            return False
-        return self._exclusive or who is None or not is_alive(who, self.optuna.user_attrs)
+    def alive(self) -> set[str]:
+        """The controllers that are at work, this one among them."""
+        return {self.controller} if self._exclusive else {self.controller, *alive.at_work(self.optuna)}
 
-    def is_anothers(self, controller: str | None) -> bool:
-        """Whether what a controller has begun is in the hands of another one, which is alive."""
-        if self._exclusive or controller in (None, self.controller):
-            return False
-        return is_alive(controller, self.optuna.user_attrs)
+    def others(self) -> list[str]:
+        """The other controllers that are at work."""
+        return sorted(self.alive() - {self.controller})
+
+    def has_company(self) -> bool:
+        """Whether another controller is at work."""
+        return bool(self.others())
 
     def is_shared(self) -> bool:
         """Whether another controller has a trial under way."""
-        running = [trial for trial in self.trials() if trial.state.name == "RUNNING"]
-        return any(self.is_anothers(trial.user_attrs.get(CONTROLLER)) for trial in running)
+        others = self.others()
+        return any(trial.user_attrs.get(CONTROLLER) in others for trial in self._running())
 
-    def beat(self) -> None:
-        """Say, now and then, that this controller is alive; who holds a study alone need not."""
+    def take_end(self) -> bool:
+        """Whether what comes after the search is for this controller to do; of several it is the first that asks."""
+        with self.turn():
+            ender = self.optuna.user_attrs.get(ENDER)
+            goes_on = self.is_shared() or (self.counted() < self.space.total and self.has_company())
+            if goes_on or ender in self.others():
+                return False
+            self.optuna.set_user_attr(ENDER, self.controller)
+            return True
+
+    def enders(self) -> list[str]:
+        """Who does what comes after the search; while nobody does, all others that go on."""
+        others, ender = self.others(), self.optuna.user_attrs.get(ENDER)
+        return [ender] if ender in others else others
+
+    def beating(self) -> AbstractContextManager[None]:
+        """Say every few seconds that this controller is alive; who holds a study alone need not."""
         if self._exclusive:
-            return
-        if time.monotonic() - self._beaten > BEAT_S or not self._beaten:
-            self._beaten = time.monotonic()
-            self.optuna.set_user_attr(BEAT + self.controller, time.time())
+            return contextlib.nullcontext()
+        return alive.beating(self.optuna, self.controller)
 
     def _set(self, number: int, key: str, value: Any) -> None:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
         self._storage.set_trial_user_attr(trial_id, key, value)
-
-
-def is_alive(controller: str, attributes: Mapping[str, Any]) -> bool:
-    """Whether a controller is at work: on this machine by its process, elsewhere by when it was last heard of."""
-    host, pid, _ = controller.rsplit(":", 2)
-    if host == platform.node():
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-    return time.time() - float(attributes.get(BEAT + controller, 0.0)) < SILENT_S
 
 
 def counts(trial: "FrozenTrial") -> bool:

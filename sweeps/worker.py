@@ -14,7 +14,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import connection, parent_process
@@ -30,7 +29,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
-from pipelines import config, fit, interrupt, quiet
+from pipelines import config, fit, interrupt, process, quiet
 from pipelines.config import LitlabCLI
 from pipelines.errors import StoppedError, UserError
 from pipelines.store import Store
@@ -205,6 +204,7 @@ OTHERS = {"baseline": _baseline, "explain": _explain}
 def _settle(spec: Spec) -> None:
     """Make this process one of its own: its group, its output, its share of the machine, and its end."""
     os.setsid()  # Ctrl-C is for the controller, which tells its children
+    process.end_with_first()
     try:
         log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except FileNotFoundError:  # the controller has gone, and its folder
@@ -230,14 +230,6 @@ def _end_with_controller() -> None:
     os.killpg(os.getpid(), signal.SIGKILL)
 
 
-def _end_with_first() -> None:
-    """End the process of a further device when the first one's is gone; it may be waiting for it, for minutes."""
-    first = os.getppid()
-    while os.getppid() == first:
-        time.sleep(1)
-    os._exit(1)
-
-
 def _send(pipe: connection.Connection, message: tuple[str, Any]) -> None:
     with contextlib.suppress(OSError):  # the controller may have gone
         pipe.send(message)
@@ -251,5 +243,5 @@ def _reason(error: BaseException) -> str:
 
 
 if __name__ == "__main__":  # a further device of a training on several
-    threading.Thread(target=_end_with_first, daemon=True).start()
+    process.end_with_first()
     _train(Spec(**json.loads(Path(sys.argv[1]).read_text())), None)

@@ -46,9 +46,10 @@ class Outcome:
 
 @pytest.fixture(autouse=True)
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test has its own database and cache; none can reach the project's."""
+    """Every test has its own database, cache and outbox; none can reach the project's."""
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("LITLAB_UNSENT", str(tmp_path / "unsent"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return uri

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback
 
 from datamodules.digits import Digits
-from datamodules.sampling import EpochSampler
+from datamodules.sampling import NOBODY, EpochSampler
 from modules.linear import LinearClassifier
 
 
@@ -56,19 +56,48 @@ def test_in_evaluation_every_example_counts_once_on_all_shards_together(n, world
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("n", [3, 250, 251, 252])
-def test_in_training_all_shards_are_equally_long_and_repeat_nothing(n, world_size):
+def test_in_training_all_shards_are_equally_long_and_each_example_is_in_one(n, world_size):
     """Processes that take a different number of steps would wait for each other for ever."""
     shards = [_order(n, shuffle=True, rank=rank, world_size=world_size, epoch=4) for rank in range(world_size)]
-    assert {len(shard) for shard in shards} == {n // world_size}
-    assert len(set(chain(*shards))) == n - n % world_size
+    assert {len(shard) for shard in shards} == {-(-n // world_size)}
+    assert sorted(index for index in chain(*shards) if index != NOBODY) == list(range(n))
+    assert all(NOBODY not in shard[:-1] for shard in shards)
 
 
-def test_what_training_leaves_over_changes_with_the_epoch():
-    left_over = [
-        set(range(251)) - {*_order(world_size=2, epoch=e), *_order(world_size=2, rank=1, epoch=e)} for e in range(9)
-    ]
-    assert [len(few) for few in left_over] == [1] * 9
-    assert len(set.union(*left_over)) > 4
+@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("n", [8, 241, 249, 250])
+def test_in_each_step_all_processes_together_have_the_batch_of_one(n, world_size):
+    """Also in the last step of an epoch, for which a process may have no example."""
+    share = 8 // world_size
+    shards = [_order(n, rank=rank, world_size=world_size) for rank in range(world_size)]
+    batches = [[shard[start : start + share] for start in range(0, len(shard), share)] for shard in shards]
+    for step, parts in enumerate(zip(*batches, strict=True)):
+        together = {*chain(*parts)} - {NOBODY}
+        assert together == set(_order(n)[8 * step : 8 * step + 8])
+
+
+def test_who_stands_for_no_example_brings_none():
+    digits = Digits(n_train=250)
+    digits.setup("fit")
+    images, labels = digits.train_set.__getitems__([3, NOBODY])
+    assert torch.equal(labels, digits.train_set.labels_N[3:4])
+    images, labels = digits.train_set.__getitems__([NOBODY])
+    assert images.shape == (0, 1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("options", "processes", "says"),
+    [
+        ({"batch_size": 50}, 4, r"data\.batch_size is 50, .* multiple of their number, which is 4"),
+        ({"batch_size": 60, "n_train": 10}, 12, "10 training examples cannot be shared by 12 processes"),
+        ({"batch_size": 60, "n_val": 10}, 12, "10 validation examples cannot be shared by 12 processes"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(options, processes, says):
+    data = Digits(**options)
+    data.setup("fit")
+    with pytest.raises(ValueError, match=says):
+        data.share(processes)
 
 
 def test_the_seed_of_seed_everything_is_the_default(monkeypatch):
@@ -159,8 +188,8 @@ def test_two_processes_share_the_examples_of_each_epoch(two_processes, stage, pa
     assert first["world_size"] == 2
     for mine, yours in zip(first["seen"][part], second["seen"][part], strict=True):
         if part == "train":
-            assert len(mine) == len(yours) == size // 2
-            assert len({*mine, *yours}) == size - 1
+            assert len(mine) == len(yours) == 126
+            assert sorted(mine + yours) == [NOBODY, *range(size)]
         else:
             assert sorted(mine + yours) == list(range(size))
 

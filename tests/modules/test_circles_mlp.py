@@ -171,7 +171,7 @@ for stage in ("manual", "autograd", "nn", "optim"):
     Trainer(
         accelerator="cpu", strategy="ddp_fork", devices=2, max_epochs=2, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, callbacks=[Keep()],
-    ).fit(CirclesMLP((2,), 2, stage, lr=0.3), Circles(n_train=200, n_val=101, batch_size=10))
+    ).fit(CirclesMLP((2,), 2, stage, lr=0.3), Circles(n_train=201, n_val=101, batch_size=20))
 """
 
 
@@ -187,9 +187,9 @@ def two_processes(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_learn_what_one_does_with_twice_the_batch(stage, two_processes, make_trainer):
-    """Two processes share the order of an epoch, so that their two batches of ten are one of twenty."""
-    data = Circles(n_train=200, n_val=101, batch_size=20)
+def test_two_processes_learn_what_one_does(stage, two_processes, make_trainer):
+    """Also from the last example of an epoch, which only one of them has."""
+    data = Circles(n_train=201, n_val=101, batch_size=20)
     model = _model(stage, lr=0.3)
     make_trainer(max_epochs=2).fit(model, data)
     ranks = [torch.load(two_processes / f"{stage}-{rank}.pt", weights_only=True) for rank in (0, 1)]

@@ -13,7 +13,9 @@ HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "mlflow", "optuna"
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["list"], ["list", "--json"], ["frobnicate"], ["ui", "--help"]], ids=" ".join
+    "args",
+    [["--help"], ["list"], ["list", "--json"], ["frobnicate"], ["ui", "--help"], ["doctor", "--help"]],
+    ids=" ".join,
 )
 def test_light_commands_import_nothing_heavy(args):
     program = (
@@ -59,3 +61,12 @@ def test_help_of_a_model_lists_its_arguments(litlab):
     assert outcome.code == 0
     assert "--model.kernel_size" in outcome.out
     assert "--model.lr_scheduler" in outcome.out
+
+
+@pytest.mark.parametrize("args", [["list", "--json"], ["--help"]], ids=" ".join)
+def test_nobody_reads_on_and_that_is_no_error(args):
+    program = f"import sys; from pipelines.cli import main; sys.exit(main({args}))"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # as head does
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

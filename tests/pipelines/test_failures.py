@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+import torch
 from mlflow import MlflowClient
 
 ENDLESS = ["digits-mlp", "--trainer.max_epochs", "100000"]
@@ -116,20 +117,24 @@ def test_damaged_data_are_named_before_anything_is_written(litlab, mnist_format,
     assert not (tmp_path / "runs").exists()
 
 
-def test_two_processes_train_one_model_in_one_run(uri):
-    """Lightning's launcher starts the command once more for the second process."""
-    program = "import sys; from pipelines.cli import main; sys.exit(main())"
-    args = ["fit", "digits-mlp", "--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
-    args += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    script = Path(uri.removeprefix("sqlite:///")).parent.parent / "litlab.py"
-    script.write_text(program)
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
-    done = subprocess.run([sys.executable, script, *args], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    client, run = only_run(uri)
-    assert run.info.status == "FINISHED"
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/acc")] == [0, 1]
-    assert (run.data.metrics["test/acc"] * 360) % 1 == pytest.approx(0, abs=1e-3), "each test image counts once"
+FIRST = """
+import os, subprocess, sys, time
+from pipelines import process
+process.end_with_first()
+further = subprocess.Popen([sys.executable, "-c", "import time; from pipelines import process; "
+    "process.end_with_first(); print('up', flush=True); time.sleep(60)"], env={**os.environ, "LOCAL_RANK": "1"})
+print(further.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_further_device_does_not_wait_for_a_first_one_that_was_killed():
+    first = subprocess.Popen([sys.executable, "-c", FIRST], stdout=subprocess.PIPE, text=True)
+    said = {first.stdout.readline().strip(), first.stdout.readline().strip()}  # its number, and that it is up
+    assert said >= {"up"}
+    assert first.poll() is None
+    first.kill()
+    first.communicate(timeout=30)  # until both have closed their end
 
 
 @pytest.mark.parametrize(
@@ -211,3 +216,127 @@ def test_two_experiments_of_one_store_keep_their_runs_apart(uri):
     first, second = (Run(Store(), name, "a run", {}) for name in ("an experiment", "another.one"))
     assert first.folder != second.folder
     assert first.run_id in first.folder.parts
+
+
+TROUBLE = """
+import subprocess
+from pathlib import Path
+from lightning.pytorch import Callback
+
+def fill(folder):
+    with (folder / "filler").open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(b"0" * size)
+            except OSError:
+                pass
+
+def close(folder):
+    files = folder / "mlartifacts"
+    subprocess.run(["mount", "--bind", files, files], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", files], check=True)
+
+class Trouble(Callback):
+    folder, kind = None, None
+
+    def on_train_epoch_start(self, trainer, pl_module):  # the checkpoint of the epoch before is written
+        if self.folder and trainer.current_epoch == 2:
+            {"full": fill, "read-only": close}[self.kind](self.folder)
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("full", "no space left in"),
+        pytest.param("read-only", "cannot be written: Read-only file system", marks=pytest.mark.slow),
+    ],
+)
+def test_a_disk_that_takes_no_more_ends_the_fit_which_goes_on_later(
+    litlab, small_disk, tmp_path, monkeypatch, kind, says
+):
+    (tmp_path / "trouble.py").write_text(TROUBLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "trouble", raising=False)
+    monkeypatch.setenv("LITLAB_UNSENT", str(small_disk / "unsent"))
+    import trouble
+
+    args = ["fit", "digits-mlp", "--model.dropout", "0.3", "--trainer.max_epochs", "4"]
+    args += ["--trainer.callbacks+=trouble.Trouble"]
+    whole = litlab(*args)
+    trouble.Trouble.folder, trouble.Trouble.kind = small_disk, kind
+    there = ["--tracking_uri", f"sqlite:///{small_disk}/mlflow.db"]
+    outcome = litlab(*args, *there)
+    trouble.Trouble.folder = None
+    assert outcome.code == 1
+    assert says in outcome.err
+    assert str(small_disk) in outcome.err
+    assert "Traceback" not in outcome.err
+    (folder,) = small_disk.glob("mlartifacts/*/*/artifacts")
+    run_id = folder.parent.name
+    assert f"litlab resume {run_id}" in outcome.err
+    client = MlflowClient(there[1])
+    assert client.get_run(run_id).info.status == "FAILED"
+    if kind == "full":
+        (small_disk / "filler").unlink()
+    else:
+        subprocess.run(["umount", small_disk / "mlartifacts"], check=True)
+    resumed = litlab("resume", run_id, *there)
+    assert resumed.code == 0, resumed.err
+    assert "going on with run" in resumed.out
+    assert client.get_run(run_id).info.status == "FINISHED"
+    (before,) = (tmp_path / "runs").glob(f"mlartifacts/*/{whole.run_id}/artifacts")
+    one, other = (torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (before, folder))
+    assert all(torch.equal(one["state_dict"][key], other["state_dict"][key]) for key in one["state_dict"])
+
+
+def test_a_folder_that_cannot_be_made_is_named(litlab, uri, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mlartifacts").write_text("in the way")
+    outcome = litlab("fit", "digits-mlp")
+    _, run = only_run(uri)
+    assert outcome.code == 2
+    assert str(tmp_path / "runs/mlartifacts") in outcome.err
+    assert "Traceback" not in outcome.err
+    assert run.info.status == "FAILED"
+    outcome = litlab("fit", "digits-mlp", "--tracking_uri", f"sqlite:///{tmp_path}/runs/mlartifacts/mlflow.db")
+    assert outcome.code == 2
+    assert "Traceback" not in outcome.err
+    assert str(tmp_path / "runs/mlartifacts") in outcome.err
+
+
+@pytest.mark.slow
+def test_a_process_that_is_missing_ends_the_training_of_all_and_says_what_to_do(uri, tmp_path):
+    script = tmp_path / "litlab.py"
+    script.write_text("import sys; from pipelines.cli import main; sys.exit(main())")
+    (tmp_path / "dying.py").write_text(
+        "import os, signal\n"
+        "from lightning.pytorch import Callback\n"
+        "class Dying(Callback):\n"
+        "    def on_train_epoch_end(self, trainer, pl_module):\n"
+        "        if trainer.global_rank == 1 and trainer.current_epoch == 1:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    args = ["fit", "digits-mlp", "--trainer.max_epochs", "9", "--trainer.accelerator", "cpu"]
+    args += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.callbacks+=dying.Dying"]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, script, *args], env=environment, capture_output=True, text=True, check=False)
+    client, run = only_run(uri)
+    assert done.returncode == 1, done.stderr
+    assert run.info.status == "FAILED"
+    assert "one of the 2 processes that train together is gone" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"litlab resume {run.info.run_id}" in done.stderr
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "train/acc")] == [0]

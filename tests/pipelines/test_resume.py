@@ -12,8 +12,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from pipelines import process
+from pipelines import process, project
 from pipelines.cli import main
+from pipelines.resume import note_commit
 from pipelines.store import Store
 from pipelines.tracking import Run
 
@@ -322,3 +323,15 @@ def test_a_damaged_checkpoint_is_not_measured(litlab, plan, uri, verb):
     outcome = litlab(verb, run_id)
     assert outcome.code == 2
     assert f"{best} is damaged: it does not match its digest in best.ckpt.sha256" in outcome.err
+
+
+def test_going_on_with_other_code_is_said_and_recorded(uri, capfd):
+    now = project.git_tags().get("git.commit")
+    if now is None:
+        pytest.skip("this is no git checkout")
+    run = Run(Store(), "an experiment", "a run", {"git.commit": "0" * 40})
+    note_commit(run, Store().find(run.run_id))
+    run.finish("FINISHED")
+    assert f"began with commit {'0' * 12} and goes on with {now[:12]}" in capfd.readouterr().err
+    tags = MlflowClient(uri).get_run(run.run_id).data.tags
+    assert (tags["git.commit"], tags["resumed.git.commit"]) == ("0" * 40, now)

@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.store import Store
+from pipelines.store import Store, without_password
 from sweeps.storage import Holder, holder, open_storage, sqlite_path, url_of
 
 
@@ -178,3 +178,18 @@ def test_one_file_has_one_lock_however_it_is_named(uri: str, tmp_path: Path, mon
     assert {url_of(url, Store(uri)) for url in urls} == {f"sqlite:///{tmp_path}/my.db"}
     assert sqlite_path("postgresql://a/b") is None
     assert sqlite_path("journal.log") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://litlab:se-cret.1@host:5432/optuna",
+        "postgresql://host/optuna?user=litlab&password=se-cret.1&sslmode=require",
+        "postgresql://litlab@host/optuna?sslkey=a&sslpassword=se-cret.1",
+        "'https://litlab:se-cret.1@host'",
+    ],
+)
+def test_a_password_is_shown_as_stars_wherever_it_stands_in_a_url(url: str) -> None:
+    shown = without_password(f"litlab sweep digits-mlp --storage {url} --trials 3")
+
+    assert shown == f"litlab sweep digits-mlp --storage {url.replace('se-cret.1', '***')} --trials 3"

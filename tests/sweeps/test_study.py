@@ -13,14 +13,16 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from pipelines import process
 from pipelines.errors import UserError
+from sweeps.alive import BEAT, SILENT_S, is_alive
 from sweeps.space import Space
 from sweeps.storage import open_storage, sqlite_path
-from sweeps.study import BEAT, INTERRUPTED, TOTAL, Study, configuration, counts, is_alive, key_of, tally
+from sweeps.study import INTERRUPTED, TOTAL, Study, configuration, counts, key_of, tally
 
 RANGE = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
 GRID = {"x": [0.0, 0.1, 0.3], "one": [True, False]}
-DEAD = f"{platform.node()}:{2**22 + 1}:0"  # no process has such an id
+DEAD = f"{platform.node()}:{2**22 + 1}:0-{process.numbering()}"  # no process has such an id
 
 
 def space_of(wanted: dict[str, Any], **keys: Any) -> Space:
@@ -340,21 +342,56 @@ def test_the_one_that_is_left_does_the_trials_of_the_one_that_died(journal: str)
     assert one.ask()
     assert one.ask()
 
-    assert len(run(two)) == 5
+    assert len(run(two)) == 3
+    assert two.reap() == [0, 1]
+    assert len(run(two)) == 2
     assert two.counted() == 5
 
 
 def test_a_controller_of_another_machine_is_dead_when_it_has_been_silent(journal: str) -> None:
     study = study_of(journal, space_of(RANGE), controller="elsewhere:1:0")
     assert study.ask()
-    attributes = study.optuna.user_attrs
 
-    assert is_alive("elsewhere:1:0", attributes)
-    assert not is_alive("elsewhere:1:0", {BEAT + "elsewhere:1:0": time.time() - 1000})
-    assert not is_alive("elsewhere:1:0", {})
+    assert is_alive("elsewhere:1:0", 5.0)
+    assert not is_alive("elsewhere:1:0", SILENT_S)
     assert study_of(journal, space_of(RANGE)).reap() == []
     study.optuna.set_user_attr(BEAT + "elsewhere:1:0", time.time() - 1000)
     assert study_of(journal, space_of(RANGE)).reap() == [0]
+
+
+def test_a_machine_that_has_the_same_name_is_another_one(journal: str) -> None:
+    """Many are called localhost; and the first process of each container has the number 1."""
+    here = f"{platform.node()}:{2**22 + 1}:0"
+
+    assert not is_alive(f"{here}-{process.numbering()}", 5.0)
+    assert is_alive(f"{here}-0badb007.4026531836", 5.0)
+    assert is_alive(here, 5.0)
+
+
+def test_a_controller_that_has_left_keeps_nobody_waiting(journal: str) -> None:
+    one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
+    with one.beating():
+        assert two.has_company()
+        assert two.alive() == {"one:1:0", "two:1:0"}
+
+    assert not two.has_company()
+    assert one.has_company()
+
+
+def test_what_comes_after_the_search_falls_to_one_controller(journal: str) -> None:
+    one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
+    trial = one.ask()
+    assert trial
+    run(two)
+    assert not two.take_end(), "one has a trial under way"
+    one.interrupt(trial.number, "stopped")
+    assert not two.take_end(), "one may go on with it"
+    run(one)
+
+    assert [two.take_end(), one.take_end(), two.take_end()] == [True, False, True]
+    with two.beating():
+        pass
+    assert one.take_end(), "two has gone"
 
 
 def test_a_trial_that_two_controllers_end_is_ended_once(journal: str) -> None:

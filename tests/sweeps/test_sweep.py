@@ -78,7 +78,7 @@ def test_status_says_what_a_study_has_done(litlab, searched):
     assert outcome.code == 0
     assert status["trials"]["complete"] == 3
     assert status["best"]["value"] == min(trial.value for trial in searched.trials)
-    assert status["controller"] is None
+    assert status["controllers"] == []
     assert status["parent"] == searched.parent.info.run_id
 
 

@@ -1,60 +1,25 @@
 """Several controllers of one study, each a process of its own, on a journal and on a real PostgreSQL server."""
 
 import multiprocessing
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 
+from sweeps import storage
 from sweeps.space import Space
-from sweeps.storage import Holder, open_storage, turn
+from sweeps.storage import Holder, clock, open_storage, turn
 from sweeps.study import CONTROLLER, Study, key_of
 
 FORK = multiprocessing.get_context("fork")
 RANGES = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
 GRID = {"x": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "one": [True, False]}
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Callable[[str], str]]:
-    """Makes an empty database by name on a server of our own, and returns its URL; skips where there is none."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    pytest.importorskip("psycopg")
-    if not binaries:
-        pytest.skip("PostgreSQL is not installed")
-    someone: dict[str, Any] = {}
-    if os.getuid() == 0:  # which PostgreSQL refuses to run as
-        if "postgres" not in {user.pw_name for user in pwd.getpwall()}:
-            pytest.skip("there is no user to run PostgreSQL")
-        someone = {"user": "postgres", "group": "postgres", "extra_groups": []}
-    folder = Path(tempfile.mkdtemp(prefix="litlab-pg-"))  # a short path, for the socket
-    if someone:
-        shutil.chown(folder, "postgres")
-
-    def run(program: str, *arguments: str) -> None:
-        command = [str(binaries[-1] / program), *arguments]
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, **someone)
-
-    def create(name: str) -> str:
-        run("createdb", "-h", str(folder), "-U", "litlab", name)
-        return f"postgresql+psycopg://litlab@/{name}?host={folder}"
-
-    data, settings = str(folder / "data"), f"-k {folder} -c listen_addresses= -c fsync=off"
-    run("initdb", "-D", data, "-U", "litlab", "-A", "trust", "--no-sync")
-    run("pg_ctl", "-D", data, "-o", settings, "-l", str(folder / "log"), "-w", "start")
-    yield create
-    run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["journal", "postgres"])
@@ -65,30 +30,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str
     return lambda name: str(tmp_path / name)
 
 
-@pytest.fixture
-def opened() -> Iterator[Callable[[str], BaseStorage]]:
-    """Opens storages, and closes what Optuna leaves open."""
-    every: list[BaseStorage] = []
-
-    def open_one(url: str) -> BaseStorage:
-        every.append(open_storage(url))
-        return every[-1]
-
-    yield open_one
-    for storage in every:
-        if isinstance(storage, RDBStorage):
-            storage.remove_session()
-            storage.engine.dispose()
-
-
 def space_of(wanted: dict[str, Any], trials: int | None) -> Space:
     sampler = "random" if wanted is RANGES else "grid"
     return Space(name="s", experiment="e", space=wanted, trials=trials, sampler=sampler)
 
 
-def study_of(storage: BaseStorage, space: Space) -> Study:
+def study_of(storage: BaseStorage, space: Space, controller: str = "") -> Study:
     facts = {"values": {"x": 0.3, "n": 7, "one": False}, "hash": "h", "max_epochs": 9}
-    return Study(storage, "s", space, facts, Holder(None).name, exclusive=False)
+    return Study(storage, "s", space, facts, controller or Holder(None).name, exclusive=False)
 
 
 def control(url: str, space: Space, together: Any) -> None:
@@ -132,7 +81,7 @@ def test_controllers_that_begin_at_once_share_the_total_exactly(
 
 
 def test_a_controller_that_is_killed_leaves_its_trial_to_the_others(place: Callable[[str], str], opened: Any) -> None:
-    url, space, asked = place("killed"), space_of(GRID, None), FORK.Event()
+    url, space, asked = place("dead"), space_of(GRID, None), FORK.Event()
     killed = FORK.Process(target=ask_and_hang, args=(url, space, asked))
     killed.start()
     assert asked.wait(60)
@@ -141,6 +90,7 @@ def test_a_controller_that_is_killed_leaves_its_trial_to_the_others(place: Calla
     assert study.is_shared()
     killed.kill()
     killed.join()
+    assert study.reap() == [0]
 
     while trial := study.ask():
         study.optuna.tell(trial, 1.0)
@@ -170,3 +120,47 @@ def test_turns_are_taken_one_after_another(place: Callable[[str], str], opened: 
 
     assert len(seen) == 8
     assert seen[::2] == seen[1::2]
+
+
+def hold(url: str, study: int, holding: Any) -> None:
+    with turn(open_storage(url), study):
+        holding.set()
+        threading.Event().wait(120)
+
+
+def test_a_machine_that_falls_silent_in_its_turn_keeps_nobody_waiting_for_hours(
+    postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a server, one that lost its power and one that does nothing look the same."""
+    monkeypatch.setattr(storage, "TURN_S", 1)
+    url, holding = postgres("silent"), FORK.Event()
+    study = optuna.create_study(storage=opened(url), study_name="s")
+    silent = FORK.Process(target=hold, args=(url, study._study_id, holding))
+    silent.start()
+    assert holding.wait(60)
+    late = threading.Timer(45, silent.kill)
+    late.start()
+
+    with turn(opened(url), study._study_id):
+        assert silent.is_alive()
+
+    late.cancel()
+    silent.kill()
+    silent.join()
+
+
+def test_a_controller_whose_clock_is_wrong_is_alive_all_the_same(
+    postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = opened(postgres("clocks"))
+    one = study_of(place, space_of(GRID, None))
+    assert one.ask()
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + 1000)
+    two = study_of(place, space_of(GRID, None), controller="elsewhere:1:0")
+    assert two.ask()
+
+    assert two.reap() == []
+    monkeypatch.undo()
+    assert one.reap() == []
+    assert abs(clock(place) - time.time()) < 30

@@ -1,0 +1,72 @@
+"""`make faults`: its checks see a loss, its table says so, and a quick round of it loses nothing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FAULTS = ROOT / "benchmarks/faults"
+
+
+@pytest.fixture
+def part(monkeypatch):
+    """A module of the program."""
+    monkeypatch.syspath_prepend(FAULTS)
+
+    def load(name):
+        return __import__(name)
+
+    return load
+
+
+def test_a_loss_is_in_the_table_and_the_rest_of_the_document_stays(part, tmp_path):
+    report, bench = part("report"), part("bench")
+    rows = [bench.Row("kill -9", "3", "all well"), bench.Row("a flipped bit", "2", "refused", ["last.ckpt | epoch"])]
+    results = report.Results(tmp_path / "results.json", {"seed": 0})
+    results.add("some", [*rows, bench.Row("a full disk", "0", "no tmpfs", tried=False)], 1.5)
+    document = tmp_path / "page.md"
+    document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.rewrite(document, report.markdown(results, "make faults", 2))
+    text = document.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith(f"{report.END}\nafter\n")
+    assert "old" not in text
+    assert "lost in all: 1." in text
+    assert "| kill -9 | 3 | all well | nothing | 2 |" in text
+    assert "| a flipped bit | 2 | refused | 1: last.ckpt / epoch |  |" in text
+    assert "| a full disk | 0 | no tmpfs | not tried here |  |" in text
+
+
+def test_kinds_that_are_done_count_only_under_the_same_settings(part, tmp_path):
+    report, bench = part("report"), part("bench")
+    path, settings = tmp_path / "results.json", {"seed": 0, "source": "abc"}
+    report.Results(path, settings).add("fits", [bench.Row("kill -9", "3")], 1.0)
+    assert list(report.Results(path, settings).kinds) == ["fits"]
+    assert not report.Results(path, {**settings, "source": "abd"}).kinds
+
+
+def test_a_run_with_another_seed_is_seen_as_another(litlab, part, tmp_path):
+    runs, uris = part("runs"), [f"sqlite:///{tmp_path}/{name}/mlflow.db" for name in ("one", "two", "three")]
+    fit = ["fit", "digits-mlp", "--trainer.max_epochs", "1"]
+    ids = [
+        litlab(*fit, "--seed_everything", seed, "--tracking_uri", uri).run_id
+        for seed, uri in zip("001", uris, strict=True)
+    ]
+    assert runs.differences(uris[1], ids[1], uris[0], ids[0]) == []
+    said = " ".join(runs.differences(uris[2], ids[2], uris[0], ids[0]))
+    for what in ("points in MLflow", "metrics.jsonl", "best.ckpt: other state_dict", "last.ckpt: other litlab"):
+        assert what in said
+
+
+@pytest.mark.slow
+def test_a_quick_round_of_all_kinds_loses_nothing(tmp_path):
+    before = (ROOT / "docs/RELIABILITY.md").read_text()
+    command = [sys.executable, str(FAULTS / "run.py"), "--quick", "--folder", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1500, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lost in all: nothing" in done.stdout
+    assert (ROOT / "docs/RELIABILITY.md").read_text() == before, "only a complete call writes the table"
