@@ -24,7 +24,7 @@ from epochs import fit, mark, print_spans, report, take_turns
 from torch.nn import functional as F
 
 N_VAL, BATCH, EVAL_BATCH, LR = 5_000, 64, 500, 0.1
-REDUCED = {"trainer.precision": "bf16-mixed", "channels_last": "true"}
+REDUCED = {"trainer.precision": "bf16-mixed", "trainer.callbacks+": "modules.speed.ChannelsLast"}
 SEEDS = 3
 COMMAND = "import sys; from pipelines.cli import main; sys.exit(main())"
 

@@ -48,7 +48,7 @@ def fit(experiment: str, options: Mapping[str, Any]) -> None:
         "trainer.callbacks.on_train_end": f"{__name__}.mark",
         "tracking_uri": "sqlite:///mlflow.db",
     }
-    if code := main(["fit", experiment, *(f"--{key}={value}" for key, value in {**options, **timer}.items())]):
+    if code := main(["fit", experiment, *(f"--{key}={value}" for key, value in {**timer, **options}.items())]):
         sys.exit(code)
 
 
