@@ -11,17 +11,9 @@ CPU seconds, many times over. OMP_NUM_THREADS=1 holds for all three, and makes C
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
-from typing import NamedTuple
 
 if "--one=litlab" in sys.argv:  # what the command does first; torch is too late for it once it is imported
     from pipelines.cli import calm_threads
@@ -29,8 +21,7 @@ if "--one=litlab" in sys.argv:  # what the command does first; torch is too late
     calm_threads()
 
 import torch  # but not lightning: it slows Adam down in every process that imports it, and `raw` must not pay for that
-from rich.console import Console
-from rich.table import Table
+from epochs import fit, mark, print_spans, report, take_turns
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms
@@ -39,23 +30,7 @@ from torchvision.datasets import MNIST
 N_TRAIN, N_VAL, EVAL_BATCH_SIZE = 55_000, 5_000, 500
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels
 MAX_USUAL_EPOCHS = 3  # they are slow and alike
-MAX_SPREAD = 1.5  # median to lowest, of an undisturbed measurement
-TARGETS = (("litlab", "raw", 1.3), ("litlab", "usual", 1 / 3))
-
-
-class Seconds(NamedTuple):
-    """A point in time, or a span between two."""
-
-    cpu: float
-    wall: float
-
-
-MARKS: list[Seconds] = []
-"""The start of each epoch of this process, and the end of the last."""
-
-
-def mark(*_: object) -> None:
-    MARKS.append(Seconds(time.process_time(), time.perf_counter()))
+TARGETS = {500: 1.15, 64: 1.5}  # of litlab over raw, at these batch sizes
 
 
 def mlp() -> nn.Sequential:
@@ -97,9 +72,7 @@ def raw(data_dir: str, batch_size: int, epochs: int) -> None:
 
 
 def litlab(data_dir: str, batch_size: int, epochs: int) -> None:
-    """`litlab fit mnist-mlp`, with a timer among its callbacks."""
-    from pipelines.cli import main
-
+    """`litlab fit mnist-mlp`."""
     options = {
         "data.data_dir": data_dir,
         "data.batch_size": batch_size,
@@ -107,14 +80,8 @@ def litlab(data_dir: str, batch_size: int, epochs: int) -> None:
         "model.hidden": "[256, 128]",
         "model.lr_scheduler": "null",
         "trainer.max_epochs": epochs,
-        "trainer.accelerator": "cpu",
-        "trainer.callbacks": "lightning.pytorch.callbacks.LambdaCallback",
-        "trainer.callbacks.on_train_epoch_start": f"{__name__}.mark",
-        "trainer.callbacks.on_train_end": f"{__name__}.mark",
-        "tracking_uri": "sqlite:///mlflow.db",
     }
-    if code := main(["fit", "mnist-mlp", *(f"--{key}={value}" for key, value in options.items())]):
-        sys.exit(code)
+    fit("mnist-mlp", options)
 
 
 def usual(data_dir: str, batch_size: int, epochs: int) -> None:
@@ -165,40 +132,6 @@ def usual(data_dir: str, batch_size: int, epochs: int) -> None:
 WAYS: dict[str, Callable[[str, int, int], None]] = {"raw": raw, "litlab": litlab, "usual": usual}
 
 
-def measure(name: str, args: argparse.Namespace) -> list[Seconds]:
-    """Epochs of one training in a fresh process, without the first."""
-    options = {"one": name, "data-dir": args.data_dir.resolve(), "batch-size": args.batch_size}
-    options["epochs"] = min(args.epochs, MAX_USUAL_EPOCHS) if name == "usual" else args.epochs
-    command = [sys.executable, str(Path(__file__).resolve()), *(f"--{key}={value}" for key, value in options.items())]
-    terminal = {"TTY_COMPATIBLE": "1", "TERM": "xterm-256color"}  # rich draws bars as it does for a person
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(command, cwd=folder, env={**os.environ, **terminal}, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{name} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return [Seconds(*epoch) for epoch in json.loads(done.stdout.splitlines()[-1])][1:]
-
-
-def report(epochs: dict[str, list[Seconds]], title: str) -> None:
-    medians = {name: Seconds(*map(median, zip(*spans, strict=True))) for name, spans in epochs.items()}
-    table = Table("way", title=title, title_justify="left", box=None, pad_edge=False)
-    for column in ("CPU s/epoch", "lowest to highest", "x raw", "wall s/epoch", "x raw", "epochs"):
-        table.add_column(column, justify="right")
-    for name, (cpu, wall) in medians.items():
-        spread = f"{min(epochs[name]).cpu:.2f} to {max(epochs[name]).cpu:.2f}"
-        times_raw = [f"{cpu / medians['raw'].cpu:.2f}", f"{wall / medians['raw'].wall:.2f}"]
-        table.add_row(name, f"{cpu:.3f}", spread, times_raw[0], f"{wall:.3f}", times_raw[1], str(len(epochs[name])))
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
-    slowed = any(cpu > MAX_SPREAD * min(epochs[name]).cpu for name, (cpu, _) in medians.items())
-    unclear = slowed or medians["raw"] > min(medians.values())
-    for above, below, target in TARGETS:
-        ratio = medians[above].cpu / medians[below].cpu
-        verdict = "unclear" if unclear else "met" if ratio <= target else "missed"
-        console.print(f"{above}/{below} CPU  {ratio:.2f}  (target: at most {target:.2f}, {verdict})")
-    if unclear:
-        console.print("Other work slowed epochs down: these ratios mean nothing. OMP_NUM_THREADS=1 may help.")
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="the folder that holds MNIST/raw")
@@ -216,8 +149,7 @@ def main() -> int:
     args = parse_arguments()
     if args.one:
         WAYS[args.one](str(args.data_dir), args.batch_size, args.epochs)
-        spans = [Seconds(b.cpu - a.cpu, b.wall - a.wall) for a, b in pairwise(MARKS)]
-        print(f"\n{json.dumps(spans)}")
+        print_spans()
         return 0
     try:
         MNIST(str(args.data_dir), download=True)
@@ -225,14 +157,11 @@ def main() -> int:
         print(error, file=sys.stderr)
         print(f"{args.data_dir} has no MNIST, and it cannot be downloaded: pass --data-dir FOLDER", file=sys.stderr)
         return 2
-    epochs: dict[str, list[Seconds]] = {name: [] for name in WAYS}
-    for repeat in range(args.repeats):
-        for name in WAYS:
-            spans = measure(name, args)
-            epochs[name] += spans
-            cpu, wall = (median(kind) for kind in zip(*spans, strict=True))
-            print(f"{name:<7}{repeat + 1}/{args.repeats}  {cpu:.3f} CPU s, {wall:.3f} s per epoch", flush=True)
-    report(epochs, f"mnist-mlp, batch {args.batch_size}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    options = {"data-dir": args.data_dir.resolve(), "batch-size": args.batch_size, "epochs": args.epochs}
+    few = {**options, "epochs": min(args.epochs, MAX_USUAL_EPOCHS)}
+    epochs = take_turns(__file__, {way: few if way == "usual" else options for way in WAYS}, args.repeats)
+    title = f"mnist-mlp, batch {args.batch_size}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    report(epochs, title, [("litlab", "raw", TARGETS.get(args.batch_size, 1.5)), ("litlab", "usual", 1 / 3)])
     return 0
 
 

@@ -19,7 +19,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-GRID = {"model.dropout": [0.0, 0.3], "data.batch_size": [64, 128], "model.optimizer.lr": [0.001, 0.003, 0.005]}
+GRID = {
+    "model.dropout": [0.0, 0.1, 0.2, 0.3],
+    "data.batch_size": [64, 128],
+    "model.optimizer.lr": [1e-3, 2e-3, 3e-3, 5e-3],
+}
 LITLAB = "import sys; from pipelines.cli import main; sys.exit(main())"
 
 
