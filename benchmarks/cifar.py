@@ -4,7 +4,7 @@
 
 The raw loop trains the same network (litlab's layers, SGD, batch 64) in float32 on normalised tensors in memory, no
 augmentation, no framework. litlab crops, flips and standardises, validates, tracks and keeps checkpoints; once in
-float32 and once with bf16-mixed precision and channels-last. --n-train training images, 5,000 for validation.
+float32 and once with bf16-mixed precision. --n-train training images, 5,000 for validation.
 --accuracy trains both precisions with three seeds each, and compares accuracies instead.
 """
 
@@ -24,7 +24,7 @@ from epochs import fit, mark, print_spans, report, take_turns
 from torch.nn import functional as F
 
 N_VAL, BATCH, EVAL_BATCH, LR = 5_000, 64, 500, 0.1
-REDUCED = {"trainer.precision": "bf16-mixed", "trainer.callbacks+": "modules.speed.ChannelsLast"}
+REDUCED = {"trainer.precision": "bf16-mixed"}
 SEEDS = 3
 COMMAND = "import sys; from pipelines.cli import main; sys.exit(main())"
 

@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 FIFTH = ("--data.n_train=11000", "--data.n_val=1000")
-CONVOLUTIONS = ("--data.n_val=100", "--trainer.check_val_every_n_epoch=1")
 CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "circles, 2-10-2, batch 10": ("circles", 12, ()),
     "digits-mlp, 784-128-64-10, batch 32": ("digits-mlp", 4, ()),
@@ -34,8 +33,6 @@ CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "784-64-32-10, batch 100": ("mnist-mlp", 4, (*FIFTH, "--model.hidden=[64, 32]", "--data.batch_size=100")),
     "mnist-mlp, 784-512-256-10, batch 500": ("mnist-mlp", 3, FIFTH),
     "the same on 250 images, batch 50": ("mnist-mlp", 6, ("--data.n_train=250", "--data.batch_size=50", FIFTH[1])),
-    "digits-convnet, 16 and 32 channels, batch 32": ("digits-convnet", 3, ()),
-    "deep-mnist-250, 32 and 64 channels, batch 50": ("deep-mnist-250", 3, CONVOLUTIONS),
 }
 """Experiment, epochs and changes of each."""
 

@@ -48,7 +48,7 @@ class PairedDigitsNet(Classifier):
         layers: list[nn.Module] = []
         for wide_in, wide_out in zip([n_in, *channels], channels, strict=False):
             layers += [nn.Conv2d(wide_in, wide_out, KERNEL, padding=KERNEL // 2), nn.ReLU(), nn.MaxPool2d(2)]
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # as in ConvNet
         self.half_rows = rows // shrink // 2
         features = [n_in, *channels][-1] * self.half_rows * (columns // shrink)
         self.read = nn.Sequential(nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout))

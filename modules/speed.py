@@ -1,4 +1,4 @@
-"""Callbacks that make the same training faster, where it pays: docs/DEVICES.md says where."""
+"""A callback that makes the same training faster, where it pays: docs/DEVICES.md says where."""
 
 from functools import partial
 from typing import Any, final
@@ -6,17 +6,6 @@ from typing import Any, final
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
-
-
-@final
-class ChannelsLast(Callback):
-    """Keeps the weights of convolutions, and with them what flows through the network, with channels as the last axis.
-
-    The results are the same but for rounding; shapes and checkpoints are as ever.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pl_module.to(memory_format=torch.channels_last)
 
 
 @final

@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PLAIN = (
-    *(nn.Flatten, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Identity),
-    *(nn.MaxPool2d, nn.AvgPool2d, nn.ZeroPad2d),
-)
+PLAIN = (nn.Flatten, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
 """Layers without parameters, that treat each example for itself and draw nothing."""
 
 
@@ -56,7 +53,7 @@ class StackedNet(nn.Module):
         """
         x = inputs
         for layer, rates in zip(self.layers, self._rates, strict=True):
-            if isinstance(layer, _Linear | _Convolution):
+            if isinstance(layer, _Linear):
                 x, shared = layer(x, shared), False
             else:
                 x = layer(x) if shared else _on_examples(layer, x)
@@ -88,27 +85,8 @@ class _Linear(nn.Module):
         return torch.baddbmm(self.bias_NO[:, None], x, self.weight_NOI.mT)
 
 
-class _Convolution(nn.Module):
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        super().__init__()
-        first = layers[0]
-        assert isinstance(first, nn.Conv2d)
-        self.weight_NOIHW, self.bias_NO = _parameters(layers)
-        self._stride, self._padding = first.stride, first.padding
-
-    def forward(self, x: Tensor, shared: bool) -> Tensor:
-        """All channels side by side; in as many groups as there are nets, unless all see the same images."""
-        N = len(self.weight_NOIHW)
-        bias = None if self.bias_NO is None else self.bias_NO.flatten()
-        images = x if shared else x.movedim(0, 1).flatten(1, 2)
-        weight, groups = self.weight_NOIHW.flatten(0, 1), 1 if shared else N
-        out = F.conv2d(images, weight, bias, self._stride, self._padding, groups=groups)
-        return out.view(len(out), N, -1, *out.shape[2:]).movedim(1, 0)
-
-
 STACKED: dict[type[nn.Module], Callable[[Sequence[nn.Module]], nn.Module]] = {
     nn.Linear: _Linear,
-    nn.Conv2d: _Convolution,
     **{kind: lambda layers: layers[0] for kind in PLAIN},
 }
 

@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from datamodules.base import InMemoryDataModule
 from datamodules.sampling import EpochSampler
 from modules.circles import CirclesMLP
-from modules.convnet import ConvNet
 from modules.linear import LinearClassifier
 from modules.mlp import MLP
 from modules.stack import structure
@@ -26,7 +25,7 @@ from sweeps.spec import Spec
 from sweeps.stack import Member, Ready, Stack
 from sweeps.worker import Reporter
 
-MODELS: tuple[type[LightningModule], ...] = (MLP, LinearClassifier, ConvNet, CirclesMLP)
+MODELS: tuple[type[LightningModule], ...] = (MLP, LinearClassifier, CirclesMLP)
 KEYS_OF_TRAINER = (
     *("accelerator", "devices", "max_epochs", "check_val_every_n_epoch", "default_root_dir", "log_every_n_steps"),
     *("enable_model_summary", "enable_progress_bar", "num_sanity_val_steps"),
@@ -93,8 +92,7 @@ def _check_model(said: str, model: LightningModule) -> None:
     try:
         structure(_net(model))
     except ValueError as error:
-        key = " (model.batch_norm)" if "BatchNorm" in str(error) else ""
-        raise UserError(f"{said}: {error}{key}; {ADVICE}") from error
+        raise UserError(f"{said}: {error}; {ADVICE}") from error
     made = model.configure_optimizers()
     optimizer = made["optimizer"] if isinstance(made, dict) else made
     scheduler = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None  # type: ignore[typeddict-item]
