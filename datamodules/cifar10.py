@@ -70,7 +70,8 @@ class CIFAR10(ImageDataModule):
         try:
             TorchvisionCIFAR10(str(self.data_dir), download=True)
         except (RuntimeError, OSError, HTTPException, tarfile.TarError) as error:  # the last of an evil archive
-            raise FileNotFoundError(f"{self._nothing_there(missing[0])}; the download failed: {error}") from error
+            reason = " ".join(str(error).split())  # of several lines
+            raise FileNotFoundError(f"{self._nothing_there(missing[0])}; the download failed: {reason}") from error
 
     def _nothing_there(self, missing: Path) -> str:
         return (

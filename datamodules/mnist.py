@@ -52,8 +52,9 @@ class MNIST(ImageDataModule):
         try:
             TorchvisionMNIST(str(self.data_dir), download=True)
         except (RuntimeError, URLError, OSError) as error:
+            reason = " ".join(str(error).split())  # of several lines
             raise FileNotFoundError(
-                f"{self._raw / missing[0]}: no such file, and MNIST could not be downloaded ({error}). "
+                f"{self._raw / missing[0]}: no such file, and MNIST could not be downloaded ({reason}). "
                 "Pass --data.data_dir FOLDER, the folder that holds MNIST/raw"
             ) from error
 
