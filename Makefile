@@ -37,11 +37,16 @@ check: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/augmentation.py
-	$(BIN)/python benchmarks/sweep_throughput.py
-	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/fit_overhead.py --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/fit_overhead.py --data-dir $(DATA_DIR) --batch-size 64
+	$(BIN)/python benchmarks/cifar.py --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/augmentation.py
+	$(BIN)/python benchmarks/tracking.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/sweep_throughput.py
 	$(BIN)/python benchmarks/stacked.py --data-dir $(DATA_DIR)
+	$(BIN)/python benchmarks/compare.py
+	$(BIN)/python benchmarks/floors.py --data-dir $(DATA_DIR)
 
 faults: $(READY)
 	$(BIN)/python benchmarks/faults/run.py --data-dir $(DATA_DIR) $(ARGS)

@@ -54,6 +54,12 @@ class Learner(LightningModule, ABC):
         self.val_metrics = SplitMetrics(collection.clone(prefix="val/"))
         self.test_metrics = SplitMetrics(collection.clone(prefix="test/"))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning sets it forty times a step; torch's way would look for parameters
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     @abstractmethod
     def _step(self, batch: Batch, metrics: SplitMetrics) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to be minimised, and what an evaluation keeps of each example; updates the metrics."""

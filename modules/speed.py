@@ -1,11 +1,26 @@
-"""A callback that makes the same training faster, where it pays: docs/DEVICES.md says where."""
+"""What makes the same training faster: docs/DEVICES.md and docs/PERFORMANCE.md say by how much."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, final
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
+
+
+@contextmanager
+def tiny_is_zero() -> Iterator[None]:
+    """Take numbers below 1e-38 for zero meanwhile, where the CPU can.
+
+    It is many times slower with them, and an optimiser's averages are full of them where units have died.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @final

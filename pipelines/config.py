@@ -1,5 +1,6 @@
 """From a command line to a datamodule, a module and a trainer: LightningCLI, with litlab's experiments and errors."""
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -14,6 +15,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.profilers import PassThroughProfiler
 
 from modules.base import Learner
 from modules.norms import SyncBatchNorm
@@ -24,6 +26,15 @@ from pipelines.errors import UserError
 
 # What a run does not depend on: left out of the hash that says whether two runs are the same but for the seed.
 NOT_HASHED = ("seed_everything", "name", "description", "data.data_dir", "trainer.enable_progress_bar")
+
+
+class _Unprofiled(PassThroughProfiler):
+    """Lightning's own way not to profile makes a generator for each of seventy hooks a step."""
+
+    _nothing = contextlib.nullcontext()
+
+    def profile(self, action_name: str) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        return self._nothing
 
 
 class LitlabCLI(LightningCLI):
@@ -101,6 +112,7 @@ class LitlabCLI(LightningCLI):
     def make_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer of the configuration, with these arguments instead of its own."""
         settings = {**self.config_init.trainer.as_dict(), **kwargs}
+        settings["profiler"] = settings.get("profiler") or _Unprofiled()
         synced = [SyncBatchNorm()] if settings.get("sync_batchnorm") else []
         settings["plugins"] = [*_as_list(settings.get("plugins")), Files(), *environments(), *synced]
         try:

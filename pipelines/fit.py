@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
+from modules.speed import tiny_is_zero
 from pipelines import checkpoints, config, devices, faults, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
@@ -194,7 +195,7 @@ def train(job: Job, run: Run, start: Path | None = None) -> float:
 
 def run_trainer(job: Job, start: Path | None = None) -> float:
     """Train; returns the seconds that it took, with those before the checkpoint that it goes on from."""
-    with interrupt.heard(job.trainer):
+    with interrupt.heard(job.trainer), tiny_is_zero():
         job.trainer.fit(job.model, datamodule=job.data, ckpt_path=start, weights_only=True)
     if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
         torch.distributed.destroy_process_group()

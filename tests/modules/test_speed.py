@@ -9,7 +9,7 @@ from datamodules.digits import Digits
 from modules.circles import CirclesMLP
 from modules.convnet import ConvNet
 from modules.functions import FunctionRegressor
-from modules.speed import Compile, networks
+from modules.speed import Compile, networks, tiny_is_zero
 
 
 def _trained(make_trainer, *callbacks, **options):
@@ -37,6 +37,13 @@ def test_convolutions_keep_channels_last_which_changes_nothing_but_rounding():
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
     assert not any(weight.is_contiguous(memory_format=torch.channels_last) for weight in first.parameters())
     torch.testing.assert_close(model(images), first(images))
+
+
+def test_numbers_too_small_for_a_cpu_to_be_fast_with_are_zero_in_a_training_and_only_there():
+    tiny = torch.full((8,), 1e-39)
+    with tiny_is_zero():
+        assert not (tiny * 1.0).any()
+    assert (tiny * 1.0).all()
 
 
 def test_a_compiled_network_learns_the_same_and_its_weights_keep_their_names(make_trainer, plain):
