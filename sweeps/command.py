@@ -147,6 +147,12 @@ def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Po
         again = "the same command goes on from here"
         print(f"litlab: stopped; {study.counted()} of {space.total} trials are done, {again}", file=sys.stderr)
         return 128 + signals[0]
+    if failed := sum(space.confirm - len(runs) for runs in confirmed.values()):
+        print(
+            f"litlab: {failed} of the trainings that confirm the best failed; the same command tries again",
+            file=sys.stderr,
+        )
+        return 1
     return 0 if study.best() is not None else 1
 
 

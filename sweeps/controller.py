@@ -94,10 +94,9 @@ class Controller:
 
     def _end_of(self, run: FinishedRun) -> tuple[str, str]:
         """Status and reason of a run that its own process could not end: the trial's, if that has failed."""
-        trials = self.study.trials()
-        number = int(run.tags.get("trial", len(trials)))
-        if number < len(trials) and trials[number].state.name == "FAIL" and counts(trials[number]):
-            return "FAILED", trials[number].user_attrs.get("reason", "its process died")
+        mine = [trial for trial in self.study.trials() if str(trial.number) == run.tags.get("trial")]
+        if mine and mine[0].state.name == "FAIL" and counts(mine[0]):
+            return "FAILED", mine[0].user_attrs.get("reason", "its process died")
         return "KILLED", "its process died"
 
     def search(self) -> None:

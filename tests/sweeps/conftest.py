@@ -47,6 +47,8 @@ class Moody(LightningModule):
         self.log("val/acc", self.score, sync_dist=True)
 
     def test_step(self, batch, i):
+        if self.mood == "test raises" and not os.path.exists("lucky"):
+            raise RuntimeError("out of luck in the test")
         self.log("test/acc", self.score)
 
     def configure_optimizers(self):

@@ -116,6 +116,20 @@ def test_the_run_of_a_failed_trial_ends_as_failed_even_if_nobody_knew_of_it_when
     assert again.data.tags["litlab.reason"].startswith("killed (SIGKILL)")
 
 
+def test_a_best_that_could_not_be_confirmed_is_said_and_the_same_command_tries_again(
+    litlab, moody, kept, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    sweep = "sweep", "-c", moody({"model.mood": ["test raises"]}, confirm=1)
+    outcome = litlab(*sweep)
+    assert outcome.code == 1
+    assert "1 of the trainings that confirm the best failed; the same command tries again" in outcome.err
+    (tmp_path / "lucky").touch()
+    assert litlab(*sweep).code == 0
+    assert kept.parent.data.metrics["confirmed"] == 1
+    assert kept.states == ["COMPLETE"]
+
+
 def log_of(kept, run):
     """What a failed training had printed."""
     return (Path(run.info.artifact_uri.removeprefix("file://")) / "log.txt").read_text()
