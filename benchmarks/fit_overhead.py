@@ -79,6 +79,7 @@ def litlab(data_dir: str, batch_size: int, epochs: int) -> None:
         "data.n_val": N_VAL,
         "model.hidden": "[256, 128]",
         "model.lr_scheduler": "null",
+        "model.optimizer.lr": 1e-3,
         "trainer.max_epochs": epochs,
     }
     fit("mnist-mlp", options)
