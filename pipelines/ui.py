@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from pipelines.errors import UserError
-from pipelines.interrupt import exit_on_sigterm
+from pipelines.interrupt import exit_on_sigterm, handling
 from pipelines.store import MLFLOW_SETTINGS, Store, without_password
 
 HOST = "127.0.0.1"
@@ -59,8 +59,12 @@ def main(verb: str, argv: Sequence[str]) -> int:
     environment = {**MLFLOW_SETTINGS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment.setdefault("PYTHONWARNINGS", "ignore")  # MLflow's own, about its server's parts
     exit_on_sigterm()
-    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    pressed: list[int] = []
+    with handling(lambda number, _: pressed.append(number), signal.SIGINT, signal.SIGTERM):
+        server = subprocess.Popen(command, env=environment, start_new_session=True)  # else it could be left behind
     try:
+        if pressed:
+            os.kill(os.getpid(), pressed[0])
         return server.wait()
     except KeyboardInterrupt:
         return 0
