@@ -55,9 +55,9 @@ class Outbox:
     process: dict[str, str] = field(default_factory=process.tags)
 
     @classmethod
-    def new(cls, uri: str, info: Any) -> "Outbox":
+    def new(cls, uri: str, info: Any, home: Path | None = None) -> "Outbox":
         """That of a run that has nothing to say yet; MLflow's `info` says which it is."""
-        home = home_of(uri, info.run_id)
+        home = home or home_of(uri, info.run_id)
         return cls(
             home=home,
             uri=without_password(uri),

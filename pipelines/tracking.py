@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -69,8 +70,12 @@ class Run:
             raise UserError(f"the files of a run cannot be written: {error}; see --tracking_uri") from error
 
     @classmethod
-    def reopen(cls, found: FinishedRun) -> "Run":
+    def reopen(cls, found: FinishedRun, *, shared: bool = False) -> "Run":
         """Go on with a run that has ended: it is RUNNING again until `finish`. Its earlier `history` is not read.
+
+        Args:
+            found: The run.
+            shared: Whether other processes, perhaps in the same folder, may be at the run too.
 
         Raises:
             UserError: The store has gone, or `litlab sync` is sending the run.
@@ -80,7 +85,10 @@ class Run:
         run, client = cls.__new__(cls), found.store.client
         try:
             known = client.get_run(found.run_id)
-            box = Outbox.load(outbox.home_of(found.store.uri, found.run_id)) or Outbox.new(found.store.uri, known.info)
+            home = outbox.home_of(found.store.uri, found.run_id)
+            if shared:  # what one of them leaves must not take the others' files away
+                home = home.with_name(f"{home.name}-{uuid.uuid4().hex[:8]}")
+            box = Outbox.load(home) or Outbox.new(found.store.uri, known.info, home)
             with box.held():
                 box.fetch(client)
                 box.process, box.status, box.reason = process.tags(), "", ""

@@ -29,7 +29,7 @@ def open_parent(store: Store, study: Study, space: Space, experiment: str, comma
         known = study.optuna.user_attrs.get(PARENT)
         if known:
             try:
-                return Run.reopen(store.find(known))
+                return Run.reopen(store.find(known), shared=store.folder is None)
             except UserError:
                 pass  # it is in another store
         tags = {
