@@ -11,13 +11,14 @@ from mlflow import MlflowClient
 
 pytestmark = pytest.mark.services
 
+EPOCHS = 300  # metrics are sent every five seconds, and it must last longer than that
 FIT = [
     "fit",
     "digits-mlp",
     "--model.dropout",
     "0.3",
     "--trainer.max_epochs",
-    "40",
+    str(EPOCHS),
     "--trainer.enable_progress_bar=false",
 ]
 
@@ -57,7 +58,7 @@ def test_a_fit_outlives_a_power_cut_and_moves_to_another_machine(
     assert "going on with run" in two.out
     assert run().info.status == "FINISHED"
     steps = [point.step for point in client.get_metric_history(run_id, "val/loss")]
-    assert sorted(steps) == list(range(40))
+    assert sorted(steps) == list(range(EPOCHS))
     undisturbed = litlab(*FIT)
     expected = MlflowClient(uri).get_run(undisturbed.run_id).data.metrics
     for metric in ("val/loss", "train/loss", "test/loss", "selected_epoch"):
@@ -79,4 +80,4 @@ def test_a_fit_whose_files_are_where_all_machines_reach_them_goes_on_on_any(
     assert "after epoch" in two.out
     assert client.get_run(run.info.run_id).info.status == "FINISHED"
     steps = [point.step for point in client.get_metric_history(run.info.run_id, "val/loss")]
-    assert sorted(steps) == list(range(40))
+    assert sorted(steps) == list(range(EPOCHS))
