@@ -5,18 +5,21 @@ import itertools
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import connection
+from multiprocessing import connection, util
 from pathlib import Path
 from typing import Any
 
 from pipelines import interrupt
+from pipelines.errors import UserError
 from sweeps import spec as spec_file
 from sweeps.spec import Spec
 
 PRELOAD = ["sweeps.worker", "mlflow.tracking.client", "mlflow.store.tracking.sqlalchemy_store", "pipelines.figures"]
+SOCKET, LONGEST_SOCKET = "/pymp-12345678/listener-12345678", 103  # bytes of a path: macOS; Linux takes four more
 GRACE_S = 30.0  # from being asked to stop to being stopped
 START_TRIES = 3
 Message = tuple[Any, ...]
@@ -95,6 +98,7 @@ class Pool:
         """Have the server import what all processes need, while this one does other things."""
         from multiprocessing import forkserver
 
+        _keep_sockets_short()
         with interrupt.handling(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is not for the server, which takes this over
             forkserver.ensure_running()
 
@@ -215,6 +219,25 @@ def threads_each(workers: int) -> int:
     share = max(1, cores // workers)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share
+
+
+def _keep_sockets_short() -> None:
+    """Have multiprocessing keep its sockets in /tmp, if their paths were too long in the folder for temporary files.
+
+    Such a folder comes from a scheduler, which makes one for each job. Later versions of Python do this themselves.
+    """
+    if len(os.fsencode(tempfile.gettempdir())) + len(SOCKET) <= LONGEST_SOCKET:
+        return
+    former, tempfile.tempdir = tempfile.tempdir, "/tmp"  # noqa: S108 -- for a folder that mkdtemp keeps private
+    try:
+        util.get_temp_dir()  # is made once, and removed at the end
+    except OSError as error:
+        raise UserError(
+            f"the folder for temporary files, {former}, is too long a path for sockets, and /tmp cannot be used "
+            f"({error.strerror}): set TMPDIR to a shorter one"
+        ) from error
+    finally:
+        tempfile.tempdir = former
 
 
 def _death(code: int | None) -> str:

@@ -105,6 +105,18 @@ def test_each_way_to_fail_costs_one_trial_and_is_recorded_with_its_reason(litlab
     assert kept.parent.info.status == "FINISHED"
 
 
+def test_a_sweep_runs_where_the_folder_for_temporary_files_is_too_long_a_path_for_sockets(
+    moody, kept, start, tmp_path, monkeypatch
+):
+    long = tmp_path / ("long" * 25)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    sweep = start("-c", moody({"model.mood": ["fine"]}))
+    assert sweep.wait(timeout=120) == 0, sweep.stderr.read()
+    assert kept.states == ["COMPLETE"]
+    assert not list(long.iterdir())
+
+
 def test_the_run_of_a_failed_trial_ends_as_failed_even_if_nobody_knew_of_it_when_the_trial_ended(litlab, moody, kept):
     sweep = "sweep", "-c", moody({"model.mood": ["killed", "fine"]}), "--trainer.max_epochs", "2"
     assert litlab(*sweep).code == 0
