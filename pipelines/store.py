@@ -46,9 +46,15 @@ def store_uri(given: str | None = None) -> str:
     return uri
 
 
+def database_file(uri: str) -> Path | None:
+    """The file of a local database; None for a server."""
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+
+
 def folder_of(uri: str) -> Path | None:
     """Where a local database lies; None for a server."""
-    return Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else None
+    file = database_file(uri)
+    return file.parent if file else None
 
 
 def without_password(text: str) -> str:
@@ -93,13 +99,14 @@ class Store:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the lock of a local database: two processes that create its tables at once would both crash."""
-        if self.folder is None:
+        file = database_file(self.uri)
+        if file is None:
             yield
             return
         from filelock import FileLock
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.uri.removeprefix("sqlite:///") + ".lock", timeout=120):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock", timeout=120):
             yield
 
     def experiment_id(self, name: str) -> str:

@@ -4,12 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 
 from pipelines import outbox, process
 from pipelines.errors import UserError
 from pipelines.outbox import Outbox
-from pipelines.store import Store, folder_of, store_uri, without_password
+from pipelines.store import Store, database_file, store_uri, without_password
 
 HELP = """usage: litlab sync [RUN_ID ...] [--tracking_uri URI]
 
@@ -121,7 +120,8 @@ def _address(box: Outbox) -> str:
         return store_uri()
     if ":***@" in box.uri:
         raise UserError(f"{box.uri} needs its password: give it with --tracking_uri")
-    if folder_of(box.uri) and not Path(box.uri.removeprefix("sqlite:///")).is_file():
+    file = database_file(box.uri)
+    if file and not file.is_file():
         raise UserError(f"{box.uri} is gone")
     return box.uri
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pipelines import project
 from pipelines.errors import UserError
-from pipelines.store import store_uri, without_password
+from pipelines.store import database_file, store_uri, without_password
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Place:
     @property
     def database(self) -> Path | None:
         """The file that runs are kept in; None for a server."""
-        uri = self.uri
-        return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+        return database_file(self.uri)
 
     @property
     def folder(self) -> Path:
