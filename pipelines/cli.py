@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from pipelines import process
 from pipelines.errors import UserError
+from pipelines.imports import uncollected
 from pipelines.plain import plain
 
 VERBS = {
@@ -63,7 +64,13 @@ def _call(verb: str, rest: Sequence[str]) -> int:
     if verb not in VERBS:
         raise UserError(f"{verb!r} is no command{_suggest(verb)}; the commands are {', '.join(VERBS)}")
     several = verb == "fit" and any(token.partition("=")[0] == "--seeds" for token in rest)
-    module = importlib.import_module("sweeps.seeds" if several else VERBS[verb][0])
+    name = "sweeps.seeds" if several else VERBS[verb][0]
+    if name == "pipelines.fit":
+        from pipelines import ahead
+
+        ahead.start(rest)
+    with uncollected(name):
+        module = importlib.import_module(name)
     return int(module.main(verb, rest))
 
 

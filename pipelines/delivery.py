@@ -35,13 +35,17 @@ class Delivery:
     def __init__(self, store: Store, box: Outbox, journal: Journal, *, new: bool) -> None:
         self.lock = threading.RLock()
         self.refused: list[str] = []
-        self._client, self._box, self._journal = store.client, box, journal
+        self._store, self._box, self._journal = store, box, journal
         self._sent: dict[str, dict[str, str]] = {"params": {}, "tags": {}, "dataset": {}}
         self._sent_files: dict[str, tuple[int, int]] = {}
         self._doubtful = not new
-        self._waiting: list[Any] = []
+        self._waiting: list[tuple[str, float, int, int]] = []  # as MLflow's metrics take them
         self._surplus: Counter[tuple[str, int]] = Counter()  # what the store has and the journal does not, yet
         self._told: Callable[[int], None] = lambda size: None
+
+    @property
+    def _client(self) -> Any:
+        return self._store.client
 
     @property
     def values(self) -> int:
@@ -50,13 +54,11 @@ class Delivery:
 
     def add(self, entry: Entry) -> None:
         """Have metrics sent that were written to the journal, unless the store has them."""
-        from mlflow.entities import Metric
-
         for key, value in entry.values.items():
             if self._surplus[key, entry.epoch]:
                 self._surplus[key, entry.epoch] -= 1
             else:
-                self._waiting.append(Metric(key, value, entry.timestamp, entry.epoch))
+                self._waiting.append((key, value, entry.timestamp, entry.epoch))
 
     def doubt(self) -> None:
         """Compare the journal with what the store has before more metrics are sent."""
@@ -70,8 +72,10 @@ class Delivery:
 
         Raises:
             MlflowException: The store is away; what it has not taken waits.
+            UserError: Likewise, and it has never been opened.
             OSError: Likewise, or a file cannot be read.
         """
+        self._store.open()
         self._told, ended = told, self._box.status  # whatever is told after this is for the next time
         self._take("params", self._params)
         self._take("tags", self._tags)
@@ -149,11 +153,13 @@ class Delivery:
         self._told(0)
 
     def _metrics(self) -> None:
+        from mlflow.entities import Metric
+
         if self._doubtful:
             self._compare()
         while not self._doubtful and (batch := self._waiting[:MAX_BATCH]):
             try:
-                self._log("metrics", batch)
+                self._log("metrics", [Metric(*values) for values in batch])
             except Exception:
                 self._doubtful = True  # the store may have taken them nevertheless
                 raise

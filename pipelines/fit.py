@@ -110,7 +110,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return 0
     command = shlex.join(["litlab", "fit", *argv])
     known = tags(cli, command) | devices.tags(job.trainer)
-    run = Run(Store(cli.config.tracking_uri), cli.config.name, run_name(argv, cli.config.seed_everything), known)
+    store = Store(cli.config.tracking_uri, opened=False)  # to open it is not for the time before the first step
+    run = Run(store, cli.config.name, run_name(argv, cli.config.seed_everything), known)
     return carry_out(job, run)
 
 

@@ -6,7 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.imports import uncollected
 from pipelines.outbox import Outbox
+from pipelines.store import IMPORTING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,8 +23,10 @@ def save(path: Path, model: "nn.Module", example: "Tensor", metadata: Mapping[st
         example: Two of its inputs, shape (2, ...); more or fewer may come later.
         metadata: What to know of the model, such as the names of its classes.
     """
-    import mlflow.pytorch
     import torch
+
+    with IMPORTING, uncollected("mlflow.pytorch"):
+        import mlflow.pytorch
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 

@@ -22,9 +22,10 @@ class Sender:
             store is away.
         where: The store, for people.
         kept: Where that is kept which cannot be sent.
+        after_s: Seconds from now until it begins to, unless it is to be the last.
     """
 
-    def __init__(self, job: Callable[[Told], None], where: str, kept: str) -> None:
+    def __init__(self, job: Callable[[Told], None], where: str, kept: str, after_s: float = 0.0) -> None:
         self._job, self._where, self._kept = job, where, kept
         self._state = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -32,6 +33,7 @@ class Sender:
         self._failures = 0
         self._pause, self._not_before = FIRST_PAUSE_S, 0.0
         self._patient_until = 0.0
+        self._begin = time.monotonic() + after_s
         self._away = False
 
     def ask(self) -> None:
@@ -43,6 +45,7 @@ class Sender:
     def last(self) -> bool:
         """Have all sent, and wait for it; whether it has been. A store that takes nothing is not waited for."""
         with self._state:
+            self._begin = 0.0
             enough = self._failures + (2 if self._busy else 1)  # what is under way may fail of what is over
             self._ask()
             self._tell(0)
@@ -71,6 +74,8 @@ class Sender:
     def _work(self) -> None:
         while True:
             with self._state:
+                while (early_s := self._begin - time.monotonic()) > 0:
+                    self._state.wait(early_s)
                 if not self._asked:
                     self._thread = None
                     return

@@ -1,20 +1,24 @@
 """Where runs are kept, and how they are found again: MLflow's client on a database or a server."""
 
+import importlib
 import logging
 import os
 import re
 import shutil
 import tempfile
+import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlparse
 
 from pipelines import project
 from pipelines.errors import UserError
+from pipelines.imports import uncollected
 
+IMPORTING = threading.RLock()  # held while MLflow is imported, whose modules import one another in circles
 MAX_NAME = 200  # bytes of a name that is a folder's too; file systems take 255
 KEY_TAG = "litlab.key"
 PAGE = 1000  # runs that MLflow gives in one answer
@@ -63,30 +67,75 @@ def without_password(text: str) -> str:
     return re.sub(r"([?&](?:ssl)?password=)[^\s&'\"]*", r"\1***", text)
 
 
+def import_client(uri: str) -> Any:
+    """MLflow's class of clients, with what it takes for this store; by one thread at a time."""
+    for name, value in MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):  # whoever calls says it in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with IMPORTING, uncollected("mlflow"):
+        from mlflow import MlflowClient
+
+        if not uri.startswith(("http", "databricks")):
+            importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+    return MlflowClient
+
+
+class NewRun(NamedTuple):
+    """A run that has just been created, as the store describes it."""
+
+    run_id: str
+    run_name: str
+    experiment_id: str
+    artifact_uri: str
+
+
 class Store:
     """A place that keeps runs: MLflow's client on a database, which is made on first use, or on a server.
 
     Args:
         uri: See `store_uri`.
+        opened: Whether it is opened at once; else when it is first used.
 
     Raises:
         UserError: The database cannot be opened or the server does not answer.
     """
 
-    def __init__(self, uri: str | None = None) -> None:
+    def __init__(self, uri: str | None = None, *, opened: bool = True) -> None:
         self.uri = store_uri(uri)
-        for name, value in MLFLOW_SETTINGS.items():
-            os.environ.setdefault(name, value)
-        for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):  # whoever calls says it in one line
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        from mlflow import MlflowClient
+        self._client: Any = None
+        if opened:
+            self.open()
+
+    @property
+    def client(self) -> Any:
+        """MLflow's client; opens the store, unless it is open."""
+        self.open()
+        return self._client
+
+    @property
+    def is_open(self) -> bool:
+        return self._client is not None
+
+    def open(self) -> None:
+        """Open it, unless it is open.
+
+        Raises:
+            UserError: See `Store`.
+        """
+        with IMPORTING:
+            self._client = self._client or self._connected()
+
+    def _connected(self) -> Any:
+        MlflowClient = import_client(self.uri)
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
             with self._alone():
-                self.client = MlflowClient(self.uri)
-                self.client.search_experiments(max_results=1)  # creates the tables of a new database
+                client = MlflowClient(self.uri)
+                client.search_experiments(max_results=1)  # creates the tables of a new database
+                return client
         except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
             reason = without_password(str(error).splitlines()[0])
             raise UserError(f"the runs at {without_password(self.uri)} cannot be reached: {reason}") from error
@@ -120,30 +169,44 @@ class Store:
                 f"name {name!r}: only letters, digits, '.', '_', '-' and spaces, {MAX_NAME} at most; "
                 "give another with --name"
             )
+        client = self.client  # to open it takes the same lock
         with self._alone():
-            found = self.client.get_experiment_by_name(name)
+            found = client.get_experiment_by_name(name)
             if found is None:
                 location = (self.folder / "mlartifacts" / name).as_uri() if self.folder else None
                 kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI greets with its GenAI pages
-                return str(self.client.create_experiment(name, artifact_location=location, tags=kind))
+                return str(client.create_experiment(name, artifact_location=location, tags=kind))
             if found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
+                client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
 
-    def create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> Any:
-        """Create a run, once; returns MLflow's info of it. If the answer is lost, the run that was created is found."""
+    def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> NewRun:
+        """Create a run of an experiment, once; if the answer is lost, the run that was created is found.
+
+        Raises:
+            UserError: The store does not take it.
+        """
         from mlflow.exceptions import MlflowException
 
-        key = uuid.uuid4().hex
         try:
-            run = self.client.create_run(experiment_id, run_name=name, tags={**tags, KEY_TAG: key})
+            info = self._create_run(self.experiment_id(experiment), name, {**tags, KEY_TAG: uuid.uuid4().hex})
+        except MlflowException as error:
+            raise UserError(f"{without_password(self.uri)} takes no run: {str(error).splitlines()[0]}") from error
+        return NewRun(info.run_id, info.run_name, info.experiment_id, info.artifact_uri)
+
+    def _create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        lost = None
+        try:
+            run = self.client.create_run(experiment_id, run_name=name, tags=tags)
             if self.folder is not None:
                 return run.info
-            found = self.search([experiment_id], f"tags.`{KEY_TAG}` = '{key}'")
-        except MlflowException:
-            found = self.search([experiment_id], f"tags.`{KEY_TAG}` = '{key}'")
-            if not found:
-                raise
+        except MlflowException as error:
+            lost = error
+        found = self.search([experiment_id], f"tags.`{KEY_TAG}` = '{tags[KEY_TAG]}'")
+        if lost is not None and not found:
+            raise lost
         for again in found[1:]:  # MLflow itself asks again when the answer is lost
             self.client.delete_run(again.info.run_id)
         return found[0].info

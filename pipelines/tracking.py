@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipelines import interrupt, logged_model, outbox, process, project
+from pipelines import ahead, interrupt, logged_model, outbox, process, project
 from pipelines.delivery import MAX_BATCH, Delivery
 from pipelines.errors import StoppedError, UserError
 from pipelines.journal import Journal
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SEND_EVERY_S = 5.0
+OPEN_AFTER_S = 1.0  # to import MLflow takes that long, which is not to be in the way of the first step
 _REFUSED = re.compile(r"[^\w\-. :/]")  # what MLflow refuses in the name of a metric
 
 
@@ -55,14 +56,8 @@ class Run:
     """
 
     def __init__(self, store: Store, experiment: str, name: str, tags: Mapping[str, str]) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            experiment_id = store.experiment_id(experiment)
-            every = {**project.git_tags(), **project.machine_tags(), **process.tags(), **tags}
-            info = store.create_run(experiment_id, name, every)
-        except MlflowException as error:
-            raise UserError(f"{without_password(store.uri)} takes no run: {str(error).splitlines()[0]}") from error
+        every = {**project.git_tags(), **project.machine_tags(), **process.tags(), **tags}
+        info = ahead.create_run(store, experiment, name, every)
         try:
             self._begin(store, Outbox.new(store.uri, info), new=True)
         except OSError as error:
@@ -115,7 +110,8 @@ class Run:
         self.journal = Journal(self.folder / "metrics.jsonl")
         self._delivery = Delivery(store, box, self.journal, new=new)
         self.refused = self._delivery.refused
-        self._sender = Sender(self._delivery.send, without_password(store.uri), str(self.folder))
+        after_s = 0.0 if store.is_open else OPEN_AFTER_S
+        self._sender = Sender(self._delivery.send, without_password(store.uri), str(self.folder), after_s)
         self._last_asked = time.monotonic()
 
     def rewind(self, mark: int) -> None:
