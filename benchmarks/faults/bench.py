@@ -16,6 +16,7 @@ from typing import TypeVar
 from commands import Command, begin, family
 
 from pipelines import interrupt
+from pipelines.project import cores
 from pipelines.store import Store
 
 PRELOAD = ["sweeps.worker", "pipelines.resume", "pipelines.figures", "mlflow.store.tracking.sqlalchemy_store"]
@@ -71,7 +72,7 @@ class Bench:
     ) -> None:
         self.kind = kind
         self.folder, self.seed, self.quick, self.data_dir, self.step = folder, seed, quick, data_dir, step
-        self.cores = len(os.sched_getaffinity(0))
+        self.cores = cores()
         self._commands: list[Command] = []
         self._closed = False
         self._context = multiprocessing.get_context("forkserver")
