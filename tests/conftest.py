@@ -1,5 +1,6 @@
 """Shared by all tests: a store of their own for the runs, the command in this process, small data in MNIST's format."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -89,6 +90,23 @@ def litlab(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         except SystemExit as stop:  # argparse, after its help or --print_config
             code = int(stop.code or 0)
         return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def at_once() -> Callable[..., None]:
+    """Does the same in several processes, each given a barrier after its arguments; all must end well."""
+    fork = multiprocessing.get_context("fork")
+
+    def run(number: int, work: Callable[..., None], *args: Any) -> None:
+        together = fork.Barrier(number)
+        every = [fork.Process(target=work, args=(*args, together)) for _ in range(number)]
+        for each in every:
+            each.start()
+        for each in every:
+            each.join()
+        assert [each.exitcode for each in every] == [0] * number
 
     return run
 
