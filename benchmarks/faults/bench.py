@@ -7,6 +7,8 @@ import random
 import shutil
 import signal
 import sqlite3
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -53,6 +55,26 @@ class Project:
     @property
     def uri(self) -> str:
         return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+
+@dataclass
+class Tally:
+    """Kills, and what came of them; several threads speak of it.
+
+    Attributes:
+        wanted: After so many kills there are enough.
+        killed: How many there were, by victim or moment.
+        lost: What the checks missed, a line each.
+    """
+
+    wanted: int
+    killed: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def kills(self) -> int:
+        return self.killed.total()
 
 
 class Bench:
