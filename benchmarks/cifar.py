@@ -21,12 +21,12 @@ if any(token.startswith("--one=litlab") for token in sys.argv):  # what the comm
 
 import torch
 from epochs import fit, mark, print_spans, report, take_turns
+from fresh import LITLAB
 from torch.nn import functional as F
 
 N_VAL, BATCH, EVAL_BATCH, LR = 5_000, 64, 500, 0.1
 REDUCED = {"trainer.precision": "bf16-mixed"}
 SEEDS = 3
-COMMAND = "import sys; from pipelines.cli import main; sys.exit(main())"
 
 
 def raw(args: argparse.Namespace) -> None:
@@ -78,9 +78,9 @@ def accuracies(args: argparse.Namespace) -> int:
         given = [f"--{key}={value}" for key, value in options.items()]
         for more in ([], [f"--{key}={value}" for key, value in REDUCED.items()]):
             command = ["fit", "cifar-augmented", "--seeds", str(SEEDS), *given, *more, *uri]
-            subprocess.run([sys.executable, "-c", COMMAND, *command], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, *LITLAB, *command], check=True, stdout=subprocess.DEVNULL)
         compare = ["compare", "cifar-augmented", "--by", "trainer.precision", *uri]
-        return subprocess.run([sys.executable, "-c", COMMAND, *compare], check=False).returncode
+        return subprocess.run([sys.executable, *LITLAB, *compare], check=False).returncode
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+from fresh import LITLAB
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from rich.console import Console
@@ -41,7 +42,6 @@ client = MlflowClient({uri!r})
 number = client.get_experiment_by_name({name!r}).experiment_id
 assert len(client.search_runs([number], {wanted!r}, max_results=50_000)) == {runs}
 """
-COMMAND = "import sys; from pipelines.cli import main; sys.exit(main())"
 Work = Callable[[], object]
 
 
@@ -134,7 +134,7 @@ def here(store: Store, names: list[str], every: list[str]) -> dict[str, Work]:
 def processes(uri: str, name: str) -> dict[str, Work]:
     """The command, and a process that only searches."""
     search = SEARCH.format(uri=uri, name=name, wanted=FINISHED, runs=PER_EXPERIMENT)
-    ours = [sys.executable, "-c", COMMAND, "compare", name, "--tracking_uri", uri]
+    ours = [sys.executable, *LITLAB, "compare", name, "--tracking_uri", uri]
     return {
         "litlab compare NAME": lambda: subprocess.run(ours, check=True, capture_output=True),
         "python -c, search only": lambda: subprocess.run([sys.executable, "-c", search], check=True),

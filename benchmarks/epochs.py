@@ -5,10 +5,7 @@ out.
 """
 
 import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from itertools import pairwise
@@ -16,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import fresh
 from rich.console import Console
 from rich.table import Table
 
@@ -60,13 +58,10 @@ def print_spans() -> None:
 def measure(script: str, way: str, options: Mapping[str, Any]) -> list[Seconds]:
     """Epochs of one training in a fresh process, without the first: `python SCRIPT --one=WAY --KEY=VALUE ...`."""
     given = {"one": way, **options}
-    command = [sys.executable, str(Path(script).resolve()), *(f"--{key}={value}" for key, value in given.items())]
+    command = [str(Path(script).resolve()), *(f"--{key}={value}" for key, value in given.items())]
     terminal = {"TTY_COMPATIBLE": "1", "TERM": "xterm-256color"}  # rich draws bars as it does for a person
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(command, cwd=folder, env={**os.environ, **terminal}, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{way} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return [Seconds(*epoch) for epoch in json.loads(done.stdout.splitlines()[-1])][1:]
+    words = fresh.python(command, terminal).out.splitlines()
+    return [Seconds(*epoch) for epoch in json.loads(words[-1])][1:]
 
 
 def take_turns(script: str, ways: Mapping[str, Mapping[str, Any]], repeats: int) -> dict[str, list[Seconds]]:

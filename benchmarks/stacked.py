@@ -12,15 +12,12 @@ MNIST is cut to 11,000 training and 1,000 validation images, so that 32 models t
 
 import argparse
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+import fresh
 from rich.console import Console
 from rich.table import Table
 
@@ -99,14 +96,10 @@ def measure(name: str, sizes: list[int], data_dir: Path) -> dict[int, float]:
 
 def in_process(name: str, args: argparse.Namespace) -> dict[int, float]:
     """The same in a fresh process."""
-    command = [sys.executable, str(Path(__file__).resolve()), f"--one={name}", f"--data-dir={args.data_dir.resolve()}"]
+    command = [str(Path(__file__).resolve()), f"--one={name}", f"--data-dir={args.data_dir.resolve()}"]
     command += [f"--sizes={','.join(map(str, args.sizes))}"]
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name}:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
-    return {int(size): seconds for size, seconds in json.loads(done.stdout.splitlines()[-1]).items()}
+    words = fresh.python(command, {"OMP_NUM_THREADS": "1"}).out.splitlines()
+    return {int(size): seconds for size, seconds in json.loads(words[-1]).items()}
 
 
 def main() -> None:

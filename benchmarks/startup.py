@@ -9,7 +9,6 @@ Trainer without a logger. The usual trial is a script like benchmarks/train.py f
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import fresh
+from fresh import LITLAB
 from rich.console import Console
 from rich.table import Table
 
-COMMAND = "import sys; from pipelines.cli import main; sys.exit(main())"
 FIRST_STEP = """
 import os, time
 from pathlib import Path
@@ -51,15 +51,6 @@ from modules.mlp import MLP
 LightningCLI(MLP, Digits, args=["fit", "--help"])
 """
 FIT = ["fit", "digits-mlp", "--trainer.accelerator=cpu", "--trainer.callbacks=first_step.FirstStep"]
-
-
-def seconds(command: list[str], folder: Path) -> float:
-    """From the start of a command to its end."""
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)[:200]} failed:\n{done.stderr[-2000:]}")
-    return time.perf_counter() - began
 
 
 def trial(folder: Path) -> float:
@@ -103,11 +94,11 @@ def main() -> None:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
         ways: dict[str, Callable[[], float]] = {
-            "litlab --help": lambda: seconds(["-c", COMMAND, "--help"], folder),
-            "litlab list": lambda: seconds(["-c", COMMAND, "list"], folder),
-            "LightningCLI fit --help": lambda: seconds(["-c", LIGHTNING_CLI], folder),
-            "litlab fit, until its first step": lambda: seconds(["-c", COMMAND, *FIT], folder),
-            "a bare Lightning script, until its first step": lambda: seconds(["-c", BARE], folder),
+            "litlab --help": lambda: fresh.python([*LITLAB, "--help"]).seconds,
+            "litlab list": lambda: fresh.python([*LITLAB, "list"]).seconds,
+            "LightningCLI fit --help": lambda: fresh.python(["-c", LIGHTNING_CLI]).seconds,
+            "litlab fit, until its first step": lambda: fresh.python([*LITLAB, *FIT]).seconds,
+            "a bare Lightning script, until its first step": lambda: fresh.python(["-c", BARE]).seconds,
             "a trial of a sweep, until its first step": lambda: trial(folder),
         }
         taken: dict[str, list[float]] = {name: [] for name in ways}

@@ -9,13 +9,12 @@ wall times from the command to its end, with everything that starting costs.
 
 import argparse
 import itertools
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
+import fresh
 import yaml
+from fresh import LITLAB
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +23,6 @@ GRID = {
     "data.batch_size": [64, 128],
     "model.optimizer.lr": [1e-3, 2e-3, 3e-3, 5e-3],
 }
-LITLAB = "import sys; from pipelines.cli import main; sys.exit(main())"
 
 
 def sweep(folder: Path, options: argparse.Namespace) -> float:
@@ -36,7 +34,7 @@ def sweep(folder: Path, options: argparse.Namespace) -> float:
     arguments += ["--tracking_uri", f"sqlite:///{folder / 'sweep' / 'mlflow.db'}"]
     arguments += ["--trainer.max_epochs", str(options.epochs)]
     arguments += ["--data.data_dir", options.data_dir] if options.data_dir else []
-    return seconds([sys.executable, "-c", LITLAB, *arguments])
+    return fresh.python([*LITLAB, *arguments]).seconds
 
 
 def plain(folder: Path, options: argparse.Namespace) -> float:
@@ -47,23 +45,8 @@ def plain(folder: Path, options: argparse.Namespace) -> float:
         arguments = ["--dropout", str(dropout), "--batch-size", str(batch_size), "--lr", str(lr)]
         arguments += ["--epochs", str(options.epochs), "--tracking-uri", f"sqlite:///{folder / 'plain.db'}"]
         arguments += ["--data-dir", options.data_dir] if options.data_dir else []
-        total += seconds([sys.executable, script, *arguments])
+        total += fresh.python([script, *arguments]).seconds
     return total
-
-
-def seconds(command: list[str]) -> float:
-    """Wall time of a command.
-
-    Raises:
-        RuntimeError: It failed.
-    """
-    with tempfile.TemporaryDirectory() as folder:  # Lightning leaves its checkpoints in the current folder
-        began = time.perf_counter()
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        taken = time.perf_counter() - began
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return taken
 
 
 def main() -> None:

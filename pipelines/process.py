@@ -22,8 +22,7 @@ def numbering() -> str:
     Empty where the system does not say: then numbers of a machine of the same name say nothing.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
-        return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
+        return f"{_boot()}.{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return ""
 
@@ -70,8 +69,17 @@ def _began(number: int) -> str:
     """When a process began, as Linux has it: clock ticks since the start of this boot; empty on other systems."""
     try:
         stat = Path(f"/proc/{number}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+        boot = _boot()
     except OSError:
         return ""
     fields = stat.rpartition(")")[2].split()  # the name before it may have blanks
     return "" if fields[0] == "Z" else f"{boot}-{fields[19]}"
+
+
+def _boot() -> str:
+    """Which start of the kernel this is.
+
+    Raises:
+        OSError: The system does not say, as those other than Linux.
+    """
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]

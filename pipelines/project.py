@@ -34,6 +34,11 @@ def _git(*args: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine_tags() -> dict[str, str]:
     """Who, where, and with which versions."""
     versions = {f"version.{package}": version(package) for package in PACKAGES}

@@ -1,5 +1,7 @@
 """Tables and times for a person to read; imports nothing heavy."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,21 +23,26 @@ def results_table(title: str, rows: dict[str, dict[str, float]], facts: dict[str
     else:
         body = [[shown[kind], *(cells.get((split, kind), "") for split in rows)] for kind in kinds]
         header = ["", *rows]
-    table = Table(
-        title=Text(plain(title), style="table.title"),
+    console.print(table(title, [header, *body]))
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        console.print(plain(f"{name:<{width}}  {value}"), highlight=False, markup=False)
+
+
+def table(title: str, lines: Sequence[Sequence[str]]) -> Table:
+    """A table of figures, right-aligned but for the first column, below the header; rich's markup is text in it."""
+    made = Table(
+        title=Text(plain(title), style="table.title") if title else None,
         title_justify="left",
         box=None,
         header_style="bold",
         pad_edge=False,
     )
-    for number, column in enumerate(header):
-        table.add_column(Text(plain(column)), justify="right" if number else "left", no_wrap=True)
-    for line in body:
-        table.add_row(*(Text(plain(text)) for text in line))
-    console.print(table)
-    width = max(map(len, facts), default=0)
-    for name, value in facts.items():
-        console.print(plain(f"{name:<{width}}  {value}"), highlight=False, markup=False)
+    for number, name in enumerate(lines[0]):
+        made.add_column(Text(plain(name)), justify="right" if number else "left", no_wrap=True)
+    for cells in lines[1:]:
+        made.add_row(*(Text(plain(text)) for text in cells))
+    return made
 
 
 def duration(seconds: float) -> str:

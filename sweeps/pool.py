@@ -13,7 +13,7 @@ from multiprocessing import connection, util
 from pathlib import Path
 from typing import Any
 
-from pipelines import interrupt
+from pipelines import interrupt, project
 from pipelines.errors import UserError
 from sweeps import spec as spec_file
 from sweeps.spec import Spec
@@ -215,8 +215,7 @@ class Pool:
 
 def threads_each(workers: int) -> int:
     """The share of this process's CPU cores that each of the workers gets, at least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = max(1, cores // workers)
+    share = max(1, project.cores() // workers)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share
 

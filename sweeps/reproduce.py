@@ -2,7 +2,6 @@
 
 import argparse
 import datetime
-import os
 import shlex
 import sys
 import tempfile
@@ -90,8 +89,7 @@ def _usual_workers() -> int:
     """As many as there are CPU cores; a GPU is for one training at a time."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if torch.cuda.is_available() else min(cores, MAX_WORKERS)
+    return 1 if torch.cuda.is_available() else min(project.cores(), MAX_WORKERS)
 
 
 def _run(plan: Plan, options: argparse.Namespace, store: Store, folder: Path) -> "tuple[Runs, list[End], int]":

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines import interrupt
+from pipelines import interrupt, screen
 from pipelines.errors import UserError
 from pipelines.selection import PARENT_TAG, Found, select
 from pipelines.store import Store, without_password
@@ -260,9 +260,9 @@ def _tell(plan: Plan, parent: Run, runs: Sequence[Found]) -> None:
     """The result on the screen, and what to do with it."""
     console = Console(soft_wrap=True, width=200, highlight=False)  # a terminal folds what is longer; ids stay whole
     if runs:
-        console.print(seeds_record.as_rich(f"{plan.name}, seeds {plan.span}", seeds_record.metrics_table(runs)))
+        console.print(screen.table(f"{plan.name}, seeds {plan.span}", seeds_record.metrics_table(runs)))
     if 0 < len(runs) <= SHOWN:
-        console.print(seeds_record.as_rich("", seeds_record.seeds_table(runs)))
+        console.print(screen.table("", seeds_record.seeds_table(runs)))
     uri = plan.facts["tracking_uri"]
     given = f" --tracking_uri {without_password(uri)}" if uri else ""
     facts: Mapping[str, str] = {

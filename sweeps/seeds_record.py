@@ -4,11 +4,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from rich.table import Table
-from rich.text import Text
-
 from pipelines import spread
-from pipelines.plain import plain
 from pipelines.selection import Found
 from pipelines.spread import Summary
 from pipelines.store import Store
@@ -82,22 +78,6 @@ def as_markdown(lines: Sequence[Sequence[str]]) -> str:
     names = [name + NO_BREAK_SPACE * number for name, number in zip(lines[0], padding, strict=True)]
     header, *body = [f"| {' | '.join(cells)} |" for cells in [names, *lines[1:]]]
     return "\n".join([header, "|---" * len(names) + "|", *body])
-
-
-def as_rich(title: str, lines: Sequence[Sequence[str]]) -> Table:
-    """A table for a terminal."""
-    table = Table(
-        title=Text(plain(title), style="table.title") if title else None,
-        title_justify="left",
-        box=None,
-        header_style="bold",
-        pad_edge=False,
-    )
-    for number, name in enumerate(lines[0]):
-        table.add_column(Text(plain(name)), justify="right" if number else "left", no_wrap=True)
-    for cells in lines[1:]:
-        table.add_row(*(Text(plain(text)) for text in cells))
-    return table
 
 
 def _draw(store: Store, parent: Run, runs: Sequence[Found]) -> None:

@@ -1,13 +1,20 @@
 """Shared by all tests: a store of their own for the runs, the command in this process, small data in MNIST's format."""
 
+import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch; small models gain nothing from more
 if (
@@ -25,7 +32,7 @@ from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from pipelines import catalogue
 from pipelines.cli import main
-from pipelines.store import Store
+from pipelines.store import MLFLOW_SETTINGS, Store
 
 
 @dataclass
@@ -78,6 +85,69 @@ def mlflow_store() -> Iterator[Callable[[str], None]]:
     mlflow.set_tracking_uri(None)
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A real `mlflow server`, on one port however often it is started; files are in its folder, runs in a database."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        self._folder, self._database, self.port = folder, database, _free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", self._database, "--artifacts-destination", str(self._folder / "files")]
+        environment = {**MLFLOW_SETTINGS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        path = self._folder / "log"
+        with path.open("a") as log:
+            own: dict[str, Any] = {"env": environment, "cwd": self._folder, "start_new_session": True}
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **own)
+        end = time.monotonic() + 180
+        while not self._answers():
+            assert self._process.poll() is None, path.read_text()
+            assert time.monotonic() < end, path.read_text()
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        os.killpg(self._process.pid, signal.SIGKILL)  # the server and its worker
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            with urlopen(f"{self.uri}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="session")
+def mlflow_server() -> Callable[..., AbstractContextManager[Server]]:
+    """A server that is up, to be killed at the end: of a folder, and of a database if that is not to be there."""
+
+    @contextmanager
+    def serve(folder: Path, database: str = "") -> Iterator[Server]:
+        server = Server(folder, database or f"sqlite:///{folder}/mlflow.db")
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+    return serve
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Finds a port that nothing listens on."""
+    return _free_port
+
+
 @pytest.fixture
 def litlab(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """The command, in this process."""
@@ -89,6 +159,23 @@ def litlab(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         except SystemExit as stop:  # argparse, after its help or --print_config
             code = int(stop.code or 0)
         return Outcome(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def at_once() -> Callable[..., None]:
+    """Does the same in several processes, each given a barrier after its arguments; all must end well."""
+    fork = multiprocessing.get_context("fork")
+
+    def run(number: int, work: Callable[..., None], *args: Any) -> None:
+        together = fork.Barrier(number)
+        every = [fork.Process(target=work, args=(*args, together)) for _ in range(number)]
+        for each in every:
+            each.start()
+        for each in every:
+            each.join()
+        assert [each.exitcode for each in every] == [0] * number
 
     return run
 

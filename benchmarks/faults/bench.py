@@ -7,6 +7,8 @@ import random
 import shutil
 import signal
 import sqlite3
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from typing import TypeVar
 from commands import Command, begin, family
 
 from pipelines import interrupt
+from pipelines.project import cores
 from pipelines.store import Store
 
 PRELOAD = ["sweeps.worker", "pipelines.resume", "pipelines.figures", "mlflow.store.tracking.sqlalchemy_store"]
@@ -54,6 +57,26 @@ class Project:
         return f"sqlite:///{self.folder / 'mlflow.db'}"
 
 
+@dataclass
+class Tally:
+    """Kills, and what came of them; several threads speak of it.
+
+    Attributes:
+        wanted: After so many kills there are enough.
+        killed: How many there were, by victim or moment.
+        lost: What the checks missed, a line each.
+    """
+
+    wanted: int
+    killed: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def kills(self) -> int:
+        return self.killed.total()
+
+
 class Bench:
     """Where faults are tried.
 
@@ -71,7 +94,7 @@ class Bench:
     ) -> None:
         self.kind = kind
         self.folder, self.seed, self.quick, self.data_dir, self.step = folder, seed, quick, data_dir, step
-        self.cores = len(os.sched_getaffinity(0))
+        self.cores = cores()
         self._commands: list[Command] = []
         self._closed = False
         self._context = multiprocessing.get_context("forkserver")

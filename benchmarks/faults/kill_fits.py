@@ -1,15 +1,13 @@
 """`kill -9` at random moments of a fit and of its resumptions, until it ends; then it is compared with a whole one."""
 
 import random
-import threading
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import runs
 import torch
-from bench import Bench, Project, Row, counted, noted
+from bench import Bench, Project, Row, Tally, counted, noted
 from commands import Command, until
 
 from pipelines.store import local_path
@@ -51,19 +49,11 @@ class Whole:
 
 
 @dataclass
-class Tally:
-    """What has happened to the fits of one case, of which several threads speak."""
+class Fits(Tally):
+    """What has happened to the fits of one case."""
 
-    wanted: int
     fits: int = 0
     anew: int = 0
-    moments: Counter[str] = field(default_factory=Counter)
-    lost: list[str] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def kills(self) -> int:
-        return sum(self.moments.values())
 
 
 def total(quick: bool) -> int:
@@ -77,9 +67,9 @@ def table(bench: Bench) -> list[Row]:
     rows = []
     for number, (name, case) in enumerate(cases):
         reference = whole(bench, case, f"whole-{number}")
-        tally = Tally(wanted)
+        tally = Fits(wanted)
         bench.side_by_side([partial(_fits, bench, case, number, lane, reference, tally) for lane in range(bench.cores)])
-        found = f"killed {counted({moment: tally.moments[moment] for moment in MOMENTS})}"
+        found = f"killed {counted({moment: tally.killed[moment] for moment in MOMENTS})}"
         found += f"; {tally.anew} had nothing to go on with and began anew" if tally.anew else ""
         rows.append(Row(f"kill -9 of a fit, {name}", f"{tally.kills} kills of {tally.fits} fits", found, tally.lost))
     return rows
@@ -98,7 +88,7 @@ def whole(bench: Bench, case: list[str], name: str) -> Whole:
     return Whole(project, runs.every(project.uri)[0].info.run_id, command.seconds)
 
 
-def _fits(bench: Bench, case: list[str], number: int, lane: int, reference: Whole, tally: Tally) -> None:
+def _fits(bench: Bench, case: list[str], number: int, lane: int, reference: Whole, tally: Fits) -> None:
     """One fit after the other, until there are kills enough."""
     turn = 0
     while tally.kills < tally.wanted:
@@ -110,7 +100,7 @@ def _fits(bench: Bench, case: list[str], number: int, lane: int, reference: Whol
         turn += 1
 
 
-def _one(bench: Bench, case: list[str], project: Project, reference: Whole, tally: Tally) -> None:
+def _one(bench: Bench, case: list[str], project: Project, reference: Whole, tally: Fits) -> None:
     """A fit that is killed some times, then left to end, then compared."""
     chance, lost, run_id, kills = bench.random(project.folder.name), [], "", 0
     while True:
@@ -120,7 +110,7 @@ def _one(bench: Bench, case: list[str], project: Project, reference: Whole, tall
         if shoot and _aim(command, chance, reference, epochs_of(case)) and command.kill():
             kills += 1
             with tally.lock:
-                tally.moments[moment(project, case)] += 1
+                tally.killed[moment(project, case)] += 1
             bench.step()
         elif command.end() == 0:
             break

@@ -5,16 +5,14 @@ import os
 import random
 import re
 import signal
-import threading
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import runs
 import yaml
-from bench import Bench, Project, Row, counted, noted
+from bench import Bench, Project, Row, Tally, counted, noted
 from commands import Command, family, is_alive, until
 
 from sweeps.study import key_of
@@ -28,20 +26,12 @@ Acknowledged = dict[int, tuple[str, str]]  # by number: state and value, as the 
 
 
 @dataclass
-class Tally:
-    """What has happened to all studies, of which several threads speak."""
+class Studies(Tally):
+    """What has happened to all studies."""
 
-    wanted: int
-    killed: Counter[str] = field(default_factory=Counter)
     studies: int = 0
     trials: int = 0
     starts: int = 0
-    lost: list[str] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def kills(self) -> int:
-        return sum(self.killed.values())
 
 
 def total(quick: bool) -> int:
@@ -50,7 +40,7 @@ def total(quick: bool) -> int:
 
 def table(bench: Bench) -> list[Row]:
     """One row for all studies."""
-    tally = Tally(total(bench.quick))
+    tally = Studies(total(bench.quick))
     lanes = (
         1 if bench.quick else min(2, bench.cores)
     )  # while one controller starts, which takes longest, another trains
@@ -62,7 +52,7 @@ def table(bench: Bench) -> list[Row]:
     return [Row(what, f"{tally.kills} kills in {tally.studies} studies", found, tally.lost)]
 
 
-def _studies(bench: Bench, lane: int, tally: Tally) -> None:
+def _studies(bench: Bench, lane: int, tally: Studies) -> None:
     turn = 0
     while tally.kills < tally.wanted:
         project, kills = bench.project(f"sweep-{lane}-{turn}"), tally.kills
@@ -77,7 +67,7 @@ def _studies(bench: Bench, lane: int, tally: Tally) -> None:
         turn += 1
 
 
-def _one(bench: Bench, project: Project, tally: Tally) -> list[str]:
+def _one(bench: Bench, project: Project, tally: Studies) -> list[str]:
     """One study, under fire until it is complete or there are kills enough; returns what it has lost."""
     trials = 6 if bench.quick else TRIALS
     space = {"experiment": "digits-mlp", "sampler": "random", "pruner": "none", "trials": trials, "confirm": 1}
@@ -102,7 +92,7 @@ def _one(bench: Bench, project: Project, tally: Tally) -> list[str]:
     return wrong + _checked(project, trials, acknowledged, command.text)
 
 
-def _under_fire(bench: Bench, command: Command, chance: random.Random, tally: Tally) -> int:
+def _under_fire(bench: Bench, command: Command, chance: random.Random, tally: Studies) -> int:
     """Kill somebody now and then, until the controller has ended, and all that it had started; how often."""
     known: set[int] = set()
     fired, pace = 0, chance.choice((0.5, 1.0, 2.0))

@@ -26,7 +26,7 @@ from bench import Bench
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipelines import interrupt
+from pipelines import interrupt, project
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs/RELIABILITY.md"
@@ -95,7 +95,7 @@ def main() -> int:
     report.show(results, console)
     if not given.only and not given.quick:
         command = f"make faults ARGS='--seed {given.seed}'" if given.seed else "make faults"
-        report.rewrite(DOCUMENT, report.markdown(results, command, len(os.sched_getaffinity(0))))
+        report.rewrite(DOCUMENT, report.markdown(results, command, project.cores()))
         console.print(f"written to {DOCUMENT.relative_to(ROOT)}")
     if not given.only:
         results.forget()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines import ui
+from pipelines import project, ui
 from pipelines.errors import UserError
 from pipelines.health.finding import Finding, Place, todo
 
@@ -44,7 +44,7 @@ def writing(place: Place) -> Iterator[Finding]:
 
 def memory(place: Place) -> Iterator[Finding]:
     """Memory that is free for a training, and processors."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = project.cores()
     gb = _free_memory() / 1e9
     said = f"{gb:.1f} GB free, {cores} processor{'' if cores == 1 else 's'}"
     yield Finding("memory", said) if gb >= LEAST_GB else todo("memory", f"{said}: end other programs before a training")

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -199,19 +198,13 @@ def program(tmp_path_factory):
     return path
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
 @pytest.fixture
-def launch(program, uri):
+def launch(program, uri, free_port):
     """`litlab` on two processes: both started by Lightning, by torchrun or, each on its own, as SLURM would."""
 
     def start(by, *args, stop=""):
         path = os.pathsep.join([str(program.parent), str(ROOT)])
-        environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": path, "MASTER_PORT": free_port()}
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONPATH": path, "MASTER_PORT": str(free_port())}
         environment |= {"STOP": stop} if stop else {}
         command = [sys.executable, program, *args]
         variables = [{}]

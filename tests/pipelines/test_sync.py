@@ -3,10 +3,8 @@
 import contextlib
 import os
 import re
-import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -29,35 +27,6 @@ class AtEpoch(Callback):
     def on_train_epoch_start(self, trainer, pl_module):
         self.do(trainer.current_epoch)
 """
-
-
-class Server:
-    """A real `mlflow server`, on one port however often it is started."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-
-    def start(self):
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(command, env=environment, start_new_session=True, **silent)
-        for _ in range(900):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise TimeoutError
-
-    def kill(self):
-        os.killpg(self.process.pid, signal.SIGKILL)  # the server and its worker
-        self.process.wait()
 
 
 class Line:
@@ -138,11 +107,9 @@ def _shut(end):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
+def server(mlflow_server, tmp_path_factory):
+    with mlflow_server(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -346,23 +313,17 @@ def test_what_cannot_be_sent_says_why_and_stays(litlab, uri, server):
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_in_mid_run_and_comes_back_gets_everything(litlab, fit, line, tmp_path):
-    server = Server(tmp_path / "mine")
-    server.folder.mkdir()
-    server.start()
-    line.port = server.port
-
+def test_a_server_that_is_killed_in_mid_run_and_comes_back_gets_everything(litlab, mlflow_server, fit, line, tmp_path):
     def restart(epoch):
         if epoch == 1:
             server.kill()
             threading.Thread(target=server.start).start()
 
-    try:
+    with mlflow_server(tmp_path) as server:
+        line.port = server.port
         outcome = fit(restart)
         assert outcome.code == 0, outcome.err
         while litlab("sync").code:
             time.sleep(1)
         assert_all_is_there_once(server, outcome, tmp_path.name)
         assert litlab("test", outcome.run_id, "--tracking_uri", line.uri).code == 0
-    finally:
-        server.kill()

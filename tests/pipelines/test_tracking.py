@@ -2,7 +2,6 @@
 
 import json
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -134,15 +133,9 @@ def test_waiting_for_a_server_takes_no_random_numbers_from_the_training():
     assert random.getstate() == before
 
 
-def test_a_server_that_is_not_there_is_said_soon(litlab):
+def test_a_server_that_is_not_there_is_said_soon(litlab, free_port):
     began = time.monotonic()
     outcome = litlab("fit", "digits-mlp", "--tracking_uri", f"http://127.0.0.1:{free_port()}")
     assert outcome.code == 2
     assert "cannot be reached" in outcome.err
     assert time.monotonic() - began < 60, "MLflow by itself waits for four minutes"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

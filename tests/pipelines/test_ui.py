@@ -19,12 +19,6 @@ from pipelines.tracking import Run
 PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def listening(port):
     """The addresses at which this machine listens on a port, as Linux has them."""
     found = []
@@ -37,7 +31,7 @@ def listening(port):
     return found
 
 
-def test_the_ui_serves_this_projects_runs_on_this_machine_only_and_stops_on_ctrl_c(uri, tmp_path):
+def test_the_ui_serves_this_projects_runs_on_this_machine_only_and_stops_on_ctrl_c(uri, free_port, tmp_path):
     Run(Store(), "an experiment", "a run", {}).finish("FINISHED")
     port = free_port()
     command = [sys.executable, "-c", PROGRAM, "ui", "--port", str(port)]
@@ -77,7 +71,7 @@ def test_a_port_that_is_taken_is_said(litlab):
     assert f"port {port} is taken" in outcome.err
 
 
-def test_who_opens_it_to_others_is_told_what_that_means_and_how_to_ask_for_a_password(uri):
+def test_who_opens_it_to_others_is_told_what_that_means_and_how_to_ask_for_a_password(uri, free_port):
     command = [sys.executable, "-c", PROGRAM, "ui", "--host", "0.0.0.0", "--port", str(free_port())]
     ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:

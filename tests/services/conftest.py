@@ -3,8 +3,6 @@
 import os
 import pwd
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,12 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 from optuna.storages import BaseStorage, RDBStorage
 
-from pipelines.store import MLFLOW_SETTINGS
 from sweeps.storage import open_storage
 
 PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
@@ -27,19 +23,13 @@ MACHINE = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"
 NAMED = 'hostname "$0" && exec "$@"'
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Postgres:
     """A server that takes anybody of this machine by its socket, and asks for a password over TCP."""
 
     password = "as.secret-as_can~be"
 
-    def __init__(self, binaries: Path, folder: Path, someone: dict[str, Any]) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, binaries: Path, folder: Path, port: int, someone: dict[str, Any]) -> None:
+        self.folder, self.port = folder, port
         self._binaries, self._someone = binaries, someone
 
     def run(self, program: str, *arguments: str) -> None:
@@ -75,7 +65,7 @@ class Postgres:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Postgres]:
+def server(free_port: Callable[[], int]) -> Iterator[Postgres]:
     """PostgreSQL, started for these tests; skips where there is none."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     pytest.importorskip("psycopg")
@@ -89,7 +79,7 @@ def server() -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="litlab-pg-"))  # a short path, for the socket
     if someone:
         shutil.chown(folder, "postgres")
-    postgres = Postgres(binaries[-1], folder, someone)
+    postgres = Postgres(binaries[-1], folder, free_port(), someone)
     try:
         postgres.start()
         yield postgres
@@ -105,33 +95,12 @@ def postgres(server: Postgres) -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def tracking(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def tracking(
+    mlflow_server: Callable[..., Any], postgres: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """An MLflow server: runs in PostgreSQL, files in a folder that only it can reach."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", server.create("mlflow"), "--artifacts-destination", str(folder / "files")]
-    environment = {**MLFLOW_SETTINGS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True)
-    try:
-        end = time.monotonic() + 180
-        while not _answers(port):
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < end, (folder / "log").read_text()
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+    with mlflow_server(tmp_path_factory.mktemp("server"), postgres("mlflow")) as server:
+        yield server.uri
 
 
 @pytest.fixture

@@ -61,16 +61,17 @@ def ask_and_hang(url: str, space: Space, asked: Any) -> None:
     ("name", "wanted", "trials"), [("ranges", RANGES, 20), ("whole", GRID, None), ("part", GRID, 7)]
 )
 def test_controllers_that_begin_at_once_share_the_total_exactly(
-    place: Callable[[str], str], opened: Any, name: str, wanted: dict[str, Any], trials: int | None
+    place: Callable[[str], str],
+    opened: Any,
+    at_once: Callable[..., None],
+    name: str,
+    wanted: dict[str, Any],
+    trials: int | None,
 ) -> None:
-    url, space, together = place(name), space_of(wanted, trials), FORK.Barrier(3)
-    controllers = [FORK.Process(target=control, args=(url, space, together)) for _ in range(3)]
-    for each in controllers:
-        each.start()
-    for each in controllers:
-        each.join()
+    url, space = place(name), space_of(wanted, trials)
 
-    assert [each.exitcode for each in controllers] == [0] * 3
+    at_once(3, control, url, space)
+
     done = optuna.load_study(storage=opened(url), study_name="s").trials
     assert [trial.number for trial in done] == list(range(space.total))
     assert {trial.state.name for trial in done} == {"COMPLETE"}

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,16 +100,11 @@ def open_and_ask(url: str, together: Any) -> None:
     optuna.create_study(storage=open_storage(url), study_name="s", load_if_exists=True).ask()
 
 
-def test_eight_processes_can_open_a_new_database_at_once(tmp_path: Path) -> None:
-    url, fork = f"sqlite:///{tmp_path / 'new' / 'optuna.db'}", multiprocessing.get_context("fork")
-    together = fork.Barrier(8)
-    every = [fork.Process(target=open_and_ask, args=(url, together)) for _ in range(8)]
-    for each in every:
-        each.start()
-    for each in every:
-        each.join()
+def test_eight_processes_can_open_a_new_database_at_once(tmp_path: Path, at_once: Callable[..., None]) -> None:
+    url = f"sqlite:///{tmp_path / 'new' / 'optuna.db'}"
 
-    assert [each.exitcode for each in every] == [0] * 8
+    at_once(8, open_and_ask, url)
+
     trials = optuna.load_study(storage=open_storage(url), study_name="s").trials
     assert [trial.number for trial in trials] == list(range(8))
 

@@ -38,16 +38,16 @@ def facts_of(**values: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty database; to make one takes longer than most tests."""
-    path = tmp_path_factory.mktemp("tables") / "optuna.db"
+    path = tmp_path_factory.mktemp("empty") / "optuna.db"
     open_storage(f"sqlite:///{path}")
     return path
 
 
 @pytest.fixture
-def sqlite(tmp_path: Path, tables: Path) -> str:
-    shutil.copy(tables, tmp_path / "optuna.db")
+def sqlite(tmp_path: Path, empty_storage: Path) -> str:
+    shutil.copy(empty_storage, tmp_path / "optuna.db")
     return f"sqlite:///{tmp_path / 'optuna.db'}"
 
 
