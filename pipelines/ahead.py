@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines import project
 from pipelines.errors import UserError
 from pipelines.store import NewRun, Store, import_client, store_uri
 
@@ -26,7 +27,7 @@ def start(argv: Sequence[str]) -> None:
     """
     asks = not argv or {"-h", "--help", "--full-help", "--print_config"} & set(argv)
     alone = "LOCAL_RANK" not in os.environ and "mlflow" not in sys.modules and "torch" not in sys.modules
-    if asks or not alone or sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2:
+    if asks or not alone or sys.platform != "linux" or project.cores() < 2:
         return
     import multiprocessing
 

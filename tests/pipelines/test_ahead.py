@@ -8,7 +8,7 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import process
+from pipelines import process, project
 from pipelines.imports import uncollected
 
 FIT = "import sys; from pipelines.cli import main; sys.exit(main())"
@@ -36,7 +36,7 @@ class Tell(Callback):
         print(f"mlflow imported: {'mlflow' in sys.modules}; pid: {os.getpid()}", file=sys.stderr)
 """
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="on one core it would gain nothing"
+    sys.platform != "linux" or project.cores() < 2, reason="on one core it would gain nothing"
 )
 
 
