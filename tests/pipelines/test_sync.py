@@ -42,9 +42,12 @@ class Line:
         self.port, self.state, self.lost, self.left = port, "up", Counter(), None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
 
     def close(self):
+        _shut(self._listener)
+        self._listening.join()  # else it might go on with the socket that gets the same number next, another line's
         self._listener.close()
 
     def _listen(self):
