@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,9 @@ def start(argv: Sequence[str]) -> None:
     It is a fork, while this process has no threads and no large libraries: only where that is safe, which is Linux.
     """
     asks = not argv or {"-h", "--help", "--full-help", "--print_config"} & set(argv)
-    alone = "LOCAL_RANK" not in os.environ and "mlflow" not in sys.modules and "torch" not in sys.modules
-    if asks or not alone or sys.platform != "linux" or project.cores() < 2:
+    first = "LOCAL_RANK" not in os.environ and not {"mlflow", "torch"} & set(sys.modules)
+    safe = sys.platform == "linux" and threading.active_count() == 1
+    if asks or not first or not safe or project.cores() < 2:
         return
     import multiprocessing
 
@@ -46,19 +48,25 @@ def create_run(store: Store, experiment: str, name: str, tags: Mapping[str, str]
         UserError: See `Store.create_run`.
     """
     answer: NewRun | str | None = None
-    while _HELPERS:
-        process, pipe = _HELPERS.pop()
-        try:
+    try:
+        for _, pipe in _HELPERS:
             with contextlib.suppress(EOFError, OSError):  # it is gone: the memory did not suffice, perhaps
                 pipe.send((store.uri, experiment, name, dict(tags)))
                 answer = pipe.recv()
-        finally:
-            pipe.close()
-            process.kill()
-            process.join()
+    finally:
+        stop()
     if isinstance(answer, str):
         raise UserError(answer)
     return answer or store.create_run(experiment, name, tags)
+
+
+def stop() -> None:
+    """End the process: there will be no run, or it has been created."""
+    while _HELPERS:
+        process, pipe = _HELPERS.pop()
+        pipe.close()
+        process.kill()
+        process.join()
 
 
 def _work(pipe: "Connection", other: "Connection") -> None:

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
 from modules.speed import tiny_is_zero
-from pipelines import checkpoints, config, devices, faults, figures, interrupt, quiet, screen
+from pipelines import ahead, checkpoints, config, devices, faults, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
 from pipelines.evaluate import Evaluation, by_kind, evaluate
@@ -102,10 +102,12 @@ def main(verb: str, argv: Sequence[str]) -> int:
         config.print_full_help()
     cli = config.parse(verb, argv)
     if cli.config.trainer.fast_dev_run:
+        ahead.stop()
         return _dry_run(cli)
     job = prepare(cli)
     interrupt.exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # the first process has the run, and the test
+        ahead.stop()
         run_trainer(job)
         return 0
     command = shlex.join(["litlab", "fit", *argv])
