@@ -15,7 +15,7 @@ from sweeps import figures
 from sweeps.figures import said
 from sweeps.seeds_record import as_markdown
 from sweeps.space import Space, keys_of
-from sweeps.study import PARENT, Study, tally
+from sweeps.study import PARENT, Study, best_of, tally
 
 WHICH = {"best": "the best, on fresh seeds", "default": "the experiment as it is, same seeds"}
 Confirmed = dict[str, list[FinishedRun]]  # "best" and "default": the runs on fresh seeds
@@ -57,12 +57,12 @@ def _abandon(store: Store, parent: str) -> None:
 
 def progress(run: Run, study: Study) -> None:
     """Log how far the study is, against the number of trials that have ended."""
-    counted = tally(study.trials())
+    trials = study.trials()  # once: other controllers end some meanwhile
+    counted, best = tally(trials), best_of(trials, study.space.direction)
     values = {f"trials/{state}": float(number) for state, number in counted.items()}
-    best = study.best()
     if best is not None and best.value is not None:
         values[f"best/{study.space.metric}"] = best.value
-    run.log_metrics(values, study.counted())
+    run.log_metrics(values, sum(counted.values()))
 
 
 def conclude(run: Run, study: Study, confirmed: Confirmed) -> None:

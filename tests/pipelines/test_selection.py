@@ -217,7 +217,7 @@ def test_a_password_is_never_shown(store, monkeypatch):
     monkeypatch.setattr(store, "uri", "http://anna:secret@127.0.0.1:9")
     with pytest.raises(UserError, match=r"no such thing at all.*anna:[*]{3}@127.0.0.1") as unknown:
         select(store, ["no such thing at all"])
-    monkeypatch.setattr(store, "client", MlflowClient(store.uri))
+    monkeypatch.setattr(store, "_client", MlflowClient(store.uri))
     with pytest.raises(UserError, match=r"cannot be reached: .*Connection refused") as gone:
         select(store, ["digits-mlp"])
     assert "secret" not in str(unknown.value) + str(gone.value)

@@ -15,6 +15,9 @@ from optuna.trial import TrialState
 
 from pipelines import process
 from pipelines.errors import UserError
+from pipelines.store import Store
+from pipelines.tracking import Run, recorded
+from sweeps import record
 from sweeps.alive import BEAT, SILENT_S, is_alive
 from sweeps.space import Space
 from sweeps.storage import open_storage, sqlite_path
@@ -92,6 +95,26 @@ def test_a_study_has_as_many_trials_as_were_asked_for_and_goes_on_to_more(url: s
     assert study.counted() == 8
     assert study.optuna.user_attrs[TOTAL] == 8
     assert study_of(url, space_of(RANGE, trials=2)).ask() is None
+
+
+def test_progress_is_that_of_one_moment_even_if_another_controller_ends_a_trial_just_then(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(sqlite, space_of(RANGE))
+    run(study, 4)
+    others, looked = [study.ask()], study.trials
+
+    def look() -> list[Any]:
+        seen = looked()
+        while others:
+            study.optuna.tell(others.pop(), 0.5)
+        return seen
+
+    monkeypatch.setattr(study, "trials", look)
+    with recorded(Run(Store(), "s", "parent", {})) as parent:
+        record.progress(parent, study)
+        record.progress(parent, study)
+    assert [(at, values["trials/complete"]) for at, values in parent.history] == [(4, 4), (5, 5)]
 
 
 def test_trials_under_way_are_part_of_the_total(url: str) -> None:
