@@ -106,6 +106,7 @@ def begin(spec: Spec, pipe: connection.Connection) -> None:
     """The training of a fresh process; the last message is ("done", metrics), or says why there are none."""
     settle(spec)
     sys.argv = [str(Path(__file__).resolve()), spec.path]  # what Lightning runs for further devices
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # which import from where this one does
     sys.modules["__main__"].__spec__ = None
     try:
         send(pipe, ("done", _train(spec, pipe) if spec.verb == "fit" else OTHERS[spec.verb](spec)))

@@ -19,6 +19,7 @@ from pathlib import Path
 from pipelines.store import MLFLOW_SETTINGS
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch; every process trains on one core
+os.environ.pop("LITLAB_UNSENT", None)  # copies of a project have runs of one name; what waits is beside each of them
 os.environ.update(MLFLOW_SETTINGS)  # read by mlflow when it is imported
 
 import report

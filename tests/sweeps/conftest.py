@@ -67,7 +67,6 @@ def moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
     (tmp_path / "moody.py").write_text(MOODY)
     (tmp_path / "moody.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the processes of further devices
 
     def write(space: dict[str, Any], **settings: Any) -> Path:
         usual = {"experiment": str(tmp_path / "moody.yaml"), "sampler": "grid", "confirm": 0}
