@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from pipelines import process
 from pipelines.errors import UserError
-from pipelines.imports import uncollected
+from pipelines.garbage import first_import
 from pipelines.plain import plain
 
 VERBS = {
@@ -69,7 +69,7 @@ def _call(verb: str, rest: Sequence[str]) -> int:
         from pipelines import ahead
 
         ahead.start(rest)
-    with uncollected(name):
+    with first_import(name):
         module = importlib.import_module(name)
     return int(module.main(verb, rest))
 

@@ -17,7 +17,7 @@ from pipelines import rows, wording
 from pipelines.errors import UserError
 from pipelines.plain import plain
 from pipelines.rows import Comparison, Row
-from pipelines.selection import EXPERIMENT, select, uncollected
+from pipelines.selection import EXPERIMENT, select
 from pipelines.spread import Difference
 from pipelines.store import Store, without_password
 
@@ -53,9 +53,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         print(HELP)
         return 0
     options = _parse(argv)
-    with uncollected():  # importing MLflow makes many objects too
-        store = Store(options.tracking_uri)
-        selection = select(store, options.names, options.filter)
+    store = Store(options.tracking_uri)
+    selection = select(store, options.names, options.filter)
     comparison = rows.compare(selection, options.metric, options.by)
     for note in comparison.notes:
         print(f"litlab: note: {plain(note)}", file=sys.stderr)

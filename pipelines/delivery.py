@@ -75,7 +75,7 @@ class Delivery:
             UserError: Likewise, and it has never been opened.
             OSError: Likewise, or a file cannot be read.
         """
-        self._store.open()
+        self._store.open()  # before MLflow is imported below: by one thread at a time
         self._told, ended = told, self._box.status  # whatever is told after this is for the next time
         self._take("params", self._params)
         self._take("tags", self._tags)

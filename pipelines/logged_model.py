@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.imports import uncollected
+from pipelines.garbage import first_import
 from pipelines.outbox import Outbox
 from pipelines.store import IMPORTING
 
@@ -25,7 +25,7 @@ def save(path: Path, model: "nn.Module", example: "Tensor", metadata: Mapping[st
     """
     import torch
 
-    with IMPORTING, uncollected("mlflow.pytorch"):
+    with IMPORTING, first_import("mlflow.pytorch"):
         import mlflow.pytorch
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec

@@ -1,14 +1,13 @@
 """Finished runs, found by experiment, study or id with MLflow's own search; nothing heavy is imported."""
 
-import gc
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 from pipelines.errors import UserError
+from pipelines.garbage import uncollected
 from pipelines.store import Store, without_password
 
 PARENT_TAG = "litlab.parent"  # of runs that stand for others: "sweep", "seeds", "comparison", "look"
@@ -85,18 +84,6 @@ def select(store: Store, names: Sequence[str], wanted: str = "") -> Selection:
         if wanted and error.error_code == "INVALID_PARAMETER_VALUE":
             raise UserError(f"--filter {wanted}: {said}") from error
         raise UserError(f"the runs at {without_password(store.uri)} cannot be reached: {said}") from error
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Do not look for garbage meanwhile: many small objects that stay are made, and looking takes longer than that."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _select(store: Store, names: Sequence[str], wanted: str) -> Selection:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlparse
 
 from pipelines import project
 from pipelines.errors import UserError
-from pipelines.imports import uncollected
+from pipelines.garbage import first_import
 
 IMPORTING = threading.RLock()  # held while MLflow is imported, whose modules import one another in circles
 MAX_NAME = 200  # bytes of a name that is a folder's too; file systems take 255
@@ -73,7 +73,7 @@ def import_client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):  # whoever calls says it in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with IMPORTING, uncollected("mlflow"):
+    with IMPORTING, first_import("mlflow"):
         from mlflow import MlflowClient
 
         if not uri.startswith(("http", "databricks")):

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import process, project
-from pipelines.imports import uncollected
+from pipelines.garbage import first_import
 
 # Nothing is sent before the end: on a busy machine a second is over before the first step.
 FIT = "import sys; from pipelines import cli, tracking; tracking.OPEN_AFTER_S = 600; sys.exit(cli.main())"
@@ -99,8 +99,8 @@ def test_a_mistake_in_the_configuration_leaves_nothing_behind(python, tmp_path):
 
 
 def test_the_garbage_collector_rests_while_something_is_imported_for_the_first_time():
-    with uncollected("pytest"):
+    with first_import("pytest"):
         assert gc.isenabled()
-    with uncollected("a_module_that_has_not_been_imported"):
+    with first_import("a_module_that_has_not_been_imported"):
         assert not gc.isenabled()
     assert gc.isenabled()
