@@ -27,9 +27,9 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.rows import compare
-from pipelines.selection import select
-from pipelines.store import Store
+from pipelines.comparison.rows import compare
+from pipelines.tracking.query import select
+from pipelines.tracking.store import Store
 
 FINISHED = "attributes.status = 'FINISHED'"
 DROPOUTS, RATES, SEEDS = [f"0.{digit}" for digit in range(8)], ["0.001", "0.002", "0.005", "0.01", "0.02"], range(5)

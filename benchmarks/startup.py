@@ -55,8 +55,8 @@ FIT = ["fit", "digits-mlp", "--trainer.accelerator=cpu", "--trainer.callbacks=fi
 
 def trial(folder: Path) -> float:
     """From the order to start a trial to its first step, in a pool that is warm."""
-    from sweeps.pool import Pool
-    from sweeps.spec import Spec
+    from sweeps.workers.job import Spec
+    from sweeps.workers.pool import Pool
 
     os.environ["GO_ON"] = "yes"
     sys.path.insert(0, str(folder))  # which the processes take over

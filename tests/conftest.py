@@ -30,9 +30,10 @@ from PIL import Image
 
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
-from pipelines import catalogue
 from pipelines.cli import main
-from pipelines.store import MLFLOW_SETTINGS, Store
+from pipelines.config import experiments as catalogue
+from pipelines.tracking.store import Store
+from pipelines.tracking.uri import MLFLOW_SETTINGS
 
 
 @dataclass

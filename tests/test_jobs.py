@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import config, resume
 from pipelines.cli import VERBS
-from sweeps import command as sweep
-from sweeps import look
+from pipelines.config import cli as config
+from pipelines.training import resume
+from sweeps.search import status as look
+from sweeps.search import sweep
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCRIPTS = sorted((DOCS / "jobs").glob("*.sbatch"))

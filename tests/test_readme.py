@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import catalogue
 from pipelines.cli import VERBS
+from pipelines.config import experiments as catalogue
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

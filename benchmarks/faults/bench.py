@@ -17,11 +17,16 @@ from typing import TypeVar
 
 from commands import Command, begin, family
 
-from pipelines import interrupt
-from pipelines.project import cores
-from pipelines.store import Store
+from pipelines.runtime import signals as interrupt
+from pipelines.runtime.environment import cores
+from pipelines.tracking.store import Store
 
-PRELOAD = ["sweeps.worker", "pipelines.resume", "pipelines.figures", "mlflow.store.tracking.sqlalchemy_store"]
+PRELOAD = [
+    "sweeps.workers.worker",
+    "pipelines.training.resume",
+    "pipelines.evaluation.figures",
+    "mlflow.store.tracking.sqlalchemy_store",
+]
 PRELOAD += ["mlflow.pytorch", "sklearn.datasets"]
 PROGRAM = "import sys\nfrom pipelines.cli import main\nsys.exit(main())\n"
 Result = TypeVar("Result")

@@ -11,7 +11,7 @@ from bench import Bench, Project, Row, noted
 from commands import Command, until
 from kill_fits import Whole
 
-from pipelines.checkpoints import damage
+from pipelines.checkpoints.files import damage
 
 CASE = ["digits-mlp", "--model.dropout", "0.3", "--data.batch_size", "8", "--trainer.max_epochs", "12"]
 SIZE_MB = 8

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.store import MLFLOW_SETTINGS
+from pipelines.tracking.uri import MLFLOW_SETTINGS
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch; every process trains on one core
 os.environ.pop("LITLAB_UNSENT", None)  # copies of a project have runs of one name; what waits is beside each of them
@@ -27,7 +27,8 @@ from bench import Bench
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipelines import interrupt, project
+from pipelines.runtime import environment as project
+from pipelines.runtime import signals as interrupt
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs/RELIABILITY.md"

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pipelines import catalogue
 from pipelines.cli import VERBS
+from pipelines.config import experiments as catalogue
 
 HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "mlflow", "optuna", "matplotlib", "sklearn"}
 

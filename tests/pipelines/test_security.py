@@ -15,14 +15,15 @@ import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipelines import checkpoints, page
-from pipelines.errors import UserError
-from pipelines.fit import main as fit
-from pipelines.outbox import home_of
-from pipelines.plain import plain
-from pipelines.store import Store
-from pipelines.tracking import Run
-from sweeps import storage
+from pipelines.checkpoints import files as checkpoints
+from pipelines.reporting import html_page as page
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import plain
+from pipelines.tracking.outbox import home_of
+from pipelines.tracking.run import Run
+from pipelines.tracking.store import Store
+from pipelines.training.fit import main as fit
+from sweeps.search import storage
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("datamodules", "modules", "pipelines", "sweeps", "benchmarks")

@@ -12,10 +12,10 @@ import optuna
 import pytest
 from optuna.storages import BaseStorage
 
-from sweeps import storage
-from sweeps.space import Space
-from sweeps.storage import Holder, clock, open_storage, turn
-from sweeps.study import CONTROLLER, Study, key_of
+from sweeps.search import storage
+from sweeps.search.space import Space
+from sweeps.search.storage import Holder, clock, open_storage, turn
+from sweeps.search.study import CONTROLLER, Study, key_of
 
 FORK = multiprocessing.get_context("fork")
 RANGES = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}

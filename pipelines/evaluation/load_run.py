@@ -1,0 +1,69 @@
+"""Load the model of a finished run."""
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import LightningModule
+
+from datamodules.base import InMemoryDataModule
+from pipelines.checkpoints import files as checkpoints
+from pipelines.comparison.rows import Row
+from pipelines.config import cli as config
+from pipelines.config.cli import LitlabCLI
+from pipelines.runtime import silence as quiet
+from pipelines.runtime.errors import UserError
+from pipelines.tracking.store import Store
+
+if TYPE_CHECKING:
+    pass
+
+
+from pipelines.tracking.store import FinishedRun
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A finished run's parts, as its own configuration makes them, with the data it was trained on."""
+
+    cli: LitlabCLI
+    data: InMemoryDataModule
+    model: LightningModule
+    checkpoint: Path
+
+
+def _rebuild(row: Row, store: Store) -> Rebuilt:
+    """The first run of a row, as it was after its selected epoch."""
+    found = store.find(row.runs[0].run_id)
+    quiet.lightning()
+    cli = config.parse("compare", ["--trainer.accelerator", "auto"], base=found.file("config.yaml"))
+    checkpoint = checkpoints.of_run(found)
+    data, model = cli.build()
+    assert isinstance(data, InMemoryDataModule)
+    try:
+        for stage in ("fit", "test"):
+            data.setup(stage)  # nothing is downloaded for a figure
+        state = checkpoints.load(checkpoint)["state_dict"]
+        model.load_state_dict(state)
+    except (ValueError, KeyError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"run {found.run_id}: {error}") from error
+    recorded = found.tags.get("data.sha256.test")
+    if recorded and data.test_set.digest() != recorded:
+        raise UserError(f"run {found.run_id}: this is not the test set that it was measured on")
+    return Rebuilt(cli, data, model.eval(), checkpoint)
+
+
+def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, FinishedRun]:
+    """The configuration of a run, changed by the arguments that follow its id, and the run.
+
+    Raises:
+        UserError: There is no such run, it has no configuration, or an argument is wrong.
+    """
+    if not argv or argv[0].startswith("-"):
+        raise UserError(f"name a run: litlab {verb} RUN_ID")
+    run_id, *rest = argv
+    uris = config.values_of(rest, "--tracking_uri")
+    run = Store(uris[-1] if uris else None).find(run_id)
+    return config.parse(verb, rest, base=run.file("config.yaml")), run

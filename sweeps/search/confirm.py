@@ -1,0 +1,73 @@
+"""After the search: the best configuration, and the experiment's own, on fresh seeds; only these are tested."""
+
+from typing import Any
+
+from pipelines.tracking.store import FinishedRun
+from sweeps.search.controller import Controller
+from sweeps.search.study import key_of
+from sweeps.search.study_run import Confirmed
+from sweeps.workers import batch
+from sweeps.workers.job import Spec, as_arguments
+
+NO_TRIAL = "-"
+
+
+def confirm(controller: Controller, own: dict[str, Any], *, train: bool) -> Confirmed:
+    """Train and test what the search found beside what it began from, once per seed that the search has not used.
+
+    Args:
+        controller: Whose study has ended.
+        own: The experiment's own values of the keys that were searched; empty if they are no point of the space.
+        train: Whether to make the runs that are missing.
+
+    Returns:
+        The runs of "best" and "default"; those that earlier calls made are not made again.
+    """
+    study, space = controller.study, controller.space
+    best = study.best()
+    if best is None or not space.confirm:
+        return {}
+    settings = {"best": space.settings(best.params), "default": space.settings(own) if own else {}}
+    if key_of(settings["best"]) == key_of(settings["default"]):
+        del settings["default"]
+    seeds = range(space.seeds, space.seeds + space.confirm)
+    specs = {
+        (which, seed): _spec(controller, values, which, seed, best.number)
+        for seed in seeds
+        for which, values in settings.items()
+    }
+    done = _runs(controller, finished=False)
+    waiting = [spec for spec in specs.values() if (spec.tags["configuration"], spec.seed) not in done]
+    if train:
+        title = f"confirm {study.name}"
+        batch.train(controller.pool, waiting, controller.store, controller.board, title=title)
+    done = _runs(controller, finished=True)
+    runs: Confirmed = {which: [] for which in settings}
+    for (which, seed), spec in specs.items():
+        if found := done.get((spec.tags["configuration"], seed)):
+            runs[which].append(found)
+    return runs
+
+
+def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int, trial: int) -> Spec:
+    tags = {"stage": "confirm", "trial": str(trial) if which == "best" else NO_TRIAL, "configuration": key_of(values)}
+    return Spec(
+        arguments=[*controller.arguments, *as_arguments(values)],
+        seed=seed,
+        experiment=controller.experiment,
+        uri=controller.store.uri,
+        name=f"confirm {which} seed {seed}",
+        tags={**controller.tags, **tags},
+        metric=controller.space.metric,
+        test=True,
+        devices=controller.devices,
+    )
+
+
+def _runs(controller: Controller, *, finished: bool) -> dict[tuple[str, int], FinishedRun]:
+    """By configuration and seed, those that are finished; or also those that another controller is about to finish."""
+    children = [
+        run for run in controller.store.children(controller.parent.run_id) if run.tags.get("stage") == "confirm"
+    ]
+    states = ("FINISHED",) if finished else ("FINISHED", "RUNNING")  # this controller has none that is RUNNING
+    return {(run.tags["configuration"], int(run.tags["seed"])): run for run in children if run.status in states}
