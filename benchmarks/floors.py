@@ -56,7 +56,7 @@ def operations(experiment: str, data_dir: Path) -> tuple[float, int]:
     from datamodules.base import InMemoryDataModule
     from pipelines.config import cli as config
 
-    cli = config.parse(
+    cli = config.parse_config(
         "fit", [experiment, *(f"--{key}={value}" for key, value in _folder(experiment, data_dir).items())]
     )
     data, model = cli.build()

@@ -21,7 +21,7 @@ import fresh
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.training.job import prepare
+from pipelines.training.job import prepare_training
 
 FIFTH = ("--data.n_train=11000", "--data.n_val=1000")
 CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
@@ -50,7 +50,7 @@ def separate(argv: list[str], uri: str) -> list[float]:
         on_train_epoch_start=lambda *_: marks.append(time.process_time()),
         on_train_end=lambda *_: marks.append(time.process_time()),
     )
-    job = prepare(config.parse("fit", argv), [timer], test=False)
+    job = prepare_training(config.parse_config("fit", argv), [timer], test=False)
     fit.train(job, Run(Store(uri), "separate", "one", {}))
     return [after - before for before, after in pairwise(marks)][1:]
 
@@ -64,10 +64,10 @@ def stacked(argv: list[str], uri: str, size: int) -> list[float]:
     from sweeps.workers.stacked_training import Member, Ready, Stack
 
     members: list[Member] = []
-    cli, store = config.parse("fit", argv), Store(uri)
+    cli, store = config.parse_config("fit", argv), Store(uri)
     for number in range(size):
         ready = Ready()
-        job = prepare(cli, [ready], test=False, like=members[0].job if members else None)
+        job = prepare_training(cli, [ready], test=False, like=members[0].job if members else None)
         members.append(Member(job, Run(store, "stacked", str(number), {}), seed=0))
         job.keeper.write_to(members[-1].run)
         fit.run_trainer(job)
@@ -88,7 +88,7 @@ def measure(name: str, sizes: list[int], data_dir: Path) -> dict[int, float]:
 
     from pipelines.runtime import silence as quiet
 
-    quiet.lightning()
+    quiet.silence_lightning()
     torch.set_num_threads(1)
     experiment, epochs, changes = CASES[name]
     argv = [experiment, f"--trainer.max_epochs={epochs}", "--trainer.enable_progress_bar=false", *changes]

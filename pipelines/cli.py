@@ -9,8 +9,8 @@ from difflib import get_close_matches
 
 from pipelines.runtime import process
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import first_import
-from pipelines.runtime.text import plain
+from pipelines.runtime.gc_pause import gc_paused_for_import
+from pipelines.runtime.text import escape_control_characters
 
 VERBS = {
     "list": ("pipelines.config.experiments", "show the experiments"),
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 a run failed, 2 the user's mistake, 130 stopped by Ctrl-C, 141 nobody reads its output.
     """
     calm_threads()
-    process.end_with_first()
+    process.exit_with_rank_zero()
     verb, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     try:
         try:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        print(f"litlab: {plain(str(error))}", file=sys.stderr)  # it may quote what others wrote
+        print(f"litlab: {escape_control_characters(str(error))}", file=sys.stderr)  # it may quote what others wrote
         return 2
     except KeyboardInterrupt:
         print("litlab: stopped", file=sys.stderr)
@@ -72,7 +72,7 @@ def _call(verb: str, rest: Sequence[str]) -> int:
         from pipelines.tracking import prestart as ahead
 
         ahead.start(rest)
-    with first_import(name):
+    with gc_paused_for_import(name):
         module = importlib.import_module(name)
     return int(module.main(verb, rest))
 

@@ -244,6 +244,6 @@ def small(mnist_format: Path, cifar_format: Path) -> Callable[[str], list[str]]:
     sources = {"MNIST": of_mnist, "PairedDigits": of_mnist, "CIFAR10": of_cifar}
 
     def arguments(name: str) -> list[str]:
-        return [name, *sources.get(catalogue.describe(name)["data"], [])]
+        return [name, *sources.get(catalogue.describe_experiment(name)["data"], [])]
 
     return arguments

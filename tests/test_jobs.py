@@ -40,7 +40,7 @@ def try_out(argv: list[str]) -> None:
         options, rest = sweep._options(args)
         sweep._space(options, rest)
     elif verb == "fit":
-        config.parse(verb, args)
+        config.parse_config(verb, args)
     elif verb == "resume":
         assert all(flag in resume.HELP for flag in flags)
     else:

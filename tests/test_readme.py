@@ -21,7 +21,7 @@ def test_the_commands_that_are_printed_exist():
     for verb, argument in COMMANDS:
         assert verb in VERBS
         if verb == "fit" and not argument.startswith("-"):
-            assert argument in catalogue.names()
+            assert argument in catalogue.experiment_names()
 
 
 def test_links_and_pictures_lead_somewhere():

@@ -18,7 +18,7 @@ from typing import TypeVar
 from commands import Command, begin, family
 
 from pipelines.runtime import signals as interrupt
-from pipelines.runtime.environment import cores
+from pipelines.runtime.environment import cpu_count
 from pipelines.tracking.store import Store
 
 PRELOAD = [
@@ -99,7 +99,7 @@ class Bench:
     ) -> None:
         self.kind = kind
         self.folder, self.seed, self.quick, self.data_dir, self.step = folder, seed, quick, data_dir, step
-        self.cores = cores()
+        self.cores = cpu_count()
         self._commands: list[Command] = []
         self._closed = False
         self._context = multiprocessing.get_context("forkserver")
@@ -112,7 +112,7 @@ class Bench:
         """Import once what all commands need, and make the tables of a database once."""
         from multiprocessing import forkserver
 
-        with interrupt.handling(signal.SIG_IGN, signal.SIGINT):
+        with interrupt.signal_handlers(signal.SIG_IGN, signal.SIGINT):
             forkserver.ensure_running()
         if not (self.folder / "empty/mlflow.db").is_file():
             Store(f"sqlite:///{self.folder / 'made/mlflow.db'}")

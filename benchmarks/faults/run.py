@@ -97,7 +97,7 @@ def main() -> int:
     report.show(results, console)
     if not given.only and not given.quick:
         command = f"make faults ARGS='--seed {given.seed}'" if given.seed else "make faults"
-        report.rewrite(DOCUMENT, report.markdown(results, command, project.cores()))
+        report.rewrite(DOCUMENT, report.markdown(results, command, project.cpu_count()))
         console.print(f"written to {DOCUMENT.relative_to(ROOT)}")
     if not given.only:
         results.forget()

@@ -13,11 +13,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from pipelines.checkpoints import files as checkpoints
-from pipelines.checkpoints.random_state import RandomState, _of_all_processes, random_state, set_random_state
+from pipelines.checkpoints.random_state import RandomState, gather_random_states, get_random_state, set_random_state
 from pipelines.tracking.run import Run
 
 
-class Keeper(Callback):
+class BestAndLastCheckpoint(Callback):
     """The checkpoints of a training: `best.ckpt`, `last.ckpt`, and `previous.ckpt`, which is there for bad times.
 
     It must be the first of the callbacks: none may draw random numbers before it does.
@@ -51,7 +51,7 @@ class Keeper(Callback):
 
     def write_to(self, run: Run) -> None:
         """Say, in the process that has it, which run the checkpoints are of."""
-        self._run, self._folder = run, run.folder / checkpoints.FOLDER
+        self._run, self._folder = run, run.folder / checkpoints.CHECKPOINT_FOLDER
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._folder = trainer.strategy.broadcast(self._folder)
@@ -84,7 +84,7 @@ class Keeper(Callback):
         trainer.save_checkpoint(self._folder / checkpoints.LAST)
         self._saving = False
         if is_best and trainer.is_global_zero:
-            checkpoints.copy(self._folder / checkpoints.LAST, self.best)
+            checkpoints.copy_checkpoint(self._folder / checkpoints.LAST, self.best)
 
     def _end(self, trainer: Trainer, epoch: int) -> bool:
         """Take an epoch for ended; whether it is the best so far."""
@@ -113,7 +113,7 @@ class Keeper(Callback):
 
     def write(self, content: dict[str, Any], name: str) -> None:
         """Put a checkpoint that `content` has made into the run's folder."""
-        checkpoints.Files().save_checkpoint(content, self._folder / name)
+        checkpoints.AtomicCheckpointIO().save_checkpoint(content, self._folder / name)
 
     def _is_best(self, trainer: Trainer, epoch: int) -> bool:
         score = trainer.callback_metrics.get(self.monitor)
@@ -129,16 +129,16 @@ class Keeper(Callback):
         if not self._saving:  # another callback's checkpoint, of another moment
             return
         checkpoint["epoch"] = self._epoch
-        checkpoint[checkpoints.STATE] = {
+        checkpoint[checkpoints.STATE_KEY] = {
             "best_epoch": self.best_epoch,
             "best_score": self._best_score,
             "seconds": self.seconds,
             "metrics": self._run.journal.mark() if self._run else 0,
-            "random": _of_all_processes(trainer, random_state()),
+            "random": gather_random_states(trainer, get_random_state()),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint.get(checkpoints.STATE)
+        state = checkpoint.get(checkpoints.STATE_KEY)
         if trainer.state.fn != TrainerFn.FITTING or state is None:
             return
         self.best_epoch, self._best_score = state["best_epoch"], state["best_score"]

@@ -24,33 +24,33 @@ from pipelines.runtime.errors import UserError
 if TYPE_CHECKING:
     from pipelines.tracking.store import FinishedRun
 
-FOLDER = "checkpoints"
+CHECKPOINT_FOLDER = "checkpoints"
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
-STATE = "litlab"  # the part of a checkpoint that is not Lightning's
-SUFFIX = ".sha256"
-ASIDE = ".damaged"
+STATE_KEY = "litlab"  # the part of a checkpoint that is not Lightning's
+DIGEST_SUFFIX = ".sha256"
+QUARANTINE_SUFFIX = ".damaged"
 
 
-class Files(CheckpointIO):
+class AtomicCheckpointIO(CheckpointIO):
     """Lightning's way to the disk. A new `last.ckpt` leaves the one before as `previous.ckpt`."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         content = BytesIO()
         torch.save(checkpoint, content)
-        write(content.getbuffer(), Path(path))
+        write_checkpoint(content.getbuffer(), Path(path))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Load to the CPU, whatever is asked for: tensors and plain values only."""
-        return load(Path(path))
+        return load_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        remove(Path(path))
+        remove_checkpoint(Path(path))
 
 
 @dataclass(frozen=True)
-class Point:
+class ResumePoint:
     """A checkpoint to go on from.
 
     Attributes:
@@ -63,7 +63,7 @@ class Point:
     state: dict[str, Any]
 
 
-def write(content: "bytes | memoryview", path: Path) -> None:
+def write_checkpoint(content: "bytes | memoryview", path: Path) -> None:
     """Put a file in its place, at once and for good: a reader finds the old or the new one, even after a power cut.
 
     Raises:
@@ -84,14 +84,14 @@ def write(content: "bytes | memoryview", path: Path) -> None:
     _sync(path.parent)
 
 
-def copy(source: Path, target: Path) -> None:
+def copy_checkpoint(source: Path, target: Path) -> None:
     """The same checkpoint under a second name; where the file system can, without a second file."""
     part = _part(target)
     part.unlink(missing_ok=True)
     try:
         part.hardlink_to(source)
     except OSError:  # a file system without links
-        write(source.read_bytes(), target)
+        write_checkpoint(source.read_bytes(), target)
         return
     try:
         _place(part, target, _digest(source))
@@ -100,13 +100,13 @@ def copy(source: Path, target: Path) -> None:
     _sync(target.parent)
 
 
-def remove(path: Path) -> None:
+def remove_checkpoint(path: Path) -> None:
     """Delete a checkpoint and its digest, if they are there."""
     for name in (path, _beside(path)):
         name.unlink(missing_ok=True)
 
 
-def damage(path: Path) -> str | None:
+def find_corruption(path: Path) -> str | None:
     """What is wrong with a checkpoint, in words; None if nothing is."""
     digests = _noted(path)
     try:
@@ -121,13 +121,13 @@ def damage(path: Path) -> str | None:
         return str(error.strerror)
 
 
-def load(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content, on the CPU; never unpickles objects.
 
     Raises:
         UserError: The file is damaged, or holds more than tensors and plain values.
     """
-    if said := damage(path):
+    if said := find_corruption(path):
         raise UserError(f"{path} is damaged: {said}")
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
@@ -138,22 +138,22 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def of_run(run: "FinishedRun", name: str = BEST) -> Path:
+def fetch_checkpoint(run: "FinishedRun", name: str = BEST) -> Path:
     """A local copy of a run's checkpoint, with its digest if it has one.
 
     Raises:
         UserError: The run has no such checkpoint, or it is damaged.
     """
-    path = run.file(f"{FOLDER}/{name}")
+    path = run.file(f"{CHECKPOINT_FOLDER}/{name}")
     if not _beside(path).is_file():  # a server gives one file at a time
         with suppress(UserError):
-            _beside(path).write_bytes(run.file(f"{FOLDER}/{name}{SUFFIX}").read_bytes())
-    if said := damage(path):
+            _beside(path).write_bytes(run.file(f"{CHECKPOINT_FOLDER}/{name}{DIGEST_SUFFIX}").read_bytes())
+    if said := find_corruption(path):
         raise UserError(f"run {run.run_id}: {path} is damaged: {said}")
     return path
 
 
-def newest(folder: Path) -> tuple[Point | None, list[str]]:
+def latest_valid(folder: Path) -> tuple[ResumePoint | None, list[str]]:
     """The newest checkpoint that is whole, with `best.ckpt` as it was then, and what a person should be told.
 
     Damaged files are put aside: they would be taken for the one before when the next is written. Without any that is
@@ -166,10 +166,10 @@ def newest(folder: Path) -> tuple[Point | None, list[str]]:
         if not path.is_file():
             continue
         try:
-            content = load(path)
-            good.append(Point(path, int(content["epoch"]), content[STATE]))
+            content = load_checkpoint(path)
+            good.append(ResumePoint(path, int(content["epoch"]), content[STATE_KEY]))
         except UserError as error:
-            said.append(f"{error}; it is kept as {path.name}{ASIDE}")
+            said.append(f"{error}; it is kept as {path.name}{QUARANTINE_SUFFIX}")
             _put_aside(path)
         except KeyError:
             said.append(f"{path} is not one that litlab can go on from")
@@ -180,14 +180,14 @@ def newest(folder: Path) -> tuple[Point | None, list[str]]:
     return None, said
 
 
-def _restore_best(folder: Path, point: Point, good: Sequence[Point]) -> bool:
+def _restore_best(folder: Path, point: ResumePoint, good: Sequence[ResumePoint]) -> bool:
     """See that `best.ckpt` is the epoch that a checkpoint takes for the best; whether it is."""
     wanted = point.state["best_epoch"]
     same = [other for other in good if other.epoch == wanted]
     if wanted is None or any(other.path.name == BEST for other in same):
         return True
     if same:
-        copy(same[0].path, folder / BEST)
+        copy_checkpoint(same[0].path, folder / BEST)
     return bool(same)
 
 
@@ -227,12 +227,12 @@ def _hash(path: Path) -> str:
 
 
 def _put_aside(path: Path) -> None:
-    path.replace(path.with_name(path.name + ASIDE))
+    path.replace(path.with_name(path.name + QUARANTINE_SUFFIX))
     _beside(path).unlink(missing_ok=True)
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(path.name + SUFFIX)
+    return path.with_name(path.name + DIGEST_SUFFIX)
 
 
 def _part(path: Path) -> Path:

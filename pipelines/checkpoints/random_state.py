@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 RandomState = dict[str, Any]
 
 
-def random_state() -> RandomState:
+def get_random_state() -> RandomState:
     """The generators that training draws from, as tensors and plain values."""
     name, keys, *rest = np.random.get_state()
     return {
@@ -32,7 +32,7 @@ def set_random_state(state: RandomState) -> None:
     random.setstate((version, tuple(numbers), gauss))
 
 
-def _of_all_processes(trainer: Trainer, state: RandomState) -> list[RandomState]:
+def gather_random_states(trainer: Trainer, state: RandomState) -> list[RandomState]:
     if trainer.world_size == 1:
         return [state]
     states: list[Any] = [None] * trainer.world_size

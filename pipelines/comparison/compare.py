@@ -18,7 +18,7 @@ from pipelines.comparison import rows
 from pipelines.comparison.intervals import Difference
 from pipelines.comparison.rows import Comparison, Row
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import plain, without_password
+from pipelines.runtime.text import escape_control_characters, redact_credentials
 from pipelines.tracking.query import select
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import EXPERIMENT
@@ -57,9 +57,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options = _parse(argv)
     store = Store(options.tracking_uri)
     selection = select(store, options.names, options.filter)
-    comparison = rows.compare(selection, options.metric, options.by)
+    comparison = rows.group_and_rank(selection, options.metric, options.by)
     for note in comparison.notes:
-        print(f"litlab: note: {plain(note)}", file=sys.stderr)
+        print(f"litlab: note: {escape_control_characters(note)}", file=sys.stderr)
     if options.format == "table":
         _show(comparison)
     else:
@@ -68,7 +68,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         from pipelines.comparison import figures as plots
 
         drawn = plots.draw(comparison, store)
-        command = without_password(shlex.join(["litlab", verb, *argv]))
+        command = redact_credentials(shlex.join(["litlab", verb, *argv]))
         run_id = plots.keep(comparison, drawn, store, options.plot, command, as_markdown(comparison))
         where = sys.stdout if options.format == "table" else sys.stderr
         print(f"figures  {options.plot}\nrun      {run_id}", file=where)
@@ -162,16 +162,17 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 def as_markdown(comparison: Comparison) -> str:
     """A Markdown table of all rows, with what its marks mean below."""
     lines = [
-        [*wording.own(row, comparison).values(), *wording.figures(row, comparison).values()] for row in comparison.rows
+        [*wording.param_cells(row, comparison).values(), *wording.metric_cells(row, comparison).values()]
+        for row in comparison.rows
     ]
-    names = [*rows.titles(comparison.columns).values(), *wording.figures(comparison.rows[0], comparison)]
-    text = [wording.title(comparison), "", _joined(names), _joined(["---"] * len(names)), *map(_joined, lines)]
-    remark = wording.remark(comparison.rows)
+    names = [*rows.titles(comparison.columns).values(), *wording.metric_cells(comparison.rows[0], comparison)]
+    text = [wording.table_title(comparison), "", _joined(names), _joined(["---"] * len(names)), *map(_joined, lines)]
+    remark = wording.footnote(comparison.rows)
     return "\n".join([*text, *(["", remark.replace("*", "\\*")] if remark else [])]) + "\n"
 
 
 def _joined(texts: Sequence[str]) -> str:
-    shown = [re.sub(r"([\\|*<])", r"\\\1", plain(text)) for text in texts]  # "<" would begin HTML
+    shown = [re.sub(r"([\\|*<])", r"\\\1", escape_control_characters(text)) for text in texts]  # "<" would begin HTML
     return f"| {' | '.join(' '.join(text.split()) for text in shown)} |"
 
 
@@ -190,21 +191,21 @@ def _show(comparison: Comparison) -> None:
     table, without = _fitting(console, comparison, some)
     more = len(comparison.rows) - len(some)
     says = [
-        wording.remark(some),
+        wording.footnote(some),
         f"{more} more rows: --format json, csv or md has all" if more else "",
         f"no room for {', '.join(without)}: --format json has all" if without else "",
     ]
-    console.print(Text(plain(wording.title(comparison))))
+    console.print(Text(escape_control_characters(wording.table_title(comparison))))
     console.print(table)
     for line in filter(None, says):
-        console.print(Text(plain(line)))
+        console.print(Text(escape_control_characters(line)))
 
 
 def _fitting(console: "Console", comparison: Comparison, some: Sequence[Row]) -> tuple["Table", Sequence[str]]:
     """The table with as many columns as there is room for, and what was left out."""
     titles = rows.titles(comparison.columns)
-    keys = [{titles[key]: text for key, text in wording.own(row, comparison).items()} for row in some]
-    values = [wording.figures(row, comparison) for row in some]
+    keys = [{titles[key]: text for key, text in wording.param_cells(row, comparison).items()} for row in some]
+    values = [wording.metric_cells(row, comparison) for row in some]
     empty = {name for name in values[0] if not any(line[name] for line in values)}
     for count in range(len(LEAST) + 1):
         without = [name for name in LEAST[:count] if name not in empty]
@@ -226,10 +227,12 @@ def _table(keys: Sequence[dict[str, str]], values: Sequence[dict[str, str]]) -> 
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in keys[0]:
-        table.add_column(Text(plain(name)), overflow="fold")
+        table.add_column(Text(escape_control_characters(name)), overflow="fold")
     for name in values[0]:
         table.add_column(Text(name), justify="left" if name == "verdict" else "right", no_wrap=True)
     for line, measures in zip(keys, values, strict=True):
         style = {"best": "bold", "worse": "dim"}.get(measures["verdict"])
-        table.add_row(*(Text(plain(text)) for text in [*line.values(), *measures.values()]), style=style)
+        table.add_row(
+            *(Text(escape_control_characters(text)) for text in [*line.values(), *measures.values()]), style=style
+        )
     return table

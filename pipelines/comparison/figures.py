@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.comparison.learning_curves import KINDS, curves
-from pipelines.comparison.metric_plots import against, against_cost, keys, labels
+from pipelines.comparison.metric_plots import keys, labels, plot_metric_vs_cost, plot_metric_vs_param
 from pipelines.comparison.rows import Comparison, Row, titles
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
@@ -35,8 +35,8 @@ def draw(comparison: Comparison, store: Store) -> dict[str, "Figure"]:
     short = titles(comparison.columns)
     for key in keys(comparison):
         name = re.sub(r"\W+", "_", short.get(key, key.rpartition(".")[2]))
-        drawn[f"against_{name}"] = against(comparison, key)
-    drawn["against_cost"] = against_cost(comparison)
+        drawn[f"against_{name}"] = plot_metric_vs_param(comparison, key)
+    drawn["against_cost"] = plot_metric_vs_cost(comparison)
     drawn |= _views(named, store)
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
@@ -133,7 +133,7 @@ def keep(
     what = " ".join(comparison.selection.names) or "all runs"
     tags = {
         PARENT_TAG: "comparison",
-        "litlab.command": without_password(command),
+        "litlab.command": redact_credentials(command),
         "mlflow.source.name": "litlab compare",
         "mlflow.source.type": "LOCAL",
     }

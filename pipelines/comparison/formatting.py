@@ -11,7 +11,7 @@ from pipelines.runtime import console as screen
 UNPAIRED = " *"
 
 
-def title(comparison: Comparison) -> str:
+def table_title(comparison: Comparison) -> str:
     """What is compared, and which end is the good one."""
     names, count = comparison.selection.names, len(comparison.rows)
     which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
@@ -20,22 +20,22 @@ def title(comparison: Comparison) -> str:
     return f"{comparison.metric} of {which or 'all experiments'}: {counted}, {good} is better"
 
 
-def own(row: Row, comparison: Comparison) -> dict[str, str]:
+def param_cells(row: Row, comparison: Comparison) -> dict[str, str]:
     """What a person reads of a row's configuration, by the keys that are columns."""
     return {key: rows.shown(row.label(key)) for key in comparison.columns}
 
 
-def figures(row: Row, comparison: Comparison) -> dict[str, str]:
+def metric_cells(row: Row, comparison: Comparison) -> dict[str, str]:
     """What a person reads of a row's values, by title."""
     epoch, seconds, parameters = map(row.mean, ("selected_epoch", "fit_seconds", "parameters"))
     return {
-        "mean ± sd": measured(row.summary),
+        "mean ± sd": format_mean_sd(row.summary),
         "n": str(row.summary.n),
         "95 % interval": _interval(row.summary),
         "difference to best": _apart(row.difference, row.summary.n) if row.difference else "",
         "verdict": verdict(row, lower_is_better=comparison.lower_is_better),
         "epoch": "" if epoch is None else f"{epoch:.1f}".removesuffix(".0"),
-        "time": "" if seconds is None else screen.duration(seconds),
+        "time": "" if seconds is None else screen.format_duration(seconds),
         "parameters": "" if parameters is None else f"{parameters:,.0f}",
     }
 
@@ -52,7 +52,7 @@ def verdict(row: Row, *, lower_is_better: bool) -> str:
     return "worse" if (row.difference.mean > 0) == lower_is_better else "better in pairs"
 
 
-def measured(found: Summary) -> str:
+def format_mean_sd(found: Summary) -> str:
     """Mean and standard deviation, with as many digits as the latter gives a meaning."""
     spec = _spec(found.mean, found.sd)
     return f"{found.mean:{spec}}" + ("" if found.sd is None else f" ± {found.sd:{spec}}")
@@ -86,7 +86,7 @@ def _power(value: float) -> int:
     return math.floor(math.log10(value)) if value else 0
 
 
-def remark(some: Sequence[Row]) -> str:
+def footnote(some: Sequence[Row]) -> str:
     unpaired = any(row.difference and not row.difference.paired for row in some)
     return "* not in pairs: fewer than two seeds in common with the best row" if unpaired else ""
 
@@ -94,7 +94,7 @@ def remark(some: Sequence[Row]) -> str:
 NO_BREAK_SPACE = "\u00a0"
 
 
-def as_markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     """A table for the MLflow UI, which leaves no gap between columns: each name is padded to more than its column."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padding = [2 * (width - len(name)) + 4 for name, width in zip(lines[0], widths, strict=True)]  # half as wide as 0

@@ -55,7 +55,7 @@ class Difference:
         return None if self.ci95 is None else self.ci95[0] <= 0 <= self.ci95[1]
 
 
-def summary(values: Sequence[float]) -> Summary:
+def summarize(values: Sequence[float]) -> Summary:
     """Mean, standard deviation and interval of at least one value."""
     mean, n = statistics.fmean(values), len(values)
     if n < 2:
@@ -64,22 +64,22 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(mean, sd, n, _interval(mean, sd / math.sqrt(n), n - 1))
 
 
-def prediction(of: Summary) -> Interval:
+def prediction_interval(of: Summary) -> Interval:
     """Where one more value is expected, with 95 % probability; of at least two values."""
     assert of.sd is not None
     return _interval(of.mean, of.sd * math.sqrt(1 + 1 / of.n), of.n - 1)
 
 
-def difference(these: Mapping[Any, float], others: Mapping[Any, float]) -> Difference:
+def paired_difference(these: Mapping[Any, float], others: Mapping[Any, float]) -> Difference:
     """How far the mean of these values is from that of others, by the pairs that have a key in common, such as a seed.
 
     With fewer than two such pairs, all values of both sides are compared, without pairs (Welch).
     """
     shared = [key for key in these if key in others]
     if len(shared) > 1:
-        of_pairs = summary([these[key] - others[key] for key in shared])
+        of_pairs = summarize([these[key] - others[key] for key in shared])
         return Difference(of_pairs.mean, of_pairs.ci95, of_pairs.n, paired=True)
-    one, two = summary(list(these.values())), summary(list(others.values()))
+    one, two = summarize(list(these.values())), summarize(list(others.values()))
     return Difference(one.mean - two.mean, _welch(one, two), min(one.n, two.n), paired=False)
 
 

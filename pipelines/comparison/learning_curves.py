@@ -65,7 +65,7 @@ def _read(runs: Sequence[Found], store: Store) -> dict[tuple[str, str], Curve]:
         having = [run.run_id for run in runs if f"{split}/{kind}" in run.metrics]
         histories = [_history(store, run_id, f"{split}/{kind}") for run_id in having]
         epochs = sorted({epoch for history in histories for epoch in history})
-        curve = [(at, spread.summary([history[at] for history in histories if at in history])) for at in epochs]
+        curve = [(at, spread.summarize([history[at] for history in histories if at in history])) for at in epochs]
         if curve:
             found[split, kind] = curve
     return found

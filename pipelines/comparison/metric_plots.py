@@ -75,7 +75,7 @@ def keys(comparison: Comparison) -> list[str]:
     return [key for key in comparison.columns if key not in (CONFIGURATIONS, DIGEST)]
 
 
-def against(comparison: Comparison, key: str) -> "Figure | None":
+def plot_metric_vs_param(comparison: Comparison, key: str) -> "Figure | None":
     """The metric against a key: a line for each combination of the other keys, or all of them together."""
     from matplotlib.figure import Figure
 
@@ -143,7 +143,7 @@ def _line(axis: "Axes", number: int, label: str, points: Points, *, upright: boo
     from matplotlib.transforms import offset_copy
 
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    summaries = [spread.summary(values) for values in points.values()]
+    summaries = [spread.summarize(values) for values in points.values()]
     places, means = list(points), [summary.mean for summary in summaries]
     sds = [summary.sd if summary.sd is not None else math.nan for summary in summaries]
     single = [(at, value) for at, values in points.items() for value in values]
@@ -185,7 +185,7 @@ def _is_wide(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) > WIDE * min(values)
 
 
-def against_cost(comparison: Comparison) -> "Figure | None":
+def plot_metric_vs_cost(comparison: Comparison) -> "Figure | None":
     """The metric against the number of parameters and the training time, as far as rows differ in them."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -221,7 +221,7 @@ def _mark(axis: "Axes", row: Row, cost: str, label: str, number: int) -> None:
     costs = [run.metrics[cost] for run in row.runs if cost in run.metrics]
     if not costs:
         return
-    across = spread.summary(costs)
+    across = spread.summarize(costs)
     told = number < MARKED
     axis.errorbar(
         [across.mean],

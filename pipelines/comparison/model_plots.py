@@ -17,7 +17,7 @@ from modules.metrics import NeighbourAccuracy
 from pipelines.comparison.rows import Row
 from pipelines.evaluation.decision_regions import Plane, is_plane
 from pipelines.evaluation.evaluate import evaluate
-from pipelines.evaluation.load_run import Rebuilt, _rebuild
+from pipelines.evaluation.load_run import LoadedRun, _rebuild
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import DIGEST
 
@@ -90,7 +90,7 @@ def codes(rows: Mapping[str, Row], store: Store) -> "Figure | None":
     return figure
 
 
-def _probabilities(run: Rebuilt, plane: Plane) -> torch.Tensor:
+def _probabilities(run: LoadedRun, plane: Plane) -> torch.Tensor:
     """Of the second class, for each point of the plane."""
     dtype = next(run.model.parameters()).dtype
     with torch.no_grad():

@@ -73,7 +73,7 @@ class Comparison:
     notes: list[str]
 
 
-def compare(selection: Selection, metric: str | None = None, by: Sequence[str] = ()) -> Comparison:
+def group_and_rank(selection: Selection, metric: str | None = None, by: Sequence[str] = ()) -> Comparison:
     """Gather runs in rows, and set each beside the best one.
 
     Args:
@@ -94,7 +94,7 @@ def compare(selection: Selection, metric: str | None = None, by: Sequence[str] =
     lower = searched == "minimize" if searched else lower_is_better(metric)
     rows.sort(key=lambda row: row.summary.mean if lower else -row.summary.mean)
     for row in rows[1:]:
-        row.difference = spread.difference(row.values, rows[0].values)
+        row.difference = spread.paired_difference(row.values, rows[0].values)
     differing = keys or _differing(rows)
     columns = keys or _columns(rows, differing)
     if any(row.configurations > 1 for row in rows):
@@ -158,7 +158,9 @@ def _row(runs: Sequence[Found], metric: str, rests: Mapping[str, Hashable]) -> R
     alike = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     values: dict[Hashable, float] = {key: float(run.metrics[metric]) for key, run in latest.items()}
     configurations = len({rest for rest, _ in latest})
-    return Row(alike, counted, values, spread.summary(list(values.values())), configurations, len(runs) - len(counted))
+    return Row(
+        alike, counted, values, spread.summarize(list(values.values())), configurations, len(runs) - len(counted)
+    )
 
 
 def _rest(run: Found, keys: Sequence[str]) -> Hashable:

@@ -19,10 +19,10 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from modules.base import Learner
 from modules.norms import SyncBatchNorm
-from pipelines.checkpoints.files import Files
+from pipelines.checkpoints.files import AtomicCheckpointIO
 from pipelines.config import error_messages as complaints
 from pipelines.config import experiments as catalogue
-from pipelines.config.distributed import environments
+from pipelines.config.distributed import cluster_environments
 from pipelines.runtime.errors import UserError
 
 # What a run does not depend on: left out of the hash that says whether two runs are the same but for the seed.
@@ -63,7 +63,7 @@ class LitlabCLI(LightningCLI):
                 load_from_checkpoint_support=False,  # modules keep their own, plain hyper-parameters
             )
         except ArgumentError as error:
-            raise UserError(complaints.explain(str(error), self.parser, args)) from error
+            raise UserError(complaints.explain_parser_error(str(error), self.parser, args)) from error
         except ValueError as error:  # a seed out of range
             raise UserError(str(error)) from error
 
@@ -115,7 +115,12 @@ class LitlabCLI(LightningCLI):
         settings = {**self.config_init.trainer.as_dict(), **kwargs}
         settings["profiler"] = settings.get("profiler") or _Unprofiled()
         synced = [SyncBatchNorm()] if settings.get("sync_batchnorm") else []
-        settings["plugins"] = [*_as_list(settings.get("plugins")), Files(), *environments(), *synced]
+        settings["plugins"] = [
+            *_as_list(settings.get("plugins")),
+            AtomicCheckpointIO(),
+            *cluster_environments(),
+            *synced,
+        ]
         try:
             return Trainer(**settings)
         except (ValueError, MisconfigurationException) as error:
@@ -129,7 +134,7 @@ class LitlabCLI(LightningCLI):
     def params(self) -> dict[str, Any]:
         """Flat keys and values for people to compare runs by: without what is not set, or is Trainer's own default."""
         usual = {f"trainer.{key}": item.default for key, item in inspect.signature(Trainer).parameters.items()}
-        flat = flatten(self.resolved())
+        flat = flatten_config(self.resolved())
         shown = {key: value for key, value in flat.items() if value is not None and value != usual.get(key)}
         return {key: value for key, value in shown.items() if key not in ("name", "description", "data.data_dir")}
 
@@ -158,15 +163,15 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def parse(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI:
+def parse_config(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI:
     """Parse `[NAME | PATH] [-c FILE ...] [--key value ...]`, on top of a base file if one is given."""
     args = list(argv)
     if base is None and args and not args[0].startswith("-"):
-        base = catalogue.find(args.pop(0))
+        base = catalogue.find_experiment(args.pop(0))
     files = [base] if base else []
     if stray := [token for token in args[:1] if not token.startswith("-")]:
         raise UserError(f"one experiment at a time: {stray[0]!r} is one too many")
-    given = [Path(value) for value in values_of(args, "-c", "--config")]
+    given = [Path(value) for value in option_values(args, "-c", "--config")]
     asks_for_help = any(token.endswith(".help") for token in args)  # of jsonargparse, such as --model.help CLASS
     if not (files or given or asks_for_help):
         raise UserError(f"name an experiment (litlab list shows them) first, or a file: litlab {verb} -c FILE")
@@ -174,7 +179,7 @@ def parse(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI
         if not path.is_file():
             raise UserError(f"{path}: no such file")
     for path in [*files, *given]:
-        catalogue.read(path, "data, model, trainer")
+        catalogue.read_yaml(path, "data, model, trainer")
     config_args = [token for path in files for token in ("--config", str(path))]
     return LitlabCLI([*config_args, *args], default_name=[*files, *given, Path("NAME")][0].stem)
 
@@ -185,20 +190,20 @@ def print_full_help() -> NoReturn:
     raise AssertionError("argparse exits after its help")
 
 
-def values_of(args: Sequence[str], *flags: str) -> list[str]:
+def option_values(args: Sequence[str], *flags: str) -> list[str]:
     """The values given for a flag, as `--flag value` or `--flag=value`."""
     following = [value for flag, value in pairwise(args) if flag in flags]
     joined = [token.partition("=")[2] for token in args if token.partition("=")[0] in flags and "=" in token]
     return following + joined
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys as on the command line: `class_path` becomes the section's own value, `init_args` disappears."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = prefix if key in ("class_path", "init_args") else f"{prefix}.{key}" if prefix else key
         if isinstance(value, dict):
-            flat |= flatten(value, name)
+            flat |= flatten_config(value, name)
         else:
             flat[name] = value
     return flat
@@ -206,11 +211,11 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """SHA-256 of a resolved configuration, equal for runs that differ only in the seed and the place of the data."""
-    flat = {key: value for key, value in flatten(config).items() if key not in NOT_HASHED}
+    flat = {key: value for key, value in flatten_config(config).items() if key not in NOT_HASHED}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
 
-def load(data: LightningDataModule, stage: str) -> None:
+def load_data(data: LightningDataModule, stage: str) -> None:
     """Read the data of a stage before anything depends on it.
 
     Raises:

@@ -13,11 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from datamodules.base import InMemoryDataModule
 from pipelines.runtime.errors import UserError
 
-START = "LITLAB_START"  # for processes that Lightning starts: the checkpoint that the first one chose, or nothing
+CHECKPOINT_ENV = (
+    "LITLAB_START"  # for processes that Lightning starts: the checkpoint that the first one chose, or nothing
+)
 PROCESSES = "litlab.processes"  # a run's tag: how many trained it, where that is more than one
 
 
-def environments() -> list[SLURMEnvironment]:
+def cluster_environments() -> list[SLURMEnvironment]:
     """SLURM's, if it started this process: without Lightning's checkpoint of its own at SIGUSR1, and its requeueing.
 
     A later training in the same folder would begin with that checkpoint.
@@ -25,7 +27,7 @@ def environments() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
-def check(data: LightningDataModule, model: LightningModule, trainer: Trainer) -> None:
+def check_batch_split(data: LightningDataModule, model: LightningModule, trainer: Trainer) -> None:
     """Refuse what the processes cannot do together, and say, once, what part of the batch each of them has.
 
     Raises:
@@ -55,12 +57,12 @@ def _is_synced(trainer: Trainer) -> bool:
     return getattr(trainer.strategy, "_layer_sync", None) is not None
 
 
-def tags(trainer: Trainer) -> dict[str, str]:
+def process_count_tags(trainer: Trainer) -> dict[str, str]:
     """How many processes train a run, where that is more than one."""
     return {PROCESSES: str(trainer.world_size)} if trainer.world_size > 1 else {}
 
 
-def refuse_other_number(run_id: str, tags: Mapping[str, str], trainer: Trainer) -> None:
+def check_process_count(run_id: str, tags: Mapping[str, str], trainer: Trainer) -> None:
     """Each process has generators of its own in a checkpoint, and its own part of each batch.
 
     Raises:
@@ -74,7 +76,7 @@ def refuse_other_number(run_id: str, tags: Mapping[str, str], trainer: Trainer) 
         )
 
 
-def agree(trainer: Trainer, choose: Callable[[], Path | None] = lambda: None) -> Path | None:
+def broadcast_checkpoint(trainer: Trainer, choose: Callable[[], Path | None] = lambda: None) -> Path | None:
     """The checkpoint to start from: what the first process chooses, told to all others.
 
     Args:
@@ -87,8 +89,8 @@ def agree(trainer: Trainer, choose: Callable[[], Path | None] = lambda: None) ->
     if trainer.world_size == 1:
         return choose()
     strategy = trainer.strategy
-    if START in os.environ and not trainer.is_global_zero:
-        return Path(os.environ[START]) if os.environ[START] else None
+    if CHECKPOINT_ENV in os.environ and not trainer.is_global_zero:
+        return Path(os.environ[CHECKPOINT_ENV]) if os.environ[CHECKPOINT_ENV] else None
     environment = getattr(strategy, "cluster_environment", None)
     if environment is not None and environment.creates_processes_externally:  # torchrun, SLURM: all are here already
         strategy.setup_environment()
@@ -96,5 +98,5 @@ def agree(trainer: Trainer, choose: Callable[[], Path | None] = lambda: None) ->
     if not trainer.is_global_zero:
         raise UserError("a training on several machines is resumed with torchrun or by SLURM")
     start = choose()
-    os.environ[START] = str(start or "")  # the others are about to be started
+    os.environ[CHECKPOINT_ENV] = str(start or "")  # the others are about to be started
     return start

@@ -29,7 +29,7 @@ _SET_BY_LITLAB = {
 }  # known from the data and the network, never the user's to give
 
 
-def explain(message: str, parser: ArgumentParser, args: Sequence[str]) -> str:
+def explain_parser_error(message: str, parser: ArgumentParser, args: Sequence[str]) -> str:
     """One line for a message of jsonargparse: the key and the nearest one, or the value and what it should be."""
     unknown = _UNKNOWN.search(message)
     if unknown is None:
@@ -78,7 +78,7 @@ def _known_keys(
 
 def _experiments(args: Sequence[str]) -> Iterable[Path]:
     """The experiment that was named, or all of them: their keys are spelt right."""
-    all_of_them = [catalogue.find(name) for name in catalogue.names()]
+    all_of_them = [catalogue.find_experiment(name) for name in catalogue.experiment_names()]
     return [path for path in all_of_them if str(path) in args] or all_of_them
 
 

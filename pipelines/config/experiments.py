@@ -14,30 +14,30 @@ from pipelines.runtime.errors import UserError
 FOLDER = Path(__file__).parents[1] / "experiments"
 
 
-def names() -> list[str]:
+def experiment_names() -> list[str]:
     """The names of all experiments, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def find(experiment: str) -> Path:
+def find_experiment(experiment: str) -> Path:
     """The YAML file of an experiment, given its name or a path.
 
     Raises:
         UserError: There is no such experiment or file.
     """
-    if experiment in names():
+    if experiment in experiment_names():
         return FOLDER / f"{experiment}.yaml"
     path = Path(experiment)
     if path.suffix in (".yaml", ".yml") or path.parent != Path():
         if path.is_file():
             return path
         raise UserError(f"{path}: no such file")
-    near = get_close_matches(experiment, names(), n=3, cutoff=0.4)
+    near = get_close_matches(experiment, experiment_names(), n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UserError(f"there is no experiment {experiment!r}.{hint} litlab list shows them all")
 
 
-def read(path: Path, expected: str) -> dict[str, Any]:
+def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     """The keys and values of a YAML file.
 
     Raises:
@@ -52,9 +52,9 @@ def read(path: Path, expected: str) -> dict[str, Any]:
     return content
 
 
-def describe(experiment: str) -> dict[str, Any]:
+def describe_experiment(experiment: str) -> dict[str, Any]:
     """Name, one-line description, data set and model of an experiment."""
-    config = yaml.safe_load(find(experiment).read_text())
+    config = yaml.safe_load(find_experiment(experiment).read_text())
     return {
         "name": experiment,
         "description": config["description"],
@@ -72,7 +72,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"litlab {verb}", description="Show the experiments.")
     parser.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
     options = parser.parse_args(argv)
-    rows = [describe(name) for name in names()]
+    rows = [describe_experiment(name) for name in experiment_names()]
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0

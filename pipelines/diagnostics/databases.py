@@ -19,7 +19,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 
 from pipelines.diagnostics.finding import Finding, Place, todo
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 
 PATIENCE_S = 5.0
 OPTUNA = "optuna.db"  # beside the runs' database, unless `litlab sweep --storage` names another
@@ -158,7 +158,7 @@ def _copy(path: Path, kept: Path) -> None:
 
 
 def _server(uri: str) -> Iterator[Finding]:
-    shown, place = without_password(uri), urlsplit(uri)
+    shown, place = redact_credentials(uri), urlsplit(uri)
     asked = urlunsplit(place._replace(netloc=place.netloc.rpartition("@")[2], path=f"{place.path.rstrip('/')}/version"))
     try:
         with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:  # noqa: S310 (http, as store_uri has seen)
@@ -186,7 +186,7 @@ def _served_database(uri: str) -> Iterator[Finding]:
     finally:
         engine.dispose()
     if revision == RUNS.revisions()[0]:
-        yield Finding("database", f"{without_password(uri)} has the tables of mlflow {version('mlflow')}")
+        yield Finding("database", f"{redact_credentials(uri)} has the tables of mlflow {version('mlflow')}")
     else:
-        advice = f"make a copy, then mlflow db upgrade {without_password(uri)}"
+        advice = f"make a copy, then mlflow db upgrade {redact_credentials(uri)}"
         yield todo("database", f"its tables are not those of mlflow {version('mlflow')}: {advice}")

@@ -11,7 +11,7 @@ from pipelines.diagnostics import databases, machine, runs
 from pipelines.diagnostics import installation as installed
 from pipelines.diagnostics.finding import Check, Finding, Place, guarded
 from pipelines.diagnostics.torch_process import Child
-from pipelines.runtime.text import plain
+from pipelines.runtime.text import escape_control_characters
 
 HELP = """usage: litlab doctor [--fix] [--data_dir DIR] [--tracking_uri URI]
 
@@ -84,5 +84,7 @@ def _show(finding: Finding) -> str:
     from rich.text import Text
 
     state = Text(f"{finding.state:<7}", style=STYLES[finding.state])
-    Console(highlight=False, soft_wrap=True).print(state + Text(plain(f"{finding.name:<12}{finding.said}")))
+    Console(highlight=False, soft_wrap=True).print(
+        state + Text(escape_control_characters(f"{finding.name:<12}{finding.said}"))
+    )
     return finding.state

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pipelines.runtime import environment as project
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.uri import database_file, store_uri
 
 
@@ -61,7 +61,7 @@ class Place:
             database = self.database
         except UserError:
             database = None
-        return database.parent if database else project.folder()
+        return database.parent if database else project.project_folder()
 
 
 Check = Callable[[Place], Iterable[Finding]]
@@ -77,7 +77,7 @@ def guarded(check: Callable[[], Iterable[Finding]], name: str) -> list[Finding]:
     try:
         found += check()
     except Exception as error:  # whatever is broken here is what the doctor was called for
-        lines = without_password(str(error)).splitlines() or [type(error).__name__]
+        lines = redact_credentials(str(error)).splitlines() or [type(error).__name__]
         said = lines[0] if isinstance(error, UserError) else f"could not be checked: {type(error).__name__}: {lines[0]}"
         found.append(todo(name, said))
     return found

@@ -45,7 +45,7 @@ def writing(place: Place) -> Iterator[Finding]:
 
 def memory(place: Place) -> Iterator[Finding]:
     """Memory that is free for a training, and processors."""
-    cores = project.cores()
+    cores = project.cpu_count()
     gb = _free_memory() / 1e9
     said = f"{gb:.1f} GB free, {cores} processor{'' if cores == 1 else 's'}"
     yield Finding("memory", said) if gb >= LEAST_GB else todo("memory", f"{said}: end other programs before a training")

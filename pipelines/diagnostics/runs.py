@@ -70,7 +70,7 @@ def _search(store: Store, wanted: str) -> list[FinishedRun]:
 
 def _is_gone(run: FinishedRun) -> bool:
     """Whether it is sure that nobody is at a run: it says whose it is, and that process of this machine has ended."""
-    return process.PROCESS in run.tags and process.is_here(run.tags) and not process.is_alive(run.tags)
+    return process.PROCESS_TAG in run.tags and process.is_here(run.tags) and not process.is_alive(run.tags)
 
 
 def _can_go_on(run: FinishedRun) -> bool:

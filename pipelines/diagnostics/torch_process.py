@@ -161,9 +161,9 @@ def _not_there(name: str, data_dir: Path, experiment: str, holds: str) -> Findin
 
 def _damaged(paths: Sequence[Path]) -> list[Finding]:
     """Whether the checkpoints of fits that are not finished are as they were written."""
-    from pipelines.checkpoints.files import damage
+    from pipelines.checkpoints.files import find_corruption
 
-    wrong = [(path, said) for path in paths if path.is_file() and (said := damage(path))]
+    wrong = [(path, said) for path in paths if path.is_file() and (said := find_corruption(path))]
     advice = "litlab resume puts it aside and takes the one before"
     if not paths:
         return [Finding("checkpoints", "no fit here is unfinished")]

@@ -28,7 +28,7 @@ from pipelines.runtime import console as screen
 from pipelines.runtime import signals as interrupt
 from pipelines.runtime import silence as quiet
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
 
@@ -61,20 +61,20 @@ def main(verb: str, argv: Sequence[str]) -> int:
         print(HELP)
         return 0 if argv else 2
     method, options, rest = split(argv)
-    quiet.lightning()
+    quiet.silence_lightning()
     interrupt.exit_on_sigterm()
-    cli = config.parse(verb, rest)
+    cli = config.parse_config(verb, rest)
     data, _ = cli.build()
     if not isinstance(data, InMemoryDataModule) or not data.classes:
         raise UserError(f"litlab baseline needs data with classes, not {type(data).__name__}")
     for stage in ("fit", "test"):
-        config.load(data, stage)
+        config.load_data(data, stage)
     if data.train_set.inputs.shape[1:] != data.test_set.inputs.shape[1:]:
         raise UserError(f"litlab baseline needs fixed training examples; {type(data).__name__} makes them as it goes")
     most = min(len(data.train_set), data.train_set.inputs[0].numel())
     if method == "pca" and not 1 <= options.components <= most:
         raise UserError(f"--components is {options.components}; it must be 1 to {most}")
-    name = cli.config.name if config.values_of(rest, "--name") else f"{cli.config.name}-{method}"
+    name = cli.config.name if config.option_values(rest, "--name") else f"{cli.config.name}-{method}"
     rows = {}
     for setting in settings(method, options):
         run = Run(Store(cli.config.tracking_uri), name, _run_name(setting), _tags(cli, name, method, setting, argv))
@@ -131,7 +131,7 @@ def _tags(cli: LitlabCLI, name: str, method: str, setting: Mapping[str, Any], ar
     return {
         "litlab.experiment": name,
         "litlab.config_hash": config_hash(method, setting, cli),
-        "litlab.command": without_password(shlex.join(["litlab", "baseline", *argv])),
+        "litlab.command": redact_credentials(shlex.join(["litlab", "baseline", *argv])),
         "seed": str(cli.config.seed_everything),
         "mlflow.source.name": f"litlab baseline {name}",
         "mlflow.source.type": "LOCAL",
@@ -209,4 +209,6 @@ def _show(name: str, rows: dict[str, dict[str, float]]) -> None:
     for setting, metrics in rows.items():
         shown = {key: value for key, value in metrics.items() if key != "fit_seconds"}
         text = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
-        console.print(f"{name}  {setting:<12} {text}  ({screen.duration(metrics['fit_seconds'])})", highlight=False)
+        console.print(
+            f"{name}  {setting:<12} {text}  ({screen.format_duration(metrics['fit_seconds'])})", highlight=False
+        )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import InMemoryDataModule
-from pipelines.checkpoints.files import STATE
+from pipelines.checkpoints.files import STATE_KEY
 
 SIDE = 150  # points of a map, per side
 MARGIN = 0.1  # around the training points, of their extent
@@ -47,7 +47,7 @@ class Plane:
         return values_N.float().view(SIDE, SIDE).numpy()
 
 
-class Regions(Callback):
+class DecisionRegions(Callback):
     """Keeps the probability of the second class over the plane: after the first, the best and the last epoch.
 
     It comes after the `Keeper`, which says which epoch is the best.
@@ -68,7 +68,7 @@ class Regions(Callback):
         self._probabilities[epoch] = logits_N2.float().softmax(1)[:, 1].half().cpu()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if (state := checkpoint.get(STATE)) is None:
+        if (state := checkpoint.get(STATE_KEY)) is None:
             return
         epochs = sorted(self._probabilities)
         wanted = {*epochs[:1], *epochs[-1:], state["best_epoch"]}
@@ -76,7 +76,7 @@ class Regions(Callback):
         state["regions"] = self._probabilities
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._probabilities = dict(checkpoint.get(STATE, {}).get("regions", {}))
+        self._probabilities = dict(checkpoint.get(STATE_KEY, {}).get("regions", {}))
 
     def maps(self, selected_epoch: int) -> dict[str, NDArray[np.float32]]:
         """The maps of the first, the selected and the last epoch, by title."""

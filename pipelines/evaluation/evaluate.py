@@ -81,7 +81,7 @@ def evaluate(
     probes = [callback for callback in cli.callbacks if isinstance(callback, Probe)]
     trainer = bare_trainer(cli, callbacks=[*probes, collector])
     measure = {"test": trainer.test, "validate": trainer.validate}[verb]
-    with interrupt.heard(trainer):
+    with interrupt.reraise_keyboard_interrupt(trainer):
         (metrics,) = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     return Evaluation(dict(metrics), collector.stacked())
 
@@ -108,16 +108,16 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(HELP.format(verb=verb, does=DOES[verb]))
         return 0 if argv else 2
-    quiet.lightning()
+    quiet.silence_lightning()
     cli, run = parse_run(verb, argv)
-    checkpoint = checkpoints.of_run(run)
+    checkpoint = checkpoints.fetch_checkpoint(run)
     data, model = cli.build()
-    config.load(data, "fit" if verb == "validate" else "test")
+    config.load_data(data, "fit" if verb == "validate" else "test")
     evaluation = evaluate(verb, cli, model, data, checkpoint)
     split = "val" if verb == "validate" else "test"
     now = by_kind(evaluation.metrics, split)
     recorded = by_kind(run.metrics, "test" if split == "test" else "selected/val")
-    screen.results_table(f"{cli.config.name}, run {run.run_id}", {"recorded": recorded, "now": now}, {})
+    screen.print_results(f"{cli.config.name}, run {run.run_id}", {"recorded": recorded, "now": now}, {})
     _warn_if_other_data(run, data, split)
     return 0
 

@@ -25,7 +25,7 @@ from pipelines.tracking.store import FinishedRun
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class LoadedRun:
     """A finished run's parts, as its own configuration makes them, with the data it was trained on."""
 
     cli: LitlabCLI
@@ -34,25 +34,25 @@ class Rebuilt:
     checkpoint: Path
 
 
-def _rebuild(row: Row, store: Store) -> Rebuilt:
+def _rebuild(row: Row, store: Store) -> LoadedRun:
     """The first run of a row, as it was after its selected epoch."""
     found = store.find(row.runs[0].run_id)
-    quiet.lightning()
-    cli = config.parse("compare", ["--trainer.accelerator", "auto"], base=found.file("config.yaml"))
-    checkpoint = checkpoints.of_run(found)
+    quiet.silence_lightning()
+    cli = config.parse_config("compare", ["--trainer.accelerator", "auto"], base=found.file("config.yaml"))
+    checkpoint = checkpoints.fetch_checkpoint(found)
     data, model = cli.build()
     assert isinstance(data, InMemoryDataModule)
     try:
         for stage in ("fit", "test"):
             data.setup(stage)  # nothing is downloaded for a figure
-        state = checkpoints.load(checkpoint)["state_dict"]
+        state = checkpoints.load_checkpoint(checkpoint)["state_dict"]
         model.load_state_dict(state)
     except (ValueError, KeyError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"run {found.run_id}: {error}") from error
     recorded = found.tags.get("data.sha256.test")
     if recorded and data.test_set.digest() != recorded:
         raise UserError(f"run {found.run_id}: this is not the test set that it was measured on")
-    return Rebuilt(cli, data, model.eval(), checkpoint)
+    return LoadedRun(cli, data, model.eval(), checkpoint)
 
 
 def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, FinishedRun]:
@@ -64,6 +64,6 @@ def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, FinishedRun]:
     if not argv or argv[0].startswith("-"):
         raise UserError(f"name a run: litlab {verb} RUN_ID")
     run_id, *rest = argv
-    uris = config.values_of(rest, "--tracking_uri")
+    uris = config.option_values(rest, "--tracking_uri")
     run = Store(uris[-1] if uris else None).find(run_id)
-    return config.parse(verb, rest, base=run.file("config.yaml")), run
+    return config.parse_config(verb, rest, base=run.file("config.yaml")), run

@@ -42,16 +42,16 @@ def main(verb: str, argv: Sequence[str]) -> int:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-    quiet.lightning()
+    quiet.silence_lightning()
     cli, run = parse_run(verb, [run_id, *overrides])
-    checkpoint = checkpoints.of_run(run)
+    checkpoint = checkpoints.fetch_checkpoint(run)
     data, model = cli.build()
     if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
         raise UserError(f"run {run_id} was not trained to classify images")
     data.predict_on(paths, invert=options.invert)
     trainer = bare_trainer(cli)
     try:
-        with interrupt.heard(trainer):
+        with interrupt.reraise_keyboard_interrupt(trainer):
             batches = trainer.predict(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from error

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.explanation import classes, images, output
 from pipelines.explanation.attacks import STRENGTH, Pairs, descend, signs, summary
-from pipelines.explanation.target import COMMON, Subject, parse
+from pipelines.explanation.target import COMMON, Target, parse
 from pipelines.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: default if given[name] is None else given[name] for name, default in heeded.items()}
 
 
-def _pairs(subject: Subject, options: argparse.Namespace, own_N: Tensor) -> tuple[Tensor, Tensor | None]:
+def _pairs(subject: Target, options: argparse.Namespace, own_N: Tensor) -> tuple[Tensor, Tensor | None]:
     """Which image each pair has, and which target; every target that is not an image's own class."""
     if not (options.table or options.target):
         return torch.arange(len(own_N)), None
@@ -120,7 +120,7 @@ def _pairs(subject: Subject, options: argparse.Namespace, own_N: Tensor) -> tupl
 
 
 def attack(
-    subject: Subject,
+    subject: Target,
     pixels_NCHW: Tensor,
     own_N: Tensor,
     wanted_N: Tensor | None,
@@ -160,11 +160,11 @@ def _counted(steps: int) -> Iterable[int]:
 
 
 @torch.no_grad()
-def _seen(subject: Subject, pixels_NCHW: Tensor) -> Tensor:
+def _seen(subject: Target, pixels_NCHW: Tensor) -> Tensor:
     return torch.cat([subject.probabilities(part) for part in _parts(pixels_NCHW)])
 
 
-def _rows(subject: Subject, pairs: Pairs, sources: Sequence[int | str]) -> list[dict[str, Any]]:
+def _rows(subject: Target, pairs: Pairs, sources: Sequence[int | str]) -> list[dict[str, Any]]:
     """What is to know of each pair."""
     l2_N, linf_N = pairs.distances()
     seen_N, rows = pairs.after_NK.argmax(1), []
@@ -181,7 +181,7 @@ def _rows(subject: Subject, pairs: Pairs, sources: Sequence[int | str]) -> list[
     return rows
 
 
-def _table(subject: Subject, pairs: Pairs) -> "Figure":
+def _table(subject: Target, pairs: Pairs) -> "Figure":
     """A row for each class, a column for each target; the images themselves on the diagonal."""
     assert pairs.wanted_N is not None
     count = len(subject.classes)
@@ -195,7 +195,7 @@ def _table(subject: Subject, pairs: Pairs) -> "Figure":
     return figure
 
 
-def _picture(subject: Subject, pairs: Pairs) -> "Figure":
+def _picture(subject: Target, pairs: Pairs) -> "Figure":
     """Each image before and after, and the difference: grey is none."""
     shown = min(SHOWN, len(pairs.own_N))
     figure, axes = output.grid(3 * shown, min(6, 3 * shown))
@@ -215,7 +215,7 @@ def _picture(subject: Subject, pairs: Pairs) -> "Figure":
     return figure
 
 
-def _caption(subject: Subject, method: str, settings: dict[str, Any], told: dict[str, float], pairs: Pairs) -> str:
+def _caption(subject: Target, method: str, settings: dict[str, Any], told: dict[str, float], pairs: Pairs) -> str:
     counted = "1 pair" if len(pairs.own_N) == 1 else f"{len(pairs.own_N)} pairs"
     how = ", ".join(f"{name} {value:g}" for name, value in settings.items())
     aim = "another class than the image's own" if pairs.wanted_N is None else "the target"

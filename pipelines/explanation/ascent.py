@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pipelines.explanation import output, spectrum
-from pipelines.explanation.target import Subject
+from pipelines.explanation.target import Target
 from pipelines.explanation.units import Unit, values
 from pipelines.runtime.errors import UserError
 
@@ -30,15 +30,13 @@ START = 0.1  # standard deviation of the noise that x begins as
 STRETCH = (0.005, 0.995)  # quantiles of x that are drawn black and white
 
 
-def beginning(subject: Subject, seed: int) -> Tensor:
+def beginning(subject: Target, seed: int) -> Tensor:
     """The image of faint noise that all pictures begin as, shape (C, H, W)."""
     noise_CHW = torch.randn(subject.input_shape, generator=torch.Generator().manual_seed(seed))
     return START * noise_CHW.to(subject.device)
 
 
-def balanced_weight(
-    subject: Subject, units: Sequence[Unit], start_CHW: Tensor, mean_CHW: Tensor, scale: float
-) -> float:
+def balanced_weight(subject: Target, units: Sequence[Unit], start_CHW: Tensor, mean_CHW: Tensor, scale: float) -> float:
     """The weight at which a unit's pull, x = scale / (2 weight) * gradient, is half an image of the mean amplitudes.
 
     The gradient is that at the start, in the mean over the units; the weight has two digits.
@@ -56,7 +54,7 @@ def balanced_weight(
 
 
 def descend(
-    subject: Subject,
+    subject: Target,
     units: Sequence[Unit],
     start_CHW: Tensor,
     mean_CHW: Tensor | None,

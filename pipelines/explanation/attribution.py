@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.explanation import classes, images, output
-from pipelines.explanation.target import COMMON, Subject, parse
+from pipelines.explanation.target import COMMON, Target, parse
 from pipelines.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def saliency(network: nn.Module, pixels_NCHW: Tensor, classes_N: Tensor) -> Tens
     return largest_NHW
 
 
-def gradcam(subject: Subject, layer: str, pixels_NCHW: Tensor, classes_N: Tensor) -> Tensor:
+def gradcam(subject: Target, layer: str, pixels_NCHW: Tensor, classes_N: Tensor) -> Tensor:
     """Grad-CAM of the class's logit at a layer, enlarged to the image; shape (N, H, W), on the CPU.
 
     Raises:
@@ -114,7 +114,7 @@ def gradcam(subject: Subject, layer: str, pixels_NCHW: Tensor, classes_N: Tensor
     return enlarged_NHW
 
 
-def _last_convolution(subject: Subject) -> str:
+def _last_convolution(subject: Target) -> str:
     names = [name for name in subject.short_names() if name.startswith("conv")]
     if not names:
         raise UserError(f"{subject.name} has no convolution: Grad-CAM needs one; litlab explain saliency does not")

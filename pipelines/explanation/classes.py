@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pipelines.explanation.images import Images
-from pipelines.explanation.target import Subject
+from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 
 
-def named(subject: Subject, option: str, name: str) -> int:
+def named(subject: Target, option: str, name: str) -> int:
     """The number of a class that an option gives by name or number.
 
     Raises:

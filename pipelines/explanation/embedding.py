@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modules.metrics import NeighbourAccuracy
 from pipelines.explanation import classes, images, output
-from pipelines.explanation.target import COMMON, Subject, parse
+from pipelines.explanation.target import COMMON, Target, parse
 from pipelines.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ def main(word: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def _before_last(subject: Subject) -> str:
+def _before_last(subject: Target) -> str:
     names = [name for name in subject.short_names() if name.startswith("fc")]
     if not names:
         raise UserError(f"{subject.name} has no fully connected layer: name one by --layer")
     return names[-2:][0]
 
 
-def _images(subject: Subject, options: argparse.Namespace) -> tuple[Tensor, NDArray[np.int64]]:
+def _images(subject: Target, options: argparse.Namespace) -> tuple[Tensor, NDArray[np.int64]]:
     """uint8 pixels of shape (N, C, H, W), and the class of each."""
     if options.image or options.images_per_class is not None:
         chosen = images.choose(subject, options)
@@ -104,7 +104,7 @@ def _images(subject: Subject, options: argparse.Namespace) -> tuple[Tensor, NDAr
     return pixels_NCHW, labels_N.numpy()
 
 
-def outputs(subject: Subject, layer: nn.Module, images_NCHW: Tensor) -> NDArray[np.float32]:
+def outputs(subject: Target, layer: nn.Module, images_NCHW: Tensor) -> NDArray[np.float32]:
     """The output of a layer for uint8 images, flat: one row an image."""
     rows = []
     with torch.no_grad():

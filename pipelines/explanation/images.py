@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.images import read_image
-from pipelines.explanation.target import Subject
+from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 
 OPTIONS = """
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--invert", action="store_true")
 
 
-def choose(subject: Subject, options: argparse.Namespace) -> Images:
+def choose(subject: Target, options: argparse.Namespace) -> Images:
     """The images that were asked for; without --image, the first test images of each class, ordered by class.
 
     Raises:
@@ -65,7 +65,7 @@ def choose(subject: Subject, options: argparse.Namespace) -> Images:
     return _named(subject, [str(int(index)) for index in torch.cat(first)], invert=False)
 
 
-def _named(subject: Subject, names: Sequence[str], *, invert: bool) -> Images:
+def _named(subject: Target, names: Sequence[str], *, invert: bool) -> Images:
     pixels: list[Tensor] = []
     labels: list[int | None] = []
     captions: list[str] = []
@@ -86,14 +86,14 @@ def _named(subject: Subject, names: Sequence[str], *, invert: bool) -> Images:
     return Images((torch.stack(pixels).float() / 255).to(subject.device), labels, captions, sources)
 
 
-def _of_test_set(subject: Subject, index: int) -> tuple[Tensor, int]:
+def _of_test_set(subject: Target, index: int) -> tuple[Tensor, int]:
     images, labels = subject.test_set()
     if index >= len(labels):
         raise UserError(f"--image {index}: the test set has {len(labels):,} images, 0 to {len(labels) - 1}")
     return images[index], int(labels[index])
 
 
-def of_file(subject: Subject, path: Path) -> Tensor:
+def of_file(subject: Target, path: Path) -> Tensor:
     """uint8 pixels of the network's input shape; the file is made grey or RGB and resized.
 
     Raises:

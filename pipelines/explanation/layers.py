@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.explanation import images, output
-from pipelines.explanation.target import COMMON, Subject, parse
+from pipelines.explanation.target import COMMON, Target, parse
 from pipelines.runtime.errors import UserError
 
 HELP = {
@@ -60,7 +60,7 @@ def main(word: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def filters(subject: Subject, options: argparse.Namespace) -> None:
+def filters(subject: Target, options: argparse.Namespace) -> None:
     """Draw and keep the weights of a convolution."""
     layer = subject.layer(options.layer)
     if not isinstance(layer, nn.Conv2d):
@@ -93,7 +93,7 @@ def _panels(weights_NCHW: Tensor, *, as_images: bool) -> tuple[list[Tensor], int
 
 
 def activations(
-    subject: Subject, chosen: images.Images, number: int, names: Sequence[str], options: argparse.Namespace
+    subject: Target, chosen: images.Images, number: int, names: Sequence[str], options: argparse.Namespace
 ) -> None:
     """Draw and keep what the channels of these layers make of one of the images."""
     pixels_1CHW = chosen.pixels_NCHW[number : number + 1]
@@ -120,7 +120,7 @@ def activations(
     output.keep(subject, what, figure, {"image": chosen.sources[number], "layers": numbers}, options, caption)
 
 
-def _maps(subject: Subject, name: str, pixels_1CHW: Tensor) -> Tensor:
+def _maps(subject: Target, name: str, pixels_1CHW: Tensor) -> Tensor:
     """The output of a layer for one image, shape (C, H, W), on the CPU."""
     with torch.no_grad():
         maps = subject.activations(name, pixels_1CHW)[0].cpu()

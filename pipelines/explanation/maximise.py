@@ -16,7 +16,7 @@ from torch import Tensor
 from pipelines.explanation import output, spectrum
 from pipelines.explanation.ascent import balanced_weight, beginning, descend, stretch
 from pipelines.explanation.images import of_file
-from pipelines.explanation.target import COMMON, Subject, parse
+from pipelines.explanation.target import COMMON, Target, parse
 from pipelines.explanation.units import Unit, choose, values
 from pipelines.runtime.errors import UserError
 
@@ -101,7 +101,7 @@ def _fill(options: argparse.Namespace) -> None:
         raise UserError("--spectrum goes with --prior fourier")
 
 
-def _natural(subject: Subject, files: Sequence[Path], *, needed: bool) -> Tensor:
+def _natural(subject: Target, files: Sequence[Path], *, needed: bool) -> Tensor:
     """Training images, or the images of files, as the network sees them; none if there are none and none is needed."""
     if files:
         pixels = torch.stack([of_file(subject, path) for path in files])
@@ -113,7 +113,7 @@ def _natural(subject: Subject, files: Sequence[Path], *, needed: bool) -> Tensor
     return seen
 
 
-def _train_images(subject: Subject, *, needed: bool) -> Tensor:
+def _train_images(subject: Target, *, needed: bool) -> Tensor:
     none = torch.zeros(0, *subject.input_shape)
     if subject.data is None:
         return none
@@ -126,14 +126,14 @@ def _train_images(subject: Subject, *, needed: bool) -> Tensor:
         return none
 
 
-def _together(subject: Subject, units: Sequence[Unit]) -> list[Sequence[Unit]]:
+def _together(subject: Target, units: Sequence[Unit]) -> list[Sequence[Unit]]:
     """The units in batches."""
     size = min(MOST_TOGETHER, max(1, MOST_VALUES // math.prod(subject.input_shape)))
     return [units[index : index + size] for index in range(0, len(units), size)]
 
 
 def _measure(
-    subject: Subject, units: Sequence[Unit], start_CHW: Tensor, x_NCHW: Tensor, natural_NCHW: Tensor
+    subject: Target, units: Sequence[Unit], start_CHW: Tensor, x_NCHW: Tensor, natural_NCHW: Tensor
 ) -> dict[str, Any]:
     """Activations before and after, share of high frequencies, size; and of the training images the same."""
     with torch.no_grad():
@@ -174,7 +174,7 @@ def _what(word: str, units: Sequence[Unit], options: argparse.Namespace, chosen:
     return " ".join([word, named, options.prior, *(f"{name} {value:g}" for name, value in chosen.items())])
 
 
-def _caption(subject: Subject, units: Sequence[Unit], options: argparse.Namespace, numbers: dict[str, Any]) -> str:
+def _caption(subject: Target, units: Sequence[Unit], options: argparse.Namespace, numbers: dict[str, Any]) -> str:
     kind, kinds = ("unit", "units") if options.layer else ("class", "classes")
     which = f"{kind} {units[0].name}" if len(units) == 1 else f"{len(units)} {kinds}"
     where = f"{options.layer} of {subject.name}" if options.layer else subject.name

@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor, nn
 
 from pipelines.explanation import classes, images, output
-from pipelines.explanation.target import COMMON, Subject, parse
+from pipelines.explanation.target import COMMON, Target, parse
 from pipelines.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _parser(word: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _require(subject: Subject, options: argparse.Namespace) -> None:
+def _require(subject: Target, options: argparse.Namespace) -> None:
     smallest = min(subject.input_shape[1:])
     if not 1 <= options.block <= smallest:
         raise UserError(f"--block {options.block}: 1 to {smallest}, the size of an image")
@@ -175,7 +175,7 @@ def _read_boxes(path: Path) -> dict[Any, Any]:
     return content
 
 
-def _row(subject: Subject, source: int | str, number: int, p_K: Tensor, map_HW: Tensor) -> dict[str, Any]:
+def _row(subject: Target, source: int | str, number: int, p_K: Tensor, map_HW: Tensor) -> dict[str, Any]:
     row, column = lowest(map_HW)
     return {
         "image": source,
@@ -204,7 +204,7 @@ def _picture(
     return figure
 
 
-def _caption(subject: Subject, rows: Sequence[dict[str, Any]], numbers: dict[str, Any]) -> str:
+def _caption(subject: Target, rows: Sequence[dict[str, Any]], numbers: dict[str, Any]) -> str:
     block, count = numbers["block"], len(rows)
     said = (
         f"Occlusion of {subject.name}: mean probability of the class over the {block} x {block} blocks "

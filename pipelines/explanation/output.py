@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.explanation.target import Subject
+from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import FinishedRun
@@ -62,7 +62,7 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterabl
 
 
 def keep(
-    subject: Subject,
+    subject: Target,
     what: str,
     figure: "Figure",
     numbers: Mapping[str, Any],

@@ -58,7 +58,7 @@ class FromPixels(nn.Module):
 
 
 @dataclass
-class Subject:
+class Target:
     """A network that is looked at; only inputs have gradients.
 
     Attributes:
@@ -174,11 +174,11 @@ class Subject:
     def _data(self, stage: str) -> ImageDataModule:
         if self.data is None:
             raise UserError(f"{self.name} comes without data: give image files, --image FILE")
-        config.load(self.data, stage)
+        config.load_data(self.data, stage)
         return self.data
 
 
-def parse(word: str, argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[Subject, argparse.Namespace]:
+def parse(word: str, argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[Target, argparse.Namespace]:
     """The network that a command names, and the options of the command.
 
     Args:
@@ -209,7 +209,7 @@ def parse(word: str, argv: Sequence[str], parser: argparse.ArgumentParser) -> tu
         raise UserError("--weights goes with --torchvision; a checkpoint of litlab is given by --checkpoint FILE")
     if options.config and not options.checkpoint:
         raise UserError("-c goes with --checkpoint; a run has its configuration")
-    quiet.lightning()
+    quiet.silence_lightning()
     torch.manual_seed(options.seed)
     if options.torchvision:
         return _of_torchvision(options.torchvision, options.weights, overrides), options
@@ -229,28 +229,28 @@ def _without_places(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def _of_run(run_id: str, overrides: Sequence[str]) -> Subject:
+def _of_run(run_id: str, overrides: Sequence[str]) -> Target:
     cli, run = parse_run("explain", [run_id, *overrides])
-    return _of_litlab(cli, checkpoints.of_run(run), run, run_id[:8])
+    return _of_litlab(cli, checkpoints.fetch_checkpoint(run), run, run_id[:8])
 
 
-def _of_checkpoint(path: Path, given: Path | None, overrides: Sequence[str]) -> Subject:
+def _of_checkpoint(path: Path, given: Path | None, overrides: Sequence[str]) -> Target:
     beside = [folder / "config.yaml" for folder in (path.parent, path.parent.parent)]
     found = next((file for file in ([given] if given else beside) if file.is_file()), None)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if found is None:
         raise UserError(f"{given or beside[0]}: no such file; -c FILE gives the configuration of {path}")
-    cli = config.parse("explain", overrides, base=found)
+    cli = config.parse_config("explain", overrides, base=found)
     return _of_litlab(cli, path, None, f"{cli.config.name}-{path.stem}")
 
 
-def _of_litlab(cli: LitlabCLI, checkpoint: Path, run: FinishedRun | None, short: str) -> Subject:
+def _of_litlab(cli: LitlabCLI, checkpoint: Path, run: FinishedRun | None, short: str) -> Target:
     """A network of litlab with the weights, and the statistics of its data, of a checkpoint."""
     data, model = cli.build()
     if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
         raise UserError(f"{cli.config.name} was not trained to classify images")
-    loaded = checkpoints.load(checkpoint)
+    loaded = checkpoints.load_checkpoint(checkpoint)
     try:
         model.load_state_dict(loaded["state_dict"])
         data.load_state_dict(loaded[type(data).__qualname__])
@@ -259,14 +259,14 @@ def _of_litlab(cli: LitlabCLI, checkpoint: Path, run: FinishedRun | None, short:
     assert data.normalize is not None
     device = _device(cli.config.trainer.accelerator)
     normalize = FromPixels(data.normalize)
-    return Subject(cli.config.name, short, run, model, normalize, data.input_shape, data.classes, data, device)
+    return Target(cli.config.name, short, run, model, normalize, data.input_shape, data.classes, data, device)
 
 
-def _of_torchvision(name: str, weights: Path | None, overrides: Sequence[str]) -> Subject:
+def _of_torchvision(name: str, weights: Path | None, overrides: Sequence[str]) -> Target:
     if overrides:
         raise UserError(f"{overrides[0]}: no option for torchvision's networks, which have no configuration")
     network, normalize, shape, classes = pretrained.load(name, weights)
-    return Subject(name, name, None, network, normalize, shape, classes, None, _device("auto"))
+    return Target(name, name, None, network, normalize, shape, classes, None, _device("auto"))
 
 
 def _device(accelerator: str) -> torch.device:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.explanation import classes
-from pipelines.explanation.target import Subject
+from pipelines.explanation.target import Target
 from pipelines.inspection import receptive_field as receptive
 from pipelines.inspection.trace import trace
 from pipelines.runtime.errors import UserError
@@ -34,7 +34,7 @@ class Unit:
     sees_HW: Tensor
 
 
-def choose(subject: Subject, layer: str | None, names: Sequence[str], units: Sequence[str]) -> list[Unit]:
+def choose(subject: Target, layer: str | None, names: Sequence[str], units: Sequence[str]) -> list[Unit]:
     """The classes, or the units of a layer; all of them where none is named.
 
     Raises:
@@ -51,7 +51,7 @@ def choose(subject: Subject, layer: str | None, names: Sequence[str], units: Seq
     return _of_layer(subject, layer, units)
 
 
-def _of_layer(subject: Subject, layer: str, names: Sequence[str]) -> list[Unit]:
+def _of_layer(subject: Target, layer: str, names: Sequence[str]) -> list[Unit]:
     module = subject.layer(layer)
     blank = torch.zeros(1, *subject.input_shape, device=subject.device)
     with torch.no_grad():
@@ -74,7 +74,7 @@ def _index(name: str, shape: tuple[int, ...], layer: str) -> tuple[int, ...]:
     return index
 
 
-def _fields(subject: Subject, layer: nn.Module) -> tuple[Tensor, Tensor] | None:
+def _fields(subject: Target, layer: nn.Module) -> tuple[Tensor, Tensor] | None:
     """First and last row and column that each unit of a layer sees, of shape (2, *output); None if unknown."""
     (name,) = [key for key, module in subject.network.named_modules() if module is layer]
     rows = trace(copy.deepcopy(subject.network).cpu(), subject.input_shape).layers
@@ -82,7 +82,7 @@ def _fields(subject: Subject, layer: nn.Module) -> tuple[Tensor, Tensor] | None:
     return receptive.intervals(reaches[-1], 2) if reaches and reaches[-1] is not None else None
 
 
-def _sees(subject: Subject, fields: tuple[Tensor, Tensor] | None, index: tuple[int, ...]) -> Tensor:
+def _sees(subject: Target, fields: tuple[Tensor, Tensor] | None, index: tuple[int, ...]) -> Tensor:
     sees_HW = torch.ones(subject.input_shape[1:], dtype=torch.bool)
     if fields is not None:
         for axis, size in enumerate(sees_HW.shape):
@@ -93,7 +93,7 @@ def _sees(subject: Subject, fields: tuple[Tensor, Tensor] | None, index: tuple[i
     return sees_HW
 
 
-def values(subject: Subject, units: Sequence[Unit], inputs_NCHW: Tensor) -> Tensor:
+def values(subject: Target, units: Sequence[Unit], inputs_NCHW: Tensor) -> Tensor:
     """What each unit, all of one layer, answers to an input of its own, which is as the network sees it; shape (N,)."""
     outputs = subject.output_of(units[0].layer, inputs_NCHW)
     places = torch.tensor([unit.index for unit in units], device=outputs.device).T

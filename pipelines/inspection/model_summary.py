@@ -12,7 +12,7 @@ from rich.table import Table
 from datamodules.base import ImageDataModule
 from datamodules.normalize import identity
 from pipelines.config import cli as config
-from pipelines.inspection.ops import Window
+from pipelines.inspection.ops import SlidingWindow
 from pipelines.inspection.trace import Layer, trace
 from pipelines.runtime import silence as quiet
 from pipelines.runtime.errors import UserError
@@ -31,7 +31,7 @@ depend on, at most. Nothing is trained or downloaded.
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ModelSummary:
     """What `litlab inspect` says of an experiment."""
 
     experiment: str
@@ -53,8 +53,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(HELP)
         return 0 if argv else 2
-    quiet.lightning()
-    cli = config.parse(verb, [token for token in argv if token != "--json"])
+    quiet.silence_lightning()
+    cli = config.parse_config(verb, [token for token in argv if token != "--json"])
     data, model = cli.build()
     anatomy = examine(cli.config.name, data, model)
     if "--json" in argv:
@@ -64,7 +64,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def examine(experiment: str, data: LightningDataModule, model: LightningModule) -> Anatomy:
+def examine(experiment: str, data: LightningDataModule, model: LightningModule) -> ModelSummary:
     """Trace the network on the shape of the data.
 
     Raises:
@@ -78,7 +78,7 @@ def examine(experiment: str, data: LightningDataModule, model: LightningModule) 
     except (RuntimeError, ValueError, IndexError) as error:
         raise UserError(f"{type(model).__name__} fails on an example of shape {tuple(shape)}: {error}") from error
     train_examples, why_not = _count_examples(data)
-    return Anatomy(
+    return ModelSummary(
         experiment,
         traced.layers,
         sum(parameter.numel() for parameter in model.parameters()),
@@ -104,7 +104,7 @@ def _count_examples(data: LightningDataModule) -> tuple[int | None, list[str]]:
     return (None, []) if part is None else (len(part), [])
 
 
-def as_json(anatomy: Anatomy) -> dict[str, Any]:
+def as_json(anatomy: ModelSummary) -> dict[str, Any]:
     """Plain types; what is unknown is None."""
     rows = [_row_as_json(layer) for layer in anatomy.layers]
     return {**vars(anatomy), "layers": rows, "parameters_per_example": anatomy.parameters_per_example}
@@ -127,7 +127,7 @@ def _row_as_json(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _show(anatomy: Anatomy) -> None:
+def _show(anatomy: ModelSummary) -> None:
     console = Console(soft_wrap=True)
     table = Table(title=anatomy.experiment, title_justify="left", box=None, header_style="bold", pad_edge=False)
     with_notes = any(layer.note for layer in anatomy.layers)
@@ -157,7 +157,7 @@ def _cells(layer: Layer) -> list[str]:
     ]
 
 
-def _describe(window: Window) -> str:
+def _describe(window: SlidingWindow) -> str:
     """Kernel, and what is not the usual: 2x2 stride 2, 5x5 pad same."""
     words = [_by(window.kernel)] if window.kernel else []
     for name, value in (("stride", window.stride), ("dilation", window.dilation)):
@@ -181,7 +181,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _totals(anatomy: Anatomy) -> list[str]:
+def _totals(anatomy: ModelSummary) -> list[str]:
     facts = {"parameters": f"{anatomy.parameters:,}"}
     if anatomy.trainable_parameters != anatomy.parameters:
         facts["of them trainable"] = f"{anatomy.trainable_parameters:,}"

@@ -26,7 +26,7 @@ _WINDOWED = {"conv", "conv_transpose", "max_pool", "avg_pool"}
 
 
 @dataclass(frozen=True)
-class Call:
+class OpCall:
     """One call of a torch function, and the reaches of those tensors in it that depend on the input."""
 
     name: str
@@ -60,7 +60,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Window:
+class SlidingWindow:
     """What a convolution or pooling looks at, per axis. Mere padding has no kernel, and an entry for each side."""
 
     kernel: tuple[int, ...]
@@ -69,7 +69,7 @@ class Window:
     dilation: tuple[int, ...]
 
     @classmethod
-    def of(cls, call: Call) -> "Window | None":
+    def of(cls, call: OpCall) -> "SlidingWindow | None":
         """The window of a call; None for other functions, and for pooling that adapts to the size of its input."""
         given = call.given
         if call.family == "pad":
@@ -104,33 +104,33 @@ def tensors(values: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def multiply_adds(call: Call) -> int:
+def multiply_adds(call: OpCall) -> int:
     """Of a convolution or matrix product, for the whole batch; 0 of any other function."""
     return COSTS[call.name](call) if call.name in COSTS else 0
 
 
-def _per_output(call: Call) -> int:
+def _per_output(call: OpCall) -> int:
     """Each output is a sum over one filter."""
     return int(call.result.numel() * call.given["weight"][0].numel())
 
 
-def _per_input(call: Call) -> int:
+def _per_input(call: OpCall) -> int:
     """Each input is multiplied by one filter."""
     return int(call.given["input"].numel() * call.given["weight"][0].numel())
 
 
-def _product(call: Call) -> int:
+def _product(call: OpCall) -> int:
     """Of a and b, perhaps added to something: each output is a sum over a row of a."""
     *_, a, _b = tensors((call.args, call.kwargs))
     return int(call.result.numel() * a.shape[-1])
 
 
-def _attention(call: Call) -> int:
+def _attention(call: OpCall) -> int:
     """Each query meets each key, and each weight each value."""
     return int((call.given["query"].numel() + call.result.numel()) * call.given["key"].shape[-2])
 
 
-COSTS: dict[str, Callable[[Call], int]] = {
+COSTS: dict[str, Callable[[OpCall], int]] = {
     **{f"conv{axes}d": _per_output for axes in (1, 2, 3)},
     **{f"conv_transpose{axes}d": _per_input for axes in (1, 2, 3)},
     **dict.fromkeys(["linear", "bilinear"], _per_output),

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pipelines.inspection.ops import Call, Window, tensors
+from pipelines.inspection.ops import OpCall, SlidingWindow, tensors
 
 NOTHING = -torch.inf
 _BAND = 2.0**32
@@ -74,7 +74,7 @@ def field(reach: Tensor, axes: int) -> tuple[int, ...] | None:
     return tuple(int(size) for size in (hi - lo + 1).clamp(min=0).flatten(1).amax(1))
 
 
-def after(call: Call) -> list[Tensor | None]:
+def after(call: OpCall) -> list[Tensor | None]:
     """What each tensor sees that comes out of a call; None for functions and uses that are not known here."""
     outputs = tensors(call.result)
     found = tree_leaves(RULES[call.name](call)) if call.name in RULES else [None]
@@ -98,9 +98,9 @@ def _slide(reach: Tensor, axis: int, seen: Tensor) -> Tensor:
     return padded.index_select(axis, index.flatten()).view(*before, *index.shape, *behind).amax(axis + 1)
 
 
-def _windowed(call: Call) -> Tensor | None:
+def _windowed(call: OpCall) -> Tensor | None:
     """Convolution, transposed convolution, pooling."""
-    window, value, source = Window.of(call), tensors(call.result)[0], call.given["input"]
+    window, value, source = SlidingWindow.of(call), tensors(call.result)[0], call.given["input"]
     reach = call.only(source)
     assert window is not None
     if reach is None or reach.ndim != 2 + len(window.kernel):
@@ -112,7 +112,7 @@ def _windowed(call: Call) -> Tensor | None:
     return reach.repeat_interleave(value.shape[1] // groups, 1)
 
 
-def _positions(window: Window, axis: int, size: int, *, transposed: bool) -> Tensor:
+def _positions(window: SlidingWindow, axis: int, size: int, *, transposed: bool) -> Tensor:
     """The input positions that each of `size` outputs sees; shape (size, kernel)."""
     output = torch.arange(size)[:, None]
     offset = torch.arange(window.kernel[axis]) * window.dilation[axis] - window.before(axis)
@@ -123,7 +123,7 @@ def _positions(window: Window, axis: int, size: int, *, transposed: bool) -> Ten
     return (position // stride).where(position % stride == 0, -1)
 
 
-def _adapted(call: Call) -> Tensor | None:
+def _adapted(call: OpCall) -> Tensor | None:
     """Pooling to a given size: output p of m sees the inputs from floor(p n / m) to before ceil((p + 1) n / m)."""
     value, reach = tensors(call.result)[0], call.only(call.given["input"])
     if reach is None or reach.ndim != 2 + int(call.name.removesuffix("_with_indices")[-2]):
@@ -135,7 +135,7 @@ def _adapted(call: Call) -> Tensor | None:
     return reach
 
 
-def _padded(call: Call) -> Tensor | None:
+def _padded(call: OpCall) -> Tensor | None:
     given = call.given
     reach, mode = call.only(given["input"]), given.get("mode", "constant")
     if reach is None:
@@ -143,17 +143,17 @@ def _padded(call: Call) -> Tensor | None:
     return F.pad(reach, given["pad"], value=NOTHING) if mode == "constant" else F.pad(reach, given["pad"], mode=mode)
 
 
-def _resized(call: Call) -> Any:
+def _resized(call: OpCall) -> Any:
     return _moved(call) if call.given.get("mode", "nearest") in ("nearest", "nearest-exact") else None
 
 
-def _pointwise(call: Call) -> Tensor | None:
+def _pointwise(call: OpCall) -> Tensor | None:
     if call.name == "batch_norm" and call.given.get("training"):
         return None  # statistics of the batch
     return _union(list(call.reaches.values()), call.result)
 
 
-def _moved(call: Call) -> Any:
+def _moved(call: OpCall) -> Any:
     """The call itself, on the reach."""
     first = call.given.get("input")
     if (reach := call.only(first)) is None:
@@ -163,7 +163,7 @@ def _moved(call: Call) -> Any:
     return call.func(*args, **kwargs)
 
 
-def _joined(call: Call) -> Any:
+def _joined(call: OpCall) -> Any:
     """The call itself, on the reaches; what does not depend on the input sees nothing."""
 
     def swap(leaf: Any) -> Any:
@@ -176,7 +176,7 @@ def _joined(call: Call) -> Any:
     return call.func(*args, **kwargs)
 
 
-def _spread(call: Call, dims: Any) -> Tensor | None:
+def _spread(call: OpCall, dims: Any) -> Tensor | None:
     """Functions that mix all values along these axes, whether they keep the axes or not."""
     reach, value = call.only(call.given.get("input")), tensors(call.result)[0]
     if reach is None:
@@ -185,21 +185,21 @@ def _spread(call: Call, dims: Any) -> Tensor | None:
     return union.reshape(value.shape) if union.numel() == value.numel() else union.broadcast_to(value.shape)
 
 
-def _reduced(call: Call) -> Tensor | None:
+def _reduced(call: OpCall) -> Tensor | None:
     dim = call.given.get("dim")
     return _spread(call, () if dim is None else dim)
 
 
-def _normalized(call: Call) -> Tensor | None:
+def _normalized(call: OpCall) -> Tensor | None:
     return _spread(call, tuple(range(-len(call.given["normalized_shape"]), 0)))
 
 
-def _paired(call: Call) -> Tensor | None:
+def _paired(call: OpCall) -> Tensor | None:
     """A bilinear form: everything in both vectors."""
     return _union([reach.amax(-1, keepdim=True) for reach in call.reaches.values()], call.result)
 
 
-def _multiplied(call: Call) -> Tensor | None:
+def _multiplied(call: OpCall) -> Tensor | None:
     """Matrix products a @ b, and added to something: a row of a and a column of b."""
     *added, a, b = tensors((call.args, call.kwargs))
     if min(a.ndim, b.ndim) < 2:
@@ -211,7 +211,7 @@ def _multiplied(call: Call) -> Tensor | None:
     return _union(parts, call.result)
 
 
-RULES: dict[str, Callable[[Call], Any]] = {
+RULES: dict[str, Callable[[OpCall], Any]] = {
     **dict.fromkeys(POINTWISE, _pointwise),
     **dict.fromkeys(_MOVES.split(), _moved),
     **dict.fromkeys(_JOINS.split(), _joined),

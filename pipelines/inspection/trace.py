@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from pipelines.inspection import receptive_field as receptive
-from pipelines.inspection.ops import COSTS, Call, Window, multiply_adds, tensors
+from pipelines.inspection.ops import COSTS, OpCall, SlidingWindow, multiply_adds, tensors
 
 _FACTS = """data_ptr device dim dtype element_size get_device grad grad_fn hash is_complex is_contiguous is_cuda
 is_floating_point is_leaf is_meta is_nested is_sparse layout len ndim ndimension nelement numel requires_grad shape
@@ -33,7 +33,7 @@ class Layer:
     type: str
     output: tuple[int, ...]
     """Shape, without the batch."""
-    window: Window | None
+    window: SlidingWindow | None
     parameters: int
     """Those that no earlier row has counted."""
     multiply_adds: int
@@ -89,7 +89,7 @@ class _Running:
 
     module: nn.Module
     cost: int = 0
-    windows: list[Window] = field(default_factory=list)
+    windows: list[SlidingWindow] = field(default_factory=list)
 
 
 class _Observer(TorchFunctionMode):
@@ -145,11 +145,11 @@ class _Observer(TorchFunctionMode):
         if inputs := tensors((args, kwargs)):
             reaches = {id(value): self._reaches[value] for value in inputs if value in self._reaches}
             known = {key: reach for key, reach in reaches.items() if reach is not None}
-            call = Call(_name(func), func, args, kwargs or {}, result, known)
+            call = OpCall(_name(func), func, args, kwargs or {}, result, known)
             self._observe(call, inputs, depends=bool(reaches), known=len(known) == len(reaches))
         return result
 
-    def _observe(self, call: Call, inputs: list[Tensor], *, depends: bool, known: bool) -> None:
+    def _observe(self, call: OpCall, inputs: list[Tensor], *, depends: bool, known: bool) -> None:
         """Args: `depends` on the input; `known` is what all of these inputs see."""
         parts: frozenset[str] = frozenset().union(*(self._made_of.get(value, frozenset()) for value in inputs))
         self._used |= parts
@@ -162,7 +162,7 @@ class _Observer(TorchFunctionMode):
             for value in outputs:
                 self._made_of[value] = parts
         cost = multiply_adds(call) * (1 if depends else self.batch)
-        window = Window.of(call)
+        window = SlidingWindow.of(call)
         self.slid |= window is not None and bool(window.kernel)
         if self._running is not None:
             self._running.cost += cost
@@ -171,7 +171,7 @@ class _Observer(TorchFunctionMode):
             name = ", ".join(sorted(parts)) or self._around[-1] or "forward"
             self._add(name, call.name, list(parts), outputs, window, cost)
 
-    def _follow(self, call: Call, outputs: list[Tensor], known: bool) -> None:
+    def _follow(self, call: OpCall, outputs: list[Tensor], known: bool) -> None:
         """Note what the outputs of a call see."""
         changes = _changes_its_input(call)
         if changes and (call.name not in receptive.POINTWISE or not outputs or call.reach(outputs[0]) is None):
@@ -200,7 +200,7 @@ class _Observer(TorchFunctionMode):
         self._lost = True
         self._unknown[function] = what
 
-    def _add(self, name: str, kind: str, own: list[str], output: Any, window: Window | None, cost: int) -> None:
+    def _add(self, name: str, kind: str, own: list[str], output: Any, window: SlidingWindow | None, cost: int) -> None:
         value = (tensors(output) or [torch.empty(0)])[0]
         reach = self._reaches.get(value)
         seen = None if reach is None else receptive.field(reach, self._axes)
@@ -247,7 +247,7 @@ def _is_layer(module: nn.Module) -> bool:
     return not list(module.children()) or isinstance(module, nn.MultiheadAttention)
 
 
-def _changes_its_input(call: Call) -> bool:
+def _changes_its_input(call: OpCall) -> bool:
     """So do relu_ and x[i] = y, but not add and __add__."""
     name = str(getattr(call.func, "__name__", ""))
     return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or "out" in call.kwargs

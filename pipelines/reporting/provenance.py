@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.query import Found
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import DIGEST
@@ -110,4 +110,4 @@ def _card(run: Found, store: Store) -> tuple[dict[str, object], str]:
 
 def command_of(tags: dict[str, str]) -> str:
     """What was typed to make a run."""
-    return without_password(tags.get("litlab.command", "")) or f"# {MISSING}"
+    return redact_credentials(tags.get("litlab.command", "")) or f"# {MISSING}"

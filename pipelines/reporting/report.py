@@ -17,7 +17,7 @@ from pipelines.reporting import html_page as page
 from pipelines.reporting import provenance as origins
 from pipelines.reporting.parent_runs import Picture, parent
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import plain, typed, without_password
+from pipelines.runtime.text import escape_control_characters, redact_credentials, typed
 from pipelines.tracking.query import select
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import STAGE
@@ -57,12 +57,12 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options = _parse(argv)
     out = page.target(options.out)
     store = Store(options.tracking_uri)
-    comparison = rows.compare(select(store, options.names, options.filter), options.metric, options.by)
+    comparison = rows.group_and_rank(select(store, options.names, options.filter), options.metric, options.by)
     context = describe(comparison, store)
     commands = [typed(verb, argv), typed("compare", _without_out(argv))]
     page.write(out, page.render("report.html", {**context, "own_commands": commands}))
     for missing in context["missing"]:
-        print(f"litlab: note: {plain(missing)}", file=sys.stderr)
+        print(f"litlab: note: {escape_control_characters(missing)}", file=sys.stderr)
     print(f"report  {out}  ({out.stat().st_size / 1e6:.1f} MB)")
     return 0
 
@@ -112,7 +112,7 @@ def describe(comparison: Comparison, store: Store) -> dict[str, Any]:
         "descriptions": _descriptions(comparison),
         "made": _when(datetime.now(UTC).timestamp() * 1000),
         "began": (_when(started[0]), _when(started[-1])),
-        "where": without_password(store.uri),
+        "where": redact_credentials(store.uri),
         "metric": comparison.metric,
         "better": "lower" if comparison.lower_is_better else "higher",
         "runs": len(runs),
@@ -137,11 +137,11 @@ def summary(comparison: Comparison, named: Sequence[str]) -> str:
     which = "lower is better" if comparison.lower_is_better else "higher is better"
     found = best.summary
     among = f"best of {len(comparison.rows)} rows is {_called(0, named)}: " if others else "one row has "
-    begin = f"By {comparison.metric} ({which}), the {among}{wording.measured(found)}"
+    begin = f"By {comparison.metric} ({which}), the {among}{wording.format_mean_sd(found)}"
     if found.ci95 is None:
         begin += " (a single run, of which no spread is known)."
     else:
-        interval = wording.figures(best, comparison)["95 % interval"]
+        interval = wording.metric_cells(best, comparison)["95 % interval"]
         begin += f" (mean ± standard deviation of {found.n} runs; 95 % interval of the mean {interval})."
     return " ".join([begin, *_beside(comparison, named), *_luck(best, others)])
 
@@ -184,8 +184,8 @@ def _luck(best: Row, others: Sequence[Row]) -> list[str]:
 def _table(comparison: Comparison) -> dict[str, Any]:
     """The cells of `litlab compare`, without columns in which there is nothing."""
     short = rows.titles(comparison.columns)
-    owns = [{short[key]: text for key, text in wording.own(row, comparison).items()} for row in comparison.rows]
-    figures = [wording.figures(row, comparison) for row in comparison.rows]
+    owns = [{short[key]: text for key, text in wording.param_cells(row, comparison).items()} for row in comparison.rows]
+    figures = [wording.metric_cells(row, comparison) for row in comparison.rows]
     names = [name for name in figures[0] if any(line[name] for line in figures)]
     lines = [
         [number, *own.values(), *(line[name] for name in names)]
@@ -193,7 +193,7 @@ def _table(comparison: Comparison) -> dict[str, Any]:
     ]
     numbers = [0, *(at for at, name in enumerate(names, 1 + len(short)) if name != "verdict")]
     header = ["row", *owns[0], *names]
-    return {"header": header, "rows": lines, "numbers": numbers, "remark": wording.remark(comparison.rows)}
+    return {"header": header, "rows": lines, "numbers": numbers, "remark": wording.footnote(comparison.rows)}
 
 
 def _figures(comparison: Comparison, store: Store) -> tuple[list[Picture], list[str]]:

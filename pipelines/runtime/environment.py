@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGES = ("litlab", "torch", "torchvision", "lightning", "torchmetrics", "mlflow", "numpy")
 
 
-def folder() -> Path:
+def project_folder() -> Path:
     """The project's folder: the checkout that litlab is installed from, or else the current folder."""
     checkout = Path(__file__).resolve().parents[2]
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
@@ -26,7 +26,7 @@ def git_tags() -> dict[str, str]:
 
 
 def _git(*args: str) -> str | None:
-    command = ["git", "-C", str(folder()), *args]
+    command = ["git", "-C", str(project_folder()), *args]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -34,7 +34,7 @@ def _git(*args: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def cores() -> int:
+def cpu_count() -> int:
     """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Do not look for garbage meanwhile: many small objects that stay are made, and looking takes longer than that."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -20,7 +20,7 @@ def uncollected() -> Iterator[None]:
 
 
 @contextmanager
-def first_import(module: str) -> Iterator[None]:
+def gc_paused_for_import(module: str) -> Iterator[None]:
     """While this module is imported, for the first time, nothing is collected; what there is by then, only at the end.
 
     It saves a sixth of what torch, Lightning and MLflow take (benchmarks/startup.py).
@@ -28,7 +28,7 @@ def first_import(module: str) -> Iterator[None]:
     if module in sys.modules or not gc.isenabled():
         yield
         return
-    with uncollected():
+    with gc_paused():
         try:
             yield
         finally:

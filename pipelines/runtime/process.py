@@ -7,16 +7,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-HOST, PROCESS = "machine.host", "litlab.process"
-FIRST = "LITLAB_FIRST"  # the number of the process that starts those of further devices
+HOST_TAG, PROCESS_TAG = "machine.host", "litlab.process"
+RANK_ZERO_PID = "LITLAB_FIRST"  # the number of the process that starts those of further devices
 
 
-def tags() -> dict[str, str]:
+def process_tags() -> dict[str, str]:
     """What says which process a run belongs to: its number, and when it began, since numbers are used again."""
-    return {HOST: platform.node(), PROCESS: f"{os.getpid()}:{_began(os.getpid())}"}
+    return {HOST_TAG: platform.node(), PROCESS_TAG: f"{os.getpid()}:{_began(os.getpid())}"}
 
 
-def numbering() -> str:
+def pid_namespace() -> str:
     """What process numbers count in: a start of a kernel and one of its namespaces, such as a container's own.
 
     Empty where the system does not say: then numbers of a machine of the same name say nothing.
@@ -29,12 +29,12 @@ def numbering() -> str:
 
 def is_here(tags: Mapping[str, str]) -> bool:
     """Whether a run's process is, or was, on this machine."""
-    return tags.get(HOST) == platform.node()
+    return tags.get(HOST_TAG) == platform.node()
 
 
 def is_alive(tags: Mapping[str, str]) -> bool:
     """Whether the process of a run of this machine is alive, and not another one of that number."""
-    number, _, began = tags.get(PROCESS, "").partition(":")
+    number, _, began = tags.get(PROCESS_TAG, "").partition(":")
     if not number.isdigit():
         return False
     try:
@@ -46,16 +46,16 @@ def is_alive(tags: Mapping[str, str]) -> bool:
     return _began(int(number)) == began
 
 
-def end_with_first() -> None:
+def exit_with_rank_zero() -> None:
     """In a process that Lightning started for a further device: end as soon as the first one has gone.
 
     It would wait for it for half an hour, if it was killed before all were there. Elsewhere nothing happens.
     """
     started = "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ  # torchrun ends its own
-    if not started or FIRST not in os.environ:
-        os.environ[FIRST] = str(os.getpid())
+    if not started or RANK_ZERO_PID not in os.environ:
+        os.environ[RANK_ZERO_PID] = str(os.getpid())
         return
-    first = int(os.environ[FIRST])
+    first = int(os.environ[RANK_ZERO_PID])
 
     def watch() -> None:
         while os.getppid() == first:

@@ -14,7 +14,7 @@ Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
 @contextmanager
-def heard(trainer: "Trainer") -> Iterator[None]:
+def reraise_keyboard_interrupt(trainer: "Trainer") -> Iterator[None]:
     """Turn the `SystemExit(1)` that Lightning makes of a Ctrl-C back into KeyboardInterrupt.
 
     Raises:
@@ -29,7 +29,7 @@ def heard(trainer: "Trainer") -> Iterator[None]:
 
 
 @contextmanager
-def handling(handler: Handler, *numbers: int) -> Iterator[None]:
+def signal_handlers(handler: Handler, *numbers: int) -> Iterator[None]:
     """Have signals handled so for a while; only in the main thread."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:

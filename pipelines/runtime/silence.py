@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-NOT_FOR_US = (
+IRRELEVANT_WARNINGS = (
     ".*does not have many workers.*",  # in memory, a worker process only costs
     ".*`tensorboardX` has been removed.*",  # runs go to MLflow
     ".*You are using a CUDA device .* that has Tensor Cores.*",
@@ -16,9 +16,9 @@ NOT_FOR_US = (
 )
 
 
-def lightning() -> None:
+def silence_lightning() -> None:
     """Keep warnings and errors of Lightning, drop its greetings."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in NOT_FOR_US:
+    for message in IRRELEVANT_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

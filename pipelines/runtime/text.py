@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 
-def plain(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """The text, with the characters that could move the cursor, set colours or turn lines around written out."""
     return "".join(char if char in "\n\t" or _is_seen(char) else ascii(char)[1:-1] for char in text)
 
@@ -18,10 +18,10 @@ def _is_seen(char: str) -> bool:
 
 def typed(verb: str, argv: Sequence[str]) -> str:
     """A command of ours, as one would type it."""
-    return without_password(shlex.join(["litlab", verb, *argv]))
+    return redact_credentials(shlex.join(["litlab", verb, *argv]))
 
 
-def without_password(text: str) -> str:
+def redact_credentials(text: str) -> str:
     """The text, with the password of every URI in it replaced by stars."""
     text = re.sub(r"(://[^\s:/@]*):[^\s@/]*@", r"\1:***@", text)
     return re.sub(r"([?&](?:ssl)?password=)[^\s&'\"]*", r"\1***", text)

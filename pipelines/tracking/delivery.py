@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking import logged_model
 from pipelines.tracking.metrics_log import Entry, Journal
 from pipelines.tracking.outbox import Outbox
@@ -99,7 +99,7 @@ class Delivery:
             self._refuse(what, error)
 
     def _refuse(self, what: str, error: Exception) -> None:
-        said = without_password(f"{what}: {str(error).splitlines()[0]}")
+        said = redact_credentials(f"{what}: {str(error).splitlines()[0]}")
         self.refused += [said] if said not in self.refused else []
 
     def _log(self, kind: str, batch: list[Any]) -> None:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runtime.gc_pause import first_import
+from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.tracking.outbox import Outbox
 from pipelines.tracking.uri import IMPORTING
 
@@ -25,7 +25,7 @@ def save(path: Path, model: "nn.Module", example: "Tensor", metadata: Mapping[st
     """
     import torch
 
-    with IMPORTING, first_import("mlflow.pytorch"):
+    with IMPORTING, gc_paused_for_import("mlflow.pytorch"):
         import mlflow.pytorch
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec

@@ -18,7 +18,7 @@ from typing import Any
 from pipelines.runtime import environment as project
 from pipelines.runtime import process
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import local_path
 from pipelines.tracking.uri import folder_of, store_uri
 
@@ -55,7 +55,7 @@ class Outbox:
     status: str = ""
     reason: str = ""
     end_time: int = 0
-    process: dict[str, str] = field(default_factory=process.tags)
+    process: dict[str, str] = field(default_factory=process.process_tags)
 
     @classmethod
     def new(cls, uri: str, info: Any, home: Path | None = None) -> "Outbox":
@@ -63,7 +63,7 @@ class Outbox:
         home = home or home_of(uri, info.run_id)
         return cls(
             home=home,
-            uri=without_password(uri),
+            uri=redact_credentials(uri),
             run_id=info.run_id,
             experiment_id=info.experiment_id,
             name=info.run_name,
@@ -166,4 +166,4 @@ def waiting(uri: str | None = None) -> list[Outbox]:
 
 def _root(uri: str) -> Path:
     given = os.environ.get(FOLDER_VARIABLE)
-    return Path(given).expanduser().absolute() if given else (folder_of(uri) or project.folder()) / "unsent"
+    return Path(given).expanduser().absolute() if given else (folder_of(uri) or project.project_folder()) / "unsent"

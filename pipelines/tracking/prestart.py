@@ -30,7 +30,7 @@ def start(argv: Sequence[str]) -> None:
     asks = not argv or {"-h", "--help", "--full-help", "--print_config"} & set(argv)
     first = "LOCAL_RANK" not in os.environ and not {"mlflow", "torch"} & set(sys.modules)
     safe = sys.platform == "linux" and threading.active_count() == 1
-    if asks or not first or not safe or project.cores() < 2:
+    if asks or not first or not safe or project.cpu_count() < 2:
         return
     import multiprocessing
 

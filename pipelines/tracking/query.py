@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import uncollected
-from pipelines.runtime.text import without_password
+from pipelines.runtime.gc_pause import gc_paused
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import DIGEST, EXPERIMENT, NOT_COMPARED, SEEDS, STAGE, stands_for_others
 
@@ -74,13 +74,13 @@ def select(store: Store, names: Sequence[str], wanted: str = "") -> Selection:
     from mlflow.exceptions import MlflowException
 
     try:
-        with uncollected():
+        with gc_paused():
             return _select(store, names, wanted)
     except MlflowException as error:
-        said = without_password(str(error).splitlines()[0])
+        said = redact_credentials(str(error).splitlines()[0])
         if wanted and error.error_code == "INVALID_PARAMETER_VALUE":
             raise UserError(f"--filter {wanted}: {said}") from error
-        raise UserError(f"the runs at {without_password(store.uri)} cannot be reached: {said}") from error
+        raise UserError(f"the runs at {redact_credentials(store.uri)} cannot be reached: {said}") from error
 
 
 def _select(store: Store, names: Sequence[str], wanted: str) -> Selection:
@@ -159,7 +159,7 @@ def _filter(*wanted: str) -> str:
 def _unknown(name: str, known: Sequence[str], store: Store) -> str:
     near = get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{name!r} is no experiment, study or run in {without_password(store.uri)}{hint}"
+    return f"{name!r} is no experiment, study or run in {redact_credentials(store.uri)}{hint}"
 
 
 def _found(run: Any, experiments: Mapping[str, str]) -> Found:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import FinishedRun, Store
 from pipelines.tracking.tags import STAGE, stands_for_others
 
@@ -96,7 +96,7 @@ def loading(store: Store, version: Any, alias: str | None = None) -> str:
         [
             "import mlflow",
             "",
-            f'mlflow.set_tracking_uri("{without_password(store.uri)}")',
+            f'mlflow.set_tracking_uri("{redact_credentials(store.uri)}")',
             f'model = mlflow.pytorch.load_model("{which}")',
         ]
     )

@@ -20,7 +20,7 @@ from pipelines.runtime import environment as project
 from pipelines.runtime import process
 from pipelines.runtime import signals as interrupt
 from pipelines.runtime.errors import StoppedError, UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking import logged_model, outbox
 from pipelines.tracking import prestart as ahead
 from pipelines.tracking.delivery import MAX_BATCH, Delivery
@@ -61,7 +61,7 @@ class Run:
     """
 
     def __init__(self, store: Store, experiment: str, name: str, tags: Mapping[str, str]) -> None:
-        every = {**project.git_tags(), **project.machine_tags(), **process.tags(), **tags}
+        every = {**project.git_tags(), **project.machine_tags(), **process.process_tags(), **tags}
         info = ahead.create_run(store, experiment, name, every)
         try:
             self._begin(store, Outbox.new(store.uri, info), new=True)
@@ -91,7 +91,7 @@ class Run:
             box = Outbox.load(home) or Outbox.new(found.store.uri, known.info, home)
             with box.held():
                 box.fetch(client)
-                box.process, box.status, box.reason = process.tags(), "", ""
+                box.process, box.status, box.reason = process.process_tags(), "", ""
                 box.params = {**box.params, **known.data.params}
                 box.save()
             for key, value in box.process.items():  # first: a run that says RUNNING is looked for in its process
@@ -116,7 +116,7 @@ class Run:
         self._delivery = Delivery(store, box, self.journal, new=new)
         self.refused = self._delivery.refused
         after_s = 0.0 if store.is_open else OPEN_AFTER_S
-        self._sender = Sender(self._delivery.send, without_password(store.uri), str(self.folder), after_s)
+        self._sender = Sender(self._delivery.send, redact_credentials(store.uri), str(self.folder), after_s)
         self._last_asked = time.monotonic()
 
     def rewind(self, mark: int) -> None:
@@ -220,7 +220,7 @@ class Run:
                 self._box.remove()
                 return
             self._leave()
-            where = without_password(self.store.uri)
+            where = redact_credentials(self.store.uri)
             for said in dict.fromkeys(self.refused):
                 print(f"litlab: {where} refuses {said}", file=sys.stderr)
             print(f"litlab: run {self.run_id} is {status}; {where} does not have all of it", file=sys.stderr)
@@ -236,7 +236,7 @@ class Run:
 
     def _leave(self) -> None:
         """Leave what is left to `litlab sync`, even while this process lives on."""
-        self._box.process = {**self._box.process, process.PROCESS: ""}
+        self._box.process = {**self._box.process, process.PROCESS_TAG: ""}
         with contextlib.suppress(OSError):  # a full disk; the process will end some day
             self._box.save()
 
@@ -264,5 +264,5 @@ def _deaf() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with interrupt.handling(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
+    with interrupt.signal_handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
         yield

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 
 Told = Callable[[int], None]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 60.0  # after a failure, before the next try
@@ -91,7 +91,7 @@ class Sender:
         try:
             self._job(self._tell)
         except Exception as error:  # whatever it is, the training goes on
-            return without_password(str(error).splitlines()[0] if str(error) else type(error).__name__)
+            return redact_credentials(str(error).splitlines()[0] if str(error) else type(error).__name__)
         return None
 
     def _note(self, said: str | None) -> None:

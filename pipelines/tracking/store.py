@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlparse
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.uri import IMPORTING, database_file, folder_of, import_client, store_uri
 
 MAX_NAME = 200  # bytes of a name that is a folder's too; file systems take 255
@@ -75,8 +75,8 @@ class Store:
                 client.search_experiments(max_results=1)  # creates the tables of a new database
                 return client
         except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-            reason = without_password(str(error).splitlines()[0])
-            raise UserError(f"the runs at {without_password(self.uri)} cannot be reached: {reason}") from error
+            reason = redact_credentials(str(error).splitlines()[0])
+            raise UserError(f"the runs at {redact_credentials(self.uri)} cannot be reached: {reason}") from error
 
     @property
     def folder(self) -> Path | None:
@@ -129,7 +129,7 @@ class Store:
         try:
             info = self._create_run(self.experiment_id(experiment), name, {**tags, KEY_TAG: uuid.uuid4().hex})
         except MlflowException as error:
-            raise UserError(f"{without_password(self.uri)} takes no run: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{redact_credentials(self.uri)} takes no run: {str(error).splitlines()[0]}") from error
         return NewRun(info.run_id, info.run_name, info.experiment_id, info.artifact_uri)
 
     def _create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> Any:
@@ -160,7 +160,7 @@ class Store:
         try:
             return FinishedRun(self, self.client.get_run(run_id))
         except MlflowException as error:
-            where, reason = without_password(self.uri), without_password(str(error).splitlines()[0])
+            where, reason = redact_credentials(self.uri), redact_credentials(str(error).splitlines()[0])
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise UserError(f"there is no run {run_id!r} in {where}") from error
             raise UserError(f"the runs at {where} cannot be reached: {reason}") from error

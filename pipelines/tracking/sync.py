@@ -7,7 +7,7 @@ from functools import cache
 
 from pipelines.runtime import process
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking import outbox
 from pipelines.tracking.outbox import Outbox
 from pipelines.tracking.store import Store
@@ -83,13 +83,13 @@ def _send(box: Outbox, reach: Callable[[Outbox], Store], *, named: bool) -> str:
             if process.is_alive(now.process) and process.is_here(now.process):
                 return ALIVE
             if not process.is_here(now.process) and not named:
-                host = now.process.get(process.HOST, "another machine")
+                host = now.process.get(process.HOST_TAG, "another machine")
                 return f"of {host}: call litlab sync there, or name the run here if it has ended"
             return _deliver(now, reach(now))
     except UserError as error:
         return str(error)
     except (MlflowException, OSError) as error:
-        return f"not taken: {without_password(str(error).splitlines()[0])}"
+        return f"not taken: {redact_credentials(str(error).splitlines()[0])}"
 
 
 def _deliver(box: Outbox, store: Store) -> str:
@@ -119,7 +119,7 @@ def _sent(box: Outbox) -> str:
 
 def _address(box: Outbox) -> str:
     """The store of a run, with its password if that is known here."""
-    if without_password(store_uri()) == box.uri:
+    if redact_credentials(store_uri()) == box.uri:
         return store_uri()
     if ":***@" in box.uri:
         raise UserError(f"{box.uri} needs its password: give it with --tracking_uri")

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.signals import exit_on_sigterm, handling
-from pipelines.runtime.text import without_password
+from pipelines.runtime.signals import exit_on_sigterm, signal_handlers
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.uri import MLFLOW_SETTINGS
 
@@ -52,8 +52,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if store.folder is None and store.uri.startswith("http"):
         raise UserError(f"{store.uri} is a server, and serves its own UI there")
     if not _is_loopback(host):
-        print(OPEN.format(host=host, port=port, uri=without_password(store.uri)), file=sys.stderr)
-    print(f"the runs of {without_password(store.uri)}", flush=True)
+        print(OPEN.format(host=host, port=port, uri=redact_credentials(store.uri)), file=sys.stderr)
+    print(f"the runs of {redact_credentials(store.uri)}", flush=True)
     print(f"are at {_address(host, port)} in a few seconds; Ctrl-C ends it", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
@@ -62,7 +62,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     environment.setdefault("PYTHONWARNINGS", "ignore")  # MLflow's own, about its server's parts
     exit_on_sigterm()
     pressed: list[int] = []
-    with handling(lambda number, _: pressed.append(number), signal.SIGINT, signal.SIGTERM):
+    with signal_handlers(lambda number, _: pressed.append(number), signal.SIGINT, signal.SIGTERM):
         server = subprocess.Popen(command, env=environment, start_new_session=True)  # else it could be left behind
     try:
         if pressed:

@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 
 from pipelines.runtime import environment as project
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import first_import
+from pipelines.runtime.gc_pause import gc_paused_for_import
 
 IMPORTING = threading.RLock()  # held while MLflow is imported, whose modules import one another in circles
 # Read by MLflow when it is imported or first used; what the user has set stays.
@@ -32,7 +32,7 @@ def store_uri(given: str | None = None) -> str:
     Raises:
         UserError: It is neither a database nor a server.
     """
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.folder() / 'mlflow.db'}"
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.project_folder() / 'mlflow.db'}"
     scheme = urlparse(uri).scheme
     if scheme == "sqlite":
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().absolute()}"
@@ -58,7 +58,7 @@ def import_client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):  # whoever calls says it in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with IMPORTING, first_import("mlflow"):
+    with IMPORTING, gc_paused_for_import("mlflow"):
         from mlflow import MlflowClient
 
         if not uri.startswith(("http", "databricks")):

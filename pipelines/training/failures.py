@@ -9,7 +9,7 @@ _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _PEERS = re.compile(r"by peer|Broken pipe|remote worker|NCCL|gloo")
 
 
-def complaint(error: BaseException | None, folder: Path, processes: int) -> str | None:
+def diagnose(error: BaseException | None, folder: Path, processes: int) -> str | None:
     """What to mend, if an error comes from the disk, or from another process of the training; None if not.
 
     Args:

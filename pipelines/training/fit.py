@@ -21,10 +21,10 @@ from pipelines.tracking import prestart as ahead
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
 from pipelines.training import failures as faults
-from pipelines.training.job import Job, _build, prepare
+from pipelines.training.job import Training, build_parts, prepare_training
 from pipelines.training.logger import RunLogger
-from pipelines.training.results import keep
-from pipelines.training.run_metadata import _write_down, resuming, run_name, tags
+from pipelines.training.results import finalize
+from pipelines.training.run_metadata import log_inputs, resume_command, run_name, run_tags
 
 HELP = """usage: litlab fit NAME [--KEY VALUE ...]         (litlab list shows the names)
        litlab fit -c FILE [-c FILE ...] [--KEY VALUE ...]
@@ -56,53 +56,53 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(HELP)
         return 0 if argv else 2
-    quiet.lightning()
+    quiet.silence_lightning()
     if "--full-help" in argv:
         config.print_full_help()
-    cli = config.parse(verb, argv)
+    cli = config.parse_config(verb, argv)
     if cli.config.trainer.fast_dev_run:
         ahead.stop()
         return _dry_run(cli)
-    job = prepare(cli)
+    job = prepare_training(cli)
     interrupt.exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # the first process has the run, and the test
         ahead.stop()
         run_trainer(job)
         return 0
     command = shlex.join(["litlab", "fit", *argv])
-    known = tags(cli, command) | devices.tags(job.trainer)
+    known = run_tags(cli, command) | devices.process_count_tags(job.trainer)
     store = Store(cli.config.tracking_uri, opened=False)  # to open it is not for the time before the first step
     run = Run(store, cli.config.name, run_name(argv, cli.config.seed_everything), known)
-    return carry_out(job, run)
+    return run_training(job, run)
 
 
-def carry_out(job: Job, run: Run, find_start: Callable[[], Path | None] = lambda: None) -> int:
+def run_training(job: Training, run: Run, find_start: Callable[[], Path | None] = lambda: None) -> int:
     """Train, from a checkpoint if there is one, test, and end the run; returns the exit code."""
     try:
         with recorded(run):
             seconds = train(job, run, find_start())
-            keep(job, run, seconds, test=True)
+            finalize(job, run, seconds, test=True)
     except (KeyboardInterrupt, SystemExit, BrokenPipeError) as stop:
         print(f"litlab: stopped; run {run.run_id} is KILLED, with what it had logged until then", file=sys.stderr)
-        print(f"litlab: to go on with it: {resuming(run)}", file=sys.stderr)
+        print(f"litlab: to go on with it: {resume_command(run)}", file=sys.stderr)
         if isinstance(stop, BrokenPipeError):  # nobody reads on, as in `litlab fit ... | head`
             raise
         return int(stop.code or 0) if isinstance(stop, SystemExit) else 130
     except Exception as error:
         ours = isinstance(job.model, Learner) and job.trainer.global_step == 0  # our parts, when they see the data
         refused = ours and isinstance(error, ValueError | MisconfigurationException)
-        mend = faults.complaint(error, run.folder, job.trainer.world_size)
+        mend = faults.diagnose(error, run.folder, job.trainer.world_size)
         if not refused and not mend and not isinstance(error, FloatingPointError):  # they say all there is to say
             traceback.print_exc()
         print(f"litlab: {mend or error}", file=sys.stderr)
         print(f"litlab: run {run.run_id} FAILED, with what it had logged until then", file=sys.stderr)
         if not refused and not isinstance(error, FloatingPointError):
-            print(f"litlab: to go on with it: {resuming(run)}", file=sys.stderr)
+            print(f"litlab: to go on with it: {resume_command(run)}", file=sys.stderr)
         return 2 if refused else 1
     return 1 if run.refused else 0  # what the store has not taken yet is kept, and said
 
 
-def train(job: Job, run: Run, start: Path | None = None) -> float:
+def train(job: Training, run: Run, start: Path | None = None) -> float:
     """Write down what is known before the first step, then train; returns the seconds that it took.
 
     Args:
@@ -110,15 +110,15 @@ def train(job: Job, run: Run, start: Path | None = None) -> float:
         run: What it is written to.
         start: A checkpoint to go on from.
     """
-    _write_down(job.cli, job.data, run)
+    log_inputs(job.cli, job.data, run)
     job.keeper.write_to(run)
     job.trainer.loggers = [RunLogger(run, job.trainer)]
     return run_trainer(job, start)
 
 
-def run_trainer(job: Job, start: Path | None = None) -> float:
+def run_trainer(job: Training, start: Path | None = None) -> float:
     """Train; returns the seconds that it took, with those before the checkpoint that it goes on from."""
-    with interrupt.heard(job.trainer), tiny_is_zero():
+    with interrupt.reraise_keyboard_interrupt(job.trainer), tiny_is_zero():
         job.trainer.fit(job.model, datamodule=job.data, ckpt_path=start, weights_only=True)
     if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
         torch.distributed.destroy_process_group()
@@ -126,9 +126,9 @@ def run_trainer(job: Job, start: Path | None = None) -> float:
 
 
 def _dry_run(cli: LitlabCLI) -> int:
-    data, model = _build(cli, test=True)
+    data, model = build_parts(cli, test=True)
     trainer = cli.make_trainer(callbacks=cli.callbacks, logger=False)
-    with interrupt.heard(trainer):
+    with interrupt.reraise_keyboard_interrupt(trainer):
         trainer.fit(model, datamodule=data)
         trainer.test(model, datamodule=data, verbose=False)
     print("fast_dev_run: training, validation and test steps work; nothing was logged")

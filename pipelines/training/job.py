@@ -9,29 +9,31 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import Checkpoint
 
 from datamodules.base import InMemoryDataModule
-from pipelines.checkpoints.callback import Keeper
+from pipelines.checkpoints.callback import BestAndLastCheckpoint
 from pipelines.config import cli as config
 from pipelines.config import distributed as devices
 from pipelines.config.cli import LitlabCLI
-from pipelines.evaluation.decision_regions import Regions, is_plane
+from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.runtime.errors import UserError
-from pipelines.training.nan_guard import StopAtNaN
+from pipelines.training.nan_guard import TerminateOnNaN
 from pipelines.training.progress_bar import EpochBar
 
 
 @dataclass
-class Job:
+class Training:
     """A training that is ready to begin: its data are read, its parts are made."""
 
     cli: LitlabCLI
     data: LightningDataModule
     model: LightningModule
     trainer: Trainer
-    keeper: Keeper
-    regions: list[Regions]
+    keeper: BestAndLastCheckpoint
+    regions: list[DecisionRegions]
 
 
-def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = True, like: Job | None = None) -> Job:
+def prepare_training(
+    cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = True, like: Training | None = None
+) -> Training:
     """Read the data and make all parts, so that what is wrong is said before there is a run.
 
     Args:
@@ -43,34 +45,34 @@ def prepare(cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = 
     Raises:
         UserError: Something in the configuration or the data is to be mended.
     """
-    data, model = _build(cli, test=test) if like is None else _build_like(cli, like)
+    data, model = build_parts(cli, test=test) if like is None else _build_like(cli, like)
     if not torch.cuda.is_available():  # Lightning has torch look for NVML; each step of Adam would look again
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-    regions = [Regions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
-    keeper = Keeper(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
+    regions = [DecisionRegions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
+    keeper = BestAndLastCheckpoint(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
     trainer = _trainer(cli, keeper, [*callbacks, *regions])
-    devices.check(data, model, trainer)
-    return Job(cli, data, model, trainer, keeper, regions)
+    devices.check_batch_split(data, model, trainer)
+    return Training(cli, data, model, trainer, keeper, regions)
 
 
-def _build(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, LightningModule]:
+def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, LightningModule]:
     """Data that are read, and the module."""
-    check(cli)
+    check_config(cli)
     data, model = cli.build()
     for stage in ("fit", "test") if test else ("fit",):
-        config.load(data, stage)
+        config.load_data(data, stage)
     return data, model
 
 
-def _build_like(cli: LitlabCLI, like: Job) -> tuple[LightningDataModule, LightningModule]:
+def _build_like(cli: LitlabCLI, like: Training) -> tuple[LightningDataModule, LightningModule]:
     """The data of another job, and the module."""
-    check(cli)
+    check_config(cli)
     _, model = cli.build()
     cli.config_init.data = like.data
     return like.data, model
 
 
-def check(cli: LitlabCLI) -> None:
+def check_config(cli: LitlabCLI) -> None:
     """Refuse what would leave no epoch to select, or another one than it seems."""
     trainer = cli.config.trainer
     if trainer.max_epochs == 0 or trainer.limit_val_batches == 0:
@@ -89,8 +91,8 @@ def check(cli: LitlabCLI) -> None:
         raise UserError("trainer.enable_checkpointing: litlab keeps the best and the last epoch")
 
 
-def _trainer(cli: LitlabCLI, keeper: Keeper, more: Sequence[Callback]) -> Trainer:
+def _trainer(cli: LitlabCLI, keeper: BestAndLastCheckpoint, more: Sequence[Callback]) -> Trainer:
     bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     others = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
-    callbacks = [keeper, *cli.callbacks, *more, StopAtNaN(), *bar]
+    callbacks = [keeper, *cli.callbacks, *more, TerminateOnNaN(), *bar]
     return cli.make_trainer(callbacks=callbacks, logger=False, enable_checkpointing=others)

@@ -5,13 +5,13 @@ from pipelines.checkpoints import files as checkpoints
 from pipelines.evaluation import figures
 from pipelines.evaluation.evaluate import Evaluation, by_kind, evaluate
 from pipelines.runtime import console as screen
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
 from pipelines.training.export import exportable
-from pipelines.training.job import Job
+from pipelines.training.job import Training
 
 
-def keep(job: Job, run: Run, seconds: float, *, test: bool) -> None:
+def finalize(job: Training, run: Run, seconds: float, *, test: bool) -> None:
     """Keep and tell what came out; with `test`, open the test set, once, with the selected weights.
 
     Without it there are no test metrics, no figures of the test set and no exported model.
@@ -28,31 +28,31 @@ def keep(job: Job, run: Run, seconds: float, *, test: bool) -> None:
     if test:
         tested = evaluate("test", job.cli, job.model, job.data, best)
         run.log_metrics(tested.metrics, epoch)
-        _draw(job, run, tested, epoch)
+        save_test_figures(job, run, tested, epoch)
         if isinstance(job.data, InMemoryDataModule):
             example = job.data.test_set.inputs[:2]
             known = {"classes": list(job.data.classes)} if job.data.classes else {}
             run.log_model(exportable(job.data.normalize, job.model), example, known, epoch)
-    checkpoints.remove(best.with_name(checkpoints.PREVIOUS))  # nobody will go on from there
-    _tell(job, run, f"epoch {epoch} of 0 to {last_epoch}, by {job.keeper.monitor}", seconds, parameters, epoch)
+    checkpoints.remove_checkpoint(best.with_name(checkpoints.PREVIOUS))  # nobody will go on from there
+    print_summary(job, run, f"epoch {epoch} of 0 to {last_epoch}, by {job.keeper.monitor}", seconds, parameters, epoch)
 
 
-def _tell(job: Job, run: Run, selected: str, seconds: float, parameters: int, epoch: int) -> None:
+def print_summary(job: Training, run: Run, selected: str, seconds: float, parameters: int, epoch: int) -> None:
     """The results on the screen."""
     uri = job.cli.config.tracking_uri
     facts = {
         "selected": selected,
-        "training": screen.duration(seconds),
+        "training": screen.format_duration(seconds),
         "parameters": f"{parameters:,}",
         "checkpoint": str(job.keeper.best),
         "run": run.run_id,
-        "look": "litlab ui" + (f" --tracking_uri {without_password(run.store.uri)}" if uri else ""),
+        "look": "litlab ui" + (f" --tracking_uri {redact_credentials(run.store.uri)}" if uri else ""),
     }
     rows = {split: by_kind(run.metrics_at(epoch), split) for split in ("train", "val", "test")}
-    screen.results_table(f"{job.cli.config.name}, seed {job.cli.config.seed_everything}", rows, facts)
+    screen.print_results(f"{job.cli.config.name}, seed {job.cli.config.seed_everything}", rows, facts)
 
 
-def _draw(job: Job, run: Run, tested: Evaluation, epoch: int) -> None:
+def save_test_figures(job: Training, run: Run, tested: Evaluation, epoch: int) -> None:
     """What the test set looks like to the model."""
     if not isinstance(job.data, InMemoryDataModule):
         return

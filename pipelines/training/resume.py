@@ -26,7 +26,7 @@ from pipelines.tracking.run import Run
 from pipelines.tracking.store import FinishedRun, Store
 from pipelines.tracking.tags import PARENT_TAG
 from pipelines.training import fit
-from pipelines.training.job import Job, prepare
+from pipelines.training.job import Training, prepare_training
 
 HELP = """usage: litlab resume RUN_ID [--dead] [--tracking_uri URI] [--KEY VALUE ...]
 
@@ -49,8 +49,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(HELP)
         return 0
-    quiet.lightning()
-    uris = config.values_of(argv, "--tracking_uri")
+    quiet.silence_lightning()
+    uris = config.option_values(argv, "--tracking_uri")
     store = Store(uris[-1] if uris else None)
     if not argv or argv[0].startswith("-"):
         raise UserError(_name_one(store))
@@ -59,20 +59,20 @@ def main(verb: str, argv: Sequence[str]) -> int:
     first = not rank_zero_only.rank  # type: ignore[attr-defined]
     if first:  # before all that takes long
         refuse(found, dead="--dead" in argv)
-    cli = config.parse(verb, rest, base=_configuration(found))
+    cli = config.parse_config(verb, rest, base=_configuration(found))
     _refuse_changes(found, cli, rest)
-    job = prepare(cli)
+    job = prepare_training(cli)
     _refuse_other_data(found, job)
-    devices.refuse_other_number(run_id, found.tags, job.trainer)
+    devices.check_process_count(run_id, found.tags, job.trainer)
     interrupt.exit_on_sigterm()
     if not first:
-        fit.run_trainer(job, devices.agree(job.trainer))
+        fit.run_trainer(job, devices.broadcast_checkpoint(job.trainer))
         return 0
     with _alone(found.store, run_id):
         refuse(found.store.find(run_id), dead="--dead" in argv)
         run = Run.reopen(found)
     note_commit(run, found)
-    return fit.carry_out(job, run, lambda: devices.agree(job.trainer, lambda: _go_back(run)))
+    return fit.run_training(job, run, lambda: devices.broadcast_checkpoint(job.trainer, lambda: _go_back(run)))
 
 
 def _name_one(store: Store) -> str:
@@ -123,10 +123,10 @@ def refuse(run: FinishedRun, *, dead: bool) -> None:
 
 
 def _refuse_if_alive(run: FinishedRun, *, dead: bool) -> None:
-    host = run.tags.get(process.HOST, "another machine")
+    host = run.tags.get(process.HOST_TAG, "another machine")
     if process.is_here(run.tags):
         if process.is_alive(run.tags):
-            number = run.tags[process.PROCESS].partition(":")[0]
+            number = run.tags[process.PROCESS_TAG].partition(":")[0]
             raise UserError(f"run {run.run_id} is being trained by process {number}: end that first")
     elif not dead:
         raise UserError(
@@ -153,7 +153,7 @@ def _configuration(run: FinishedRun) -> Path:
 
 def _refuse_changes(run: FinishedRun, cli: LitlabCLI, given: Sequence[str]) -> None:
     recorded: dict[str, Any] = yaml.safe_load(_configuration(run).read_text())
-    before, now = config.flatten(recorded), config.flatten(cli.resolved())
+    before, now = config.flatten_config(recorded), config.flatten_config(cli.resolved())
     changed = sorted(key for key in before | now if key not in FREE and before.get(key) != now.get(key))
     if changed:
         said = "; ".join(f"{key} is {before.get(key)}, not {now.get(key)}" for key in changed)
@@ -163,7 +163,7 @@ def _refuse_changes(run: FinishedRun, cli: LitlabCLI, given: Sequence[str]) -> N
         )
 
 
-def _refuse_other_data(run: FinishedRun, job: Job) -> None:
+def _refuse_other_data(run: FinishedRun, job: Training) -> None:
     if not isinstance(job.data, InMemoryDataModule):
         return
     for split, digest in job.data.card()["sha256"].items():
@@ -193,7 +193,7 @@ def _alone(store: Store, run_id: str) -> Iterator[None]:
 
 def _go_back(run: Run) -> Path | None:
     """Find the checkpoint to go on from, and bring the metrics back to where they were; say so."""
-    point, said = checkpoints.newest(run.folder / checkpoints.FOLDER)
+    point, said = checkpoints.latest_valid(run.folder / checkpoints.CHECKPOINT_FOLDER)
     for line in said:
         print(f"litlab: {line}", file=sys.stderr)
     since = f"after epoch {point.epoch}, from {point.path.name}" if point else "from the beginning"

@@ -9,18 +9,18 @@ from lightning.pytorch import LightningDataModule
 from datamodules.base import InMemoryDataModule
 from pipelines.config import cli as config
 from pipelines.config.cli import LitlabCLI
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
 from pipelines.tracking.uri import store_uri
 
 
-def tags(cli: LitlabCLI, command: str) -> dict[str, str]:
+def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
     """What a run says of where it comes from."""
     resolved = cli.resolved()
     return {
         "litlab.experiment": resolved["name"],
         "litlab.config_hash": config.config_hash(resolved),
-        "litlab.command": without_password(command),
+        "litlab.command": redact_credentials(command),
         "seed": str(resolved["seed_everything"]),
         "mlflow.source.name": f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         "mlflow.source.type": "LOCAL",
@@ -28,7 +28,7 @@ def tags(cli: LitlabCLI, command: str) -> dict[str, str]:
     }
 
 
-def _write_down(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
+def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
     """Log what is known before the first step: the configuration, and what the data are."""
     resolved = cli.resolved()
     if "class_names" in resolved["data"].get("init_args", {}):  # of a folder, which may change
@@ -39,10 +39,10 @@ def _write_down(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
         run.log_dataset(data.card())
 
 
-def resuming(run: Run) -> str:
+def resume_command(run: Run) -> str:
     """The command that goes on with a run."""
     uri = run.store.uri
-    given = [] if uri == store_uri() else ["--tracking_uri", without_password(uri)]
+    given = [] if uri == store_uri() else ["--tracking_uri", redact_credentials(uri)]
     return shlex.join(["litlab", "resume", run.run_id, *given])
 
 

@@ -7,7 +7,7 @@ from sweeps.search.controller import Controller
 from sweeps.search.study import key_of
 from sweeps.search.study_run import Confirmed
 from sweeps.workers import batch
-from sweeps.workers.job import Spec, as_arguments
+from sweeps.workers.job import Job, as_arguments
 
 NO_TRIAL = "-"
 
@@ -40,7 +40,7 @@ def confirm(controller: Controller, own: dict[str, Any], *, train: bool) -> Conf
     waiting = [spec for spec in specs.values() if (spec.tags["configuration"], spec.seed) not in done]
     if train:
         title = f"confirm {study.name}"
-        batch.train(controller.pool, waiting, controller.store, controller.board, title=title)
+        batch.run_jobs(controller.pool, waiting, controller.store, controller.board, title=title)
     done = _runs(controller, finished=True)
     runs: Confirmed = {which: [] for which in settings}
     for (which, seed), spec in specs.items():
@@ -49,9 +49,9 @@ def confirm(controller: Controller, own: dict[str, Any], *, train: bool) -> Conf
     return runs
 
 
-def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int, trial: int) -> Spec:
+def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int, trial: int) -> Job:
     tags = {"stage": "confirm", "trial": str(trial) if which == "best" else NO_TRIAL, "configuration": key_of(values)}
-    return Spec(
+    return Job(
         arguments=[*controller.arguments, *as_arguments(values)],
         seed=seed,
         experiment=controller.experiment,

@@ -11,14 +11,14 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import FinishedRun, Store
 from sweeps.search import study_run as record
-from sweeps.search.display import Board
+from sweeps.search.display import SweepDisplay
 from sweeps.search.heartbeat import BEAT_S, called
 from sweeps.search.space import Space
 from sweeps.search.study import CONTROLLER, SEED, Study, counts, key_of
 from sweeps.workers import batch
-from sweeps.workers.display import said
-from sweeps.workers.job import Spec, as_arguments
-from sweeps.workers.pool import Child, Message, Pool
+from sweeps.workers.display import format_params
+from sweeps.workers.job import Job, as_arguments
+from sweeps.workers.pool import Message, Pool, WorkerProcess
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -62,7 +62,7 @@ class Controller:
         experiment: str,
         arguments: list[str],
         devices: int,
-        board: Board,
+        board: SweepDisplay,
         stacked: int = 1,
     ) -> None:
         self.study, self.pool, self.store, self.parent, self.board = study, pool, store, parent, board
@@ -70,7 +70,7 @@ class Controller:
         self.experiment, self.arguments, self.devices = experiment, arguments, devices
         self.stacked = stacked
         self._going: dict[int, Going] = {}
-        self._waiting: list[Spec] = []
+        self._waiting: list[Job] = []
         self._until = math.inf if self.space.timeout is None else time.monotonic() + self.space.timeout
         self._wait_until = self._look_at = 0.0
         self._complete = self._waits = False
@@ -197,10 +197,10 @@ class Controller:
             self._take(going, seed, value, known.run_id)
         self._end(going, "COMPLETE")
 
-    def _spec(self, params: Mapping[str, Any], seed: int, trial: int) -> Spec:
+    def _spec(self, params: Mapping[str, Any], seed: int, trial: int) -> Job:
         tags = {"stage": "search", "trial": str(trial), "configuration": key_of(params)}
         name = f"trial {trial}" + (f" seed {seed}" if self.space.seeds > 1 else "")
-        return Spec(
+        return Job(
             arguments=[*self.arguments, *as_arguments(self.space.settings(params))],
             seed=seed,
             experiment=self.experiment,
@@ -221,9 +221,9 @@ class Controller:
             "controller": self.study.controller,
         }
 
-    def _hear(self, child: Child, message: Message) -> None:
+    def _hear(self, child: WorkerProcess, message: Message) -> None:
         going = self._going[int(child.spec.tags["trial"])]
-        kind, *rest = batch.in_fact(self.store, child, message)
+        kind, *rest = batch.authoritative_message(self.store, child, message)
         if kind == "epoch":
             child.answer(self._prune(going, child.spec.seed, *rest))
             return
@@ -234,14 +234,14 @@ class Controller:
         elif kind == "pruned":
             self._end(going, "PRUNED")
         elif kind == "refused":  # no trial can succeed
-            batch.mark(self.store, child, "FAILED", rest[0])
+            batch.end_orphan(self.store, child, "FAILED", rest[0])
             self._drop(going, rest[0], again=False)
             raise UserError(rest[0])
         elif self.stops:
-            batch.mark(self.store, child, "KILLED", "stopped")
+            batch.end_orphan(self.store, child, "KILLED", "stopped")
             self._drop(going, "stopped")
         else:
-            batch.mark(self.store, child, "FAILED", rest[0])
+            batch.end_orphan(self.store, child, "FAILED", rest[0])
             self._end(going, "FAIL", rest[0])
 
     def _prune(self, going: Going, seed: int, step: int, value: float) -> bool:
@@ -256,7 +256,7 @@ class Controller:
             return True
         return bool(going.trial.should_prune())
 
-    def _value(self, going: Going, child: Child, value: float | None) -> None:
+    def _value(self, going: Going, child: WorkerProcess, value: float | None) -> None:
         if value is None or not math.isfinite(value):
             self._end(going, "FAIL", f"{self.space.metric} of the selected epoch is {value}")
             return
@@ -283,13 +283,15 @@ class Controller:
         for run_id in going.runs:
             self.store.tag(run_id, "trial.state", state)
         del self._going[trial.number]
-        self.board.ended(self.study, trial.number, state, time.monotonic() - going.began, reason or said(trial.params))
+        self.board.ended(
+            self.study, trial.number, state, time.monotonic() - going.began, reason or format_params(trial.params)
+        )
         for follower in going.followers:
             if state == "FAIL":
                 self.study.tell(follower.number, state, None, {"reason": f"as trial {trial.number}: {reason}"[:2000]})
             else:
                 self._copy(follower, trial.number)
-        record.progress(self.parent, self.study)
+        record.log_progress(self.parent, self.study)
         self._delete_checkpoints(going.runs, trial.number)
 
     def _lose(self, going: Going) -> None:

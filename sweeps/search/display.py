@@ -7,14 +7,14 @@ from rich.text import Text
 
 from pipelines.runtime import console as screen
 from sweeps.search.study import tally
-from sweeps.workers.display import Screen, time_left
+from sweeps.workers.display import LiveDisplay, time_left
 
 if TYPE_CHECKING:
     from sweeps.search.study import Study
-    from sweeps.workers.pool import Child
+    from sweeps.workers.pool import WorkerProcess
 
 
-class Board(Screen):
+class SweepDisplay(LiveDisplay):
     """The screen of a sweep."""
 
     def __init__(self) -> None:
@@ -29,11 +29,11 @@ class Board(Screen):
         value = f"{study.space.metric} {trial.value:.4f}" if trial.value is not None else ""
         best = study.best()
         so_far = f"best {best.value:.4f} (trial {best.number})" if best is not None and best.value is not None else ""
-        took = f"({screen.duration(seconds)})" if seconds else ""
+        took = f"({screen.format_duration(seconds)})" if seconds else ""
         words = [f"trial {number:>3}", f"{state.lower():<8}", value, what, took, so_far]
         self.say("  ".join(word for word in words if word))
 
-    def show(self, study: "Study", children: "Sequence[Child]") -> None:
+    def show(self, study: "Study", children: "Sequence[WorkerProcess]") -> None:
         """Draw how far the study is, and what is running."""
         self.draw(lambda: self._summary(study, len(children)), children)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sweeps.search.study import seed_values
-from sweeps.workers.display import said
+from sweeps.workers.display import format_params
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def configurations(complete: "list[FrozenTrial]", metric: str, *, best_last: boo
         seeds = seed_values(trial)
         axis.plot(seeds, [row] * len(seeds), "o", color="0.6", markersize=4)
         axis.plot([float(trial.value or 0.0)], [row], "D", color="C0", markersize=6)
-    axis.set_yticks(range(len(ordered)), [said(trial.params) for trial in ordered], fontsize=8)
+    axis.set_yticks(range(len(ordered)), [format_params(trial.params) for trial in ordered], fontsize=8)
     axis.set(xlabel=f"{metric}: mean (diamond), each seed (dot)", ylim=(-0.7, len(ordered) - 0.3))
     axis.grid(alpha=0.3)
     return figure

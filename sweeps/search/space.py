@@ -148,7 +148,7 @@ def read(name: str, changes: Mapping[str, Any]) -> Space:
         UserError: There is no such file, or something in it is wrong; the message names file and key.
     """
     path = _find(name)
-    content = catalogue.read(path, "experiment, space, trials ...")
+    content = catalogue.read_yaml(path, "experiment, space, trials ...")
     known = {field.name for field in dataclasses.fields(Space)} - {"name"}
     for key in content:
         if key not in known:

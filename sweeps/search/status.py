@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import plain, without_password
+from pipelines.runtime.text import escape_control_characters, redact_credentials
 from pipelines.tracking.store import Store
 from sweeps.search import storage
 from sweeps.search.heartbeat import at_work, called
 from sweeps.search.study import CONTROLLER, IDENTITY, INTERRUPTED, PARENT, TOTAL, best_of, counts, seed_values, tally
-from sweeps.workers.display import said
+from sweeps.workers.display import format_params
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -56,7 +56,7 @@ def _load(url: str, name: str) -> "Study":
         return optuna.load_study(study_name=name, storage=opened)
     except KeyError as error:
         there = ", ".join(optuna.get_all_study_names(opened)) or "none"
-        raise UserError(f"there is no study {name!r} in {without_password(url)}; there is {there}") from error
+        raise UserError(f"there is no study {name!r} in {redact_credentials(url)}; there is {there}") from error
 
 
 def status_of(study: "Study", held_by: str | None) -> dict[str, Any]:
@@ -121,13 +121,22 @@ def _show(status: dict[str, Any]) -> None:
     if best := status["best"]:
         spread = f" (seeds: {', '.join(f'{value:.4f}' for value in best['seeds'])})" if len(best["seeds"]) > 1 else ""
         console.print(
-            plain(f"best     trial {best['trial']}  {best['value']:.4f}{spread}  {said(best['params'])}"), markup=False
+            escape_control_characters(
+                f"best     trial {best['trial']}  {best['value']:.4f}{spread}  {format_params(best['params'])}"
+            ),
+            markup=False,
         )
     for trial in status["running"]:
-        console.print(plain(f"running  trial {trial['trial']}  {said(trial['params'])}"), markup=False)
+        console.print(
+            escape_control_characters(f"running  trial {trial['trial']}  {format_params(trial['params'])}"),
+            markup=False,
+        )
     for trial in status["failed"]:
         console.print(
-            plain(f"failed   trial {trial['trial']}  {trial['reason']}  {said(trial['params'])}"), markup=False
+            escape_control_characters(
+                f"failed   trial {trial['trial']}  {trial['reason']}  {format_params(trial['params'])}"
+            ),
+            markup=False,
         )
     if status["parent"]:
         console.print(f"run      {status['parent']}", markup=False)
@@ -151,5 +160,5 @@ def best_config(study: "Study", store: Store) -> str:
         raise UserError(f"study {study.study_name} has no complete trial yet")
     if not best["runs"]:
         raise UserError(f"trial {best['trial']} of study {study.study_name} names no run")
-    print(f"litlab: trial {best['trial']}, {best['value']:.4f}: {said(best['params'])}", file=sys.stderr)
+    print(f"litlab: trial {best['trial']}, {best['value']:.4f}: {format_params(best['params'])}", file=sys.stderr)
     return store.find(best["runs"][0]).file("config.yaml").read_text()

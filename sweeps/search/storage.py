@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pipelines.runtime import environment as project
 from pipelines.runtime import process
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -31,20 +31,20 @@ def url_of(given: str | None, store: Store) -> str:
     Raises:
         UserError: It is that database itself, or in memory.
     """
-    url = given or f"sqlite:///{(store.folder or project.folder()) / 'optuna.db'}"
+    url = given or f"sqlite:///{(store.folder or project.project_folder()) / 'optuna.db'}"
     path = sqlite_path(url)
     if path is not None and (path.name == ":memory:" or path.is_dir()):
         raise UserError(f"--storage {url}: expected a file, sqlite:///FILE")
     if url == store.uri or (path is not None and path == sqlite_path(store.uri)):
-        raise UserError(f"--storage {without_password(url)} is MLflow's database; Optuna needs one of its own")
+        raise UserError(f"--storage {redact_credentials(url)} is MLflow's database; Optuna needs one of its own")
     return f"sqlite:///{path}" if path is not None else url
 
 
-class Holder:
+class StudyLock:
     """Who drives a study: the lock of a SQLite file's study, and this process's name among controllers."""
 
     def __init__(self, path: Path | None) -> None:
-        self.name = f"{platform.node()}:{os.getpid()}:{time.time():.0f}-{process.numbering()}"
+        self.name = f"{platform.node()}:{os.getpid()}:{time.time():.0f}-{process.pid_namespace()}"
         self._path = path
 
     @contextlib.contextmanager
@@ -134,7 +134,7 @@ def open_storage(url: str) -> "BaseStorage":
             return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 120}})
     except Exception as error:  # whatever comes of a file that is no journal, too
         reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--storage {without_password(url)} cannot be opened: {reason}") from error
+        raise UserError(f"--storage {redact_credentials(url)} cannot be opened: {reason}") from error
 
 
 def _open_database(url: str) -> "BaseStorage":

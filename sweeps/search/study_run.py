@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.comparison.formatting import as_markdown
+from pipelines.comparison.formatting import markdown_table
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import FinishedRun, Store
@@ -15,7 +15,7 @@ from pipelines.tracking.tags import PARENT_TAG
 from sweeps.search import figures
 from sweeps.search.space import Space, keys_of
 from sweeps.search.study import PARENT, Study, best_of, tally
-from sweeps.workers.display import said
+from sweeps.workers.display import format_params
 
 WHICH = {"best": "the best, on fresh seeds", "default": "the experiment as it is, same seeds"}
 Confirmed = dict[str, list[FinishedRun]]  # "best" and "default": the runs on fresh seeds
@@ -55,7 +55,7 @@ def _abandon(store: Store, parent: str) -> None:
             store.end(run.run_id, "KILLED", "the study began anew, with another space")
 
 
-def progress(run: Run, study: Study) -> None:
+def log_progress(run: Run, study: Study) -> None:
     """Log how far the study is, against the number of trials that have ended."""
     trials = study.trials()  # once: other controllers end some meanwhile
     counted, best = tally(trials), best_of(trials, study.space.direction)
@@ -65,7 +65,7 @@ def progress(run: Run, study: Study) -> None:
     run.log_metrics(values, sum(counted.values()))
 
 
-def conclude(run: Run, study: Study, confirmed: Confirmed) -> None:
+def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
     """Everything that a finished or interrupted study has to show."""
     (run.folder / "space.json").write_text(json.dumps(vars(study.space), indent=2))
     (run.folder / "trials.csv").write_text(study.optuna.trials_dataframe().to_csv(index=False))
@@ -129,9 +129,8 @@ def summary(study: Study, confirmed: Confirmed) -> list[str]:
     if (done := study.counted()) < study.space.total:
         lines.append(f"{study.name}: {done} of {study.space.total} trials; the same command goes on")
     if best is not None and best.value is not None:
-        lines.append(
-            f"{study.name}: best {study.space.metric} {best.value:.4f}, trial {best.number}: {said(best.params)}"
-        )
+        value = f"{study.space.metric} {best.value:.4f}"
+        lines.append(f"{study.name}: best {value}, trial {best.number}: {format_params(best.params)}")
     values = headline(confirmed)
     for which, runs in confirmed.items():
         prefix = "" if which == "best" else f"{which}/"
@@ -156,8 +155,8 @@ def _note(study: Study, confirmed: Confirmed, importances: Mapping[str, float]) 
         f"the best of {counted['complete']}, so partly luck; fresh seeds say more."
     ]
     if any(confirmed.values()):
-        parts.append(as_markdown(_table(confirmed)))
-    parts += [f"Trial {best.number}:", as_markdown(_values(best.params, importances)), study.space.description]
+        parts.append(markdown_table(_table(confirmed)))
+    parts += [f"Trial {best.number}:", markdown_table(_values(best.params, importances)), study.space.description]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

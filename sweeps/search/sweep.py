@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime import signals as interrupt
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from sweeps.search import space as spaces
 from sweeps.search.space import Space
-from sweeps.workers.job import Spec, as_arguments
+from sweeps.workers.job import Job, as_arguments
 
 if TYPE_CHECKING:
     from sweeps.search.controller import Controller
@@ -127,21 +127,21 @@ def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Po
     from sweeps.search import storage
     from sweeps.search import study_run as record
     from sweeps.search.controller import Controller
-    from sweeps.search.display import Board
+    from sweeps.search.display import SweepDisplay
     from sweeps.search.study import Study
     from sweeps.workers import batch
 
     store, name = Store(options.tracking_uri), options.study or space.name
     url = storage.url_of(options.storage, store)
-    holder = storage.Holder(storage.sqlite_path(url))
-    with holder.alone(name), Board() as board:
+    holder = storage.StudyLock(storage.sqlite_path(url))
+    with holder.alone(name), SweepDisplay() as board:
         arguments = [space.experiment, *as_arguments(space.fixed()), *rest]
         facts = _facts(pool, space, arguments, stacked=options.stacked > 1)
         opened = storage.open_storage(url)
         study = Study(opened, name, space, facts, holder.name, exclusive=storage.sqlite_path(url) is not None)
         experiment = f"{name}-sweep"
-        with batch.stoppable(pool) as signals, study.beating():
-            parent = record.open_parent(store, study, space, experiment, without_password(command))
+        with batch.graceful_shutdown(pool) as signals, study.beating():
+            parent = record.open_parent(store, study, space, experiment, redact_credentials(command))
             parts = (study, pool, store, parent, experiment, arguments, facts["devices"], board)
             controller = Controller(*parts, stacked=options.stacked)
             confirmed = _drive(controller, study.own_values(facts["values"]))
@@ -188,7 +188,7 @@ def _drive(controller: "Controller", own: dict[str, Any]) -> "Confirmed":
         finally:
             _end(controller, status, confirmed, last=last)
     except (MlflowException, StorageInternalError, SQLAlchemyError) as error:
-        reason = without_password(str(error.__cause__ or error).splitlines()[0])  # Optuna says less than its cause
+        reason = redact_credentials(str(error.__cause__ or error).splitlines()[0])  # Optuna says less than its cause
         raise UserError(f"what keeps runs and study has gone; the same command goes on later ({reason})") from error
     return confirmed
 
@@ -200,7 +200,7 @@ def _end(controller: "Controller", status: str, confirmed: "Confirmed", *, last:
         controller.close()
         last = last or not controller.study.has_company()  # else another one does the rest
         if last and controller.stops < 2:
-            record.conclude(controller.parent, controller.study, confirmed)
+            record.log_summary(controller.parent, controller.study, confirmed)
     except BaseException:
         last = True
         raise
@@ -217,7 +217,7 @@ def _facts(pool: "Pool", space: Space, arguments: list[str], *, stacked: bool) -
     Raises:
         UserError: The experiment, a key or a value is refused.
     """
-    kind, said = pool.check(Spec(arguments, stacked=stacked), [space.settings(point) for point in space.ends()])
+    kind, said = pool.check(Job(arguments, stacked=stacked), [space.settings(point) for point in space.ends()])
     if kind == "done":
         facts: dict[str, Any] = said
         return facts
@@ -230,9 +230,9 @@ def _tell(board: Any, study: Any, parent: Any, confirmed: Any, store: Store, url
     for line in summary(study, confirmed):
         board.say(line)
     board.say(f"run         {parent.run_id}")
-    where = f" --storage {without_password(options.storage)}" if options.storage else ""
-    given = f" --tracking_uri {without_password(store.uri)}" if options.tracking_uri else ""
+    where = f" --storage {redact_credentials(options.storage)}" if options.storage else ""
+    given = f" --tracking_uri {redact_credentials(store.uri)}" if options.tracking_uri else ""
     if study.best() is not None:
         board.say(f"best        litlab sweep best {shlex.quote(study.name)}{where}{given} > best.yaml")
-    runs = without_password(store.uri) if store.uri.startswith("http") else f"litlab ui{given}"
-    board.say(f"look        {runs}; optuna-dashboard {without_password(url)}")
+    runs = redact_credentials(store.uri) if store.uri.startswith("http") else f"litlab ui{given}"
+    board.say(f"look        {runs}; optuna-dashboard {redact_credentials(url)}")

@@ -18,16 +18,16 @@ from rich.console import Console
 from pipelines.runtime import console as screen
 from pipelines.runtime import signals as interrupt
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.query import Found, select
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
 from sweeps.seeds import summary as seeds_record
 from sweeps.workers import batch
-from sweeps.workers.batch import End
-from sweeps.workers.display import Screen
-from sweeps.workers.job import Spec
+from sweeps.workers.batch import JobResult
+from sweeps.workers.display import LiveDisplay
+from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
 
 MAX_SEEDS = 1000
@@ -83,7 +83,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         pool.warm_up()
         plan = _plan(pool, options, arguments, shlex.join(["litlab", "fit", *argv]))
         store = Store(plan.facts["tracking_uri"])
-        with _alone(store, plan), batch.stoppable(pool) as signals:
+        with _alone(store, plan), batch.graceful_shutdown(pool) as signals:
             parent = _parent(store, plan)
             runs, ends = _train(pool, store, parent, plan)
     _tell(plan, parent, runs)
@@ -121,7 +121,7 @@ def _plan(pool: Pool, options: argparse.Namespace, arguments: list[str], command
         UserError: The experiment, a key or a value is refused.
     """
     first = [] if options.seed_everything is None else ["--seed_everything", options.seed_everything]
-    kind, facts = pool.check(Spec([*arguments, *first], test=True), [])
+    kind, facts = pool.check(Job([*arguments, *first], test=True), [])
     if kind != "done":
         raise UserError(facts if kind == "refused" else f"it cannot run: {facts}")
     if facts["values"]["trainer.fast_dev_run"]:
@@ -131,7 +131,7 @@ def _plan(pool: Pool, options: argparse.Namespace, arguments: list[str], command
         raise UserError(f"seed_everything {seed}: --seeds begins with it, so it must be a whole number")
     if seed + options.seeds - 1 > LAST_SEED:
         raise UserError(f"seed_everything {seed}: {options.seeds} seeds from there on would pass {LAST_SEED}")
-    return Plan(arguments, range(seed, seed + options.seeds), facts, without_password(command))
+    return Plan(arguments, range(seed, seed + options.seeds), facts, redact_credentials(command))
 
 
 @contextlib.contextmanager
@@ -194,7 +194,7 @@ def _new_parent(store: Store, plan: Plan) -> Run:
     return parent
 
 
-def _train(pool: Pool, store: Store, parent: Run, plan: Plan) -> tuple[list[Found], list[End]]:
+def _train(pool: Pool, store: Store, parent: Run, plan: Plan) -> tuple[list[Found], list[JobResult]]:
     """Train the seeds that are missing, and end the parent; returns all finished runs, and what came of these.
 
     Raises:
@@ -207,15 +207,15 @@ def _train(pool: Pool, store: Store, parent: Run, plan: Plan) -> tuple[list[Foun
         _end_left(store, parent)
         done = {int(run.seed) for run in _finished(store, parent)}
         missing = [_spec(store, parent, plan, seed) for seed in plan.seeds if seed not in done]
-        with Screen() as on_screen:
-            ends = batch.train(pool, missing, store, on_screen, title=plan.name, reused=len(done))
+        with LiveDisplay() as on_screen:
+            ends = batch.run_jobs(pool, missing, store, on_screen, title=plan.name, reused=len(done))
         _end_left(store, parent)
         runs = _finished(store, parent)
         if pool.stops < 2:
-            seeds_record.conclude(store, parent, _heading(plan, runs), runs)
+            seeds_record.log_summary(store, parent, _heading(plan, runs), runs)
         status, reason = _status(pool, ends)
     except MlflowException as error:
-        said = without_password(str(error).splitlines()[0])
+        said = redact_credentials(str(error).splitlines()[0])
         raise UserError(f"what keeps the runs has gone; the same command goes on later ({said})") from error
     finally:
         parent.finish(status, reason)
@@ -232,8 +232,8 @@ def _finished(store: Store, parent: Run) -> list[Found]:
     return sorted(select(store, [parent.run_id]).runs, key=lambda run: int(run.seed))
 
 
-def _spec(store: Store, parent: Run, plan: Plan, seed: int) -> Spec:
-    return Spec(
+def _spec(store: Store, parent: Run, plan: Plan, seed: int) -> Job:
+    return Job(
         arguments=plan.arguments,
         seed=seed,
         experiment=plan.name,
@@ -244,7 +244,7 @@ def _spec(store: Store, parent: Run, plan: Plan, seed: int) -> Spec:
     )
 
 
-def _status(pool: Pool, ends: Sequence[End]) -> tuple[str, str]:
+def _status(pool: Pool, ends: Sequence[JobResult]) -> tuple[str, str]:
     """The parent's status, and why."""
     if pool.stops:
         return "KILLED", "stopped"
@@ -264,11 +264,11 @@ def _tell(plan: Plan, parent: Run, runs: Sequence[Found]) -> None:
     """The result on the screen, and what to do with it."""
     console = Console(soft_wrap=True, width=200, highlight=False)  # a terminal folds what is longer; ids stay whole
     if runs:
-        console.print(screen.table(f"{plan.name}, seeds {plan.span}", seeds_record.metrics_table(runs)))
+        console.print(screen.numeric_table(f"{plan.name}, seeds {plan.span}", seeds_record.metrics_table(runs)))
     if 0 < len(runs) <= SHOWN:
-        console.print(screen.table("", seeds_record.seeds_table(runs)))
+        console.print(screen.numeric_table("", seeds_record.seeds_table(runs)))
     uri = plan.facts["tracking_uri"]
-    given = f" --tracking_uri {without_password(uri)}" if uri else ""
+    given = f" --tracking_uri {redact_credentials(uri)}" if uri else ""
     facts: Mapping[str, str] = {
         "run": parent.run_id,
         "compare": f"litlab compare {parent.run_id}{given}",

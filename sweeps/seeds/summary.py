@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from pipelines.comparison import intervals as spread
-from pipelines.comparison.formatting import as_markdown
+from pipelines.comparison.formatting import markdown_table
 from pipelines.comparison.intervals import Summary
 from pipelines.tracking.query import Found
 from pipelines.tracking.run import Run
@@ -15,7 +15,7 @@ NOTE_LENGTH = 5000  # MLflow takes 8000
 MEASURED = ("test/", "selected/val/", "selected/", "selected_epoch", "fit_seconds")
 
 
-def conclude(store: Store, parent: Run, heading: str, runs: Sequence[Found]) -> None:
+def log_summary(store: Store, parent: Run, heading: str, runs: Sequence[Found]) -> None:
     """Log what finished runs have in common on the run that stands for them.
 
     Args:
@@ -27,7 +27,7 @@ def conclude(store: Store, parent: Run, heading: str, runs: Sequence[Found]) -> 
     parent.log_metrics(headline(runs), len(runs))
     if runs:
         _draw(store, parent, runs)
-    tables = [as_markdown(metrics_table(runs)), "Seed by seed:", as_markdown(seeds_table(runs))] if runs else []
+    tables = [markdown_table(metrics_table(runs)), "Seed by seed:", markdown_table(seeds_table(runs))] if runs else []
     note = "\n\n".join([heading, *tables]) + "\n"
     (parent.folder / "note.md").write_text(note)
     parent.set_tags({"mlflow.note.content": note[:NOTE_LENGTH].rpartition("\n")[0]})  # whole lines; the file has all
@@ -85,7 +85,7 @@ def _summaries(runs: Sequence[Found]) -> dict[str, Summary]:
     """Of what was tested and selected, over the runs where it is finite."""
     keys = {key for run in runs for key in run.metrics if key.startswith(MEASURED)}
     values = {key: [run.metrics[key] for run in runs if math.isfinite(run.metrics.get(key, math.nan))] for key in keys}
-    return {key: spread.summary(values[key]) for key in sorted(keys, key=_place) if values[key]}
+    return {key: spread.summarize(values[key]) for key in sorted(keys, key=_place) if values[key]}
 
 
 def _place(key: str) -> tuple[int, str]:

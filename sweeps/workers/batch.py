@@ -13,13 +13,13 @@ from rich.table import Table
 from pipelines.runtime import console as screen
 from pipelines.runtime import signals as interrupt
 from pipelines.tracking.store import Store
-from sweeps.workers.display import Screen, time_left
-from sweeps.workers.job import Spec
-from sweeps.workers.pool import Child, Message, Pool
+from sweeps.workers.display import LiveDisplay, time_left
+from sweeps.workers.job import Job
+from sweeps.workers.pool import Message, Pool, WorkerProcess
 
 
 @dataclass(frozen=True)
-class End:
+class JobResult:
     """What came of a training.
 
     Attributes:
@@ -29,7 +29,7 @@ class End:
         reason: Why it is not FINISHED.
     """
 
-    spec: Spec
+    spec: Job
     status: str
     run_id: str
     metrics: dict[str, float]
@@ -44,7 +44,7 @@ class _Count:
     title: str
     total: int
     reused: int
-    ends: list[End] = field(default_factory=list)
+    ends: list[JobResult] = field(default_factory=list)
 
     def line(self, running: int) -> RenderableType:
         done = self.reused + len(self.ends)
@@ -59,17 +59,17 @@ class _Count:
         return grid
 
 
-def train(
+def run_jobs(
     pool: Pool,
-    specs: Sequence[Spec],
+    specs: Sequence[Job],
     store: Store,
-    on_screen: Screen,
+    on_screen: LiveDisplay,
     *,
     title: str,
     reused: int = 0,
-    ended: Callable[[End], object] = lambda end: None,
+    ended: Callable[[JobResult], object] = lambda end: None,
     tick: Callable[[], object] = lambda: None,
-) -> list[End]:
+) -> list[JobResult]:
     """Train them all, unless the pool is to stop; a failure costs one training, and is said.
 
     Whatever happens, no process is left, and no run of one that could not end it.
@@ -99,7 +99,7 @@ def train(
                 if message[0] == "epoch":  # for the screen
                     child.answer(stop=False)
                     continue
-                end = _end(pool, store, child, in_fact(store, child, message))
+                end = _end(pool, store, child, authoritative_message(store, child, message))
                 count.ends.append(end)
                 on_screen.say(_said(end))
                 ended(end)
@@ -109,11 +109,11 @@ def train(
         left = list(pool.children)
         pool.kill_all()
         for child in left:
-            mark(store, child, "KILLED", "stopped")
+            end_orphan(store, child, "KILLED", "stopped")
     return count.ends
 
 
-def in_fact(store: Store, child: Child, message: Message) -> Message:
+def authoritative_message(store: Store, child: WorkerProcess, message: Message) -> Message:
     """What a process says; one that died when its run had finished was done."""
     if message[0] == "died" and child.run_id:
         run = store.find(child.run_id)
@@ -122,7 +122,7 @@ def in_fact(store: Store, child: Child, message: Message) -> Message:
     return message
 
 
-def mark(store: Store, child: Child, status: str, reason: str) -> None:
+def end_orphan(store: Store, child: WorkerProcess, status: str, reason: str) -> None:
     """End the run of a process that could not, and keep what it printed."""
     if child.run_id:
         store.end(child.run_id, status, reason)
@@ -130,7 +130,7 @@ def mark(store: Store, child: Child, status: str, reason: str) -> None:
 
 
 @contextlib.contextmanager
-def stoppable(pool: Pool) -> Iterator[list[int]]:
+def graceful_shutdown(pool: Pool) -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM end what is under way properly, a second one at once; yields those that came."""
     signals: list[int] = []
 
@@ -138,23 +138,23 @@ def stoppable(pool: Pool) -> Iterator[list[int]]:
         signals.append(number)
         pool.stops = len(signals)
 
-    with interrupt.handling(hear, signal.SIGINT, signal.SIGTERM):
+    with interrupt.signal_handlers(hear, signal.SIGINT, signal.SIGTERM):
         yield signals
 
 
-def _end(pool: Pool, store: Store, child: Child, message: Message) -> End:
+def _end(pool: Pool, store: Store, child: WorkerProcess, message: Message) -> JobResult:
     kind, said = message
     if kind == "done":
-        return End(child.spec, "FINISHED", child.run_id, said, "", child.seconds)
+        return JobResult(child.spec, "FINISHED", child.run_id, said, "", child.seconds)
     stopped = kind == "stopped" or pool.stops > 0
     status, reason = ("KILLED", "stopped") if stopped else ("FAILED", said)
-    mark(store, child, status, reason)
-    return End(child.spec, status, child.run_id, {}, reason, child.seconds)
+    end_orphan(store, child, status, reason)
+    return JobResult(child.spec, status, child.run_id, {}, reason, child.seconds)
 
 
-def _said(end: End) -> str:
+def _said(end: JobResult) -> str:
     """A training's end in one line."""
     shown = [key for key in sorted(end.metrics) if key.startswith("test/")]
     what = [f"{key} {end.metrics[key]:.4f}" for key in shown]
     what += {"FAILED": [f"failed: {end.reason}"], "KILLED": ["stopped"]}.get(end.status, [])
-    return "  ".join([end.spec.experiment, end.spec.label, *what, f"({screen.duration(end.seconds)})"])
+    return "  ".join([end.spec.experiment, end.spec.label, *what, f"({screen.format_duration(end.seconds)})"])

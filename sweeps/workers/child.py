@@ -22,7 +22,7 @@ from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.training import run_metadata
-from sweeps.workers.job import Spec, visible_gpus
+from sweeps.workers.job import Job, visible_gpus
 
 GRACE_S = 20.0  # for a training whose controller has died
 
@@ -90,7 +90,7 @@ class Reporter(Callback):
             raise StoppedError("its controller died") from error
 
 
-def last_words(error: BaseException) -> tuple[str, str]:
+def final_message(error: BaseException) -> tuple[str, str]:
     """What a training that did not come to its end says last."""
     if isinstance(error, StoppedError):
         return "pruned", str(error)
@@ -103,9 +103,9 @@ def last_words(error: BaseException) -> tuple[str, str]:
     return "failed", _reason(error)
 
 
-def make_run(spec: Spec, cli: LitlabCLI, more: Mapping[str, str] | None = None) -> Run:
+def make_run(spec: Job, cli: LitlabCLI, more: Mapping[str, str] | None = None) -> Run:
     """The training's run, with more tags if they are given."""
-    tags = {**run_metadata.tags(cli, shlex.join(["litlab", "fit", *spec.command])), **spec.tags, **(more or {})}
+    tags = {**run_metadata.run_tags(cli, shlex.join(["litlab", "fit", *spec.command])), **spec.tags, **(more or {})}
     try:
         return Run(
             Store(spec.uri), spec.experiment, spec.name or run_metadata.run_name(spec.arguments, spec.seed), tags
@@ -119,10 +119,10 @@ def selected(run: Run) -> dict[str, float]:
     return run.metrics_at(max(at for at, metrics in run.history if "selected_epoch" in metrics))
 
 
-def settle(spec: Spec) -> None:
+def setup_process(spec: Job) -> None:
     """Make this process one of its own: its group, its output, its share of the machine, and its end."""
     os.setsid()  # Ctrl-C is for the controller, which tells its children
-    process.end_with_first()
+    process.exit_with_rank_zero()
     try:
         log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except FileNotFoundError:  # the controller has gone, and its folder

@@ -12,13 +12,13 @@ from rich.text import Text
 from pipelines.runtime import console as screen
 
 if TYPE_CHECKING:
-    from sweeps.workers.pool import Child
+    from sweeps.workers.pool import WorkerProcess
 
 
 REFRESH_S = 0.5
 
 
-def said(params: dict[str, Any]) -> str:
+def format_params(params: dict[str, Any]) -> str:
     """A configuration in one short line, keys by their last words."""
     return "  ".join(
         f"{key.rpartition('.')[2]}={value:.3g}" if isinstance(value, float) else f"{key.rpartition('.')[2]}={value}"
@@ -26,7 +26,7 @@ def said(params: dict[str, Any]) -> str:
     )
 
 
-class Screen:
+class LiveDisplay:
     """Lines that stay, and below them, on a terminal, live ones; use it as a context."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Screen:
         """A line that stays."""
         self.console.print(text, markup=False)
 
-    def draw(self, summary: Callable[[], RenderableType], children: "Sequence[Child]") -> None:
+    def draw(self, summary: Callable[[], RenderableType], children: "Sequence[WorkerProcess]") -> None:
         """Draw the live lines anew, if it is time: the summary, and each training; nothing without a terminal."""
         if not self.console.is_terminal or time.monotonic() - self._drawn < REFRESH_S:
             return
@@ -57,13 +57,13 @@ class Screen:
 def time_left(seconds: Sequence[float], left: int, running: int) -> str:
     """How long the rest will take, if it is like those that took these seconds."""
     each = sum(seconds) / len(seconds)
-    return f"about {screen.duration(each * left / max(1, running))} left"
+    return f"about {screen.format_duration(each * left / max(1, running))} left"
 
 
-def _line(child: "Child") -> Text:
+def _line(child: "WorkerProcess") -> Text:
     """A training: which, how far, and with what."""
     value = "" if child.value is None else f"{child.value:.4f}"
     epoch, spec = f"epoch {child.epoch or '-':>3}", child.spec
-    what = said(json.loads(spec.tags["configuration"])) if "configuration" in spec.tags else spec.experiment
-    cells = (f"{spec.label:<24}", epoch, f"{value:>7}", f"{screen.duration(child.seconds):>11}", what)
+    what = format_params(json.loads(spec.tags["configuration"])) if "configuration" in spec.tags else spec.experiment
+    cells = (f"{spec.label:<24}", epoch, f"{value:>7}", f"{screen.format_duration(child.seconds):>11}", what)
     return Text("  ".join(cells), no_wrap=True, overflow="ellipsis")

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass
-class Spec:
+class Job:
     """One training: everything that a process needs to know, as plain values.
 
     Attributes:
@@ -59,7 +59,7 @@ class Spec:
         return self.name or f"seed={self.seed}"
 
 
-def write(spec: Spec, path: Path) -> Spec:
+def write_job(spec: Job, path: Path) -> Job:
     """Write the specification down, and return it with its place."""
     spec.path = str(path)
     path.write_text(json.dumps(asdict(spec)))
@@ -72,7 +72,7 @@ def as_arguments(values: dict[str, Any]) -> list[str]:
     return [f"--{key}={text}" for key, text in texts.items()]
 
 
-def visible_gpus(spec: Spec, count: int) -> str:
+def visible_gpus(spec: Job, count: int) -> str:
     """The GPUs of this training, of those that the machine or CUDA_VISIBLE_DEVICES offers; "" where there are none."""
     if not count:
         return ""

@@ -18,8 +18,8 @@ from pipelines.runtime import signals as interrupt
 from pipelines.runtime.errors import UserError
 from sweeps.workers import entrypoints
 from sweeps.workers import job as spec_file
-from sweeps.workers.entrypoints import begin, begin_stack
-from sweeps.workers.job import Spec
+from sweeps.workers.entrypoints import train_job, train_stack
+from sweeps.workers.job import Job
 
 PRELOAD = [
     "sweeps.workers.worker",
@@ -34,18 +34,18 @@ Message = tuple[Any, ...]
 
 
 @dataclass
-class Child:
+class WorkerProcess:
     """A training, its process, what it was told, and what it has said so far.
 
     Attributes:
         mates: The trainings of the same process that have not ended, itself among them.
     """
 
-    spec: Spec
+    spec: Job
     process: Any
     pipe: connection.Connection
     began: float
-    mates: list["Child"]
+    mates: list["WorkerProcess"]
     limit_s: float | None = None
     run_id: str = ""
     epoch: int = 0
@@ -90,7 +90,7 @@ class Pool:
 
     def __init__(self, workers: int, folder: Path, limit_s: float | None = None) -> None:
         self.workers, self._folder, self._limit_s = workers, folder, limit_s
-        self.children: list[Child] = []
+        self.children: list[WorkerProcess] = []
         self.stops = 0
         self._numbers = itertools.count()  # of specifications, for the names of their files
         self._context = multiprocessing.get_context("forkserver")
@@ -107,7 +107,9 @@ class Pool:
         from multiprocessing import forkserver
 
         _keep_sockets_short()
-        with interrupt.handling(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is not for the server, which takes this over
+        with interrupt.signal_handlers(
+            signal.SIG_IGN, signal.SIGINT
+        ):  # Ctrl-C is not for the server, which takes this over
             forkserver.ensure_running()
 
     @property
@@ -115,38 +117,38 @@ class Pool:
         """The slots that nobody uses."""
         return [slot for slot in range(self.workers) if slot not in {child.spec.slot for child in self.children}]
 
-    def start(self, spec: Spec) -> Child:
+    def start(self, spec: Job) -> WorkerProcess:
         """Begin a training in a process of its own, in a free slot."""
         self._settle([spec])
-        (child,) = self._start([spec], begin, (spec,), self._limit_s)
+        (child,) = self._start([spec], train_job, (spec,), self._limit_s)
         return child
 
-    def start_stack(self, specs: list[Spec]) -> list[Child]:
+    def start_stack(self, specs: list[Job]) -> list[WorkerProcess]:
         """Begin several trainings as one in a process of their own, in a free slot."""
         self._settle(specs)
-        return self._start(specs, begin_stack, (specs,), self._limit_s)
+        return self._start(specs, train_stack, (specs,), self._limit_s)
 
-    def _settle(self, specs: list[Spec]) -> None:
+    def _settle(self, specs: list[Job]) -> None:
         """Give trainings their slot and files; those of one process share them."""
         path, slot = self._folder / f"{next(self._numbers)}.json", self.free[0]
         for spec in specs:
             spec.slot, spec.threads, spec.log = slot, threads_each(self.workers), str(path.with_suffix(".log"))
-            spec_file.write(spec, path)
+            spec_file.write_job(spec, path)
 
-    def check(self, spec: Spec, ends: list[dict[str, Any]]) -> Message:
+    def check(self, spec: Job, ends: list[dict[str, Any]]) -> Message:
         """Look at an experiment, in a process of its own; returns what it says."""
         spec.log = str(self._folder / "check.log")
-        self._start([spec], entrypoints.check, (spec, ends), None)
+        self._start([spec], entrypoints.check_experiment, (spec, ends), None)
         while True:
             for _, message in self.events(1.0):
                 return message
 
     def _start(
-        self, specs: list[Spec], target: Callable[..., None], args: tuple[Any, ...], limit_s: float | None
-    ) -> list[Child]:
+        self, specs: list[Job], target: Callable[..., None], args: tuple[Any, ...], limit_s: float | None
+    ) -> list[WorkerProcess]:
         for _ in range(START_TRIES):
             ours, theirs = zip(*(self._context.Pipe() for _ in specs), strict=True)
-            pipes = list(theirs) if target is begin_stack else theirs[0]
+            pipes = list(theirs) if target is train_stack else theirs[0]
             process = self._context.Process(target=target, args=(*args, pipes), daemon=False)
             try:
                 process.start()
@@ -158,14 +160,14 @@ class Pool:
             finally:
                 for pipe in theirs:
                     pipe.close()
-            mates: list[Child] = []
+            mates: list[WorkerProcess] = []
             for spec, pipe in zip(specs, ours, strict=True):
-                mates.append(Child(spec, process, pipe, time.monotonic(), mates, limit_s))
+                mates.append(WorkerProcess(spec, process, pipe, time.monotonic(), mates, limit_s))
             self.children += mates
             return list(mates)
         raise RuntimeError("the server that starts processes does not live; is there memory for it?")
 
-    def events(self, timeout: float) -> list[tuple[Child, Message]]:
+    def events(self, timeout: float) -> list[tuple[WorkerProcess, Message]]:
         """What the children say, waited for at most so many seconds; a child that is gone has said its last."""
         self._end_some()
         pipes = {child.pipe: child for child in self.children}
@@ -189,7 +191,7 @@ class Pool:
             child.kill()
             self._bury(child)
 
-    def _hear(self, child: Child) -> Message:
+    def _hear(self, child: WorkerProcess) -> Message:
         try:
             message: Message = child.pipe.recv()
         except (EOFError, OSError):
@@ -197,7 +199,7 @@ class Pool:
             return "died", f"ran longer than {child.limit_s:g} s" if child.late else _death(child.process.exitcode)
         return message
 
-    def _bury(self, child: Child) -> None:
+    def _bury(self, child: WorkerProcess) -> None:
         """Wait for the end of a process whose trainings have all said their last; it has nothing more to do."""
         child.mates.remove(child)
         if not child.mates:
@@ -223,7 +225,7 @@ class Pool:
 
 def threads_each(workers: int) -> int:
     """The share of this process's CPU cores that each of the workers gets, at least one."""
-    share = max(1, project.cores() // workers)
+    share = max(1, project.cpu_count() // workers)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share
 

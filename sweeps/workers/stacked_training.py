@@ -21,17 +21,17 @@ from datamodules.sets import TensorSet
 from modules.base import Batch, Classifier
 from modules.stack import StackedNet
 from pipelines.checkpoints import files as checkpoints
-from pipelines.checkpoints.random_state import RandomState, random_state, set_random_state
+from pipelines.checkpoints.random_state import RandomState, get_random_state, set_random_state
 from pipelines.tracking.run import Run
-from pipelines.training.job import Job
-from pipelines.training.nan_guard import LOOK_EVERY, no_number
+from pipelines.training.job import Training
+from pipelines.training.nan_guard import CHECK_EVERY_N_STEPS, nan_error
 
 
 class Ready(Callback):
     """Ends a training where its first epoch would begin: all its parts are set up, and what it would draw is known."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.random = random_state()
+        self.random = get_random_state()
         trainer.should_stop = True
 
 
@@ -47,7 +47,7 @@ class Member:
         generator: torch's, which it draws from.
     """
 
-    job: Job
+    job: Training
     run: Run
     seed: int
     random: RandomState = field(default_factory=dict)
@@ -159,7 +159,7 @@ class Stack:
             step = epoch * self._steps + number
             for member in self.members:
                 member.step()
-            if step % LOOK_EVERY == 0 or number == self._steps:
+            if step % CHECK_EVERY_N_STEPS == 0 or number == self._steps:
                 lost = {**self._not_finite(logits_NBK, labels_NB, step, epoch), **lost}
         for member in self.members:
             member.schedule("epoch")
@@ -188,7 +188,7 @@ class Stack:
         for member, logits_BK, labels_B in zip(self.members, logits_NBK, labels_NB, strict=True):
             loss = float(member.model.minimised(logits_BK, labels_B))
             if not math.isfinite(loss):
-                lost[member] = no_number(loss, step, epoch)
+                lost[member] = nan_error(loss, step, epoch)
         return lost
 
     def validate(self) -> dict[Member, dict[str, float]]:

@@ -23,10 +23,10 @@ from pipelines.runtime import silence as quiet
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.tracking.run import recorded
 from pipelines.training import fit
-from pipelines.training.job import Job, prepare
-from pipelines.training.results import keep
-from sweeps.workers.child import Reporter, last_words, make_run, selected, send, settle
-from sweeps.workers.job import Spec
+from pipelines.training.job import Training, prepare_training
+from pipelines.training.results import finalize
+from sweeps.workers.child import Reporter, final_message, make_run, selected, send, setup_process
+from sweeps.workers.job import Job
 from sweeps.workers.stacked_training import Member, Ready, Stack
 
 MODELS: tuple[type[LightningModule], ...] = (MLP, LinearClassifier, CirclesMLP)
@@ -116,9 +116,9 @@ def _net(model: LightningModule) -> nn.Sequential:
     return net
 
 
-def begin(specs: list[Spec], pipes: list[connection.Connection]) -> None:
+def begin(specs: list[Job], pipes: list[connection.Connection]) -> None:
     """The trainings of a fresh process; the last message of each is as that of `sweeps.workers.worker.begin`."""
-    settle(specs[0])
+    setup_process(specs[0])
     interrupt.exit_on_sigterm()
     Trials(specs, pipes).train()
 
@@ -126,7 +126,7 @@ def begin(specs: list[Spec], pipes: list[connection.Connection]) -> None:
 class Trials:
     """The trials of a stack, from their specifications to their ends."""
 
-    def __init__(self, specs: list[Spec], pipes: list[connection.Connection]) -> None:
+    def __init__(self, specs: list[Job], pipes: list[connection.Connection]) -> None:
         self._waiting, self._size = list(zip(specs, pipes, strict=True)), len(specs)
         self._reporters: dict[Member, Reporter] = {}
         self._pipes: dict[Member, connection.Connection] = {}
@@ -135,7 +135,7 @@ class Trials:
     def train(self) -> None:
         """Train them all; what ends the process ends what is left of them."""
         try:
-            quiet.lightning()
+            quiet.silence_lightning()
             self._prepare()
             if self._reporters:
                 with tiny_is_zero():
@@ -144,18 +144,18 @@ class Trials:
             for member in list(self._reporters):
                 self._leave(member, error)
             for _, pipe in self._waiting:
-                send(pipe, last_words(error))
+                send(pipe, final_message(error))
 
     def _prepare(self) -> None:
         """Begin each training as `litlab fit` does; one that cannot begin costs itself only."""
-        first: Job | None = None
+        first: Training | None = None
         while self._waiting:
             spec, pipe = self._waiting.pop(0)
             ready = Ready()
             try:
                 member = self._begin(spec, pipe, ready, first)
             except Exception as error:
-                send(pipe, last_words(error))
+                send(pipe, final_message(error))
                 continue
             first = first or member.job
             self._reporters[member], self._pipes[member] = Reporter(spec.metric, pipe), pipe
@@ -165,9 +165,9 @@ class Trials:
             except Exception as error:
                 self._leave(member, error)
 
-    def _begin(self, spec: Spec, pipe: connection.Connection, ready: Ready, first: Job | None) -> Member:
-        cli = config.parse("sweep", spec.command)
-        job = prepare(cli, [ready], test=False, like=first)
+    def _begin(self, spec: Job, pipe: connection.Connection, ready: Ready, first: Training | None) -> Member:
+        cli = config.parse_config("sweep", spec.command)
+        job = prepare_training(cli, [ready], test=False, like=first)
         run = make_run(spec, cli, {"stacked": str(self._size)})
         send(pipe, ("run", run.run_id))
         return Member(job, run, spec.seed)
@@ -217,10 +217,10 @@ class Trials:
                     member.save()
                 if error is not None:
                     raise error
-                keep(member.job, member.run, member.job.keeper.seconds, test=False)
+                finalize(member.job, member.run, member.job.keeper.seconds, test=False)
             last = ("done", selected(member.run))
         except BaseException as raised:
-            last = last_words(raised)
+            last = final_message(raised)
             if raised is not error and not isinstance(raised, Exception):  # a signal to all of them
                 raise
         finally:

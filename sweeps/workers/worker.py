@@ -31,41 +31,41 @@ from pipelines.runtime import silence as quiet
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.tracking.run import recorded
 from pipelines.training import fit, job
-from pipelines.training.job import prepare
-from pipelines.training.results import keep
-from pipelines.training.run_metadata import run_name, tags
-from sweeps.workers.child import Reporter, _reason, last_words, make_run, selected, send, settle
-from sweeps.workers.job import Spec, as_arguments
+from pipelines.training.job import prepare_training
+from pipelines.training.results import finalize
+from pipelines.training.run_metadata import run_name, run_tags
+from sweeps.workers.child import Reporter, _reason, final_message, make_run, selected, send, setup_process
+from sweeps.workers.job import Job, as_arguments
 
 
-def begin(spec: Spec, pipe: connection.Connection) -> None:
+def begin(spec: Job, pipe: connection.Connection) -> None:
     """The training of a fresh process; the last message is ("done", metrics), or says why there are none."""
-    settle(spec)
+    setup_process(spec)
     sys.argv = [str(Path(__file__).resolve()), spec.path]  # what Lightning runs for further devices
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # which import from where this one does
     sys.modules["__main__"].__spec__ = None
     try:
         send(pipe, ("done", _train(spec, pipe) if spec.verb == "fit" else OTHERS[spec.verb](spec)))
     except BaseException as error:
-        send(pipe, last_words(error))
+        send(pipe, final_message(error))
 
 
-def check(spec: Spec, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
+def check(spec: Job, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
     """Parse and build the experiment with each of these values, and read its data; sends what it says of itself."""
     from sweeps.workers import stacked_trials as stacked
 
-    settle(spec)
+    setup_process(spec)
     try:
-        quiet.lightning()
-        cli = config.parse(spec.verb, spec.arguments)
+        quiet.silence_lightning()
+        cli = config.parse_config(spec.verb, spec.arguments)
         if spec.stacked:
             stacked.check_keys([key for values in ends for key in values])
         built = {_said(values): _build(spec.arguments, values) for values in ends}
-        job.check(cli)
+        job.check_config(cli)
         data, model = cli.build()
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
         for stage in ("fit", "test") if spec.test else ("fit",):
-            config.load(data, stage)
+            config.load_data(data, stage)
         if spec.stacked:
             stacked.check(cli, data, model, built)
         send(pipe, ("done", _facts(spec, cli, data)))
@@ -76,25 +76,25 @@ def check(spec: Spec, ends: list[dict[str, Any]], pipe: connection.Connection) -
         send(pipe, ("failed", _reason(error)))
 
 
-def _facts(spec: Spec, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
+def _facts(spec: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
     """What a controller needs to know of an experiment, as plain values."""
     devices = cli.config.trainer.devices
     return {
-        "values": config.flatten(cli.resolved()),
+        "values": config.flatten_config(cli.resolved()),
         "params": cli.params(),
         "hash": config.config_hash(cli.resolved()),
         "max_epochs": cli.config.trainer.max_epochs,
         "devices": devices if isinstance(devices, int) else 1,
         "tracking_uri": cli.config.tracking_uri,
         "run_name": run_name(spec.arguments, spec.seed),
-        "tags": tags(cli, shlex.join(["litlab", spec.verb, *spec.arguments])),
+        "tags": run_tags(cli, shlex.join(["litlab", spec.verb, *spec.arguments])),
         "card": data.card() if spec.test and isinstance(data, InMemoryDataModule) else None,
     }
 
 
 def _build(arguments: list[str], values: dict[str, Any]) -> LightningModule:
     try:
-        return config.parse("sweep", [*arguments, *as_arguments(values)]).build()[1]
+        return config.parse_config("sweep", [*arguments, *as_arguments(values)]).build()[1]
     except UserError as error:
         raise UserError(f"space: {_said(values)}: {error}") from error
 
@@ -103,12 +103,12 @@ def _said(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value!r}" for key, value in values.items())
 
 
-def _train(spec: Spec, pipe: connection.Connection | None) -> dict[str, float]:
+def _train(spec: Job, pipe: connection.Connection | None) -> dict[str, float]:
     """Train, and keep the run as `litlab fit` does; returns its metrics at the selected epoch."""
-    quiet.lightning()
-    cli: LitlabCLI = config.parse("sweep", spec.command)
+    quiet.silence_lightning()
+    cli: LitlabCLI = config.parse_config("sweep", spec.command)
     reporter = Reporter(spec.metric, pipe)
-    job = prepare(cli, [reporter], test=spec.test)
+    job = prepare_training(cli, [reporter], test=spec.test)
     interrupt.exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         fit.run_trainer(job)
@@ -120,18 +120,18 @@ def _train(spec: Spec, pipe: connection.Connection | None) -> dict[str, float]:
         seconds = fit.train(job, run)
         if reporter.pruned_at is not None:
             raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({spec.pruner})")
-        keep(job, run, seconds, test=spec.test)
+        finalize(job, run, seconds, test=spec.test)
     return selected(run)
 
 
-def _baseline(spec: Spec) -> dict[str, float]:
+def _baseline(spec: Job) -> dict[str, float]:
     """What `litlab baseline` does; its runs say for themselves what came out."""
     from pipelines.evaluation import baseline
 
     return _call(baseline.main, spec, [*spec.command, "--name", spec.experiment])
 
 
-def _explain(spec: Spec) -> dict[str, float]:
+def _explain(spec: Job) -> dict[str, float]:
     """What `litlab explain` does; picture and numbers are kept in the look's own run."""
     from pipelines.explanation import explain
 
@@ -139,7 +139,7 @@ def _explain(spec: Spec) -> dict[str, float]:
         return _call(explain.main, spec, [*spec.arguments, "--out", folder])
 
 
-def _call(main: Callable[[str, list[str]], int], spec: Spec, argv: list[str]) -> dict[str, float]:
+def _call(main: Callable[[str, list[str]], int], spec: Job, argv: list[str]) -> dict[str, float]:
     os.environ["MLFLOW_TRACKING_URI"] = spec.uri
     if code := main(spec.verb, argv):
         raise RuntimeError(f"litlab {spec.verb} ended with exit code {code}")
@@ -148,5 +148,5 @@ def _call(main: Callable[[str, list[str]], int], spec: Spec, argv: list[str]) ->
 
 OTHERS = {"baseline": _baseline, "explain": _explain}
 if __name__ == "__main__":  # a further device of a training on several
-    process.end_with_first()
-    _train(Spec(**json.loads(Path(sys.argv[1]).read_text())), None)
+    process.exit_with_rank_zero()
+    _train(Job(**json.loads(Path(sys.argv[1]).read_text())), None)

@@ -29,7 +29,7 @@ def test_list_names_every_experiment_file_with_its_data_and_model(litlab):
     rows = json.loads(litlab("list", "--json").out)
     assert [row["name"] for row in rows] == sorted(path.stem for path in catalogue.FOLDER.iterdir())
     assert {"name": "mnist-mlp", "data": "MNIST", "model": "MLP"}.items() <= rows[
-        [*catalogue.names()].index("mnist-mlp")
+        [*catalogue.experiment_names()].index("mnist-mlp")
     ].items()
     table = litlab("list").out
     assert all(row["name"] in table and row["description"][:30] in table for row in rows)

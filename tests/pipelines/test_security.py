@@ -18,7 +18,7 @@ from PIL import Image
 from pipelines.checkpoints import files as checkpoints
 from pipelines.reporting import html_page as page
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import plain
+from pipelines.runtime.text import escape_control_characters
 from pipelines.tracking.outbox import home_of
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
@@ -51,7 +51,7 @@ def evil_run(tmp_path_factory):
     torch.save({"epoch": 0, "state_dict": Evil(folder / "executed"), "litlab": {"best_epoch": 0}}, folder / "evil")
     for name in ("best.ckpt", "last.ckpt"):
         path = Path(urlparse(run.info.artifact_uri).path) / "checkpoints" / name
-        checkpoints.write((folder / "evil").read_bytes(), path)
+        checkpoints.write_checkpoint((folder / "evil").read_bytes(), path)
     return run.info.run_id, uri, folder
 
 
@@ -140,7 +140,7 @@ def test_names_that_are_folders_cannot_leave_theirs(litlab, uri, tmp_path):
     for name in ("../x", "/tmp/x", "a/b", "a\\b", "x\x00y", "..", ".hidden", "x" * 300, "ü" * 150, ""):
         with pytest.raises(UserError, match="only letters, digits"):
             store.experiment_id(name)
-        holder = storage.Holder(tmp_path / "optuna.db")
+        holder = storage.StudyLock(tmp_path / "optuna.db")
         with pytest.raises(UserError, match=r"only letters, digits|File name too long"), holder.alone(name):
             pass
     assert {path.name for path in tmp_path.iterdir()} <= {"runs", "cache"}
@@ -176,8 +176,8 @@ def test_names_of_runs_are_neither_markup_nor_commands_of_the_terminal(litlab, u
 
 
 def test_what_could_mislead_a_reader_is_written_out():
-    assert plain("a\x1b[31mb\x07\r\u202e\u2028\x9b") == r"a\x1b[31mb\x07\r\u202e\u2028\x9b"
-    assert plain("naïve ± 0,5\u00a0%\n\t日本 [red]") == "naïve ± 0,5\u00a0%\n\t日本 [red]"
+    assert escape_control_characters("a\x1b[31mb\x07\r\u202e\u2028\x9b") == r"a\x1b[31mb\x07\r\u202e\u2028\x9b"
+    assert escape_control_characters("naïve ± 0,5\u00a0%\n\t日本 [red]") == "naïve ± 0,5\u00a0%\n\t日本 [red]"
 
 
 def test_the_page_of_reproductions_shows_text_as_text():

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from pipelines.comparison import figures as plots
-from pipelines.comparison.rows import compare
+from pipelines.comparison.rows import group_and_rank
 from pipelines.tracking.query import select
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
@@ -46,7 +46,7 @@ def store(database):
 
 
 def compared(store, *names, by=(), metric=None):
-    return compare(select(store, names), metric, by)
+    return group_and_rank(select(store, names), metric, by)
 
 
 def drawn_line(axis, label):

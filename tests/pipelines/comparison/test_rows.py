@@ -49,7 +49,7 @@ def test_two_small_digits_are_added(litlab):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", catalogue.names())
+@pytest.mark.parametrize("name", catalogue.experiment_names())
 def test_every_experiment_trains_and_is_tested_on_small_data(litlab, small, name):
     short = ("--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1")
     metrics = metrics_of(litlab("fit", *small(name), *short))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.explanation.explain import main
-from pipelines.explanation.target import Subject, parse
+from pipelines.explanation.target import Target, parse
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
 from pipelines.training.fit import main as fit
@@ -35,7 +35,7 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def subject(looked_at: tuple[str, str]) -> Subject:
+def subject(looked_at: tuple[str, str]) -> Target:
     """The network of that run, ready to be looked at."""
     uri, run_id = looked_at
     return parse("maximise", [run_id, "--tracking_uri", uri], argparse.ArgumentParser())[0]

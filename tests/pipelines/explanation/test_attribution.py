@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pipelines.explanation.attribution import _facts, gradcam, saliency
-from pipelines.explanation.target import Subject
+from pipelines.explanation.target import Target
 from pipelines.tracking.store import Store
 
 
@@ -106,6 +106,6 @@ def test_gradcam_of_a_network_without_a_convolution_is_refused():
 
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     names = tuple(map(str, range(10)))
-    dense = Subject("dense", "dense", None, network, nn.Identity(), (1, 28, 28), names, None, torch.device("cpu"))
+    dense = Target("dense", "dense", None, network, nn.Identity(), (1, 28, 28), names, None, torch.device("cpu"))
     with pytest.raises(UserError, match="dense has no convolution"):
         _last_convolution(dense)

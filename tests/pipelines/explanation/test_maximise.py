@@ -10,7 +10,7 @@ from modules.convnet import ConvNet
 from pipelines.explanation.ascent import balanced_weight, beginning, descend, stretch
 from pipelines.explanation.maximise import _warn
 from pipelines.explanation.spectrum import high_share, mean_amplitudes
-from pipelines.explanation.target import Subject
+from pipelines.explanation.target import Target
 from pipelines.explanation.units import choose, values
 from pipelines.inspection import receptive_field as receptive
 from pipelines.inspection.trace import trace
@@ -25,7 +25,7 @@ def wide():
     torch.manual_seed(0)
     network = ConvNet((1, 28, 28), 10, channels=(4, 6), hidden=(16,), activation="leaky_relu")
     names = tuple(map(str, range(10)))
-    return Subject("wide", "wide", None, network, torch.nn.Identity(), (1, 28, 28), names, None, torch.device("cpu"))
+    return Target("wide", "wide", None, network, torch.nn.Identity(), (1, 28, 28), names, None, torch.device("cpu"))
 
 
 def test_a_published_step_is_one_of_gradient_descent_on_the_published_objective(subject):

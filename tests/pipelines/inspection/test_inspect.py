@@ -136,7 +136,7 @@ def test_training_examples_are_counted_where_the_files_are(litlab, mnist_format,
 
 
 def test_frozen_parameters_are_told_from_those_that_are_trained():
-    data, model = config.parse("inspect", ["digits-mlp"]).build()
+    data, model = config.parse_config("inspect", ["digits-mlp"]).build()
     model.net[1].requires_grad_(False)
     anatomy = examine("frozen", data, model)
     assert anatomy.parameters - anatomy.trainable_parameters == sum(

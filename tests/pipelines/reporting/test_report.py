@@ -86,10 +86,10 @@ def made(uri, name, tags, params, metrics, experiment="made", parent=None):
 
 def test_the_page_says_what_was_compared_and_which_row_is_the_best(reported, trained):
     found, _ = reported
-    comparison = rows.compare(select(Store(trained), ["digits-mlp"]))
+    comparison = rows.group_and_rank(select(Store(trained), ["digits-mlp"]))
     best, other = comparison.rows
     label = f"dropout={best.label('model.dropout')}"
-    assert f"the best of 2 rows is row 1 ({label}): {wording.measured(best.summary)} (mean" in found.text
+    assert f"the best of 2 rows is row 1 ({label}): {wording.format_mean_sd(best.summary)} (mean" in found.text
     assert "95 % interval of the mean" in found.text
     assert "Student's t distribution" in found.text
     noise = "Within the noise of it: row 2" if other.difference.within_noise else "None of the other rows"

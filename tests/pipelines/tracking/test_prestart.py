@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from pipelines.runtime import environment as project
 from pipelines.runtime import process
-from pipelines.runtime.gc_pause import first_import
+from pipelines.runtime.gc_pause import gc_paused_for_import
 
 # Nothing is sent before the end: on a busy machine a second is over before the first step.
 FIT = (
@@ -42,7 +42,7 @@ class Tell(Callback):
         print(f"mlflow imported: {'mlflow' in sys.modules}; children: {children}; pid: {os.getpid()}", file=sys.stderr)
 """
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or project.cores() < 2, reason="on one core it would gain nothing"
+    sys.platform != "linux" or project.cpu_count() < 2, reason="on one core it would gain nothing"
 )
 
 
@@ -74,7 +74,7 @@ def test_a_fit_has_its_run_at_the_first_step_and_has_not_imported_mlflow(python,
     (run,) = runs(uri)
     assert run.info.status == "FINISHED"
     assert run.data.params["model.dropout"]
-    assert run.data.tags[process.PROCESS].startswith(f"{pid}:")
+    assert run.data.tags[process.PROCESS_TAG].startswith(f"{pid}:")
 
 
 def test_who_makes_no_run_does_not_keep_the_process_that_would_create_it(python, uri):
@@ -103,8 +103,8 @@ def test_a_mistake_in_the_configuration_leaves_nothing_behind(python, tmp_path):
 
 
 def test_the_garbage_collector_rests_while_something_is_imported_for_the_first_time():
-    with first_import("pytest"):
+    with gc_paused_for_import("pytest"):
         assert gc.isenabled()
-    with first_import("a_module_that_has_not_been_imported"):
+    with gc_paused_for_import("a_module_that_has_not_been_imported"):
         assert not gc.isenabled()
     assert gc.isenabled()

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from pipelines.comparison.rows import compare
+from pipelines.comparison.rows import group_and_rank
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.query import select
 from pipelines.tracking.store import Store
@@ -90,7 +90,7 @@ def test_the_study_says_which_end_of_its_metric_is_the_good_one(store, write):
     for depth in (3.0, 1.0, 2.0):
         child = write("depths-sweep", params={"model.depth": str(depth)}, parent=parent)
         store.client.log_metric(child, "selected/val/depth", depth)
-    assert [row.summary.mean for row in compare(select(store, ["depths"])).rows] == [1.0, 2.0, 3.0]
+    assert [row.summary.mean for row in group_and_rank(select(store, ["depths"])).rows] == [1.0, 2.0, 3.0]
 
 
 def test_an_experiment_and_a_study_of_the_same_name_are_told_apart(store, write):

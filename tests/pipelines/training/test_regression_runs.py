@@ -14,7 +14,7 @@ from PIL import Image
 
 from datamodules.circles import Circles
 from modules.probes import shift
-from pipelines.config.cli import parse
+from pipelines.config.cli import parse_config
 from pipelines.evaluation import figures
 from pipelines.training.fit import main as fit
 
@@ -142,7 +142,7 @@ def test_measured_again_from_the_run_alone_it_gives_the_same(litlab, done, verb)
 
 
 def test_mlflow_loads_the_model_which_says_the_same_to_any_number_of_examples(done, mlflow_store):
-    cli = parse("fit", ["-c", str(done.folder / "config.yaml")])
+    cli = parse_config("fit", ["-c", str(done.folder / "config.yaml")])
     data, model = cli.build()
     data.setup("fit")
     data.setup("test")
@@ -161,7 +161,7 @@ def test_mlflow_loads_the_model_which_says_the_same_to_any_number_of_examples(do
 def test_the_model_knows_its_classes_where_there_are_any(done, mlflow_store):
     mlflow_store(done.store)
     metadata = mlflow.models.get_model_info(f"runs:/{done.run_id}/model").metadata or {}
-    data, _ = parse("fit", ["-c", str(done.folder / "config.yaml")]).build()
+    data, _ = parse_config("fit", ["-c", str(done.folder / "config.yaml")]).build()
     assert metadata.get("classes") == (None if done.name == "functions-convnet" else list(data.classes))
 
 
@@ -179,7 +179,7 @@ def test_only_a_classifier_of_images_predicts_and_the_others_say_so(litlab, done
 
 def test_shifts_are_those_of_the_selected_weights_on_the_test_set(finished):
     done = finished["pool-average"]
-    data, model = parse("fit", ["-c", str(done.folder / "config.yaml")]).build()
+    data, model = parse_config("fit", ["-c", str(done.folder / "config.yaml")]).build()
     data.setup("fit")
     data.setup("test")
     model.load_state_dict(torch.load(done.folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"])

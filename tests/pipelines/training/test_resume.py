@@ -294,9 +294,9 @@ def test_a_run_whose_process_is_alive_is_left_to_it(litlab, uri):
     outcome = litlab("resume", run.run_id)
     assert outcome.code == 2
     assert f"is being trained by process {os.getpid()}: end that first" in outcome.err
-    client.set_tag(run.run_id, process.PROCESS, f"{os.getpid()}:another-start")
+    client.set_tag(run.run_id, process.PROCESS_TAG, f"{os.getpid()}:another-start")
     assert "ended before it began; start anew" in litlab("resume", run.run_id).err, "a number that is used again"
-    client.set_tag(run.run_id, process.HOST, "elsewhere")
+    client.set_tag(run.run_id, process.HOST_TAG, "elsewhere")
     assert "is RUNNING, on elsewhere, where it cannot be seen whether it is alive" in litlab("resume", run.run_id).err
     assert "ended before it began" in litlab("resume", run.run_id, "--dead").err
     assert client.get_run(run.run_id).info.status == "RUNNING"
@@ -305,14 +305,14 @@ def test_a_run_whose_process_is_alive_is_left_to_it(litlab, uri):
 def test_a_process_that_has_ended_is_not_alive():
     child = multiprocessing.get_context("fork").Process(target=os.getpid)
     child.start()
-    mine, host = process.tags()[process.PROCESS], process.tags()[process.HOST]
+    mine, host = process.process_tags()[process.PROCESS_TAG], process.process_tags()[process.HOST_TAG]
     while not os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT):
         pass
     began = mine.partition(":")[2]
-    assert process.is_alive({process.PROCESS: mine, process.HOST: host})
-    assert not process.is_alive({process.PROCESS: f"{child.pid}:{began}"}), "it waits to be buried"
+    assert process.is_alive({process.PROCESS_TAG: mine, process.HOST_TAG: host})
+    assert not process.is_alive({process.PROCESS_TAG: f"{child.pid}:{began}"}), "it waits to be buried"
     child.join()
-    assert not process.is_alive({process.PROCESS: f"{child.pid}:{began}"})
+    assert not process.is_alive({process.PROCESS_TAG: f"{child.pid}:{began}"})
     assert not process.is_alive({})
 
 

@@ -37,7 +37,7 @@ def refused(path: str, **changes: Any) -> str:
 def test_every_space_that_comes_with_litlab_is_of_an_experiment_that_does_too(name: str) -> None:
     read = space.read(name, {})
 
-    assert read.experiment in catalogue.names()
+    assert read.experiment in catalogue.experiment_names()
     assert read.description
     assert read.total > 0
     assert read.metric.startswith("val/")

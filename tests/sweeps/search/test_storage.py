@@ -13,13 +13,13 @@ import optuna
 import pytest
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
-from sweeps.search.storage import Holder, holder, open_storage, sqlite_path, url_of
+from sweeps.search.storage import StudyLock, holder, open_storage, sqlite_path, url_of
 
 
 def hold(path: Path, held: Any) -> None:
-    with Holder(path).alone("s"):
+    with StudyLock(path).alone("s"):
         held.set()
         time.sleep(60)
 
@@ -45,10 +45,10 @@ def test_a_second_holder_is_refused_and_told_which_process_the_first_one_is(tmp_
     with another_holder(path) as first:
         with (
             pytest.raises(UserError, match=f"study s is being run by process {first.pid} on"),
-            Holder(path).alone("s"),
+            StudyLock(path).alone("s"),
         ):
             pass
-        with Holder(path).alone("another study"):
+        with StudyLock(path).alone("another study"):
             assert str(first.pid) in str(holder(path, "s"))
             assert str(os.getpid()) in str(holder(path, "another study"))
 
@@ -61,7 +61,7 @@ def test_a_study_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
         first.join()
 
     assert holder(path, "s") is None
-    with Holder(path).alone("s"):
+    with StudyLock(path).alone("s"):
         assert str(os.getpid()) in str(holder(path, "s"))
     assert holder(path, "s") is None
 
@@ -77,7 +77,7 @@ def test_who_asks_for_the_holder_does_not_keep_a_controller_out(tmp_path: Path) 
     asking.start()
     try:
         for _ in range(30):
-            with Holder(path).alone("s"):
+            with StudyLock(path).alone("s"):
                 pass
     finally:
         done.set()
@@ -85,14 +85,14 @@ def test_who_asks_for_the_holder_does_not_keep_a_controller_out(tmp_path: Path) 
 
 
 def test_a_storage_that_tells_controllers_apart_has_nothing_to_hold() -> None:
-    with Holder(None).alone("s"), Holder(None).alone("s"):
+    with StudyLock(None).alone("s"), StudyLock(None).alone("s"):
         assert holder(None, "s") is None
 
 
 @pytest.mark.parametrize("name", ["a/b", "../s", "", ".hidden", "a:b"])
 def test_a_study_whose_name_is_no_files_is_refused(tmp_path: Path, name: str) -> None:
     for path in (tmp_path / "optuna.db", None):
-        with pytest.raises(UserError, match="only letters, digits"), Holder(path).alone(name):
+        with pytest.raises(UserError, match="only letters, digits"), StudyLock(path).alone(name):
             pass
 
 
@@ -186,6 +186,6 @@ def test_one_file_has_one_lock_however_it_is_named(uri: str, tmp_path: Path, mon
     ],
 )
 def test_a_password_is_shown_as_stars_wherever_it_stands_in_a_url(url: str) -> None:
-    shown = without_password(f"litlab sweep digits-mlp --storage {url} --trials 3")
+    shown = redact_credentials(f"litlab sweep digits-mlp --storage {url} --trials 3")
 
     assert shown == f"litlab sweep digits-mlp --storage {url.replace('se-cret.1', '***')} --trials 3"

@@ -25,7 +25,7 @@ from sweeps.search.study import INTERRUPTED, TOTAL, Study, configuration, counts
 
 RANGE = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
 GRID = {"x": [0.0, 0.1, 0.3], "one": [True, False]}
-DEAD = f"{platform.node()}:{2**22 + 1}:0-{process.numbering()}"  # no process has such an id
+DEAD = f"{platform.node()}:{2**22 + 1}:0-{process.pid_namespace()}"  # no process has such an id
 
 
 def space_of(wanted: dict[str, Any], **keys: Any) -> Space:
@@ -112,8 +112,8 @@ def test_progress_is_that_of_one_moment_even_if_another_controller_ends_a_trial_
 
     monkeypatch.setattr(study, "trials", look)
     with recorded(Run(Store(), "s", "parent", {})) as parent:
-        record.progress(parent, study)
-        record.progress(parent, study)
+        record.log_progress(parent, study)
+        record.log_progress(parent, study)
     assert [(at, values["trials/complete"]) for at, values in parent.history] == [(4, 4), (5, 5)]
 
 
@@ -386,7 +386,7 @@ def test_a_machine_that_has_the_same_name_is_another_one(journal: str) -> None:
     """Many are called localhost; and the first process of each container has the number 1."""
     here = f"{platform.node()}:{2**22 + 1}:0"
 
-    assert not is_alive(f"{here}-{process.numbering()}", 5.0)
+    assert not is_alive(f"{here}-{process.pid_namespace()}", 5.0)
     assert is_alive(f"{here}-0badb007.4026531836", 5.0)
     assert is_alive(here, 5.0)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.comparison.formatting import NO_BREAK_SPACE, as_markdown
+from pipelines.comparison.formatting import NO_BREAK_SPACE, markdown_table
 from pipelines.tracking.query import Found, select
 from pipelines.tracking.store import Store
 from sweeps.search import study_run as record
@@ -52,7 +52,7 @@ def test_runs_in_short_are_mean_and_standard_deviation_of_what_was_tested(runs):
 def test_the_name_of_a_column_is_wider_than_what_stands_below_it():
     """A no-break space is half as wide as a digit; the UI leaves no other gap between two columns."""
     lines = [["n", "mean"], ["selected_epoch", "14.6667"], ["x", "3"]]
-    header, rule, *body = as_markdown(lines).splitlines()
+    header, rule, *body = markdown_table(lines).splitlines()
     for name, width in zip(header.strip("|").split("|"), (14, 7), strict=True):
         spaces = name.count(NO_BREAK_SPACE)
         assert len(name.strip(" \u00a0")) + spaces / 2 >= width + 1

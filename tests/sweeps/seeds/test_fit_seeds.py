@@ -148,7 +148,7 @@ def test_the_parent_has_mean_deviation_and_interval_of_each_metric(trained):
     assert {"test/acc", "test/loss", "selected/val/acc", "selected/train/loss"} <= measured
     for key in measured:
         values = [run.data.metrics[key] for run in trained.children]
-        summary = spread.summary(values)
+        summary = spread.summarize(values)
         low, high = stats.t.interval(0.95, 4, loc=stats.tmean(values), scale=stats.sem(values))
         assert parent[key] == pytest.approx(summary.mean, rel=1e-12)
         assert parent[f"{key}_sd"] == pytest.approx(summary.sd, rel=1e-12) == pytest.approx(stats.tstd(values))

@@ -6,8 +6,8 @@ import pytest
 
 from pipelines.tracking.store import Store
 from sweeps.workers import batch
-from sweeps.workers.display import Screen
-from sweeps.workers.job import Spec
+from sweeps.workers.display import LiveDisplay
+from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
 
 
@@ -29,8 +29,8 @@ def train(pool, store):
     """Trains a list with two slots."""
 
     def run(specs, **settings):
-        with Screen() as screen:
-            return batch.train(pool, specs, store, screen, title="all", **settings)
+        with LiveDisplay() as screen:
+            return batch.run_jobs(pool, specs, store, screen, title="all", **settings)
 
     return run
 
@@ -42,7 +42,7 @@ def spec(moody, tmp_path, uri):
 
     def make(*arguments, **settings):
         given = {"experiment": "moody", "uri": uri, "test": True, **settings}
-        return Spec([str(tmp_path / "moody.yaml"), *arguments], **given)
+        return Job([str(tmp_path / "moody.yaml"), *arguments], **given)
 
     return make
 
@@ -126,8 +126,8 @@ def test_a_terminal_shows_how_far_the_list_and_each_training_is(train, spec, mon
 
 def test_a_baseline_is_trained_beside_the_networks(train, spec, store, uri):
     arguments = ["svm-linear", "digits-mlp", "--C", "0.01", "0.1"]
-    baseline = Spec(arguments, seed=3, experiment="digits-svm", uri=uri, verb="baseline")
-    refused = Spec(["svm-cubic", "digits-mlp"], experiment="digits-svm", uri=uri, verb="baseline")
+    baseline = Job(arguments, seed=3, experiment="digits-svm", uri=uri, verb="baseline")
+    refused = Job(["svm-cubic", "digits-mlp"], experiment="digits-svm", uri=uri, verb="baseline")
     ends = train([baseline, refused, spec()])
     assert {end.spec.label: end.status for end in ends if end.spec.verb == "fit"} == {"seed=0": "FINISHED"}
     assert next(end.reason for end in ends if end.spec is refused).startswith("'svm-cubic' is no baseline")

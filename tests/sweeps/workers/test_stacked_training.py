@@ -18,7 +18,7 @@ from pipelines.tracking.store import Store
 from sweeps.workers import stacked_trials as stacked
 from sweeps.workers import worker
 from sweeps.workers.child import send
-from sweeps.workers.job import Spec
+from sweeps.workers.job import Job
 
 QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false"]
 DIGITS = ["digits-mlp", "--data.n_train=300", "--model.hidden=[16, 8]", *QUICK]
@@ -35,7 +35,7 @@ def trained(uri) -> Callable[..., Trained]:
 
     def train(commands, *, as_one=True, stop=lambda number, epoch: False):
         specs = [
-            Spec(argv, seed, "stack", uri, name=str(number), metric="val/acc", pruner="mine")
+            Job(argv, seed, "stack", uri, name=str(number), metric="val/acc", pruner="mine")
             for number, (seed, argv) in enumerate(commands)
         ]
         ours, theirs = zip(*(Pipe() for _ in specs), strict=True)
@@ -182,9 +182,9 @@ def test_a_trial_that_is_pruned_or_fails_leaves_the_others_as_they_are(trained, 
     ],
 )
 def test_what_cannot_be_stacked_is_refused_by_its_key(argv, ends, says):
-    cli = config.parse("sweep", argv)
+    cli = config.parse_config("sweep", argv)
     data, model = cli.build()
-    config.load(data, "fit")
+    config.load_data(data, "fit")
     others = {f"{key} {value}": worker._build(argv, {key: value}) for key, value in ends.items()}
     with pytest.raises(UserError, match="leave out --stacked") as refused:
         stacked.check(cli, data, model, others)
