@@ -40,7 +40,7 @@ def separate(argv: list[str], uri: str) -> list[float]:
     """CPU seconds of each epoch but the first, as `litlab fit` trains."""
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from pipelines.config import cli as config
+    from pipelines.config.cli import parse_config
     from pipelines.tracking.run import Run
     from pipelines.tracking.store import Store
     from pipelines.training import fit
@@ -50,21 +50,21 @@ def separate(argv: list[str], uri: str) -> list[float]:
         on_train_epoch_start=lambda *_: marks.append(time.process_time()),
         on_train_end=lambda *_: marks.append(time.process_time()),
     )
-    job = prepare_training(config.parse_config("fit", argv), [timer], test=False)
+    job = prepare_training(parse_config("fit", argv), [timer], test=False)
     fit.train(job, Run(Store(uri), "separate", "one", {}))
     return [after - before for before, after in pairwise(marks)][1:]
 
 
 def stacked(argv: list[str], uri: str, size: int) -> list[float]:
     """CPU seconds of each epoch but the first, per model of a stack."""
-    from pipelines.config import cli as config
+    from pipelines.config.cli import parse_config
     from pipelines.tracking.run import Run
     from pipelines.tracking.store import Store
     from pipelines.training import fit
     from sweeps.workers.stacked_training import Member, Ready, Stack
 
     members: list[Member] = []
-    cli, store = config.parse_config("fit", argv), Store(uri)
+    cli, store = parse_config("fit", argv), Store(uri)
     for number in range(size):
         ready = Ready()
         job = prepare_training(cli, [ready], test=False, like=members[0].job if members else None)
@@ -86,9 +86,9 @@ def measure(name: str, sizes: list[int], data_dir: Path) -> dict[int, float]:
     """The median of each way, in this process; size 0 is a training for itself."""
     import torch
 
-    from pipelines.runtime import silence as quiet
+    from pipelines.runtime.silence import silence_lightning
 
-    quiet.silence_lightning()
+    silence_lightning()
     torch.set_num_threads(1)
     experiment, epochs, changes = CASES[name]
     argv = [experiment, f"--trainer.max_epochs={epochs}", "--trainer.enable_progress_bar=false", *changes]

@@ -31,7 +31,7 @@ from PIL import Image
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from pipelines.cli import main
-from pipelines.config import experiments as catalogue
+from pipelines.config.experiments import describe_experiment
 from pipelines.tracking.store import Store
 from pipelines.tracking.uri import MLFLOW_SETTINGS
 
@@ -244,6 +244,6 @@ def small(mnist_format: Path, cifar_format: Path) -> Callable[[str], list[str]]:
     sources = {"MNIST": of_mnist, "PairedDigits": of_mnist, "CIFAR10": of_cifar}
 
     def arguments(name: str) -> list[str]:
-        return [name, *sources.get(catalogue.describe_experiment(name)["data"], [])]
+        return [name, *sources.get(describe_experiment(name)["data"], [])]
 
     return arguments

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipelines.cli import VERBS
-from pipelines.config import cli as config
+from pipelines.config.cli import parse_config
 from pipelines.training import resume
 from sweeps.search import status as look
 from sweeps.search import sweep
@@ -40,7 +40,7 @@ def try_out(argv: list[str]) -> None:
         options, rest = sweep._options(args)
         sweep._space(options, rest)
     elif verb == "fit":
-        config.parse_config(verb, args)
+        parse_config(verb, args)
     elif verb == "resume":
         assert all(flag in resume.HELP for flag in flags)
     else:

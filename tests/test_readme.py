@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import VERBS
-from pipelines.config import experiments as catalogue
+from pipelines.config.experiments import experiment_names
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -21,7 +21,7 @@ def test_the_commands_that_are_printed_exist():
     for verb, argument in COMMANDS:
         assert verb in VERBS
         if verb == "fit" and not argument.startswith("-"):
-            assert argument in catalogue.experiment_names()
+            assert argument in experiment_names()
 
 
 def test_links_and_pictures_lead_somewhere():

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from commands import Command, begin, family
 
-from pipelines.runtime import signals as interrupt
 from pipelines.runtime.environment import cpu_count
+from pipelines.runtime.signals import signal_handlers
 from pipelines.tracking.store import Store
 
 PRELOAD = [
@@ -112,7 +112,7 @@ class Bench:
         """Import once what all commands need, and make the tables of a database once."""
         from multiprocessing import forkserver
 
-        with interrupt.signal_handlers(signal.SIG_IGN, signal.SIGINT):
+        with signal_handlers(signal.SIG_IGN, signal.SIGINT):
             forkserver.ensure_running()
         if not (self.folder / "empty/mlflow.db").is_file():
             Store(f"sqlite:///{self.folder / 'made/mlflow.db'}")

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from pipelines.checkpoints import files as checkpoints
+from pipelines.checkpoints.files import BEST, CHECKPOINT_FOLDER, LAST, STATE_KEY, AtomicCheckpointIO, copy_checkpoint
 from pipelines.checkpoints.random_state import RandomState, gather_random_states, get_random_state, set_random_state
 from pipelines.tracking.run import Run
 
@@ -47,11 +47,11 @@ class BestAndLastCheckpoint(Callback):
 
     @property
     def best(self) -> Path:
-        return self._folder / checkpoints.BEST
+        return self._folder / BEST
 
     def write_to(self, run: Run) -> None:
         """Say, in the process that has it, which run the checkpoints are of."""
-        self._run, self._folder = run, run.folder / checkpoints.CHECKPOINT_FOLDER
+        self._run, self._folder = run, run.folder / CHECKPOINT_FOLDER
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._folder = trainer.strategy.broadcast(self._folder)
@@ -81,10 +81,10 @@ class BestAndLastCheckpoint(Callback):
             return
         is_best = self._end(trainer, epoch)
         self._saving = True
-        trainer.save_checkpoint(self._folder / checkpoints.LAST)
+        trainer.save_checkpoint(self._folder / LAST)
         self._saving = False
         if is_best and trainer.is_global_zero:
-            checkpoints.copy_checkpoint(self._folder / checkpoints.LAST, self.best)
+            copy_checkpoint(self._folder / LAST, self.best)
 
     def _end(self, trainer: Trainer, epoch: int) -> bool:
         """Take an epoch for ended; whether it is the best so far."""
@@ -113,7 +113,7 @@ class BestAndLastCheckpoint(Callback):
 
     def write(self, content: dict[str, Any], name: str) -> None:
         """Put a checkpoint that `content` has made into the run's folder."""
-        checkpoints.AtomicCheckpointIO().save_checkpoint(content, self._folder / name)
+        AtomicCheckpointIO().save_checkpoint(content, self._folder / name)
 
     def _is_best(self, trainer: Trainer, epoch: int) -> bool:
         score = trainer.callback_metrics.get(self.monitor)
@@ -129,7 +129,7 @@ class BestAndLastCheckpoint(Callback):
         if not self._saving:  # another callback's checkpoint, of another moment
             return
         checkpoint["epoch"] = self._epoch
-        checkpoint[checkpoints.STATE_KEY] = {
+        checkpoint[STATE_KEY] = {
             "best_epoch": self.best_epoch,
             "best_score": self._best_score,
             "seconds": self.seconds,
@@ -138,7 +138,7 @@ class BestAndLastCheckpoint(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint.get(checkpoints.STATE_KEY)
+        state = checkpoint.get(STATE_KEY)
         if trainer.state.fn != TrainerFn.FITTING or state is None:
             return
         self.best_epoch, self._best_score = state["best_epoch"], state["best_score"]

@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pipelines.comparison import formatting as wording
 from pipelines.comparison import rows
+from pipelines.comparison.formatting import footnote, metric_cells, param_cells, table_title
 from pipelines.comparison.intervals import Difference
 from pipelines.comparison.rows import Comparison, Row
 from pipelines.runtime.errors import UserError
@@ -162,12 +162,11 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
 def as_markdown(comparison: Comparison) -> str:
     """A Markdown table of all rows, with what its marks mean below."""
     lines = [
-        [*wording.param_cells(row, comparison).values(), *wording.metric_cells(row, comparison).values()]
-        for row in comparison.rows
+        [*param_cells(row, comparison).values(), *metric_cells(row, comparison).values()] for row in comparison.rows
     ]
-    names = [*rows.titles(comparison.columns).values(), *wording.metric_cells(comparison.rows[0], comparison)]
-    text = [wording.table_title(comparison), "", _joined(names), _joined(["---"] * len(names)), *map(_joined, lines)]
-    remark = wording.footnote(comparison.rows)
+    names = [*rows.titles(comparison.columns).values(), *metric_cells(comparison.rows[0], comparison)]
+    text = [table_title(comparison), "", _joined(names), _joined(["---"] * len(names)), *map(_joined, lines)]
+    remark = footnote(comparison.rows)
     return "\n".join([*text, *(["", remark.replace("*", "\\*")] if remark else [])]) + "\n"
 
 
@@ -191,11 +190,11 @@ def _show(comparison: Comparison) -> None:
     table, without = _fitting(console, comparison, some)
     more = len(comparison.rows) - len(some)
     says = [
-        wording.footnote(some),
+        footnote(some),
         f"{more} more rows: --format json, csv or md has all" if more else "",
         f"no room for {', '.join(without)}: --format json has all" if without else "",
     ]
-    console.print(Text(escape_control_characters(wording.table_title(comparison))))
+    console.print(Text(escape_control_characters(table_title(comparison))))
     console.print(table)
     for line in filter(None, says):
         console.print(Text(escape_control_characters(line)))
@@ -204,8 +203,8 @@ def _show(comparison: Comparison) -> None:
 def _fitting(console: "Console", comparison: Comparison, some: Sequence[Row]) -> tuple["Table", Sequence[str]]:
     """The table with as many columns as there is room for, and what was left out."""
     titles = rows.titles(comparison.columns)
-    keys = [{titles[key]: text for key, text in wording.param_cells(row, comparison).items()} for row in some]
-    values = [wording.metric_cells(row, comparison) for row in some]
+    keys = [{titles[key]: text for key, text in param_cells(row, comparison).items()} for row in some]
+    values = [metric_cells(row, comparison) for row in some]
     empty = {name for name in values[0] if not any(line[name] for line in values)}
     for count in range(len(LEAST) + 1):
         without = [name for name in LEAST[:count] if name not in empty]

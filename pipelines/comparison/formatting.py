@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pipelines.comparison import rows
 from pipelines.comparison.intervals import Difference, Summary
 from pipelines.comparison.rows import Comparison, Row
-from pipelines.runtime import console as screen
+from pipelines.runtime.console import format_duration
 
 UNPAIRED = " *"
 
@@ -35,7 +35,7 @@ def metric_cells(row: Row, comparison: Comparison) -> dict[str, str]:
         "difference to best": _apart(row.difference, row.summary.n) if row.difference else "",
         "verdict": verdict(row, lower_is_better=comparison.lower_is_better),
         "epoch": "" if epoch is None else f"{epoch:.1f}".removesuffix(".0"),
-        "time": "" if seconds is None else screen.format_duration(seconds),
+        "time": "" if seconds is None else format_duration(seconds),
         "parameters": "" if parameters is None else f"{parameters:,.0f}",
     }
 

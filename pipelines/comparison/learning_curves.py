@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from pipelines.comparison import intervals as spread
-from pipelines.comparison.intervals import Summary
+from pipelines.comparison.intervals import Summary, summarize
 from pipelines.evaluation.figures import MANY_EPOCHS, MANY_FOLD, NAMES, STYLES
 from pipelines.tracking.query import Found
 from pipelines.tracking.store import Store
@@ -65,7 +64,7 @@ def _read(runs: Sequence[Found], store: Store) -> dict[tuple[str, str], Curve]:
         having = [run.run_id for run in runs if f"{split}/{kind}" in run.metrics]
         histories = [_history(store, run_id, f"{split}/{kind}") for run_id in having]
         epochs = sorted({epoch for history in histories for epoch in history})
-        curve = [(at, spread.summarize([history[at] for history in histories if at in history])) for at in epochs]
+        curve = [(at, summarize([history[at] for history in histories if at in history])) for at in epochs]
         if curve:
             found[split, kind] = curve
     return found

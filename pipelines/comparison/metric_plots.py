@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.comparison import intervals as spread
+from pipelines.comparison.intervals import summarize
 from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, shown, titles
 from pipelines.evaluation.figures import MANY_FOLD
 from pipelines.tracking.tags import DIGEST, EXPERIMENT
@@ -143,7 +143,7 @@ def _line(axis: "Axes", number: int, label: str, points: Points, *, upright: boo
     from matplotlib.transforms import offset_copy
 
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    summaries = [spread.summarize(values) for values in points.values()]
+    summaries = [summarize(values) for values in points.values()]
     places, means = list(points), [summary.mean for summary in summaries]
     sds = [summary.sd if summary.sd is not None else math.nan for summary in summaries]
     single = [(at, value) for at, values in points.items() for value in values]
@@ -221,7 +221,7 @@ def _mark(axis: "Axes", row: Row, cost: str, label: str, number: int) -> None:
     costs = [run.metrics[cost] for run in row.runs if cost in run.metrics]
     if not costs:
         return
-    across = spread.summarize(costs)
+    across = summarize(costs)
     told = number < MARKED
     axis.errorbar(
         [across.mean],

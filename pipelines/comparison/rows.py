@@ -7,8 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from pipelines.comparison import intervals as spread
-from pipelines.comparison.intervals import Difference, Summary
+from pipelines.comparison.intervals import Difference, Summary, paired_difference, summarize
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.query import Found, Selection
 from pipelines.tracking.tags import DIGEST, EXPERIMENT
@@ -94,7 +93,7 @@ def group_and_rank(selection: Selection, metric: str | None = None, by: Sequence
     lower = searched == "minimize" if searched else lower_is_better(metric)
     rows.sort(key=lambda row: row.summary.mean if lower else -row.summary.mean)
     for row in rows[1:]:
-        row.difference = spread.paired_difference(row.values, rows[0].values)
+        row.difference = paired_difference(row.values, rows[0].values)
     differing = keys or _differing(rows)
     columns = keys or _columns(rows, differing)
     if any(row.configurations > 1 for row in rows):
@@ -158,9 +157,7 @@ def _row(runs: Sequence[Found], metric: str, rests: Mapping[str, Hashable]) -> R
     alike = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     values: dict[Hashable, float] = {key: float(run.metrics[metric]) for key, run in latest.items()}
     configurations = len({rest for rest, _ in latest})
-    return Row(
-        alike, counted, values, spread.summarize(list(values.values())), configurations, len(runs) - len(counted)
-    )
+    return Row(alike, counted, values, summarize(list(values.values())), configurations, len(runs) - len(counted))
 
 
 def _rest(run: Found, keys: Sequence[str]) -> Hashable:

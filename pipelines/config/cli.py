@@ -20,9 +20,9 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from modules.base import Learner
 from modules.norms import SyncBatchNorm
 from pipelines.checkpoints.files import AtomicCheckpointIO
-from pipelines.config import error_messages as complaints
-from pipelines.config import experiments as catalogue
 from pipelines.config.distributed import cluster_environments
+from pipelines.config.error_messages import explain_parser_error
+from pipelines.config.experiments import find_experiment, read_yaml
 from pipelines.runtime.errors import UserError
 
 # What a run does not depend on: left out of the hash that says whether two runs are the same but for the seed.
@@ -63,7 +63,7 @@ class LitlabCLI(LightningCLI):
                 load_from_checkpoint_support=False,  # modules keep their own, plain hyper-parameters
             )
         except ArgumentError as error:
-            raise UserError(complaints.explain_parser_error(str(error), self.parser, args)) from error
+            raise UserError(explain_parser_error(str(error), self.parser, args)) from error
         except ValueError as error:  # a seed out of range
             raise UserError(str(error)) from error
 
@@ -167,7 +167,7 @@ def parse_config(verb: str, argv: Sequence[str], base: Path | None = None) -> Li
     """Parse `[NAME | PATH] [-c FILE ...] [--key value ...]`, on top of a base file if one is given."""
     args = list(argv)
     if base is None and args and not args[0].startswith("-"):
-        base = catalogue.find_experiment(args.pop(0))
+        base = find_experiment(args.pop(0))
     files = [base] if base else []
     if stray := [token for token in args[:1] if not token.startswith("-")]:
         raise UserError(f"one experiment at a time: {stray[0]!r} is one too many")
@@ -179,7 +179,7 @@ def parse_config(verb: str, argv: Sequence[str], base: Path | None = None) -> Li
         if not path.is_file():
             raise UserError(f"{path}: no such file")
     for path in [*files, *given]:
-        catalogue.read_yaml(path, "data, model, trainer")
+        read_yaml(path, "data, model, trainer")
     config_args = [token for path in files for token in ("--config", str(path))]
     return LitlabCLI([*config_args, *args], default_name=[*files, *given, Path("NAME")][0].stem)
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from pipelines.config import experiments as catalogue
+from pipelines.config.experiments import experiment_names, find_experiment
 
 _UNKNOWN = re.compile(
     r"(?:Option|[Kk]ey) '(?P<a>[\w.]+)' is not (?:accepted|expected)"
@@ -78,7 +78,7 @@ def _known_keys(
 
 def _experiments(args: Sequence[str]) -> Iterable[Path]:
     """The experiment that was named, or all of them: their keys are spelt right."""
-    all_of_them = [catalogue.find_experiment(name) for name in catalogue.experiment_names()]
+    all_of_them = [find_experiment(name) for name in experiment_names()]
     return [path for path in all_of_them if str(path) in args] or all_of_them
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines.runtime import environment as project
+from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.uri import database_file, store_uri
@@ -61,7 +61,7 @@ class Place:
             database = self.database
         except UserError:
             database = None
-        return database.parent if database else project.project_folder()
+        return database.parent if database else project_folder()
 
 
 Check = Callable[[Place], Iterable[Finding]]

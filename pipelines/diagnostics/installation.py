@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import TYPE_CHECKING
 
 from pipelines.diagnostics.finding import Finding, Place, todo
-from pipelines.runtime import environment as project
+from pipelines.runtime.environment import git_tags
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -51,7 +51,7 @@ def pair(place: Place) -> Iterator[Finding]:
 
 def git(place: Place) -> Iterator[Finding]:
     """Whether runs can say which commit they are from."""
-    tags = project.git_tags()
+    tags = git_tags()
     if tags:
         changes = "with changes that are not committed" if tags["git.dirty"] == "true" else "nothing uncommitted"
         yield Finding("git", f"commit {tags['git.commit'][:12]}, {changes}")

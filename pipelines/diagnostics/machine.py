@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.diagnostics.finding import Finding, Place, todo
-from pipelines.runtime import environment as project
+from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.errors import UserError
 from pipelines.tracking import ui
 
@@ -45,7 +45,7 @@ def writing(place: Place) -> Iterator[Finding]:
 
 def memory(place: Place) -> Iterator[Finding]:
     """Memory that is free for a training, and processors."""
-    cores = project.cpu_count()
+    cores = cpu_count()
     gb = _free_memory() / 1e9
     said = f"{gb:.1f} GB free, {cores} processor{'' if cores == 1 else 's'}"
     yield Finding("memory", said) if gb >= LEAST_GB else todo("memory", f"{said}: end other programs before a training")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipelines.diagnostics.finding import Finding, Place, todo
-from pipelines.runtime import process
+from pipelines.runtime.process import PROCESS_TAG, is_alive, is_here
 from pipelines.tracking import outbox
 from pipelines.tracking.store import FinishedRun, Store, local_path
 from pipelines.tracking.tags import PARENT_TAG
@@ -26,18 +26,14 @@ def orphans(place: Place) -> Iterator[Finding]:
     gone = [run for run in gone if run.run_id not in at_work]  # another machine may drive the same study
     yield from (_end(store, run) if place.fix else _name(run) for run in gone)
     if not gone:
-        elsewhere = sum(not process.is_here(run.tags) for run in running)
+        elsewhere = sum(not is_here(run.tags) for run in running)
         beyond = f", of which {elsewhere} are of other machines and cannot be seen from here" if elsewhere else ""
         yield Finding("runs", f"{len(running)} are RUNNING{beyond}; none without its process")
 
 
 def unsent(place: Place) -> Iterator[Finding]:
     """Runs of which something waits on this machine's disk, though nobody is at them who would send it."""
-    waiting = [
-        box
-        for box in outbox.waiting(place.given)
-        if not process.is_here(box.process) or not process.is_alive(box.process)
-    ]
+    waiting = [box for box in outbox.waiting(place.given) if not is_here(box.process) or not is_alive(box.process)]
     for box in waiting:
         yield todo("unsent", f"{box.run_id}: {box.uri} does not have all of it; litlab sync sends it")
     if not waiting:
@@ -50,7 +46,7 @@ def checkpoints(place: Place) -> list[Path]:
     if store is None:
         return []
     unfinished = [run for run in _search(store, "attributes.status != 'FINISHED'") if _can_go_on(run)]
-    folders = [local_path(run.artifact_uri) for run in unfinished if not process.is_alive(run.tags)]
+    folders = [local_path(run.artifact_uri) for run in unfinished if not is_alive(run.tags)]
     return [path for folder in folders if folder for path in sorted(folder.glob("checkpoints/*.ckpt"))][
         :MOST_CHECKPOINTS
     ]
@@ -70,7 +66,7 @@ def _search(store: Store, wanted: str) -> list[FinishedRun]:
 
 def _is_gone(run: FinishedRun) -> bool:
     """Whether it is sure that nobody is at a run: it says whose it is, and that process of this machine has ended."""
-    return process.PROCESS_TAG in run.tags and process.is_here(run.tags) and not process.is_alive(run.tags)
+    return PROCESS_TAG in run.tags and is_here(run.tags) and not is_alive(run.tags)
 
 
 def _can_go_on(run: FinishedRun) -> bool:

@@ -20,14 +20,14 @@ from datamodules.base import InMemoryDataModule
 from datamodules.sets import TensorSet
 from modules.metrics import NeighbourAccuracy
 from pipelines.config import cli as config
-from pipelines.config.cli import LitlabCLI
+from pipelines.config.cli import LitlabCLI, load_data, option_values, parse_config
 from pipelines.evaluation import baseline_process as apart
 from pipelines.evaluation import figures
 from pipelines.evaluation.decision_regions import Plane, is_plane
-from pipelines.runtime import console as screen
-from pipelines.runtime import signals as interrupt
-from pipelines.runtime import silence as quiet
+from pipelines.runtime.console import format_duration
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.signals import exit_on_sigterm
+from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
@@ -61,20 +61,20 @@ def main(verb: str, argv: Sequence[str]) -> int:
         print(HELP)
         return 0 if argv else 2
     method, options, rest = split(argv)
-    quiet.silence_lightning()
-    interrupt.exit_on_sigterm()
-    cli = config.parse_config(verb, rest)
+    silence_lightning()
+    exit_on_sigterm()
+    cli = parse_config(verb, rest)
     data, _ = cli.build()
     if not isinstance(data, InMemoryDataModule) or not data.classes:
         raise UserError(f"litlab baseline needs data with classes, not {type(data).__name__}")
     for stage in ("fit", "test"):
-        config.load_data(data, stage)
+        load_data(data, stage)
     if data.train_set.inputs.shape[1:] != data.test_set.inputs.shape[1:]:
         raise UserError(f"litlab baseline needs fixed training examples; {type(data).__name__} makes them as it goes")
     most = min(len(data.train_set), data.train_set.inputs[0].numel())
     if method == "pca" and not 1 <= options.components <= most:
         raise UserError(f"--components is {options.components}; it must be 1 to {most}")
-    name = cli.config.name if config.option_values(rest, "--name") else f"{cli.config.name}-{method}"
+    name = cli.config.name if option_values(rest, "--name") else f"{cli.config.name}-{method}"
     rows = {}
     for setting in settings(method, options):
         run = Run(Store(cli.config.tracking_uri), name, _run_name(setting), _tags(cli, name, method, setting, argv))
@@ -209,6 +209,4 @@ def _show(name: str, rows: dict[str, dict[str, float]]) -> None:
     for setting, metrics in rows.items():
         shown = {key: value for key, value in metrics.items() if key != "fit_seconds"}
         text = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
-        console.print(
-            f"{name}  {setting:<12} {text}  ({screen.format_duration(metrics['fit_seconds'])})", highlight=False
-        )
+        console.print(f"{name}  {setting:<12} {text}  ({format_duration(metrics['fit_seconds'])})", highlight=False)

@@ -11,13 +11,12 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from torch import Tensor
 
 from modules.probes import Probe
-from pipelines.checkpoints import files as checkpoints
-from pipelines.config import cli as config
-from pipelines.config.cli import LitlabCLI
+from pipelines.checkpoints.files import fetch_checkpoint
+from pipelines.config.cli import LitlabCLI, load_data
 from pipelines.evaluation.load_run import parse_run
-from pipelines.runtime import console as screen
-from pipelines.runtime import signals as interrupt
-from pipelines.runtime import silence as quiet
+from pipelines.runtime.console import print_results
+from pipelines.runtime.signals import reraise_keyboard_interrupt
+from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.store import FinishedRun
 
 HELP = """usage: litlab {verb} RUN_ID [--tracking_uri URI] [--KEY VALUE ...]
@@ -81,7 +80,7 @@ def evaluate(
     probes = [callback for callback in cli.callbacks if isinstance(callback, Probe)]
     trainer = bare_trainer(cli, callbacks=[*probes, collector])
     measure = {"test": trainer.test, "validate": trainer.validate}[verb]
-    with interrupt.reraise_keyboard_interrupt(trainer):
+    with reraise_keyboard_interrupt(trainer):
         (metrics,) = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     return Evaluation(dict(metrics), collector.stacked())
 
@@ -108,16 +107,16 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(HELP.format(verb=verb, does=DOES[verb]))
         return 0 if argv else 2
-    quiet.silence_lightning()
+    silence_lightning()
     cli, run = parse_run(verb, argv)
-    checkpoint = checkpoints.fetch_checkpoint(run)
+    checkpoint = fetch_checkpoint(run)
     data, model = cli.build()
-    config.load_data(data, "fit" if verb == "validate" else "test")
+    load_data(data, "fit" if verb == "validate" else "test")
     evaluation = evaluate(verb, cli, model, data, checkpoint)
     split = "val" if verb == "validate" else "test"
     now = by_kind(evaluation.metrics, split)
     recorded = by_kind(run.metrics, "test" if split == "test" else "selected/val")
-    screen.print_results(f"{cli.config.name}, run {run.run_id}", {"recorded": recorded, "now": now}, {})
+    print_results(f"{cli.config.name}, run {run.run_id}", {"recorded": recorded, "now": now}, {})
     _warn_if_other_data(run, data, split)
     return 0
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from lightning.pytorch import LightningModule
 
 from datamodules.base import InMemoryDataModule
-from pipelines.checkpoints import files as checkpoints
+from pipelines.checkpoints.files import fetch_checkpoint, load_checkpoint
 from pipelines.comparison.rows import Row
-from pipelines.config import cli as config
-from pipelines.config.cli import LitlabCLI
-from pipelines.runtime import silence as quiet
+from pipelines.config.cli import LitlabCLI, option_values, parse_config
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -37,15 +36,15 @@ class LoadedRun:
 def _rebuild(row: Row, store: Store) -> LoadedRun:
     """The first run of a row, as it was after its selected epoch."""
     found = store.find(row.runs[0].run_id)
-    quiet.silence_lightning()
-    cli = config.parse_config("compare", ["--trainer.accelerator", "auto"], base=found.file("config.yaml"))
-    checkpoint = checkpoints.fetch_checkpoint(found)
+    silence_lightning()
+    cli = parse_config("compare", ["--trainer.accelerator", "auto"], base=found.file("config.yaml"))
+    checkpoint = fetch_checkpoint(found)
     data, model = cli.build()
     assert isinstance(data, InMemoryDataModule)
     try:
         for stage in ("fit", "test"):
             data.setup(stage)  # nothing is downloaded for a figure
-        state = checkpoints.load_checkpoint(checkpoint)["state_dict"]
+        state = load_checkpoint(checkpoint)["state_dict"]
         model.load_state_dict(state)
     except (ValueError, KeyError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"run {found.run_id}: {error}") from error
@@ -64,6 +63,6 @@ def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, FinishedRun]:
     if not argv or argv[0].startswith("-"):
         raise UserError(f"name a run: litlab {verb} RUN_ID")
     run_id, *rest = argv
-    uris = config.option_values(rest, "--tracking_uri")
+    uris = option_values(rest, "--tracking_uri")
     run = Store(uris[-1] if uris else None).find(run_id)
-    return config.parse_config(verb, rest, base=run.file("config.yaml")), run
+    return parse_config(verb, rest, base=run.file("config.yaml")), run

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from datamodules.base import ImageDataModule
 from modules.base import Classifier
-from pipelines.checkpoints import files as checkpoints
+from pipelines.checkpoints.files import fetch_checkpoint
 from pipelines.evaluation.evaluate import bare_trainer
 from pipelines.evaluation.load_run import parse_run
-from pipelines.runtime import signals as interrupt
-from pipelines.runtime import silence as quiet
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.signals import reraise_keyboard_interrupt
+from pipelines.runtime.silence import silence_lightning
 
 HELP = """usage: litlab predict RUN_ID IMAGE [IMAGE ...] [--out FILE] [--KEY VALUE ...]
 
@@ -42,16 +42,16 @@ def main(verb: str, argv: Sequence[str]) -> int:
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-    quiet.silence_lightning()
+    silence_lightning()
     cli, run = parse_run(verb, [run_id, *overrides])
-    checkpoint = checkpoints.fetch_checkpoint(run)
+    checkpoint = fetch_checkpoint(run)
     data, model = cli.build()
     if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
         raise UserError(f"run {run_id} was not trained to classify images")
     data.predict_on(paths, invert=options.invert)
     trainer = bare_trainer(cli)
     try:
-        with interrupt.reraise_keyboard_interrupt(trainer):
+        with reraise_keyboard_interrupt(trainer):
             batches = trainer.predict(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from error

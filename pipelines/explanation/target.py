@@ -17,13 +17,12 @@ from torchmetrics import Metric
 
 from datamodules.base import ImageDataModule
 from modules.base import Classifier
-from pipelines.checkpoints import files as checkpoints
-from pipelines.config import cli as config
-from pipelines.config.cli import LitlabCLI
+from pipelines.checkpoints.files import fetch_checkpoint, load_checkpoint
+from pipelines.config.cli import LitlabCLI, load_data, parse_config
 from pipelines.evaluation.load_run import parse_run
 from pipelines.explanation import pretrained
-from pipelines.runtime import silence as quiet
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import typed
 from pipelines.tracking.store import FinishedRun
 
@@ -174,7 +173,7 @@ class Target:
     def _data(self, stage: str) -> ImageDataModule:
         if self.data is None:
             raise UserError(f"{self.name} comes without data: give image files, --image FILE")
-        config.load_data(self.data, stage)
+        load_data(self.data, stage)
         return self.data
 
 
@@ -209,7 +208,7 @@ def parse(word: str, argv: Sequence[str], parser: argparse.ArgumentParser) -> tu
         raise UserError("--weights goes with --torchvision; a checkpoint of litlab is given by --checkpoint FILE")
     if options.config and not options.checkpoint:
         raise UserError("-c goes with --checkpoint; a run has its configuration")
-    quiet.silence_lightning()
+    silence_lightning()
     torch.manual_seed(options.seed)
     if options.torchvision:
         return _of_torchvision(options.torchvision, options.weights, overrides), options
@@ -231,7 +230,7 @@ def _without_places(words: Sequence[str]) -> list[str]:
 
 def _of_run(run_id: str, overrides: Sequence[str]) -> Target:
     cli, run = parse_run("explain", [run_id, *overrides])
-    return _of_litlab(cli, checkpoints.fetch_checkpoint(run), run, run_id[:8])
+    return _of_litlab(cli, fetch_checkpoint(run), run, run_id[:8])
 
 
 def _of_checkpoint(path: Path, given: Path | None, overrides: Sequence[str]) -> Target:
@@ -241,7 +240,7 @@ def _of_checkpoint(path: Path, given: Path | None, overrides: Sequence[str]) -> 
         raise UserError(f"{path}: no such file")
     if found is None:
         raise UserError(f"{given or beside[0]}: no such file; -c FILE gives the configuration of {path}")
-    cli = config.parse_config("explain", overrides, base=found)
+    cli = parse_config("explain", overrides, base=found)
     return _of_litlab(cli, path, None, f"{cli.config.name}-{path.stem}")
 
 
@@ -250,7 +249,7 @@ def _of_litlab(cli: LitlabCLI, checkpoint: Path, run: FinishedRun | None, short:
     data, model = cli.build()
     if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
         raise UserError(f"{cli.config.name} was not trained to classify images")
-    loaded = checkpoints.load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint)
     try:
         model.load_state_dict(loaded["state_dict"])
         data.load_state_dict(loaded[type(data).__qualname__])

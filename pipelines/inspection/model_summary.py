@@ -11,11 +11,11 @@ from rich.table import Table
 
 from datamodules.base import ImageDataModule
 from datamodules.normalize import identity
-from pipelines.config import cli as config
+from pipelines.config.cli import parse_config
 from pipelines.inspection.ops import SlidingWindow
 from pipelines.inspection.trace import Layer, trace
-from pipelines.runtime import silence as quiet
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.silence import silence_lightning
 
 HELP = """usage: litlab inspect NAME [--json] [--KEY VALUE ...]
 
@@ -53,8 +53,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(HELP)
         return 0 if argv else 2
-    quiet.silence_lightning()
-    cli = config.parse_config(verb, [token for token in argv if token != "--json"])
+    silence_lightning()
+    cli = parse_config(verb, [token for token in argv if token != "--json"])
     data, model = cli.build()
     anatomy = examine(cli.config.name, data, model)
     if "--json" in argv:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pipelines.comparison import formatting as wording
 from pipelines.comparison import intervals as spread
 from pipelines.comparison import rows
+from pipelines.comparison.formatting import footnote, format_mean_sd, metric_cells, param_cells
 from pipelines.comparison.metric_plots import labels
 from pipelines.comparison.rows import Comparison, Row
 from pipelines.reporting import html_page as page
@@ -137,11 +137,11 @@ def summary(comparison: Comparison, named: Sequence[str]) -> str:
     which = "lower is better" if comparison.lower_is_better else "higher is better"
     found = best.summary
     among = f"best of {len(comparison.rows)} rows is {_called(0, named)}: " if others else "one row has "
-    begin = f"By {comparison.metric} ({which}), the {among}{wording.format_mean_sd(found)}"
+    begin = f"By {comparison.metric} ({which}), the {among}{format_mean_sd(found)}"
     if found.ci95 is None:
         begin += " (a single run, of which no spread is known)."
     else:
-        interval = wording.metric_cells(best, comparison)["95 % interval"]
+        interval = metric_cells(best, comparison)["95 % interval"]
         begin += f" (mean ± standard deviation of {found.n} runs; 95 % interval of the mean {interval})."
     return " ".join([begin, *_beside(comparison, named), *_luck(best, others)])
 
@@ -184,8 +184,8 @@ def _luck(best: Row, others: Sequence[Row]) -> list[str]:
 def _table(comparison: Comparison) -> dict[str, Any]:
     """The cells of `litlab compare`, without columns in which there is nothing."""
     short = rows.titles(comparison.columns)
-    owns = [{short[key]: text for key, text in wording.param_cells(row, comparison).items()} for row in comparison.rows]
-    figures = [wording.metric_cells(row, comparison) for row in comparison.rows]
+    owns = [{short[key]: text for key, text in param_cells(row, comparison).items()} for row in comparison.rows]
+    figures = [metric_cells(row, comparison) for row in comparison.rows]
     names = [name for name in figures[0] if any(line[name] for line in figures)]
     lines = [
         [number, *own.values(), *(line[name] for name in names)]
@@ -193,7 +193,7 @@ def _table(comparison: Comparison) -> dict[str, Any]:
     ]
     numbers = [0, *(at for at, name in enumerate(names, 1 + len(short)) if name != "verdict")]
     header = ["row", *owns[0], *names]
-    return {"header": header, "rows": lines, "numbers": numbers, "remark": wording.footnote(comparison.rows)}
+    return {"header": header, "rows": lines, "numbers": numbers, "remark": footnote(comparison.rows)}
 
 
 def _figures(comparison: Comparison, store: Store) -> tuple[list[Picture], list[str]]:

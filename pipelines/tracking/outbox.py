@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.runtime import environment as project
-from pipelines.runtime import process
+from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.process import process_tags
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import local_path
 from pipelines.tracking.uri import folder_of, store_uri
@@ -55,7 +55,7 @@ class Outbox:
     status: str = ""
     reason: str = ""
     end_time: int = 0
-    process: dict[str, str] = field(default_factory=process.process_tags)
+    process: dict[str, str] = field(default_factory=process_tags)
 
     @classmethod
     def new(cls, uri: str, info: Any, home: Path | None = None) -> "Outbox":
@@ -166,4 +166,4 @@ def waiting(uri: str | None = None) -> list[Outbox]:
 
 def _root(uri: str) -> Path:
     given = os.environ.get(FOLDER_VARIABLE)
-    return Path(given).expanduser().absolute() if given else (folder_of(uri) or project.project_folder()) / "unsent"
+    return Path(given).expanduser().absolute() if given else (folder_of(uri) or project_folder()) / "unsent"

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runtime import environment as project
+from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import NewRun, Store
 from pipelines.tracking.uri import import_client, store_uri
@@ -30,7 +30,7 @@ def start(argv: Sequence[str]) -> None:
     asks = not argv or {"-h", "--help", "--full-help", "--print_config"} & set(argv)
     first = "LOCAL_RANK" not in os.environ and not {"mlflow", "torch"} & set(sys.modules)
     safe = sys.platform == "linux" and threading.active_count() == 1
-    if asks or not first or not safe or project.cpu_count() < 2:
+    if asks or not first or not safe or cpu_count() < 2:
         return
     import multiprocessing
 

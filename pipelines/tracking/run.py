@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runtime import environment as project
-from pipelines.runtime import process
-from pipelines.runtime import signals as interrupt
+from pipelines.runtime.environment import git_tags, machine_tags
 from pipelines.runtime.errors import StoppedError, UserError
+from pipelines.runtime.process import PROCESS_TAG, process_tags
+from pipelines.runtime.signals import signal_handlers
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking import logged_model, outbox
 from pipelines.tracking import prestart as ahead
@@ -61,7 +61,7 @@ class Run:
     """
 
     def __init__(self, store: Store, experiment: str, name: str, tags: Mapping[str, str]) -> None:
-        every = {**project.git_tags(), **project.machine_tags(), **process.process_tags(), **tags}
+        every = {**git_tags(), **machine_tags(), **process_tags(), **tags}
         info = ahead.create_run(store, experiment, name, every)
         try:
             self._begin(store, Outbox.new(store.uri, info), new=True)
@@ -91,7 +91,7 @@ class Run:
             box = Outbox.load(home) or Outbox.new(found.store.uri, known.info, home)
             with box.held():
                 box.fetch(client)
-                box.process, box.status, box.reason = process.process_tags(), "", ""
+                box.process, box.status, box.reason = process_tags(), "", ""
                 box.params = {**box.params, **known.data.params}
                 box.save()
             for key, value in box.process.items():  # first: a run that says RUNNING is looked for in its process
@@ -236,7 +236,7 @@ class Run:
 
     def _leave(self) -> None:
         """Leave what is left to `litlab sync`, even while this process lives on."""
-        self._box.process = {**self._box.process, process.PROCESS_TAG: ""}
+        self._box.process = {**self._box.process, PROCESS_TAG: ""}
         with contextlib.suppress(OSError):  # a full disk; the process will end some day
             self._box.save()
 
@@ -264,5 +264,5 @@ def _deaf() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with interrupt.signal_handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
+    with signal_handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
         yield

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from pipelines.runtime import process
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.process import HOST_TAG, is_alive, is_here
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking import outbox
 from pipelines.tracking.outbox import Outbox
@@ -80,10 +80,10 @@ def _send(box: Outbox, reach: Callable[[Outbox], Store], *, named: bool) -> str:
             now = Outbox.load(box.home)
             if now is None:
                 return _sent(box)  # by another process, just now
-            if process.is_alive(now.process) and process.is_here(now.process):
+            if is_alive(now.process) and is_here(now.process):
                 return ALIVE
-            if not process.is_here(now.process) and not named:
-                host = now.process.get(process.HOST_TAG, "another machine")
+            if not is_here(now.process) and not named:
+                host = now.process.get(HOST_TAG, "another machine")
                 return f"of {host}: call litlab sync there, or name the run here if it has ended"
             return _deliver(now, reach(now))
     except UserError as error:

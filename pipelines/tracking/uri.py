@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from pipelines.runtime import environment as project
+from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.gc_pause import gc_paused_for_import
 
@@ -32,7 +32,7 @@ def store_uri(given: str | None = None) -> str:
     Raises:
         UserError: It is neither a database nor a server.
     """
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.project_folder() / 'mlflow.db'}"
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_folder() / 'mlflow.db'}"
     scheme = urlparse(uri).scheme
     if scheme == "sqlite":
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().absolute()}"

@@ -12,15 +12,14 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from modules.base import Learner
 from modules.speed import tiny_is_zero
-from pipelines.config import cli as config
-from pipelines.config import distributed as devices
-from pipelines.config.cli import LitlabCLI
-from pipelines.runtime import signals as interrupt
-from pipelines.runtime import silence as quiet
+from pipelines.config.cli import LitlabCLI, parse_config, print_full_help
+from pipelines.config.distributed import process_count_tags
+from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
+from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking import prestart as ahead
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
-from pipelines.training import failures as faults
+from pipelines.training.failures import diagnose
 from pipelines.training.job import Training, build_parts, prepare_training
 from pipelines.training.logger import RunLogger
 from pipelines.training.results import finalize
@@ -56,21 +55,21 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(HELP)
         return 0 if argv else 2
-    quiet.silence_lightning()
+    silence_lightning()
     if "--full-help" in argv:
-        config.print_full_help()
-    cli = config.parse_config(verb, argv)
+        print_full_help()
+    cli = parse_config(verb, argv)
     if cli.config.trainer.fast_dev_run:
         ahead.stop()
         return _dry_run(cli)
     job = prepare_training(cli)
-    interrupt.exit_on_sigterm()
+    exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]  # the first process has the run, and the test
         ahead.stop()
         run_trainer(job)
         return 0
     command = shlex.join(["litlab", "fit", *argv])
-    known = run_tags(cli, command) | devices.process_count_tags(job.trainer)
+    known = run_tags(cli, command) | process_count_tags(job.trainer)
     store = Store(cli.config.tracking_uri, opened=False)  # to open it is not for the time before the first step
     run = Run(store, cli.config.name, run_name(argv, cli.config.seed_everything), known)
     return run_training(job, run)
@@ -91,7 +90,7 @@ def run_training(job: Training, run: Run, find_start: Callable[[], Path | None] 
     except Exception as error:
         ours = isinstance(job.model, Learner) and job.trainer.global_step == 0  # our parts, when they see the data
         refused = ours and isinstance(error, ValueError | MisconfigurationException)
-        mend = faults.diagnose(error, run.folder, job.trainer.world_size)
+        mend = diagnose(error, run.folder, job.trainer.world_size)
         if not refused and not mend and not isinstance(error, FloatingPointError):  # they say all there is to say
             traceback.print_exc()
         print(f"litlab: {mend or error}", file=sys.stderr)
@@ -118,7 +117,7 @@ def train(job: Training, run: Run, start: Path | None = None) -> float:
 
 def run_trainer(job: Training, start: Path | None = None) -> float:
     """Train; returns the seconds that it took, with those before the checkpoint that it goes on from."""
-    with interrupt.reraise_keyboard_interrupt(job.trainer), tiny_is_zero():
+    with reraise_keyboard_interrupt(job.trainer), tiny_is_zero():
         job.trainer.fit(job.model, datamodule=job.data, ckpt_path=start, weights_only=True)
     if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
         torch.distributed.destroy_process_group()
@@ -128,7 +127,7 @@ def run_trainer(job: Training, start: Path | None = None) -> float:
 def _dry_run(cli: LitlabCLI) -> int:
     data, model = build_parts(cli, test=True)
     trainer = cli.make_trainer(callbacks=cli.callbacks, logger=False)
-    with interrupt.reraise_keyboard_interrupt(trainer):
+    with reraise_keyboard_interrupt(trainer):
         trainer.fit(model, datamodule=data)
         trainer.test(model, datamodule=data, verbose=False)
     print("fast_dev_run: training, validation and test steps work; nothing was logged")

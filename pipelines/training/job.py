@@ -10,9 +10,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
-from pipelines.config import cli as config
-from pipelines.config import distributed as devices
-from pipelines.config.cli import LitlabCLI
+from pipelines.config.cli import LitlabCLI, load_data
+from pipelines.config.distributed import check_batch_split
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.runtime.errors import UserError
 from pipelines.training.nan_guard import TerminateOnNaN
@@ -51,7 +50,7 @@ def prepare_training(
     regions = [DecisionRegions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
     keeper = BestAndLastCheckpoint(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
     trainer = _trainer(cli, keeper, [*callbacks, *regions])
-    devices.check_batch_split(data, model, trainer)
+    check_batch_split(data, model, trainer)
     return Training(cli, data, model, trainer, keeper, regions)
 
 
@@ -60,7 +59,7 @@ def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, Lig
     check_config(cli)
     data, model = cli.build()
     for stage in ("fit", "test") if test else ("fit",):
-        config.load_data(data, stage)
+        load_data(data, stage)
     return data, model
 
 

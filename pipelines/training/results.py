@@ -1,10 +1,10 @@
 """Test the selected epoch, and save and print the results of a run."""
 
 from datamodules.base import InMemoryDataModule
-from pipelines.checkpoints import files as checkpoints
+from pipelines.checkpoints.files import PREVIOUS, remove_checkpoint
 from pipelines.evaluation import figures
 from pipelines.evaluation.evaluate import Evaluation, by_kind, evaluate
-from pipelines.runtime import console as screen
+from pipelines.runtime.console import format_duration, print_results
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
 from pipelines.training.export import exportable
@@ -33,7 +33,7 @@ def finalize(job: Training, run: Run, seconds: float, *, test: bool) -> None:
             example = job.data.test_set.inputs[:2]
             known = {"classes": list(job.data.classes)} if job.data.classes else {}
             run.log_model(exportable(job.data.normalize, job.model), example, known, epoch)
-    checkpoints.remove_checkpoint(best.with_name(checkpoints.PREVIOUS))  # nobody will go on from there
+    remove_checkpoint(best.with_name(PREVIOUS))  # nobody will go on from there
     print_summary(job, run, f"epoch {epoch} of 0 to {last_epoch}, by {job.keeper.monitor}", seconds, parameters, epoch)
 
 
@@ -42,14 +42,14 @@ def print_summary(job: Training, run: Run, selected: str, seconds: float, parame
     uri = job.cli.config.tracking_uri
     facts = {
         "selected": selected,
-        "training": screen.format_duration(seconds),
+        "training": format_duration(seconds),
         "parameters": f"{parameters:,}",
         "checkpoint": str(job.keeper.best),
         "run": run.run_id,
         "look": "litlab ui" + (f" --tracking_uri {redact_credentials(run.store.uri)}" if uri else ""),
     }
     rows = {split: by_kind(run.metrics_at(epoch), split) for split in ("train", "val", "test")}
-    screen.print_results(f"{job.cli.config.name}, seed {job.cli.config.seed_everything}", rows, facts)
+    print_results(f"{job.cli.config.name}, seed {job.cli.config.seed_everything}", rows, facts)
 
 
 def save_test_figures(job: Training, run: Run, tested: Evaluation, epoch: int) -> None:

@@ -11,15 +11,14 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
-from pipelines.checkpoints import files as checkpoints
-from pipelines.config import cli as config
-from pipelines.config import distributed as devices
-from pipelines.config.cli import LitlabCLI
-from pipelines.runtime import environment as project
-from pipelines.runtime import process
-from pipelines.runtime import signals as interrupt
-from pipelines.runtime import silence as quiet
+from pipelines.checkpoints.files import CHECKPOINT_FOLDER, latest_valid
+from pipelines.config.cli import LitlabCLI, flatten_config, option_values, parse_config
+from pipelines.config.distributed import broadcast_checkpoint, check_process_count
+from pipelines.runtime.environment import git_tags
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.process import HOST_TAG, PROCESS_TAG, is_alive, is_here
+from pipelines.runtime.signals import exit_on_sigterm
+from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking import outbox
 from pipelines.tracking.outbox import Outbox
 from pipelines.tracking.run import Run
@@ -49,8 +48,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(HELP)
         return 0
-    quiet.silence_lightning()
-    uris = config.option_values(argv, "--tracking_uri")
+    silence_lightning()
+    uris = option_values(argv, "--tracking_uri")
     store = Store(uris[-1] if uris else None)
     if not argv or argv[0].startswith("-"):
         raise UserError(_name_one(store))
@@ -59,20 +58,20 @@ def main(verb: str, argv: Sequence[str]) -> int:
     first = not rank_zero_only.rank  # type: ignore[attr-defined]
     if first:  # before all that takes long
         refuse(found, dead="--dead" in argv)
-    cli = config.parse_config(verb, rest, base=_configuration(found))
+    cli = parse_config(verb, rest, base=_configuration(found))
     _refuse_changes(found, cli, rest)
     job = prepare_training(cli)
     _refuse_other_data(found, job)
-    devices.check_process_count(run_id, found.tags, job.trainer)
-    interrupt.exit_on_sigterm()
+    check_process_count(run_id, found.tags, job.trainer)
+    exit_on_sigterm()
     if not first:
-        fit.run_trainer(job, devices.broadcast_checkpoint(job.trainer))
+        fit.run_trainer(job, broadcast_checkpoint(job.trainer))
         return 0
     with _alone(found.store, run_id):
         refuse(found.store.find(run_id), dead="--dead" in argv)
         run = Run.reopen(found)
     note_commit(run, found)
-    return fit.run_training(job, run, lambda: devices.broadcast_checkpoint(job.trainer, lambda: _go_back(run)))
+    return fit.run_training(job, run, lambda: broadcast_checkpoint(job.trainer, lambda: _go_back(run)))
 
 
 def _name_one(store: Store) -> str:
@@ -123,10 +122,10 @@ def refuse(run: FinishedRun, *, dead: bool) -> None:
 
 
 def _refuse_if_alive(run: FinishedRun, *, dead: bool) -> None:
-    host = run.tags.get(process.HOST_TAG, "another machine")
-    if process.is_here(run.tags):
-        if process.is_alive(run.tags):
-            number = run.tags[process.PROCESS_TAG].partition(":")[0]
+    host = run.tags.get(HOST_TAG, "another machine")
+    if is_here(run.tags):
+        if is_alive(run.tags):
+            number = run.tags[PROCESS_TAG].partition(":")[0]
             raise UserError(f"run {run.run_id} is being trained by process {number}: end that first")
     elif not dead:
         raise UserError(
@@ -153,7 +152,7 @@ def _configuration(run: FinishedRun) -> Path:
 
 def _refuse_changes(run: FinishedRun, cli: LitlabCLI, given: Sequence[str]) -> None:
     recorded: dict[str, Any] = yaml.safe_load(_configuration(run).read_text())
-    before, now = config.flatten_config(recorded), config.flatten_config(cli.resolved())
+    before, now = flatten_config(recorded), flatten_config(cli.resolved())
     changed = sorted(key for key in before | now if key not in FREE and before.get(key) != now.get(key))
     if changed:
         said = "; ".join(f"{key} is {before.get(key)}, not {now.get(key)}" for key in changed)
@@ -174,7 +173,7 @@ def _refuse_other_data(run: FinishedRun, job: Training) -> None:
 
 def note_commit(run: Run, found: FinishedRun) -> None:
     """Say and record that a run goes on with other code than it began with."""
-    before, now = found.tags.get("git.commit"), project.git_tags().get("git.commit")
+    before, now = found.tags.get("git.commit"), git_tags().get("git.commit")
     if before and now and before != now:
         print(f"litlab: the run began with commit {before[:12]} and goes on with {now[:12]}", file=sys.stderr)
         run.set_tags({"resumed.git.commit": now})
@@ -193,7 +192,7 @@ def _alone(store: Store, run_id: str) -> Iterator[None]:
 
 def _go_back(run: Run) -> Path | None:
     """Find the checkpoint to go on from, and bring the metrics back to where they were; say so."""
-    point, said = checkpoints.latest_valid(run.folder / checkpoints.CHECKPOINT_FOLDER)
+    point, said = latest_valid(run.folder / CHECKPOINT_FOLDER)
     for line in said:
         print(f"litlab: {line}", file=sys.stderr)
     since = f"after epoch {point.epoch}, from {point.path.name}" if point else "from the beginning"

@@ -7,8 +7,7 @@ from itertools import pairwise
 from lightning.pytorch import LightningDataModule
 
 from datamodules.base import InMemoryDataModule
-from pipelines.config import cli as config
-from pipelines.config.cli import LitlabCLI
+from pipelines.config.cli import LitlabCLI, config_hash
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
 from pipelines.tracking.uri import store_uri
@@ -19,7 +18,7 @@ def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
     resolved = cli.resolved()
     return {
         "litlab.experiment": resolved["name"],
-        "litlab.config_hash": config.config_hash(resolved),
+        "litlab.config_hash": config_hash(resolved),
         "litlab.command": redact_credentials(command),
         "seed": str(resolved["seed_everything"]),
         "mlflow.source.name": f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash

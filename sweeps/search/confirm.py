@@ -6,7 +6,7 @@ from pipelines.tracking.store import FinishedRun
 from sweeps.search.controller import Controller
 from sweeps.search.study import key_of
 from sweeps.search.study_run import Confirmed
-from sweeps.workers import batch
+from sweeps.workers.batch import run_jobs
 from sweeps.workers.job import Job, as_arguments
 
 NO_TRIAL = "-"
@@ -40,7 +40,7 @@ def confirm(controller: Controller, own: dict[str, Any], *, train: bool) -> Conf
     waiting = [spec for spec in specs.values() if (spec.tags["configuration"], spec.seed) not in done]
     if train:
         title = f"confirm {study.name}"
-        batch.run_jobs(controller.pool, waiting, controller.store, controller.board, title=title)
+        run_jobs(controller.pool, waiting, controller.store, controller.board, title=title)
     done = _runs(controller, finished=True)
     runs: Confirmed = {which: [] for which in settings}
     for (which, seed), spec in specs.items():

@@ -15,7 +15,7 @@ from sweeps.search.display import SweepDisplay
 from sweeps.search.heartbeat import BEAT_S, called
 from sweeps.search.space import Space
 from sweeps.search.study import CONTROLLER, SEED, Study, counts, key_of
-from sweeps.workers import batch
+from sweeps.workers.batch import authoritative_message, end_orphan
 from sweeps.workers.display import format_params
 from sweeps.workers.job import Job, as_arguments
 from sweeps.workers.pool import Message, Pool, WorkerProcess
@@ -223,7 +223,7 @@ class Controller:
 
     def _hear(self, child: WorkerProcess, message: Message) -> None:
         going = self._going[int(child.spec.tags["trial"])]
-        kind, *rest = batch.authoritative_message(self.store, child, message)
+        kind, *rest = authoritative_message(self.store, child, message)
         if kind == "epoch":
             child.answer(self._prune(going, child.spec.seed, *rest))
             return
@@ -234,14 +234,14 @@ class Controller:
         elif kind == "pruned":
             self._end(going, "PRUNED")
         elif kind == "refused":  # no trial can succeed
-            batch.end_orphan(self.store, child, "FAILED", rest[0])
+            end_orphan(self.store, child, "FAILED", rest[0])
             self._drop(going, rest[0], again=False)
             raise UserError(rest[0])
         elif self.stops:
-            batch.end_orphan(self.store, child, "KILLED", "stopped")
+            end_orphan(self.store, child, "KILLED", "stopped")
             self._drop(going, "stopped")
         else:
-            batch.end_orphan(self.store, child, "FAILED", rest[0])
+            end_orphan(self.store, child, "FAILED", rest[0])
             self._end(going, "FAIL", rest[0])
 
     def _prune(self, going: Going, seed: int, step: int, value: float) -> bool:

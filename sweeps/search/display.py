@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipelines.runtime import console as screen
+from pipelines.runtime.console import format_duration
 from sweeps.search.study import tally
 from sweeps.workers.display import LiveDisplay, time_left
 
@@ -29,7 +29,7 @@ class SweepDisplay(LiveDisplay):
         value = f"{study.space.metric} {trial.value:.4f}" if trial.value is not None else ""
         best = study.best()
         so_far = f"best {best.value:.4f} (trial {best.number})" if best is not None and best.value is not None else ""
-        took = f"({screen.format_duration(seconds)})" if seconds else ""
+        took = f"({format_duration(seconds)})" if seconds else ""
         words = [f"trial {number:>3}", f"{state.lower():<8}", value, what, took, so_far]
         self.say("  ".join(word for word in words if word))
 

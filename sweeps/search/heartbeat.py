@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pipelines.runtime import process
+from pipelines.runtime.process import pid_namespace
 from sweeps.search.storage import clock
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def at_work(study: "optuna.Study") -> list[str]:
 def is_alive(controller: str, silent_s: float) -> bool:
     """Whether a controller is at work: by its process where that can be seen from here, and by its silence."""
     host, pid, since = controller.rsplit(":", 2)
-    if host == platform.node() and since.partition("-")[2] == process.pid_namespace() != "":
+    if host == platform.node() and since.partition("-")[2] == pid_namespace() != "":
         try:
             os.kill(int(pid), 0)
         except ProcessLookupError:

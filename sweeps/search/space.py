@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pipelines.config import experiments as catalogue
+from pipelines.config.experiments import read_yaml
 from pipelines.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def read(name: str, changes: Mapping[str, Any]) -> Space:
         UserError: There is no such file, or something in it is wrong; the message names file and key.
     """
     path = _find(name)
-    content = catalogue.read_yaml(path, "experiment, space, trials ...")
+    content = read_yaml(path, "experiment, space, trials ...")
     known = {field.name for field in dataclasses.fields(Space)} - {"name"}
     for key in content:
         if key not in known:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.runtime import environment as project
-from pipelines.runtime import process
+from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.process import pid_namespace
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 
@@ -31,7 +31,7 @@ def url_of(given: str | None, store: Store) -> str:
     Raises:
         UserError: It is that database itself, or in memory.
     """
-    url = given or f"sqlite:///{(store.folder or project.project_folder()) / 'optuna.db'}"
+    url = given or f"sqlite:///{(store.folder or project_folder()) / 'optuna.db'}"
     path = sqlite_path(url)
     if path is not None and (path.name == ":memory:" or path.is_dir()):
         raise UserError(f"--storage {url}: expected a file, sqlite:///FILE")
@@ -44,7 +44,7 @@ class StudyLock:
     """Who drives a study: the lock of a SQLite file's study, and this process's name among controllers."""
 
     def __init__(self, path: Path | None) -> None:
-        self.name = f"{platform.node()}:{os.getpid()}:{time.time():.0f}-{process.pid_namespace()}"
+        self.name = f"{platform.node()}:{os.getpid()}:{time.time():.0f}-{pid_namespace()}"
         self._path = path
 
     @contextlib.contextmanager

@@ -10,8 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runtime import signals as interrupt
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from sweeps.search import space as spaces
@@ -64,7 +64,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return look.main(argv[0], argv[1:])
     options, rest = _options(argv)
     space = _space(options, rest)
-    interrupt.exit_on_sigterm()
+    exit_on_sigterm()
     from sweeps.workers.pool import Pool
 
     with (
@@ -129,7 +129,7 @@ def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Po
     from sweeps.search.controller import Controller
     from sweeps.search.display import SweepDisplay
     from sweeps.search.study import Study
-    from sweeps.workers import batch
+    from sweeps.workers.batch import graceful_shutdown
 
     store, name = Store(options.tracking_uri), options.study or space.name
     url = storage.url_of(options.storage, store)
@@ -140,7 +140,7 @@ def _sweep(options: argparse.Namespace, rest: list[str], space: Space, pool: "Po
         opened = storage.open_storage(url)
         study = Study(opened, name, space, facts, holder.name, exclusive=storage.sqlite_path(url) is not None)
         experiment = f"{name}-sweep"
-        with batch.graceful_shutdown(pool) as signals, study.beating():
+        with graceful_shutdown(pool) as signals, study.beating():
             parent = record.open_parent(store, study, space, experiment, redact_credentials(command))
             parts = (study, pool, store, parent, experiment, arguments, facts["devices"], board)
             controller = Controller(*parts, stacked=options.stacked)

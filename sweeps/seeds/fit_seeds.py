@@ -15,17 +15,16 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.runtime import console as screen
-from pipelines.runtime import signals as interrupt
+from pipelines.runtime.console import numeric_table
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.query import Found, select
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
-from sweeps.seeds import summary as seeds_record
-from sweeps.workers import batch
-from sweeps.workers.batch import JobResult
+from sweeps.seeds.summary import in_short, log_summary, metrics_table, seeds_table
+from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
 from sweeps.workers.display import LiveDisplay
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
@@ -75,7 +74,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
         return fit.main(verb, ["--help"])
     options, arguments = _options(argv)
-    interrupt.exit_on_sigterm()
+    exit_on_sigterm()
     with (
         tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder,
         Pool(options.workers, Path(folder)) as pool,
@@ -83,7 +82,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         pool.warm_up()
         plan = _plan(pool, options, arguments, shlex.join(["litlab", "fit", *argv]))
         store = Store(plan.facts["tracking_uri"])
-        with _alone(store, plan), batch.graceful_shutdown(pool) as signals:
+        with _alone(store, plan), graceful_shutdown(pool) as signals:
             parent = _parent(store, plan)
             runs, ends = _train(pool, store, parent, plan)
     _tell(plan, parent, runs)
@@ -208,11 +207,11 @@ def _train(pool: Pool, store: Store, parent: Run, plan: Plan) -> tuple[list[Foun
         done = {int(run.seed) for run in _finished(store, parent)}
         missing = [_spec(store, parent, plan, seed) for seed in plan.seeds if seed not in done]
         with LiveDisplay() as on_screen:
-            ends = batch.run_jobs(pool, missing, store, on_screen, title=plan.name, reused=len(done))
+            ends = run_jobs(pool, missing, store, on_screen, title=plan.name, reused=len(done))
         _end_left(store, parent)
         runs = _finished(store, parent)
         if pool.stops < 2:
-            seeds_record.log_summary(store, parent, _heading(plan, runs), runs)
+            log_summary(store, parent, _heading(plan, runs), runs)
         status, reason = _status(pool, ends)
     except MlflowException as error:
         said = redact_credentials(str(error).splitlines()[0])
@@ -255,7 +254,7 @@ def _status(pool: Pool, ends: Sequence[JobResult]) -> tuple[str, str]:
 def _heading(plan: Plan, runs: Sequence[Found]) -> str:
     """What the note begins with: the result."""
     done = f"{len(runs)} of {len(plan.seeds)} seeds ({plan.span}) are done"
-    result = f": **{short}**" if (short := seeds_record.in_short(runs)) else ""
+    result = f": **{short}**" if (short := in_short(runs)) else ""
     description = str(plan.facts["tags"]["mlflow.note.content"])
     return "\n\n".join(filter(None, [f"{done}{result}.", description]))
 
@@ -264,9 +263,9 @@ def _tell(plan: Plan, parent: Run, runs: Sequence[Found]) -> None:
     """The result on the screen, and what to do with it."""
     console = Console(soft_wrap=True, width=200, highlight=False)  # a terminal folds what is longer; ids stay whole
     if runs:
-        console.print(screen.numeric_table(f"{plan.name}, seeds {plan.span}", seeds_record.metrics_table(runs)))
+        console.print(numeric_table(f"{plan.name}, seeds {plan.span}", metrics_table(runs)))
     if 0 < len(runs) <= SHOWN:
-        console.print(screen.numeric_table("", seeds_record.seeds_table(runs)))
+        console.print(numeric_table("", seeds_table(runs)))
     uri = plan.facts["tracking_uri"]
     given = f" --tracking_uri {redact_credentials(uri)}" if uri else ""
     facts: Mapping[str, str] = {

@@ -4,9 +4,8 @@ import math
 import sys
 from collections.abc import Sequence
 
-from pipelines.comparison import intervals as spread
 from pipelines.comparison.formatting import markdown_table
-from pipelines.comparison.intervals import Summary
+from pipelines.comparison.intervals import Summary, summarize
 from pipelines.tracking.query import Found
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
@@ -85,7 +84,7 @@ def _summaries(runs: Sequence[Found]) -> dict[str, Summary]:
     """Of what was tested and selected, over the runs where it is finite."""
     keys = {key for run in runs for key in run.metrics if key.startswith(MEASURED)}
     values = {key: [run.metrics[key] for run in runs if math.isfinite(run.metrics.get(key, math.nan))] for key in keys}
-    return {key: spread.summarize(values[key]) for key in sorted(keys, key=_place) if values[key]}
+    return {key: summarize(values[key]) for key in sorted(keys, key=_place) if values[key]}
 
 
 def _place(key: str) -> tuple[int, str]:

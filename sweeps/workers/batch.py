@@ -10,8 +10,8 @@ from rich.console import RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from pipelines.runtime import console as screen
-from pipelines.runtime import signals as interrupt
+from pipelines.runtime.console import format_duration
+from pipelines.runtime.signals import signal_handlers
 from pipelines.tracking.store import Store
 from sweeps.workers.display import LiveDisplay, time_left
 from sweeps.workers.job import Job
@@ -138,7 +138,7 @@ def graceful_shutdown(pool: Pool) -> Iterator[list[int]]:
         signals.append(number)
         pool.stops = len(signals)
 
-    with interrupt.signal_handlers(hear, signal.SIGINT, signal.SIGTERM):
+    with signal_handlers(hear, signal.SIGINT, signal.SIGTERM):
         yield signals
 
 
@@ -157,4 +157,4 @@ def _said(end: JobResult) -> str:
     shown = [key for key in sorted(end.metrics) if key.startswith("test/")]
     what = [f"{key} {end.metrics[key]:.4f}" for key in shown]
     what += {"FAILED": [f"failed: {end.reason}"], "KILLED": ["stopped"]}.get(end.status, [])
-    return "  ".join([end.spec.experiment, end.spec.label, *what, f"({screen.format_duration(end.seconds)})"])
+    return "  ".join([end.spec.experiment, end.spec.label, *what, f"({format_duration(end.seconds)})"])

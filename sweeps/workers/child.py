@@ -17,11 +17,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from pipelines.config.cli import LitlabCLI
-from pipelines.runtime import process
 from pipelines.runtime.errors import StoppedError, UserError
+from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
-from pipelines.training import run_metadata
+from pipelines.training.run_metadata import run_name, run_tags
 from sweeps.workers.job import Job, visible_gpus
 
 GRACE_S = 20.0  # for a training whose controller has died
@@ -105,11 +105,9 @@ def final_message(error: BaseException) -> tuple[str, str]:
 
 def make_run(spec: Job, cli: LitlabCLI, more: Mapping[str, str] | None = None) -> Run:
     """The training's run, with more tags if they are given."""
-    tags = {**run_metadata.run_tags(cli, shlex.join(["litlab", "fit", *spec.command])), **spec.tags, **(more or {})}
+    tags = {**run_tags(cli, shlex.join(["litlab", "fit", *spec.command])), **spec.tags, **(more or {})}
     try:
-        return Run(
-            Store(spec.uri), spec.experiment, spec.name or run_metadata.run_name(spec.arguments, spec.seed), tags
-        )
+        return Run(Store(spec.uri), spec.experiment, spec.name or run_name(spec.arguments, spec.seed), tags)
     except UserError as error:  # the store is away
         raise RefusedError(str(error)) from error
 
@@ -122,7 +120,7 @@ def selected(run: Run) -> dict[str, float]:
 def setup_process(spec: Job) -> None:
     """Make this process one of its own: its group, its output, its share of the machine, and its end."""
     os.setsid()  # Ctrl-C is for the controller, which tells its children
-    process.exit_with_rank_zero()
+    exit_with_rank_zero()
     try:
         log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except FileNotFoundError:  # the controller has gone, and its folder

@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from pipelines.runtime import console as screen
+from pipelines.runtime.console import format_duration
 
 if TYPE_CHECKING:
     from sweeps.workers.pool import WorkerProcess
@@ -57,7 +57,7 @@ class LiveDisplay:
 def time_left(seconds: Sequence[float], left: int, running: int) -> str:
     """How long the rest will take, if it is like those that took these seconds."""
     each = sum(seconds) / len(seconds)
-    return f"about {screen.format_duration(each * left / max(1, running))} left"
+    return f"about {format_duration(each * left / max(1, running))} left"
 
 
 def _line(child: "WorkerProcess") -> Text:
@@ -65,5 +65,5 @@ def _line(child: "WorkerProcess") -> Text:
     value = "" if child.value is None else f"{child.value:.4f}"
     epoch, spec = f"epoch {child.epoch or '-':>3}", child.spec
     what = format_params(json.loads(spec.tags["configuration"])) if "configuration" in spec.tags else spec.experiment
-    cells = (f"{spec.label:<24}", epoch, f"{value:>7}", f"{screen.format_duration(child.seconds):>11}", what)
+    cells = (f"{spec.label:<24}", epoch, f"{value:>7}", f"{format_duration(child.seconds):>11}", what)
     return Text("  ".join(cells), no_wrap=True, overflow="ellipsis")

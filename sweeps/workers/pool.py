@@ -13,9 +13,9 @@ from multiprocessing import connection, util
 from pathlib import Path
 from typing import Any
 
-from pipelines.runtime import environment as project
-from pipelines.runtime import signals as interrupt
+from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.signals import signal_handlers
 from sweeps.workers import entrypoints
 from sweeps.workers import job as spec_file
 from sweeps.workers.entrypoints import train_job, train_stack
@@ -107,9 +107,7 @@ class Pool:
         from multiprocessing import forkserver
 
         _keep_sockets_short()
-        with interrupt.signal_handlers(
-            signal.SIG_IGN, signal.SIGINT
-        ):  # Ctrl-C is not for the server, which takes this over
+        with signal_handlers(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is not for the server, which takes this over
             forkserver.ensure_running()
 
     @property
@@ -225,7 +223,7 @@ class Pool:
 
 def threads_each(workers: int) -> int:
     """The share of this process's CPU cores that each of the workers gets, at least one."""
-    share = max(1, project.cpu_count() // workers)
+    share = max(1, cpu_count() // workers)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share
 

@@ -20,7 +20,7 @@ from datamodules.sampling import EpochSampler
 from datamodules.sets import TensorSet
 from modules.base import Batch, Classifier
 from modules.stack import StackedNet
-from pipelines.checkpoints import files as checkpoints
+from pipelines.checkpoints.files import BEST, LAST
 from pipelines.checkpoints.random_state import RandomState, get_random_state, set_random_state
 from pipelines.tracking.run import Run
 from pipelines.training.job import Training
@@ -109,9 +109,9 @@ class Member:
 
     def save(self) -> None:
         """Write the checkpoints of the best and of the last epoch."""
-        self.job.keeper.write(self._content(), checkpoints.LAST)
+        self.job.keeper.write(self._content(), LAST)
         if self._best:
-            self.job.keeper.write(self._best, checkpoints.BEST)
+            self.job.keeper.write(self._best, BEST)
 
     def _content(self) -> dict[str, object]:
         for regions in self.job.regions:

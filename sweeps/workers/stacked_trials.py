@@ -16,11 +16,10 @@ from modules.linear import LinearClassifier
 from modules.mlp import MLP
 from modules.speed import tiny_is_zero
 from modules.stack import structure
-from pipelines.config import cli as config
-from pipelines.config.cli import LitlabCLI
-from pipelines.runtime import signals as interrupt
-from pipelines.runtime import silence as quiet
+from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.runtime.errors import StoppedError, UserError
+from pipelines.runtime.signals import exit_on_sigterm
+from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import recorded
 from pipelines.training import fit
 from pipelines.training.job import Training, prepare_training
@@ -119,7 +118,7 @@ def _net(model: LightningModule) -> nn.Sequential:
 def begin(specs: list[Job], pipes: list[connection.Connection]) -> None:
     """The trainings of a fresh process; the last message of each is as that of `sweeps.workers.worker.begin`."""
     setup_process(specs[0])
-    interrupt.exit_on_sigterm()
+    exit_on_sigterm()
     Trials(specs, pipes).train()
 
 
@@ -135,7 +134,7 @@ class Trials:
     def train(self) -> None:
         """Train them all; what ends the process ends what is left of them."""
         try:
-            quiet.silence_lightning()
+            silence_lightning()
             self._prepare()
             if self._reporters:
                 with tiny_is_zero():
@@ -166,7 +165,7 @@ class Trials:
                 self._leave(member, error)
 
     def _begin(self, spec: Job, pipe: connection.Connection, ready: Ready, first: Training | None) -> Member:
-        cli = config.parse_config("sweep", spec.command)
+        cli = parse_config("sweep", spec.command)
         job = prepare_training(cli, [ready], test=False, like=first)
         run = make_run(spec, cli, {"stacked": str(self._size)})
         send(pipe, ("run", run.run_id))

@@ -23,15 +23,14 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
-from pipelines.config import cli as config
-from pipelines.config.cli import LitlabCLI
-from pipelines.runtime import process
-from pipelines.runtime import signals as interrupt
-from pipelines.runtime import silence as quiet
+from pipelines.config.cli import LitlabCLI, config_hash, flatten_config, load_data, parse_config
 from pipelines.runtime.errors import StoppedError, UserError
+from pipelines.runtime.process import exit_with_rank_zero
+from pipelines.runtime.signals import exit_on_sigterm
+from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import recorded
-from pipelines.training import fit, job
-from pipelines.training.job import prepare_training
+from pipelines.training import fit
+from pipelines.training.job import check_config, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import run_name, run_tags
 from sweeps.workers.child import Reporter, _reason, final_message, make_run, selected, send, setup_process
@@ -56,16 +55,16 @@ def check(spec: Job, ends: list[dict[str, Any]], pipe: connection.Connection) ->
 
     setup_process(spec)
     try:
-        quiet.silence_lightning()
-        cli = config.parse_config(spec.verb, spec.arguments)
+        silence_lightning()
+        cli = parse_config(spec.verb, spec.arguments)
         if spec.stacked:
             stacked.check_keys([key for values in ends for key in values])
         built = {_said(values): _build(spec.arguments, values) for values in ends}
-        job.check_config(cli)
+        check_config(cli)
         data, model = cli.build()
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
         for stage in ("fit", "test") if spec.test else ("fit",):
-            config.load_data(data, stage)
+            load_data(data, stage)
         if spec.stacked:
             stacked.check(cli, data, model, built)
         send(pipe, ("done", _facts(spec, cli, data)))
@@ -80,9 +79,9 @@ def _facts(spec: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, An
     """What a controller needs to know of an experiment, as plain values."""
     devices = cli.config.trainer.devices
     return {
-        "values": config.flatten_config(cli.resolved()),
+        "values": flatten_config(cli.resolved()),
         "params": cli.params(),
-        "hash": config.config_hash(cli.resolved()),
+        "hash": config_hash(cli.resolved()),
         "max_epochs": cli.config.trainer.max_epochs,
         "devices": devices if isinstance(devices, int) else 1,
         "tracking_uri": cli.config.tracking_uri,
@@ -94,7 +93,7 @@ def _facts(spec: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, An
 
 def _build(arguments: list[str], values: dict[str, Any]) -> LightningModule:
     try:
-        return config.parse_config("sweep", [*arguments, *as_arguments(values)]).build()[1]
+        return parse_config("sweep", [*arguments, *as_arguments(values)]).build()[1]
     except UserError as error:
         raise UserError(f"space: {_said(values)}: {error}") from error
 
@@ -105,11 +104,11 @@ def _said(values: dict[str, Any]) -> str:
 
 def _train(spec: Job, pipe: connection.Connection | None) -> dict[str, float]:
     """Train, and keep the run as `litlab fit` does; returns its metrics at the selected epoch."""
-    quiet.silence_lightning()
-    cli: LitlabCLI = config.parse_config("sweep", spec.command)
+    silence_lightning()
+    cli: LitlabCLI = parse_config("sweep", spec.command)
     reporter = Reporter(spec.metric, pipe)
     job = prepare_training(cli, [reporter], test=spec.test)
-    interrupt.exit_on_sigterm()
+    exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]
         fit.run_trainer(job)
         return {}
@@ -148,5 +147,5 @@ def _call(main: Callable[[str, list[str]], int], spec: Job, argv: list[str]) -> 
 
 OTHERS = {"baseline": _baseline, "explain": _explain}
 if __name__ == "__main__":  # a further device of a training on several
-    process.exit_with_rank_zero()
+    exit_with_rank_zero()
     _train(Job(**json.loads(Path(sys.argv[1]).read_text())), None)

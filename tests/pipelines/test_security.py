@@ -15,7 +15,7 @@ import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipelines.checkpoints import files as checkpoints
+from pipelines.checkpoints.files import write_checkpoint
 from pipelines.reporting import html_page as page
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import escape_control_characters
@@ -51,7 +51,7 @@ def evil_run(tmp_path_factory):
     torch.save({"epoch": 0, "state_dict": Evil(folder / "executed"), "litlab": {"best_epoch": 0}}, folder / "evil")
     for name in ("best.ckpt", "last.ckpt"):
         path = Path(urlparse(run.info.artifact_uri).path) / "checkpoints" / name
-        checkpoints.write_checkpoint((folder / "evil").read_bytes(), path)
+        write_checkpoint((folder / "evil").read_bytes(), path)
     return run.info.run_id, uri, folder
 
 

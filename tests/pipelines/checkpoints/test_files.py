@@ -11,8 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.checkpoints import files as checkpoints
-from pipelines.checkpoints.files import BEST, LAST, PREVIOUS, AtomicCheckpointIO
+from pipelines.checkpoints.files import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    AtomicCheckpointIO,
+    copy_checkpoint,
+    find_corruption,
+    latest_valid,
+    load_checkpoint,
+)
 from pipelines.runtime.errors import UserError
 
 WRITER = """
@@ -32,7 +40,7 @@ def save(folder, epoch, best=None, name=LAST):
     content = {"epoch": epoch, "litlab": {"best_epoch": best}, "weights": torch.arange(1000.0) + epoch}
     AtomicCheckpointIO().save_checkpoint(content, folder / name)
     if best == epoch:
-        checkpoints.copy_checkpoint(folder / LAST, folder / BEST)
+        copy_checkpoint(folder / LAST, folder / BEST)
 
 
 def flip(path, place=0.5):
@@ -68,8 +76,8 @@ def test_the_digest_beside_a_checkpoint_is_what_sha256sum_reads(tmp_path):
 def test_the_one_before_the_last_is_kept(tmp_path):
     for epoch in range(3):
         save(tmp_path, epoch)
-    assert checkpoints.load_checkpoint(tmp_path / LAST)["epoch"] == 2
-    assert checkpoints.load_checkpoint(tmp_path / PREVIOUS)["epoch"] == 1
+    assert load_checkpoint(tmp_path / LAST)["epoch"] == 2
+    assert load_checkpoint(tmp_path / PREVIOUS)["epoch"] == 1
 
 
 @pytest.mark.parametrize("harm", [flip, truncate, empty])
@@ -80,7 +88,7 @@ def test_a_damaged_checkpoint_is_not_loaded_and_its_file_is_named(tmp_path, harm
     if not noted:
         (tmp_path / f"{LAST}.sha256").unlink()
     with pytest.raises(UserError, match=rf"{tmp_path}/last.ckpt is damaged"):
-        checkpoints.load_checkpoint(tmp_path / LAST)
+        load_checkpoint(tmp_path / LAST)
 
 
 def test_every_bit_counts(tmp_path):
@@ -89,7 +97,7 @@ def test_every_bit_counts(tmp_path):
     for place in torch.linspace(0, 0.9999, 50):
         (tmp_path / LAST).write_bytes(whole)
         flip(tmp_path / LAST, float(place))
-        assert checkpoints.find_corruption(tmp_path / LAST)
+        assert find_corruption(tmp_path / LAST)
 
 
 @pytest.mark.parametrize("harm", [flip, truncate, empty])
@@ -97,24 +105,22 @@ def test_where_the_last_one_is_damaged_the_one_before_is_taken_and_the_file_is_n
     save(tmp_path, 0)
     save(tmp_path, 1, best=0)
     harm(tmp_path / LAST)
-    point, said = checkpoints.latest_valid(tmp_path)
+    point, said = latest_valid(tmp_path)
     assert (point.path, point.epoch) == (tmp_path / PREVIOUS, 0)
     assert f"{tmp_path}/last.ckpt is damaged" in said[0]
     assert (tmp_path / "last.ckpt.damaged").is_file()
     save(tmp_path, 1, best=0)
-    assert checkpoints.load_checkpoint(tmp_path / PREVIOUS)["epoch"] == 0, (
-        "the damaged one has not become the one before"
-    )
+    assert load_checkpoint(tmp_path / PREVIOUS)["epoch"] == 0, "the damaged one has not become the one before"
 
 
 def test_a_damaged_best_checkpoint_is_made_again_from_one_of_its_epoch(tmp_path):
     save(tmp_path, 0)
     save(tmp_path, 1)
     flip(tmp_path / BEST)
-    point, said = checkpoints.latest_valid(tmp_path)
+    point, said = latest_valid(tmp_path)
     assert point.epoch == 1
     assert "best.ckpt is damaged" in said[0]
-    assert checkpoints.load_checkpoint(tmp_path / BEST)["epoch"] == 1
+    assert load_checkpoint(tmp_path / BEST)["epoch"] == 1
 
 
 def test_where_the_best_epoch_is_lost_the_training_goes_back_to_before_it(tmp_path):
@@ -122,18 +128,18 @@ def test_where_the_best_epoch_is_lost_the_training_goes_back_to_before_it(tmp_pa
     for epoch in (1, 2):
         save(tmp_path, epoch, best=0)
     flip(tmp_path / BEST)
-    point, said = checkpoints.latest_valid(tmp_path)
+    point, said = latest_valid(tmp_path)
     assert point is None
     assert "the best epoch until then, 0, is gone" in said[-1]
 
 
 def test_without_any_that_is_whole_there_is_no_point_to_go_on_from(tmp_path):
-    assert checkpoints.latest_valid(tmp_path) == (None, [])
+    assert latest_valid(tmp_path) == (None, [])
     save(tmp_path, 0)
     save(tmp_path, 1)
     for name in (LAST, PREVIOUS, BEST):
         truncate(tmp_path / name)
-    point, said = checkpoints.latest_valid(tmp_path)
+    point, said = latest_valid(tmp_path)
     assert point is None
     assert len(said) == 3
 
@@ -165,7 +171,7 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 1)
     monkeypatch.undo()
-    point, said = checkpoints.latest_valid(tmp_path)
+    point, said = latest_valid(tmp_path)
     assert (point.epoch, said) == (0, [])
     assert not list(tmp_path.glob(".*"))
 
@@ -176,7 +182,7 @@ def test_a_copy_works_where_there_are_no_links(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     save(tmp_path, 0)
-    assert checkpoints.load_checkpoint(tmp_path / BEST)["epoch"] == 0
+    assert load_checkpoint(tmp_path / BEST)["epoch"] == 0
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -199,12 +205,12 @@ def test_whichever_renaming_is_the_last_one_a_whole_checkpoint_is_left_and_no_fa
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, 2)
     monkeypatch.undo()
-    point, said = checkpoints.latest_valid(tmp_path)
+    point, said = latest_valid(tmp_path)
     assert said == []
     assert point.epoch in (1, 2)
-    assert checkpoints.load_checkpoint(tmp_path / BEST)["epoch"] == point.epoch
+    assert load_checkpoint(tmp_path / BEST)["epoch"] == point.epoch
     save(tmp_path, 3)
-    assert checkpoints.latest_valid(tmp_path)[0].epoch == 3
+    assert latest_valid(tmp_path)[0].epoch == 3
 
 
 def test_kill_9_at_any_moment_of_the_writing_leaves_a_whole_checkpoint_and_no_false_alarm(tmp_path):
@@ -221,10 +227,10 @@ def test_kill_9_at_any_moment_of_the_writing_leaves_a_whole_checkpoint_and_no_fa
         time.sleep(moment)
         os.kill(child.pid, signal.SIGKILL)
         child.join()
-        point, said = checkpoints.latest_valid(tmp_path)
+        point, said = latest_valid(tmp_path)
         assert said == []
         assert point.epoch >= done
-        assert float(checkpoints.load_checkpoint(point.path)["weights"][0]) == point.epoch
-        assert checkpoints.load_checkpoint(tmp_path / BEST)["epoch"] == point.epoch
+        assert float(load_checkpoint(point.path)["weights"][0]) == point.epoch
+        assert load_checkpoint(tmp_path / BEST)["epoch"] == point.epoch
         done = point.epoch
         (tmp_path / "done").unlink(missing_ok=True)

@@ -5,7 +5,7 @@ Thresholds leave room for what seeds change: what came out for three of them sta
 
 import pytest
 
-from pipelines.config import experiments as catalogue
+from pipelines.config.experiments import experiment_names
 from pipelines.tracking.store import Store
 
 
@@ -49,7 +49,7 @@ def test_two_small_digits_are_added(litlab):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", catalogue.experiment_names())
+@pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_trains_and_is_tested_on_small_data(litlab, small, name):
     short = ("--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1")
     metrics = metrics_of(litlab("fit", *small(name), *short))

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from pipelines.config import cli as config
+from pipelines.config.cli import config_hash, load_data, parse_config
 from pipelines.runtime.errors import UserError
 
 YAML = """
@@ -73,7 +73,7 @@ def test_a_mistake_in_a_file_is_named(litlab, tmp_path, text, says):
 def test_later_files_and_the_command_line_win(tmp_path):
     first = write(tmp_path / "first.yaml", YAML)
     second = write(tmp_path / "second.yaml", "model: {init_args: {dropout: 0.2}}\ntrainer: {max_epochs: 4}")
-    resolved = config.parse_config("fit", ["-c", first, "-c", second, "--trainer.max_epochs", "5"]).resolved()
+    resolved = parse_config("fit", ["-c", first, "-c", second, "--trainer.max_epochs", "5"]).resolved()
     assert resolved["model"]["init_args"]["dropout"] == 0.2
     assert resolved["trainer"]["max_epochs"] == 5
     assert resolved["name"] == "first"
@@ -82,15 +82,15 @@ def test_later_files_and_the_command_line_win(tmp_path):
 def test_the_printed_configuration_is_the_same_configuration(litlab, tmp_path):
     args = ["digits-mlp", "--model.dropout", "0.3", "--seed_everything", "3"]
     printed = write(tmp_path / "printed.yaml", litlab("fit", *args, "--print_config").out)
-    resolved = config.parse_config("fit", args).resolved()
-    assert config.parse_config("fit", ["-c", printed]).resolved() == resolved
+    resolved = parse_config("fit", args).resolved()
+    assert parse_config("fit", ["-c", printed]).resolved() == resolved
     assert resolved["seed_everything"] == 3
     assert "tracking_uri" not in resolved
 
 
 def test_the_hash_ignores_seed_and_place_but_nothing_else():
     def hash_of(*args):
-        return config.config_hash(config.parse_config("fit", ["mnist-mlp", *args]).resolved())
+        return config_hash(parse_config("fit", ["mnist-mlp", *args]).resolved())
 
     plain = hash_of()
     assert plain == hash_of("--seed_everything", "3") == hash_of("--data.data_dir", "elsewhere")
@@ -98,9 +98,7 @@ def test_the_hash_ignores_seed_and_place_but_nothing_else():
 
 
 def test_params_are_flat_and_name_the_section():
-    params = config.parse_config(
-        "fit", ["digits-mlp", "--model.optimizer", "SGD", "--model.optimizer.lr", "0.1"]
-    ).params()
+    params = parse_config("fit", ["digits-mlp", "--model.optimizer", "SGD", "--model.optimizer.lr", "0.1"]).params()
     assert params["data"] == "datamodules.digits.Digits"
     assert params["model.optimizer"] == "torch.optim.SGD"
     assert params["model.optimizer.lr"] == 0.1
@@ -109,7 +107,7 @@ def test_params_are_flat_and_name_the_section():
 
 
 def test_the_model_gets_its_shape_from_the_data():
-    cli = config.parse_config("fit", ["digits-mlp"])
+    cli = parse_config("fit", ["digits-mlp"])
     _, model = cli.build()
     assert model.hparams["input_shape"] == (1, 28, 28)
     assert model.hparams["num_classes"] == 10
@@ -117,7 +115,7 @@ def test_the_model_gets_its_shape_from_the_data():
 
 
 def test_a_missing_data_file_is_named(tmp_path):
-    data, _ = config.parse_config("fit", ["mnist-mlp", "--data.data_dir", str(tmp_path)]).build()
+    data, _ = parse_config("fit", ["mnist-mlp", "--data.data_dir", str(tmp_path)]).build()
     data.download = lambda: None  # as where a download has half succeeded
     with pytest.raises(UserError, match="train-images-idx3-ubyte: no such file"):
-        config.load_data(data, "fit")
+        load_data(data, "fit")

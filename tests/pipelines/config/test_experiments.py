@@ -3,11 +3,11 @@
 import pytest
 import yaml
 
-from pipelines.config import cli as config
-from pipelines.config import experiments as catalogue
+from pipelines.config.cli import parse_config
+from pipelines.config.experiments import describe_experiment, experiment_names, find_experiment
 
 
-@pytest.mark.parametrize("name", catalogue.experiment_names())
+@pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_builds_and_runs_a_batch(litlab, small, tmp_path, name):
     outcome = litlab("fit", *small(name), "--trainer.fast_dev_run", "true")
     assert outcome.code == 0, outcome.err
@@ -15,9 +15,9 @@ def test_every_experiment_builds_and_runs_a_batch(litlab, small, tmp_path, name)
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("name", catalogue.experiment_names())
+@pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_says_what_it_is_in_one_line(name):
-    description = catalogue.describe_experiment(name)["description"]
+    description = describe_experiment(name)["description"]
     assert 20 < len(description) < 130
     assert "\n" not in description
 
@@ -38,20 +38,20 @@ def test_every_experiment_says_what_it_is_in_one_line(name):
     ],
 )
 def test_parameter_counts_are_those_of_the_reports(name, parameters):
-    _, model = config.parse_config("fit", [name]).build()
+    _, model = parse_config("fit", [name]).build()
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
 def test_deep_mnist_trains_for_the_20_000_steps_of_the_report():
-    trainer = config.parse_config("fit", ["deep-mnist"])
+    trainer = parse_config("fit", ["deep-mnist"])
     trainer.build()
     settings = trainer.make_trainer(logger=False)
     assert settings.max_epochs * settings.limit_train_batches == 20_000
 
 
-@pytest.mark.parametrize("name", catalogue.experiment_names())
+@pytest.mark.parametrize("name", experiment_names())
 def test_experiments_name_only_keys_that_they_need(name):
     """An experiment is short: a key that repeats a default would hide what matters."""
-    text = catalogue.find_experiment(name).read_text()
+    text = find_experiment(name).read_text()
     assert len(text.splitlines()) <= 30
     assert set(yaml.safe_load(text)) == {"description", "data", "model", "trainer"}

@@ -20,7 +20,7 @@ from pipelines.diagnostics import databases, machine, runs
 from pipelines.diagnostics import installation as installed
 from pipelines.diagnostics import torch_process as child
 from pipelines.diagnostics.finding import Place, guarded
-from pipelines.runtime import process
+from pipelines.runtime.process import HOST_TAG, PROCESS_TAG
 from pipelines.tracking import ui
 from pipelines.tracking.outbox import Outbox, home_of
 from pipelines.tracking.run import Run
@@ -176,7 +176,7 @@ def test_a_fit_that_is_gone_is_ended_and_can_still_be_resumed(litlab, uri, place
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id
     client = MlflowClient(uri)
     client.update_run(run_id, status="RUNNING")
-    client.set_tag(run_id, process.PROCESS_TAG, DEAD)
+    client.set_tag(run_id, PROCESS_TAG, DEAD)
     (found,) = runs.orphans(look(place))
     assert found.state == "to do"
     assert f"litlab resume {run_id}" in found.said
@@ -196,7 +196,7 @@ def test_runs_of_which_something_waits_are_named_unless_their_process_is_alive(u
     run = Run(Store(uri), "experiment", "run", {})
     assert [found.state for found in runs.unsent(place)] == ["ok"]
     box = Outbox.load(home_of(uri, run.run_id))
-    box.process = {**box.process, process.PROCESS_TAG: DEAD}
+    box.process = {**box.process, PROCESS_TAG: DEAD}
     box.save()
     (found,) = runs.unsent(place)
     assert found.state == "to do"
@@ -212,14 +212,14 @@ def test_runs_that_somebody_may_be_at_are_left_alone(uri, place):
     elsewhere = Run(store, "an experiment", "elsewhere", {})
     foreign = Run(store, "an experiment", "of another program", {})
     for run in (study, elsewhere, foreign):
-        store.tag(run.run_id, process.PROCESS_TAG, DEAD)
-    store.tag(elsewhere.run_id, process.HOST_TAG, "elsewhere")
-    store.client.delete_tag(foreign.run_id, process.PROCESS_TAG)
+        store.tag(run.run_id, PROCESS_TAG, DEAD)
+    store.tag(elsewhere.run_id, HOST_TAG, "elsewhere")
+    store.client.delete_tag(foreign.run_id, PROCESS_TAG)
     (found,) = runs.orphans(place)
     assert found.state == "ok"
     assert "4 are RUNNING, of which 1 are of other machines" in found.said
     tags = {"mlflow.parentRunId": "0" * 32, "litlab.command": "litlab sweep x"}
-    store.tag(Run(store, "an experiment", "a trial", tags).run_id, process.PROCESS_TAG, DEAD)
+    store.tag(Run(store, "an experiment", "a trial", tags).run_id, PROCESS_TAG, DEAD)
     (found,) = runs.orphans(place)
     assert found.said.endswith("is KILLED now; to go on, the same command: litlab sweep x")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.config import cli as config
+from pipelines.config.cli import parse_config
 from pipelines.inspection.model_summary import examine
 from pipelines.inspection.trace import trace
 
@@ -136,7 +136,7 @@ def test_training_examples_are_counted_where_the_files_are(litlab, mnist_format,
 
 
 def test_frozen_parameters_are_told_from_those_that_are_trained():
-    data, model = config.parse_config("inspect", ["digits-mlp"]).build()
+    data, model = parse_config("inspect", ["digits-mlp"]).build()
     model.net[1].requires_grad_(False)
     anatomy = examine("frozen", data, model)
     assert anatomy.parameters - anatomy.trainable_parameters == sum(

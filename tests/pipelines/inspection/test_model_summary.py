@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipelines.config import cli as config
-from pipelines.config import experiments as catalogue
+from pipelines.config.cli import parse_config
+from pipelines.config.experiments import experiment_names
 from pipelines.inspection import receptive_field as receptive
 from pipelines.inspection.trace import trace
 
@@ -18,7 +18,7 @@ PUBLISHED = {"deep-mnist": 3_274_634, "one-conv": 63_250, "small-deep-mnist": 1_
 
 
 def build(name, *options):
-    data, model = config.parse_config("inspect", [name, *options]).build()
+    data, model = parse_config("inspect", [name, *options]).build()
     return model, tuple(data.input_shape)
 
 
@@ -33,7 +33,7 @@ def assert_costs_agree(model, shape):
     assert sum(layer.multiply_adds for layer in layers) == counter.get_total_flops() / 2
 
 
-@pytest.mark.parametrize("name", catalogue.experiment_names())
+@pytest.mark.parametrize("name", experiment_names())
 def test_parameters_and_multiply_adds_are_those_that_torch_counts(name):
     assert_costs_agree(*build(name))
 
@@ -109,7 +109,7 @@ def assert_sees_what_the_gradient_says(model, shape):
             assert torch.equal(support(of_row[place]), interval(row, place, shape)), (row, place)
 
 
-@pytest.mark.parametrize("name", catalogue.experiment_names())
+@pytest.mark.parametrize("name", experiment_names())
 def test_each_layer_sees_what_its_gradient_says(name):
     model, shape = build(name, *NARROW.get(name, []))
     if (alike := f"{linearised(model)} {shape}") not in SEEN:

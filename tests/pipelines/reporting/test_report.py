@@ -11,8 +11,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipelines.comparison import formatting as wording
 from pipelines.comparison import rows
+from pipelines.comparison.formatting import format_mean_sd
 from pipelines.reporting import html_page as page
 from pipelines.tracking.query import select
 from pipelines.tracking.run import Run
@@ -89,7 +89,7 @@ def test_the_page_says_what_was_compared_and_which_row_is_the_best(reported, tra
     comparison = rows.group_and_rank(select(Store(trained), ["digits-mlp"]))
     best, other = comparison.rows
     label = f"dropout={best.label('model.dropout')}"
-    assert f"the best of 2 rows is row 1 ({label}): {wording.format_mean_sd(best.summary)} (mean" in found.text
+    assert f"the best of 2 rows is row 1 ({label}): {format_mean_sd(best.summary)} (mean" in found.text
     assert "95 % interval of the mean" in found.text
     assert "Student's t distribution" in found.text
     noise = "Within the noise of it: row 2" if other.difference.within_noise else "None of the other rows"

@@ -8,9 +8,9 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.runtime import environment as project
-from pipelines.runtime import process
+from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.gc_pause import gc_paused_for_import
+from pipelines.runtime.process import PROCESS_TAG
 
 # Nothing is sent before the end: on a busy machine a second is over before the first step.
 FIT = (
@@ -41,9 +41,7 @@ class Tell(Callback):
         children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
         print(f"mlflow imported: {'mlflow' in sys.modules}; children: {children}; pid: {os.getpid()}", file=sys.stderr)
 """
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or project.cpu_count() < 2, reason="on one core it would gain nothing"
-)
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or cpu_count() < 2, reason="on one core it would gain nothing")
 
 
 @pytest.fixture
@@ -74,7 +72,7 @@ def test_a_fit_has_its_run_at_the_first_step_and_has_not_imported_mlflow(python,
     (run,) = runs(uri)
     assert run.info.status == "FINISHED"
     assert run.data.params["model.dropout"]
-    assert run.data.tags[process.PROCESS_TAG].startswith(f"{pid}:")
+    assert run.data.tags[PROCESS_TAG].startswith(f"{pid}:")
 
 
 def test_who_makes_no_run_does_not_keep_the_process_that_would_create_it(python, uri):

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.runtime import process
+from pipelines.runtime.process import PROCESS_TAG
 from pipelines.tracking import outbox, sender
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
@@ -278,7 +278,7 @@ def test_a_run_that_is_alive_is_left_alone_and_one_whose_process_died_is_ended(l
     assert outcome.code == 0
     assert "still running: left alone" in outcome.out
     box = outbox.waiting()[0]
-    box.process[process.PROCESS_TAG] = f"{os.getpid()}:another-start"
+    box.process[PROCESS_TAG] = f"{os.getpid()}:another-start"
     box.save()
     assert litlab("sync", run.run_id).code == 0
     stored = MlflowClient(uri).get_run(run.run_id)
@@ -291,7 +291,7 @@ def test_the_files_of_a_run_that_others_have_ended_reach_the_server_before_they_
     run.save_config({"name": "an experiment"})
     Store(server.uri).end(run.run_id, "KILLED", "stopped")
     box = outbox.waiting()[0]
-    box.process[process.PROCESS_TAG] = f"{os.getpid()}:another-start"
+    box.process[PROCESS_TAG] = f"{os.getpid()}:another-start"
     box.save()
     assert litlab("sync").code == 0
     client = MlflowClient(server.uri)

@@ -13,8 +13,8 @@ import torch
 from mlflow import MlflowClient
 
 from pipelines.cli import main
-from pipelines.runtime import environment as project
-from pipelines.runtime import process
+from pipelines.runtime.environment import git_tags
+from pipelines.runtime.process import HOST_TAG, PROCESS_TAG, is_alive, process_tags
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.training.resume import note_commit
@@ -294,9 +294,9 @@ def test_a_run_whose_process_is_alive_is_left_to_it(litlab, uri):
     outcome = litlab("resume", run.run_id)
     assert outcome.code == 2
     assert f"is being trained by process {os.getpid()}: end that first" in outcome.err
-    client.set_tag(run.run_id, process.PROCESS_TAG, f"{os.getpid()}:another-start")
+    client.set_tag(run.run_id, PROCESS_TAG, f"{os.getpid()}:another-start")
     assert "ended before it began; start anew" in litlab("resume", run.run_id).err, "a number that is used again"
-    client.set_tag(run.run_id, process.HOST_TAG, "elsewhere")
+    client.set_tag(run.run_id, HOST_TAG, "elsewhere")
     assert "is RUNNING, on elsewhere, where it cannot be seen whether it is alive" in litlab("resume", run.run_id).err
     assert "ended before it began" in litlab("resume", run.run_id, "--dead").err
     assert client.get_run(run.run_id).info.status == "RUNNING"
@@ -305,15 +305,15 @@ def test_a_run_whose_process_is_alive_is_left_to_it(litlab, uri):
 def test_a_process_that_has_ended_is_not_alive():
     child = multiprocessing.get_context("fork").Process(target=os.getpid)
     child.start()
-    mine, host = process.process_tags()[process.PROCESS_TAG], process.process_tags()[process.HOST_TAG]
+    mine, host = process_tags()[PROCESS_TAG], process_tags()[HOST_TAG]
     while not os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT):
         pass
     began = mine.partition(":")[2]
-    assert process.is_alive({process.PROCESS_TAG: mine, process.HOST_TAG: host})
-    assert not process.is_alive({process.PROCESS_TAG: f"{child.pid}:{began}"}), "it waits to be buried"
+    assert is_alive({PROCESS_TAG: mine, HOST_TAG: host})
+    assert not is_alive({PROCESS_TAG: f"{child.pid}:{began}"}), "it waits to be buried"
     child.join()
-    assert not process.is_alive({process.PROCESS_TAG: f"{child.pid}:{began}"})
-    assert not process.is_alive({})
+    assert not is_alive({PROCESS_TAG: f"{child.pid}:{began}"})
+    assert not is_alive({})
 
 
 @pytest.mark.parametrize("verb", ["test", "validate"])
@@ -329,7 +329,7 @@ def test_a_damaged_checkpoint_is_not_measured(litlab, plan, uri, verb):
 
 
 def test_going_on_with_other_code_is_said_and_recorded(uri, capfd):
-    now = project.git_tags().get("git.commit")
+    now = git_tags().get("git.commit")
     if now is None:
         pytest.skip("this is no git checkout")
     run = Run(Store(), "an experiment", "a run", {"git.commit": "0" * 40})

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipelines.config import cli as config
-from pipelines.config import experiments as catalogue
+from pipelines.config.cli import parse_config
+from pipelines.config.experiments import experiment_names
 from pipelines.runtime.errors import UserError
 from sweeps.reproduction import claims as published
 from sweeps.reproduction import measurements as evidence
@@ -72,7 +72,7 @@ def test_every_published_experiment_is_there(full):
 def test_every_experiment_that_litlab_has_for_the_reports_is_run_by_one_of_them(full):
     own = {"digits-mlp", "digits-convnet", "cifar-resnet9", "autoencoder-sgd", "autoencoder-convolutional"}
     run = {job.arguments[0] for job in full.jobs.values() if job.verb == "fit"}
-    assert set(catalogue.experiment_names()) - run <= own
+    assert set(experiment_names()) - run <= own
 
 
 def test_both_tiers_have_the_same_claims_and_jobs(full):
@@ -92,7 +92,7 @@ def test_the_full_tier_judges_all_claims_and_the_quick_one_no_figure_of_other_da
 def test_the_quick_tier_reads_no_files_of_data():
     plan = published.read("quick")
     sources = {
-        config.parse_config("fit", job.arguments).resolved()["data"]["class_path"]
+        parse_config("fit", job.arguments).resolved()["data"]["class_path"]
         for job in plan.jobs.values()
         if job.verb == "fit"
     }

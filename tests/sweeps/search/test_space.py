@@ -8,7 +8,7 @@ import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from pipelines.config import experiments as catalogue
+from pipelines.config.experiments import experiment_names
 from pipelines.runtime.errors import UserError
 from sweeps.search import samplers as choices
 from sweeps.search import space
@@ -37,7 +37,7 @@ def refused(path: str, **changes: Any) -> str:
 def test_every_space_that_comes_with_litlab_is_of_an_experiment_that_does_too(name: str) -> None:
     read = space.read(name, {})
 
-    assert read.experiment in catalogue.experiment_names()
+    assert read.experiment in experiment_names()
     assert read.description
     assert read.total > 0
     assert read.metric.startswith("val/")

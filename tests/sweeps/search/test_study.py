@@ -13,8 +13,8 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from pipelines.runtime import process
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.process import pid_namespace
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
 from sweeps.search import study_run as record
@@ -25,7 +25,7 @@ from sweeps.search.study import INTERRUPTED, TOTAL, Study, configuration, counts
 
 RANGE = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
 GRID = {"x": [0.0, 0.1, 0.3], "one": [True, False]}
-DEAD = f"{platform.node()}:{2**22 + 1}:0-{process.pid_namespace()}"  # no process has such an id
+DEAD = f"{platform.node()}:{2**22 + 1}:0-{pid_namespace()}"  # no process has such an id
 
 
 def space_of(wanted: dict[str, Any], **keys: Any) -> Space:
@@ -386,7 +386,7 @@ def test_a_machine_that_has_the_same_name_is_another_one(journal: str) -> None:
     """Many are called localhost; and the first process of each container has the number 1."""
     here = f"{platform.node()}:{2**22 + 1}:0"
 
-    assert not is_alive(f"{here}-{process.pid_namespace()}", 5.0)
+    assert not is_alive(f"{here}-{pid_namespace()}", 5.0)
     assert is_alive(f"{here}-0badb007.4026531836", 5.0)
     assert is_alive(here, 5.0)
 

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from scipy import stats
 
 from pipelines.cli import main
-from pipelines.comparison import intervals as spread
+from pipelines.comparison.intervals import summarize
 from pipelines.tracking.query import select
 from pipelines.tracking.store import Store
 
@@ -148,7 +148,7 @@ def test_the_parent_has_mean_deviation_and_interval_of_each_metric(trained):
     assert {"test/acc", "test/loss", "selected/val/acc", "selected/train/loss"} <= measured
     for key in measured:
         values = [run.data.metrics[key] for run in trained.children]
-        summary = spread.summarize(values)
+        summary = summarize(values)
         low, high = stats.t.interval(0.95, 4, loc=stats.tmean(values), scale=stats.sem(values))
         assert parent[key] == pytest.approx(summary.mean, rel=1e-12)
         assert parent[f"{key}_sd"] == pytest.approx(summary.sd, rel=1e-12) == pytest.approx(stats.tstd(values))

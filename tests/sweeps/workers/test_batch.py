@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.tracking.store import Store
-from sweeps.workers import batch
+from sweeps.workers.batch import run_jobs
 from sweeps.workers.display import LiveDisplay
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
@@ -30,7 +30,7 @@ def train(pool, store):
 
     def run(specs, **settings):
         with LiveDisplay() as screen:
-            return batch.run_jobs(pool, specs, store, screen, title="all", **settings)
+            return run_jobs(pool, specs, store, screen, title="all", **settings)
 
     return run
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from pipelines.config import cli as config
+from pipelines.config.cli import load_data, parse_config
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
 from sweeps.workers import stacked_trials as stacked
@@ -182,9 +182,9 @@ def test_a_trial_that_is_pruned_or_fails_leaves_the_others_as_they_are(trained, 
     ],
 )
 def test_what_cannot_be_stacked_is_refused_by_its_key(argv, ends, says):
-    cli = config.parse_config("sweep", argv)
+    cli = parse_config("sweep", argv)
     data, model = cli.build()
-    config.load_data(data, "fit")
+    load_data(data, "fit")
     others = {f"{key} {value}": worker._build(argv, {key: value}) for key, value in ends.items()}
     with pytest.raises(UserError, match="leave out --stacked") as refused:
         stacked.check(cli, data, model, others)
