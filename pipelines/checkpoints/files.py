@@ -22,7 +22,7 @@ from lightning.fabric.plugins import CheckpointIO
 from pipelines.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from pipelines.tracking.store import FinishedRun
+    from pipelines.tracking.store import StoredRun
 
 CHECKPOINT_FOLDER = "checkpoints"
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
@@ -138,7 +138,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def fetch_checkpoint(run: "FinishedRun", name: str = BEST) -> Path:
+def fetch_checkpoint(run: "StoredRun", name: str = BEST) -> Path:
     """A local copy of a run's checkpoint, with its digest if it has one.
 
     Raises:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.evaluation.figures import MANY_EPOCHS, MANY_FOLD, NAMES, STYLES
-from pipelines.tracking.query import Found
-from pipelines.tracking.store import Store
+from pipelines.tracking.store import Store, StoredRun
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -24,7 +23,7 @@ TITLE = 36  # characters that a panel's title has room for, in a line
 Curve = list[tuple[int, Summary]]  # an epoch, and what the runs that still go on have there
 
 
-def curves(runs_by_label: Mapping[str, Sequence[Found]], store: Store) -> "Figure":
+def curves(runs_by_label: Mapping[str, Sequence[StoredRun]], store: Store) -> "Figure":
     """Loss and accuracy over the epochs, of training and validation: the mean over runs, and a standard deviation.
 
     Each label has a panel for each kind, all of a kind on the same scale, with the other labels' validation in grey.
@@ -57,7 +56,7 @@ def curves(runs_by_label: Mapping[str, Sequence[Found]], store: Store) -> "Figur
     return figure
 
 
-def _read(runs: Sequence[Found], store: Store) -> dict[tuple[str, str], Curve]:
+def _read(runs: Sequence[StoredRun], store: Store) -> dict[tuple[str, str], Curve]:
     """The curves by split and kind, of those metrics that the runs have."""
     found = {}
     for split, kind in itertools.product(SPLITS, KINDS):
@@ -119,7 +118,7 @@ def _same_scale(panels: "Sequence[Axes]", kind: str, read: Sequence[Mapping[tupl
         panels[0].set_ylim(bottom=min(means) / 2)  # a band may reach below 0
 
 
-def _counted(runs: Sequence[Found], found: Mapping[tuple[str, str], Curve]) -> str:
+def _counted(runs: Sequence[StoredRun], found: Mapping[tuple[str, str], Curve]) -> str:
     """How many runs the means are of, and where they become fewer."""
     what = "seeds" if len({run.seed for run in runs}) == len(runs) else "runs"
     counts = [(at, point.n) for at, point in max(found.values(), key=len, default=[])]

@@ -9,7 +9,8 @@ from difflib import get_close_matches
 
 from pipelines.comparison.intervals import Difference, Summary, paired_difference, summarize
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.query import Found, Selection
+from pipelines.tracking.query import Selection
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import DIGEST, EXPERIMENT
 
 METRICS = ("test/acc", "test/loss", "selected/val/acc", "selected/val/loss")  # compared by, if nothing is asked for
@@ -32,7 +33,7 @@ class Row:
     """
 
     configuration: dict[str, str]
-    runs: list[Found]
+    runs: list[StoredRun]
     values: dict[Hashable, float]
     summary: Summary
     configurations: int = 1
@@ -126,8 +127,8 @@ def shown(value: str) -> str:
     return value.rpartition(".")[2] if re.fullmatch(r"[a-z_]\w*(\.\w+)*\.[A-Z]\w*", value) else value
 
 
-def _gather(runs: Sequence[Found], metric: str, keys: Sequence[str]) -> list[Row]:
-    groups: dict[Hashable, list[Found]] = {}
+def _gather(runs: Sequence[StoredRun], metric: str, keys: Sequence[str]) -> list[Row]:
+    groups: dict[Hashable, list[StoredRun]] = {}
     for run in runs:
         whole = run.configuration
         group = tuple(whole.get(key, "") for key in keys) if keys else tuple(whole.items())
@@ -136,7 +137,7 @@ def _gather(runs: Sequence[Found], metric: str, keys: Sequence[str]) -> list[Row
     return [_row(group, metric, rests) for group in groups.values()]
 
 
-def _rests(groups: Sequence[Sequence[Found]], keys: Sequence[str]) -> dict[str, Hashable]:
+def _rests(groups: Sequence[Sequence[StoredRun]], keys: Sequence[str]) -> dict[str, Hashable]:
     """What each run is beside these keys, by its id; nothing, if no row holds more than one such rest.
 
     The data's digest is a part of it only if some row holds runs that differ in nothing else: it may follow from a key.
@@ -150,7 +151,7 @@ def _rests(groups: Sequence[Sequence[Found]], keys: Sequence[str]) -> dict[str, 
     return {run_id: rest for of_run in chosen for run_id, rest in of_run.items()}
 
 
-def _row(runs: Sequence[Found], metric: str, rests: Mapping[str, Hashable]) -> Row:
+def _row(runs: Sequence[StoredRun], metric: str, rests: Mapping[str, Hashable]) -> Row:
     latest = {(rests.get(run.run_id, ()), run.seed): run for run in sorted(runs, key=lambda run: run.started)}
     counted = list(latest.values())
     first, *others = [run.configuration for run in counted]
@@ -160,7 +161,7 @@ def _row(runs: Sequence[Found], metric: str, rests: Mapping[str, Hashable]) -> R
     return Row(alike, counted, values, summarize(list(values.values())), configurations, len(runs) - len(counted))
 
 
-def _rest(run: Found, keys: Sequence[str]) -> Hashable:
+def _rest(run: StoredRun, keys: Sequence[str]) -> Hashable:
     return tuple((key, value) for key, value in run.configuration.items() if key not in keys)
 
 
@@ -183,7 +184,7 @@ def _columns(rows: Sequence[Row], differing: Sequence[str]) -> list[str]:
     return [EXPERIMENT, *(key for key in more if key != EXPERIMENT)]
 
 
-def _usual(runs: Sequence[Found]) -> str:
+def _usual(runs: Sequence[StoredRun]) -> str:
     """The metric that most runs have, of those that are usual."""
     counts = Counter(metric for run in runs for metric in METRICS if metric in run.metrics)
     return max(METRICS, key=lambda metric: counts[metric])  # the first of those that are as frequent
@@ -198,7 +199,7 @@ def _no_metric(metric: str, selection: Selection) -> str:
     return f"none of {len(selection.runs)} finished runs has a finite {metric}; there is {', '.join(near) or 'none'}"
 
 
-def _key(name: str, runs: Sequence[Found]) -> str:
+def _key(name: str, runs: Sequence[StoredRun]) -> str:
     """A key of the configuration, given in full or as its last parts."""
     known = sorted({key for run in runs for key in run.configuration} - {DIGEST})
     if name in known:

@@ -6,7 +6,7 @@ from pathlib import Path
 from pipelines.diagnostics.finding import Finding, Place, todo
 from pipelines.runtime.process import PROCESS_TAG, is_alive, is_here
 from pipelines.tracking import outbox
-from pipelines.tracking.store import FinishedRun, Store, local_path
+from pipelines.tracking.store import Store, StoredRun, local_path
 from pipelines.tracking.tags import PARENT_TAG
 
 REASON = "its process was gone; ended by litlab doctor"
@@ -59,34 +59,34 @@ def _store(place: Place) -> Store | None:
     return Store(place.given)
 
 
-def _search(store: Store, wanted: str) -> list[FinishedRun]:
+def _search(store: Store, wanted: str) -> list[StoredRun]:
     experiments: Sequence[str] = [str(one.experiment_id) for one in store.client.search_experiments()]
-    return [FinishedRun(store, run) for run in store.search(experiments, wanted, ["attributes.start_time DESC"])]
+    return store.search(experiments, wanted, ["attributes.start_time DESC"])
 
 
-def _is_gone(run: FinishedRun) -> bool:
+def _is_gone(run: StoredRun) -> bool:
     """Whether it is sure that nobody is at a run: it says whose it is, and that process of this machine has ended."""
     return PROCESS_TAG in run.tags and is_here(run.tags) and not is_alive(run.tags)
 
 
-def _can_go_on(run: FinishedRun) -> bool:
+def _can_go_on(run: StoredRun) -> bool:
     """Whether `litlab resume` takes it, rather than the command that looks after several."""
     own = run.tags.get("mlflow.source.name", "").startswith("litlab fit")
     return own and not {PARENT_TAG, PARENT} & set(run.tags)
 
 
-def _advice(run: FinishedRun) -> str:
+def _advice(run: StoredRun) -> str:
     if _can_go_on(run):
         return f"litlab resume {run.run_id} goes on with it"
     return f"to go on, the same command: {run.tags.get('litlab.command', 'the one that made it')}"
 
 
-def _name(run: FinishedRun) -> Finding:
+def _name(run: StoredRun) -> Finding:
     said = f"{run.run_id} says RUNNING, but its process is gone: litlab doctor --fix ends it as KILLED; {_advice(run)}"
     return todo("runs", said)
 
 
-def _end(store: Store, run: FinishedRun) -> Finding:
+def _end(store: Store, run: StoredRun) -> Finding:
     again = store.find(run.run_id)  # somebody may have gone on with it meanwhile
     if again.status != "RUNNING" or not _is_gone(again):
         return Finding("runs", f"{run.run_id} is looked after again")

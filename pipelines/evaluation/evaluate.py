@@ -17,7 +17,7 @@ from pipelines.evaluation.load_run import parse_run
 from pipelines.runtime.console import print_results
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import silence_lightning
-from pipelines.tracking.store import FinishedRun
+from pipelines.tracking.store import StoredRun
 
 HELP = """usage: litlab {verb} RUN_ID [--tracking_uri URI] [--KEY VALUE ...]
 
@@ -121,7 +121,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def _warn_if_other_data(run: FinishedRun, data: LightningDataModule, split: str) -> None:
+def _warn_if_other_data(run: StoredRun, data: LightningDataModule, split: str) -> None:
     part = getattr(data, f"{split}_set", None)
     recorded = run.tags.get(f"data.sha256.{split}")
     if part is not None and recorded and part.digest() != recorded:

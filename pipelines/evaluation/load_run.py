@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     pass
 
 
-from pipelines.tracking.store import FinishedRun
+from pipelines.tracking.store import StoredRun
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _rebuild(row: Row, store: Store) -> LoadedRun:
     return LoadedRun(cli, data, model.eval(), checkpoint)
 
 
-def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, FinishedRun]:
+def parse_run(verb: str, argv: Sequence[str]) -> tuple[LitlabCLI, StoredRun]:
     """The configuration of a run, changed by the arguments that follow its id, and the run.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run, recorded
-from pipelines.tracking.store import FinishedRun
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import LOOK_TAG, PARENT_TAG
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _draw(figure: "Figure", caption: str, path: Path) -> None:
 
 
 def _log(
-    parent: FinishedRun,
+    parent: StoredRun,
     what: str,
     picture: Path,
     numbers: Mapping[str, Any],

@@ -24,7 +24,7 @@ from pipelines.explanation import pretrained
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import typed
-from pipelines.tracking.store import FinishedRun
+from pipelines.tracking.store import StoredRun
 
 KINDS: dict[str, type[nn.Module] | tuple[type[nn.Module], ...]] = {
     "conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -74,7 +74,7 @@ class Target:
 
     name: str
     id: str
-    run: FinishedRun | None
+    run: StoredRun | None
     network: nn.Module
     normalize: nn.Module
     input_shape: tuple[int, int, int]
@@ -244,7 +244,7 @@ def _of_checkpoint(path: Path, given: Path | None, overrides: Sequence[str]) -> 
     return _of_litlab(cli, path, None, f"{cli.config.name}-{path.stem}")
 
 
-def _of_litlab(cli: LitlabCLI, checkpoint: Path, run: FinishedRun | None, short: str) -> Target:
+def _of_litlab(cli: LitlabCLI, checkpoint: Path, run: StoredRun | None, short: str) -> Target:
     """A network of litlab with the weights, and the statistics of its data, of a checkpoint."""
     data, model = cli.build()
     if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):

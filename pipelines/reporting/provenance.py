@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
-from pipelines.tracking.query import Found
-from pipelines.tracking.store import Store
+from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DIGEST
 
 MISSING = "not recorded"
@@ -50,7 +49,7 @@ class Data:
     missing: str
 
 
-def environment(runs: Sequence[Found]) -> Environment:
+def environment(runs: Sequence[StoredRun]) -> Environment:
     """What runs say of the software and the machine that made them."""
     keys = {key for run in runs for key in run.tags if key.startswith(_SHOWN)} | set(CODE)
     facts, differing = [], []
@@ -73,16 +72,16 @@ def _runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
 
 
-def data(runs: Sequence[Found], store: Store) -> list[Data]:
+def data(runs: Sequence[StoredRun], store: Store) -> list[Data]:
     """The data sets of runs; runs with the same digests have the same one."""
-    groups: dict[tuple[tuple[str, str], ...], list[Found]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[StoredRun]] = {}
     for run in runs:
         digests = tuple(sorted((key, value) for key, value in run.tags.items() if key.startswith(f"{DIGEST}.")))
         groups.setdefault((("data", run.configuration.get("data", "")), *digests), []).append(run)
     return [_data(group, store) for group in groups.values()]
 
 
-def _data(runs: Sequence[Found], store: Store) -> Data:
+def _data(runs: Sequence[StoredRun], store: Store) -> Data:
     first = runs[0]
     recorded = {key.removeprefix(f"{DIGEST}."): value for key, value in first.tags.items() if key.startswith(DIGEST)}
     card, missing = _card(first, store)
@@ -97,7 +96,7 @@ def _data(runs: Sequence[Found], store: Store) -> Data:
     return Data(title, facts, table, len(runs), missing)
 
 
-def _card(run: Found, store: Store) -> tuple[dict[str, object], str]:
+def _card(run: StoredRun, store: Store) -> tuple[dict[str, object], str]:
     """A run's data.json, or why there is none."""
     try:
         card = json.loads(store.find(run.run_id).file("data.json").read_text())

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
-from pipelines.tracking.store import FinishedRun, Store
+from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import STAGE, stands_for_others
 
 HELP = """usage: litlab register RUN_ID NAME [--alias ALIAS] [--tracking_uri URI]
@@ -114,7 +114,7 @@ def _check(name: str, alias: str | None) -> None:
         raise UserError(f"--alias {alias}: MLflow keeps it for versions; take another, such as champion")
 
 
-def _model_of(run: FinishedRun) -> str:
+def _model_of(run: StoredRun) -> str:
     """The id of the model that a run has logged, the last one."""
     from mlflow.entities import LoggedModelStatus
     from mlflow.exceptions import MlflowException
@@ -131,13 +131,13 @@ def _model_of(run: FinishedRun) -> str:
     return str(model.model_id)
 
 
-def _outputs(run: FinishedRun) -> list[Any]:
+def _outputs(run: StoredRun) -> list[Any]:
     """What a run says of its models, the last one last."""
     logged = run.store.client.get_run(run.run_id).outputs
     return sorted(logged.model_outputs, key=lambda output: output.step) if logged else []
 
 
-def _no_model(run: FinishedRun) -> str:
+def _no_model(run: StoredRun) -> str:
     """Why a run has no model, and which runs have."""
     if stands_for_others(run.tags):
         return _name_children(run)
@@ -152,7 +152,7 @@ def _no_model(run: FinishedRun) -> str:
     return f"run {run.run_id} has no model: litlab fit keeps one, of data that are held in memory"
 
 
-def _name_children(run: FinishedRun) -> str:
+def _name_children(run: StoredRun) -> str:
     tested = [child for child in run.store.children(run.run_id) if _outputs(child)]
     named = [f"  {child.run_id}  {child.tags.get('mlflow.runName', '')}" for child in tested[:NAMED]]
     more = [f"  and {len(tested) - NAMED} more"] if len(tested) > NAMED else []
@@ -199,7 +199,7 @@ def _point(store: Store, version: Any, alias: str) -> str:
     return f", which was version {pointed} before" if pointed else ""
 
 
-def _description(run: FinishedRun) -> str:
+def _description(run: StoredRun) -> str:
     """A version's result and origin in Markdown; the MLflow UI lists versions with the first 30 characters."""
     name, seed = run.tags.get("litlab.experiment", ""), run.tags.get("seed", "")
     tested = [f"{key} {value:.4f}" for key, value in sorted(run.metrics.items()) if key.startswith("test/")]

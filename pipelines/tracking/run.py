@@ -27,7 +27,7 @@ from pipelines.tracking.delivery import MAX_BATCH, Delivery
 from pipelines.tracking.metrics_log import Journal
 from pipelines.tracking.outbox import Outbox
 from pipelines.tracking.sender import Sender
-from pipelines.tracking.store import FinishedRun, Store
+from pipelines.tracking.store import Store, StoredRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,7 +70,7 @@ class Run:
             raise UserError(f"the files of a run cannot be written: {error}; see --tracking_uri") from error
 
     @classmethod
-    def reopen(cls, found: FinishedRun, *, shared: bool = False) -> "Run":
+    def reopen(cls, found: StoredRun, *, shared: bool = False) -> "Run":
         """Go on with a run that has ended: it is RUNNING again until `finish`. Its earlier `history` is not read.
 
         Args:

@@ -4,15 +4,17 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlparse
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
-from pipelines.tracking.uri import IMPORTING, database_file, folder_of, import_client, store_uri
+from pipelines.tracking.tags import DIGEST, EXPERIMENT, NOT_COMPARED, SEEDS, STAGE
+from pipelines.tracking.uri import IMPORTING, connect, database_lock, folder_of, store_uri
 
 MAX_NAME = 200  # bytes of a name that is a folder's too; file systems take 255
 KEY_TAG = "litlab.key"
@@ -42,6 +44,7 @@ class Store:
     def __init__(self, uri: str | None = None, *, opened: bool = True) -> None:
         self.uri = store_uri(uri)
         self._client: Any = None
+        self._names: dict[str, str] = {}  # of experiments, by id
         if opened:
             self.open()
 
@@ -62,39 +65,12 @@ class Store:
             UserError: See `Store`.
         """
         with IMPORTING:
-            self._client = self._client or self._connected()
-
-    def _connected(self) -> Any:
-        MlflowClient = import_client(self.uri)
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            with self._alone():
-                client = MlflowClient(self.uri)
-                client.search_experiments(max_results=1)  # creates the tables of a new database
-                return client
-        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-            reason = redact_credentials(str(error).splitlines()[0])
-            raise UserError(f"the runs at {redact_credentials(self.uri)} cannot be reached: {reason}") from error
+            self._client = self._client or connect(self.uri)
 
     @property
     def folder(self) -> Path | None:
         """Where a local database lies; None for a server."""
         return folder_of(self.uri)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock of a local database: two processes that create its tables at once would both crash."""
-        file = database_file(self.uri)
-        if file is None:
-            yield
-            return
-        from filelock import FileLock
-
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock", timeout=120):
-            yield
 
     def experiment_id(self, name: str) -> str:
         """The MLflow experiment of that name, created or restored if need be.
@@ -108,7 +84,7 @@ class Store:
                 "give another with --name"
             )
         client = self.client  # to open it takes the same lock
-        with self._alone():
+        with database_lock(self.uri):
             found = client.get_experiment_by_name(name)
             if found is None:
                 location = (self.folder / "mlartifacts" / name).as_uri() if self.folder else None
@@ -142,14 +118,14 @@ class Store:
                 return run.info
         except MlflowException as error:
             lost = error
-        found = self.search([experiment_id], f"tags.`{KEY_TAG}` = '{tags[KEY_TAG]}'")
+        found = self._search([experiment_id], f"tags.`{KEY_TAG}` = '{tags[KEY_TAG]}'")
         if lost is not None and not found:
             raise lost
         for again in found[1:]:  # MLflow itself asks again when the answer is lost
             self.client.delete_run(again.info.run_id)
         return found[0].info
 
-    def find(self, run_id: str) -> "FinishedRun":
+    def find(self, run_id: str) -> "StoredRun":
         """A run by its id.
 
         Raises:
@@ -158,32 +134,67 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         try:
-            return FinishedRun(self, self.client.get_run(run_id))
+            return self._read(self.client.get_run(run_id))
         except MlflowException as error:
             where, reason = redact_credentials(self.uri), redact_credentials(str(error).splitlines()[0])
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise UserError(f"there is no run {run_id!r} in {where}") from error
             raise UserError(f"the runs at {where} cannot be reached: {reason}") from error
 
-    def search(self, experiments: Sequence[str], wanted: str, order: Sequence[str] = ()) -> list[Any]:
-        """All runs of these experiments (by id) that MLflow's filter wants, as MLflow's own objects, page by page."""
-        found: list[Any] = []
+    def search(
+        self, experiment_ids: Sequence[str], filter_string: str, order_by: Sequence[str] = ()
+    ) -> list["StoredRun"]:
+        """Return all runs of these experiments that match MLflow's filter, page by page."""
+        return [self._read(run) for run in self._search(experiment_ids, filter_string, order_by)]
+
+    def _search(self, experiment_ids: Sequence[str], filter_string: str, order_by: Sequence[str] = ()) -> list[Any]:
+        runs: list[Any] = []
         token = None
-        while experiments:
+        while experiment_ids:
             page = self.client.search_runs(
-                list(experiments), wanted, max_results=PAGE, order_by=list(order), page_token=token
+                list(experiment_ids), filter_string, max_results=PAGE, order_by=list(order_by), page_token=token
             )
-            found += page
+            runs += page
             token = page.token
             if not token:
                 break
-        return found
+        return runs
 
-    def children(self, run_id: str) -> list["FinishedRun"]:
-        """The runs that name this one as their parent, the oldest first."""
-        experiment = self.client.get_run(run_id).info.experiment_id
-        wanted, order = f"tags.mlflow.parentRunId = '{run_id}'", ["attributes.start_time ASC"]
-        return [FinishedRun(self, run) for run in self.search([experiment], wanted, order)]
+    def experiment_names(self) -> dict[str, str]:
+        """Return the names of all experiments, by id."""
+        page = self.client.search_experiments()
+        experiments = list(page)
+        while page.token:
+            page = self.client.search_experiments(page_token=page.token)
+            experiments += page
+        self._names = {str(experiment.experiment_id): str(experiment.name) for experiment in experiments}
+        return dict(self._names)
+
+    def _experiment_name(self, experiment_id: str) -> str:
+        if experiment_id not in self._names:
+            self._names[experiment_id] = str(self.client.get_experiment(experiment_id).name)
+        return self._names[experiment_id]
+
+    def _read(self, run: Any) -> "StoredRun":
+        info, content = run.info, run.data
+        return StoredRun(
+            store=self,
+            run_id=str(info.run_id),
+            name=str(info.run_name),
+            experiment=self._experiment_name(str(info.experiment_id)),
+            experiment_id=str(info.experiment_id),
+            artifact_uri=str(info.artifact_uri),
+            status=str(info.status),
+            started=int(info.start_time or 0),
+            params=dict(content.params),
+            metrics=dict(content.metrics),
+            tags=dict(content.tags),
+        )
+
+    def children(self, run_id: str) -> list["StoredRun"]:
+        """Return the runs that name this one as their parent, the oldest first."""
+        experiment_id = self.client.get_run(run_id).info.experiment_id
+        return self.search([experiment_id], f"tags.mlflow.parentRunId = '{run_id}'", ["attributes.start_time ASC"])
 
     def delete_files(self, run_id: str, name: str) -> bool:
         """Delete an artifact of a run, a file or a folder; whether the store has done it."""
@@ -235,17 +246,47 @@ def taken(step: Callable[[], object]) -> bool:
     return True
 
 
-class FinishedRun:
-    """A run that is there to be read."""
+@dataclass(frozen=True)
+class StoredRun:
+    """A run read from the tracking store, as it was at that moment.
 
-    def __init__(self, store: Store, run: Any) -> None:
-        self.store, self.run_id, self.status = store, str(run.info.run_id), str(run.info.status)
-        self.experiment_id, self.artifact_uri = str(run.info.experiment_id), str(run.info.artifact_uri)
-        self.metrics: dict[str, float] = dict(run.data.metrics)
-        self.tags: dict[str, str] = dict(run.data.tags)
+    Attributes:
+        store: Where it was read from.
+        experiment: Name of its MLflow experiment.
+        status: "RUNNING", "FINISHED", "FAILED" or "KILLED".
+        started: Start time in milliseconds since the epoch.
+    """
+
+    store: Store = field(repr=False, compare=False)
+    run_id: str
+    name: str
+    experiment: str
+    experiment_id: str
+    artifact_uri: str
+    status: str
+    started: int
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+    @cached_property
+    def configuration(self) -> dict[str, str]:
+        """What identifies the configuration: experiment, sweep stage, params and data digests, without the seed.
+
+        Runs with equal configurations form one row of `compare`.
+        """
+        params = {key: self.params[key] for key in sorted(self.params) if key not in NOT_COMPARED}
+        digests = " ".join(self.tags[key][:8] for key in sorted(self.tags) if key.startswith(DIGEST))
+        return {EXPERIMENT: self.experiment, STAGE: self.tags.get(STAGE, ""), **params, DIGEST: digests}
+
+    @cached_property
+    def seed(self) -> str:
+        """The run's seed, or its run id if it recorded none."""
+        recorded = [self.tags.get("seed"), *(self.params.get(key) for key in SEEDS)]
+        return next((str(value) for value in recorded if value), self.run_id)
 
     def file(self, name: str) -> Path:
-        """An artifact, where it lies if that is on this machine, else a local copy: only to be read.
+        """Return the path of an artifact, for reading: its own path if it is on this machine, else a local copy.
 
         Raises:
             UserError: The run has no such artifact.

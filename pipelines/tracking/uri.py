@@ -4,14 +4,19 @@ import importlib
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import file_lock
 from pipelines.runtime.gc_pause import gc_paused_for_import
+from pipelines.runtime.text import redact_credentials
 
+LOCK_TIMEOUT_S = 120.0
 IMPORTING = threading.RLock()  # held while MLflow is imported, whose modules import one another in circles
 # Read by MLflow when it is imported or first used; what the user has set stays.
 MLFLOW_SETTINGS = {
@@ -64,3 +69,37 @@ def import_client(uri: str) -> Any:
         if not uri.startswith(("http", "databricks")):
             importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     return MlflowClient
+
+
+def connect(uri: str) -> Any:
+    """Return MLflow's client of a store; the tables of a new database are created.
+
+    Raises:
+        UserError: The database cannot be opened or the server does not answer.
+    """
+    MlflowClient = import_client(uri)
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with database_lock(uri):
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)  # creates the tables
+            return client
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        reason = redact_credentials(str(error).splitlines()[0])
+        raise UserError(f"the runs at {redact_credentials(uri)} cannot be reached: {reason}") from error
+
+
+@contextmanager
+def database_lock(uri: str) -> Iterator[None]:
+    """Hold the lock of a local database, for steps that crash if two processes take them at once, as creating tables.
+
+    For a server nothing is locked.
+    """
+    file = database_file(uri)
+    if file is None:
+        yield
+        return
+    with file_lock(f"{file}.lock", timeout=LOCK_TIMEOUT_S):
+        yield

@@ -22,7 +22,7 @@ from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking import outbox
 from pipelines.tracking.outbox import Outbox
 from pipelines.tracking.run import Run
-from pipelines.tracking.store import FinishedRun, Store
+from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import PARENT_TAG
 from pipelines.training import fit
 from pipelines.training.job import Training, prepare_training
@@ -78,7 +78,7 @@ def _name_one(store: Store) -> str:
     """What to say to somebody who names no run: which ones there are."""
     experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
     wanted = "attributes.status != 'FINISHED' and tags.`mlflow.source.name` LIKE 'litlab fit %'"
-    runs = [FinishedRun(store, run) for run in store.search(experiments, wanted, ["attributes.start_time DESC"])]
+    runs = store.search(experiments, wanted, ["attributes.start_time DESC"])
     own = [run for run in runs if not {PARENT_TAG, "mlflow.parentRunId"} & set(run.tags)]
     named = [f"  {run.run_id}  {run.status:<8}  {run.tags.get('litlab.command', '')}" for run in own[:NAMED]]
     more = [f"  and {len(own) - NAMED} older ones"] if len(own) > NAMED else []
@@ -87,7 +87,7 @@ def _name_one(store: Store) -> str:
     return "\n".join(["name a run: litlab resume RUN_ID; not finished are", *named, *more])
 
 
-def refuse(run: FinishedRun, *, dead: bool) -> None:
+def refuse(run: StoredRun, *, dead: bool) -> None:
     """Say why a run cannot be resumed, if it cannot.
 
     Args:
@@ -121,7 +121,7 @@ def refuse(run: FinishedRun, *, dead: bool) -> None:
         _refuse_if_alive(run, dead=dead)
 
 
-def _refuse_if_alive(run: FinishedRun, *, dead: bool) -> None:
+def _refuse_if_alive(run: StoredRun, *, dead: bool) -> None:
     host = run.tags.get(HOST_TAG, "another machine")
     if is_here(run.tags):
         if is_alive(run.tags):
@@ -134,12 +134,12 @@ def _refuse_if_alive(run: FinishedRun, *, dead: bool) -> None:
         )
 
 
-def _kept(run: FinishedRun) -> Outbox | None:
+def _kept(run: StoredRun) -> Outbox | None:
     """What this machine has of a run, and its store does not."""
     return Outbox.load(outbox.home_of(run.store.uri, run.run_id))
 
 
-def _configuration(run: FinishedRun) -> Path:
+def _configuration(run: StoredRun) -> Path:
     kept = _kept(run)
     if kept is not None and (kept.artifacts / "config.yaml").is_file():
         return kept.artifacts / "config.yaml"
@@ -150,7 +150,7 @@ def _configuration(run: FinishedRun) -> Path:
         raise UserError(f"run {run.run_id} ended before it began; start anew: {command}") from error
 
 
-def _refuse_changes(run: FinishedRun, cli: LitlabCLI, given: Sequence[str]) -> None:
+def _refuse_changes(run: StoredRun, cli: LitlabCLI, given: Sequence[str]) -> None:
     recorded: dict[str, Any] = yaml.safe_load(_configuration(run).read_text())
     before, now = flatten_config(recorded), flatten_config(cli.resolved())
     changed = sorted(key for key in before | now if key not in FREE and before.get(key) != now.get(key))
@@ -162,7 +162,7 @@ def _refuse_changes(run: FinishedRun, cli: LitlabCLI, given: Sequence[str]) -> N
         )
 
 
-def _refuse_other_data(run: FinishedRun, job: Training) -> None:
+def _refuse_other_data(run: StoredRun, job: Training) -> None:
     if not isinstance(job.data, InMemoryDataModule):
         return
     for split, digest in job.data.card()["sha256"].items():
@@ -171,7 +171,7 @@ def _refuse_other_data(run: FinishedRun, job: Training) -> None:
             raise UserError(f"run {run.run_id} was trained on other data: this is not its {split} set")
 
 
-def note_commit(run: Run, found: FinishedRun) -> None:
+def note_commit(run: Run, found: StoredRun) -> None:
     """Say and record that a run goes on with other code than it began with."""
     before, now = found.tags.get("git.commit"), git_tags().get("git.commit")
     if before and now and before != now:

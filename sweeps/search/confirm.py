@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.tracking.store import FinishedRun
+from pipelines.tracking.store import StoredRun
 from sweeps.search.controller import Controller
 from sweeps.search.study import key_of
 from sweeps.search.study_run import Confirmed
@@ -64,7 +64,7 @@ def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int,
     )
 
 
-def _runs(controller: Controller, *, finished: bool) -> dict[tuple[str, int], FinishedRun]:
+def _runs(controller: Controller, *, finished: bool) -> dict[tuple[str, int], StoredRun]:
     """By configuration and seed, those that are finished; or also those that another controller is about to finish."""
     children = [
         run for run in controller.store.children(controller.parent.run_id) if run.tags.get("stage") == "confirm"

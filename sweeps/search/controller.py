@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run
-from pipelines.tracking.store import FinishedRun, Store
+from pipelines.tracking.store import Store, StoredRun
 from sweeps.search import study_run as record
 from sweeps.search.display import SweepDisplay
 from sweeps.search.heartbeat import BEAT_S, called
@@ -74,14 +74,14 @@ class Controller:
         self._until = math.inf if self.space.timeout is None else time.monotonic() + self.space.timeout
         self._wait_until = self._look_at = 0.0
         self._complete = self._waits = False
-        self._finished: dict[tuple[str, int], FinishedRun] = {}
+        self._finished: dict[tuple[str, int], StoredRun] = {}
 
     @property
     def stops(self) -> int:
         """How often the user has asked for an end: once properly, twice at once."""
         return self.pool.stops
 
-    def _end_runs(self, alive: Collection[str]) -> dict[tuple[str, int], FinishedRun]:
+    def _end_runs(self, alive: Collection[str]) -> dict[tuple[str, int], StoredRun]:
         """End the runs of all but these controllers; returns the finished ones, by configuration and seed."""
         finished = {}
         for run in self.store.children(self.parent.run_id):
@@ -93,7 +93,7 @@ class Controller:
                 finished[run.tags["configuration"], int(run.tags["seed"])] = run
         return finished
 
-    def _end_of(self, run: FinishedRun) -> tuple[str, str]:
+    def _end_of(self, run: StoredRun) -> tuple[str, str]:
         """Status and reason of a run that its own process could not end: the trial's, if that has failed."""
         mine = [trial for trial in self.study.trials() if str(trial.number) == run.tags.get("trial")]
         if mine and mine[0].state.name == "FAIL" and counts(mine[0]):

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.comparison.formatting import markdown_table
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run
-from pipelines.tracking.store import FinishedRun, Store
+from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import PARENT_TAG
 from sweeps.search import figures
 from sweeps.search.space import Space, keys_of
@@ -18,7 +18,7 @@ from sweeps.search.study import PARENT, Study, best_of, tally
 from sweeps.workers.display import format_params
 
 WHICH = {"best": "the best, on fresh seeds", "default": "the experiment as it is, same seeds"}
-Confirmed = dict[str, list[FinishedRun]]  # "best" and "default": the runs on fresh seeds
+Confirmed = dict[str, list[StoredRun]]  # "best" and "default": the runs on fresh seeds
 
 
 def open_parent(store: Store, study: Study, space: Space, experiment: str, command: str) -> Run:
@@ -82,7 +82,7 @@ def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
     run.set_tags({"mlflow.note.content": note})
 
 
-def keep_best(run: Run, best: FinishedRun) -> None:
+def keep_best(run: Run, best: StoredRun) -> None:
     """Copy the best trial's configuration and checkpoint: `litlab validate PARENT_RUN_ID` works."""
     for name in ("config.yaml", "checkpoints/best.ckpt"):
         target = run.folder / name

@@ -19,9 +19,9 @@ from pipelines.runtime.console import numeric_table
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.text import redact_credentials
-from pipelines.tracking.query import Found, select
+from pipelines.tracking.query import select
 from pipelines.tracking.run import Run
-from pipelines.tracking.store import Store
+from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import PARENT_TAG
 from sweeps.seeds.summary import in_short, log_summary, metrics_table, seeds_table
 from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
@@ -163,13 +163,13 @@ def _parent(store: Store, plan: Plan) -> Run:
     same = " and ".join(f"{key} = '{value}'" for key, value in {**wanted, "params.seeds": plan.span}.items())
     order = ["attributes.start_time DESC"]
     for run in store.search([store.experiment_id(plan.name)], f"{same} and attributes.status != 'FINISHED'", order):
-        tags, run_id = run.data.tags, run.info.run_id
+        tags, run_id = run.tags, run.run_id
         if {key: tag for key, tag in tags.items() if key.startswith("data.sha256.")} != plan.digests:
             continue
-        if run.info.status == "RUNNING" and (host := tags.get("machine.host")) != platform.node():
+        if run.status == "RUNNING" and (host := tags.get("machine.host")) != platform.node():
             print(f"litlab: run {run_id} of the same seeds may be alive on {host}; this is another", file=sys.stderr)
             continue
-        parent = Run.reopen(store.find(run_id))
+        parent = Run.reopen(run)
         parent.set_tags({"machine.host": platform.node()})
         print(f"going on with run {run_id}")
         return parent
@@ -193,7 +193,7 @@ def _new_parent(store: Store, plan: Plan) -> Run:
     return parent
 
 
-def _train(pool: Pool, store: Store, parent: Run, plan: Plan) -> tuple[list[Found], list[JobResult]]:
+def _train(pool: Pool, store: Store, parent: Run, plan: Plan) -> tuple[list[StoredRun], list[JobResult]]:
     """Train the seeds that are missing, and end the parent; returns all finished runs, and what came of these.
 
     Raises:
@@ -227,7 +227,7 @@ def _end_left(store: Store, parent: Run) -> None:
         store.end(run.run_id, "KILLED", "its process died")
 
 
-def _finished(store: Store, parent: Run) -> list[Found]:
+def _finished(store: Store, parent: Run) -> list[StoredRun]:
     return sorted(select(store, [parent.run_id]).runs, key=lambda run: int(run.seed))
 
 
@@ -251,7 +251,7 @@ def _status(pool: Pool, ends: Sequence[JobResult]) -> tuple[str, str]:
     return ("FAILED" if failed else "FINISHED"), "; ".join(f"seed {seed}: {reason}" for seed, reason in failed)
 
 
-def _heading(plan: Plan, runs: Sequence[Found]) -> str:
+def _heading(plan: Plan, runs: Sequence[StoredRun]) -> str:
     """What the note begins with: the result."""
     done = f"{len(runs)} of {len(plan.seeds)} seeds ({plan.span}) are done"
     result = f": **{short}**" if (short := in_short(runs)) else ""
@@ -259,7 +259,7 @@ def _heading(plan: Plan, runs: Sequence[Found]) -> str:
     return "\n\n".join(filter(None, [f"{done}{result}.", description]))
 
 
-def _tell(plan: Plan, parent: Run, runs: Sequence[Found]) -> None:
+def _tell(plan: Plan, parent: Run, runs: Sequence[StoredRun]) -> None:
     """The result on the screen, and what to do with it."""
     console = Console(soft_wrap=True, width=200, highlight=False)  # a terminal folds what is longer; ids stay whole
     if runs:

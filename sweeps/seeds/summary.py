@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from pipelines.comparison.formatting import markdown_table
 from pipelines.comparison.intervals import Summary, summarize
-from pipelines.tracking.query import Found
 from pipelines.tracking.run import Run
-from pipelines.tracking.store import Store
+from pipelines.tracking.store import Store, StoredRun
 
 NOTE_LENGTH = 5000  # MLflow takes 8000
 MEASURED = ("test/", "selected/val/", "selected/", "selected_epoch", "fit_seconds")
 
 
-def log_summary(store: Store, parent: Run, heading: str, runs: Sequence[Found]) -> None:
+def log_summary(store: Store, parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
     """Log what finished runs have in common on the run that stands for them.
 
     Args:
@@ -32,7 +31,7 @@ def log_summary(store: Store, parent: Run, heading: str, runs: Sequence[Found]) 
     parent.set_tags({"mlflow.note.content": note[:NOTE_LENGTH].rpartition("\n")[0]})  # whole lines; the file has all
 
 
-def headline(runs: Sequence[Found]) -> dict[str, float]:
+def headline(runs: Sequence[StoredRun]) -> dict[str, float]:
     """Mean, standard deviation and both ends of the 95 % interval of each metric, and the number of runs as n."""
     metrics = {"n": float(len(runs))}
     for key, summary in _summaries(runs).items():
@@ -43,14 +42,14 @@ def headline(runs: Sequence[Found]) -> dict[str, float]:
     return metrics
 
 
-def in_short(runs: Sequence[Found]) -> str:
+def in_short(runs: Sequence[StoredRun]) -> str:
     """The test metrics, mean and standard deviation; "" if nothing was tested."""
     tested = {key: summary for key, summary in _summaries(runs).items() if key.startswith("test/")}
     spreads = {key: "" if one.sd is None else f" ± {_number(one.sd, one)}" for key, one in tested.items()}
     return ", ".join(f"{key} {_number(one.mean, one)}{spreads[key]}" for key, one in tested.items())
 
 
-def metrics_table(runs: Sequence[Found]) -> list[list[str]]:
+def metrics_table(runs: Sequence[StoredRun]) -> list[list[str]]:
     """A line for each metric, below the header."""
     lines = [["metric", "mean", "sd", "n", "95 % interval"]]
     for key, summary in _summaries(runs).items():
@@ -60,7 +59,7 @@ def metrics_table(runs: Sequence[Found]) -> list[list[str]]:
     return lines
 
 
-def seeds_table(runs: Sequence[Found]) -> list[list[str]]:
+def seeds_table(runs: Sequence[StoredRun]) -> list[list[str]]:
     """A line for each seed, below the header."""
     shown = {key: summary for key, summary in _summaries(runs).items() if key.startswith(MEASURED[:2])}
     lines = [["seed", *shown, "run"]]
@@ -70,7 +69,7 @@ def seeds_table(runs: Sequence[Found]) -> list[list[str]]:
     return lines
 
 
-def _draw(store: Store, parent: Run, runs: Sequence[Found]) -> None:
+def _draw(store: Store, parent: Run, runs: Sequence[StoredRun]) -> None:
     from pipelines.comparison import figures as plots
 
     try:
@@ -80,7 +79,7 @@ def _draw(store: Store, parent: Run, runs: Sequence[Found]) -> None:
         print(f"litlab: the learning curves cannot be drawn: {error}", file=sys.stderr)
 
 
-def _summaries(runs: Sequence[Found]) -> dict[str, Summary]:
+def _summaries(runs: Sequence[StoredRun]) -> dict[str, Summary]:
     """Of what was tested and selected, over the runs where it is finite."""
     keys = {key for run in runs for key in run.metrics if key.startswith(MEASURED)}
     values = {key: [run.metrics[key] for run in runs if math.isfinite(run.metrics.get(key, math.nan))] for key in keys}

@@ -29,8 +29,8 @@ from pathlib import Path
 from pipelines.checkpoints import files as checkpoints
 for epoch in range(first, 1000000):
     content = {"epoch": epoch, "litlab": {"best_epoch": epoch}, "weights": torch.full((50000,), float(epoch))}
-    checkpoints.Files().save_checkpoint(content, Path(folder) / "last.ckpt")
-    checkpoints.copy(Path(folder) / "last.ckpt", Path(folder) / "best.ckpt")
+    checkpoints.AtomicCheckpointIO().save_checkpoint(content, Path(folder) / "last.ckpt")
+    checkpoints.copy_checkpoint(Path(folder) / "last.ckpt", Path(folder) / "best.ckpt")
     (Path(folder) / "done").write_text(str(epoch))
 """
 

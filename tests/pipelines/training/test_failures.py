@@ -120,9 +120,9 @@ def test_damaged_data_are_named_before_anything_is_written(litlab, mnist_format,
 FIRST = """
 import os, subprocess, sys, time
 from pipelines.runtime import process
-process.end_with_first()
+process.exit_with_rank_zero()
 further = subprocess.Popen([sys.executable, "-c", "import time; from pipelines.runtime import process; "
-    "process.end_with_first(); print('up', flush=True); time.sleep(60)"], env={**os.environ, "LOCAL_RANK": "1"})
+    "process.exit_with_rank_zero(); print('up', flush=True); time.sleep(60)"], env={**os.environ, "LOCAL_RANK": "1"})
 print(further.pid, flush=True)
 time.sleep(60)
 """

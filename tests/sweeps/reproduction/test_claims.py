@@ -117,7 +117,7 @@ def test_every_metric_of_a_claim_is_one_that_can_be_measured(full):
 
 
 def published_run():
-    from pipelines.tracking.query import Found
+    from pipelines.tracking.store import StoredRun
 
     class Everything(dict[str, float]):
         def get(self, key, default=None):
@@ -126,7 +126,7 @@ def published_run():
         def __getitem__(self, key):
             return 0.5
 
-    return Found("r", "", "", {}, "0", Everything(), {}, 0)
+    return StoredRun(None, "r", "", "", "", "", "FINISHED", 0, {}, Everything(), {})
 
 
 def test_a_choice_takes_the_jobs_that_its_claims_need():

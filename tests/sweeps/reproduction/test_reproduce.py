@@ -111,7 +111,7 @@ def test_a_failed_run_is_said_in_the_page_and_by_the_exit_code(litlab, lines, tm
 
 
 def test_a_part_of_the_full_tier_never_writes_over_the_whole_page(litlab, lines, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.runtime.environment.folder", lambda: tmp_path)
+    monkeypatch.setattr("sweeps.reproduction.reproduce.project_folder", lambda: tmp_path)
     done = litlab("reproduce", "machine", "--tier", "full", "--seeds", "1")
     assert done.code == 0, done.err
     assert (tmp_path / "reproduction" / "RESULTS.md").is_file()
@@ -170,7 +170,10 @@ def _finished() -> bool:
 
 
 def test_the_hash_of_a_configuration_does_not_depend_on_what_was_imported_before():
-    code = "{}from pipelines.config import cli as config\nprint(config.config_hash(config.parse('fit', ['one-conv']).resolved()))"
+    code = (
+        "{}from pipelines.config.cli import config_hash, parse_config\n"
+        "print(config_hash(parse_config('fit', ['one-conv']).resolved()))"
+    )
     said = [
         subprocess.run([sys.executable, "-c", code.format(before)], capture_output=True, text=True, check=True).stdout
         for before in ("", "import sklearn.svm\n")  # which decides whether `int | float` tries int first
@@ -205,7 +208,7 @@ def test_a_trained_network_is_looked_at_once_and_what_was_seen_is_judged(litlab,
     assert done.code == 0, done.err
     assert [run.experiment for run in runs()] == ["reproduce-quick"] * 2  # a look is not a training
     looks = Store().search([Store().experiment_id("reproduce-quick")], "tags.`litlab.parent` = 'look'")
-    assert {look.data.tags["mlflow.parentRunId"] for look in looks} == {run.run_id for run in runs()}
+    assert {look.tags["mlflow.parentRunId"] for look in looks} == {run.run_id for run in runs()}
     text = (tmp_path / "out" / "RESULTS.md").read_text()
     assert "litlab explain occlusion RUN_ID --block 4 --stride 4 --stroke 0.5  # of digits" in text
     assert "(n = 2) | confirmed |" in text

@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from pipelines.tracking.query import Found
+from pipelines.tracking.store import StoredRun
 from sweeps.reproduction.claims import Claim
 from sweeps.reproduction.verdicts import Certain, Evidence, judge, measure, plain
 
@@ -133,7 +133,7 @@ def test_a_method_without_chance_is_one_value_beside_the_seeds_of_another():
 
 def test_what_is_made_of_metrics():
     metrics = {"selected/train/acc": 0.9, "test/acc": 0.95, "fit_seconds": 7.38905609893065}
-    run = Found("r", "", "", {}, "0", metrics, {}, 0)
+    run = StoredRun(None, "r", "", "", "", "", "FINISHED", 0, {}, metrics, {})
     curve = {
         "val/loss": [(2, 0.6), (0, 0.9), (1, 0.5), (3, 0.8)],
         "val/acc": list(enumerate([0.1, 0.9, 0.5, 0.6, 0.4])),

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.comparison.formatting import NO_BREAK_SPACE, markdown_table
-from pipelines.tracking.query import Found, select
-from pipelines.tracking.store import Store
+from pipelines.tracking.query import select
+from pipelines.tracking.store import Store, StoredRun
 from sweeps.search import study_run as record
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage
@@ -17,7 +17,7 @@ SPACE = {"model.dropout": {"low": 0.0, "high": 0.7}, "data.batch_size": [16, 32]
 
 
 @pytest.fixture
-def runs(uri: str) -> list[Found]:
+def runs(uri: str) -> list[StoredRun]:
     """Two finished runs of one configuration."""
     store = Store(uri)
     experiment = store.experiment_id("noted")
