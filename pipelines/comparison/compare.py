@@ -19,9 +19,9 @@ from pipelines.comparison.intervals import Difference
 from pipelines.comparison.rows import Comparison, Row
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import escape_control_characters, redact_credentials
-from pipelines.tracking.query import select
+from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
-from pipelines.tracking.tags import EXPERIMENT
+from pipelines.tracking.tags import EXPERIMENT_KEY, FIT_SECONDS, SELECTED_EPOCH
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return 0
     options = _parse(argv)
     store = Store(options.tracking_uri)
-    selection = select(store, options.names, options.filter)
+    selection = find_runs(store, options.names, options.filter)
     comparison = rows.group_and_rank(selection, options.metric, options.by)
     for note in comparison.notes:
         print(f"litlab: note: {escape_control_characters(note)}", file=sys.stderr)
@@ -102,10 +102,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def as_records(comparison: Comparison) -> list[dict[str, Any]]:
     """One object for each row, the best first; nothing in it but what JSON has."""
-    keys = [key for key in comparison.differing if key != EXPERIMENT]
+    keys = [key for key in comparison.differing if key != EXPERIMENT_KEY]
     return [
         {
-            "experiment": row.configuration.get(EXPERIMENT),
+            "experiment": row.configuration.get(EXPERIMENT_KEY),
             "params": {key: row.configuration.get(key) for key in keys},
             "metric": comparison.metric,
             "mean": row.summary.mean,
@@ -115,8 +115,8 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
             "seeds": [run.seed for run in row.runs],
             "values": list(row.values.values()),
             "configurations": row.configurations,
-            "best_epoch": row.mean("selected_epoch"),
-            "seconds": row.mean("fit_seconds"),
+            "best_epoch": row.mean(SELECTED_EPOCH),
+            "seconds": row.mean(FIT_SECONDS),
             "parameters": row.mean("parameters"),
             "runs": [run.run_id for run in row.runs],
             "difference": _difference_record(row.difference) if row.difference else None,

@@ -14,7 +14,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
-from pipelines.tracking.tags import PARENT_TAG
+from pipelines.tracking.tags import COMMAND_TAG, NOTE_TAG, PARENT_TAG, SELECTED_EPOCH, SOURCE_NAME_TAG, SOURCE_TYPE_TAG
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ def _learning_curves(named: Mapping[str, Row], store: Store) -> "Figure | None":
     trained = {
         label: row.runs
         for label, row in named.items()
-        if any("selected_epoch" in run.metrics and logged & set(run.metrics) for run in row.runs)
+        if any(SELECTED_EPOCH in run.metrics and logged & set(run.metrics) for run in row.runs)
     }
     return curves(dict(list(trained.items())[:CURVES]), store) if trained else None
 
@@ -133,9 +133,9 @@ def keep(
     what = " ".join(comparison.selection.names) or "all runs"
     tags = {
         PARENT_TAG: "comparison",
-        "litlab.command": redact_credentials(command),
-        "mlflow.source.name": "litlab compare",
-        "mlflow.source.type": "LOCAL",
+        COMMAND_TAG: redact_credentials(command),
+        SOURCE_NAME_TAG: "litlab compare",
+        SOURCE_TYPE_TAG: "LOCAL",
     }
     run = Run(store, COMPARISONS, f"compare {what}"[:200], tags)
     with recorded(run):
@@ -147,7 +147,7 @@ def keep(
         (run.folder / "comparison.md").write_text(note)
         if len(note) > MAX_NOTE:
             note = note[: MAX_NOTE - 100] + " ...\n\nThe whole of it is in comparison.md."
-        run.set_tags({"mlflow.note.content": note})
+        run.set_tags({NOTE_TAG: note})
     return run.run_id
 
 

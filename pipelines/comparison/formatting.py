@@ -7,6 +7,7 @@ from pipelines.comparison import rows
 from pipelines.comparison.intervals import Difference, Summary
 from pipelines.comparison.rows import Comparison, Row
 from pipelines.runtime.console import format_duration
+from pipelines.tracking.tags import FIT_SECONDS, SELECTED_EPOCH
 
 UNPAIRED = " *"
 
@@ -27,7 +28,7 @@ def param_cells(row: Row, comparison: Comparison) -> dict[str, str]:
 
 def metric_cells(row: Row, comparison: Comparison) -> dict[str, str]:
     """What a person reads of a row's values, by title."""
-    epoch, seconds, parameters = map(row.mean, ("selected_epoch", "fit_seconds", "parameters"))
+    epoch, seconds, parameters = map(row.mean, (SELECTED_EPOCH, FIT_SECONDS, "parameters"))
     return {
         "mean ± sd": format_mean_sd(row.summary),
         "n": str(row.summary.n),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.comparison.intervals import summarize
 from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, shown, titles
 from pipelines.evaluation.figures import MANY_FOLD
-from pipelines.tracking.tags import DIGEST, EXPERIMENT
+from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY, FIT_SECONDS
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -28,7 +28,7 @@ SPLITS = {"train": "training", "val": "validation", "test": "test"}
 NAMES = {
     "acc": "accuracy (fraction{})",
     "knn_acc": "accuracy of the nearest codes' vote (fraction{})",
-    "fit_seconds": "training time in seconds{}",
+    FIT_SECONDS: "training time in seconds{}",
     "parameters": "number of parameters{}",
 }
 SPREAD = "mean ± 1 standard deviation"
@@ -50,7 +50,7 @@ def _distinct(texts: Sequence[str]) -> list[str]:
 def _said(row: Row, columns: Sequence[str], short: Mapping[str, str]) -> str:
     """What a row has in these columns, those that it does not have left out; an experiment by its bare name."""
     said = {key: shown(row.label(key)) for key in columns if row.label(key)}
-    return " ".join(text if key == EXPERIMENT else f"{short[key]}={text}" for key, text in said.items())
+    return " ".join(text if key == EXPERIMENT_KEY else f"{short[key]}={text}" for key, text in said.items())
 
 
 def _short(text: str, length: int = LONG) -> str:
@@ -69,10 +69,10 @@ def metric_name(metric: str, beside: str = "") -> str:
 
 def keys(comparison: Comparison) -> list[str]:
     """The keys to draw the metric against: those that say more than the experiment's name, or are all that differs."""
-    differing = [key for key in comparison.differing if key not in (EXPERIMENT, DIGEST)]
+    differing = [key for key in comparison.differing if key not in (EXPERIMENT_KEY, DATA_HASH_KEY)]
     if len(differing) == 1:
         return differing
-    return [key for key in comparison.columns if key not in (CONFIGURATIONS, DIGEST)]
+    return [key for key in comparison.columns if key not in (CONFIGURATIONS, DATA_HASH_KEY)]
 
 
 def plot_metric_vs_param(comparison: Comparison, key: str) -> "Figure | None":
@@ -100,7 +100,7 @@ def plot_metric_vs_param(comparison: Comparison, key: str) -> "Figure | None":
     else:
         axis.set_yticks(list(places.values()), [_short(shown(value), 40) for value in values])
         axis.set(ylim=(len(values) - 0.5, -0.5), xlabel=metric_name(comparison.metric, SPREAD))
-        axis.set_ylabel("" if key == EXPERIMENT else title)
+        axis.set_ylabel("" if key == EXPERIMENT_KEY else title)
     _scale_of_metric(axis, comparison, upright=numeric)
     axis.grid(alpha=0.3)
     left = len(comparison.rows) - len(rows)
@@ -190,7 +190,7 @@ def plot_metric_vs_cost(comparison: Comparison) -> "Figure | None":
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    costs = [cost for cost in ("parameters", "fit_seconds") if len(_means(comparison, cost)) > 1]
+    costs = [cost for cost in ("parameters", FIT_SECONDS) if len(_means(comparison, cost)) > 1]
     if not costs:
         return None
     figure = Figure(figsize=(4.2 * len(costs) + 2.6, 4.4), layout="constrained")

@@ -19,7 +19,7 @@ from pipelines.evaluation.decision_regions import Plane, is_plane
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.load_run import LoadedRun, _rebuild
 from pipelines.tracking.store import Store
-from pipelines.tracking.tags import DIGEST
+from pipelines.tracking.tags import DATA_HASH_KEY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,8 +65,8 @@ def codes(rows: Mapping[str, Row], store: Store) -> "Figure | None":
     Raises:
         UserError: A run's data or checkpoint are not to be found.
     """
-    digest = next(iter(rows.values())).runs[0].configuration.get(DIGEST)
-    alike = {label: row for label, row in rows.items() if row.runs[0].configuration.get(DIGEST) == digest}
+    digest = next(iter(rows.values())).runs[0].configuration.get(DATA_HASH_KEY)
+    alike = {label: row for label, row in rows.items() if row.runs[0].configuration.get(DATA_HASH_KEY) == digest}
     panels: dict[str, Array] = {}
     for label, row in alike.items():
         run = _rebuild(row, store)

@@ -9,9 +9,9 @@ from difflib import get_close_matches
 
 from pipelines.comparison.intervals import Difference, Summary, paired_difference, summarize
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.query import Selection
+from pipelines.tracking.query import RunSelection
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import DIGEST, EXPERIMENT
+from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY
 
 METRICS = ("test/acc", "test/loss", "selected/val/acc", "selected/val/loss")  # compared by, if nothing is asked for
 CONFIGURATIONS = "configurations"  # the column that says how many a row holds
@@ -64,7 +64,7 @@ class Comparison:
         notes: What a person should know, such as runs that were left out.
     """
 
-    selection: Selection
+    selection: RunSelection
     metric: str
     lower_is_better: bool
     rows: list[Row]
@@ -73,7 +73,7 @@ class Comparison:
     notes: list[str]
 
 
-def group_and_rank(selection: Selection, metric: str | None = None, by: Sequence[str] = ()) -> Comparison:
+def group_and_rank(selection: RunSelection, metric: str | None = None, by: Sequence[str] = ()) -> Comparison:
     """Gather runs in rows, and set each beside the best one.
 
     Args:
@@ -143,7 +143,7 @@ def _rests(groups: Sequence[Sequence[StoredRun]], keys: Sequence[str]) -> dict[s
     The data's digest is a part of it only if some row holds runs that differ in nothing else: it may follow from a key.
     """
     whole = [{run.run_id: _rest(run, keys) for run in group} for group in groups]
-    short = [{run.run_id: _rest(run, [*keys, DIGEST]) for run in group} for group in groups]
+    short = [{run.run_id: _rest(run, [*keys, DATA_HASH_KEY]) for run in group} for group in groups]
     mixed = any(len({*of_run.values()}) > len({*less.values()}) for of_run, less in zip(whole, short, strict=True))
     chosen = whole if mixed else short
     if all(len({*of_run.values()}) < 2 for of_run in chosen):
@@ -167,21 +167,21 @@ def _rest(run: StoredRun, keys: Sequence[str]) -> Hashable:
 
 def _differing(rows: Sequence[Row]) -> list[str]:
     """The keys in which rows differ; the data's digest only where nothing else tells two rows apart."""
-    keys = dict.fromkeys(key for row in rows for key in row.configuration if key != DIGEST)
+    keys = dict.fromkeys(key for row in rows for key in row.configuration if key != DATA_HASH_KEY)
     differing = [key for key in keys if len({row.label(key) for row in rows}) > 1]
     told = Counter(tuple(row.label(key) for key in differing) for row in rows)
-    return [*differing, DIGEST] if any(count > 1 for count in told.values()) else differing
+    return [*differing, DATA_HASH_KEY] if any(count > 1 for count in told.values()) else differing
 
 
 def _columns(rows: Sequence[Row], differing: Sequence[str]) -> list[str]:
     """Without the keys that say no more than the experiment's name: those that are alike within each experiment."""
-    if EXPERIMENT not in differing:
+    if EXPERIMENT_KEY not in differing:
         return list(differing)
     within: dict[str, list[Row]] = {}
     for row in rows:
-        within.setdefault(row.label(EXPERIMENT), []).append(row)
+        within.setdefault(row.label(EXPERIMENT_KEY), []).append(row)
     more = [key for key in differing if any(len({row.label(key) for row in group}) > 1 for group in within.values())]
-    return [EXPERIMENT, *(key for key in more if key != EXPERIMENT)]
+    return [EXPERIMENT_KEY, *(key for key in more if key != EXPERIMENT_KEY)]
 
 
 def _usual(runs: Sequence[StoredRun]) -> str:
@@ -190,7 +190,7 @@ def _usual(runs: Sequence[StoredRun]) -> str:
     return max(METRICS, key=lambda metric: counts[metric])  # the first of those that are as frequent
 
 
-def _no_metric(metric: str, selection: Selection) -> str:
+def _no_metric(metric: str, selection: RunSelection) -> str:
     if not selection.runs:
         where = f" in {', '.join(selection.names)}" if selection.names else ""
         return f"there is no finished run{where}{f' with {selection.wanted}' if selection.wanted else ''}"
@@ -201,7 +201,7 @@ def _no_metric(metric: str, selection: Selection) -> str:
 
 def _key(name: str, runs: Sequence[StoredRun]) -> str:
     """A key of the configuration, given in full or as its last parts."""
-    known = sorted({key for run in runs for key in run.configuration} - {DIGEST})
+    known = sorted({key for run in runs for key in run.configuration} - {DATA_HASH_KEY})
     if name in known:
         return name
     ends = [key for key in known if key.endswith(f".{name}")]
@@ -224,13 +224,13 @@ def _runs(count: int) -> str:
 
 def _also_differing(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
     """What a choice of keys hides: others in which whole rows differ."""
-    others = [key for key in _differing(rows) if key not in (*keys, DIGEST)] if keys else []
+    others = [key for key in _differing(rows) if key not in (*keys, DATA_HASH_KEY)] if keys else []
     named = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
     return [f"the rows differ in more than {', '.join(keys)}: also in {named}"] if others else []
 
 
 def _on_other_data(rows: Sequence[Row], metric: str) -> list[str]:
     split = metric.removeprefix("selected/").partition("/")[0]
-    sets = {run.tags.get(f"{DIGEST}.{split}") for row in rows for run in row.runs} - {None}
+    sets = {run.tags.get(f"{DATA_HASH_KEY}.{split}") for row in rows for run in row.runs} - {None}
     said = f"{metric} was measured on {len(sets)} different {split} sets: differences between rows may be the data's"
     return [said] if len(sets) > 1 else []

@@ -12,11 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from datamodules.base import InMemoryDataModule
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.tags import PROCESS_COUNT_TAG
 
 CHECKPOINT_ENV = (
     "LITLAB_START"  # for processes that Lightning starts: the checkpoint that the first one chose, or nothing
 )
-PROCESSES = "litlab.processes"  # a run's tag: how many trained it, where that is more than one
 
 
 def cluster_environments() -> list[SLURMEnvironment]:
@@ -59,7 +59,7 @@ def _is_synced(trainer: Trainer) -> bool:
 
 def process_count_tags(trainer: Trainer) -> dict[str, str]:
     """How many processes train a run, where that is more than one."""
-    return {PROCESSES: str(trainer.world_size)} if trainer.world_size > 1 else {}
+    return {PROCESS_COUNT_TAG: str(trainer.world_size)} if trainer.world_size > 1 else {}
 
 
 def check_process_count(run_id: str, tags: Mapping[str, str], trainer: Trainer) -> None:
@@ -68,7 +68,7 @@ def check_process_count(run_id: str, tags: Mapping[str, str], trainer: Trainer) 
     Raises:
         UserError: The run was trained by more or fewer processes.
     """
-    before, now = int(tags.get(PROCESSES, 1)), trainer.world_size
+    before, now = int(tags.get(PROCESS_COUNT_TAG, 1)), trainer.world_size
     if before != now:
         raise UserError(
             f"run {run_id} was trained by {before} processes, and there are {now} now: start it as before, "

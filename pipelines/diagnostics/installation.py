@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import TYPE_CHECKING
 
 from pipelines.diagnostics.finding import Finding, Place, todo
-from pipelines.runtime.environment import git_tags
+from pipelines.tracking.origin import git_tags
+from pipelines.tracking.tags import DIRTY_TAG
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -53,7 +54,7 @@ def git(place: Place) -> Iterator[Finding]:
     """Whether runs can say which commit they are from."""
     tags = git_tags()
     if tags:
-        changes = "with changes that are not committed" if tags["git.dirty"] == "true" else "nothing uncommitted"
+        changes = "with changes that are not committed" if tags[DIRTY_TAG] == "true" else "nothing uncommitted"
         yield Finding("git", f"commit {tags['git.commit'][:12]}, {changes}")
     else:
         why = "this is no checkout" if shutil.which("git") else "there is no git"

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipelines.diagnostics.finding import Finding, Place, todo
-from pipelines.runtime.process import PROCESS_TAG, is_alive, is_here
 from pipelines.tracking import outbox
+from pipelines.tracking.origin import is_alive, is_here
 from pipelines.tracking.store import Store, StoredRun, local_path
-from pipelines.tracking.tags import PARENT_TAG
+from pipelines.tracking.tags import COMMAND_TAG, PARENT_RUN_TAG, PARENT_TAG, PROCESS_TAG, SOURCE_NAME_TAG
 
 REASON = "its process was gone; ended by litlab doctor"
-PARENT = "mlflow.parentRunId"
 MOST_CHECKPOINTS = 20
 
 
@@ -22,7 +21,7 @@ def orphans(place: Place) -> Iterator[Finding]:
         return
     running = _search(store, "attributes.status = 'RUNNING'")
     gone = [run for run in running if _is_gone(run)]
-    at_work = {run.tags.get(PARENT) for run in running if run not in gone}
+    at_work = {run.tags.get(PARENT_RUN_TAG) for run in running if run not in gone}
     gone = [run for run in gone if run.run_id not in at_work]  # another machine may drive the same study
     yield from (_end(store, run) if place.fix else _name(run) for run in gone)
     if not gone:
@@ -71,14 +70,14 @@ def _is_gone(run: StoredRun) -> bool:
 
 def _can_go_on(run: StoredRun) -> bool:
     """Whether `litlab resume` takes it, rather than the command that looks after several."""
-    own = run.tags.get("mlflow.source.name", "").startswith("litlab fit")
-    return own and not {PARENT_TAG, PARENT} & set(run.tags)
+    own = run.tags.get(SOURCE_NAME_TAG, "").startswith("litlab fit")
+    return own and not {PARENT_TAG, PARENT_RUN_TAG} & set(run.tags)
 
 
 def _advice(run: StoredRun) -> str:
     if _can_go_on(run):
         return f"litlab resume {run.run_id} goes on with it"
-    return f"to go on, the same command: {run.tags.get('litlab.command', 'the one that made it')}"
+    return f"to go on, the same command: {run.tags.get(COMMAND_TAG, 'the one that made it')}"
 
 
 def _name(run: StoredRun) -> Finding:

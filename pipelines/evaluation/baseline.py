@@ -31,6 +31,15 @@ from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    CONFIG_HASH_TAG,
+    EXPERIMENT_TAG,
+    FIT_SECONDS,
+    SEED_TAG,
+    SOURCE_NAME_TAG,
+    SOURCE_TYPE_TAG,
+)
 
 METHODS = {
     "svm-linear": "support vector machine, linear (LinearSVC)",
@@ -129,12 +138,12 @@ def config_hash(method: str, setting: Mapping[str, Any], cli: LitlabCLI) -> str:
 
 def _tags(cli: LitlabCLI, name: str, method: str, setting: Mapping[str, Any], argv: Sequence[str]) -> dict[str, str]:
     return {
-        "litlab.experiment": name,
-        "litlab.config_hash": config_hash(method, setting, cli),
-        "litlab.command": redact_credentials(shlex.join(["litlab", "baseline", *argv])),
-        "seed": str(cli.config.seed_everything),
-        "mlflow.source.name": f"litlab baseline {name}",
-        "mlflow.source.type": "LOCAL",
+        EXPERIMENT_TAG: name,
+        CONFIG_HASH_TAG: config_hash(method, setting, cli),
+        COMMAND_TAG: redact_credentials(shlex.join(["litlab", "baseline", *argv])),
+        SEED_TAG: str(cli.config.seed_everything),
+        SOURCE_NAME_TAG: f"litlab baseline {name}",
+        SOURCE_TYPE_TAG: "LOCAL",
     }
 
 
@@ -178,7 +187,7 @@ def _support_vectors(method: str, C: float, seed: int, data: InMemoryDataModule,
         maps = {f"C = {C:g}": plane.as_map(torch.from_numpy((scores > 0).astype(np.float32)))}
         run.save_figure("decision_regions", figures.decision_regions(maps, plane.corners, data.test_set))
     accuracies = {f"{split}/acc": float(machine.score(*pair)) for split, pair in arrays.items()}
-    return {**accuracies, "fit_seconds": seconds}
+    return {**accuracies, FIT_SECONDS: seconds}
 
 
 def _principal_components(components: int, data: InMemoryDataModule, run: Run) -> dict[str, float]:
@@ -188,7 +197,7 @@ def _principal_components(components: int, data: InMemoryDataModule, run: Run) -
     began = time.monotonic()
     pca = PCA(components, random_state=0).fit(train_ND)
     seconds = time.monotonic() - began
-    metrics = {"fit_seconds": seconds, "explained_variance": float(pca.explained_variance_ratio_.sum())}
+    metrics = {FIT_SECONDS: seconds, "explained_variance": float(pca.explained_variance_ratio_.sum())}
     for split, part in (("train", data.train_set), ("val", data.val_set), ("test", data.test_set)):
         inputs_ND, labels_N = _arrays(data, part)
         codes_NK = pca.transform(inputs_ND)
@@ -207,6 +216,6 @@ def _show(name: str, rows: dict[str, dict[str, float]]) -> None:
     """A line for each run: its metrics on the three sets."""
     console = Console(soft_wrap=True)
     for setting, metrics in rows.items():
-        shown = {key: value for key, value in metrics.items() if key != "fit_seconds"}
+        shown = {key: value for key, value in metrics.items() if key != FIT_SECONDS}
         text = "  ".join(f"{key} {value:.4f}" for key, value in shown.items())
         console.print(f"{name}  {setting:<12} {text}  ({format_duration(metrics['fit_seconds'])})", highlight=False)

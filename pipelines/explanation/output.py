@@ -13,7 +13,15 @@ from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import LOOK_TAG, PARENT_TAG
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    EXPLAIN_TAG,
+    NOTE_TAG,
+    PARENT_RUN_TAG,
+    PARENT_TAG,
+    SOURCE_NAME_TAG,
+    SOURCE_TYPE_TAG,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,13 +131,13 @@ def _log(
     single = {key: float(value) for key, value in others.items() if isinstance(value, int | float)}
     experiment = parent.store.client.get_experiment(parent.experiment_id).name
     tags = {
-        "mlflow.parentRunId": parent.run_id,
-        PARENT_TAG: "look",
-        LOOK_TAG: options.asked,
-        "litlab.command": options.command,
-        "mlflow.source.name": "litlab explain",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.note.content": f"{caption}\n\n    {options.command}\n",
+        PARENT_RUN_TAG: parent.run_id,
+        PARENT_TAG: "explain",
+        EXPLAIN_TAG: options.asked,
+        COMMAND_TAG: options.command,
+        SOURCE_NAME_TAG: "litlab explain",
+        SOURCE_TYPE_TAG: "LOCAL",
+        NOTE_TAG: f"{caption}\n\n    {options.command}\n",
     }
     run = Run(parent.store, experiment, f"explain {what}"[:200], tags)
     with recorded(run):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.reporting.html_page import image
 from pipelines.reporting.provenance import Pairs, command_of
 from pipelines.tracking.store import Store
-from pipelines.tracking.tags import PARENT_TAG
+from pipelines.tracking.tags import BEST_RUN_TAG, BEST_TRIAL_TAG, NOTE_TAG, PARENT_TAG
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -69,14 +69,16 @@ def parent(store: Store, run_id: str) -> Parent:
     """
     run = store.client.get_run(run_id)
     params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
-    best, missing = _best(store, tags.get("best.run"))
+    best, missing = _best(store, tags.get(BEST_RUN_TAG))
     header, confirmed = _confirmation(metrics)
     pictures, unread = _pictures(store, run_id)
     facts = [("kind", tags.get(PARENT_TAG, "sweep")), ("run", run_id), ("status", str(run.info.status))]
     facts += [("command", command_of(tags))]
     facts += [(key, value) for key, value in sorted(params.items()) if not key.startswith(_SPACE)]
     facts += [(f"best {key.removeprefix('best/')}", number(metrics[key])) for key in metrics if key.startswith("best/")]
-    facts += [(name, tags[key]) for name, key in (("best trial", "best.trial"), ("its run", "best.run")) if key in tags]
+    facts += [
+        (name, tags[key]) for name, key in (("best trial", BEST_TRIAL_TAG), ("its run", BEST_RUN_TAG)) if key in tags
+    ]
     return Parent(
         title=str(run.info.run_name or run_id),
         facts=facts,
@@ -84,7 +86,7 @@ def parent(store: Store, run_id: str) -> Parent:
         trials=[(key.removeprefix(_TRIALS), f"{metrics[key]:.0f}") for key in metrics if key.startswith(_TRIALS)],
         header=header,
         confirmed=confirmed,
-        note=tags.get("mlflow.note.content", ""),
+        note=tags.get(NOTE_TAG, ""),
         pictures=pictures,
         missing=[*missing, *unread],
     )

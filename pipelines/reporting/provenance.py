@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import DIGEST
+from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_KEY, DIRTY_TAG, HOST_TAG
 
 MISSING = "not recorded"
-CODE = ("git.commit", "git.dirty")
+CODE = (COMMIT_TAG, DIRTY_TAG)
 _SHOWN = ("git.", "version.", "machine.")
-_NAMES = {"git.commit": "git commit", "git.dirty": "uncommitted changes", "machine.host": "machine"}
+_NAMES = {COMMIT_TAG: "git commit", DIRTY_TAG: "uncommitted changes", HOST_TAG: "machine"}
 Pairs = list[tuple[str, str]]
 
 
@@ -76,14 +76,18 @@ def data(runs: Sequence[StoredRun], store: Store) -> list[Data]:
     """The data sets of runs; runs with the same digests have the same one."""
     groups: dict[tuple[tuple[str, str], ...], list[StoredRun]] = {}
     for run in runs:
-        digests = tuple(sorted((key, value) for key, value in run.tags.items() if key.startswith(f"{DIGEST}.")))
+        digests = tuple(sorted((key, value) for key, value in run.tags.items() if key.startswith(f"{DATA_HASH_KEY}.")))
         groups.setdefault((("data", run.configuration.get("data", "")), *digests), []).append(run)
     return [_data(group, store) for group in groups.values()]
 
 
 def _data(runs: Sequence[StoredRun], store: Store) -> Data:
     first = runs[0]
-    recorded = {key.removeprefix(f"{DIGEST}."): value for key, value in first.tags.items() if key.startswith(DIGEST)}
+    recorded = {
+        key.removeprefix(f"{DATA_HASH_KEY}."): value
+        for key, value in first.tags.items()
+        if key.startswith(DATA_HASH_KEY)
+    }
     card, missing = _card(first, store)
     sizes = card.pop("sizes", None)
     sizes = sizes if isinstance(sizes, dict) else {}
@@ -109,4 +113,4 @@ def _card(run: StoredRun, store: Store) -> tuple[dict[str, object], str]:
 
 def command_of(tags: dict[str, str]) -> str:
     """What was typed to make a run."""
-    return redact_credentials(tags.get("litlab.command", "")) or f"# {MISSING}"
+    return redact_credentials(tags.get(COMMAND_TAG, "")) or f"# {MISSING}"

@@ -18,9 +18,9 @@ from pipelines.reporting import provenance as origins
 from pipelines.reporting.parent_runs import Picture, parent
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import escape_control_characters, redact_credentials, typed
-from pipelines.tracking.query import select
+from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
-from pipelines.tracking.tags import STAGE
+from pipelines.tracking.tags import NOTE_TAG, STAGE_KEY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options = _parse(argv)
     out = page.target(options.out)
     store = Store(options.tracking_uri)
-    comparison = rows.group_and_rank(select(store, options.names, options.filter), options.metric, options.by)
+    comparison = rows.group_and_rank(find_runs(store, options.names, options.filter), options.metric, options.by)
     context = describe(comparison, store)
     commands = [typed(verb, argv), typed("compare", _without_out(argv))]
     page.write(out, page.render("report.html", {**context, "own_commands": commands}))
@@ -176,7 +176,7 @@ def _called(number: int, named: Sequence[str]) -> str:
 
 
 def _luck(best: Row, others: Sequence[Row]) -> list[str]:
-    if best.label(STAGE) == "search" and others:
+    if best.label(STAGE_KEY) == "search" and others:
         return ["It is the best of a search, so partly luck: runs on fresh seeds say more of it."]
     return []
 
@@ -262,7 +262,7 @@ def _descriptions(comparison: Comparison) -> list[tuple[str, str]]:
     said: dict[str, str] = {}
     for row in comparison.rows:
         for run in row.runs:
-            said.setdefault(run.experiment, run.tags.get("mlflow.note.content", ""))
+            said.setdefault(run.experiment, run.tags.get(NOTE_TAG, ""))
     return [(name, text) for name, text in said.items() if text]
 
 

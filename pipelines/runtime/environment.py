@@ -4,10 +4,7 @@ import getpass
 import os
 import platform
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
-
-PACKAGES = ("litlab", "torch", "torchvision", "lightning", "torchmetrics", "mlflow", "numpy")
 
 
 def project_folder() -> Path:
@@ -16,16 +13,8 @@ def project_folder() -> Path:
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
-def git_tags() -> dict[str, str]:
-    """Commit of the project and whether there are uncommitted changes; nothing outside a git checkout."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    dirty = bool(_git("status", "--porcelain", "--untracked-files=normal"))
-    return {"mlflow.source.git.commit": commit, "git.commit": commit, "git.dirty": str(dirty).lower()}
-
-
-def _git(*args: str) -> str | None:
+def git(*args: str) -> str | None:
+    """Return the output of a git command in the project's folder; None if it fails."""
     command = ["git", "-C", str(project_folder()), *args]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -39,27 +28,16 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine_tags() -> dict[str, str]:
-    """Who, where, and with which versions."""
-    versions = {f"version.{package}": version(package) for package in PACKAGES}
-    return {
-        "mlflow.user": _user(),
-        "machine.host": platform.node(),
-        "machine.platform": platform.platform(),
-        "machine.processor": _processor(),
-        "version.python": platform.python_version(),
-        **versions,
-    }
-
-
-def _user() -> str:
+def user() -> str:
+    """Return the user's name, or the number where there is no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run under a number that has no name
         return str(os.getuid())
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return number and model of the CPU cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

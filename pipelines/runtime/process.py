@@ -1,19 +1,11 @@
 """Whether the process that a run belongs to is still alive."""
 
 import os
-import platform
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-HOST_TAG, PROCESS_TAG = "machine.host", "litlab.process"
 RANK_ZERO_PID = "LITLAB_FIRST"  # the number of the process that starts those of further devices
-
-
-def process_tags() -> dict[str, str]:
-    """What says which process a run belongs to: its number, and when it began, since numbers are used again."""
-    return {HOST_TAG: platform.node(), PROCESS_TAG: f"{os.getpid()}:{_began(os.getpid())}"}
 
 
 def pid_namespace() -> str:
@@ -27,23 +19,15 @@ def pid_namespace() -> str:
         return ""
 
 
-def is_here(tags: Mapping[str, str]) -> bool:
-    """Whether a run's process is, or was, on this machine."""
-    return tags.get(HOST_TAG) == platform.node()
-
-
-def is_alive(tags: Mapping[str, str]) -> bool:
-    """Whether the process of a run of this machine is alive, and not another one of that number."""
-    number, _, began = tags.get(PROCESS_TAG, "").partition(":")
-    if not number.isdigit():
-        return False
+def is_process_alive(pid: int, start: str) -> bool:
+    """Return whether a process of this machine is alive and started then, see `process_start`."""
     try:
-        os.kill(int(number), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return _began(int(number)) == began
+    return process_start(pid) == start
 
 
 def exit_with_rank_zero() -> None:
@@ -65,7 +49,7 @@ def exit_with_rank_zero() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _began(number: int) -> str:
+def process_start(number: int) -> str:
     """When a process began, as Linux has it: clock ticks since the start of this boot; empty on other systems."""
     try:
         stat = Path(f"/proc/{number}/stat").read_text()

@@ -10,6 +10,7 @@ from pipelines.tracking import logged_model
 from pipelines.tracking.metrics_log import Entry, Journal
 from pipelines.tracking.outbox import Outbox
 from pipelines.tracking.store import Store
+from pipelines.tracking.tags import REASON_TAG
 
 MAX_BATCH = 1000  # metrics that MLflow takes in one call
 MAX_PARAMS = 100  # likewise, and tags
@@ -196,6 +197,6 @@ class Delivery:
 
     def _end(self) -> None:
         if self._box.reason:
-            self._client.set_tag(self._box.run_id, "litlab.reason", self._box.reason)
+            self._client.set_tag(self._box.run_id, REASON_TAG, self._box.reason)
         self._client.set_terminated(self._box.run_id, self._box.status, self._box.end_time)
         self._told(0)

@@ -17,8 +17,8 @@ from typing import Any
 
 from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.process import process_tags
 from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.origin import process_tags
 from pipelines.tracking.store import local_path
 from pipelines.tracking.uri import folder_of, store_uri
 

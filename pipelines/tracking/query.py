@@ -9,14 +9,14 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.gc_pause import gc_paused
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import stands_for_others
+from pipelines.tracking.tags import DIRECTION_PARAM, METRIC_PARAM, PARENT_RUN_TAG, SELECTED, STUDY_TAG, is_summary
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _KEYS = re.compile(r"`[^`]*`|'[^']*'|\"[^\"]*\"|\b((?:param(?:eter)?|metric|tag)s?\.)([\w./-]+)")
 
 
 @dataclass(frozen=True)
-class Selection:
+class RunSelection:
     """The runs that were asked for.
 
     Attributes:
@@ -38,7 +38,7 @@ class Selection:
     wanted: str = ""
 
 
-def select(store: Store, names: Sequence[str], wanted: str = "") -> Selection:
+def find_runs(store: Store, names: Sequence[str], wanted: str = "") -> RunSelection:
     """Find finished runs.
 
     Args:
@@ -61,7 +61,7 @@ def select(store: Store, names: Sequence[str], wanted: str = "") -> Selection:
         raise UserError(f"the runs at {redact_credentials(store.uri)} cannot be reached: {said}") from error
 
 
-def _select(store: Store, names: Sequence[str], wanted: str) -> Selection:
+def _select(store: Store, names: Sequence[str], wanted: str) -> RunSelection:
     experiments = store.experiment_names()
     ids = {name: number for number, name in experiments.items()}
     chosen = [] if names else list(experiments)
@@ -83,16 +83,16 @@ def _select(store: Store, names: Sequence[str], wanted: str) -> Selection:
         chosen.append(ids[name] if name in ids else ids[study])
     runs += store.search(chosen, _filter(wanted))
     parents = list(dict.fromkeys([*parents, *(_studies(store, chosen) if names else [])]))
-    kept = {run.run_id: run for run in runs if not stands_for_others(run.tags)}
+    kept = {run.run_id: run for run in runs if not is_summary(run.tags)}
     metric, direction = _searched_by(store, parents)
-    return Selection(list(names), list(kept.values()), metric, parents, notes, direction, wanted)
+    return RunSelection(list(names), list(kept.values()), metric, parents, notes, direction, wanted)
 
 
 def _of_run(store: Store, run_id: str, wanted: str) -> tuple[list[StoredRun], list[str], list[str]]:
     """A run; or the runs that it stands for, and its own id; and what to say if there is none."""
     named = store.find(run_id)
-    stands = stands_for_others(named.tags)
-    these = f"tags.mlflow.parentRunId = '{run_id}'" if stands else f"attributes.run_id = '{run_id}'"
+    stands = is_summary(named.tags)
+    these = f"tags.{PARENT_RUN_TAG} = '{run_id}'" if stands else f"attributes.run_id = '{run_id}'"
     found = store.search([named.experiment_id], _filter(these, wanted))
     status = "deleted" if named.status == "FINISHED" else named.status
     said = "stands for runs of which none is finished" if stands else f"is left out: it is {status}"
@@ -101,16 +101,16 @@ def _of_run(store: Store, run_id: str, wanted: str) -> tuple[list[StoredRun], li
 
 def _studies(store: Store, experiments: Sequence[str]) -> list[str]:
     """The runs of studies, the latest first."""
-    wanted = "tags.study IS NOT NULL and tags.mlflow.parentRunId IS NULL"
+    wanted = f"tags.{STUDY_TAG} IS NOT NULL and tags.{PARENT_RUN_TAG} IS NULL"
     found = store.search(experiments, wanted, ["attributes.start_time DESC"])
-    return [run.run_id for run in found if stands_for_others(run.tags)]
+    return [run.run_id for run in found if is_summary(run.tags)]
 
 
 def _searched_by(store: Store, parents: Sequence[str]) -> tuple[str | None, str | None]:
     """Metric and direction of the first study among them."""
     for run in map(store.find, parents):
-        if "study" in run.tags and "metric" in run.params:
-            return f"selected/{run.params['metric']}", run.params.get("direction")
+        if STUDY_TAG in run.tags and METRIC_PARAM in run.params:
+            return f"{SELECTED}/{run.params[METRIC_PARAM]}", run.params.get(DIRECTION_PARAM)
     return None, None
 
 

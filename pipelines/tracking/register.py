@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import STAGE, stands_for_others
+from pipelines.tracking.tags import COMMAND_TAG, EXPERIMENT_TAG, SEED_TAG, STAGE_KEY, STUDY_TAG, is_summary
 
 HELP = """usage: litlab register RUN_ID NAME [--alias ALIAS] [--tracking_uri URI]
 
@@ -139,15 +139,15 @@ def _outputs(run: StoredRun) -> list[Any]:
 
 def _no_model(run: StoredRun) -> str:
     """Why a run has no model, and which runs have."""
-    if stands_for_others(run.tags):
+    if is_summary(run.tags):
         return _name_children(run)
     if run.status != "FINISHED":
         return f"run {run.run_id} is {run.status} and has no model: only a run that was tested has one"
-    if run.tags.get(STAGE) == "search":
-        study = run.tags.get("study", "NAME")
+    if run.tags.get(STAGE_KEY) == "search":
+        study = run.tags.get(STUDY_TAG, "NAME")
         return (
             f"run {run.run_id} is a trial of a search, which is not tested and has no model; the runs that confirm the "
-            f"study's best have one: litlab compare {study}-sweep --filter \"tags.{STAGE} = 'confirm'\""
+            f"study's best have one: litlab compare {study}-sweep --filter \"tags.{STAGE_KEY} = 'confirm'\""
         )
     return f"run {run.run_id} has no model: litlab fit keeps one, of data that are held in memory"
 
@@ -201,8 +201,8 @@ def _point(store: Store, version: Any, alias: str) -> str:
 
 def _description(run: StoredRun) -> str:
     """A version's result and origin in Markdown; the MLflow UI lists versions with the first 30 characters."""
-    name, seed = run.tags.get("litlab.experiment", ""), run.tags.get("seed", "")
+    name, seed = run.tags.get(EXPERIMENT_TAG, ""), run.tags.get(SEED_TAG, "")
     tested = [f"{key} {value:.4f}" for key, value in sorted(run.metrics.items()) if key.startswith("test/")]
     kept = [f"- {key} {value:.4f}" for key, value in sorted(run.metrics.items()) if key.startswith("selected/")]
     first = f"{', '.join(tested)}: {name}, seed {seed}, run {run.run_id}"
-    return "\n".join([first, "", f"    {run.tags.get('litlab.command', '')}", "", "Of the selected epoch:", "", *kept])
+    return "\n".join([first, "", f"    {run.tags.get(COMMAND_TAG, '')}", "", "Of the selected epoch:", "", *kept])

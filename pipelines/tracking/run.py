@@ -16,18 +16,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runtime.environment import git_tags, machine_tags
 from pipelines.runtime.errors import StoppedError, UserError
-from pipelines.runtime.process import PROCESS_TAG, process_tags
 from pipelines.runtime.signals import signal_handlers
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking import logged_model, outbox
 from pipelines.tracking import prestart as ahead
 from pipelines.tracking.delivery import MAX_BATCH, Delivery
 from pipelines.tracking.metrics_log import Journal
+from pipelines.tracking.origin import git_tags, machine_tags, process_tags
 from pipelines.tracking.outbox import Outbox
 from pipelines.tracking.sender import Sender
 from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import PROCESS_TAG, REASON_TAG
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,8 +97,8 @@ class Run:
             for key, value in box.process.items():  # first: a run that says RUNNING is looked for in its process
                 client.set_tag(found.run_id, key, value)
             client.update_run(found.run_id, status="RUNNING")
-            if "litlab.reason" in known.data.tags:  # of its former end
-                client.delete_tag(found.run_id, "litlab.reason")
+            if REASON_TAG in known.data.tags:  # of its former end
+                client.delete_tag(found.run_id, REASON_TAG)
         except (MlflowException, OSError) as error:
             raise UserError(f"run {found.run_id} cannot go on now: {str(error).splitlines()[0]}") from error
         run._begin(found.store, box, new=False)

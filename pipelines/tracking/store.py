@@ -13,11 +13,21 @@ from urllib.parse import unquote, urlparse
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
-from pipelines.tracking.tags import DIGEST, EXPERIMENT, NOT_COMPARED, SEEDS, STAGE
+from pipelines.tracking.tags import (
+    DATA_HASH_KEY,
+    EXPERIMENT_KEY,
+    EXPERIMENT_KIND_TAG,
+    KEY_TAG,
+    NOT_COMPARED,
+    PARENT_RUN_TAG,
+    REASON_TAG,
+    SEED_PARAMS,
+    SEED_TAG,
+    STAGE_KEY,
+)
 from pipelines.tracking.uri import IMPORTING, connect, database_lock, folder_of, store_uri
 
 MAX_NAME = 200  # bytes of a name that is a folder's too; file systems take 255
-KEY_TAG = "litlab.key"
 PAGE = 1000  # runs that MLflow gives in one answer
 
 
@@ -88,7 +98,7 @@ class Store:
             found = client.get_experiment_by_name(name)
             if found is None:
                 location = (self.folder / "mlartifacts" / name).as_uri() if self.folder else None
-                kind = {"mlflow.experimentKind": "custom_model_development"}  # else the UI greets with its GenAI pages
+                kind = {EXPERIMENT_KIND_TAG: "custom_model_development"}  # else the UI greets with its GenAI pages
                 return str(client.create_experiment(name, artifact_location=location, tags=kind))
             if found.lifecycle_stage == "deleted":
                 client.restore_experiment(found.experiment_id)
@@ -194,7 +204,7 @@ class Store:
     def children(self, run_id: str) -> list["StoredRun"]:
         """Return the runs that name this one as their parent, the oldest first."""
         experiment_id = self.client.get_run(run_id).info.experiment_id
-        return self.search([experiment_id], f"tags.mlflow.parentRunId = '{run_id}'", ["attributes.start_time ASC"])
+        return self.search([experiment_id], f"tags.{PARENT_RUN_TAG} = '{run_id}'", ["attributes.start_time ASC"])
 
     def delete_files(self, run_id: str, name: str) -> bool:
         """Delete an artifact of a run, a file or a folder; whether the store has done it."""
@@ -215,7 +225,7 @@ class Store:
 
         def end() -> None:
             if self.client.get_run(run_id).info.status == "RUNNING":
-                self.client.set_tag(run_id, "litlab.reason", reason[:5000])
+                self.client.set_tag(run_id, REASON_TAG, reason[:5000])
                 self.client.set_terminated(run_id, status)
 
         return taken(end)
@@ -276,13 +286,18 @@ class StoredRun:
         Runs with equal configurations form one row of `compare`.
         """
         params = {key: self.params[key] for key in sorted(self.params) if key not in NOT_COMPARED}
-        digests = " ".join(self.tags[key][:8] for key in sorted(self.tags) if key.startswith(DIGEST))
-        return {EXPERIMENT: self.experiment, STAGE: self.tags.get(STAGE, ""), **params, DIGEST: digests}
+        digests = " ".join(self.tags[key][:8] for key in sorted(self.tags) if key.startswith(DATA_HASH_KEY))
+        return {
+            EXPERIMENT_KEY: self.experiment,
+            STAGE_KEY: self.tags.get(STAGE_KEY, ""),
+            **params,
+            DATA_HASH_KEY: digests,
+        }
 
     @cached_property
     def seed(self) -> str:
         """The run's seed, or its run id if it recorded none."""
-        recorded = [self.tags.get("seed"), *(self.params.get(key) for key in SEEDS)]
+        recorded = [self.tags.get(SEED_TAG), *(self.params.get(key) for key in SEED_PARAMS)]
         return next((str(value) for value in recorded if value), self.run_id)
 
     def file(self, name: str) -> Path:

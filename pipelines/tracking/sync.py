@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.process import HOST_TAG, is_alive, is_here
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking import outbox
+from pipelines.tracking.origin import is_alive, is_here
 from pipelines.tracking.outbox import Outbox
 from pipelines.tracking.store import Store
+from pipelines.tracking.tags import HOST_TAG, REASON_TAG
 from pipelines.tracking.uri import database_file, store_uri
 
 HELP = """usage: litlab sync [RUN_ID ...] [--tracking_uri URI]
@@ -103,8 +104,8 @@ def _deliver(box: Outbox, store: Store) -> str:
         died = run.status == "RUNNING"
         box.status, box.reason = ("KILLED", "its process died") if died else (run.status, "")
         box.end_time = int(max(file.stat().st_mtime for file in [box.home, *box.artifacts.iterdir()]) * 1000)
-    if box.status == "FINISHED" and "litlab.reason" in run.tags:  # others took it for dead
-        store.client.delete_tag(box.run_id, "litlab.reason")
+    if box.status == "FINISHED" and REASON_TAG in run.tags:  # others took it for dead
+        store.client.delete_tag(box.run_id, REASON_TAG)
     delivery = Delivery(store, box, Journal(box.artifacts / "metrics.jsonl"), new=False)
     delivery.send()
     if delivery.refused:

@@ -7,6 +7,7 @@ from pipelines.evaluation.evaluate import Evaluation, by_kind, evaluate
 from pipelines.runtime.console import format_duration, print_results
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
+from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED, SELECTED_EPOCH
 from pipelines.training.export import exportable
 from pipelines.training.job import Training
 
@@ -19,9 +20,9 @@ def finalize(job: Training, run: Run, seconds: float, *, test: bool) -> None:
     epoch, best = job.keeper.best_epoch, job.keeper.best
     if epoch is None:
         raise RuntimeError(f"no epoch was selected: the validation metric {job.keeper.monitor} was never logged")
-    selected = {f"selected/{key}": value for key, value in run.metrics_at(epoch).items()}
+    selected = {f"{SELECTED}/{key}": value for key, value in run.metrics_at(epoch).items()}
     parameters = sum(parameter.numel() for parameter in job.model.parameters())
-    facts = {"fit_seconds": seconds, "parameters": parameters, "selected_epoch": epoch}
+    facts = {FIT_SECONDS: seconds, PARAMETERS: parameters, SELECTED_EPOCH: epoch}
     last_epoch = max(at for at, _ in run.history)
     run.log_metrics({**selected, **facts}, epoch)
     run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))

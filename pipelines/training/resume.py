@@ -14,16 +14,25 @@ from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import CHECKPOINT_FOLDER, latest_valid
 from pipelines.config.cli import LitlabCLI, flatten_config, option_values, parse_config
 from pipelines.config.distributed import broadcast_checkpoint, check_process_count
-from pipelines.runtime.environment import git_tags
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.process import HOST_TAG, PROCESS_TAG, is_alive, is_here
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking import outbox
+from pipelines.tracking.origin import git_tags, is_alive, is_here
 from pipelines.tracking.outbox import Outbox
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import PARENT_TAG
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    COMMIT_TAG,
+    HOST_TAG,
+    PARENT_RUN_TAG,
+    PARENT_TAG,
+    PROCESS_TAG,
+    RESUMED_COMMIT_TAG,
+    SOURCE_NAME_TAG,
+    STUDY_TAG,
+)
 from pipelines.training import fit
 from pipelines.training.job import Training, prepare_training
 
@@ -77,10 +86,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
 def _name_one(store: Store) -> str:
     """What to say to somebody who names no run: which ones there are."""
     experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
-    wanted = "attributes.status != 'FINISHED' and tags.`mlflow.source.name` LIKE 'litlab fit %'"
+    wanted = f"attributes.status != 'FINISHED' and tags.`{SOURCE_NAME_TAG}` LIKE 'litlab fit %'"
     runs = store.search(experiments, wanted, ["attributes.start_time DESC"])
-    own = [run for run in runs if not {PARENT_TAG, "mlflow.parentRunId"} & set(run.tags)]
-    named = [f"  {run.run_id}  {run.status:<8}  {run.tags.get('litlab.command', '')}" for run in own[:NAMED]]
+    own = [run for run in runs if not {PARENT_TAG, PARENT_RUN_TAG} & set(run.tags)]
+    named = [f"  {run.run_id}  {run.status:<8}  {run.tags.get(COMMAND_TAG, '')}" for run in own[:NAMED]]
     more = [f"  and {len(own) - NAMED} older ones"] if len(own) > NAMED else []
     if not own:
         return "name a run; every litlab fit has finished"
@@ -98,13 +107,13 @@ def refuse(run: StoredRun, *, dead: bool) -> None:
         UserError: It has ended well, is one of many that are looked after by others, or is under way.
     """
     name, tags = f"run {run.run_id}", run.tags
-    command = tags.get("litlab.command", "")
+    command = tags.get(COMMAND_TAG, "")
     again = f"the same command goes on with what is missing: {command}" if command else "call the same command again"
     if PARENT_TAG in tags:
         raise UserError(f"{name} stands for others; {again}")
-    if parent := tags.get("mlflow.parentRunId"):
-        command = run.store.find(parent).tags.get("litlab.command", "")
-        what = f"study {tags['study']}" if "study" in tags else f"run {parent}"
+    if parent := tags.get(PARENT_RUN_TAG):
+        command = run.store.find(parent).tags.get(COMMAND_TAG, "")
+        what = f"study {tags[STUDY_TAG]}" if STUDY_TAG in tags else f"run {parent}"
         raise UserError(
             f"{name} is one of {what}, which trains it again by itself: {command or 'call the same command again'}"
         )
@@ -115,7 +124,7 @@ def refuse(run: StoredRun, *, dead: bool) -> None:
         )
     if (kept := _kept(run)) and kept.status == "FINISHED":
         raise UserError(f"{name} is FINISHED, and its store does not know it; to tell it: litlab sync {run.run_id}")
-    if not tags.get("mlflow.source.name", "").startswith("litlab fit"):
+    if not tags.get(SOURCE_NAME_TAG, "").startswith("litlab fit"):
         raise UserError(f"{name} is none of litlab fit")
     if run.status == "RUNNING":
         _refuse_if_alive(run, dead=dead)
@@ -146,7 +155,7 @@ def _configuration(run: StoredRun) -> Path:
     try:
         return run.file("config.yaml")
     except UserError as error:
-        command = run.tags.get("litlab.command", "litlab fit")
+        command = run.tags.get(COMMAND_TAG, "litlab fit")
         raise UserError(f"run {run.run_id} ended before it began; start anew: {command}") from error
 
 
@@ -173,10 +182,10 @@ def _refuse_other_data(run: StoredRun, job: Training) -> None:
 
 def note_commit(run: Run, found: StoredRun) -> None:
     """Say and record that a run goes on with other code than it began with."""
-    before, now = found.tags.get("git.commit"), git_tags().get("git.commit")
+    before, now = found.tags.get(COMMIT_TAG), git_tags().get(COMMIT_TAG)
     if before and now and before != now:
         print(f"litlab: the run began with commit {before[:12]} and goes on with {now[:12]}", file=sys.stderr)
-        run.set_tags({"resumed.git.commit": now})
+        run.set_tags({RESUMED_COMMIT_TAG: now})
 
 
 @contextlib.contextmanager

@@ -10,6 +10,15 @@ from datamodules.base import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI, config_hash
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    CONFIG_HASH_TAG,
+    EXPERIMENT_TAG,
+    NOTE_TAG,
+    SEED_TAG,
+    SOURCE_NAME_TAG,
+    SOURCE_TYPE_TAG,
+)
 from pipelines.tracking.uri import store_uri
 
 
@@ -17,13 +26,13 @@ def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
     """What a run says of where it comes from."""
     resolved = cli.resolved()
     return {
-        "litlab.experiment": resolved["name"],
-        "litlab.config_hash": config_hash(resolved),
-        "litlab.command": redact_credentials(command),
-        "seed": str(resolved["seed_everything"]),
-        "mlflow.source.name": f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
-        "mlflow.source.type": "LOCAL",
-        "mlflow.note.content": resolved["description"],
+        EXPERIMENT_TAG: resolved["name"],
+        CONFIG_HASH_TAG: config_hash(resolved),
+        COMMAND_TAG: redact_credentials(command),
+        SEED_TAG: str(resolved["seed_everything"]),
+        SOURCE_NAME_TAG: f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
+        SOURCE_TYPE_TAG: "LOCAL",
+        NOTE_TAG: resolved["description"],
     }
 
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import experiments as catalogue
+from pipelines.config.experiments import read_yaml
 from pipelines.runtime.errors import UserError
 
 FOLDER = Path(__file__).parent / "published"
@@ -23,7 +23,7 @@ SAID = ("says", "asks", "source", "because", "corrected", "quick")
 
 
 @dataclass(frozen=True)
-class Job:
+class PublishedJob:
     """A training, or a baseline, that is run once for each seed.
 
     Attributes:
@@ -102,7 +102,7 @@ class Plan:
 
     tier: str
     sections: list[Section]
-    jobs: dict[str, Job]
+    jobs: dict[str, PublishedJob]
 
 
 def read(tier: str, ids: Sequence[str] = (), folder: Path = FOLDER) -> Plan:
@@ -112,9 +112,9 @@ def read(tier: str, ids: Sequence[str] = (), folder: Path = FOLDER) -> Plan:
         UserError: There is no such id.
     """
     sections: list[Section] = []
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, PublishedJob] = {}
     for path in sorted(folder.glob("*.yaml")):
-        content = catalogue.read(path, "title, columns, tiers, experiments")
+        content = read_yaml(path, "title, columns, tiers, experiments")
         assert set(content) == {"title", "columns", "tiers", "experiments"}, path
         chosen = content["tiers"][tier]
         experiments = [
@@ -176,7 +176,7 @@ def _claim(item: dict[str, Any], where: str, *, other_data: bool) -> Claim:
     return Claim(text, question, rule, terms, because, judged, corrects="corrected" in item)
 
 
-def _job(label: str, run: dict[str, str], tier: str, tiers: dict[str, dict[str, str]]) -> Job:
+def _job(label: str, run: dict[str, str], tier: str, tiers: dict[str, dict[str, str]]) -> PublishedJob:
     def arguments(of: str) -> list[str]:
         name, *own = shlex.split(run["command"])
         more = shlex.split(run.get(of, ""))
@@ -189,4 +189,4 @@ def _job(label: str, run: dict[str, str], tier: str, tiers: dict[str, dict[str, 
 
     first = run["command"].split()[0]
     verb = first if first in OTHER_VERBS else "fit"
-    return Job(label, verb, arguments(tier), arguments("full"), run.get("looks_at", ""))
+    return PublishedJob(label, verb, arguments(tier), arguments("full"), run.get("looks_at", ""))

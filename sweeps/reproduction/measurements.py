@@ -11,21 +11,21 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipelines.runtime import environment as project
-from pipelines.runtime import silence as quiet
+from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.query import Found, select
-from pipelines.tracking.store import Store
-from pipelines.tracking.tags import LOOK_TAG
+from pipelines.runtime.silence import silence_lightning
+from pipelines.tracking.query import find_runs
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import CONFIG_HASH_TAG, EXPLAIN_TAG, OLD_EXPLAIN_TAG, PARENT_RUN_TAG
 from sweeps.reproduction import verdicts
-from sweeps.reproduction.claims import Job, Section
+from sweeps.reproduction.claims import PublishedJob, Section
 
 THEORY = Path("tests/theory")
-Runs = dict[str, dict[str, Found]]  # by label and seed
+Runs = dict[str, dict[str, StoredRun]]  # by label and seed
 
 
 @dataclass(frozen=True)
-class Known:
+class ConfigIdentity:
     """What a job's configuration says of itself.
 
     Attributes:
@@ -39,42 +39,42 @@ class Known:
     looks_at: str = ""
 
 
-def look(jobs: Collection[Job]) -> dict[str, Known]:
+def look(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
     """Parse each job's command; by label.
 
     Raises:
         UserError: A command is wrong.
     """
-    quiet.lightning()
+    silence_lightning()
     known = {job.label: _look(job) for job in jobs if not job.looks_at}
     looks = [job for job in jobs if job.looks_at]
     return known | {
-        job.label: Known(shlex.join(job.arguments), known[job.looks_at].files, job.looks_at) for job in looks
+        job.label: ConfigIdentity(shlex.join(job.arguments), known[job.looks_at].files, job.looks_at) for job in looks
     }
 
 
-def _look(job: Job) -> Known:
-    from pipelines.config import cli as config
+def _look(job: PublishedJob) -> ConfigIdentity:
+    from pipelines.config.cli import config_hash, parse_config
     from pipelines.evaluation import baseline
 
     if job.verb == "baseline":
         method, options, rest = baseline.split(job.arguments)
-        cli = config.parse(job.verb, rest)
+        cli = parse_config(job.verb, rest)
         (setting,) = baseline.settings(method, options)
         known = baseline.config_hash(method, setting, cli)
     else:
-        cli = config.parse(job.verb, job.arguments)
-        known = config.config_hash(cli.resolved())
-    return Known(known, "data_dir" in cli.resolved()["data"].get("init_args", {}))
+        cli = parse_config(job.verb, job.arguments)
+        known = config_hash(cli.resolved())
+    return ConfigIdentity(known, "data_dir" in cli.resolved()["data"].get("init_args", {}))
 
 
-def finished(store: Store, known: Mapping[str, Known], seeds: int) -> Runs:
+def finished(store: Store, known: Mapping[str, ConfigIdentity], seeds: int) -> Runs:
     """The finished and tested runs of each job, the latest of each of the seeds from 0, and the looks at these runs."""
     runs: Runs = {}
     for label, one in known.items():
         if one.looks_at:
             continue
-        found = select(store, [], f"tags.`litlab.config_hash` = '{one.hash}'").runs
+        found = find_runs(store, [], f"tags.`{CONFIG_HASH_TAG}` = '{one.hash}'").runs
         tested = [run for run in found if any(key.startswith("test/") for key in run.metrics)]
         latest = {run.seed: run for run in sorted(tested, key=lambda run: run.started)}
         runs[label] = {str(seed): latest[str(seed)] for seed in range(seeds) if str(seed) in latest}
@@ -85,22 +85,16 @@ def finished(store: Store, known: Mapping[str, Known], seeds: int) -> Runs:
     return runs
 
 
-def _latest_look(store: Store, run: Found, asked: str) -> Found | None:
+def _latest_look(store: Store, run: StoredRun, asked: str) -> StoredRun | None:
     """The last finished look at a run that asked this."""
-    of_run = (
-        f"tags.mlflow.parentRunId = '{run.run_id}' AND tags.`{LOOK_TAG}` = '{asked}' AND attributes.status = 'FINISHED'"
-    )
-    found = store.search([store.find(run.run_id).experiment_id], of_run)
-    if not found:
-        return None
-    last = max(found, key=lambda one: one.info.start_time)
-    metrics, tags = last.data.metrics, last.data.tags
-    return Found(
-        last.info.run_id, last.info.run_name, run.experiment, {}, run.seed, metrics, tags, last.info.start_time
-    )
+    found: list[StoredRun] = []
+    for tag in (EXPLAIN_TAG, OLD_EXPLAIN_TAG):
+        same = f"tags.{PARENT_RUN_TAG} = '{run.run_id}' AND tags.`{tag}` = '{asked}'"
+        found += store.search([run.experiment_id], f"{same} AND attributes.status = 'FINISHED'")
+    return max(found, key=lambda one: one.started, default=None)
 
 
-def values(store: Store, jobs: Mapping[str, Job], runs: Runs, seeds: int) -> Callable[[str], verdicts.Values]:
+def values(store: Store, jobs: Mapping[str, PublishedJob], runs: Runs, seeds: int) -> Callable[[str], verdicts.Values]:
     """The values of a term, "LABEL METRIC", by seed; those of a method without chance count alike for every seed."""
 
     def history(run_id: str, metric: str) -> Sequence[tuple[int, float]]:
@@ -117,14 +111,14 @@ def values(store: Store, jobs: Mapping[str, Job], runs: Runs, seeds: int) -> Cal
     return of
 
 
-def parameters(jobs: Mapping[str, Job]) -> Callable[[str], int]:
+def parameters(jobs: Mapping[str, PublishedJob]) -> Callable[[str], int]:
     """The number of parameters of a job's network, as published; no data are read."""
 
     @cache
     def of(label: str) -> int:
-        from pipelines.config import cli as config
+        from pipelines.config.cli import parse_config
 
-        _, model = config.parse("fit", jobs[label].as_published).build()
+        _, model = parse_config("fit", jobs[label].as_published).build()
         return sum(parameter.numel() for parameter in model.parameters())
 
     return of
@@ -132,7 +126,7 @@ def parameters(jobs: Mapping[str, Job]) -> Callable[[str], int]:
 
 def theory(files: Iterable[str]) -> Callable[[str], bool | None]:
     """Whether all tests of a file pass; None if the file is not there. The tests of all the files run at once."""
-    folder = project.folder()
+    folder = project_folder()
     there = sorted({name for name in files if (folder / THEORY / name).is_file()})
     if not there:
         return lambda name: None
@@ -156,7 +150,7 @@ def _passed(report: Path) -> dict[str, bool]:
     return passed
 
 
-def cards(store: Store, sections: Iterable[Section], runs: Runs) -> dict[str, list[str]]:
+def dataset_descriptions(store: Store, sections: Iterable[Section], runs: Runs) -> dict[str, list[str]]:
     """Which data the runs of each section have seen, as sentences; see data.json of a run."""
     said = {}
     for section in sections:
@@ -167,7 +161,7 @@ def cards(store: Store, sections: Iterable[Section], runs: Runs) -> dict[str, li
     return said
 
 
-def _card(store: Store, run: Found) -> str:
+def _card(store: Store, run: StoredRun) -> str:
     try:
         card = json.loads(store.find(run.run_id).file("data.json").read_text())
     except (UserError, ValueError):

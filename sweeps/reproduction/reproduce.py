@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.reporting import html_page as page
-from pipelines.runtime import environment as project
-from pipelines.runtime import signals as interrupt
+from pipelines.runtime.environment import cpu_count, project_folder
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import without_password
+from pipelines.runtime.signals import exit_on_sigterm
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
+from pipelines.tracking.tags import PROCESSOR_TAG, REPRODUCES_TAG
 from sweeps.reproduction import claims as published
 from sweeps.reproduction import measurements as evidence
 from sweeps.reproduction import results_page as results
 from sweeps.reproduction import verdicts
-from sweeps.reproduction.claims import Job, Plan
-from sweeps.reproduction.measurements import Known, Runs
-from sweeps.workers.job import Spec
+from sweeps.reproduction.claims import Plan, PublishedJob
+from sweeps.reproduction.measurements import ConfigIdentity, Runs
+from sweeps.workers.job import Job
 
 if TYPE_CHECKING:
-    from sweeps.workers.batch import End
+    from sweeps.workers.batch import JobResult
 
 QUICK_EXPERIMENT = "reproduce-quick"  # where runs of the quick tier go; those of the full tier have their own
 MAX_WORKERS = 4
@@ -56,10 +57,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options = _options(argv)
     plan = published.read(options.tier, options.ids)
     whole = options.tier == "full" and not options.ids
-    out = options.out or project.folder() / ("docs" if whole else "reproduction")
+    out = options.out or project_folder() / ("docs" if whole else "reproduction")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: not a folder")
-    interrupt.exit_on_sigterm()
+    exit_on_sigterm()
     store = Store(options.tracking_uri)
     again = shlex.join(["litlab", verb, *argv])
     with tempfile.TemporaryDirectory(prefix="litlab-reproduce-") as folder:
@@ -67,9 +68,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if stopped:
         print("litlab: stopped; the same command goes on from here", file=sys.stderr)
         return 128 + stopped
-    failures = {end.spec.tags["litlab.reproduces"]: end.reason for end in ends if end.status != "FINISHED"}
+    failures = {end.spec.tags[REPRODUCES_TAG]: end.reason for end in ends if end.status != "FINISHED"}
     outcome = _judge(plan, options, store, runs, failures)
-    _write(outcome, out, without_password(again))
+    _write(outcome, out, redact_credentials(again))
     return 1 if failures else 0
 
 
@@ -95,16 +96,16 @@ def _usual_workers() -> int:
     """As many as there are CPU cores; a GPU is for one training at a time."""
     import torch
 
-    return 1 if torch.cuda.is_available() else min(project.cores(), MAX_WORKERS)
+    return 1 if torch.cuda.is_available() else min(cpu_count(), MAX_WORKERS)
 
 
-def _run(plan: Plan, options: argparse.Namespace, store: Store, folder: Path) -> "tuple[Runs, list[End], int]":
+def _run(plan: Plan, options: argparse.Namespace, store: Store, folder: Path) -> "tuple[Runs, list[JobResult], int]":
     """Make the runs that are missing; returns all there are, how the new ones ended, and the signal that stopped it."""
-    from sweeps.workers import batch
-    from sweeps.workers.display import Screen
+    from sweeps.workers.batch import graceful_shutdown, run_jobs
+    from sweeps.workers.display import LiveDisplay
     from sweeps.workers.pool import Pool
 
-    with Pool(options.workers, folder) as pool, Screen() as screen:
+    with Pool(options.workers, folder) as pool, LiveDisplay() as screen:
         if not options.as_is:
             pool.warm_up()
         known = evidence.look(plan.jobs.values())
@@ -116,8 +117,8 @@ def _run(plan: Plan, options: argparse.Namespace, store: Store, folder: Path) ->
         screen.say(f"{plan.tier} tier, {options.seeds} seeds: {len(wanted)} runs, {reused} of them are there already")
         if plan.tier == "quick":
             screen.say("on data that come with litlab: digits instead of MNIST and CIFAR-10, which are for --tier full")
-        ends: list[End] = []
-        with batch.stoppable(pool) as signals:
+        ends: list[JobResult] = []
+        with graceful_shutdown(pool) as signals:
             for looks in (False, True):  # at runs, which have to be there
                 missing = [
                     _spec(plan.tier, job, seed, known[job.label], runs, options, store)
@@ -128,25 +129,33 @@ def _run(plan: Plan, options: argparse.Namespace, store: Store, folder: Path) ->
                 if options.as_is or signals or not missing:
                     continue
                 title = f"looks of {plan.tier}" if looks else f"reproduce {plan.tier}"
-                ends += batch.train(pool, missing, store, screen, title=title, reused=reused)
+                ends += run_jobs(pool, missing, store, screen, title=title, reused=reused)
                 reused += len(missing)
                 runs = evidence.finished(store, known, options.seeds)
     return runs, ends, signals[0] if signals else 0
 
 
-def _spec(tier: str, job: Job, seed: int, known: Known, runs: Runs, options: argparse.Namespace, store: Store) -> Spec:
+def _spec(
+    tier: str,
+    job: PublishedJob,
+    seed: int,
+    known: ConfigIdentity,
+    runs: Runs,
+    options: argparse.Namespace,
+    store: Store,
+) -> Job:
     place = ["--data.data_dir", str(options.data_dir)] if known.files and options.data_dir else []
     arguments = [*job.arguments, *place]
     if job.looks_at:
         arguments.insert(1, runs[job.looks_at][str(seed)].run_id)
     name = f"{job.arguments[1]}-{job.arguments[0]}" if job.verb == "baseline" else job.looks_at or job.arguments[0]
-    return Spec(
+    return Job(
         arguments=arguments,
         seed=seed,
         experiment=QUICK_EXPERIMENT if tier == "quick" else name,
         uri=store.uri,
         name=f"{job.label} seed={seed}",
-        tags={"litlab.reproduces": job.label},
+        tags={REPRODUCES_TAG: job.label},
         test=True,
         verb=job.verb,
     )
@@ -154,7 +163,7 @@ def _spec(tier: str, job: Job, seed: int, known: Known, runs: Runs, options: arg
 
 def _judge(
     plan: Plan, options: argparse.Namespace, store: Store, runs: Runs, failures: dict[str, str]
-) -> results.Outcome:
+) -> results.Reproduction:
     claims = [claim for section in plan.sections for one in section.experiments for claim in one.claims]
     by = verdicts.Evidence(
         evidence.values(store, plan.jobs, runs, options.seeds),
@@ -166,8 +175,13 @@ def _judge(
         for section in plan.sections
         for one in section.experiments
     }
-    return results.Outcome(
-        plan, judged, runs, failures, evidence.cards(store, plan.sections, runs), _facts(options.seeds, runs)
+    return results.Reproduction(
+        plan,
+        judged,
+        runs,
+        failures,
+        evidence.dataset_descriptions(store, plan.sections, runs),
+        _facts(options.seeds, runs),
     )
 
 
@@ -180,12 +194,12 @@ def _facts(seeds: int, runs: Runs) -> list[str]:
         versions = sorted(
             {f"{key.removeprefix('version.')} {run.tags[key]}" for run in every for key in VERSIONS if key in run.tags}
         )
-        machines = sorted({run.tags["machine.processor"] for run in every if "machine.processor" in run.tags})
+        machines = sorted({run.tags[PROCESSOR_TAG] for run in every if PROCESSOR_TAG in run.tags})
         facts.append(f"Trained from {first} to {last} on {' and '.join(machines)}, with {', '.join(versions)}.")
     return facts
 
 
-def _write(outcome: results.Outcome, out: Path, again: str) -> None:
+def _write(outcome: results.Reproduction, out: Path, again: str) -> None:
     """The page, as Markdown and HTML, and the verdicts in a line."""
     out.mkdir(parents=True, exist_ok=True)
     for name, text in (

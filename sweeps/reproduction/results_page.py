@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.comparison import intervals as spread
+from pipelines.comparison.intervals import summarize
 from pipelines.reporting import html_page as page
-from pipelines.tracking.query import Found
+from pipelines.tracking.store import StoredRun
+from pipelines.tracking.tags import FIT_SECONDS, SELECTED_EPOCH
 from sweeps.reproduction import verdicts
-from sweeps.reproduction.claims import Experiment, Job, Plan, Section
+from sweeps.reproduction.claims import Experiment, Plan, PublishedJob, Section
 from sweeps.reproduction.verdicts import Verdict
 
 Cells = list[list[str]]  # a table: its first row is the head
@@ -26,8 +27,8 @@ NAMES = {
     "selected/val/distinct_units_1": "distinct units",
     "selected/val/dead_units": "dead units",
     "train/acc": "training accuracy, last epoch",
-    "selected_epoch": "selected epoch",
-    "fit_seconds": "seconds",
+    SELECTED_EPOCH: "selected epoch",
+    FIT_SECONDS: "seconds",
     "mean_high_frequency_share": "share of fine detail",
     "mean_probability": "p(class)",
     "success_rate": "seen as the target",
@@ -38,7 +39,7 @@ NAMES = {
     "on_object": "minima on the object",
     "on_object_by_chance": "by chance",
 }
-COUNTED = ("selected_epoch", "fit_seconds", "selected/val/distinct_units_1")  # one decimal is enough
+COUNTED = (SELECTED_EPOCH, FIT_SECONDS, "selected/val/distinct_units_1")  # one decimal is enough
 TIERS = {
     "quick": "The quick tier: few epochs, on data that come with litlab. It shows that every experiment runs, and "
     "judges what such data can show; the published data are for --tier full.",
@@ -48,7 +49,7 @@ RULES = verdicts.__doc__.partition("\n\n")[2] if verdicts.__doc__ else ""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Reproduction:
     """What came of a plan.
 
     Attributes:
@@ -62,7 +63,7 @@ class Outcome:
 
     plan: Plan
     verdicts: Mapping[str, list[Verdict]]
-    runs: Mapping[str, Mapping[str, Found]]
+    runs: Mapping[str, Mapping[str, StoredRun]]
     failures: Mapping[str, str]
     cards: Mapping[str, list[str]]
     facts: Sequence[str]
@@ -85,12 +86,12 @@ class Part:
     failures: list[str]
 
 
-def parts(outcome: Outcome) -> list[Part]:
+def parts(outcome: Reproduction) -> list[Part]:
     """Each section's tables."""
     return [_part(section, outcome) for section in outcome.plan.sections]
 
 
-def _part(section: Section, outcome: Outcome) -> Part:
+def _part(section: Section, outcome: Reproduction) -> Part:
     labels = [label for one in section.experiments for label in one.labels]
     commands = [command(outcome.plan.jobs[label]) for label in labels]
     failures = [f"{label}: {outcome.failures[label]}" for label in labels if label in outcome.failures]
@@ -109,7 +110,7 @@ def _claims(experiment: Experiment, found: Sequence[Verdict]) -> Cells:
     ]
 
 
-def _runs(section: Section, labels: Sequence[str], outcome: Outcome) -> Cells:
+def _runs(section: Section, labels: Sequence[str], outcome: Reproduction) -> Cells:
     """A row for each job: the mean of each column over the seeds, and the spread between them."""
     have = [label for label in labels if outcome.runs.get(label)]
     found = {label: list(outcome.runs[label].values()) for label in have}
@@ -119,11 +120,11 @@ def _runs(section: Section, labels: Sequence[str], outcome: Outcome) -> Cells:
     return [head, *rows] if rows else []
 
 
-def _cell(runs: Sequence[Found], metric: str) -> str:
+def _cell(runs: Sequence[StoredRun], metric: str) -> str:
     values = [run.metrics[metric] for run in runs if metric in run.metrics]
     if not values:
         return ""
-    of = spread.summary(values)
+    of = summarize(values)
     if metric == "parameters":
         return f"{of.mean:,.0f}"
     if metric in COUNTED:
@@ -131,7 +132,7 @@ def _cell(runs: Sequence[Found], metric: str) -> str:
     return verdicts.spreading(of)
 
 
-def command(job: Job) -> str:
+def command(job: PublishedJob) -> str:
     """As a person types it."""
     if job.looks_at:
         word, *options = job.arguments
@@ -139,7 +140,7 @@ def command(job: Job) -> str:
     return shlex.join(["litlab", job.verb, *job.arguments])
 
 
-def summary(outcome: Outcome) -> str:
+def summary(outcome: Reproduction) -> str:
     """The verdicts in a sentence."""
     counted = outcome.counted()
     words = (verdicts.CONFIRMED, verdicts.NOT, verdicts.CORRECTED, verdicts.NOT_JUDGED)
@@ -151,7 +152,7 @@ def summary(outcome: Outcome) -> str:
     )
 
 
-def markdown(outcome: Outcome, again: str) -> str:
+def markdown(outcome: Reproduction, again: str) -> str:
     """The page as Markdown.
 
     Args:
@@ -175,7 +176,7 @@ def _table(cells: Cells) -> list[str]:
     return [rows[0], "|---" * len(cells[0]) + "|", *rows[1:]]
 
 
-def html(outcome: Outcome, again: str) -> str:
+def html(outcome: Reproduction, again: str) -> str:
     """The page as HTML, which needs nothing else; see `markdown`."""
     context = {
         "title": f"Published experiments, {outcome.plan.tier} tier",

@@ -19,9 +19,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pipelines.comparison import intervals as spread
+from pipelines.comparison.intervals import (
+    Difference,
+    Interval,
+    Summary,
+    paired_difference,
+    prediction_interval,
+    summarize,
+)
 from pipelines.comparison.rows import lower_is_better
-from pipelines.tracking.query import Found
+from pipelines.tracking.store import StoredRun
 from sweeps.reproduction.claims import Claim
 
 CONFIRMED, NOT, CORRECTED, NOT_JUDGED = "confirmed", "not confirmed", "corrected", "not judged"
@@ -99,8 +106,8 @@ def _word(claim: Claim, holds: bool | None) -> str:
 
 
 def _figure(term: str, values: Sequence[Values], numbers: Sequence[float]) -> tuple[bool | None, str]:
-    ours, (published,) = spread.summary(list(values[0].values())), numbers
-    low, high = spread.prediction(ours)
+    ours, (published,) = summarize(list(values[0].values())), numbers
+    low, high = prediction_interval(ours)
     lower = lower_is_better(term)
     better = published > high if lower else published < low
     reached = low <= published if lower else published <= high
@@ -108,8 +115,8 @@ def _figure(term: str, values: Sequence[Values], numbers: Sequence[float]) -> tu
     return reached, f"{pm(values[0])}; one more run is expected in {plain(low)} to {plain(high)}{said}"
 
 
-def _interval(values: Sequence[Values]) -> tuple[spread.Difference, spread.Interval, str]:
-    difference = spread.difference(values[0], values[1])
+def _interval(values: Sequence[Values]) -> tuple[Difference, Interval, str]:
+    difference = paired_difference(values[0], values[1])
     low, high = difference.ci95 or (-math.inf, math.inf)
     said = f"[{low:+.2g}, {high:+.2g}]" if difference.ci95 else "too few runs for an interval"
     return difference, (low, high), f"{pm(values[0])} and {pm(values[1])}; difference {difference.mean:+.2g} {said}"
@@ -168,7 +175,7 @@ def _theory(claim: Claim, passes: bool | None) -> Verdict:
     return Verdict(claim, CORRECTED if claim.corrects else CONFIRMED, f"{name} passes", claim.because)
 
 
-def measure(run: Found, metric: str, history: Callable[[str, str], Sequence[tuple[int, float]]]) -> float | None:
+def measure(run: StoredRun, metric: str, history: Callable[[str, str], Sequence[tuple[int, float]]]) -> float | None:
     """A metric of a run, or what is made of some: None if it has none.
 
     Args:
@@ -207,11 +214,11 @@ _CURVES = {"rise": _rise, "roughness": _roughness}
 
 def pm(values: Values) -> str:
     """0.9843 ± 0.0011 (n = 3)."""
-    summary = spread.summary(list(values.values()))
+    summary = summarize(list(values.values()))
     return plain(summary.mean) if isinstance(values, Certain) else f"{spreading(summary)} (n = {summary.n})"
 
 
-def spreading(summary: spread.Summary) -> str:
+def spreading(summary: Summary) -> str:
     """0.9843 ± 0.0011, both to the same place."""
     if summary.sd is None:
         return plain(summary.mean)

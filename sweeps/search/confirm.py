@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipelines.tracking.store import StoredRun
+from pipelines.tracking.tags import CONFIGURATION_TAG, SEED_TAG, STAGE_TAG, TRIAL_TAG
 from sweeps.search.controller import Controller
 from sweeps.search.study import key_of
 from sweeps.search.study_run import Confirmed
@@ -50,7 +51,11 @@ def confirm(controller: Controller, own: dict[str, Any], *, train: bool) -> Conf
 
 
 def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int, trial: int) -> Job:
-    tags = {"stage": "confirm", "trial": str(trial) if which == "best" else NO_TRIAL, "configuration": key_of(values)}
+    tags = {
+        STAGE_TAG: "confirm",
+        TRIAL_TAG: str(trial) if which == "best" else NO_TRIAL,
+        CONFIGURATION_TAG: key_of(values),
+    }
     return Job(
         arguments=[*controller.arguments, *as_arguments(values)],
         seed=seed,
@@ -67,7 +72,7 @@ def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int,
 def _runs(controller: Controller, *, finished: bool) -> dict[tuple[str, int], StoredRun]:
     """By configuration and seed, those that are finished; or also those that another controller is about to finish."""
     children = [
-        run for run in controller.store.children(controller.parent.run_id) if run.tags.get("stage") == "confirm"
+        run for run in controller.store.children(controller.parent.run_id) if run.tags.get(STAGE_TAG) == "confirm"
     ]
     states = ("FINISHED",) if finished else ("FINISHED", "RUNNING")  # this controller has none that is RUNNING
-    return {(run.tags["configuration"], int(run.tags["seed"])): run for run in children if run.status in states}
+    return {(run.tags[CONFIGURATION_TAG], int(run.tags[SEED_TAG])): run for run in children if run.status in states}

@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Any
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import (
+    CONFIGURATION_TAG,
+    PARENT_RUN_TAG,
+    REASON_TAG,
+    SEED_TAG,
+    STAGE_TAG,
+    STUDY_TAG,
+    TRIAL_STATE_TAG,
+    TRIAL_TAG,
+)
 from sweeps.search import study_run as record
 from sweeps.search.display import SweepDisplay
 from sweeps.search.heartbeat import BEAT_S, called
@@ -88,14 +98,16 @@ class Controller:
             if run.status == "RUNNING" and run.tags.get("controller") not in alive:
                 self.store.end(run.run_id, *self._end_of(run))
             elif (
-                run.status == "FINISHED" and run.tags.get("stage") == "search" and run.tags.get("trial.state") != "FAIL"
+                run.status == "FINISHED"
+                and run.tags.get(STAGE_TAG) == "search"
+                and run.tags.get(TRIAL_STATE_TAG) != "FAIL"
             ):
-                finished[run.tags["configuration"], int(run.tags["seed"])] = run
+                finished[run.tags[CONFIGURATION_TAG], int(run.tags[SEED_TAG])] = run
         return finished
 
     def _end_of(self, run: StoredRun) -> tuple[str, str]:
         """Status and reason of a run that its own process could not end: the trial's, if that has failed."""
-        mine = [trial for trial in self.study.trials() if str(trial.number) == run.tags.get("trial")]
+        mine = [trial for trial in self.study.trials() if str(trial.number) == run.tags.get(TRIAL_TAG)]
         if mine and mine[0].state.name == "FAIL" and counts(mine[0]):
             return "FAILED", mine[0].user_attrs.get("reason", "its process died")
         return "KILLED", "its process died"
@@ -157,7 +169,7 @@ class Controller:
             specs, self._waiting = self._waiting[:size], self._waiting[size:]
             if self.stops:
                 for spec in specs:
-                    self._drop(self._going[int(spec.tags["trial"])], "stopped")
+                    self._drop(self._going[int(spec.tags[TRIAL_TAG])], "stopped")
             elif self.stacked > 1:
                 self.pool.start_stack(specs)
             else:
@@ -198,7 +210,7 @@ class Controller:
         self._end(going, "COMPLETE")
 
     def _spec(self, params: Mapping[str, Any], seed: int, trial: int) -> Job:
-        tags = {"stage": "search", "trial": str(trial), "configuration": key_of(params)}
+        tags = {STAGE_TAG: "search", TRIAL_TAG: str(trial), CONFIGURATION_TAG: key_of(params)}
         name = f"trial {trial}" + (f" seed {seed}" if self.space.seeds > 1 else "")
         return Job(
             arguments=[*self.arguments, *as_arguments(self.space.settings(params))],
@@ -216,13 +228,13 @@ class Controller:
     def tags(self) -> dict[str, str]:
         """What all runs of the study say of where they belong."""
         return {
-            "mlflow.parentRunId": self.parent.run_id,
-            "study": self.study.name,
+            PARENT_RUN_TAG: self.parent.run_id,
+            STUDY_TAG: self.study.name,
             "controller": self.study.controller,
         }
 
     def _hear(self, child: WorkerProcess, message: Message) -> None:
-        going = self._going[int(child.spec.tags["trial"])]
+        going = self._going[int(child.spec.tags[TRIAL_TAG])]
         kind, *rest = authoritative_message(self.store, child, message)
         if kind == "epoch":
             child.answer(self._prune(going, child.spec.seed, *rest))
@@ -281,7 +293,7 @@ class Controller:
             self._lose(going)
             return
         for run_id in going.runs:
-            self.store.tag(run_id, "trial.state", state)
+            self.store.tag(run_id, TRIAL_STATE_TAG, state)
         del self._going[trial.number]
         self.board.ended(
             self.study, trial.number, state, time.monotonic() - going.began, reason or format_params(trial.params)
@@ -298,7 +310,7 @@ class Controller:
         """Leave a trial to others, which have taken this controller for dead, and queued it again."""
         self.board.say(f"trial {going.trial.number:>3}  lost: this controller was silent, and others took it for dead")
         for run_id in going.runs:
-            self.store.tag(run_id, "litlab.reason", "its controller was taken for dead")
+            self.store.tag(run_id, REASON_TAG, "its controller was taken for dead")
         self._drop(going, "its controller was taken for dead")
 
     def _drop(self, going: Going, reason: str, *, again: bool = True) -> None:
@@ -322,12 +334,12 @@ class Controller:
         best = self.study.best()
         if best is None:
             return
-        children = [run for run in self.store.children(self.parent.run_id) if run.tags.get("stage") == "search"]
-        mine = [run for run in children if run.tags["configuration"] == key_of(best.params)]
+        children = [run for run in self.store.children(self.parent.run_id) if run.tags.get(STAGE_TAG) == "search"]
+        mine = [run for run in children if run.tags[CONFIGURATION_TAG] == key_of(best.params)]
         ended = {key_of(trial.params) for trial in self.study.trials() if counts(trial)}
         for run in children:
-            if self.space.keep == "best" and run not in mine and run.tags["configuration"] in ended:
+            if self.space.keep == "best" and run not in mine and run.tags[CONFIGURATION_TAG] in ended:
                 self.store.delete_files(run.run_id, CHECKPOINTS)
-        finished = sorted((run for run in mine if run.status == "FINISHED"), key=lambda run: int(run.tags["seed"]))
+        finished = sorted((run for run in mine if run.status == "FINISHED"), key=lambda run: int(run.tags[SEED_TAG]))
         if finished:
             record.keep_best(self.parent, finished[0])

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.tags import PARENT_TAG
 from sweeps.search import heartbeat as alive
 from sweeps.search.samplers import make_pruner, make_sampler
 from sweeps.search.space import Space, encoded, keys_of, name_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 INTERRUPTED = "interrupted"  # the attribute of a trial that does not count, with its reason
 CONTROLLER = "controller"
 SEED = "seed "  # with its number: the value of one seed
-PARENT = "litlab.parent"
+PARENT = PARENT_TAG
 FORMER = "litlab.former"
 IDENTITY = "litlab.space"
 TOTAL = "litlab.total"

@@ -11,7 +11,17 @@ from pipelines.comparison.formatting import markdown_table
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import PARENT_TAG
+from pipelines.tracking.tags import (
+    BEST_RUN_TAG,
+    BEST_TRIAL_TAG,
+    COMMAND_TAG,
+    NOTE_TAG,
+    PARENT_TAG,
+    SOURCE_NAME_TAG,
+    SOURCE_TYPE_TAG,
+    STUDY_TAG,
+    TRIAL_TAG,
+)
 from sweeps.search import figures
 from sweeps.search.space import Space, keys_of
 from sweeps.search.study import PARENT, Study, best_of, tally
@@ -33,12 +43,12 @@ def open_parent(store: Store, study: Study, space: Space, experiment: str, comma
             except UserError:
                 pass  # it is in another store
         tags = {
-            "study": study.name,
+            STUDY_TAG: study.name,
             PARENT_TAG: "sweep",
-            "litlab.command": command,
-            "mlflow.source.name": f"litlab sweep {study.name}",
-            "mlflow.source.type": "LOCAL",
-            "mlflow.note.content": space.description,
+            COMMAND_TAG: command,
+            SOURCE_NAME_TAG: f"litlab sweep {study.name}",
+            SOURCE_TYPE_TAG: "LOCAL",
+            NOTE_TAG: space.description,
         }
         run = Run(store, experiment, f"sweep {study.name}", tags)
         study.optuna.set_user_attr(PARENT, run.run_id)
@@ -79,7 +89,7 @@ def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
             print(f"litlab: figure {name} cannot be drawn: {error}", file=sys.stderr)
     note = _note(study, confirmed, importances)
     (run.folder / "note.md").write_text(note)
-    run.set_tags({"mlflow.note.content": note})
+    run.set_tags({NOTE_TAG: note})
 
 
 def keep_best(run: Run, best: StoredRun) -> None:
@@ -92,8 +102,8 @@ def keep_best(run: Run, best: StoredRun) -> None:
         except UserError as error:  # somebody has deleted it
             print(f"litlab: {error}", file=sys.stderr)
     selected = {key: value for key, value in best.metrics.items() if key.startswith("selected/")}
-    run.log_metrics(selected, int(best.tags["trial"]))
-    run.set_tags({"best.run": best.run_id, "best.trial": best.tags["trial"]})
+    run.log_metrics(selected, int(best.tags[TRIAL_TAG]))
+    run.set_tags({BEST_RUN_TAG: best.run_id, BEST_TRIAL_TAG: best.tags[TRIAL_TAG]})
 
 
 def headline(confirmed: Confirmed) -> dict[str, float]:

@@ -19,10 +19,20 @@ from pipelines.runtime.console import numeric_table
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.text import redact_credentials
-from pipelines.tracking.query import select
+from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import PARENT_TAG
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    CONFIG_HASH_TAG,
+    EXPERIMENT_TAG,
+    HOST_TAG,
+    NOTE_TAG,
+    PARENT_RUN_TAG,
+    PARENT_TAG,
+    SEED_TAG,
+    SOURCE_NAME_TAG,
+)
 from sweeps.seeds.summary import in_short, log_summary, metrics_table, seeds_table
 from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
 from sweeps.workers.display import LiveDisplay
@@ -53,7 +63,7 @@ class Plan:
     @property
     def name(self) -> str:
         """Of the MLflow experiment."""
-        return str(self.facts["tags"]["litlab.experiment"])
+        return str(self.facts["tags"][EXPERIMENT_TAG])
 
     @property
     def span(self) -> str:
@@ -159,29 +169,29 @@ def _alone(store: Store, plan: Plan) -> Iterator[None]:
 
 def _parent(store: Store, plan: Plan) -> Run:
     """The run of these seeds that was not finished, RUNNING again, or a new one."""
-    wanted = {f"tags.`{PARENT_TAG}`": "seeds", "tags.`litlab.config_hash`": plan.facts["hash"]}
+    wanted = {f"tags.`{PARENT_TAG}`": "seeds", f"tags.`{CONFIG_HASH_TAG}`": plan.facts["hash"]}
     same = " and ".join(f"{key} = '{value}'" for key, value in {**wanted, "params.seeds": plan.span}.items())
     order = ["attributes.start_time DESC"]
     for run in store.search([store.experiment_id(plan.name)], f"{same} and attributes.status != 'FINISHED'", order):
         tags, run_id = run.tags, run.run_id
         if {key: tag for key, tag in tags.items() if key.startswith("data.sha256.")} != plan.digests:
             continue
-        if run.status == "RUNNING" and (host := tags.get("machine.host")) != platform.node():
+        if run.status == "RUNNING" and (host := tags.get(HOST_TAG)) != platform.node():
             print(f"litlab: run {run_id} of the same seeds may be alive on {host}; this is another", file=sys.stderr)
             continue
         parent = Run.reopen(run)
-        parent.set_tags({"machine.host": platform.node()})
+        parent.set_tags({HOST_TAG: platform.node()})
         print(f"going on with run {run_id}")
         return parent
     return _new_parent(store, plan)
 
 
 def _new_parent(store: Store, plan: Plan) -> Run:
-    tags = {key: tag for key, tag in plan.facts["tags"].items() if key != "seed"}
+    tags = {key: tag for key, tag in plan.facts["tags"].items() if key != SEED_TAG}
     tags |= {
         PARENT_TAG: "seeds",
-        "litlab.command": plan.command,
-        "mlflow.source.name": f"litlab fit {plan.name} --seeds {len(plan.seeds)}",
+        COMMAND_TAG: plan.command,
+        SOURCE_NAME_TAG: f"litlab fit {plan.name} --seeds {len(plan.seeds)}",
     }
     changes = plan.facts["run_name"].removesuffix("seed=0").strip()
     seeds = f"seeds {plan.span}" if len(plan.seeds) > 1 else f"seed {plan.span}"
@@ -228,7 +238,7 @@ def _end_left(store: Store, parent: Run) -> None:
 
 
 def _finished(store: Store, parent: Run) -> list[StoredRun]:
-    return sorted(select(store, [parent.run_id]).runs, key=lambda run: int(run.seed))
+    return sorted(find_runs(store, [parent.run_id]).runs, key=lambda run: int(run.seed))
 
 
 def _spec(store: Store, parent: Run, plan: Plan, seed: int) -> Job:
@@ -237,7 +247,7 @@ def _spec(store: Store, parent: Run, plan: Plan, seed: int) -> Job:
         seed=seed,
         experiment=plan.name,
         uri=store.uri,
-        tags={"mlflow.parentRunId": parent.run_id},
+        tags={PARENT_RUN_TAG: parent.run_id},
         test=True,
         devices=plan.facts["devices"],
     )
@@ -255,7 +265,7 @@ def _heading(plan: Plan, runs: Sequence[StoredRun]) -> str:
     """What the note begins with: the result."""
     done = f"{len(runs)} of {len(plan.seeds)} seeds ({plan.span}) are done"
     result = f": **{short}**" if (short := in_short(runs)) else ""
-    description = str(plan.facts["tags"]["mlflow.note.content"])
+    description = str(plan.facts["tags"][NOTE_TAG])
     return "\n\n".join(filter(None, [f"{done}{result}.", description]))
 
 

@@ -8,9 +8,10 @@ from pipelines.comparison.formatting import markdown_table
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import FIT_SECONDS, NOTE_TAG, SELECTED_EPOCH
 
 NOTE_LENGTH = 5000  # MLflow takes 8000
-MEASURED = ("test/", "selected/val/", "selected/", "selected_epoch", "fit_seconds")
+MEASURED = ("test/", "selected/val/", "selected/", SELECTED_EPOCH, FIT_SECONDS)
 
 
 def log_summary(store: Store, parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
@@ -28,7 +29,7 @@ def log_summary(store: Store, parent: Run, heading: str, runs: Sequence[StoredRu
     tables = [markdown_table(metrics_table(runs)), "Seed by seed:", markdown_table(seeds_table(runs))] if runs else []
     note = "\n\n".join([heading, *tables]) + "\n"
     (parent.folder / "note.md").write_text(note)
-    parent.set_tags({"mlflow.note.content": note[:NOTE_LENGTH].rpartition("\n")[0]})  # whole lines; the file has all
+    parent.set_tags({NOTE_TAG: note[:NOTE_LENGTH].rpartition("\n")[0]})  # whole lines; the file has all
 
 
 def headline(runs: Sequence[StoredRun]) -> dict[str, float]:

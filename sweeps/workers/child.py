@@ -21,6 +21,7 @@ from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
+from pipelines.tracking.tags import SELECTED_EPOCH
 from pipelines.training.run_metadata import run_name, run_tags
 from sweeps.workers.job import Job, visible_gpus
 
@@ -114,7 +115,7 @@ def make_run(spec: Job, cli: LitlabCLI, more: Mapping[str, str] | None = None) -
 
 def selected(run: Run) -> dict[str, float]:
     """A finished run's metrics at the selected epoch."""
-    return run.metrics_at(max(at for at, metrics in run.history if "selected_epoch" in metrics))
+    return run.metrics_at(max(at for at, metrics in run.history if SELECTED_EPOCH in metrics))
 
 
 def setup_process(spec: Job) -> None:

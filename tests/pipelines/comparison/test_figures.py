@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgba
 
 from pipelines.comparison import figures as plots
 from pipelines.comparison.rows import group_and_rank
-from pipelines.tracking.query import select
+from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
 from pipelines.training.fit import main as fit
@@ -46,7 +46,7 @@ def store(database):
 
 
 def compared(store, *names, by=(), metric=None):
-    return group_and_rank(select(store, names), metric, by)
+    return group_and_rank(find_runs(store, names), metric, by)
 
 
 def drawn_line(axis, label):
@@ -98,7 +98,7 @@ def test_training_and_validation_differ_in_line_and_marker_and_not_only_in_colou
 
 
 def test_a_single_seed_has_no_band(store):
-    figure = plots.curves({"one": select(store, ["long"]).runs}, store)
+    figure = plots.curves({"one": find_runs(store, ["long"]).runs}, store)
     assert len(figure.axes) == 2
     assert not bands(figure)
     assert not any("standard deviation" in text for text in legend_of(figure))
@@ -106,7 +106,7 @@ def test_a_single_seed_has_no_band(store):
 
 
 def test_where_a_run_has_ended_the_mean_is_of_those_that_go_on(store):
-    runs = [*compared(store, "digits-mlp").rows[0].runs, *select(store, ["long"]).runs]
+    runs = [*compared(store, "digits-mlp").rows[0].runs, *find_runs(store, ["long"]).runs]
     figure = plots.curves({"three": runs}, store)
     long = history(store, runs[2], "val/acc")
     epochs, means = drawn_line(figure.axes[1], "validation")
@@ -294,7 +294,7 @@ def test_a_comparison_is_kept_as_a_run_that_is_never_compared_itself(store, tmp_
     assert note == run.file("comparison.md").read_text()
     assert note.startswith("| dropout | test/acc |")
     assert all(found.run_id in note for row in comparison.rows for found in row.runs)
-    assert not select(store, ["comparisons"]).runs
+    assert not find_runs(store, ["comparisons"]).runs
 
 
 def test_a_note_that_is_too_long_for_mlflow_is_whole_in_the_file(store, tmp_path):

@@ -20,11 +20,11 @@ from pipelines.diagnostics import databases, machine, runs
 from pipelines.diagnostics import installation as installed
 from pipelines.diagnostics import torch_process as child
 from pipelines.diagnostics.finding import Place, guarded
-from pipelines.runtime.process import HOST_TAG, PROCESS_TAG
 from pipelines.tracking import ui
 from pipelines.tracking.outbox import Outbox, home_of
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
+from pipelines.tracking.tags import HOST_TAG, PROCESS_TAG
 from sweeps.search import storage
 
 DEAD = f"{2**22 + 1}:another-start"  # no process has so high a number

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipelines.explanation.explain import main
-from pipelines.tracking.query import select
+from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 
 
@@ -86,7 +86,7 @@ def test_options_become_params_and_single_numbers_metrics(explain, looked_at):
 def test_looks_are_left_out_of_comparisons(explain, looked_at):
     uri, run_id = looked_at
     explain("filters")
-    assert [run.run_id for run in select(Store(uri), ["digits-convnet"]).runs] == [run_id]
+    assert [run.run_id for run in find_runs(Store(uri), ["digits-convnet"]).runs] == [run_id]
 
 
 def test_names_of_files_tell_runs_and_looks_apart(explain, looked_at):

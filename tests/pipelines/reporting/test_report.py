@@ -14,7 +14,7 @@ import pytest
 from pipelines.comparison import rows
 from pipelines.comparison.formatting import format_mean_sd
 from pipelines.reporting import html_page as page
-from pipelines.tracking.query import select
+from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.training.fit import main as fit
@@ -86,7 +86,7 @@ def made(uri, name, tags, params, metrics, experiment="made", parent=None):
 
 def test_the_page_says_what_was_compared_and_which_row_is_the_best(reported, trained):
     found, _ = reported
-    comparison = rows.group_and_rank(select(Store(trained), ["digits-mlp"]))
+    comparison = rows.group_and_rank(find_runs(Store(trained), ["digits-mlp"]))
     best, other = comparison.rows
     label = f"dropout={best.label('model.dropout')}"
     assert f"the best of 2 rows is row 1 ({label}): {format_mean_sd(best.summary)} (mean" in found.text
@@ -98,7 +98,7 @@ def test_the_page_says_what_was_compared_and_which_row_is_the_best(reported, tra
 
 def test_the_page_has_every_run_with_its_value_configuration_data_machine_and_command(reported, trained):
     found, _ = reported
-    runs = select(Store(trained), ["digits-mlp"]).runs
+    runs = find_runs(Store(trained), ["digits-mlp"]).runs
     assert len(runs) == 4
     for run in runs:
         for words in (run.run_id, f"{run.metrics['test/acc']:.6g}", run.tags["litlab.command"]):

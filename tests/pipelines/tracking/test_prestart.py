@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.gc_pause import gc_paused_for_import
-from pipelines.runtime.process import PROCESS_TAG
+from pipelines.tracking.tags import PROCESS_TAG
 
 # Nothing is sent before the end: on a busy machine a second is over before the first step.
 FIT = (

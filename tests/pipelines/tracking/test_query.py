@@ -10,7 +10,7 @@ from mlflow.entities import Metric, Param
 
 from pipelines.comparison.rows import group_and_rank
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.query import select
+from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
 
@@ -44,7 +44,7 @@ def write(store) -> Write:
 
 
 def ids(store: Store, *names: str, wanted: str = "") -> set[str]:
-    return {run.run_id for run in select(store, names, wanted).runs}
+    return {run.run_id for run in find_runs(store, names, wanted).runs}
 
 
 def test_only_runs_that_finished_and_are_not_deleted_are_found(store, write):
@@ -62,7 +62,7 @@ def test_a_run_that_stands_for_others_is_left_out_and_its_id_means_those(store, 
     write(f"of-{kind}", parent=parent, status="FAILED")
     single = write(f"of-{kind}")
     assert ids(store, f"of-{kind}") == children | {single}
-    found = select(store, [parent])
+    found = find_runs(store, [parent])
     assert {run.run_id for run in found.runs} == children
     assert found.parents == [parent]
 
@@ -79,7 +79,7 @@ def test_a_studys_name_means_its_runs_and_brings_its_metric_and_direction(store,
     wanted = {"metric": "val/depth", "direction": "minimize"}
     parent = write("deep-sweep", params=wanted, tags={"study": "deep", PARENT_TAG: "sweep"})
     child = write("deep-sweep", parent=parent, tags={"stage": "search"})
-    found = select(store, ["deep"])
+    found = find_runs(store, ["deep"])
     assert [run.run_id for run in found.runs] == [child]
     assert (found.metric, found.direction, found.parents) == ("selected/val/depth", "minimize", [parent])
 
@@ -90,13 +90,13 @@ def test_the_study_says_which_end_of_its_metric_is_the_good_one(store, write):
     for depth in (3.0, 1.0, 2.0):
         child = write("depths-sweep", params={"model.depth": str(depth)}, parent=parent)
         store.client.log_metric(child, "selected/val/depth", depth)
-    assert [row.summary.mean for row in group_and_rank(select(store, ["depths"])).rows] == [1.0, 2.0, 3.0]
+    assert [row.summary.mean for row in group_and_rank(find_runs(store, ["depths"])).rows] == [1.0, 2.0, 3.0]
 
 
 def test_an_experiment_and_a_study_of_the_same_name_are_told_apart(store, write):
     own = write("both")
     write("both-sweep")
-    found = select(store, ["both"])
+    found = find_runs(store, ["both"])
     assert [run.run_id for run in found.runs] == [own]
     assert "both-sweep has the study's" in found.notes[0]
 
@@ -114,18 +114,18 @@ def test_no_name_means_all_experiments(store, write):
 def test_an_unknown_name_is_refused_and_the_near_ones_are_named(store, write):
     write("mnist-mlp-dropout")
     with pytest.raises(UserError, match=r"'mnist-mlp-dropuot' is no experiment, study or run in .*mnist-mlp-dropout"):
-        select(store, ["mnist-mlp-dropuot"])
+        find_runs(store, ["mnist-mlp-dropuot"])
     with pytest.raises(UserError, match="there is no run '0123456789abcdef0123456789abcdef'"):
-        select(store, ["0123456789abcdef0123456789abcdef"])
+        find_runs(store, ["0123456789abcdef0123456789abcdef"])
 
 
 def test_a_run_that_is_named_but_cannot_be_compared_is_said(store, write):
     failed, deleted = write("said", status="FAILED"), write("said")
     store.client.delete_run(deleted)
-    notes = select(store, [failed, deleted]).notes
+    notes = find_runs(store, [failed, deleted]).notes
     assert notes == [f"run {failed} is left out: it is FAILED", f"run {deleted} is left out: it is deleted"]
     parent = write("said", tags={PARENT_TAG: "seeds"})
-    assert "of which none is finished" in select(store, [parent]).notes[0]
+    assert "of which none is finished" in find_runs(store, [parent]).notes[0]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_filters_are_mlflows_and_need_no_backquotes(store, write, wanted, found)
         write("filtered", {"model.dropout": "0.0", "note": "metrics.test/acc > 2"}, tags={"which": "a"})
         write("filtered", {"model.dropout": "0.3"}, acc=0.8, tags={"which": "b"})
         write("filtered", {"model.dropout": "0.3"}, acc=0.95, tags={"which": "c"})
-    assert {run.tags["which"] for run in select(store, ["filtered"], wanted).runs} == found
+    assert {run.tags["which"] for run in find_runs(store, ["filtered"], wanted).runs} == found
 
 
 def test_the_store_does_the_filtering(store, write, monkeypatch):
@@ -159,7 +159,7 @@ def test_the_store_does_the_filtering(store, write, monkeypatch):
     )
     for name in ("pushed", parent):
         fetched.clear()
-        assert len(select(store, [name], "metrics.test/acc > 0.9").runs) == 1
+        assert len(find_runs(store, [name], "metrics.test/acc > 0.9").runs) == 1
         assert sum(len(page) for page in fetched) == 1
 
 
@@ -175,14 +175,14 @@ def test_the_store_does_the_filtering(store, write, monkeypatch):
 def test_a_bad_filter_is_the_users_mistake_with_mlflows_reason(store, write, wanted, said):
     write("refused")
     with pytest.raises(UserError, match=said) as caught:
-        select(store, ["refused"], wanted)
+        find_runs(store, ["refused"], wanted)
     assert str(caught.value).startswith(f"--filter {wanted}: ")
 
 
 def test_a_configuration_is_experiment_stage_params_and_data_but_not_the_seed(store, write):
     tags = {"stage": "confirm", "data.sha256.train": "1" * 64, "data.sha256.test": "2" * 64}
     run_id = write("whole", {**DIGITS, "seed_everything": "7"}, seed=7, tags=tags)
-    (run,) = select(store, [run_id]).runs
+    (run,) = find_runs(store, [run_id]).runs
     digests = {"data.sha256": "22222222 11111111"}
     assert run.configuration == {"experiment": "whole", "stage": "confirm", **DIGITS, **digests}
     assert (run.seed, run.metrics, run.tags["stage"]) == ("7", {"test/acc": 0.9}, "confirm")
@@ -193,7 +193,7 @@ def test_a_configuration_is_experiment_stage_params_and_data_but_not_the_seed(st
 )
 def test_runs_of_others_say_their_seed_as_a_param_or_are_taken_each_for_its_own(store, write, params, seed):
     run_id = write("others", params)
-    (run,) = select(store, [run_id]).runs
+    (run,) = find_runs(store, [run_id]).runs
     assert run.seed == (seed or run_id)
     assert not {"seed", "seed_everything"} & set(run.configuration)
 
@@ -206,10 +206,10 @@ def test_more_runs_than_a_page_holds_are_all_found(store, write, monkeypatch):
 
 def test_garbage_is_collected_again_afterwards(store, write):
     write("tidy")
-    select(store, ["tidy"])
+    find_runs(store, ["tidy"])
     assert gc.isenabled()
     with pytest.raises(UserError):
-        select(store, ["no such thing at all"])
+        find_runs(store, ["no such thing at all"])
     assert gc.isenabled()
 
 
@@ -217,8 +217,8 @@ def test_a_password_is_never_shown(store, monkeypatch):
     """Neither where a name is unknown nor where the store has gone; MLflow's own message has the whole address."""
     monkeypatch.setattr(store, "uri", "http://anna:secret@127.0.0.1:9")
     with pytest.raises(UserError, match=r"no such thing at all.*anna:[*]{3}@127.0.0.1") as unknown:
-        select(store, ["no such thing at all"])
+        find_runs(store, ["no such thing at all"])
     monkeypatch.setattr(store, "_client", MlflowClient(store.uri))
     with pytest.raises(UserError, match=r"cannot be reached: .*Connection refused") as gone:
-        select(store, ["digits-mlp"])
+        find_runs(store, ["digits-mlp"])
     assert "secret" not in str(unknown.value) + str(gone.value)

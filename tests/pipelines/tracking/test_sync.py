@@ -13,10 +13,10 @@ from collections import Counter
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.runtime.process import PROCESS_TAG
 from pipelines.tracking import outbox, sender
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
+from pipelines.tracking.tags import PROCESS_TAG
 
 EPOCHS = 3
 CALLBACK = """

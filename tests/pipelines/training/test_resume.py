@@ -13,10 +13,10 @@ import torch
 from mlflow import MlflowClient
 
 from pipelines.cli import main
-from pipelines.runtime.environment import git_tags
-from pipelines.runtime.process import HOST_TAG, PROCESS_TAG, is_alive, process_tags
+from pipelines.tracking.origin import git_tags, is_alive, process_tags
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
+from pipelines.tracking.tags import HOST_TAG, PROCESS_TAG
 from pipelines.training.resume import note_commit
 
 pytestmark = pytest.mark.usefixtures("tables")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tracking.query import select
+from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 from sweeps.reproduction import claims as published
 from sweeps.reproduction import measurements as evidence
@@ -63,7 +63,7 @@ def lines(publish):
 
 
 def runs():
-    return select(Store(), []).runs
+    return find_runs(Store(), []).runs
 
 
 def test_it_runs_judges_and_writes_and_a_second_call_runs_nothing(litlab, lines, tmp_path):
@@ -207,7 +207,7 @@ def test_a_trained_network_is_looked_at_once_and_what_was_seen_is_judged(litlab,
     done = litlab("reproduce", "--seeds", "2", "--workers", "2", "--out", tmp_path / "out")
     assert done.code == 0, done.err
     assert [run.experiment for run in runs()] == ["reproduce-quick"] * 2  # a look is not a training
-    looks = Store().search([Store().experiment_id("reproduce-quick")], "tags.`litlab.parent` = 'look'")
+    looks = Store().search([Store().experiment_id("reproduce-quick")], "tags.`litlab.parent` = 'explain'")
     assert {look.tags["mlflow.parentRunId"] for look in looks} == {run.run_id for run in runs()}
     text = (tmp_path / "out" / "RESULTS.md").read_text()
     assert "litlab explain occlusion RUN_ID --block 4 --stride 4 --stroke 0.5  # of digits" in text

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.comparison.formatting import NO_BREAK_SPACE, markdown_table
-from pipelines.tracking.query import select
+from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store, StoredRun
 from sweeps.search import study_run as record
 from sweeps.search.space import Space
@@ -27,7 +27,7 @@ def runs(uri: str) -> list[StoredRun]:
         store.client.log_metric(run_id, "test/acc", acc)
         store.client.log_metric(run_id, "selected/val/loss", 0.25)
         store.client.set_terminated(run_id)
-    return sorted(select(store, ["noted"]).runs, key=lambda run: run.seed)
+    return sorted(find_runs(store, ["noted"]).runs, key=lambda run: run.seed)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from scipy import stats
 
 from pipelines.cli import main
 from pipelines.comparison.intervals import summarize
-from pipelines.tracking.query import select
+from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 
 PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
@@ -199,8 +199,8 @@ def test_a_seed_is_the_same_run_that_litlab_fit_makes(litlab, trained, uri):
 
 def test_the_parent_stands_for_its_seeds_and_is_no_run_of_the_experiment(trained):
     parent = trained.parent.info.run_id
-    assert sorted(run.seed for run in select(trained.store, [parent]).runs) == SEEDS
-    assert parent not in [run.run_id for run in select(trained.store, ["digits-mlp"]).runs]
+    assert sorted(run.seed for run in find_runs(trained.store, [parent]).runs) == SEEDS
+    assert parent not in [run.run_id for run in find_runs(trained.store, ["digits-mlp"]).runs]
 
 
 @pytest.mark.parametrize(
