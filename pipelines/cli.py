@@ -13,7 +13,7 @@ from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.runtime.text import escape_control_characters
 
 VERBS = {
-    "list": ("pipelines.config.experiments", "show the experiments"),
+    "list": ("pipelines.commands.list", "show the experiments"),
     "fit": ("pipelines.training.fit", "train an experiment, test the best checkpoint, keep everything in one run"),
     "resume": ("pipelines.training.resume", "go on with a training that was stopped, in the same run"),
     "sync": ("pipelines.tracking.sync", "send what a server or database that was away could not take"),

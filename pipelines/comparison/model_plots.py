@@ -17,7 +17,7 @@ from modules.metrics import NeighbourAccuracy
 from pipelines.comparison.rows import Row
 from pipelines.evaluation.decision_regions import Plane, is_plane
 from pipelines.evaluation.evaluate import evaluate
-from pipelines.evaluation.load_run import LoadedRun, _rebuild
+from pipelines.evaluation.load_run import LoadedRun, load_run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import DATA_HASH_KEY
 
@@ -40,7 +40,7 @@ def decision_regions(rows: Mapping[str, Row], store: Store) -> "Figure | None":
     Raises:
         UserError: A run's data or checkpoint are not to be found.
     """
-    rebuilt = {label: _rebuild(row, store) for label, row in rows.items()}
+    rebuilt = {label: load_run(row.runs[0]) for label, row in rows.items()}
     rebuilt = {label: run for label, run in rebuilt.items() if is_plane(run.data)}
     if not rebuilt:
         return None
@@ -69,7 +69,7 @@ def codes(rows: Mapping[str, Row], store: Store) -> "Figure | None":
     alike = {label: row for label, row in rows.items() if row.runs[0].configuration.get(DATA_HASH_KEY) == digest}
     panels: dict[str, Array] = {}
     for label, row in alike.items():
-        run = _rebuild(row, store)
+        run = load_run(row.runs[0])
         measured = evaluate("test", run.cli, run.model, run.data, run.checkpoint)
         accuracy, error = measured.metrics["test/knn_acc"], measured.metrics["test/loss"]
         title = _title(f"{label}, seed {row.runs[0].seed}", *_quality(accuracy, error))

@@ -1,8 +1,5 @@
 """The experiments that come with litlab, and `litlab list`."""
 
-import argparse
-import json
-from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -52,8 +49,8 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     return content
 
 
-def describe_experiment(experiment: str) -> dict[str, Any]:
-    """Name, one-line description, data set and model of an experiment."""
+def describe_experiment(experiment: str) -> dict[str, str]:
+    """Return name, data set, model and one-line description of an experiment."""
     config = yaml.safe_load(find_experiment(experiment).read_text())
     return {
         "name": experiment,
@@ -63,26 +60,10 @@ def describe_experiment(experiment: str) -> dict[str, Any]:
     }
 
 
+def list_experiments() -> list[dict[str, str]]:
+    """Describe all experiments, sorted by name."""
+    return [describe_experiment(name) for name in experiment_names()]
+
+
 def _class_name(section: dict[str, Any]) -> str:
     return str(section["class_path"]).rpartition(".")[2]
-
-
-def main(verb: str, argv: Sequence[str]) -> int:
-    """`litlab list [--json]`."""
-    parser = argparse.ArgumentParser(prog=f"litlab {verb}", description="Show the experiments.")
-    parser.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
-    options = parser.parse_args(argv)
-    rows = [describe_experiment(name) for name in experiment_names()]
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("experiment", "data", "model", "what it is"):
-        table.add_column(column, no_wrap=column != "what it is")
-    for row in rows:
-        table.add_row(row["name"], row["data"], row["model"], row["description"])
-    Console().print(table)
-    return 0

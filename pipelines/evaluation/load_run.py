@@ -4,23 +4,15 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningModule
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import fetch_checkpoint, load_checkpoint
-from pipelines.comparison.rows import Row
 from pipelines.config.cli import LitlabCLI, option_values, parse_config
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
-from pipelines.tracking.store import Store
-
-if TYPE_CHECKING:
-    pass
-
-
-from pipelines.tracking.store import StoredRun
+from pipelines.tracking.store import Store, StoredRun
 
 
 @dataclass(frozen=True)
@@ -33,9 +25,8 @@ class LoadedRun:
     checkpoint: Path
 
 
-def _rebuild(row: Row, store: Store) -> LoadedRun:
-    """The first run of a row, as it was after its selected epoch."""
-    found = store.find(row.runs[0].run_id)
+def load_run(found: StoredRun) -> LoadedRun:
+    """A run as it was after its selected epoch."""
     silence_lightning()
     cli = parse_config("compare", ["--trainer.accelerator", "auto"], base=found.file("config.yaml"))
     checkpoint = fetch_checkpoint(found)
