@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.gc_pause import gc_paused_for_import
+from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.runtime.text import escape_control_characters
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 a run failed, 2 the user's mistake, 130 stopped by Ctrl-C, 141 nobody reads its output.
     """
     calm_threads()
+    configure_logging()
     exit_with_rank_zero()
     verb, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     try:

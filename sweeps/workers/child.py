@@ -18,6 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.errors import StoppedError, UserError
+from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
@@ -120,6 +121,7 @@ def selected(run: Run) -> dict[str, float]:
 
 def setup_process(spec: Job) -> None:
     """Make this process one of its own: its group, its output, its share of the machine, and its end."""
+    configure_logging()
     os.setsid()  # Ctrl-C is for the controller, which tells its children
     exit_with_rank_zero()
     try:

@@ -25,6 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from datamodules.base import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI, config_hash, flatten_config, load_data, parse_config
 from pipelines.runtime.errors import StoppedError, UserError
+from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
@@ -147,5 +148,6 @@ def _call(main: Callable[[str, list[str]], int], spec: Job, argv: list[str]) -> 
 
 OTHERS = {"baseline": _baseline, "explain": _explain}
 if __name__ == "__main__":  # a further device of a training on several
+    configure_logging()
     exit_with_rank_zero()
     _train(Job(**json.loads(Path(sys.argv[1]).read_text())), None)

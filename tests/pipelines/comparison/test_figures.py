@@ -314,8 +314,8 @@ def test_a_folder_that_cannot_be_written_to_is_named(store, tmp_path):
 def test_classifiers_of_images_are_drawn_without_torch(store):
     code = (
         "import sys; from pipelines.comparison import figures as plots; from pipelines.tracking.store import Store;"
-        "from pipelines.tracking.query import select; from pipelines.comparison.rows import group_and_rank;"
-        f"store = Store({store.uri!r}); plots.draw(group_and_rank(select(store, ['digits-mlp'])), store);"
+        "from pipelines.tracking.query import find_runs; from pipelines.comparison.rows import group_and_rank;"
+        f"store = Store({store.uri!r}); plots.draw(group_and_rank(find_runs(store, ['digits-mlp'])), store);"
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
