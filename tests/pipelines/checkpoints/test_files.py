@@ -130,7 +130,7 @@ def test_where_the_best_epoch_is_lost_the_training_goes_back_to_before_it(tmp_pa
     flip(tmp_path / BEST)
     point, said = latest_valid(tmp_path)
     assert point is None
-    assert "the best epoch until then, 0, is gone" in said[-1]
+    assert "the checkpoint of its best epoch, 0, is lost" in said[-1]
 
 
 def test_without_any_that_is_whole_there_is_no_point_to_go_on_from(tmp_path):
@@ -156,7 +156,7 @@ class Evil:
 
 def test_objects_are_never_unpickled(tmp_path):
     torch.save({"epoch": 0, "evil": Evil(tmp_path / "here")}, tmp_path / "evil.ckpt")
-    with pytest.raises(UserError, match=r"evil.ckpt holds more than tensors and plain values"):
+    with pytest.raises(UserError, match=r"evil.ckpt was not loaded: it contains more than tensors and plain values"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt", weights_only=False)
     assert not (tmp_path / "here").exists()
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from datamodules.digits import Digits
 from modules.mlp import MLP
-from pipelines.training.fit import main as fit
+from pipelines.commands.fit import main as fit
 
 pytestmark = pytest.mark.usefixtures("tables")
 

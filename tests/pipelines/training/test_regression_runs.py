@@ -14,9 +14,9 @@ from PIL import Image
 
 from datamodules.circles import Circles
 from modules.probes import shift
+from pipelines.commands.fit import main as fit
 from pipelines.config.cli import parse_config
 from pipelines.evaluation import figures
-from pipelines.training.fit import main as fit
 
 EPOCHS = 3
 RUNS = {

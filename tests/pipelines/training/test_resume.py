@@ -13,6 +13,7 @@ import torch
 from mlflow import MlflowClient
 
 from pipelines.cli import main
+from pipelines.runtime.log import configure_logging
 from pipelines.tracking.origin import git_tags, is_alive, process_tags
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
@@ -196,7 +197,7 @@ def test_after_kill_9_the_same_run_ends_with_the_same_weights_and_one_curve(
     assert run.info.status == "RUNNING"
     outcome = litlab("resume", run.info.run_id)
     assert outcome.code == 0, outcome.err
-    assert f"going on with run {run.info.run_id}" in outcome.out
+    assert f"Resuming run {run.info.run_id}" in outcome.err
     assert_as_if_nothing_had_been(uri, whole(*arguments))
 
 
@@ -212,7 +213,7 @@ def test_a_run_that_was_stopped_twice_goes_on_twice(litlab, stopped, whole, uri,
     (run,) = runs(uri)
     assert run.info.status == "KILLED"
     outcome = litlab("resume", run.info.run_id)
-    assert "after epoch 2, from last.ckpt" in outcome.out
+    assert "after epoch 2, from last.ckpt" in outcome.err
     assert "litlab.reason" not in runs(uri)[0].data.tags
     assert_as_if_nothing_had_been(uri, whole(*arguments))
 
@@ -229,7 +230,7 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_is_used(litlab, s
     outcome = litlab("resume", run.info.run_id)
     assert outcome.code == 0, outcome.err
     assert f"{last} is damaged" in outcome.err
-    assert "after epoch 1, from previous.ckpt" in outcome.out
+    assert "after epoch 1, from previous.ckpt" in outcome.err
     for name in ("last.ckpt.damaged", "best.ckpt.damaged"):
         last.with_name(name).unlink()
     assert_as_if_nothing_had_been(uri, whole(*arguments))
@@ -241,7 +242,7 @@ def test_a_finished_run_stays_as_it_is_and_a_longer_training_is_another_run(litl
     for more in ([], ["--trainer.max_epochs", "9"]):
         outcome = litlab("resume", run_id, *more)
         assert outcome.code == 2
-        assert "is FINISHED: there is nothing to resume. A longer training is another run" in outcome.err
+        assert "is FINISHED: there is nothing to resume. Longer training is a new run" in outcome.err
     (run,) = runs(uri)
     assert run.info.status == "FINISHED"
     assert before == {path: path.stat().st_mtime_ns for path in folder_of(run).rglob("*")}
@@ -262,16 +263,16 @@ def test_what_cannot_go_on_is_refused_and_says_what_to_do(litlab, stopped, plan,
     said = refused("--model.optimizer.lr", "0.1", "--trainer.max_epochs", "9")
     assert "model.optimizer.lr is 0.001, not 0.1; trainer.max_epochs is 4, not 9" in said
     assert "litlab fit -c" in said
-    assert "one too many" in refused("digits-convnet")
+    assert "unexpected argument" in refused("digits-convnet")
     assert (folder_of(run) / "config.yaml").read_text() == before
     client.set_tag(run_id, "data.sha256.train", "0" * 64)
     assert "trained on other data: this is not its train set" in refused()
     client.set_tag(run_id, "mlflow.parentRunId", run_id)
-    assert "which trains it again by itself: litlab fit digits-mlp" in refused()
+    assert "which trains it again. To continue: litlab fit digits-mlp" in refused()
     client.set_tag(run_id, "study", "dropout")
-    assert "is one of study dropout" in refused()
+    assert "belongs to study dropout" in refused()
     client.set_tag(run_id, "litlab.parent", "sweep")
-    assert "stands for others; the same command goes on with what is missing: litlab fit" in refused()
+    assert "summarises other runs. To continue: litlab fit" in refused()
     assert "there is no run" in litlab("resume", "0" * 32).err
 
 
@@ -293,12 +294,12 @@ def test_a_run_whose_process_is_alive_is_left_to_it(litlab, uri):
     client = MlflowClient(uri)
     outcome = litlab("resume", run.run_id)
     assert outcome.code == 2
-    assert f"is being trained by process {os.getpid()}: end that first" in outcome.err
+    assert f"is being trained by process {os.getpid()}: stop that process first" in outcome.err
     client.set_tag(run.run_id, PROCESS_TAG, f"{os.getpid()}:another-start")
-    assert "ended before it began; start anew" in litlab("resume", run.run_id).err, "a number that is used again"
+    assert "ended before training started. To restart" in litlab("resume", run.run_id).err, "a reused process id"
     client.set_tag(run.run_id, HOST_TAG, "elsewhere")
-    assert "is RUNNING, on elsewhere, where it cannot be seen whether it is alive" in litlab("resume", run.run_id).err
-    assert "ended before it began" in litlab("resume", run.run_id, "--dead").err
+    assert "is RUNNING on elsewhere, and this machine cannot check" in litlab("resume", run.run_id).err
+    assert "ended before training started" in litlab("resume", run.run_id, "--dead").err
     assert client.get_run(run.run_id).info.status == "RUNNING"
 
 
@@ -333,8 +334,9 @@ def test_going_on_with_other_code_is_said_and_recorded(uri, capfd):
     if now is None:
         pytest.skip("this is no git checkout")
     run = Run(Store(), "an experiment", "a run", {"git.commit": "0" * 40})
+    configure_logging()
     note_commit(run, Store().find(run.run_id))
     run.finish("FINISHED")
-    assert f"began with commit {'0' * 12} and goes on with {now[:12]}" in capfd.readouterr().err
+    assert f"started with commit {'0' * 12} and resumes with {now[:12]}" in capfd.readouterr().err
     tags = MlflowClient(uri).get_run(run.run_id).data.tags
     assert (tags["git.commit"], tags["resumed.git.commit"]) == ("0" * 40, now)
