@@ -41,7 +41,7 @@ def check(data: LightningDataModule, model: LightningModule, trainer: Trainer) -
     if processes == 1 or not isinstance(data, InMemoryDataModule):
         return
     try:
-        each = data.share(processes)
+        each = data.per_process_batch_size(processes)
     except ValueError as error:
         raise UserError(str(error)) from error
     if not trainer.is_global_zero:

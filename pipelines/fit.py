@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
-from modules.speed import tiny_is_zero
+from modules.speed import flush_denormals
 from pipelines import ahead, checkpoints, config, devices, faults, figures, interrupt, quiet, screen
 from pipelines.config import LitlabCLI
 from pipelines.errors import UserError
@@ -198,7 +198,7 @@ def train(job: Job, run: Run, start: Path | None = None) -> float:
 
 def run_trainer(job: Job, start: Path | None = None) -> float:
     """Train; returns the seconds that it took, with those before the checkpoint that it goes on from."""
-    with interrupt.heard(job.trainer), tiny_is_zero():
+    with interrupt.heard(job.trainer), flush_denormals():
         job.trainer.fit(job.model, datamodule=job.data, ckpt_path=start, weights_only=True)
     if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
         torch.distributed.destroy_process_group()
@@ -282,7 +282,7 @@ def _write_down(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
     run.save_config(resolved)
     run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
-        run.log_dataset(data.card())
+        run.log_dataset(data.describe())
 
 
 def resuming(run: Run) -> str:

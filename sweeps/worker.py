@@ -165,7 +165,7 @@ def _facts(spec: Spec, cli: LitlabCLI, data: LightningDataModule) -> dict[str, A
         "tracking_uri": cli.config.tracking_uri,
         "run_name": fit.run_name(spec.arguments, spec.seed),
         "tags": fit.tags(cli, shlex.join(["litlab", spec.verb, *spec.arguments])),
-        "card": data.card() if spec.test and isinstance(data, InMemoryDataModule) else None,
+        "card": data.describe() if spec.test and isinstance(data, InMemoryDataModule) else None,
     }
 
 
