@@ -19,7 +19,7 @@ from rich.console import Console
 from datamodules.base import InMemoryDataModule
 from datamodules.sets import TensorSet
 from modules.metrics import KNNAccuracy
-from pipelines.config import cli as config
+from pipelines.config import identity
 from pipelines.config.cli import LitlabCLI, load_data, option_values, parse_config
 from pipelines.evaluation import baseline_process as apart
 from pipelines.evaluation import figures
@@ -132,8 +132,8 @@ def _run_name(setting: dict[str, Any]) -> str:
 
 
 def config_hash(method: str, setting: Mapping[str, Any], cli: LitlabCLI) -> str:
-    """What is the same in all runs of a method with one setting on the same data; see `config.config_hash`."""
-    return config.config_hash({"method": method, **setting, "data": cli.resolved()["data"]})
+    """What is the same in all runs of a method with one setting on the same data; see `identity.config_hash`."""
+    return identity.config_hash({"method": method, **setting, "data": cli.resolved()["data"]})
 
 
 def _tags(cli: LitlabCLI, name: str, method: str, setting: Mapping[str, Any], argv: Sequence[str]) -> dict[str, str]:

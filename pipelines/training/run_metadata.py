@@ -7,7 +7,8 @@ from itertools import pairwise
 from lightning.pytorch import LightningDataModule
 
 from datamodules.base import InMemoryDataModule
-from pipelines.config.cli import LitlabCLI, config_hash
+from pipelines.config.cli import LitlabCLI
+from pipelines.config.identity import config_hash
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (

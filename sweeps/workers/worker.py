@@ -23,7 +23,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
-from pipelines.config.cli import LitlabCLI, config_hash, flatten_config, load_data, parse_config
+from pipelines.config.cli import LitlabCLI, load_data, parse_config
+from pipelines.config.identity import config_hash, flatten_config
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import exit_with_rank_zero
