@@ -172,7 +172,7 @@ def _refuse_changes(run: StoredRun, cli: LitlabCLI, given: Sequence[str]) -> Non
 def _refuse_other_data(run: StoredRun, job: Training) -> None:
     if not isinstance(job.data, InMemoryDataModule):
         return
-    for split, digest in job.data.card()["sha256"].items():
+    for split, digest in job.data.describe()["sha256"].items():
         recorded = run.tags.get(f"data.sha256.{split}")
         if recorded is not None and recorded != digest:
             raise UserError(f"run {run.run_id} was trained on other data: this is not its {split} set")
