@@ -27,9 +27,9 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.rows import compare
-from pipelines.selection import select
-from pipelines.store import Store
+from pipelines.comparison.rows import group_and_rank
+from pipelines.tracking.query import find_runs
+from pipelines.tracking.store import Store
 
 FINISHED = "attributes.status = 'FINISHED'"
 DROPOUTS, RATES, SEEDS = [f"0.{digit}" for digit in range(8)], ["0.001", "0.002", "0.005", "0.01", "0.02"], range(5)
@@ -126,7 +126,7 @@ def here(store: Store, names: list[str], every: list[str]) -> dict[str, Work]:
     found = [store.client.get_experiment_by_name(name) for name in names or every]
     numbers = [experiment.experiment_id for experiment in found if experiment]
     return {
-        "select and compare": lambda: compare(select(store, names)),
+        "select and compare": lambda: group_and_rank(find_runs(store, names)),
         "client.search_runs": lambda: store.client.search_runs(numbers, FINISHED, max_results=50_000),
     }
 

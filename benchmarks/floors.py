@@ -54,9 +54,9 @@ def rate() -> float:
 def operations(experiment: str, data_dir: Path) -> tuple[float, int]:
     """Floating-point operations of one training example, forward and backward; and the training examples."""
     from datamodules.base import InMemoryDataModule
-    from pipelines import config
+    from pipelines.config.cli import parse_config
 
-    cli = config.parse(
+    cli = parse_config(
         "fit", [experiment, *(f"--{key}={value}" for key, value in _folder(experiment, data_dir).items())]
     )
     data, model = cli.build()

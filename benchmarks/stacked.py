@@ -21,6 +21,8 @@ import fresh
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.training.job import prepare_training
+
 FIFTH = ("--data.n_train=11000", "--data.n_val=1000")
 CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "circles, 2-10-2, batch 10": ("circles", 12, ()),
@@ -38,32 +40,34 @@ def separate(argv: list[str], uri: str) -> list[float]:
     """CPU seconds of each epoch but the first, as `litlab fit` trains."""
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from pipelines import config, fit
-    from pipelines.store import Store
-    from pipelines.tracking import Run
+    from pipelines.config.cli import parse_config
+    from pipelines.tracking.run import Run
+    from pipelines.tracking.store import Store
+    from pipelines.training import fit
 
     marks: list[float] = []
     timer = LambdaCallback(
         on_train_epoch_start=lambda *_: marks.append(time.process_time()),
         on_train_end=lambda *_: marks.append(time.process_time()),
     )
-    job = fit.prepare(config.parse("fit", argv), [timer], test=False)
+    job = prepare_training(parse_config("fit", argv), [timer], test=False)
     fit.train(job, Run(Store(uri), "separate", "one", {}))
     return [after - before for before, after in pairwise(marks)][1:]
 
 
 def stacked(argv: list[str], uri: str, size: int) -> list[float]:
     """CPU seconds of each epoch but the first, per model of a stack."""
-    from pipelines import config, fit
-    from pipelines.store import Store
-    from pipelines.tracking import Run
-    from sweeps.stack import Member, Ready, Stack
+    from pipelines.config.cli import parse_config
+    from pipelines.tracking.run import Run
+    from pipelines.tracking.store import Store
+    from pipelines.training import fit
+    from sweeps.workers.stacked_training import Member, Ready, Stack
 
     members: list[Member] = []
-    cli, store = config.parse("fit", argv), Store(uri)
+    cli, store = parse_config("fit", argv), Store(uri)
     for number in range(size):
         ready = Ready()
-        job = fit.prepare(cli, [ready], test=False, like=members[0].job if members else None)
+        job = prepare_training(cli, [ready], test=False, like=members[0].job if members else None)
         members.append(Member(job, Run(store, "stacked", str(number), {}), seed=0))
         job.keeper.write_to(members[-1].run)
         fit.run_trainer(job)
@@ -82,9 +86,9 @@ def measure(name: str, sizes: list[int], data_dir: Path) -> dict[int, float]:
     """The median of each way, in this process; size 0 is a training for itself."""
     import torch
 
-    from pipelines import quiet
+    from pipelines.runtime.silence import silence_lightning
 
-    quiet.lightning()
+    silence_lightning()
     torch.set_num_threads(1)
     experiment, epochs, changes = CASES[name]
     argv = [experiment, f"--trainer.max_epochs={epochs}", "--trainer.enable_progress_bar=false", *changes]

@@ -55,8 +55,8 @@ FIT = ["fit", "digits-mlp", "--trainer.accelerator=cpu", "--trainer.callbacks=fi
 
 def trial(folder: Path) -> float:
     """From the order to start a trial to its first step, in a pool that is warm."""
-    from sweeps.pool import Pool
-    from sweeps.spec import Spec
+    from sweeps.workers.job import Job
+    from sweeps.workers.pool import Pool
 
     os.environ["GO_ON"] = "yes"
     sys.path.insert(0, str(folder))  # which the processes take over
@@ -67,7 +67,7 @@ def trial(folder: Path) -> float:
         for number in range(4):
             arguments = [*FIT[1:], "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
             uri, seed = os.environ["MLFLOW_TRACKING_URI"], number
-            spec = Spec(arguments=arguments, seed=seed, experiment="trials", uri=uri, name="trial", tags={})
+            spec = Job(arguments=arguments, seed=seed, experiment="trials", uri=uri, name="trial", tags={})
             first.unlink(missing_ok=True)
             began = time.time()
             pool.start(spec)

@@ -15,8 +15,8 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.store import Store
-from pipelines.tracking import Run
+from pipelines.tracking.run import Run
+from pipelines.tracking.store import Store
 
 METRICS = 20
 

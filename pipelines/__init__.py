@@ -1,1 +1,1 @@
-"""How one run happens: one verb of the `litlab` command per file."""
+"""One run: train, evaluate, compare, report, inspect and track it. May import modules and datamodules, never sweeps."""

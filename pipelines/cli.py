@@ -7,29 +7,33 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from pipelines import process
-from pipelines.errors import UserError
-from pipelines.garbage import first_import
-from pipelines.plain import plain
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.gc_pause import gc_paused_for_import
+from pipelines.runtime.log import configure_logging
+from pipelines.runtime.process import exit_with_rank_zero
+from pipelines.runtime.text import escape_control_characters
 
 VERBS = {
-    "list": ("pipelines.catalogue", "show the experiments"),
-    "fit": ("pipelines.fit", "train an experiment, test the best checkpoint, keep everything in one run"),
-    "resume": ("pipelines.resume", "go on with a training that was stopped, in the same run"),
-    "sync": ("pipelines.sync", "send what a server or database that was away could not take"),
-    "validate": ("pipelines.evaluate", "measure a finished run again on its validation set"),
-    "test": ("pipelines.evaluate", "measure a finished run again on its test set"),
-    "predict": ("pipelines.predict", "classify image files with a finished run"),
-    "sweep": ("sweeps.command", "search an experiment's keys with Optuna; every trial is a run"),
-    "compare": ("pipelines.compare", "finished runs side by side: mean, spread and difference over seeds"),
-    "report": ("pipelines.report", "one HTML page of a study or an experiment, to keep and to send"),
-    "reproduce": ("sweeps.reproduce", "run the published experiments, and judge each published claim"),
-    "register": ("pipelines.register", "put a run's model into MLflow's model registry"),
-    "baseline": ("pipelines.baseline", "what scikit-learn does with the same data, in the same MLflow"),
-    "inspect": ("pipelines.anatomy", "layers of a network: sizes, parameters, multiply-adds, receptive fields"),
-    "explain": ("pipelines.explain", "look inside a trained network: what it sees, and what fools it"),
-    "doctor": ("pipelines.doctor", "look whether all is well here; say, or mend, what is not"),
-    "ui": ("pipelines.ui", "open the MLflow UI on this project's runs"),
+    "list": ("pipelines.commands.list", "show the experiments"),
+    "fit": ("pipelines.training.fit", "train an experiment, test the best checkpoint, keep everything in one run"),
+    "resume": ("pipelines.training.resume", "go on with a training that was stopped, in the same run"),
+    "sync": ("pipelines.tracking.sync", "send what a server or database that was away could not take"),
+    "validate": ("pipelines.evaluation.evaluate", "measure a finished run again on its validation set"),
+    "test": ("pipelines.evaluation.evaluate", "measure a finished run again on its test set"),
+    "predict": ("pipelines.evaluation.predict", "classify image files with a finished run"),
+    "sweep": ("sweeps.search.sweep", "search an experiment's keys with Optuna; every trial is a run"),
+    "compare": ("pipelines.comparison.compare", "finished runs side by side: mean, spread and difference over seeds"),
+    "report": ("pipelines.reporting.report", "one HTML page of a study or an experiment, to keep and to send"),
+    "reproduce": ("sweeps.reproduction.reproduce", "run the published experiments, and judge each published claim"),
+    "register": ("pipelines.tracking.register", "put a run's model into MLflow's model registry"),
+    "baseline": ("pipelines.evaluation.baseline", "what scikit-learn does with the same data, in the same MLflow"),
+    "inspect": (
+        "pipelines.inspection.model_summary",
+        "layers of a network: sizes, parameters, multiply-adds, receptive fields",
+    ),
+    "explain": ("pipelines.explanation.explain", "look inside a trained network: what it sees, and what fools it"),
+    "doctor": ("pipelines.diagnostics.doctor", "look whether all is well here; say, or mend, what is not"),
+    "ui": ("pipelines.tracking.ui", "open the MLflow UI on this project's runs"),
 }
 
 
@@ -39,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 a run failed, 2 the user's mistake, 130 stopped by Ctrl-C, 141 nobody reads its output.
     """
     calm_threads()
-    process.end_with_first()
+    configure_logging()
+    exit_with_rank_zero()
     verb, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
     try:
         try:
@@ -47,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except UserError as error:
-        print(f"litlab: {plain(str(error))}", file=sys.stderr)  # it may quote what others wrote
+        print(f"litlab: {escape_control_characters(str(error))}", file=sys.stderr)  # it may quote what others wrote
         return 2
     except KeyboardInterrupt:
         print("litlab: stopped", file=sys.stderr)
@@ -64,12 +69,12 @@ def _call(verb: str, rest: Sequence[str]) -> int:
     if verb not in VERBS:
         raise UserError(f"{verb!r} is no command{_suggest(verb)}; the commands are {', '.join(VERBS)}")
     several = verb == "fit" and any(token.partition("=")[0] == "--seeds" for token in rest)
-    name = "sweeps.seeds" if several else VERBS[verb][0]
-    if name == "pipelines.fit":
-        from pipelines import ahead
+    name = "sweeps.seeds.fit_seeds" if several else VERBS[verb][0]
+    if name == "pipelines.training.fit":
+        from pipelines.tracking import prestart as ahead
 
         ahead.start(rest)
-    with first_import(name):
+    with gc_paused_for_import(name):
         module = importlib.import_module(name)
     return int(module.main(verb, rest))
 

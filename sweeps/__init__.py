@@ -1,1 +1,1 @@
-"""How many runs happen: searches over an experiment's keys."""
+"""Many runs: searches, seeds and reproduction. May import pipelines, modules and datamodules."""

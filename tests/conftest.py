@@ -30,9 +30,10 @@ from PIL import Image
 
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
-from pipelines import catalogue
 from pipelines.cli import main
-from pipelines.store import MLFLOW_SETTINGS, Store
+from pipelines.config.experiments import describe_experiment
+from pipelines.tracking.store import Store
+from pipelines.tracking.uri import MLFLOW_SETTINGS
 
 
 @dataclass
@@ -243,6 +244,6 @@ def small(mnist_format: Path, cifar_format: Path) -> Callable[[str], list[str]]:
     sources = {"MNIST": of_mnist, "PairedDigits": of_mnist, "CIFAR10": of_cifar}
 
     def arguments(name: str) -> list[str]:
-        return [name, *sources.get(catalogue.describe(name)["data"], [])]
+        return [name, *sources.get(describe_experiment(name)["data"], [])]
 
     return arguments

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines import config, resume
 from pipelines.cli import VERBS
-from sweeps import command as sweep
-from sweeps import look
+from pipelines.config.cli import parse_config
+from pipelines.training import resume
+from sweeps.search import status as look
+from sweeps.search import sweep
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCRIPTS = sorted((DOCS / "jobs").glob("*.sbatch"))
@@ -39,7 +40,7 @@ def try_out(argv: list[str]) -> None:
         options, rest = sweep._options(args)
         sweep._space(options, rest)
     elif verb == "fit":
-        config.parse(verb, args)
+        parse_config(verb, args)
     elif verb == "resume":
         assert all(flag in resume.HELP for flag in flags)
     else:

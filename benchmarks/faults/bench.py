@@ -17,11 +17,16 @@ from typing import TypeVar
 
 from commands import Command, begin, family
 
-from pipelines import interrupt
-from pipelines.project import cores
-from pipelines.store import Store
+from pipelines.runtime.environment import cpu_count
+from pipelines.runtime.signals import signal_handlers
+from pipelines.tracking.store import Store
 
-PRELOAD = ["sweeps.worker", "pipelines.resume", "pipelines.figures", "mlflow.store.tracking.sqlalchemy_store"]
+PRELOAD = [
+    "sweeps.workers.worker",
+    "pipelines.training.resume",
+    "pipelines.evaluation.figures",
+    "mlflow.store.tracking.sqlalchemy_store",
+]
 PRELOAD += ["mlflow.pytorch", "sklearn.datasets"]
 PROGRAM = "import sys\nfrom pipelines.cli import main\nsys.exit(main())\n"
 Result = TypeVar("Result")
@@ -94,7 +99,7 @@ class Bench:
     ) -> None:
         self.kind = kind
         self.folder, self.seed, self.quick, self.data_dir, self.step = folder, seed, quick, data_dir, step
-        self.cores = cores()
+        self.cores = cpu_count()
         self._commands: list[Command] = []
         self._closed = False
         self._context = multiprocessing.get_context("forkserver")
@@ -107,7 +112,7 @@ class Bench:
         """Import once what all commands need, and make the tables of a database once."""
         from multiprocessing import forkserver
 
-        with interrupt.handling(signal.SIG_IGN, signal.SIGINT):
+        with signal_handlers(signal.SIG_IGN, signal.SIGINT):
             forkserver.ensure_running()
         if not (self.folder / "empty/mlflow.db").is_file():
             Store(f"sqlite:///{self.folder / 'made/mlflow.db'}")

@@ -11,7 +11,7 @@ from bench import Bench, Project, Row, noted
 from commands import Command, until
 from kill_fits import Whole
 
-from pipelines.checkpoints import damage
+from pipelines.checkpoints.files import find_corruption
 
 CASE = ["digits-mlp", "--model.dropout", "0.3", "--data.batch_size", "8", "--trainer.max_epochs", "12"]
 SIZE_MB = 8
@@ -95,7 +95,7 @@ def _filled(bench: Bench, project: Project, place: Path, label: str, which: str)
     if which == "files" and status != "FAILED":
         lost.append(f"the run is {status}")
     for path in project.folder.rglob("*.ckpt"):
-        lost += [f"{path.name}: {said}" for said in [damage(path)] if said]
+        lost += [f"{path.name}: {said}" for said in [find_corruption(path)] if said]
     return lost
 
 

@@ -15,7 +15,7 @@ import yaml
 from bench import Bench, Project, Row, Tally, counted, noted
 from commands import Command, family, is_alive, until
 
-from sweeps.study import key_of
+from sweeps.search.study import key_of
 
 TOTAL, TRIALS, EPOCHS, WORKERS = 105, 50, 2, 2
 METRIC = "val/acc"

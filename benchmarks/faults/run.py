@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.store import MLFLOW_SETTINGS
+from pipelines.tracking.uri import MLFLOW_SETTINGS
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch; every process trains on one core
 os.environ.pop("LITLAB_UNSENT", None)  # copies of a project have runs of one name; what waits is beside each of them
@@ -27,7 +27,8 @@ from bench import Bench
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pipelines import interrupt, project
+from pipelines.runtime.environment import cpu_count
+from pipelines.runtime.signals import exit_on_sigterm
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs/RELIABILITY.md"
@@ -83,7 +84,7 @@ def main() -> int:
     settings = {"seed": given.seed, "quick": given.quick, "data": given.data_dir.is_dir(), "source": report.source()}
     results = report.Results(given.folder / f"results{'-quick' * given.quick}.json", settings)
     console.print(f"scratch folder {given.folder}", highlight=False, soft_wrap=True)
-    interrupt.exit_on_sigterm()
+    exit_on_sigterm()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also in a shell's background
     try:
         for name in KINDS:
@@ -96,7 +97,7 @@ def main() -> int:
     report.show(results, console)
     if not given.only and not given.quick:
         command = f"make faults ARGS='--seed {given.seed}'" if given.seed else "make faults"
-        report.rewrite(DOCUMENT, report.markdown(results, command, project.cores()))
+        report.rewrite(DOCUMENT, report.markdown(results, command, cpu_count()))
         console.print(f"written to {DOCUMENT.relative_to(ROOT)}")
     if not given.only:
         results.forget()

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pipelines import catalogue
 from pipelines.cli import VERBS
+from pipelines.config.experiments import FOLDER, experiment_names
 
 HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "mlflow", "optuna", "matplotlib", "sklearn"}
 
@@ -27,9 +27,9 @@ def test_light_commands_import_nothing_heavy(args):
 
 def test_list_names_every_experiment_file_with_its_data_and_model(litlab):
     rows = json.loads(litlab("list", "--json").out)
-    assert [row["name"] for row in rows] == sorted(path.stem for path in catalogue.FOLDER.iterdir())
+    assert [row["name"] for row in rows] == sorted(path.stem for path in FOLDER.iterdir())
     assert {"name": "mnist-mlp", "data": "MNIST", "model": "MLP"}.items() <= rows[
-        [*catalogue.names()].index("mnist-mlp")
+        [*experiment_names()].index("mnist-mlp")
     ].items()
     table = litlab("list").out
     assert all(row["name"] in table and row["description"][:30] in table for row in rows)

@@ -17,7 +17,7 @@ from modules import probes
 from modules.autoencoder import ConvAutoencoder
 from modules.convnet import ConvNet
 from modules.functions import FunctionRegressor
-from pipelines.store import Store
+from pipelines.tracking.store import Store
 
 pytestmark = pytest.mark.usefixtures("tables")
 

@@ -15,14 +15,15 @@ import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
-from pipelines import checkpoints, page
-from pipelines.errors import UserError
-from pipelines.fit import main as fit
-from pipelines.outbox import home_of
-from pipelines.plain import plain
-from pipelines.store import Store
-from pipelines.tracking import Run
-from sweeps import storage
+from pipelines.checkpoints.files import write_checkpoint
+from pipelines.reporting import html_page as page
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import escape_control_characters
+from pipelines.tracking.outbox import home_of
+from pipelines.tracking.run import Run
+from pipelines.tracking.store import Store
+from pipelines.training.fit import main as fit
+from sweeps.search import storage
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("datamodules", "modules", "pipelines", "sweeps", "benchmarks")
@@ -50,7 +51,7 @@ def evil_run(tmp_path_factory):
     torch.save({"epoch": 0, "state_dict": Evil(folder / "executed"), "litlab": {"best_epoch": 0}}, folder / "evil")
     for name in ("best.ckpt", "last.ckpt"):
         path = Path(urlparse(run.info.artifact_uri).path) / "checkpoints" / name
-        checkpoints.write((folder / "evil").read_bytes(), path)
+        write_checkpoint((folder / "evil").read_bytes(), path)
     return run.info.run_id, uri, folder
 
 
@@ -86,7 +87,7 @@ def test_no_source_loads_objects_from_files():
         r"allow_pickle=True|joblib|cloudpickle|(?<!dump_checkpoint\()weights_only=False|mlflow\.\w+\.load_model\("
     )
     files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
-    quoted = ROOT / "pipelines" / "register.py"  # what others may do with a model
+    quoted = ROOT / "pipelines" / "tracking" / "register.py"  # what others may do with a model
     assert len(files) > 100
     assert [path for path in files if path != quoted and unsafe.search(path.read_text())] == []
 
@@ -139,7 +140,7 @@ def test_names_that_are_folders_cannot_leave_theirs(litlab, uri, tmp_path):
     for name in ("../x", "/tmp/x", "a/b", "a\\b", "x\x00y", "..", ".hidden", "x" * 300, "ü" * 150, ""):
         with pytest.raises(UserError, match="only letters, digits"):
             store.experiment_id(name)
-        holder = storage.Holder(tmp_path / "optuna.db")
+        holder = storage.StudyLock(tmp_path / "optuna.db")
         with pytest.raises(UserError, match=r"only letters, digits|File name too long"), holder.alone(name):
             pass
     assert {path.name for path in tmp_path.iterdir()} <= {"runs", "cache"}
@@ -175,8 +176,8 @@ def test_names_of_runs_are_neither_markup_nor_commands_of_the_terminal(litlab, u
 
 
 def test_what_could_mislead_a_reader_is_written_out():
-    assert plain("a\x1b[31mb\x07\r\u202e\u2028\x9b") == r"a\x1b[31mb\x07\r\u202e\u2028\x9b"
-    assert plain("naïve ± 0,5\u00a0%\n\t日本 [red]") == "naïve ± 0,5\u00a0%\n\t日本 [red]"
+    assert escape_control_characters("a\x1b[31mb\x07\r\u202e\u2028\x9b") == r"a\x1b[31mb\x07\r\u202e\u2028\x9b"
+    assert escape_control_characters("naïve ± 0,5\u00a0%\n\t日本 [red]") == "naïve ± 0,5\u00a0%\n\t日本 [red]"
 
 
 def test_the_page_of_reproductions_shows_text_as_text():

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from optuna.storages import BaseStorage, RDBStorage
 
-from sweeps.storage import open_storage
+from sweeps.search.storage import open_storage
 
 PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
 ROOT = Path(__file__).resolve().parents[2]

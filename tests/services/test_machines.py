@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 from optuna.storages import BaseStorage
 
-from sweeps.study import CONTROLLER, INTERRUPTED, configuration, counts, key_of
+from sweeps.search.study import CONTROLLER, INTERRUPTED, configuration, counts, key_of
 
 pytestmark = pytest.mark.services
 

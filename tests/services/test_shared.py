@@ -12,10 +12,10 @@ import optuna
 import pytest
 from optuna.storages import BaseStorage
 
-from sweeps import storage
-from sweeps.space import Space
-from sweeps.storage import Holder, clock, open_storage, turn
-from sweeps.study import CONTROLLER, Study, key_of
+from sweeps.search import storage
+from sweeps.search.space import Space
+from sweeps.search.storage import StudyLock, clock, open_storage, turn
+from sweeps.search.study import CONTROLLER, Study, key_of
 
 FORK = multiprocessing.get_context("fork")
 RANGES = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
@@ -37,7 +37,7 @@ def space_of(wanted: dict[str, Any], trials: int | None) -> Space:
 
 def study_of(storage: BaseStorage, space: Space, controller: str = "") -> Study:
     facts = {"values": {"x": 0.3, "n": 7, "one": False}, "hash": "h", "max_epochs": 9}
-    return Study(storage, "s", space, facts, controller or Holder(None).name, exclusive=False)
+    return Study(storage, "s", space, facts, controller or StudyLock(None).name, exclusive=False)
 
 
 def control(url: str, space: Space, together: Any) -> None:

@@ -1,0 +1,1 @@
+"""Checkpoints written atomically, verified when read, and the random state in them."""

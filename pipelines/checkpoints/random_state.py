@@ -1,0 +1,40 @@
+"""The state of all random number generators that training draws from, saved and restored."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+
+RandomState = dict[str, Any]
+
+
+def get_random_state() -> RandomState:
+    """The generators that training draws from, as tensors and plain values."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: RandomState) -> None:
+    """Go on drawing where `random_state` was."""
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def gather_random_states(trainer: Trainer, state: RandomState) -> list[RandomState]:
+    if trainer.world_size == 1:
+        return [state]
+    states: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(states, state)
+    return states

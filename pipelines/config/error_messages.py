@@ -1,0 +1,106 @@
+"""jsonargparse's error messages, said so that a person sees the key, the value and what would be right."""
+
+import importlib
+import re
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from pipelines.config.experiments import experiment_names, find_experiment
+
+_UNKNOWN = re.compile(
+    r"(?:Option|[Kk]ey) '(?P<a>[\w.]+)' is not (?:accepted|expected)"
+    r"|unrecognized arguments: --(?P<b>[\w.]+)"
+    r"|Group '(?P<group>[\w.]+)' does not accept (?:option|nested key) '(?P<c>[\w.]+)'"
+)
+_CLASS = re.compile(r"class_path[= ]'([\w.]+)'")
+_SECTION = re.compile(r'Parser key "([\w.]+)"')
+_NOISE = re.compile(
+    r"Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given|Expected a <class 'NoneType'>"
+)
+_SET_BY_LITLAB = {
+    "input_shape",
+    "num_classes",
+    "params",
+}  # known from the data and the network, never the user's to give
+
+
+def explain_parser_error(message: str, parser: ArgumentParser, args: Sequence[str]) -> str:
+    """One line for a message of jsonargparse: the key and the nearest one, or the value and what it should be."""
+    unknown = _UNKNOWN.search(message)
+    if unknown is None:
+        return _wrong_value(message)
+    section = _joined([*_SECTION.findall(message[: unknown.start()]), unknown["group"]])
+    key = _joined([section, unknown["a"] or unknown["b"] or unknown["c"]])
+    known = _known_keys(message, unknown, section, parser, args) - {key}
+    nearest = max(known, key=lambda candidate: _likeness(key, candidate))
+    hint = f"did you mean {nearest}?" if _likeness(key, nearest) > 0.6 else "litlab fit --full-help lists the keys"
+    siblings = sorted(name.removeprefix(f"{section}.") for name in known if section and name.startswith(f"{section}."))
+    allowed = ", ".join(name for name in siblings if "." not in name and name not in _SET_BY_LITLAB)
+    return f"unknown key {key}: {hint}" + (f" ({section} takes {allowed})" if 0 < len(allowed) < 200 else "")
+
+
+def _joined(parts: Iterable[str | None]) -> str:
+    return ".".join(part for part in parts if part).replace("init_args.", "")
+
+
+def _wrong_value(message: str) -> str:
+    section = _joined(_SECTION.findall(message))
+    if missing := re.search(r"arguments are required: ([\w.]+)", message):
+        return f"{_joined([section, missing[1]])} is required"
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    said = "; ".join(line.rstrip(":") for line in lines if line and not _NOISE.match(line))
+    said = re.sub(r"\ban? <class '(?:\w+\.)*(\w+)'>", r"\1", said)
+    said = re.sub(r"\ban? typing\.Literal\[(.*?)\]", r"one of \1", said)
+    given = re.search(r"Given value: (?:NestedArg\(.*val=)?'?(.*?)'?\)?$", message)
+    got = f", got {given[1]!r}" if given and "value" not in said else ""
+    said = re.sub(r"\. (?:Got|But got) value: (.*)", r", got \1", said)
+    return f"{section}: {said}{got}" if section else f"{said}{got}"
+
+
+def _known_keys(
+    message: str, unknown: re.Match[str], section: str, parser: ArgumentParser, args: Sequence[str]
+) -> set[str]:
+    keys = {name for name in parser.get_defaults().keys() if name != "config"}  # noqa: SIM118  # a Namespace
+    for path in _experiments(args):
+        keys |= set(_dotted(yaml.safe_load(path.read_text())))
+    after, before = _CLASS.search(message, unknown.end()), _CLASS.findall(message[: unknown.start()])
+    class_path = after[1] if after else before[-1] if before else None
+    if class_path:
+        keys = {name for name in keys if name.rpartition(".")[0] != section}
+        keys |= {f"{section}.{option}" for option in _options(class_path)}
+    return keys
+
+
+def _experiments(args: Sequence[str]) -> Iterable[Path]:
+    """The experiment that was named, or all of them: their keys are spelt right."""
+    all_of_them = [find_experiment(name) for name in experiment_names()]
+    return [path for path in all_of_them if str(path) in args] or all_of_them
+
+
+def _dotted(config: dict[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, value in config.items():
+        name = prefix if key in ("class_path", "init_args") else f"{prefix}.{key}" if prefix else key
+        yield name
+        if isinstance(value, dict):
+            yield from _dotted(value, name)
+
+
+def _options(class_path: str) -> Iterable[str]:
+    module, _, name = class_path.rpartition(".")
+    parser = ArgumentParser(exit_on_error=False)
+    named = getattr(importlib.import_module(module), name)
+    if not isinstance(named, type):  # a function, which has no options here
+        return set()
+    parser.add_class_arguments(named, "it", fail_untyped=False)
+    return {key.removeprefix("it.").partition(".")[0] for key in parser.get_defaults().keys()} - {"it"}  # noqa: SIM118
+
+
+def _likeness(key: str, known: str) -> float:
+    """Between 0 and 1; a key in the wrong place is nearly as near as a key misspelt."""
+    same_name = SequenceMatcher(None, key.rpartition(".")[2], known.rpartition(".")[2]).ratio()
+    return max(SequenceMatcher(None, key, known).ratio(), 0.98 * same_name if key[0] == known[0] else 0)

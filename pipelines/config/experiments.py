@@ -1,0 +1,69 @@
+"""The experiments that come with litlab, and `litlab list`."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.runtime.errors import UserError
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+
+
+def experiment_names() -> list[str]:
+    """The names of all experiments, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def find_experiment(experiment: str) -> Path:
+    """The YAML file of an experiment, given its name or a path.
+
+    Raises:
+        UserError: There is no such experiment or file.
+    """
+    if experiment in experiment_names():
+        return FOLDER / f"{experiment}.yaml"
+    path = Path(experiment)
+    if path.suffix in (".yaml", ".yml") or path.parent != Path():
+        if path.is_file():
+            return path
+        raise UserError(f"{path}: no such file")
+    near = get_close_matches(experiment, experiment_names(), n=3, cutoff=0.4)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise UserError(f"there is no experiment {experiment!r}.{hint} litlab list shows them all")
+
+
+def read_yaml(path: Path, expected: str) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        UserError: It cannot be read, or holds something else; the message names what is `expected`.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: not readable as YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys and values ({expected}), found {type(content).__name__}")
+    return content
+
+
+def describe_experiment(experiment: str) -> dict[str, str]:
+    """Return name, data set, model and one-line description of an experiment."""
+    config = yaml.safe_load(find_experiment(experiment).read_text())
+    return {
+        "name": experiment,
+        "description": config["description"],
+        "data": _class_name(config["data"]),
+        "model": _class_name(config["model"]),
+    }
+
+
+def list_experiments() -> list[dict[str, str]]:
+    """Describe all experiments, sorted by name."""
+    return [describe_experiment(name) for name in experiment_names()]
+
+
+def _class_name(section: dict[str, Any]) -> str:
+    return str(section["class_path"]).rpartition(".")[2]

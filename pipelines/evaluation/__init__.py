@@ -1,0 +1,1 @@
+"""A trained model measured: validation, test, prediction, baselines and their figures."""

@@ -1,0 +1,1 @@
+"""The methods of `litlab explain`, one per file."""

@@ -1,0 +1,1 @@
+"""Layers of a network: sizes, parameters, multiply-adds, receptive fields."""

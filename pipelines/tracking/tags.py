@@ -1,0 +1,65 @@
+"""Names of the tags, params and metrics that pipelines and sweeps write, each in one place. Imports nothing.
+
+Not listed here: the keys of a configuration (`model.lr`) and what modules log (`val/acc`). A tag that was renamed keeps
+its old name beside it: tags that earlier versions wrote are read for ever.
+"""
+
+from collections.abc import Mapping
+
+# What a run is and how it was made
+EXPERIMENT_TAG = "litlab.experiment"  # name of the experiment, as in `litlab list`
+COMMAND_TAG = "litlab.command"  # the command that made the run
+CONFIG_HASH_TAG = "litlab.config_hash"  # SHA-256 of the configuration, without seed and place of the data
+SEED_TAG = "seed"
+REASON_TAG = "litlab.reason"  # why a run was KILLED or FAILED
+KEY_TAG = "litlab.key"  # random, to find a run whose creation was not acknowledged
+REPRODUCES_TAG = "litlab.reproduces"  # label of a published claim's job
+DATA_HASH_TAG = "data.sha256"  # prefix: `data.sha256.train` is the SHA-256 of the training set
+
+# Where it comes from
+COMMIT_TAG, DIRTY_TAG, RESUMED_COMMIT_TAG = "git.commit", "git.dirty", "resumed.git.commit"
+HOST_TAG, PLATFORM_TAG, PROCESSOR_TAG = "machine.host", "machine.platform", "machine.processor"
+PROCESS_TAG = "litlab.process"  # process id and start time, "PID:START"
+PROCESS_COUNT_TAG = "litlab.processes"  # processes that train the run, if more than one
+VERSION_TAG = "version"  # prefix: `version.torch`
+
+# Summary runs and their children
+PARENT_TAG = "litlab.parent"  # set on summary runs; the value says of what: "sweep", "seeds", "comparison", "explain"
+EXPLAIN_TAG = "litlab.explain"  # arguments of `litlab explain`, without the run and file names
+OLD_EXPLAIN_TAG = "litlab.look"
+STUDY_TAG = "study"
+STAGE_TAG = "stage"  # of a sweep's child run: "search" or "confirm"
+TRIAL_TAG, TRIAL_STATE_TAG = "trial", "trial.state"
+CONFIGURATION_TAG = "configuration"  # of a sweep's child run: its values of the searched keys
+BEST_RUN_TAG, BEST_TRIAL_TAG = "best.run", "best.trial"
+
+# MLflow's own
+NOTE_TAG = "mlflow.note.content"
+PARENT_RUN_TAG = "mlflow.parentRunId"
+SOURCE_NAME_TAG, SOURCE_TYPE_TAG, SOURCE_COMMIT_TAG = (
+    "mlflow.source.name",
+    "mlflow.source.type",
+    "mlflow.source.git.commit",
+)
+USER_TAG = "mlflow.user"
+EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
+
+# Params of summary runs
+METRIC_PARAM, DIRECTION_PARAM, SEEDS_PARAM = "metric", "direction", "seeds"
+SPACE_PARAM, SET_PARAM = "space", "set"  # prefixes: `space.model.lr`, `set.trainer.max_epochs`
+SEED_PARAMS = ("seed_everything", "seed")  # litlab's param, then the common one
+NOT_COMPARED = (*SEED_PARAMS, "trainer.enable_progress_bar")  # as in the configuration's hash
+
+# Metrics
+SELECTED = "selected"  # prefix: `selected/val/acc` is val/acc at the selected epoch
+SELECTED_EPOCH, FIT_SECONDS, PARAMETERS = "selected_epoch", "fit_seconds", "parameters"
+TRIALS, BEST, IMPORTANCE = "trials", "best", "importance"  # prefixes, of a study's run: `trials/complete`
+
+# Keys of a run's configuration in `compare`, beside its params
+EXPERIMENT_KEY, STAGE_KEY, DATA_HASH_KEY = "experiment", STAGE_TAG, DATA_HASH_TAG
+
+
+def is_summary(tags: Mapping[str, str]) -> bool:
+    """Return whether a run summarises other runs, so that its metrics are theirs."""
+    old_study = STUDY_TAG in tags and COMMAND_TAG in tags and PARENT_RUN_TAG not in tags  # written by earlier versions
+    return PARENT_TAG in tags or old_study

@@ -1,0 +1,1 @@
+"""One training: fit and resume, from prepared parts to a finished run."""

@@ -1,0 +1,65 @@
+"""Tags, params, name and configuration that a run records."""
+
+import shlex
+from collections.abc import Sequence
+from itertools import pairwise
+
+from lightning.pytorch import LightningDataModule
+
+from datamodules.base import InMemoryDataModule
+from pipelines.config.cli import LitlabCLI
+from pipelines.config.identity import config_hash
+from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.run import Run
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    CONFIG_HASH_TAG,
+    EXPERIMENT_TAG,
+    NOTE_TAG,
+    SEED_TAG,
+    SOURCE_NAME_TAG,
+    SOURCE_TYPE_TAG,
+)
+from pipelines.tracking.uri import store_uri
+
+
+def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
+    """What a run says of where it comes from."""
+    resolved = cli.resolved()
+    return {
+        EXPERIMENT_TAG: resolved["name"],
+        CONFIG_HASH_TAG: config_hash(resolved),
+        COMMAND_TAG: redact_credentials(command),
+        SEED_TAG: str(resolved["seed_everything"]),
+        SOURCE_NAME_TAG: f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
+        SOURCE_TYPE_TAG: "LOCAL",
+        NOTE_TAG: resolved["description"],
+    }
+
+
+def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
+    """Log what is known before the first step: the configuration, and what the data are."""
+    resolved = cli.resolved()
+    if "class_names" in resolved["data"].get("init_args", {}):  # of a folder, which may change
+        resolved["data"]["init_args"]["class_names"] = list(cli.config_init.data.classes)
+    run.save_config(resolved)
+    run.log_params(cli.params())
+    if isinstance(data, InMemoryDataModule):
+        run.log_dataset(data.describe())
+
+
+def resume_command(run: Run) -> str:
+    """The command that goes on with a run."""
+    uri = run.store.uri
+    given = [] if uri == store_uri() else ["--tracking_uri", redact_credentials(uri)]
+    return shlex.join(["litlab", "resume", run.run_id, *given])
+
+
+def run_name(argv: Sequence[str], seed: int) -> str:
+    """What this run changes in the experiment, and its seed: "dropout=0.3 max_epochs=6 seed=0"."""
+    skipped = ("seed_everything", "tracking_uri", "data_dir", "name", "config", "enable_progress_bar")
+    pairs = [token.partition("=")[::2] for token in argv if token.startswith("--") and "=" in token]
+    pairs += [(key, value) for key, value in pairwise(argv) if key.startswith("--") and "=" not in key]
+    changes = [(key.rpartition(".")[2].lstrip("-"), value) for key, value in pairs]
+    words = [f"{key}={value}" for key, value in changes if key not in skipped]
+    return " ".join([*words, f"seed={seed}"])[:200]

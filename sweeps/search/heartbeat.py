@@ -1,0 +1,71 @@
+"""Which controllers of a study are at work: each says so now and then, in the study."""
+
+import contextlib
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pipelines.runtime.process import pid_namespace
+from sweeps.search.storage import clock
+
+if TYPE_CHECKING:
+    import optuna
+
+BEAT = "litlab.beat."
+BEAT_S = 10.0
+SILENT_S = 60.0  # a controller of another machine that has said nothing for so long is dead
+
+
+def beat(study: "optuna.Study", controller: str) -> None:
+    """Say that a controller is alive."""
+    study.set_user_attr(BEAT + controller, clock(study._storage))
+
+
+@contextlib.contextmanager
+def beating(study: "optuna.Study", controller: str) -> Iterator[None]:
+    """Say it every few seconds, whatever else takes long; and at the end that the controller has gone."""
+    gone = threading.Event()
+
+    def go_on() -> None:
+        while not gone.wait(BEAT_S):
+            with contextlib.suppress(Exception):  # the storage is away, and may come back
+                beat(study, controller)
+
+    thread = threading.Thread(target=go_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        gone.set()
+        thread.join()
+        with contextlib.suppress(Exception):  # likewise: the others will notice
+            study.set_user_attr(BEAT + controller, 0.0)
+
+
+def at_work(study: "optuna.Study") -> list[str]:
+    """The controllers of a study that are alive."""
+    now = clock(study._storage)  # first: who pauses between the two takes nobody for dead
+    attributes = study.user_attrs
+    names = [key.removeprefix(BEAT) for key in attributes if key.startswith(BEAT)]
+    return [name for name in names if is_alive(name, now - float(attributes[BEAT + name]))]
+
+
+def is_alive(controller: str, silent_s: float) -> bool:
+    """Whether a controller is at work: by its process where that can be seen from here, and by its silence."""
+    host, pid, since = controller.rsplit(":", 2)
+    if host == platform.node() and since.partition("-")[2] == pid_namespace() != "":
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+    return silent_s < SILENT_S
+
+
+def called(controller: str) -> str:
+    """A controller as people say it."""
+    host, _, number = controller.rpartition(":")[0].rpartition(":")
+    return f"process {number} on {host}" if host else controller

@@ -1,0 +1,226 @@
+"""A child process that trains several trials as a stack, each with its own run and its own pipe to the controller."""
+
+from collections.abc import Mapping, Sequence
+from multiprocessing import connection
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from datamodules.base import InMemoryDataModule
+from datamodules.sampling import EpochSampler
+from modules.circles import CirclesMLP
+from modules.linear import LinearClassifier
+from modules.mlp import MLP
+from modules.speed import flush_denormals
+from modules.stack import structure
+from pipelines.config.cli import LitlabCLI, parse_config
+from pipelines.runtime.errors import StoppedError, UserError
+from pipelines.runtime.signals import exit_on_sigterm
+from pipelines.runtime.silence import silence_lightning
+from pipelines.tracking.run import recorded
+from pipelines.training import fit
+from pipelines.training.job import Training, prepare_training
+from pipelines.training.results import finalize
+from sweeps.workers.child import Reporter, final_message, make_run, selected, send, setup_process
+from sweeps.workers.job import Job
+from sweeps.workers.stacked_training import Member, Ready, Stack
+
+MODELS: tuple[type[LightningModule], ...] = (MLP, LinearClassifier, CirclesMLP)
+KEYS_OF_TRAINER = (
+    *("accelerator", "devices", "max_epochs", "check_val_every_n_epoch", "default_root_dir", "log_every_n_steps"),
+    *("enable_model_summary", "enable_progress_bar", "num_sanity_val_steps"),
+)
+"""What a stack heeds, or what changes no result; any other key of the trainer must have its default."""
+ADVICE = "leave out --stacked to train each trial for itself"
+
+
+def check(
+    cli: LitlabCLI, data: LightningDataModule, model: LightningModule, others: Mapping[str, LightningModule]
+) -> None:
+    """Refuse trials that cannot be trained together.
+
+    Args:
+        cli: The experiment.
+        data: Its data, which have been read.
+        model: Its model.
+        others: The models of the ends of the space, by what they set.
+
+    Raises:
+        UserError: Because of a key, which the message names.
+    """
+    _check_trainer(cli)
+    _check_model("model", model)
+    for said, other in others.items():
+        _check_model(said, other)
+        one, two = _kind(model), _kind(other)
+        if one != two:
+            raise UserError(f"space: {said}: trials that are stacked have the same layers and loss; {ADVICE}")
+    if not isinstance(data, InMemoryDataModule) or type(data.train_dataloader().sampler) is not EpochSampler:
+        raise UserError(f"data: {type(data).__name__} cannot be stacked; {ADVICE}")
+
+
+def check_keys(keys: Sequence[str]) -> None:
+    """Refuse a space that searches anything but the model and its training.
+
+    Raises:
+        UserError: It does; the message names the key.
+    """
+    for key in keys:
+        if key.partition(".")[0] != "model":
+            raise UserError(f"space: {key} must be the same in trials that are stacked; {ADVICE}")
+
+
+def _check_trainer(cli: LitlabCLI) -> None:
+    usual = cli.parser.get_defaults().trainer
+    for key, value in cli.config.trainer.items():
+        if key not in KEYS_OF_TRAINER and value != usual.get(key):
+            raise UserError(f"trainer.{key} is {value}, and trials that are stacked have {usual.get(key)}; {ADVICE}")
+    trainer = cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
+    if trainer.max_epochs == -1:
+        raise UserError(f"trainer.max_epochs -1 has no end, and a stack ends with all its trials; {ADVICE}")
+    if trainer.strategy.root_device.type != "cpu" or trainer.world_size > 1:
+        said = "a stack trains on one CPU (--trainer.accelerator cpu --trainer.devices 1)"
+        raise UserError(f"trainer.accelerator, trainer.devices: {said}; {ADVICE}")
+
+
+def _check_model(said: str, model: LightningModule) -> None:
+    if type(model) not in MODELS:
+        names = ", ".join(kind.__name__ for kind in MODELS)
+        raise UserError(f"{said}: {type(model).__name__} cannot be stacked, as {names} can; {ADVICE}")
+    if isinstance(model, CirclesMLP) and model.stage != "optim":
+        raise UserError(f"{said}: model.stage {model.stage} cannot be stacked, as optim can; {ADVICE}")
+    try:
+        structure(_net(model))
+    except ValueError as error:
+        raise UserError(f"{said}: {error}; {ADVICE}") from error
+    made = model.configure_optimizers()
+    optimizer = made["optimizer"] if isinstance(made, dict) else made
+    scheduler = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None  # type: ignore[typeddict-item]
+    refused = {"optimizer": (optimizer, torch.optim.LBFGS), "lr_scheduler": (scheduler, ReduceLROnPlateau)}
+    for key, (part, kind) in refused.items():
+        if isinstance(part, kind):
+            raise UserError(f"{said}: model.{key} {type(part).__name__} cannot be stacked; {ADVICE}")
+
+
+def _kind(model: LightningModule) -> tuple[Any, ...]:
+    return type(model), structure(_net(model)), model.hparams.get("loss")
+
+
+def _net(model: LightningModule) -> nn.Sequential:
+    net = model.net
+    assert isinstance(net, nn.Sequential)
+    return net
+
+
+def begin(specs: list[Job], pipes: list[connection.Connection]) -> None:
+    """The trainings of a fresh process; the last message of each is as that of `sweeps.workers.worker.begin`."""
+    setup_process(specs[0])
+    exit_on_sigterm()
+    Trials(specs, pipes).train()
+
+
+class Trials:
+    """The trials of a stack, from their specifications to their ends."""
+
+    def __init__(self, specs: list[Job], pipes: list[connection.Connection]) -> None:
+        self._waiting, self._size = list(zip(specs, pipes, strict=True)), len(specs)
+        self._reporters: dict[Member, Reporter] = {}
+        self._pipes: dict[Member, connection.Connection] = {}
+        self._pruner = specs[0].pruner
+
+    def train(self) -> None:
+        """Train them all; what ends the process ends what is left of them."""
+        try:
+            silence_lightning()
+            self._prepare()
+            if self._reporters:
+                with flush_denormals():
+                    self._train(Stack(list(self._reporters)))
+        except BaseException as error:
+            for member in list(self._reporters):
+                self._leave(member, error)
+            for _, pipe in self._waiting:
+                send(pipe, final_message(error))
+
+    def _prepare(self) -> None:
+        """Begin each training as `litlab fit` does; one that cannot begin costs itself only."""
+        first: Training | None = None
+        while self._waiting:
+            spec, pipe = self._waiting.pop(0)
+            ready = Ready()
+            try:
+                member = self._begin(spec, pipe, ready, first)
+            except Exception as error:
+                send(pipe, final_message(error))
+                continue
+            first = first or member.job
+            self._reporters[member], self._pipes[member] = Reporter(spec.metric, pipe), pipe
+            try:
+                fit.train(member.job, member.run)
+                member.begin(ready.random)
+            except Exception as error:
+                self._leave(member, error)
+
+    def _begin(self, spec: Job, pipe: connection.Connection, ready: Ready, first: Training | None) -> Member:
+        cli = parse_config("sweep", spec.command)
+        job = prepare_training(cli, [ready], test=False, like=first)
+        run = make_run(spec, cli, {"stacked": str(self._size)})
+        send(pipe, ("run", run.run_id))
+        return Member(job, run, spec.seed)
+
+    def _train(self, stack: Stack) -> None:
+        trainer = stack.members[0].job.trainer
+        assert trainer.max_epochs is not None
+        for epoch in range(trainer.max_epochs):
+            self._end(stack, stack.train(epoch))
+            validated = (epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+            pruned = self._validate(stack, epoch) if validated and stack.members else []
+            stack.end_epoch(epoch, validated=validated)
+            said = f"pruned after epoch {epoch} ({self._pruner})"
+            self._end(stack, {member: StoppedError(said) for member in pruned})
+            if not stack.members:
+                return
+        for member in stack.members:
+            self._leave(member)
+
+    def _validate(self, stack: Stack, epoch: int) -> list[Member]:
+        """Measure and report; returns those that the controller ends after this epoch."""
+        measured, failed = stack.validate(), {}
+        for member in measured:
+            try:
+                value = self._reporters[member].value(member.job.trainer, member.model)
+                self._reporters[member].tell(epoch + 1, value)
+            except (FloatingPointError, UserError) as error:
+                failed[member] = error
+        self._end(stack, failed)
+        pruned = [member for member in stack.members if self._reporters[member].hear()]
+        for member in stack.members:
+            member.run.log_metrics(measured[member], epoch)
+        return pruned
+
+    def _end(self, stack: Stack, ended: Mapping[Member, Exception]) -> None:
+        for member, error in ended.items():
+            self._leave(member, error)
+        stack.remove(list(ended))
+
+    def _leave(self, member: Member, error: BaseException | None = None) -> None:
+        """End a trial: keep what came out, or say why nothing did."""
+        del self._reporters[member]
+        last: tuple[str, Any]
+        try:
+            with recorded(member.run):
+                if error is None or isinstance(error, StoppedError):
+                    member.save()
+                if error is not None:
+                    raise error
+                finalize(member.job, member.run, member.job.keeper.seconds, test=False)
+            last = ("done", selected(member.run))
+        except BaseException as raised:
+            last = final_message(raised)
+            if raised is not error and not isinstance(raised, Exception):  # a signal to all of them
+                raise
+        finally:
+            send(self._pipes[member], last)

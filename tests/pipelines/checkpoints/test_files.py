@@ -1,0 +1,236 @@
+"""Checkpoints: whole or old, never half; damaged ones are seen."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.checkpoints.files import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    AtomicCheckpointIO,
+    copy_checkpoint,
+    find_corruption,
+    latest_valid,
+    load_checkpoint,
+)
+from pipelines.runtime.errors import UserError
+
+WRITER = """
+import torch
+from pathlib import Path
+from pipelines.checkpoints import files as checkpoints
+for epoch in range(first, 1000000):
+    content = {"epoch": epoch, "litlab": {"best_epoch": epoch}, "weights": torch.full((50000,), float(epoch))}
+    checkpoints.AtomicCheckpointIO().save_checkpoint(content, Path(folder) / "last.ckpt")
+    checkpoints.copy_checkpoint(Path(folder) / "last.ckpt", Path(folder) / "best.ckpt")
+    (Path(folder) / "done").write_text(str(epoch))
+"""
+
+
+def save(folder, epoch, best=None, name=LAST):
+    best = epoch if best is None else best
+    content = {"epoch": epoch, "litlab": {"best_epoch": best}, "weights": torch.arange(1000.0) + epoch}
+    AtomicCheckpointIO().save_checkpoint(content, folder / name)
+    if best == epoch:
+        copy_checkpoint(folder / LAST, folder / BEST)
+
+
+def flip(path, place=0.5):
+    """Turn one bit around, without a new modification of the file's size."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * place)] ^= 4
+    path.unlink()  # it may have another name
+    path.write_bytes(content)
+
+
+def truncate(path):
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def empty(path):
+    path.unlink()
+    path.touch()
+
+
+def test_the_digest_beside_a_checkpoint_is_what_sha256sum_reads(tmp_path):
+    save(tmp_path, 0)
+    save(tmp_path, 1, best=0)
+    for name in (LAST, PREVIOUS, BEST):
+        line = (tmp_path / f"{name}.sha256").read_text()
+        assert line == f"{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}  {name}\n"
+    names = [f"{name}.sha256" for name in (LAST, PREVIOUS, BEST)]
+    subprocess.run(["sha256sum", "--check", "--strict", *names], cwd=tmp_path, check=True, capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {LAST, PREVIOUS, BEST, *names}
+
+
+def test_the_one_before_the_last_is_kept(tmp_path):
+    for epoch in range(3):
+        save(tmp_path, epoch)
+    assert load_checkpoint(tmp_path / LAST)["epoch"] == 2
+    assert load_checkpoint(tmp_path / PREVIOUS)["epoch"] == 1
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, empty])
+@pytest.mark.parametrize("noted", [True, False], ids=["digest", "no digest"])
+def test_a_damaged_checkpoint_is_not_loaded_and_its_file_is_named(tmp_path, harm, noted):
+    save(tmp_path, 0)
+    harm(tmp_path / LAST)
+    if not noted:
+        (tmp_path / f"{LAST}.sha256").unlink()
+    with pytest.raises(UserError, match=rf"{tmp_path}/last.ckpt is damaged"):
+        load_checkpoint(tmp_path / LAST)
+
+
+def test_every_bit_counts(tmp_path):
+    save(tmp_path, 0)
+    whole = (tmp_path / LAST).read_bytes()
+    for place in torch.linspace(0, 0.9999, 50):
+        (tmp_path / LAST).write_bytes(whole)
+        flip(tmp_path / LAST, float(place))
+        assert find_corruption(tmp_path / LAST)
+
+
+@pytest.mark.parametrize("harm", [flip, truncate, empty])
+def test_where_the_last_one_is_damaged_the_one_before_is_taken_and_the_file_is_named(tmp_path, harm):
+    save(tmp_path, 0)
+    save(tmp_path, 1, best=0)
+    harm(tmp_path / LAST)
+    point, said = latest_valid(tmp_path)
+    assert (point.path, point.epoch) == (tmp_path / PREVIOUS, 0)
+    assert f"{tmp_path}/last.ckpt is damaged" in said[0]
+    assert (tmp_path / "last.ckpt.damaged").is_file()
+    save(tmp_path, 1, best=0)
+    assert load_checkpoint(tmp_path / PREVIOUS)["epoch"] == 0, "the damaged one has not become the one before"
+
+
+def test_a_damaged_best_checkpoint_is_made_again_from_one_of_its_epoch(tmp_path):
+    save(tmp_path, 0)
+    save(tmp_path, 1)
+    flip(tmp_path / BEST)
+    point, said = latest_valid(tmp_path)
+    assert point.epoch == 1
+    assert "best.ckpt is damaged" in said[0]
+    assert load_checkpoint(tmp_path / BEST)["epoch"] == 1
+
+
+def test_where_the_best_epoch_is_lost_the_training_goes_back_to_before_it(tmp_path):
+    save(tmp_path, 0)
+    for epoch in (1, 2):
+        save(tmp_path, epoch, best=0)
+    flip(tmp_path / BEST)
+    point, said = latest_valid(tmp_path)
+    assert point is None
+    assert "the best epoch until then, 0, is gone" in said[-1]
+
+
+def test_without_any_that_is_whole_there_is_no_point_to_go_on_from(tmp_path):
+    assert latest_valid(tmp_path) == (None, [])
+    save(tmp_path, 0)
+    save(tmp_path, 1)
+    for name in (LAST, PREVIOUS, BEST):
+        truncate(tmp_path / name)
+    point, said = latest_valid(tmp_path)
+    assert point is None
+    assert len(said) == 3
+
+
+class Evil:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self._path}",)
+
+
+def test_objects_are_never_unpickled(tmp_path):
+    torch.save({"epoch": 0, "evil": Evil(tmp_path / "here")}, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match=r"evil.ckpt holds more than tensors and plain values"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt", weights_only=False)
+    assert not (tmp_path / "here").exists()
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+    save(tmp_path, 0)
+
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path, 1)
+    monkeypatch.undo()
+    point, said = latest_valid(tmp_path)
+    assert (point.epoch, said) == (0, [])
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_copy_works_where_there_are_no_links(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    save(tmp_path, 0)
+    assert load_checkpoint(tmp_path / BEST)["epoch"] == 0
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", range(8))
+def test_whichever_renaming_is_the_last_one_a_whole_checkpoint_is_left_and_no_false_alarm(
+    tmp_path, monkeypatch, step, when
+):
+    save(tmp_path, 0)
+    save(tmp_path, 1)
+    rename, steps = Path.replace, iter(range(100))
+
+    def stop(self, target):
+        is_last = next(steps) == step
+        if not is_last or when == "after":
+            rename(self, target)
+        if is_last:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    point, said = latest_valid(tmp_path)
+    assert said == []
+    assert point.epoch in (1, 2)
+    assert load_checkpoint(tmp_path / BEST)["epoch"] == point.epoch
+    save(tmp_path, 3)
+    assert latest_valid(tmp_path)[0].epoch == 3
+
+
+def test_kill_9_at_any_moment_of_the_writing_leaves_a_whole_checkpoint_and_no_false_alarm(tmp_path):
+    warm = multiprocessing.get_context("forkserver")
+    warm.set_forkserver_preload(["torch", "lightning.pytorch", "torchmetrics", "mlflow", "pipelines.training.fit"])
+    moments = torch.rand(25, generator=torch.Generator().manual_seed(0)) * 0.05
+    done = -1
+    for moment in moments.tolist():
+        child = warm.Process(target=exec, args=(WRITER, {"first": done + 1, "folder": str(tmp_path)}))
+        child.start()
+        before, since = done, time.monotonic()
+        while before == done and time.monotonic() - since < 60:
+            done = int((tmp_path / "done").read_text() or before) if (tmp_path / "done").exists() else before
+        time.sleep(moment)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        point, said = latest_valid(tmp_path)
+        assert said == []
+        assert point.epoch >= done
+        assert float(load_checkpoint(point.path)["weights"][0]) == point.epoch
+        assert load_checkpoint(tmp_path / BEST)["epoch"] == point.epoch
+        done = point.epoch
+        (tmp_path / "done").unlink(missing_ok=True)

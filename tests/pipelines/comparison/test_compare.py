@@ -1,0 +1,367 @@
+"""`litlab compare`: rows, what is said of them, in every form; runs are written by MLflow's client."""
+
+import csv
+import io
+import itertools
+import json
+import subprocess
+import sys
+
+import pytest
+from mlflow.entities import Metric, Param, RunTag
+from scipy import stats
+
+from pipelines.tracking.store import Store
+from pipelines.tracking.tags import PARENT_TAG
+
+SAME = {"model": "modules.mlp.MLP", "model.hidden": "[32]", "data.n_train": "200"}
+ACCURACIES = {"0.0": (0.92, 0.93, 0.91), "0.3": (0.95, 0.97, 0.96), "0.5": (0.951, 0.967, 0.958)}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    """One database for all tests of this file; each has experiments of its own."""
+    return Store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
+
+
+@pytest.fixture(autouse=True)
+def uri(uri, store, monkeypatch) -> str:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    return store.uri
+
+
+@pytest.fixture
+def write(store):
+    """Writes a finished run and returns its id; each starts a second after the one before."""
+    starts = itertools.count(1_700_000_000_000, 1000)
+
+    def run(experiment, params, seed=None, tags=(), **metrics) -> str:
+        start = next(starts)
+        measured = {"test/acc": 0.9, "fit_seconds": 61.0, "parameters": 235146.0, "selected_epoch": 4.0}
+        measured |= {key.replace("__", "/"): value for key, value in metrics.items()}
+        tags = [RunTag(key, value) for key, value in [*dict(tags).items(), *([("seed", str(seed))] if seed else [])]]
+        run_id = store.client.create_run(store.experiment_id(experiment), start_time=start).info.run_id
+        logged = [Metric(key, value, start, 0) for key, value in measured.items() if value is not None]
+        store.client.log_batch(run_id, logged, [Param(key, value) for key, value in params.items()], tags)
+        store.client.set_terminated(run_id)
+        return str(run_id)
+
+    return run
+
+
+@pytest.fixture
+def dropouts(write, store) -> str:
+    """Three configurations with three seeds each."""
+    if store.client.get_experiment_by_name("dropouts") is None:
+        for dropout, accuracies in ACCURACIES.items():
+            for seed, acc in enumerate(accuracies, 1):
+                epoch = {"selected_epoch": float(seed)}
+                write("dropouts", {**SAME, "model.dropout": dropout}, seed, test__acc=acc, val__loss=1 - acc, **epoch)
+    return "dropouts"
+
+
+@pytest.fixture
+def records(litlab):
+    """What --format json says, and what is said beside it."""
+
+    def read(*args: str) -> list[dict]:
+        outcome = litlab("compare", *args, "--format", "json")
+        assert outcome.code == 0, outcome.err
+        return json.loads(outcome.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+    return read
+
+
+def test_runs_that_differ_only_in_the_seed_are_one_row_with_what_they_differ_in(records, dropouts):
+    best, second, worst = records(dropouts)
+    assert [row["params"] for row in (best, second, worst)] == [
+        {"model.dropout": "0.3"},
+        {"model.dropout": "0.5"},
+        {"model.dropout": "0.0"},
+    ]
+    interval = stats.t.interval(0.95, 2, loc=0.96, scale=stats.sem(ACCURACIES["0.3"]))
+    assert best["mean"] == pytest.approx(0.96)
+    assert best["sd"] == pytest.approx(0.01)
+    assert best["ci95"] == pytest.approx(list(interval))
+    assert (best["n"], best["seeds"], best["values"]) == (3, ["1", "2", "3"], [0.95, 0.97, 0.96])
+    assert (best["experiment"], best["metric"], best["best_epoch"]) == ("dropouts", "test/acc", 2)
+    assert (best["seconds"], best["parameters"], best["configurations"]) == (61, 235146, 1)
+    assert len(set(best["runs"])) == 3
+
+
+def test_differences_to_the_best_row_are_paired_by_seed_as_scipy_does(records, dropouts):
+    best, *others = records(dropouts)
+    assert best["difference"] is None
+    for row in others:
+        test = stats.ttest_rel(row["values"], best["values"])
+        assert row["difference"]["ci95"] == pytest.approx(list(test.confidence_interval(0.95)))
+        assert (row["difference"]["n"], row["difference"]["paired"]) == (3, True)
+        assert row["difference"]["within_noise"] is bool(test.pvalue >= 0.05)
+    assert [row["difference"]["within_noise"] for row in others] == [True, False]
+
+
+def test_a_metric_whose_name_says_so_is_better_when_lower(records, litlab, dropouts):
+    rows = records(dropouts, "--metric", "val/loss")
+    assert [row["mean"] for row in rows] == sorted(row["mean"] for row in rows)
+    assert rows[0]["params"] == {"model.dropout": "0.3"}
+    assert "lower is better" in litlab("compare", dropouts, "--metric", "val/loss").out
+
+
+def test_a_table_shows_the_rows_and_a_verdict_on_each(litlab, dropouts):
+    lines = litlab("compare", dropouts).out.splitlines()
+    assert lines[0] == "test/acc of dropouts: 3 rows, higher is better"
+    assert lines[1].split("  ")[0] == "dropout"
+    assert "hidden" not in lines[1]
+    cells = [[cell for cell in line.split("  ") if cell.strip()] for line in lines[2:5]]
+    assert [row[0] for row in cells] == ["0.3", "0.5", "0.0"]
+    assert "0.960 ± 0.010" in lines[2]
+    assert "0.935 to 0.985" in lines[2]
+    for line, verdict in zip(lines[2:5], ("best", "within noise", "worse"), strict=True):
+        assert verdict in line
+        assert "1 min 1 s" in line
+        assert "235,146" in line
+    assert "-0.040 ± 0.025" in lines[4]
+    assert "pairs" not in lines[4]
+
+
+@pytest.mark.parametrize("width", ["60", "80", "120"])
+def test_a_narrow_screen_gets_fewer_columns_no_line_too_long_and_no_figure_cut(litlab, dropouts, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    out = litlab("compare", dropouts).out
+    assert max(map(len, out.splitlines())) <= int(width)
+    for text in ("0.960 ± 0.010", "-0.040 ± 0.025", "within noise"):
+        assert text in out
+    assert ("no room for parameters" in out) is (width != "120")
+
+
+def test_keys_that_do_not_fit_a_column_each_are_one_that_folds(litlab, write, monkeypatch):
+    for number in range(3):
+        params = {f"model.a_rather_long_key_{key}": f"value {number}" for key in "abcdef"}
+        write("folded", params, test__acc=0.9 + number / 100)
+    monkeypatch.setenv("COLUMNS", "80")
+    out = litlab("compare", "folded").out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "configuration" in out
+    for key in "abcdef":
+        assert f"key_{key}=value" in " ".join(out.split())
+
+
+def test_a_table_that_goes_to_a_file_has_all_columns(dropouts, uri, tmp_path, monkeypatch):
+    monkeypatch.delenv("COLUMNS")
+    program = f"from pipelines.cli import main; main(['compare', {dropouts!r}])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "parameters" in done.stdout
+
+
+def test_tiny_losses_are_not_written_as_zero(litlab, write):
+    for seed, loss in enumerate((2.1e-12, 2.5e-12), 1):
+        write("tiny", SAME, seed, test__acc=None, test__loss=loss)
+    assert "2.30e-12 ± 2.83e-13" in litlab("compare", "tiny").out
+
+
+def test_values_that_look_like_markup_are_shown_as_they_are(litlab, write):
+    for activation in ("[red]", "[/bold]"):
+        write("marked", {"model.activation": activation})
+    out = litlab("compare", "marked").out
+    assert "[red]" in out
+    assert "[/bold]" in out
+
+
+def test_a_table_has_40_rows_at_most_and_says_how_many_more_there_are(litlab, records, write):
+    for number in range(43):
+        write("long", {"model.width": str(number)}, test__acc=number / 100)
+    out = litlab("compare", "long").out
+    assert "43 rows" in out
+    assert "3 more rows" in out
+    assert len(out.splitlines()) == 1 + 1 + 40 + 2  # title, header, what is unpaired, how many more
+    assert len(records("long")) == 43
+    assert len(litlab("compare", "long", "--format", "csv").out.splitlines()) == 1 + 43
+    assert litlab("compare", "long", "--format", "md").out.count("\n|") == 2 + 43
+
+
+def test_csv_reads_back_as_what_json_says(litlab, records, dropouts):
+    rows = list(csv.DictReader(io.StringIO(litlab("compare", dropouts, "--format", "csv").out)))
+    for line, row in zip(rows, records(dropouts), strict=True):
+        assert line["params.model.dropout"] == row["params"]["model.dropout"]
+        assert (float(line["mean"]), float(line["sd"]), int(line["n"])) == (row["mean"], row["sd"], row["n"])
+        assert [float(line["ci95_low"]), float(line["ci95_high"])] == row["ci95"]
+        assert line["runs"].split() == row["runs"]
+        assert [float(value) for value in line["values"].split()] == row["values"]
+        if row["difference"]:
+            assert float(line["difference"]) == row["difference"]["mean"]
+            assert line["difference_within_noise"] == str(row["difference"]["within_noise"])
+        else:
+            assert line["difference"] == line["difference_paired"] == ""
+
+
+def test_markdown_has_as_many_cells_in_each_line_and_escapes_pipes(litlab, write):
+    for text in ("a|b", "c|d"):
+        write("piped", {"model.note": text})
+    table = [line for line in litlab("compare", "piped", "--format", "md").out.splitlines() if line.startswith("|")]
+    assert len(table) == 4
+    assert {line.replace("\\|", "").count("|") for line in table} == {table[0].count("|")}
+    assert "a\\|b" in "".join(table)
+
+
+def test_a_seed_that_is_run_again_counts_once_the_latest_time(records, litlab, write):
+    for acc in (0.5, 0.9):
+        write("again", SAME, 1, test__acc=acc)
+    write("again", SAME, 2, test__acc=0.7)
+    (row,) = records("again")
+    assert sorted(row["values"]) == [0.7, 0.9]
+    outcome = litlab("compare", "again", "--format", "json")
+    assert "litlab: note: 1 run is left out: a later one has the same configuration and seed" in outcome.err
+
+
+def test_runs_without_the_metric_are_left_out_and_said(litlab, records, write):
+    write("lacking", SAME, 1, test__acc=0.8)
+    write("lacking", SAME, 2, test__acc=None)
+    write("lacking", SAME, 3, test__acc=float("nan"))
+    assert records("lacking")[0]["n"] == 1
+    assert "2 runs are left out: finished, but without a finite test/acc" in litlab("compare", "lacking").err
+
+
+def test_a_metric_that_no_run_has_is_refused_and_the_near_ones_are_named(litlab, dropouts):
+    outcome = litlab("compare", dropouts, "--metric", "test/ac")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "none of 9 finished runs has a finite test/ac; there is test/acc" in outcome.err
+
+
+def test_runs_of_others_without_tags_or_seeds_are_rows_too_and_differences_are_marked_as_unpaired(
+    litlab, records, write
+):
+    for C, accuracies in {"1": (0.90, 0.91), "10": (0.80, 0.82), "100": (0.7,)}.items():
+        for acc in accuracies:
+            write("foreign", {"C": C}, test__acc=None, accuracy=acc, fit_seconds=None, parameters=None)
+    rows = records("foreign", "--metric", "accuracy")
+    assert [(row["params"]["C"], row["n"]) for row in rows] == [("1", 2), ("10", 2), ("100", 1)]
+    assert [row["difference"]["paired"] for row in rows[1:]] == [False, False]
+    assert (rows[0]["seconds"], rows[2]["sd"], rows[2]["ci95"], rows[2]["difference"]["ci95"]) == (None,) * 4
+    lines = litlab("compare", "foreign", "--metric", "accuracy").out.splitlines()
+    assert "parameters" not in lines[1]
+    assert " *  worse" in lines[3]
+    assert " *  n too small" in lines[4]
+    assert lines[5].startswith("* not in pairs")
+
+
+def test_runs_on_other_data_are_rows_of_their_own_and_it_is_said(litlab, records, write):
+    for digest in ("1" * 64, "2" * 64):
+        write("data", SAME, 1, {"data.sha256.test": digest})
+    assert {row["params"]["data.sha256"] for row in records("data")} == {"11111111", "22222222"}
+    assert "test/acc was measured on 2 different test sets" in litlab("compare", "data").err
+
+
+def test_by_makes_a_row_of_each_value_and_pairs_runs_that_agree_in_all_else(records, litlab, write):
+    accuracies = {}
+    for n_train, dropout, seed in itertools.product(("200", "800"), ("0.0", "0.5"), (1, 2)):
+        acc = 0.5 + int(n_train) / 4000 + float(dropout) / 5 + seed / 70 + seed * int(n_train) * float(dropout) / 1e5
+        accuracies[n_train, dropout, seed] = acc
+        tags = {"data.sha256.train": n_train * 8}  # follows from the key
+        write("by", {"data.n_train": n_train, "model.dropout": dropout}, seed, tags, test__acc=acc)
+    full, few = records("by", "--by", "n_train")
+    assert [row["params"] for row in (full, few)] == [{"data.n_train": "800"}, {"data.n_train": "200"}]
+    assert (full["n"], full["configurations"]) == (4, 2)
+    rest = [key[1:] for key in accuracies if key[0] == "200"]
+    pairs = [[accuracies[n_train, *key] for key in rest] for n_train in ("200", "800")]
+    assert few["difference"]["ci95"] == pytest.approx(list(stats.ttest_rel(*pairs).confidence_interval(0.95)))
+    assert (few["difference"]["n"], few["difference"]["paired"]) == (4, True)
+    assert "configurations" in litlab("compare", "by", "--by", "data.n_train").out.splitlines()[1]
+    both = records("by", "--by", "data.n_train", "--by", "model.dropout")
+    assert both == records("by", "--by", "n_train", "dropout")
+    assert len(both) == 4
+
+
+def test_fewer_pairs_than_values_are_said(litlab, write):
+    for dropout, seeds in (("0.0", (1, 2)), ("0.5", (1, 2, 3))):
+        for seed in seeds:
+            write("fewer", {"model.dropout": dropout}, seed, test__acc=0.9 - float(dropout) / 10 + seed**2 / 100)
+    lines = litlab("compare", "fewer").out.splitlines()
+    assert "-0.05000 ± 0.00000 (2 pairs)" in lines[3]
+
+
+def test_by_does_not_take_runs_on_other_data_for_repeats(records, write):
+    for dropout, digest, seed in itertools.product(("0.0", "0.5"), "12", (1, 2)):
+        tags = {"data.sha256.test": digest * 64}
+        write("apart", {"model.dropout": dropout}, seed, tags, test__acc=float(dropout) + int(digest) / 10 + seed / 99)
+    rows = records("apart", "--by", "dropout")
+    assert [row["n"] for row in rows] == [4, 4]
+    assert (rows[1]["difference"]["n"], rows[1]["difference"]["paired"]) == (4, True)
+
+
+def test_by_says_what_else_the_rows_differ_in(litlab, write):
+    for dropout, lr in (("0.0", "0.1"), ("0.5", "0.2")):
+        write("more", {"model.dropout": dropout, "model.lr": lr}, 1)
+    assert (
+        "the rows differ in more than model.dropout: also in model.lr"
+        in litlab("compare", "more", "--by", "dropout").err
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--by", "dropuot"], "--by dropuot: no run has such a key; did you mean model.dropout?"),
+        (["--filtr", "x"], "--filtr is no option: did you mean --filter?"),
+        (["--metr=test/acc"], "--metr is no option: did you mean --metric?"),
+        (["--format", "xml"], "--format: invalid choice: 'xml'"),
+        (["--metric"], "--metric: expected one argument"),
+        (["--filter", "nonsense"], "--filter nonsense: Invalid clause(s) in filter string: 'nonsense'"),
+        (["--filter", "metrics.test/acc > 2"], "there is no finished run in dropouts with metrics.test/acc > 2"),
+        (["droputs"], "'droputs' is no experiment, study or run in"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_done_is_said_in_one_line_with_what_is_near(litlab, dropouts, args, said):
+    outcome = litlab("compare", dropouts, *args)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"litlab: {said}")
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_filters_may_stand_between_names(records, dropouts, write):
+    write("between", {**SAME, "model.dropout": "0.3"}, 1, test__acc=0.1)
+    rows = records(dropouts, "--filter", "params.model.dropout = '0.3'", "between")
+    assert [(row["experiment"], row["n"]) for row in rows] == [("dropouts", 3), ("between", 1)]
+
+
+def test_the_id_of_a_run_that_stands_for_others_compares_those(records, store, write):
+    parent = write("stands", {}, tags={PARENT_TAG: "seeds"}, test__acc=0.1)
+    for seed in (1, 2):
+        write("stands", SAME, seed, {"mlflow.parentRunId": parent}, test__acc=0.8)
+    (row,) = records(parent)
+    assert (row["n"], row["mean"]) == (2, 0.8)
+
+
+def test_nothing_that_trains_or_draws_is_imported(dropouts):
+    heavy = ["torch", "lightning", "torchvision", "torchmetrics", "optuna", "matplotlib", "sklearn"]
+    program = (
+        "import sys; from pipelines.cli import main\n"
+        f"code = main(['compare', {dropouts!r}])\n"
+        f"print(code, [name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("0 []", "")
+    assert "within noise" in done.stdout
+
+
+def test_two_seeds_of_a_real_experiment_are_one_row(litlab, records):
+    runs = [litlab("fit", "digits-mlp", "--trainer.max_epochs", "1", "--seed_everything", str(seed)) for seed in (0, 1)]
+    (row,) = records("digits-mlp")
+    assert set(row["runs"]) == {run.run_id for run in runs}
+    assert (row["seeds"], row["n"], row["params"]) == (["0", "1"], 2, {})
+    assert 0 < row["mean"] <= 1
+    assert row["parameters"] > 1000
+    assert row["seconds"] > 0
+
+
+def test_figures_and_table_go_to_a_folder_and_a_run(litlab, store, dropouts, tmp_path):
+    outcome = litlab("compare", dropouts, "--plot", tmp_path / "plots", "--format", "json")
+    assert outcome.code == 0, outcome.err
+    assert len(json.loads(outcome.out)) == 3
+    said = dict(line.split(maxsplit=1) for line in outcome.err.splitlines() if line.startswith(("figures ", "run ")))
+    assert said["figures"] == str(tmp_path / "plots")
+    assert {path.suffix for path in (tmp_path / "plots").iterdir()} >= {".png", ".svg"}
+    run = store.client.get_run(said["run"])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["litlab.command"].startswith("litlab compare dropouts --plot ")
+    assert len(litlab("compare", dropouts, "--format", "csv").out.splitlines()) == 4

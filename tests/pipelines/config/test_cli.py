@@ -1,0 +1,112 @@
+"""From the command line to a configuration: what is refused, and what stays the same."""
+
+import pytest
+import yaml
+
+from pipelines.config.cli import load_data, parse_config
+from pipelines.runtime.errors import UserError
+
+YAML = """
+data: {class_path: datamodules.digits.Digits}
+model: {class_path: modules.mlp.MLP, init_args: {dropout: 0.1}}
+trainer: {max_epochs: 3}
+"""
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ("digits-mlp --model.dropuot 0.3", "unknown key model.dropuot: did you mean model.dropout?"),
+        ("digits-mlp --model.lr 0.3", "unknown key model.lr: did you mean model.optimizer.lr?"),
+        ("digits-mlp --model.optimizer.lrr 1", "did you mean model.optimizer.lr?"),
+        ("digits-mlp --data.n_trian 250", "did you mean data.n_train?"),
+        ("digits-mlp --trainer.max_epoch 3", "did you mean trainer.max_epochs?"),
+        ("digits-mlp --modl.dropout 0.3", "did you mean model.dropout?"),
+        ("digits-mlp --model.dropout much", "model.dropout: Expected float, got much"),
+        ("digits-mlp --trainer.max_epochs x", "trainer.max_epochs: Expected int, got 'x'"),
+        ("digits-mlp --model.loss hinge", "model.loss: Expected one of 'cross_entropy', 'quadratic', got hinge"),
+        ("digits-mlp --model modules.nope.X", "modules.nope.X"),
+        ("digits-mlp --model.dropout 1.5", "model.dropout is 1.5; it must be at least 0 and below 1"),
+        ("digits-mlp --data.batch_size 0", "data.batch_size is 0; it must be 1 or more"),
+        ("digits-mlp --trainer.max_epochs -5", "max_epochs"),
+        ("digits-mlp --trainer.logger true", "trainer.logger: litlab logs to MLflow by itself"),
+        ("digits-mpl", "Did you mean digits-mlp"),
+        ("nowhere/my.yaml", "nowhere/my.yaml: no such file"),
+        ("-c nowhere.yaml", "nowhere.yaml: no such file"),
+        ("digits-mlp mnist-mlp", "'mnist-mlp' is one too many"),
+        ("--model.dropout 0.3", "name an experiment"),
+        ("digits-mlp --tracking_uri ./mlruns", "expected sqlite:///FILE"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_named_and_nothing_is_written(litlab, tmp_path, args, says):
+    outcome = litlab("fit", *args.split())
+    assert outcome.code == 2
+    assert says in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (YAML.replace("dropout", "dropuot"), "did you mean model.dropout?"),
+        (YAML.replace("max_epochs", "max_epoch"), "did you mean trainer.max_epochs?"),
+        (YAML.replace("model:", "modell:"), "did you mean model"),
+        (YAML.replace("Digits", "Digitz"), "has no attribute 'Digitz'"),
+        (YAML.replace("0.1", "[a]"), "model.dropout: Expected float"),
+        (YAML.replace("model:", "#"), "model is required"),
+        ("- a\n- list", "my.yaml: expected keys and values"),
+        ("a: [", "my.yaml: not readable as YAML"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(litlab, tmp_path, text, says):
+    outcome = litlab("fit", "-c", write(tmp_path / "my.yaml", text))
+    assert outcome.code == 2
+    assert says in outcome.err
+
+
+def test_later_files_and_the_command_line_win(tmp_path):
+    first = write(tmp_path / "first.yaml", YAML)
+    second = write(tmp_path / "second.yaml", "model: {init_args: {dropout: 0.2}}\ntrainer: {max_epochs: 4}")
+    resolved = parse_config("fit", ["-c", first, "-c", second, "--trainer.max_epochs", "5"]).resolved()
+    assert resolved["model"]["init_args"]["dropout"] == 0.2
+    assert resolved["trainer"]["max_epochs"] == 5
+    assert resolved["name"] == "first"
+
+
+def test_the_printed_configuration_is_the_same_configuration(litlab, tmp_path):
+    args = ["digits-mlp", "--model.dropout", "0.3", "--seed_everything", "3"]
+    printed = write(tmp_path / "printed.yaml", litlab("fit", *args, "--print_config").out)
+    resolved = parse_config("fit", args).resolved()
+    assert parse_config("fit", ["-c", printed]).resolved() == resolved
+    assert resolved["seed_everything"] == 3
+    assert "tracking_uri" not in resolved
+
+
+def test_params_are_flat_and_name_the_section():
+    params = parse_config("fit", ["digits-mlp", "--model.optimizer", "SGD", "--model.optimizer.lr", "0.1"]).params()
+    assert params["data"] == "datamodules.digits.Digits"
+    assert params["model.optimizer"] == "torch.optim.SGD"
+    assert params["model.optimizer.lr"] == 0.1
+    assert params["trainer.max_epochs"] == 20
+    assert "trainer.detect_anomaly" not in params, "what is Lightning's default says nothing"
+
+
+def test_the_model_gets_its_shape_from_the_data():
+    cli = parse_config("fit", ["digits-mlp"])
+    _, model = cli.build()
+    assert model.hparams["input_shape"] == (1, 28, 28)
+    assert model.hparams["num_classes"] == 10
+    assert "num_classes" not in yaml.safe_dump(cli.resolved())
+
+
+def test_a_missing_data_file_is_named(tmp_path):
+    data, _ = parse_config("fit", ["mnist-mlp", "--data.data_dir", str(tmp_path)]).build()
+    data.download = lambda: None  # as where a download has half succeeded
+    with pytest.raises(UserError, match="train-images-idx3-ubyte: no such file"):
+        load_data(data, "fit")

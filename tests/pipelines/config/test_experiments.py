@@ -1,0 +1,57 @@
+"""Every experiment that comes with litlab."""
+
+import pytest
+import yaml
+
+from pipelines.config.cli import parse_config
+from pipelines.config.experiments import describe_experiment, experiment_names, find_experiment
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_builds_and_runs_a_batch(litlab, small, tmp_path, name):
+    outcome = litlab("fit", *small(name), "--trainer.fast_dev_run", "true")
+    assert outcome.code == 0, outcome.err
+    assert "steps work" in outcome.out
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_says_what_it_is_in_one_line(name):
+    description = describe_experiment(name)["description"]
+    assert 20 < len(description) < 130
+    assert "\n" not in description
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("deep-mnist", 3_274_634),
+        ("deep-mnist-linear", 3_274_634),
+        ("one-conv", 63_250),
+        ("small-deep-mnist", 1_327_076),
+        ("deep-mnist-250-reduced", 832 + 18_496 + 3136 * 300 + 300 + 3_010),
+        ("paired-digits", 832 + 51_264 + 3_212_288 + 2048 * 19 + 19),
+        ("mnist-linear", 7_850),
+        ("mnist-mlp-narrow", 7_850 + 110),
+        ("mnist-mlp", 784 * 512 + 512 + 512 * 256 + 256 + 2_570),
+        ("cifar-base", 1_191_170),
+    ],
+)
+def test_parameter_counts_are_those_of_the_reports(name, parameters):
+    _, model = parse_config("fit", [name]).build()
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_deep_mnist_trains_for_the_20_000_steps_of_the_report():
+    trainer = parse_config("fit", ["deep-mnist"])
+    trainer.build()
+    settings = trainer.make_trainer(logger=False)
+    assert settings.max_epochs * settings.limit_train_batches == 20_000
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_experiments_name_only_keys_that_they_need(name):
+    """An experiment is short: a key that repeats a default would hide what matters."""
+    text = find_experiment(name).read_text()
+    assert len(text.splitlines()) <= 30
+    assert set(yaml.safe_load(text)) == {"description", "data", "model", "trainer"}

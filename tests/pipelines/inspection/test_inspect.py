@@ -1,0 +1,155 @@
+"""The rows that litlab inspect shows, what it does not claim to know, and the command."""
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from pipelines.config.cli import parse_config
+from pipelines.inspection.model_summary import examine
+from pipelines.inspection.trace import trace
+
+
+class HandWritten(nn.Module):
+    """No layers, but parameters, one of them for nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.W = nn.Parameter(torch.zeros(3, 4))
+        self.b = nn.Parameter(torch.zeros(3))
+        self.spare = nn.Parameter(torch.zeros(7))
+
+    def forward(self, x):
+        return torch.tanh(x @ self.W.T + self.b)
+
+
+def test_a_layer_called_twice_costs_twice_and_has_its_parameters_once():
+    layer = nn.Conv2d(1, 1, 3)
+    rows = trace(nn.Sequential(layer, nn.ReLU(), layer), (1, 8, 8)).layers
+    assert [row.name for row in rows] == ["0", "1", "0"]
+    assert [row.parameters for row in rows] == [10, 0, 0]
+    assert [row.multiply_adds for row in rows] == [9 * 36, 0, 9 * 16]
+    assert [row.note for row in rows] == ["", "", "shared"]
+    assert [row.receptive_field for row in rows] == [(3, 3), (3, 3), (5, 5)]
+
+
+def test_parameters_without_a_layer_have_rows_where_they_are_used():
+    rows = trace(HandWritten(), (4,)).layers
+    assert [(row.name, row.type, row.output, row.parameters, row.multiply_adds) for row in rows] == [
+        ("W", "matmul", (3,), 12, 12),
+        ("b", "add", (3,), 3, 0),
+        ("spare", "Parameter", (7,), 7, 0),
+    ]
+    assert [row.note for row in rows] == ["", "", "not used by forward"]
+    assert {row.receptive_field for row in rows} == {None}
+
+
+class Then(nn.Module):
+    """A convolution, any function, a convolution."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.before, self.after, self.function = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3), function
+
+    def forward(self, x):
+        return self.after(self.function(self.before(x)))
+
+
+def _mask(x):
+    x[:, 0] = 0
+    return x
+
+
+def _overwrite(x):
+    view = x[:, :, :1]
+    x += x.roll(1, 2)
+    return view.expand(-1, -1, 6, -1)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda x: torch.fft.fft(x).real, "receptive fields are unknown from fft_fft on"),
+        (lambda x: x if x.sum() > 0 else -x, "receptive fields, and the path that other values take, are unknown"),
+        (lambda x: x + float(x.max()), "unknown from float on"),
+        (_mask, "unknown from setitem on"),
+        (_overwrite, "unknown from after on"),
+        (lambda x: x.transpose(0, 1), "unknown from after on"),
+        (lambda x: x - x.mean(0), "unknown from after on"),
+        (lambda x: x[x[:, 0, 0, 0].argsort()], "unknown from argsort on"),
+    ],
+)
+def test_after_what_cannot_be_followed_there_is_no_receptive_field(function, said):
+    result = trace(Then(function), (4, 8, 8))
+    assert [layer.receptive_field for layer in result.layers] == [(3, 3), None]
+    assert said in " ".join(result.remarks)
+    assert {layer.multiply_adds for layer in result.layers} == {4 * 4 * 9 * 36, 4 * 4 * 9 * 16}
+
+
+def test_a_path_that_depends_on_the_shape_is_followed():
+    result = trace(Then(lambda x: x.narrow(2, 0, x.shape[2] // 2) if x.dim() == 4 and len(x) else x.relu()), (4, 8, 8))
+    assert [layer.output for layer in result.layers] == [(4, 6, 6), (4, 1, 4)]
+    assert result.layers[-1].receptive_field == (5, 5)
+    assert result.remarks == []
+
+
+def test_the_network_is_left_as_it_was():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2).eval(), nn.Dropout())
+    before = copy.deepcopy(model.state_dict())
+    trace(model, (1, 8, 8))
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+# The command
+
+
+def test_the_table_shows_layers_and_totals(litlab):
+    shown = litlab("inspect", "digits-mlp").out
+    assert shown.splitlines()[0].strip() == "digits-mlp"
+    assert "parameters per training example" in shown
+    assert "…" not in shown
+
+
+def test_json_says_the_same(litlab, tmp_path):
+    said = json.loads(litlab("inspect", "deep-mnist", "--json", "--data.n_train", "250").out)
+    first, total = said["layers"][0], 3_274_634
+    expected = {"output": [32, 28, 28], "kernel": [5, 5], "receptive_field": [5, 5], "multiply_adds": 25 * 32 * 784}
+    assert {key: first[key] for key in expected} == expected
+    assert said["parameters"] == sum(layer["parameters"] for layer in said["layers"]) == total
+    assert said["multiply_adds"] == sum(layer["multiply_adds"] for layer in said["layers"])
+    assert (said["train_examples"], said["parameters_per_example"]) == (250, total / 250)
+
+
+def test_training_examples_are_counted_where_the_files_are(litlab, mnist_format, tmp_path):
+    files = ["--data.verify", "false", "--data.n_val", "200"]
+    there = litlab("inspect", "mnist-linear", "--json", "--data.data_dir", mnist_format, *files)
+    assert json.loads(there.out)["train_examples"] == 1_237
+    missing = litlab("inspect", "mnist-linear", "--json", "--data.data_dir", tmp_path / "none")
+    assert missing.code == 0
+    assert json.loads(missing.out)["train_examples"] is json.loads(missing.out)["parameters_per_example"] is None
+    assert "no such file" in json.loads(missing.out)["remarks"][0]
+    assert not (tmp_path / "none").exists()  # nothing was downloaded
+
+
+def test_frozen_parameters_are_told_from_those_that_are_trained():
+    data, model = parse_config("inspect", ["digits-mlp"]).build()
+    model.net[1].requires_grad_(False)
+    anatomy = examine("frozen", data, model)
+    assert anatomy.parameters - anatomy.trainable_parameters == sum(
+        value.numel() for value in model.net[1].parameters()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["digits-mpl"], "digits-mlp"), (["digits-mlp", "--model.hiden", "[3]"], "model.hidden"), (["--json"], "name an")],
+)
+def test_a_users_mistake_is_explained(litlab, arguments, said):
+    outcome = litlab("inspect", *arguments)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert "Traceback" not in outcome.err

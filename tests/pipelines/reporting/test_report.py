@@ -1,0 +1,311 @@
+"""`litlab report`: a page that tells the truth, needs nothing but itself, and can be trusted with any text."""
+
+import html
+import json
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from pipelines.comparison import rows
+from pipelines.comparison.formatting import format_mean_sd
+from pipelines.reporting import html_page as page
+from pipelines.tracking.query import find_runs
+from pipelines.tracking.run import Run
+from pipelines.tracking.store import Store
+from pipelines.training.fit import main as fit
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}</pre></details>", "' onload='x"]
+VOID = {"meta", "link", "img", "br", "input"}
+
+
+class Page(HTMLParser):
+    """The elements, attributes and words of a page, as a browser reads them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.words, self.open = [], [], [], []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+    def values(self, *keys):
+        return [value for _, key, value in self.attributes if key in keys]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store with four runs: two configurations, two seeds."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    for dropout in ("0.1", "0.8"):
+        for seed in ("0", "1"):
+            short = ["--trainer.max_epochs", "2", "--model.dropout", dropout, "--seed_everything", seed]
+            assert fit("fit", ["digits-mlp", *short, "--tracking_uri", uri]) == 0
+    return uri
+
+
+@pytest.fixture(scope="module")
+def reported(trained, tmp_path_factory):
+    """The page of these runs, and its file."""
+    from pipelines.reporting.report import main
+
+    path = tmp_path_factory.mktemp("report") / "digits.html"
+    assert main("report", ["digits-mlp", "--out", str(path), "--tracking_uri", trained]) == 0
+    return Page(path.read_text()), path
+
+
+def made(uri, name, tags, params, metrics, experiment="made", parent=None):
+    """A finished run that was not trained."""
+    run = Run(Store(uri), experiment, name, {**tags, **({"mlflow.parentRunId": parent} if parent else {})})
+    run.log_params(params)
+    run.log_metrics(metrics, 0)
+    run.finish("FINISHED")
+    return run
+
+
+def test_the_page_says_what_was_compared_and_which_row_is_the_best(reported, trained):
+    found, _ = reported
+    comparison = rows.group_and_rank(find_runs(Store(trained), ["digits-mlp"]))
+    best, other = comparison.rows
+    label = f"dropout={best.label('model.dropout')}"
+    measured = format_mean_sd(best.summary.mean, best.summary.sd)
+    assert f"the best of 2 rows is row 1 ({label}): {measured} (mean" in found.text
+    assert "95 % interval of the mean" in found.text
+    assert "Student's t distribution" in found.text
+    noise = "Within the noise of it: row 2" if other.difference.within_noise else "None of the other rows"
+    assert noise in found.text
+
+
+def test_the_page_has_every_run_with_its_value_configuration_data_machine_and_command(reported, trained):
+    found, _ = reported
+    runs = find_runs(Store(trained), ["digits-mlp"]).runs
+    assert len(runs) == 4
+    for run in runs:
+        for words in (run.run_id, f"{run.metrics['test/acc']:.6g}", run.tags["litlab.command"]):
+            assert words in found.text
+    for tag in ("data.sha256.train", "data.sha256.test", "version.torch", "machine.processor", "git.commit"):
+        assert runs[0].tags[tag] in found.text
+    assert found.text.count("class_path: modules.mlp.MLP") == 2
+    assert "All runs agree in all of it." in found.text
+    assert "Digits (4 runs)" in found.text
+    assert "litlab compare digits-mlp --tracking_uri" in found.text
+
+
+def test_every_figure_is_in_the_page_with_words_for_those_who_cannot_see_it(reported):
+    found, path = reported
+    assert found.tags.count("figure") == found.tags.count("figcaption") == found.tags.count("svg") >= 2
+    described = [value for tag, key, value in found.attributes if tag == "svg" and key == "aria-label"]
+    assert len(set(described)) == found.tags.count("svg")
+    assert 10_000 < path.stat().st_size < 3_000_000
+
+
+def test_the_page_needs_nothing_but_itself(reported):
+    found, path = reported
+    assert all(value.startswith(("#", "data:")) for value in found.values("src", "href", "xlink:href", "srcset"))
+    assert not {"script", "iframe", "object", "embed", "form", "base"} & set(found.tags)
+    assert not [key for _, key, _ in found.attributes if key.startswith("on")]
+    assert not re.findall(r"@import|url\((?!#)", path.read_text())
+    (policy,) = [value for value in found.values("content") if "default-src" in value]
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def test_no_two_elements_have_the_same_id_and_every_reference_has_one(reported):
+    found, path = reported
+    ids = found.values("id")
+    assert len(ids) == len(set(ids)) > 10
+    wanted = [value[1:] for value in found.values("href", "xlink:href") if value.startswith("#")]
+    wanted += re.findall(r"url\(#([^)]+)\)", path.read_text())
+    assert set(wanted) <= set(ids)
+
+
+def nasty_study(uri):
+    """A study whose every text is an attack."""
+    one, two, three, four = NASTY
+    tags = {"litlab.parent": "sweep", "study": one, "litlab.command": two, "mlflow.note.content": three + one}
+    study = Run(Store(uri), "made", f"{four} {one}", {**tags, "best.trial": two})
+    study.log_params({"space.model.dropout": one, "metric": "val/acc", "set.x": four})
+    study.log_metrics({"trials/complete": 2.0, "importance/model.dropout": 1.0, "test/acc": 0.5, "confirmed": 1.0}, 0)
+    (study.folder / "figures").mkdir()
+    study.finish("FINISHED")
+    for number, text in enumerate(NASTY):
+        tags = {"seed": str(number), "litlab.command": text, "version.torch": text, "mlflow.note.content": text}
+        tags |= {"data.sha256.train": text, "machine.host": text}
+        params = {"model.dropout": text, "data": text}
+        run = made(uri, text, tags, params, {"selected/val/acc": 0.5 + number / 10}, parent=study.run_id)
+        (run.folder / "config.yaml").write_text(f"name: {text}")
+        (run.folder / "data.json").write_text(json.dumps({"source": text, "sizes": {"train": text}, text: text}))
+    return study
+
+
+def test_what_people_wrote_is_text_and_never_part_of_the_page(litlab, uri, tmp_path):
+    study = nasty_study(uri)
+    outcome = litlab("report", study.run_id, "--out", tmp_path / "report.html")
+    assert outcome.code == 0, outcome.err
+    found = Page((tmp_path / "report.html").read_text())
+    assert not {"script", "img"} & set(found.tags)
+    assert not [key for _, key, _ in found.attributes if key.startswith("on")]
+    for text in NASTY:
+        assert found.text.count(text) > 8
+    assert "The runs differ in: torch, machine." in found.text
+
+
+def test_a_study_is_shown_with_its_space_trials_importance_confirmation_and_figures(litlab, uri, tmp_path):
+    from matplotlib.figure import Figure
+
+    best = made(uri, "trial 0", {"seed": "0", "stage": "search"}, {"model.dropout": "0.3"}, {"selected/val/acc": 0.9})
+    tags = {"litlab.parent": "sweep", "study": "made", "best.run": best.run_id, "mlflow.note.content": "**bold**"}
+    study = Run(Store(uri), "made-sweep", "sweep made", {**tags, "litlab.command": "litlab sweep made"})
+    study.log_params({"space.model.dropout": '{"low": 0.0, "high": 0.7}', "metric": "val/acc", "seeds": "1"})
+    figures = {"importance/model.dropout": 0.75, "trials/complete": 7.0, "trials/pruned": 3.0, "best/val/acc": 0.9}
+    confirmed = {"test/acc": 0.8765, "test/acc_std": 0.0123, "confirmed": 3.0, "default/test/acc": 0.7654}
+    study.log_metrics({**figures, **confirmed, "default/confirmed": 3.0}, 0)
+    drawn = Figure()
+    drawn.subplots().plot([1, 2])
+    study.save_figure("history", drawn)
+    study.finish("FINISHED")
+    child = {"seed": "0", "stage": "search", "study": "made"}
+    made(uri, "trial 0", child, {"model.dropout": "0.3"}, {"selected/val/acc": 0.9}, "made-sweep", study.run_id)
+    outcome = litlab("report", "made-sweep", "--out", tmp_path / "study.html")
+    assert outcome.code == 0, outcome.err
+    found = Page((tmp_path / "study.html").read_text())
+    assert 'model.dropout {"low": 0.0, "high": 0.7} 0.3 0.75' in found.text
+    assert "complete 7 pruned 3" in found.text
+    assert "the best, on fresh seeds 0.8765 ± 0.0123 3" in found.text
+    assert "the experiment as it is, same seeds 0.7654 3" in found.text
+    assert "litlab sweep made" in found.text
+    assert found.tags.count("img") == 1
+    assert found.values("src")[0].startswith("data:image/png;base64,")
+
+
+def test_what_is_missing_is_said_in_the_page(litlab, uri, tmp_path):
+    study = Run(Store(uri), "made", "study", {"litlab.parent": "sweep", "best.run": "0" * 32})
+    study.finish("FINISHED")
+    run = made(uri, "bare", {"seed": "0"}, {"model.dropout": "0.1"}, {"test/acc": 0.5}, parent=study.run_id)
+    outcome = litlab("report", study.run_id, "--out", tmp_path / "report.html")
+    assert outcome.code == 0
+    found = Page((tmp_path / "report.html").read_text())
+    assert f"run {run.run_id} (FINISHED) has no config.yaml" in found.text
+    assert f"run {run.run_id} (FINISHED) has no data.json" in found.text
+    assert f"the best trial's run {'0' * 32} cannot be read" in found.text
+    assert f"run {study.run_id} keeps no figures" in found.text
+    assert "model.dropout 0.1" in found.text
+    assert "a single run" in found.text
+
+
+def test_runs_that_differ_in_machine_or_version_are_told_apart(litlab, uri, tmp_path):
+    for seed, torch in enumerate(("2.15.0", "2.15.0", "2.14.1")):
+        made(uri, "run", {"seed": str(seed), "version.torch": torch}, {}, {"test/acc": 0.5})
+    assert litlab("report", "made", "--out", tmp_path / "report.html").code == 0
+    found = Page((tmp_path / "report.html").read_text())
+    assert "The runs differ in: torch." in found.text
+    assert "2.15.0 (2 runs); 2.14.1 (1 run)" in found.text
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["digits-mlp", "--out", "."], "is a folder"),
+        (["digits-mlp", "--out", "nowhere/report.html"], "there is no folder"),
+        (["--out", "report.html"], "name what to report"),
+        (["digit-mlp"], "did you mean digits-mlp"),
+        (["digits-mlp", "--metrics", "test/acc"], "--metrics"),
+        (["digits-mlp", "--metric", "test/accuracy"], "test/acc"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_is_the_users_mistake_and_leaves_no_file(
+    litlab, trained, monkeypatch, tmp_path, args, words
+):
+    monkeypatch.chdir(tmp_path)
+    outcome = litlab("report", *args, "--tracking_uri", trained)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert not [path for path in tmp_path.rglob("*") if "report" in path.name]
+
+
+def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "report.html"
+    page.write(path, "first")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~page._umask()
+    path.chmod(0o640)
+    page.write(path, "second")
+    assert path.read_text() == "second"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    with pytest.raises(UnicodeEncodeError):
+        page.write(path, "third \ud800")
+    assert path.read_text() == "second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_report_of_runs_needs_no_torch(trained, tmp_path):
+    args = ["report", "digits-mlp", "--out", str(tmp_path / "light.html"), "--tracking_uri", trained]
+    program = f"import sys; from pipelines.cli import main; main({args}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def browse(path, tmp_path):
+    """Open a file in Chromium: its document when all is loaded, and what the console said."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium")
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--enable-logging=stderr",
+        "--v=0",
+    ]
+    flags += ["--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom"]
+    done = subprocess.run([CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_a_browser_has_nothing_to_say_of_the_page_but_would_of_a_request(reported, tmp_path):
+    _, path = reported
+    document, console = browse(path, tmp_path)
+    assert "</html>" in document
+    assert console == []
+    asking = tmp_path / "asking.html"
+    asking.write_text(path.read_text().replace("<main>", '<main><img src="http://192.0.2.1/x.png">'))
+    _, console = browse(asking, tmp_path)
+    assert "Content Security Policy" in console[0]
+
+
+def test_a_phone_shows_the_page_without_scrolling_sideways(reported, tmp_path):
+    """The second page has something wide in it: it shows that the harness would see it."""
+    text = reported[1].read_text()
+    wide = text.replace("<main>", '<main><div style="width: 500px">wide</div>')
+    frames = "".join(
+        f'<iframe style="width: 390px; height: 800px; border: 0" srcdoc="{html.escape(each)}"></iframe>'
+        for each in (text, wide)
+    )
+    beyond = "one.document.documentElement.scrollWidth - one.document.documentElement.clientWidth"
+    script = f"Array.from(frames, one => {beyond}).join(' ')"
+    harness = tmp_path / "harness.html"
+    harness.write_text(f"{frames}<p></p><script>onload = () => document.title = {script}</script>")
+    document, _ = browse(harness, tmp_path)
+    narrow, wide = map(int, re.search(r"<title>(\d+) (\d+)</title>", document).groups())
+    assert narrow == 0
+    assert wide > 100

@@ -1,0 +1,176 @@
+"""`litlab register`: models that outlast their experiments."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from pipelines.tracking.run import Run
+from pipelines.tracking.store import Store
+from pipelines.training.fit import main as fit
+
+LOADER = """
+import sys
+
+OURS = {"pipelines", "modules", "datamodules", "sweeps"}
+
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in OURS:
+            raise ImportError(f"{name} is not here")
+
+
+sys.meta_path.insert(0, Refuse())
+import json
+
+import mlflow
+import torch
+
+uri, *models = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+torch.manual_seed(0)
+images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
+said = [mlflow.pytorch.load_model(model)(images).tolist() for model in models]
+assert not OURS & {name.partition(".")[0] for name in sys.modules}
+print(json.dumps(said))
+"""
+
+
+def logits(uri, *models):
+    """Of five images, by each model, in a process that cannot import litlab."""
+    command = [sys.executable, "-I", "-W", "ignore", "-c", LOADER, uri, *models]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A store with two runs that have a model; each test registers names of its own."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    for seed in ("0", "1"):
+        short = ["--trainer.max_epochs", "1", "--seed_everything", seed, "--tracking_uri", uri]
+        assert fit("fit", ["digits-mlp", *short]) == 0
+    store = Store(uri)
+    return uri, [run.info.run_id for run in store.search([store.experiment_id("digits-mlp")], "", ["tags.seed ASC"])]
+
+
+@pytest.fixture
+def uri(trained, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", trained[0])
+    return trained[0]
+
+
+@pytest.fixture
+def run_id(uri, trained):
+    return trained[1][0]
+
+
+@pytest.fixture
+def other(uri, trained):
+    return trained[1][1]
+
+
+def test_a_registered_model_predicts_the_same_without_litlab_and_without_its_experiment(litlab, uri, run_id):
+    outcome = litlab("register", run_id, "digits", "--alias", "champion")
+    assert (outcome.code, outcome.err) == (0, "")
+    client = MlflowClient(uri)
+    (logged,) = client.get_run(run_id).outputs.model_outputs
+    of_run, by_alias, by_number = logits(
+        uri, f"models:/{logged.model_id}", "models:/digits@champion", "models:/digits/1"
+    )
+    assert of_run == by_alias == by_number
+    assert len(of_run) == 5
+    assert len({tuple(row) for row in of_run}) == 5
+    client.delete_experiment(client.get_run(run_id).info.experiment_id)
+    try:
+        assert logits(uri, "models:/digits@champion") == [of_run]
+    finally:
+        client.restore_experiment(client.get_run(run_id).info.experiment_id)
+
+
+def test_what_it_prints_loads_the_model(litlab, run_id):
+    printed = litlab("register", run_id, "digits", "--alias", "champion").out.partition("import mlflow")
+    program = "".join([*printed[1:], "import torch; print(model(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape)"])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == str(torch.Size([2, 10])), done.stderr
+
+
+def test_a_version_says_where_it_comes_from(litlab, uri, run_id):
+    litlab("register", run_id, "told")
+    client = MlflowClient(uri)
+    (version,) = client.search_model_versions("name = 'told'")
+    run = client.get_run(run_id)
+    (logged,) = run.outputs.model_outputs
+    assert (version.run_id, version.source) == (run_id, f"models:/{logged.model_id}")
+    for words in ("digits-mlp, seed 0", f"test/acc {run.data.metrics['test/acc']:.4f}", "selected/val/loss"):
+        assert words in version.description
+    assert run.data.tags["litlab.command"] in version.description
+    assert version.tags["data.sha256.test"] == run.data.tags["data.sha256.test"]
+    assert version.tags["seed"] == "0"
+
+
+def test_registering_a_run_again_makes_no_second_version_and_moves_the_alias(litlab, uri, run_id, other):
+    litlab("register", run_id, "moved", "--alias", "champion")
+    second = litlab("register", other, "moved", "--alias", "champion")
+    assert "version  2\n" in second.out
+    assert "which was version 1 before" in second.out
+    again = litlab("register", run_id, "moved", "--alias", "champion")
+    assert again.code == 0
+    assert "version  1, which this run has already" in again.out
+    client = MlflowClient(uri)
+    assert len(client.search_model_versions("name = 'moved'")) == 2
+    assert client.get_model_version_by_alias("moved", "champion").run_id == run_id
+
+
+def test_a_store_that_is_only_named_on_the_command_line_will_do(litlab, trained, monkeypatch, tmp_path):
+    uri, (run_id, _) = trained
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    outcome = litlab("register", run_id, "elsewhere", "--tracking_uri", uri)
+    assert outcome.code == 0, outcome.err
+    assert len(MlflowClient(uri).search_model_versions("name = 'elsewhere'")) == 1
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_one_run_may_have_two_names(litlab, uri, run_id):
+    assert litlab("register", run_id, "one").code == litlab("register", run_id, "two").code == 0
+    assert {model.name for model in MlflowClient(uri).search_registered_models()} >= {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["a/b"], ["a:b"], ["a@b"], ["a?b"], [""], ["ok", "--alias", "v1"], ["ok", "--alias", "latest"]],
+    ids=" ".join,
+)
+def test_a_name_or_alias_that_would_not_do_is_refused_before_anything_is_made(litlab, uri, run_id, wrong):
+    outcome = litlab("register", run_id, *wrong)
+    assert outcome.code == 2
+    assert repr(wrong[0]) in outcome.err or f"--alias {wrong[-1]}" in outcome.err
+    assert not {model.name for model in MlflowClient(uri).search_registered_models()} & {wrong[0], "ok"}
+
+
+def test_runs_without_a_model_are_refused_with_what_to_take_instead(litlab, uri, run_id):
+    store = Store(uri)
+    experiment = Run(store, "digits-mlp", "seeds", {"litlab.parent": "seeds"})
+    empty = Run(store, "digits-mlp", "seeds", {"litlab.parent": "seeds"})
+    killed = Run(store, "digits-mlp", "killed", {})
+    killed.finish("KILLED")
+    searched = Run(store, "digits-mlp", "trial", {"stage": "search", "study": "mine"})
+    searched.finish("FINISHED")
+    store.tag(run_id, "mlflow.parentRunId", experiment.run_id)
+    expected = {
+        experiment.run_id: run_id,
+        empty.run_id: "none of its runs has one",
+        killed.run_id: "is KILLED and has no model",
+        searched.run_id: "litlab compare mine-sweep",
+        "0" * 32: "there is no run",
+    }
+    for named, words in expected.items():
+        outcome = litlab("register", named, "x")
+        assert outcome.code == 2
+        assert words in outcome.err
+    assert "x" not in {model.name for model in store.client.search_registered_models()}

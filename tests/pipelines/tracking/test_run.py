@@ -1,0 +1,142 @@
+"""Where runs go, and that they get there."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.runtime.errors import UserError
+from pipelines.tracking.run import Run, recorded
+from pipelines.tracking.store import Store
+from pipelines.tracking.uri import store_uri
+
+
+def new_run(store, **params):
+    run = Run(store, "an experiment", "a run", {"seed": "0"})
+    run.log_params(params)
+    return run
+
+
+def test_the_default_is_the_projects_database_wherever_the_command_is_called(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)
+    assert store_uri() == f"sqlite:///{Path(__file__).parents[3] / 'mlflow.db'}"
+
+
+def test_the_argument_wins_over_the_environment_and_relative_files_become_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert store_uri("sqlite:///mine.db") == f"sqlite:///{tmp_path / 'mine.db'}"
+    assert store_uri("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "mlflow.db"])
+def test_a_folder_is_no_store(uri):
+    with pytest.raises(UserError, match="expected sqlite:///FILE"):
+        store_uri(uri)
+
+
+def test_four_first_runs_at_once_all_work(uri):
+    program = (
+        "from pipelines.tracking.store import Store\nfrom pipelines.tracking.run import Run, recorded\n"
+        "with recorded(Run(Store(), 'an experiment', 'a run', {})) as run:\n"
+        "    run.log_metrics({'val/acc': 0.5}, 0)\n"
+    )
+    command = [sys.executable, "-c", program]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, errors
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("an experiment").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, "FINISHED"),
+        (RuntimeError("no luck"), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (SystemExit(143), "KILLED"),
+    ],
+    ids=["done", "error", "Ctrl-C", "SIGTERM"],
+)
+def test_a_run_ends_as_it_went(uri, error, status):
+    run = new_run(Store())
+    expectation = nullcontext() if error is None else pytest.raises(type(error))
+    with expectation, recorded(run):
+        run.log_metrics({"val/acc": 0.5}, 0)
+        if error is not None:
+            raise error
+    stored = MlflowClient(uri).get_run(run.run_id)
+    assert stored.info.status == status
+    assert stored.data.metrics["val/acc"] == 0.5
+    assert ("litlab.reason" in stored.data.tags) == (error is not None)
+
+
+def test_metrics_wait_for_each_other_and_arrive_complete(uri):
+    run = new_run(Store())
+    for epoch in range(600):
+        run.log_metrics({"train/loss": epoch / 7, "val/loss": epoch / 3}, epoch)
+    sent_early = 0
+    while not sent_early:  # from a thread of its own
+        sent_early = len(MlflowClient(uri).get_metric_history(run.run_id, "train/loss"))
+    run.finish("FINISHED")
+    history = MlflowClient(uri).get_metric_history(run.run_id, "train/loss")
+    assert 0 < sent_early < 600, "batches of 1000 values, not one call each, nor all at the end"
+    assert [(point.step, point.value) for point in history] == [(epoch, epoch / 7) for epoch in range(600)]
+
+
+def test_values_that_are_no_numbers_do_not_poison_the_charts(uri):
+    run = new_run(Store())
+    run.log_metrics({"val/loss": float("inf")}, 0)
+    run.finish("FINISHED")
+    (point,) = MlflowClient(uri).get_metric_history(run.run_id, "val/loss")
+    assert point.value != point.value, "MLflow would store infinity as 1.8e308"
+
+
+def test_a_long_parameter_and_more_than_a_hundred_are_kept(uri):
+    params = {f"model.p{index}": index for index in range(150)} | {"model.hidden": list(range(1000))}
+    run = new_run(Store(), **params)
+    run.finish("FINISHED")
+    stored = MlflowClient(uri).get_run(run.run_id).data.params
+    assert len(stored) == 151
+    assert json.loads(stored["model.hidden"]) == list(range(1000))
+
+
+def test_artifacts_lie_beside_the_database(uri, tmp_path):
+    run = new_run(Store())
+    run.save_config({"name": "an experiment"})
+    run.finish("FINISHED")
+    assert run.folder == tmp_path / "runs/mlartifacts/an experiment" / run.run_id / "artifacts"
+    assert [file.path for file in MlflowClient(uri).list_artifacts(run.run_id)] == ["config.yaml"]
+
+
+def test_an_experiment_that_was_deleted_in_the_ui_takes_new_runs(uri):
+    client = MlflowClient(uri)
+    new_run(Store()).finish("FINISHED")
+    client.delete_experiment(client.get_experiment_by_name("an experiment").experiment_id)
+    run = new_run(Store())
+    run.finish("FINISHED")
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_waiting_for_a_server_takes_no_random_numbers_from_the_training():
+    """Python's generator is in checkpoints, and a data set of anybody's may draw from it."""
+    before = random.getstate()
+    with pytest.raises(UserError, match="cannot be reached"):
+        Store("http://127.0.0.1:9")
+    assert random.getstate() == before
+
+
+def test_a_server_that_is_not_there_is_said_soon(litlab, free_port):
+    began = time.monotonic()
+    outcome = litlab("fit", "digits-mlp", "--tracking_uri", f"http://127.0.0.1:{free_port()}")
+    assert outcome.code == 2
+    assert "cannot be reached" in outcome.err
+    assert time.monotonic() - began < 60, "MLflow by itself waits for four minutes"

@@ -1,0 +1,333 @@
+"""A store that is slow, away, or loses its answers: nothing waits for it, nothing is lost, nothing is there twice."""
+
+import contextlib
+import os
+import re
+import socket
+import sqlite3
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.tracking import outbox, sender
+from pipelines.tracking.run import Run
+from pipelines.tracking.store import Store
+from pipelines.tracking.tags import PROCESS_TAG
+
+EPOCHS = 3
+CALLBACK = """
+from lightning.pytorch import Callback
+
+class AtEpoch(Callback):
+    do = None
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.do(trainer.current_epoch)
+"""
+
+
+class Line:
+    """What lies between litlab and a server.
+
+    Attributes:
+        state: "up", "down", or "hangs": it takes everything and answers nothing.
+        lost: How many answers to requests of a path, a pattern, will get lost; the server has done what was asked.
+        left: After how many requests it goes down; None for never.
+    """
+
+    def __init__(self, port):
+        self.port, self.state, self.lost, self.left = port, "up", Counter(), None
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
+
+    def close(self):
+        _shut(self._listener)
+        self._listening.join()  # else it might go on with the socket that gets the same number next, another line's
+        self._listener.close()
+
+    def _listen(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        """Hand over one request after another; the next one comes when the answer to the last is there."""
+        try:
+            server = socket.create_connection(("127.0.0.1", self.port))
+        except OSError:  # the server itself is down
+            client.close()
+            return
+        with client, server:
+            path = [""]
+            answers = threading.Thread(target=self._answer, args=(client, server, path), daemon=True)
+            answers.start()
+            while data := _received(client):
+                if request := re.match(rb"(?:GET|POST|PUT|PATCH|DELETE) (\S+) HTTP", data):
+                    path[0] = request[1].decode()
+                    if self.left is not None:
+                        self.left -= 1
+                        self.state = "down" if self.left < 0 else self.state
+                if self.state == "down":
+                    break
+                if self.state == "up":
+                    server.sendall(data)
+            _shut(server)
+            _shut(client)
+            answers.join()
+
+    def _answer(self, client, server, path):
+        while data := _received(server):
+            lost = next((part for part in self.lost if re.search(part, path[0]) and self.lost[part] > 0), None)
+            if lost is not None:
+                self.lost[lost] -= 1
+                break
+            try:
+                client.sendall(data)
+            except OSError:
+                break
+        _shut(client)
+        _shut(server)
+
+
+def _received(end):
+    try:
+        return end.recv(1 << 16)
+    except OSError:
+        return b""
+
+
+def _shut(end):
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture(scope="module")
+def server(mlflow_server, tmp_path_factory):
+    with mlflow_server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def line(server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.setattr(sender, "FIRST_PAUSE_S", 0.0)
+    line = Line(server.port)
+    yield line
+    line.close()
+
+
+@pytest.fixture
+def fit(litlab, line, tmp_path, monkeypatch):
+    """`litlab fit` on a server behind the line; `do` is called with the number of each epoch that begins."""
+
+    def run(do):
+        (tmp_path / "calling.py").write_text(CALLBACK)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "calling", raising=False)
+        import calling
+
+        calling.AtEpoch.do = staticmethod(do)
+        more = ["--trainer.max_epochs", str(EPOCHS), "--trainer.callbacks+=calling.AtEpoch", "--name", tmp_path.name]
+        return litlab("fit", "digits-mlp", *more, "--tracking_uri", line.uri)
+
+    return run
+
+
+def points(client, run_id):
+    run = client.get_run(run_id)
+    return {key: [point.step for point in client.get_metric_history(run_id, key)] for key in run.data.metrics}
+
+
+def assert_all_is_there_once(server, outcome, name):
+    """Everything that a fit has to say, each once: asked of the server itself."""
+    client = MlflowClient(server.uri)
+    experiment = client.get_experiment_by_name(name).experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.info.run_id == outcome.run_id
+    assert run.info.status == "FINISHED"
+    measured = points(client, run.info.run_id)
+    curves = {key for key in measured if key.startswith(("train/", "val/"))}
+    assert {"train/loss", "train/acc", "val/loss", "val/acc"} <= curves
+    assert all(measured[key] == list(range(EPOCHS)) for key in curves), measured
+    assert all(len(measured[key]) == 1 for key in measured.keys() - curves), measured
+    assert {"test/acc", "selected/val/acc", "fit_seconds"} <= measured.keys()
+    assert run.data.params["trainer.max_epochs"] == str(EPOCHS)
+    assert len(run.data.tags["data.sha256.train"]) == 64
+    assert len(run.inputs.dataset_inputs) == 1
+    (output,) = run.outputs.model_outputs
+    (model,) = client.search_logged_models([experiment])
+    assert (model.model_id, str(model.status)) == (output.model_id, "READY")
+    assert {"MLmodel", "data"} <= {file.path for file in client.list_logged_model_artifacts(model.model_id)}
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"config.yaml", "metrics.jsonl", "checkpoints", "figures", "data.json"} <= files
+    return run
+
+
+def test_a_server_that_goes_and_stays_away_costs_nothing(litlab, server, line, fit, tmp_path):
+    outcome = fit(lambda epoch: setattr(line, "state", "down"))
+    assert outcome.code == 0, outcome.err
+    assert f"run {outcome.run_id} is FINISHED; {line.uri} does not have all of it" in outcome.err
+    assert f"to send it: litlab sync {outcome.run_id}" in outcome.err
+    assert outcome.err.count("takes nothing now") == 1
+    assert MlflowClient(server.uri).get_run(outcome.run_id).info.status == "RUNNING"
+    ended = time.time() * 1000
+    Store(server.uri).end(outcome.run_id, "KILLED", "its process died")  # as a sweep does that goes on before the sync
+    for requests in (0, 6, 14, 25):  # the server goes again, in the middle of it
+        line.state, line.left = "up", requests
+        interrupted = litlab("sync")
+        assert interrupted.code == 1
+        assert "nothing of it is lost" in interrupted.err
+    line.state, line.left = "up", None
+    refused = litlab("resume", outcome.run_id, "--tracking_uri", line.uri)  # the store says that it is KILLED
+    assert refused.code == 2
+    assert f"to tell it: litlab sync {outcome.run_id}" in refused.err
+    sent = litlab("sync")
+    assert sent.code == 0, sent.err
+    assert f"sent to {line.uri}" in sent.out
+    run = assert_all_is_there_once(server, outcome, tmp_path.name)
+    assert "litlab.reason" not in run.data.tags
+    assert run.info.end_time <= ended, "when it ended, not when it was sent"
+    assert not list((tmp_path / "unsent").iterdir())
+    assert "nothing waits" in litlab("sync").out
+
+
+def test_answers_that_get_lost_leave_nothing_twice(litlab, server, line, fit, tmp_path):
+    """The server has done what it was asked; litlab cannot know, nor can MLflow's client, which asks again."""
+    line.lost.update({"runs/create": 1, "log-batch": 7, "log-inputs": 2, "logged-models$": 1, "outputs": 2})
+    line.lost.update({"runs/update": 2, "mlflow-artifacts": 3})
+    outcome = fit(lambda epoch: time.sleep(0.5))
+    assert outcome.code == 0, outcome.err
+    for _ in range(20):
+        if not litlab("sync").code:
+            break
+    assert not +line.lost, "each was lost as often as planned"
+    assert_all_is_there_once(server, outcome, tmp_path.name)
+
+
+def test_a_server_that_hangs_makes_nobody_wait_until_the_end_and_there_not_long(litlab, server, line, capfd):
+    run = Run(Store(line.uri), "an experiment", "a run", {})
+    run.log_params({"model.lr": 0.1})
+    line.state = "hangs"
+    began = time.monotonic()
+    for epoch in range(2000):
+        run.log_metrics({"train/loss": epoch / 7}, epoch)
+    assert time.monotonic() - began < 2, "not even one of the 3 s that a request waits for its answer"
+    run.finish("FINISHED")
+    assert time.monotonic() - began < 30
+    assert "takes nothing now" in capfd.readouterr().err
+    line.state = "up"
+    assert litlab("sync", run.run_id).code == 0
+    stored = MlflowClient(server.uri).get_run(run.run_id)
+    assert (stored.info.status, stored.data.params) == ("FINISHED", {"model.lr": "0.1"})
+    assert points(MlflowClient(server.uri), run.run_id) == {"train/loss": list(range(2000))}
+
+
+def test_what_the_server_refuses_does_not_keep_out_the_rest(server, line, capfd):
+    run = Run(Store(line.uri), "an experiment", "a run", {})
+    run.log_metrics({"good": 1.0, "x" * 300: 2.0}, 0)
+    run.finish("FINISHED")
+    assert "refuses metric xxx" in capfd.readouterr().err
+    stored = MlflowClient(server.uri).get_run(run.run_id)
+    assert (stored.info.status, stored.data.metrics) == ("FINISHED", {"good": 1.0})
+
+
+@pytest.mark.parametrize("released", [True, False], ids=["for a while", "until after the end"])
+def test_a_locked_database_is_waited_for_and_then_left_to_sync(litlab, uri, monkeypatch, capfd, released):
+    monkeypatch.setattr(sender, "SILENCE_S", 60 if released else 1)
+    run = Run(Store(), "an experiment", "a run", {})
+    other = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(2, other.rollback)
+    if released:
+        release.start()
+    run.log_params({"model.lr": 0.1})
+    run.log_metrics({"val/acc": 0.5}, 0)
+    run.finish("FINISHED")
+    said = capfd.readouterr().err
+    assert run.complete == released
+    assert "Traceback" not in said
+    if not released:
+        assert "does not have all of it" in said
+        assert f"litlab sync {run.run_id}" in said
+        other.rollback()
+        assert litlab("sync").code == 0
+    release.cancel()
+    other.close()
+    stored = MlflowClient(uri).get_run(run.run_id)
+    assert (stored.info.status, stored.data.metrics, stored.data.params) == (
+        "FINISHED",
+        {"val/acc": 0.5},
+        {"model.lr": "0.1"},
+    )
+
+
+def test_a_run_that_is_alive_is_left_alone_and_one_whose_process_died_is_ended(litlab, uri):
+    run = Run(Store(), "an experiment", "a run", {})
+    run.log_metrics({"val/acc": 0.5}, 0)  # not sent yet
+    outcome = litlab("sync")
+    assert outcome.code == 0
+    assert "still running: left alone" in outcome.out
+    box = outbox.waiting()[0]
+    box.process[PROCESS_TAG] = f"{os.getpid()}:another-start"
+    box.save()
+    assert litlab("sync", run.run_id).code == 0
+    stored = MlflowClient(uri).get_run(run.run_id)
+    assert (stored.info.status, stored.data.metrics) == ("KILLED", {"val/acc": 0.5})
+    assert stored.data.tags["litlab.reason"] == "its process died"
+
+
+def test_the_files_of_a_run_that_others_have_ended_reach_the_server_before_they_go(litlab, server, line):
+    run = Run(Store(line.uri), "an experiment", "a run", {})
+    run.save_config({"name": "an experiment"})
+    Store(server.uri).end(run.run_id, "KILLED", "stopped")
+    box = outbox.waiting()[0]
+    box.process[PROCESS_TAG] = f"{os.getpid()}:another-start"
+    box.save()
+    assert litlab("sync").code == 0
+    client = MlflowClient(server.uri)
+    assert [file.path for file in client.list_artifacts(run.run_id)] == ["config.yaml"]
+    stored = client.get_run(run.run_id)
+    assert (stored.info.status, stored.data.tags["litlab.reason"]) == ("KILLED", "stopped")
+    assert not box.home.exists()
+
+
+def test_what_cannot_be_sent_says_why_and_stays(litlab, uri, server):
+    run = Run(Store(), "an experiment", "a run", {})
+    MlflowClient(uri).delete_run(run.run_id)
+    run.log_metrics({"val/acc": 0.5}, 0)
+    run.finish("FINISHED")
+    outcome = litlab("sync")
+    assert outcome.code == 1
+    assert "refused" in outcome.out
+    elsewhere = litlab("sync", run.run_id, "--tracking_uri", server.uri)
+    assert elsewhere.code == 1
+    assert f"there is no run '{run.run_id}'" in elsewhere.out
+    assert litlab("sync", "0" * 32).code == 2
+    assert [box.run_id for box in outbox.waiting()] == [run.run_id]
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_in_mid_run_and_comes_back_gets_everything(litlab, mlflow_server, fit, line, tmp_path):
+    def restart(epoch):
+        if epoch == 1:
+            server.kill()
+            threading.Thread(target=server.start).start()
+
+    with mlflow_server(tmp_path) as server:
+        line.port = server.port
+        outcome = fit(restart)
+        assert outcome.code == 0, outcome.err
+        while litlab("sync").code:
+            time.sleep(1)
+        assert_all_is_there_once(server, outcome, tmp_path.name)
+        assert litlab("test", outcome.run_id, "--tracking_uri", line.uri).code == 0

@@ -1,0 +1,191 @@
+"""A study on SQLite has one holder, who may die; a storage that cannot be opened is refused in a line."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.store import Store
+from sweeps.search.storage import StudyLock, holder, open_storage, sqlite_path, url_of
+
+
+def hold(path: Path, held: Any) -> None:
+    with StudyLock(path).alone("s"):
+        held.set()
+        time.sleep(60)
+
+
+@contextmanager
+def another_holder(path: Path) -> Iterator[Any]:
+    """A process that holds study "s" of a database."""
+    fork = multiprocessing.get_context("fork")
+    held = fork.Event()
+    process = fork.Process(target=hold, args=(path, held))
+    process.start()
+    try:
+        assert held.wait(60)
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_second_holder_is_refused_and_told_which_process_the_first_one_is(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.db"
+
+    with another_holder(path) as first:
+        with (
+            pytest.raises(UserError, match=f"study s is being run by process {first.pid} on"),
+            StudyLock(path).alone("s"),
+        ):
+            pass
+        with StudyLock(path).alone("another study"):
+            assert str(first.pid) in str(holder(path, "s"))
+            assert str(os.getpid()) in str(holder(path, "another study"))
+
+
+def test_a_study_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.db"
+
+    with another_holder(path) as first:
+        first.kill()
+        first.join()
+
+    assert holder(path, "s") is None
+    with StudyLock(path).alone("s"):
+        assert str(os.getpid()) in str(holder(path, "s"))
+    assert holder(path, "s") is None
+
+
+def test_who_asks_for_the_holder_does_not_keep_a_controller_out(tmp_path: Path) -> None:
+    path, done = tmp_path / "optuna.db", threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            holder(path, "s")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(30):
+            with StudyLock(path).alone("s"):
+                pass
+    finally:
+        done.set()
+        asking.join()
+
+
+def test_a_storage_that_tells_controllers_apart_has_nothing_to_hold() -> None:
+    with StudyLock(None).alone("s"), StudyLock(None).alone("s"):
+        assert holder(None, "s") is None
+
+
+@pytest.mark.parametrize("name", ["a/b", "../s", "", ".hidden", "a:b"])
+def test_a_study_whose_name_is_no_files_is_refused(tmp_path: Path, name: str) -> None:
+    for path in (tmp_path / "optuna.db", None):
+        with pytest.raises(UserError, match="only letters, digits"), StudyLock(path).alone(name):
+            pass
+
+
+def open_and_ask(url: str, together: Any) -> None:
+    together.wait()
+    optuna.create_study(storage=open_storage(url), study_name="s", load_if_exists=True).ask()
+
+
+def test_eight_processes_can_open_a_new_database_at_once(tmp_path: Path, at_once: Callable[..., None]) -> None:
+    url = f"sqlite:///{tmp_path / 'new' / 'optuna.db'}"
+
+    at_once(8, open_and_ask, url)
+
+    trials = optuna.load_study(storage=open_storage(url), study_name="s").trials
+    assert [trial.number for trial in trials] == list(range(8))
+
+
+def test_a_path_is_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    study = optuna.create_study(storage=open_storage("~/journal.log"), study_name="s")
+    study.enqueue_trial({"x": 1})
+
+    assert (tmp_path / "journal.log").is_file()
+    assert len(optuna.load_study(storage=open_storage(str(tmp_path / "journal.log")), study_name="s").trials) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense://here", "cannot be opened: .*nonsense"),
+        ("postgresql://litlab:secret@127.0.0.1:1/none", "cannot be opened: "),
+        ("mysql://litlab:secret@127.0.0.1:1/none", "cannot be opened: "),
+        ("/proc/nowhere/journal", "cannot be opened: "),
+        ("sqlite:////proc/nowhere/optuna.db", "cannot be opened: "),
+    ],
+)
+def test_a_storage_that_cannot_be_opened_is_refused_in_a_line(url: str, said: str) -> None:
+    with pytest.raises(UserError, match=said) as error:
+        open_storage(url)
+
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"SQLite format 3\x00\xff\xfe\n", b"experiment: a\nspace: b\n", b'{"epoch": 1}\n'])
+def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+
+    for url in (str(path), f"sqlite:///{path}"):
+        with pytest.raises(UserError, match="cannot be opened"):
+            open_storage(url)
+
+    assert path.read_bytes() == content
+
+
+def test_studies_are_kept_beside_the_runs_and_never_among_them(uri: str, tmp_path: Path) -> None:
+    store = Store(uri)
+
+    assert url_of(None, store) == f"sqlite:///{tmp_path / 'runs' / 'optuna.db'}"
+    with pytest.raises(UserError, match="MLflow's database"):
+        url_of(uri, store)
+    with pytest.raises(UserError, match="expected a file"):
+        url_of("sqlite:///:memory:", store)
+    with pytest.raises(UserError, match="expected a file"):
+        url_of("sqlite://", store)
+
+
+def test_one_file_has_one_lock_however_it_is_named(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link.db").symlink_to("my.db")
+
+    urls = ["sqlite:///my.db", f"sqlite:///{tmp_path}/my.db", "sqlite:///~/my.db", "sqlite:///link.db"]
+    urls += ["sqlite+pysqlite:///my.db", "sqlite:///my.db?timeout=5"]
+
+    assert {sqlite_path(url) for url in urls} == {tmp_path / "my.db"}
+    assert {url_of(url, Store(uri)) for url in urls} == {f"sqlite:///{tmp_path}/my.db"}
+    assert sqlite_path("postgresql://a/b") is None
+    assert sqlite_path("journal.log") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://litlab:se-cret.1@host:5432/optuna",
+        "postgresql://host/optuna?user=litlab&password=se-cret.1&sslmode=require",
+        "postgresql://litlab@host/optuna?sslkey=a&sslpassword=se-cret.1",
+        "'https://litlab:se-cret.1@host'",
+    ],
+)
+def test_a_password_is_shown_as_stars_wherever_it_stands_in_a_url(url: str) -> None:
+    shown = redact_credentials(f"litlab sweep digits-mlp --storage {url} --trials 3")
+
+    assert shown == f"litlab sweep digits-mlp --storage {url.replace('se-cret.1', '***')} --trials 3"

@@ -1,0 +1,501 @@
+"""A study has exactly as many trials as were asked for, and loses none, whoever dies when. Nothing here trains."""
+
+import os
+import platform
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.process import pid_namespace
+from pipelines.tracking.run import Run, recorded
+from pipelines.tracking.store import Store
+from sweeps.search import study_run as record
+from sweeps.search.heartbeat import BEAT, SILENT_S, is_alive
+from sweeps.search.space import Space
+from sweeps.search.storage import open_storage, sqlite_path
+from sweeps.search.study import INTERRUPTED, TOTAL, Study, configuration, counts, key_of, tally
+
+RANGE = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
+GRID = {"x": [0.0, 0.1, 0.3], "one": [True, False]}
+DEAD = f"{platform.node()}:{2**22 + 1}:0-{pid_namespace()}"  # no process has such an id
+
+
+def space_of(wanted: dict[str, Any], **keys: Any) -> Space:
+    return Space(**{"name": "s", "experiment": "e", "space": wanted, "trials": 5, "sampler": "random", **keys})
+
+
+def grid_of(wanted: dict[str, Any], **keys: Any) -> Space:
+    return space_of(wanted, **{"trials": None, "sampler": "grid", **keys})
+
+
+def facts_of(**values: Any) -> dict[str, Any]:
+    return {"values": values, "hash": "h", "max_epochs": 9}
+
+
+@pytest.fixture(scope="session")
+def empty_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database; to make one takes longer than most tests."""
+    path = tmp_path_factory.mktemp("empty") / "optuna.db"
+    open_storage(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path, empty_storage: Path) -> str:
+    shutil.copy(empty_storage, tmp_path / "optuna.db")
+    return f"sqlite:///{tmp_path / 'optuna.db'}"
+
+
+@pytest.fixture(params=["sqlite", "journal"])
+def url(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> str:
+    return str(tmp_path / "journal")
+
+
+def study_of(url: str, space: Space, controller: str = "", exclusive: bool | None = None, **values: Any) -> Study:
+    alone = sqlite_path(url) is not None if exclusive is None else exclusive
+    name = controller or f"{platform.node()}:{os.getpid()}:{time.time_ns()}"
+    return Study(open_storage(url), "s", space, facts_of(**values), name, exclusive=alone)
+
+
+def run(study: Study, limit: int = 1000) -> list[dict[str, Any]]:
+    """Complete as many trials as the study gives; their configurations."""
+    every = []
+    while len(every) < limit and (trial := study.ask()):
+        every.append(dict(trial.params))
+        study.optuna.tell(trial, sum(trial.params.values()))
+    return every
+
+
+def completed(study: Study) -> Counter[str]:
+    return Counter(key_of(trial.params) for trial in study.trials() if trial.state == TrialState.COMPLETE)
+
+
+def points(space: Space) -> Counter[str]:
+    return Counter(key_of(point) for point in space.grid())
+
+
+def test_a_study_has_as_many_trials_as_were_asked_for_and_goes_on_to_more(url: str) -> None:
+    assert len(run(study_of(url, space_of(RANGE)))) == 5
+    assert len(run(study_of(url, space_of(RANGE)))) == 0
+    study = study_of(url, space_of(RANGE, trials=8))
+    assert len(run(study)) == 3
+    assert study.counted() == 8
+    assert study.optuna.user_attrs[TOTAL] == 8
+    assert study_of(url, space_of(RANGE, trials=2)).ask() is None
+
+
+def test_progress_is_that_of_one_moment_even_if_another_controller_ends_a_trial_just_then(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(sqlite, space_of(RANGE))
+    run(study, 4)
+    others, looked = [study.ask()], study.trials
+
+    def look() -> list[Any]:
+        seen = looked()
+        while others:
+            study.optuna.tell(others.pop(), 0.5)
+        return seen
+
+    monkeypatch.setattr(study, "trials", look)
+    with recorded(Run(Store(), "s", "parent", {})) as parent:
+        record.log_progress(parent, study)
+        record.log_progress(parent, study)
+    assert [(at, values["trials/complete"]) for at, values in parent.history] == [(4, 4), (5, 5)]
+
+
+def test_trials_under_way_are_part_of_the_total(url: str) -> None:
+    study = study_of(url, space_of(RANGE))
+
+    under_way = [study.ask() for _ in range(5)]
+
+    assert all(under_way)
+    assert study.ask() is None
+
+
+def test_pruned_and_failed_trials_count_and_the_interrupted_do_not(url: str) -> None:
+    study = study_of(url, space_of(RANGE, trials=4))
+    complete, pruned, failed, stopped = (study.ask() for _ in range(4))
+    for each in (complete, pruned, failed, stopped):
+        assert each
+    study.optuna.tell(complete, 1.0)
+    study.optuna.tell(pruned, state=TrialState.PRUNED)
+    study.tell(failed.number, "FAIL", None, {"reason": "it raised"})
+    study.interrupt(stopped.number, "stopped")
+
+    assert tally(study.trials()) == {"complete": 1, "pruned": 1, "failed": 1}
+    assert study.counted() == 3
+    assert study.trials()[failed.number].user_attrs["reason"] == "it raised"
+    assert study.trials()[stopped.number].user_attrs[INTERRUPTED] == "stopped"
+    assert run(study) == [stopped.params]
+    assert study.ask() is None
+
+
+def test_a_grid_tries_each_point_once_and_in_order(url: str) -> None:
+    space = grid_of(GRID)
+
+    assert run(study_of(url, space), 2) + run(study_of(url, space)) == space.grid()
+
+
+def test_a_grid_that_is_cut_short_is_finished_by_the_next_call(url: str) -> None:
+    assert len(run(study_of(url, grid_of(GRID, trials=4)))) == 4
+    study = study_of(url, grid_of(GRID))
+    run(study)
+
+    assert completed(study) == points(study.space)
+
+
+def test_a_grid_goes_on_from_another_samplers_trials(url: str) -> None:
+    before = run(study_of(url, space_of(GRID, trials=1)))
+    study = study_of(url, grid_of(GRID))
+    run(study)
+
+    assert len(before) == 1
+    assert completed(study) == points(study.space)
+
+
+@pytest.mark.parametrize("choices", [[0.1, 0.2, 0.3, 1e-7, 3e8], [True, False, None, "a", 2], [0, 0.5, 1]])
+def test_a_grid_takes_all_kinds_of_values_as_they_are(url: str, choices: list[Any]) -> None:
+    study = study_of(url, grid_of({"x": choices}))
+    while trial := study.ask():
+        study.optuna.tell(trial, 1.0)
+
+    stored = [trial.params["x"] for trial in study_of(url, grid_of({"x": choices})).trials()]
+
+    assert list(map(repr, stored)) == list(map(repr, choices))
+
+
+def test_the_experiments_own_values_are_tried_first(url: str) -> None:
+    assert run(study_of(url, space_of(RANGE), x=0.25, n=7))[0] == {"x": 0.25, "n": 7}
+    assert {"x": 0.25, "n": 7} not in run(study_of(url, space_of(RANGE, trials=9), x=0.25, n=7))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "values", "own"),
+    [
+        (RANGE, {"x": 0.25, "n": 7}, {"x": 0.25, "n": 7}),
+        (RANGE, {"x": 0.25, "n": 700}, {}),
+        (RANGE, {"x": 0.25}, {}),
+        (RANGE, {"x": 0.25, "n": None}, {}),
+        ({"x": {"low": 0.0, "high": 1.0}}, {"x": 0}, {"x": 0.0}),
+        ({"x": {"low": 0.0, "high": 0.6, "step": 0.1}}, {"x": 0.3}, {"x": 0.3}),
+        ({"x": {"low": 0.0, "high": 0.6, "step": 0.1}}, {"x": 0.25}, {}),
+        ({"x": [0.0, 0.5]}, {"x": 0}, {"x": 0.0}),
+        ({"x": [[1, 2], [3]]}, {"x": [1, 2]}, {"x": "[1, 2]"}),
+        ({"a, b": [0.1, 0.2]}, {"a": 0.2, "b": 0.2}, {"a, b": 0.2}),
+        ({"a, b": [0.1, 0.2]}, {"a": 0.2, "b": 0.1}, {}),
+    ],
+)
+def test_own_values_are_a_point_of_the_space_or_none(
+    journal: str, wanted: dict[str, Any], values: dict[str, Any], own: dict[str, Any]
+) -> None:
+    study = study_of(journal, space_of(wanted), **values)
+
+    assert repr(study.own_values(values)) == repr(own)
+    trial = study.ask()
+    assert trial is not None
+    assert key_of(trial.params) == key_of(study.trials()[0].params)
+    assert not own or trial.params == own
+
+
+def test_a_configuration_that_has_a_result_is_found_again(url: str) -> None:
+    study = study_of(url, space_of(RANGE))
+    first, second = study.ask(), study.ask()
+    assert first
+    assert second
+    assert study.finished_like(first.params) is None
+    study.optuna.tell(first, 1.0)
+    study.tell(second.number, "FAIL", None, {"reason": "it raised"})
+
+    found = study.finished_like(dict(reversed(first.params.items())))
+
+    assert found is not None
+    assert found.number == first.number
+    assert study.finished_like(second.params) is None
+
+
+def test_configurations_differ_by_type_and_not_by_rounding() -> None:
+    assert key_of({"x": True}) != key_of({"x": 1}) != key_of({"x": "1"})
+    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
+    assert key_of({"x": 0.1 + 0.2}) == key_of({"x": 0.3})
+    assert key_of({"x": 1e-9}) != key_of({"x": 1.000001e-9})
+
+
+def test_the_best_trial_is_the_first_of_equals(url: str) -> None:
+    for direction, best in (("maximize", 1), ("minimize", 0)):
+        study = Study(
+            open_storage(url), direction, space_of(RANGE, direction=direction), facts_of(), "h:1:1", exclusive=True
+        )
+        assert study.best() is None
+        for value in (0.5, 0.9, 0.9, 0.5):
+            study.optuna.tell(study.ask(), value)  # type: ignore[arg-type]
+        found = study.best()
+        assert found is not None
+        assert found.number == best
+
+
+def test_a_restarted_sampler_does_not_repeat_its_draws(url: str) -> None:
+    every = [params["x"] for trials in (3, 6, 9) for params in run(study_of(url, space_of(RANGE, trials=trials)))]
+
+    assert len(set(every)) == 9
+
+
+def test_two_controllers_that_begin_at_once_draw_different_configurations(journal: str) -> None:
+    studies = [study_of(journal, space_of(RANGE, trials=20)) for _ in range(2)]
+    every = [params["x"] for _ in range(5) for study in studies for params in run(study, 1)]
+
+    assert len(set(every)) == 10
+
+
+def test_one_seed_gives_one_search(tmp_path: Path) -> None:
+    runs = [run(study_of(str(tmp_path / name), space_of(RANGE), exclusive=True)) for name in "ab"]
+
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "qmc", "grid"])
+def test_a_study_goes_on_with_another_sampler_and_pruner(url: str, sampler: str) -> None:
+    run(study_of(url, space_of({"x": [0.1, 0.2, 0.3, 0.4]}, trials=2, sampler="tpe")))
+    study = study_of(url, space_of({"x": [0.1, 0.2, 0.3, 0.4]}, trials=4, sampler=sampler, pruner="median"))
+
+    assert len(run(study)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"wanted": {**RANGE, "n": {"low": 1, "high": 9}}}, "another space (n)"),
+        ({"wanted": {**RANGE, "m": [1, 2]}}, "another space (m)"),
+        ({"wanted": {"x": RANGE["x"]}}, "another space (n)"),
+        ({"metric": "val/loss"}, "another metric:"),
+        ({"direction": "minimize"}, "another direction:"),
+        ({"seeds": 3}, "another number of seeds:"),
+        ({"metric": "val/loss", "direction": "minimize"}, "another metric and direction:"),
+    ],
+)
+def test_a_study_of_another_space_is_refused_by_name(url: str, change: dict[str, Any], said: str) -> None:
+    run(study_of(url, space_of(RANGE)), 1)
+
+    with pytest.raises(UserError) as error:
+        study_of(url, space_of(**{"wanted": RANGE, **change}))
+
+    assert said in str(error.value)
+    assert "--study" in str(error.value)
+
+
+def test_a_study_of_another_experiment_is_refused(journal: str) -> None:
+    run(study_of(journal, space_of(RANGE)), 1)
+
+    with pytest.raises(UserError, match="another experiment:"):
+        Study(open_storage(journal), "s", space_of(RANGE), {**facts_of(), "hash": "g"}, "h:1:1", exclusive=False)
+
+
+def test_a_study_that_litlab_has_not_made_is_left_alone(url: str) -> None:
+    foreign = optuna.create_study(storage=open_storage(url), study_name="s", direction="maximize")
+    foreign.optimize(lambda trial: trial.suggest_float("y", 0, 1), 1)
+
+    with pytest.raises(UserError, match="study s is there already"):
+        study_of(url, space_of(RANGE))
+
+    assert len(foreign.trials) == 1
+
+
+def test_the_same_space_is_the_same_in_other_words(url: str) -> None:
+    before = study_of(url, space_of({"x": [{1: "a"}, [1, 2]], "n": {"low": 1, "high": 3}}))
+    before.tell(before.ask().number, "FAIL", None, {"reason": "it raised"})  # type: ignore[union-attr]
+    after = study_of(url, space_of({"n": {"high": 3, "low": 1}, "x": [{1: "a"}, [1, 2]]}, pruner="median", confirm=0))
+
+    assert after.counted() == 1
+
+
+def test_a_study_in_which_nothing_counts_begins_anew(sqlite: str) -> None:
+    before = study_of(sqlite, space_of(RANGE), x=0.5, n=3)
+    before.interrupt(before.ask().number, "stopped")  # type: ignore[union-attr]
+
+    study = study_of(sqlite, space_of({"x": {"low": 0.0, "high": 9.0}}, direction="minimize"), x=0.5, n=3)
+
+    assert study.trials() == []
+    assert study.optuna.direction.name == "MINIMIZE"
+    assert run(study)[0] == {"x": 0.5}
+    assert study.counted() == 5
+
+
+def test_trials_of_a_dead_controller_are_asked_for_again(url: str) -> None:
+    before = study_of(url, space_of(RANGE), controller=DEAD)
+    lost = [trial.params for trial in (before.ask(), before.ask()) if trial]
+    study = study_of(url, space_of(RANGE))
+
+    assert study.reap() == [0, 1]
+    assert study.reap() == []
+    assert study.counted() == 0
+    assert run(study)[:2] == lost
+    assert study.counted() == 5
+    assert all(trial.state.is_finished() for trial in study.trials())
+
+
+def test_trials_of_a_living_controller_are_left_to_it(journal: str) -> None:
+    one, two = (study_of(journal, space_of(RANGE)) for _ in range(2))
+    trial = one.ask()
+    assert trial is not None
+
+    assert two.reap() == one.reap() == []
+    assert two.is_shared()
+    assert not one.is_shared()
+    assert len(run(two)) == 4
+    one.optuna.tell(trial, 1.0)
+    assert one.counted() == 5
+    assert not two.is_shared()
+
+
+def test_the_one_that_is_left_does_the_trials_of_the_one_that_died(journal: str) -> None:
+    one, two = study_of(journal, space_of(RANGE), controller=DEAD), study_of(journal, space_of(RANGE))
+    assert one.ask()
+    assert one.ask()
+
+    assert len(run(two)) == 3
+    assert two.reap() == [0, 1]
+    assert len(run(two)) == 2
+    assert two.counted() == 5
+
+
+def test_a_controller_of_another_machine_is_dead_when_it_has_been_silent(journal: str) -> None:
+    study = study_of(journal, space_of(RANGE), controller="elsewhere:1:0")
+    assert study.ask()
+
+    assert is_alive("elsewhere:1:0", 5.0)
+    assert not is_alive("elsewhere:1:0", SILENT_S)
+    assert study_of(journal, space_of(RANGE)).reap() == []
+    study.optuna.set_user_attr(BEAT + "elsewhere:1:0", time.time() - 1000)
+    assert study_of(journal, space_of(RANGE)).reap() == [0]
+
+
+def test_a_machine_that_has_the_same_name_is_another_one(journal: str) -> None:
+    """Many are called localhost; and the first process of each container has the number 1."""
+    here = f"{platform.node()}:{2**22 + 1}:0"
+
+    assert not is_alive(f"{here}-{pid_namespace()}", 5.0)
+    assert is_alive(f"{here}-0badb007.4026531836", 5.0)
+    assert is_alive(here, 5.0)
+
+
+def test_a_controller_that_has_left_keeps_nobody_waiting(journal: str) -> None:
+    one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
+    with one.beating():
+        assert two.has_company()
+        assert two.alive() == {"one:1:0", "two:1:0"}
+
+    assert not two.has_company()
+    assert one.has_company()
+
+
+def test_what_comes_after_the_search_falls_to_one_controller(journal: str) -> None:
+    one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
+    trial = one.ask()
+    assert trial
+    run(two)
+    assert not two.take_end(), "one has a trial under way"
+    one.interrupt(trial.number, "stopped")
+    assert not two.take_end(), "one may go on with it"
+    run(one)
+
+    assert [two.take_end(), one.take_end(), two.take_end()] == [True, False, True]
+    with two.beating():
+        pass
+    assert one.take_end(), "two has gone"
+
+
+def test_a_trial_that_two_controllers_end_is_ended_once(journal: str) -> None:
+    one, two = (study_of(journal, space_of(RANGE)) for _ in range(2))
+    trial, other = one.ask(), one.ask()
+    assert trial
+    assert other
+    one.optuna.tell(trial, 1.0)
+    two.interrupt(trial.number, "its controller died")
+    two.interrupt(other.number, "its controller died")
+    one.interrupt(other.number, "stopped")
+
+    assert counts(two.trials()[trial.number])
+    assert [trial.state.name for trial in two.trials()] == ["COMPLETE", "FAIL", "WAITING"]
+    assert configuration(two.trials()[2]) == other.params
+
+
+def test_a_result_counts_though_its_controller_was_thought_dead(journal: str) -> None:
+    study = study_of(journal, space_of(RANGE))
+    trial = study.ask()
+    assert trial is not None
+    study._set(trial.number, INTERRUPTED, "its controller died")
+    study.optuna.tell(trial, 1.0)
+
+    assert study.counted() == 1
+
+
+def test_a_sampler_that_cannot_draw_is_said_and_leaves_no_trial_running(url: str) -> None:
+    study = study_of(url, space_of(RANGE))
+    study.optuna.enqueue_trial({"x": "much", "n": 3})  # as somebody else's tool may
+
+    with pytest.raises(UserError, match="sampler random: 'much'"):
+        study.ask()
+
+    assert [trial.state.name for trial in study.trials()] == ["FAIL"]
+    assert len(run(study)) == 5
+
+
+class Crash(BaseException):
+    """The end of a process, between any two writes."""
+
+
+@pytest.mark.parametrize("grid", [True, False])
+def test_a_crash_between_any_two_writes_loses_and_repeats_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grid: bool
+) -> None:
+    write, left = JournalFileBackend.append_logs, 0
+    wanted = {"x": [0.0, 0.1], "one": [True]}
+    space = grid_of(wanted) if grid else space_of(wanted | RANGE, trials=2)
+
+    def write_or_crash(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Crash
+        write(self, logs)
+
+    monkeypatch.setattr(JournalFileBackend, "append_logs", write_or_crash)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here loses power
+    for crash_after in range(200):
+        url = str(tmp_path / f"{crash_after}")
+        left = crash_after
+        try:
+            first = study_of(url, space, controller=DEAD, exclusive=False, x=0.1, one=True, n=3)
+            stopped = first.ask()
+            assert stopped is not None
+            first.interrupt(stopped.number, "stopped")
+            run(first)
+            crashed = False
+        except Crash:
+            crashed = True
+        left = 10**6
+        study = study_of(url, space, exclusive=False, x=0.1, one=True, n=3)
+        study.reap()
+        run(study)
+        assert study.counted() == space.total
+        assert all(trial.state.is_finished() for trial in study.trials())
+        if grid:
+            assert completed(study) == points(space)
+        else:
+            assert completed(study)[key_of({"x": 0.1, "one": True, "n": 3})] == 1
+        if not crashed:
+            break
+    assert 10 < crash_after < 199

@@ -1,0 +1,251 @@
+"""`litlab sweep --stacked`: trials that are trained as one are what each is for itself."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing import Pipe, active_children, connection
+
+import pytest
+import torch
+import yaml
+
+from pipelines.config.cli import load_data, parse_config
+from pipelines.runtime.errors import UserError
+from pipelines.tracking.store import Store
+from sweeps.workers import stacked_trials as stacked
+from sweeps.workers import worker
+from sweeps.workers.child import send
+from sweeps.workers.job import Job
+
+QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false"]
+DIGITS = ["digits-mlp", "--data.n_train=300", "--model.hidden=[16, 8]", *QUICK]
+ONE_CYCLE = "--model.lr_scheduler=modules.schedules.OneCycle"
+SGD = "--model.optimizer=SGD"
+MOMENTUM = [SGD, "--model.optimizer.momentum=0.9", "--model.optimizer.nesterov=true"]
+
+Trained = list[tuple[str, list[tuple]]]
+
+
+@pytest.fixture
+def trained(uri) -> Callable[..., Trained]:
+    """Trains specifications, as one or each for itself; returns their runs' ids and what each has said."""
+
+    def train(commands, *, as_one=True, stop=lambda number, epoch: False):
+        specs = [
+            Job(argv, seed, "stack", uri, name=str(number), metric="val/acc", pruner="mine")
+            for number, (seed, argv) in enumerate(commands)
+        ]
+        ours, theirs = zip(*(Pipe() for _ in specs), strict=True)
+        said = [[] for _ in specs]
+        controller = threading.Thread(target=_listen, args=(ours, said, stop))
+        controller.start()
+        if as_one:
+            stacked.Trials(specs, list(theirs)).train()
+        else:
+            for spec, pipe in zip(specs, theirs, strict=True):
+                send(pipe, ("done", worker._train(spec, pipe)))
+        controller.join()
+        return [(messages[0][1], messages) for messages in said]
+
+    return train
+
+
+def _listen(pipes, said, stop):
+    numbers = {pipe: number for number, pipe in enumerate(pipes)}
+    while numbers:
+        for pipe in connection.wait(list(numbers)):
+            number, message = numbers[pipe], pipe.recv()
+            said[number].append(message)
+            if message[0] == "epoch":
+                pipe.send(stop(number, message[1]))
+            elif message[0] != "run":
+                del numbers[pipe]
+
+
+def metrics_of(run):
+    entries = [json.loads(line) for line in run.file("metrics.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in entry.items() if key not in ("timestamp", "fit_seconds")} for entry in entries
+    ]
+
+
+def plain(value, path=()):
+    """All numbers of a checkpoint, by where they are."""
+    if isinstance(value, dict):
+        return {k: v for key, part in value.items() for k, v in plain(part, (*path, key)).items()}
+    if isinstance(value, list | tuple):
+        return plain(dict(enumerate(value)), path)
+    return {path: value}
+
+
+def assert_same_checkpoint(one, other):
+    ours, theirs = (plain(torch.load(run, weights_only=True)) for run in (one, other))
+    assert ours.keys() == theirs.keys()
+    # How long it took, how long the journal's numbers are as text, and whether one more epoch was about to begin.
+    changing = [("litlab", "seconds"), ("litlab", "metrics")]
+    for path in ours.keys() - set(changing):
+        if "epoch_progress" in path and path[-1] == "ready":
+            continue
+        if isinstance(ours[path], torch.Tensor):
+            rounding = 2e-3 if ours[path].dtype == torch.half else 1e-4
+            torch.testing.assert_close(theirs[path], ours[path], rtol=rounding, atol=1e-6)
+        else:
+            assert theirs[path] == ours[path], path
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [
+            (0, [*DIGITS, ONE_CYCLE, "--model.optimizer.lr=0.01"]),
+            (1, [*DIGITS, ONE_CYCLE, "--model.dropout=0.5", "--model.label_smoothing=0.1"]),
+            (0, [*DIGITS, "--model.dropout=0.0", "--model.optimizer=AdamW", "--model.optimizer.weight_decay=0.1"]),
+        ],
+        [(0, [*DIGITS, *MOMENTUM, f"--model.optimizer.lr={lr}"]) for lr in (0.01, 0.02)],
+        [(seed, ["circles-optim", *QUICK, f"--model.lr={0.1 * (1 + seed)}"]) for seed in (0, 1)],
+        [
+            (seed, [*DIGITS, f"--model.dropout=0.{seed}", "--data.crop_padding=1", "--data.evaluate_train=true"])
+            for seed in (0, 1)
+        ],
+    ],
+    ids=["dropout and schedule", "same batches, momentum", "circles", "augmented"],
+)
+def test_trials_of_a_stack_are_what_each_is_for_itself(trained, uri, commands):
+    store = Store(uri)
+    for (alone, said), (together, heard) in zip(trained(commands, as_one=False), trained(commands), strict=True):
+        one, other = store.find(alone), store.find(together)
+        assert [message[:2] for message in said[1:-1]] == [message[:2] for message in heard[1:-1]]
+        assert heard[-1][0] == said[-1][0] == "done"
+        assert [m[2] for m in heard[1:-1]] == pytest.approx([m[2] for m in said[1:-1]], abs=1e-6)
+        for before, after in zip(metrics_of(one), metrics_of(other), strict=True):
+            assert after == pytest.approx(before, rel=1e-4, abs=1e-6)
+        assert other.status == one.status == "FINISHED"
+        own = ("litlab.key", "stacked")
+        assert {k: v for k, v in other.tags.items() if k not in own} == {
+            k: v for k, v in one.tags.items() if k not in own
+        }
+        assert other.file("config.yaml").read_text() == one.file("config.yaml").read_text()
+        for name in ("best", "last"):
+            paths = [run.file(f"checkpoints/{name}.ckpt") for run in (one, other)]
+            assert_same_checkpoint(*paths)
+
+
+def test_a_softmax_regression_is_stacked_too(trained, uri, small):
+    commands = [(seed, [*small("mnist-linear"), *QUICK, "--data.n_train=200"]) for seed in (0, 1)]
+    one, other = ([messages[-1][1] for _, messages in trained(commands, as_one=way)] for way in (False, True))
+    for before, after in zip(one, other, strict=True):
+        kept = {key: value for key, value in before.items() if key != "fit_seconds"}
+        assert {key: after[key] for key in kept} == pytest.approx(kept, rel=1e-4, abs=1e-6)
+
+
+def test_a_trial_that_is_pruned_or_fails_leaves_the_others_as_they_are(trained, uri):
+    argv = [*DIGITS, SGD, "--trainer.max_epochs=3"]
+    commands = [
+        (seed, [*argv, f"--model.optimizer.lr={lr}"]) for seed, lr in ((0, 0.1), (0, 1e30), (1, 0.05), (2, 0.1))
+    ]
+    ends = trained(commands, stop=lambda number, epoch: (number, epoch) == (2, 2))
+    runs = [Store(uri).find(run_id) for run_id, _ in ends]
+    assert [messages[-1][0] for _, messages in ends] == ["done", "failed", "pruned", "done"]
+    assert [run.status for run in runs] == ["FINISHED", "FAILED", "KILLED", "FINISHED"]
+    assert "the training loss is nan at step" in runs[1].tags["litlab.reason"]
+    assert runs[2].tags["litlab.reason"] == "pruned after epoch 1 (mine)"
+    assert [entry["epoch"] for entry in metrics_of(runs[2])] == [0, 0, 1, 1], "what it had measured is kept"
+    for number in (0, 3):
+        ((alone, _),) = trained([commands[number]])
+        assert metrics_of(runs[number]) == [
+            pytest.approx(entry, rel=1e-4, abs=1e-6) for entry in metrics_of(Store(uri).find(alone))
+        ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "ends", "says"),
+    [
+        (DIGITS, {"model.hidden": [32, 8]}, "model.hidden"),
+        (["digits-convnet"], {}, "ConvNet cannot be stacked"),
+        (["circles-manual"], {}, "model.stage manual"),
+        ([*DIGITS, "--trainer.precision=bf16-mixed"], {}, "trainer.precision"),
+        ([*DIGITS, "--trainer.gradient_clip_val=1.0"], {}, "trainer.gradient_clip_val"),
+        ([*DIGITS, "--trainer.max_epochs=-1"], {}, "trainer.max_epochs"),
+        ([*DIGITS, "--trainer.devices=2", "--trainer.accelerator=cpu"], {}, "trainer.devices"),
+        (
+            [*DIGITS, "--model.lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"],
+            {},
+            "model.lr_scheduler ReduceLROnPlateau",
+        ),
+        ([*DIGITS, "--model.optimizer=LBFGS"], {}, "model.optimizer LBFGS"),
+        ([*DIGITS, "--model.loss=quadratic"], {"model.loss": "cross_entropy"}, "model.loss"),
+        (["functions-linear"], {}, "cannot be stacked"),
+        (["paired-digits", "--data.source=digits"], {}, "cannot be stacked"),
+    ],
+)
+def test_what_cannot_be_stacked_is_refused_by_its_key(argv, ends, says):
+    cli = parse_config("sweep", argv)
+    data, model = cli.build()
+    load_data(data, "fit")
+    others = {f"{key} {value}": worker._build(argv, {key: value}) for key, value in ends.items()}
+    with pytest.raises(UserError, match="leave out --stacked") as refused:
+        stacked.check(cli, data, model, others)
+    assert says in str(refused.value)
+
+
+def test_a_space_of_the_data_is_refused_before_the_first_trial(litlab, kept):
+    outcome = litlab("sweep", "digits-mlp", "--stacked", "4")
+    assert outcome.code == 2
+    assert "space: data.batch_size must be the same in trials that are stacked" in outcome.err
+    assert not kept.runs
+
+
+@pytest.fixture
+def space(tmp_path):
+    """A grid of four trials of the digits' MLP, with two seeds."""
+    path = tmp_path / "study.yaml"
+    grid = {"model.dropout": [0.0, 0.3], "model.optimizer.lr": [0.001, 0.01]}
+    fixed = {"data.n_train": 200, "model.hidden": [8], "trainer.max_epochs": 2}
+    path.write_text(
+        yaml.safe_dump({"experiment": "digits-mlp", "sampler": "grid", "confirm": 0, "space": grid, "set": fixed})
+    )
+    return path
+
+
+def test_a_stacked_sweep_has_the_trials_of_any_other(litlab, kept, kept_of, space):
+    assert litlab("sweep", "-c", space, "--study", "plain").code == 0
+    outcome = litlab("sweep", "-c", space, "--stacked", "3", "--seeds", "1")
+    assert outcome.code == 0, outcome.err
+    plainly = kept_of(kept.uri, "plain")
+    assert kept.states == ["COMPLETE"] * 4
+    assert {run.data.tags["stacked"] for run in kept.children()} == {"3", "1"}
+    for trial, other in zip(kept.trials, plainly.trials, strict=True):
+        assert trial.params == other.params
+        assert trial.value == pytest.approx(other.value)
+        assert trial.intermediate_values == pytest.approx(other.intermediate_values)
+    names = [{tuple(sorted(run.data.params.items())) for run in study.children()} for study in (kept, plainly)]
+    assert names[0] == names[1]
+    assert litlab("validate", kept.parent.info.run_id).code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stack_that_is_stopped_or_killed_leaves_nothing_running(litlab, kept, space, number):
+    """Ctrl-C is for the controller, and the kill for its child: all trials of the stack share their process."""
+
+    def end():
+        limit = time.monotonic() + 120
+        while [run.info.status for run in kept.children()] != ["RUNNING"] * 4 and time.monotonic() < limit:
+            time.sleep(0.1)
+        os.kill(os.getpid() if number == signal.SIGINT else active_children()[0].pid, number)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    outcome = litlab("sweep", "-c", space, "--stacked", "4", "--trainer.max_epochs", "1000")
+    thread.join()
+    assert not active_children()
+    assert {trial.state.name for trial in kept.trials if trial.state.name != "WAITING"} == {"FAIL"}
+    states = [run.info.status for run in kept.children()]
+    if number == signal.SIGINT:
+        assert (outcome.code, states, kept.states) == (130, ["KILLED"] * 4, [])
+    else:
+        assert (outcome.code, states, kept.states) == (1, ["FAILED"] * 4, ["FAIL"] * 4)
+    assert "Traceback" not in outcome.err
