@@ -49,7 +49,7 @@ def check_batch_split(data: LightningDataModule, model: LightningModule, trainer
     if processes == 1 or not isinstance(data, InMemoryDataModule):
         return
     try:
-        batch_size = data.share(processes)
+        batch_size = data.per_process_batch_size(processes)
     except ValueError as error:
         raise UserError(str(error)) from error
     if not trainer.is_global_zero:

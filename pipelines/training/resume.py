@@ -95,7 +95,7 @@ def _check_same_data(run: StoredRun, data: LightningDataModule) -> None:
     """Refuse data whose digests differ from those of the run."""
     if not isinstance(data, InMemoryDataModule):
         return
-    for split, digest in data.card()["sha256"].items():
+    for split, digest in data.describe()["sha256"].items():
         recorded = run.tags.get(f"{DATA_HASH_TAG}.{split}")
         if recorded is not None and recorded != digest:
             raise UserError(f"run {run.run_id} was trained on other data: this is not its {split} set")

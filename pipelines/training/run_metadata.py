@@ -52,7 +52,7 @@ def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
     run.save_config(resolved)
     run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
-        run.log_dataset(data.card())
+        run.log_dataset(data.describe())
 
 
 def resume_command(run: Run) -> str:

@@ -8,7 +8,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from modules.base import Learner
-from modules.speed import tiny_is_zero
+from modules.speed import flush_denormals
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.tracking.run import Run, recorded
 from pipelines.training.failures import RunFailedError, diagnose
@@ -62,7 +62,7 @@ def train(training: Training, run: Run, checkpoint: Path | None = None) -> float
 
 def run_trainer(training: Training, checkpoint: Path | None = None) -> float:
     """Train; returns the training time in seconds, including that before the checkpoint."""
-    with reraise_keyboard_interrupt(training.trainer), tiny_is_zero():
+    with reraise_keyboard_interrupt(training.trainer), flush_denormals():
         training.trainer.fit(training.model, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
     if torch.distributed.is_initialized():  # the test runs on one device, and must not wait for other processes
         torch.distributed.destroy_process_group()

@@ -89,7 +89,7 @@ def _facts(spec: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, An
         "tracking_uri": cli.config.tracking_uri,
         "run_name": run_name(spec.arguments, spec.seed),
         "tags": run_tags(cli, shlex.join(["litlab", spec.verb, *spec.arguments])),
-        "card": data.card() if spec.test and isinstance(data, InMemoryDataModule) else None,
+        "card": data.describe() if spec.test and isinstance(data, InMemoryDataModule) else None,
     }
 
 
