@@ -15,8 +15,8 @@ from pipelines.runtime.text import escape_control_characters
 
 VERBS = {
     "list": ("pipelines.commands.list", "show the experiments"),
-    "fit": ("pipelines.training.fit", "train an experiment, test the best checkpoint, keep everything in one run"),
-    "resume": ("pipelines.training.resume", "go on with a training that was stopped, in the same run"),
+    "fit": ("pipelines.commands.fit", "train an experiment, test the best epoch, record everything in one MLflow run"),
+    "resume": ("pipelines.commands.resume", "continue a stopped training in the same run"),
     "sync": ("pipelines.tracking.sync", "send what a server or database that was away could not take"),
     "validate": ("pipelines.evaluation.evaluate", "measure a finished run again on its validation set"),
     "test": ("pipelines.evaluation.evaluate", "measure a finished run again on its test set"),
@@ -70,10 +70,6 @@ def _call(verb: str, rest: Sequence[str]) -> int:
         raise UserError(f"{verb!r} is no command{_suggest(verb)}; the commands are {', '.join(VERBS)}")
     several = verb == "fit" and any(token.partition("=")[0] == "--seeds" for token in rest)
     name = "sweeps.seeds.fit_seeds" if several else VERBS[verb][0]
-    if name == "pipelines.training.fit":
-        from pipelines.tracking import prestart as ahead
-
-        ahead.start(rest)
     with gc_paused_for_import(name):
         module = importlib.import_module(name)
     return int(module.main(verb, rest))

@@ -35,7 +35,7 @@ CASES = {
     ],
 }
 TOTAL, KILLS_EACH = 105, 7
-NOTHING = "ended before it began; start anew"  # what `litlab resume` says where no configuration was kept
+NOTHING = "ended before training started"  # what `litlab resume` prints where no configuration was saved
 MOMENTS = ("before the run was there", "before the first checkpoint", "in the training", "after it")
 
 

@@ -46,6 +46,11 @@ def store_uri(given: str | None = None) -> str:
     return uri
 
 
+def tracking_uri_arguments(uri: str) -> list[str]:
+    """Return the arguments `--tracking_uri URI`, without a password; none if the URI is the default."""
+    return [] if uri == store_uri() else ["--tracking_uri", redact_credentials(uri)]
+
+
 def database_file(uri: str) -> Path | None:
     """The file of a local database; None for a server."""
     return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None

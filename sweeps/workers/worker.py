@@ -31,10 +31,10 @@ from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import recorded
-from pipelines.training import fit
 from pipelines.training.job import check_config, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import run_name, run_tags
+from pipelines.training.train import run_trainer, train
 from sweeps.workers.child import Reporter, _reason, final_message, make_run, selected, send, setup_process
 from sweeps.workers.job import Job, as_arguments
 
@@ -112,13 +112,13 @@ def _train(spec: Job, pipe: connection.Connection | None) -> dict[str, float]:
     job = prepare_training(cli, [reporter], test=spec.test)
     exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]
-        fit.run_trainer(job)
+        run_trainer(job)
         return {}
     assert pipe is not None
     run = make_run(spec, cli)
     send(pipe, ("run", run.run_id))
     with recorded(run):
-        seconds = fit.train(job, run)
+        seconds = train(job, run)
         if reporter.pruned_at is not None:
             raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({spec.pruner})")
         finalize(job, run, seconds, test=spec.test)

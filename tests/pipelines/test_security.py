@@ -16,13 +16,13 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from pipelines.checkpoints.files import write_checkpoint
+from pipelines.commands.fit import main as fit
 from pipelines.reporting import html_page as page
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import escape_control_characters
 from pipelines.tracking.outbox import home_of
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
-from pipelines.training.fit import main as fit
 from sweeps.search import storage
 
 ROOT = Path(__file__).parents[2]
@@ -61,11 +61,11 @@ def test_no_verb_runs_what_a_checkpoint_brings(litlab, evil_run, tmp_path):
     for verb in (["test"], ["validate"], ["predict", tmp_path / "digit.png"], ["explain saliency", "--image", "0"]):
         outcome = litlab(*verb[0].split(), run_id, *verb[1:], "--tracking_uri", uri)
         assert outcome.code == 2, outcome.err
-        assert "holds more than tensors and plain values" in outcome.err
+        assert "contains more than tensors and plain values" in outcome.err
     MlflowClient(uri).set_terminated(run_id, "KILLED")
     outcome = litlab("resume", run_id, "--tracking_uri", uri)
     assert outcome.code == 0
-    assert "last.ckpt holds more than tensors and plain values, and is not loaded" in outcome.err
+    assert "last.ckpt was not loaded: it contains more than tensors and plain values" in outcome.err
     assert not (folder / "executed").exists()
     torch.load(folder / "evil", weights_only=False)
     assert (folder / "executed").exists(), "the checkpoint was harmless: this test proves nothing"

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
+from pipelines.commands.fit import main as fit
 from pipelines.comparison import figures as plots
 from pipelines.comparison.rows import group_and_rank
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
-from pipelines.training.fit import main as fit
 
 TWO_EPOCHS = ("--trainer.max_epochs", "2")
 CODER = ("autoencoder", "--data", "datamodules.digits.Digits", "--model.hidden", "[32]", "--name", "coder")

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from datamodules.digits import Digits
-from pipelines.training.fit import main as fit
+from pipelines.commands.fit import main as fit
 
 
 @pytest.fixture(scope="module")

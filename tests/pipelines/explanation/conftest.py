@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.commands.fit import main as fit
 from pipelines.explanation.explain import main
 from pipelines.explanation.target import Target, parse
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
-from pipelines.training.fit import main as fit
 
 
 @dataclass

@@ -8,9 +8,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from pipelines.commands.fit import main as fit
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
-from pipelines.training.fit import main as fit
 
 LOADER = """
 import sys

@@ -190,7 +190,7 @@ def test_a_server_that_goes_and_stays_away_costs_nothing(litlab, server, line, f
     line.state, line.left = "up", None
     refused = litlab("resume", outcome.run_id, "--tracking_uri", line.uri)  # the store says that it is KILLED
     assert refused.code == 2
-    assert f"to tell it: litlab sync {outcome.run_id}" in refused.err
+    assert f"To send it: litlab sync {outcome.run_id}" in refused.err
     sent = litlab("sync")
     assert sent.code == 0, sent.err
     assert f"sent to {line.uri}" in sent.out
