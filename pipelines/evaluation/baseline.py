@@ -184,7 +184,7 @@ def _support_vectors(method: str, C: float, seed: int, data: InMemoryDataModule,
     if is_plane(data):
         plane = Plane(data)
         scores = machine.decision_function(plane.points_N2.numpy())
-        maps = {f"C = {C:g}": plane.as_map(torch.from_numpy((scores > 0).astype(np.float32)))}
+        maps = {f"C = {C:g}": plane.as_grid(torch.from_numpy((scores > 0).astype(np.float32)))}
         run.save_figure("decision_regions", figures.decision_regions(maps, plane.corners, data.test_set))
     accuracies = {f"{split}/acc": float(machine.score(*pair)) for split, pair in arrays.items()}
     return {**accuracies, FIT_SECONDS: seconds}
@@ -207,7 +207,7 @@ def _principal_components(components: int, data: InMemoryDataModule, run: Run) -
         metrics |= {f"{split}/loss": float(np.square(again_ND - inputs_ND).mean())}
         metrics |= {f"{split}/knn_acc": float(neighbours.compute())}
     outputs = {"codes": codes_NK, "labels": labels_N}  # of the test set, the last one
-    for name, figure in figures.of_outputs(data.test_set.inputs.numpy(), outputs, data.classes).items():
+    for name, figure in figures.output_figures(data.test_set.inputs.numpy(), outputs, data.classes).items():
         run.save_figure(name, figure)
     return metrics
 
