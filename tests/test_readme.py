@@ -1,4 +1,4 @@
-"""The README tells the truth."""
+"""The commands, links, code and map of the README are correct."""
 
 import os
 import re
@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^litlab (\S+)(?: (\S+))?", README, flags=re.MULTILINE)
 
 
-def test_the_commands_that_are_printed_exist():
+def test_the_commands_in_the_readme_exist():
     assert len(COMMANDS) > 8
     for verb, argument in COMMANDS:
         assert verb in VERBS
@@ -24,21 +24,21 @@ def test_the_commands_that_are_printed_exist():
             assert argument in experiment_names()
 
 
-def test_links_and_pictures_lead_somewhere():
+def test_links_and_pictures_exist():
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
     assert len(targets) >= 4
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
-def test_the_map_names_every_file_of_the_rooms():
+def test_the_map_names_every_room_and_every_file_of_modules_and_datamodules():
     tree = README.partition("## The map")[2]
-    rooms = ("datamodules", "modules", "pipelines", "sweeps")
-    files = [path.name for room in rooms for path in (ROOT / room).glob("*.py") if path.name != "__init__.py"]
-    assert [name for name in files if name not in tree] == []
+    files = [path.name for package in ("datamodules", "modules") for path in (ROOT / package).glob("*.py")]
+    rooms = [f"  {path.parent.name}/ " for package in ("pipelines", "sweeps") for path in (ROOT / package).glob("*/*.py")]
+    assert [name for name in {*files, *rooms} - {"__init__.py"} if name not in tree] == []
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["the logged model", "the notebook"])
-def test_the_python_that_is_printed_runs(litlab, tmp_path, number):
+def test_the_python_code_in_the_readme_runs(litlab, tmp_path, number):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id if number == 0 else ""
     block = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[number].replace("RUN_ID", run_id)
     folder = tmp_path / "runs" if number == 0 else tmp_path  # where mlflow.db is
