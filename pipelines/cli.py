@@ -26,7 +26,7 @@ VERBS = {
     "report": ("pipelines.reporting.report", "one HTML page of a study or an experiment, to keep and to send"),
     "reproduce": ("sweeps.reproduction.reproduce", "run the published experiments, and judge each published claim"),
     "register": ("pipelines.tracking.register", "put a run's model into MLflow's model registry"),
-    "baseline": ("pipelines.evaluation.baseline", "what scikit-learn does with the same data, in the same MLflow"),
+    "baseline": ("pipelines.commands.baseline", "fit scikit-learn methods to the same data, in the same MLflow"),
     "inspect": (
         "pipelines.inspection.model_summary",
         "layers of a network: sizes, parameters, multiply-adds, receptive fields",
