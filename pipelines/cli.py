@@ -28,8 +28,8 @@ VERBS = {
     "register": ("pipelines.tracking.register", "put a run's model into MLflow's model registry"),
     "baseline": ("pipelines.commands.baseline", "fit scikit-learn methods to the same data, in the same MLflow"),
     "inspect": (
-        "pipelines.inspection.model_summary",
-        "layers of a network: sizes, parameters, multiply-adds, receptive fields",
+        "pipelines.commands.inspect",
+        "summarize a network: layers, parameters, multiply-adds, receptive fields",
     ),
     "explain": ("pipelines.explanation.explain", "look inside a trained network: what it sees, and what fools it"),
     "doctor": ("pipelines.diagnostics.doctor", "look whether all is well here; say, or mend, what is not"),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipelines.config.cli import parse_config
-from pipelines.inspection.model_summary import examine
+from pipelines.inspection.model_summary import summarize_model
 from pipelines.inspection.trace import trace
 
 
@@ -138,8 +138,8 @@ def test_training_examples_are_counted_where_the_files_are(litlab, mnist_format,
 def test_frozen_parameters_are_told_from_those_that_are_trained():
     data, model = parse_config("inspect", ["digits-mlp"]).build()
     model.net[1].requires_grad_(False)
-    anatomy = examine("frozen", data, model)
-    assert anatomy.parameters - anatomy.trainable_parameters == sum(
+    summary = summarize_model("frozen", data, model)
+    assert summary.parameters - summary.trainable_parameters == sum(
         value.numel() for value in model.net[1].parameters()
     )
 
