@@ -29,10 +29,10 @@ VERBS = {
     "baseline": ("pipelines.commands.baseline", "fit scikit-learn methods to the same data, in the same MLflow"),
     "inspect": (
         "pipelines.commands.inspect",
-        "summarize a network: layers, parameters, multiply-adds, receptive fields",
+        "layers of a network: sizes, parameters, multiply-adds, receptive fields",
     ),
     "explain": ("pipelines.explanation.explain", "look inside a trained network: what it sees, and what fools it"),
-    "doctor": ("pipelines.diagnostics.doctor", "look whether all is well here; say, or mend, what is not"),
+    "doctor": ("pipelines.commands.doctor", "check the installation and repair what can be repaired"),
     "ui": ("pipelines.tracking.ui", "open the MLflow UI on this project's runs"),
 }
 
