@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modules.metrics import KNNAccuracy
+from pipelines.evaluation.plots import scatter_classes
 from pipelines.explanation import classes, images, output
 from pipelines.explanation.target import COMMON, Target, parse
 from pipelines.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 HELP = (
     """usage: litlab explain embedding RUN_ID [--layer L] [--count N]
@@ -36,7 +34,6 @@ the one that the network sees stands in for it.
 NEIGHBOURS = 10
 FEWEST = 12  # images
 BATCH = 100
-MARKS = "o^sDvP*X<>"
 
 
 def main(word: str, argv: Sequence[str]) -> int:
@@ -63,7 +60,7 @@ def main(word: str, argv: Sequence[str]) -> int:
     explained = float(planes["PCA"].var(0).sum() / features_ND.var(0).sum())
     figure, axes = output.grid(2, 2, size=4.0)
     for axis, (name, points_N2) in zip(axes, planes.items(), strict=True):
-        _scatter(axis, points_N2, labels_N, subject.classes)
+        scatter_classes(axis, points_N2, labels_N, subject.classes)
         axis.set_title(f"{name}: {agreement[name]:.3f}", fontsize=9)
     caption = (
         f"{len(labels_N)} images by the {features_ND.shape[1]} outputs of {layer} of {subject.name}. Share whose "
@@ -131,16 +128,3 @@ def own_class(points_ND: NDArray[np.float32], labels_N: NDArray[np.int64]) -> fl
     vote = KNNAccuracy(NEIGHBOURS)
     vote.update(torch.from_numpy(points_ND), torch.from_numpy(labels_N))
     return float(vote.compute())
-
-
-def _scatter(axis: "Axes", points_N2: NDArray[np.float32], labels_N: NDArray[np.int64], names: Sequence[str]) -> None:
-    for number in range(len(names)):
-        if (labels_N == number).any():
-            x, y = points_N2[labels_N == number].T
-            mark = MARKS[number // 10 % len(MARKS)] if len(names) > 10 else MARKS[number % len(MARKS)]
-            axis.scatter(x, y, s=8, alpha=0.7, color=f"C{number % 10}", marker=mark, linewidths=0)
-    for number, name in enumerate(names):  # over all points
-        if (labels_N == number).any():
-            box = {"facecolor": "white", "alpha": 0.7, "edgecolor": f"C{number % 10}", "pad": 1.5}
-            x, y = np.median(points_N2[labels_N == number], axis=0)
-            axis.text(x, y, name, ha="center", va="center", fontsize=8, bbox=box)

@@ -17,9 +17,8 @@ from torchmetrics import Metric
 
 from datamodules.base import ImageDataModule
 from modules.base import Classifier
-from pipelines.checkpoints.files import fetch_checkpoint, load_checkpoint
-from pipelines.config.cli import LitlabCLI, load_data, parse_config
-from pipelines.evaluation.load_run import parse_run
+from pipelines.config.cli import load_data, option_values
+from pipelines.evaluation.load_run import LoadedRun, load_from_checkpoint, load_run
 from pipelines.explanation import pretrained
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
@@ -229,36 +228,24 @@ def _without_places(words: Sequence[str]) -> list[str]:
 
 
 def _of_run(run_id: str, overrides: Sequence[str]) -> Target:
-    cli, run = parse_run("explain", [run_id, *overrides])
-    return _of_litlab(cli, fetch_checkpoint(run), run, run_id[:8])
+    uris = option_values(overrides, "--tracking_uri")
+    return _of_litlab(load_run(run_id, overrides, tracking_uri=uris[-1] if uris else None), run_id[:8])
 
 
-def _of_checkpoint(path: Path, given: Path | None, overrides: Sequence[str]) -> Target:
-    beside = [folder / "config.yaml" for folder in (path.parent, path.parent.parent)]
-    found = next((file for file in ([given] if given else beside) if file.is_file()), None)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if found is None:
-        raise UserError(f"{given or beside[0]}: no such file; -c FILE gives the configuration of {path}")
-    cli = parse_config("explain", overrides, base=found)
-    return _of_litlab(cli, path, None, f"{cli.config.name}-{path.stem}")
+def _of_checkpoint(path: Path, config: Path | None, overrides: Sequence[str]) -> Target:
+    loaded = load_from_checkpoint(path, config, overrides)
+    return _of_litlab(loaded, f"{loaded.cli.config.name}-{path.stem}")
 
 
-def _of_litlab(cli: LitlabCLI, checkpoint: Path, run: StoredRun | None, short: str) -> Target:
-    """A network of litlab with the weights, and the statistics of its data, of a checkpoint."""
-    data, model = cli.build()
+def _of_litlab(loaded: LoadedRun, short: str) -> Target:
+    """Return the network of a run or a checkpoint of litlab."""
+    data, model, config = loaded.data, loaded.model, loaded.cli.config
     if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
-        raise UserError(f"{cli.config.name} was not trained to classify images")
-    loaded = load_checkpoint(checkpoint)
-    try:
-        model.load_state_dict(loaded["state_dict"])
-        data.load_state_dict(loaded[type(data).__qualname__])
-    except (KeyError, RuntimeError) as error:
-        raise UserError(f"{checkpoint}: not a checkpoint of {cli.config.name} ({_first_line(error)})") from error
-    assert data.normalize is not None
-    device = _device(cli.config.trainer.accelerator)
-    normalize = FromPixels(data.normalize)
-    return Target(cli.config.name, short, run, model, normalize, data.input_shape, data.classes, data, device)
+        raise UserError(f"{config.name} was not trained to classify images")
+    if data.normalize is None:
+        raise UserError(f"{loaded.checkpoint}: has no statistics of {type(data).__name__}")
+    device, normalize = _device(config.trainer.accelerator), FromPixels(data.normalize)
+    return Target(config.name, short, loaded.run, model, normalize, data.input_shape, data.classes, data, device)
 
 
 def _of_torchvision(name: str, weights: Path | None, overrides: Sequence[str]) -> Target:
@@ -270,7 +257,3 @@ def _of_torchvision(name: str, weights: Path | None, overrides: Sequence[str]) -
 
 def _device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -31,7 +31,7 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     assert fit("fit", ["digits-convnet", "--trainer.max_epochs", "3", "--tracking_uri", uri]) == 0
     store = Store(uri)
     (run,) = store.search([store.experiment_id("digits-convnet")], "")
-    return uri, str(run.info.run_id)
+    return uri, run.run_id
 
 
 @pytest.fixture(scope="session")

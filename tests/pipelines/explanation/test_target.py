@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision import models
 
-from pipelines.evaluation.load_run import parse_run
+from pipelines.evaluation.load_run import load_run
 from pipelines.explanation.target import parse
 from pipelines.runtime.errors import UserError
 
@@ -19,14 +19,11 @@ def open_(*argv):
 
 def test_pixels_in_0_to_1_give_the_logits_that_the_trained_model_gives_for_bytes(subject, looked_at):
     uri, run_id = looked_at
-    cli, run = parse_run("test", [run_id, "--tracking_uri", uri])
-    data, model = cli.build()
-    checkpoint = torch.load(run.file("checkpoints/best.ckpt"), weights_only=True)
-    model.load_state_dict(checkpoint["state_dict"])
-    data.load_state_dict(checkpoint["Digits"])
+    loaded = load_run(run_id, tracking_uri=uri)
+    data, model = loaded.data, loaded.model
     images = subject.test_set()[0][:50]
     with torch.no_grad():
-        expected = model.eval()(data.normalize(images))
+        expected = model(data.normalize(images))
     torch.testing.assert_close(subject.logits(images / 255), expected)
     torch.testing.assert_close(subject.whole()(images / 255), expected)
     torch.testing.assert_close(subject.probabilities(images / 255), expected.softmax(1))
