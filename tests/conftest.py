@@ -32,8 +32,8 @@ from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from pipelines.cli import main
 from pipelines.config.experiments import describe_experiment
+from pipelines.tracking.client import MLFLOW_SETTINGS
 from pipelines.tracking.store import Store
-from pipelines.tracking.uri import MLFLOW_SETTINGS
 
 
 @dataclass

@@ -193,7 +193,7 @@ def _usual(runs: Sequence[StoredRun]) -> str:
 def _no_metric(metric: str, selection: RunSelection) -> str:
     if not selection.runs:
         where = f" in {', '.join(selection.names)}" if selection.names else ""
-        return f"there is no finished run{where}{f' with {selection.wanted}' if selection.wanted else ''}"
+        return f"there is no finished run{where}{f' with {selection.filter_string}' if selection.filter_string else ''}"
     counts = Counter(key for run in selection.runs for key in run.metrics)
     near = get_close_matches(metric, counts, n=3) or [key for key, _ in counts.most_common(8)]
     return f"none of {len(selection.runs)} finished runs has a finite {metric}; there is {', '.join(near) or 'none'}"

@@ -17,7 +17,7 @@ from pipelines.reporting import html_page as page
 from pipelines.reporting import provenance as origins
 from pipelines.reporting.parent_runs import Picture, parent
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import escape_control_characters, redact_credentials, typed
+from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import NOTE_TAG, STAGE_KEY
@@ -59,7 +59,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     store = Store(options.tracking_uri)
     comparison = rows.group_and_rank(find_runs(store, options.names, options.filter), options.metric, options.by)
     context = describe(comparison, store)
-    commands = [typed(verb, argv), typed("compare", _without_out(argv))]
+    commands = [format_command(verb, argv), format_command("compare", _without_out(argv))]
     page.write(out, page.render("report.html", {**context, "own_commands": commands}))
     for missing in context["missing"]:
         print(f"litlab: note: {escape_control_characters(missing)}", file=sys.stderr)
