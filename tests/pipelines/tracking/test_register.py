@@ -56,7 +56,7 @@ def trained(tmp_path_factory):
         short = ["--trainer.max_epochs", "1", "--seed_everything", seed, "--tracking_uri", uri]
         assert fit("fit", ["digits-mlp", *short]) == 0
     store = Store(uri)
-    return uri, [run.info.run_id for run in store.search([store.experiment_id("digits-mlp")], "", ["tags.seed ASC"])]
+    return uri, [run.run_id for run in store.search([store.experiment_id("digits-mlp")], "", ["tags.seed ASC"])]
 
 
 @pytest.fixture
