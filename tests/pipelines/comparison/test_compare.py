@@ -176,7 +176,7 @@ def test_a_table_has_40_rows_at_most_and_says_how_many_more_there_are(litlab, re
     assert len(out.splitlines()) == 1 + 1 + 40 + 2  # title, header, what is unpaired, how many more
     assert len(records("long")) == 43
     assert len(litlab("compare", "long", "--format", "csv").out.splitlines()) == 1 + 43
-    assert litlab("compare", "long", "--format", "md").out.count("\n| ") == 2 + 43
+    assert litlab("compare", "long", "--format", "md").out.count("\n|") == 2 + 43
 
 
 def test_csv_reads_back_as_what_json_says(litlab, records, dropouts):
@@ -307,7 +307,7 @@ def test_by_says_what_else_the_rows_differ_in(litlab, write):
         (["--metric"], "--metric: expected one argument"),
         (["--filter", "nonsense"], "--filter nonsense: Invalid clause(s) in filter string: 'nonsense'"),
         (["--filter", "metrics.test/acc > 2"], "there is no finished run in dropouts with metrics.test/acc > 2"),
-        (["droputs"], "'droputs' is no experiment, study or run in"),
+        (["droputs"], "'droputs' is not an experiment, study or run in"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
