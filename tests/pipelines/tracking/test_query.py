@@ -113,9 +113,7 @@ def test_no_name_selects_all_experiments(store, write):
 
 def test_an_unknown_name_is_refused_with_suggestions(store, write):
     write("mnist-mlp-dropout")
-    with pytest.raises(
-        UserError, match=r"'mnist-mlp-dropuot' is not an experiment.* did you mean mnist-mlp-dropout"
-    ):
+    with pytest.raises(UserError, match=r"'mnist-mlp-dropuot' is not an experiment.* did you mean mnist-mlp-dropout"):
         find_runs(store, ["mnist-mlp-dropuot"])
     with pytest.raises(UserError, match="there is no run '0123456789abcdef0123456789abcdef'"):
         find_runs(store, ["0123456789abcdef0123456789abcdef"])
