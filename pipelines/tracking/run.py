@@ -48,7 +48,7 @@ class Run:
         store: Where the run is stored.
         experiment: Name of the MLflow experiment.
         name: Name of the run.
-        tags: Tags of the run, beside those of its origin (commit, machine, process).
+        tags: Tags of the run, besides those of its origin (commit, machine, process).
 
     Attributes:
         folder: Folder of the run's files; with a local store, its artifact folder.
@@ -203,7 +203,7 @@ class Run:
         self._tell(model_epoch=epoch)
 
     def finish(self, status: str, reason: str = "") -> None:
-        """End the run as FINISHED, FAILED or KILLED. Ctrl-C and SIGTERM are ignored meanwhile.
+        """End the run as FINISHED, FAILED or KILLED. Ctrl-C and SIGTERM are ignored until it returns.
 
         Data that cannot be sent in time are kept, with a message.
         """

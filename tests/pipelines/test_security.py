@@ -163,12 +163,12 @@ def test_run_names_are_printed_neither_as_markup_nor_as_terminal_commands(litlab
     monkeypatch.setenv("FORCE_COLOR", "1")  # so that markup would take effect
     shown = [litlab("compare", "hostile").out, litlab("resume").err]
     markdown = litlab("compare", "hostile", "--format", "md").out
-    own = re.compile(r"\x1b\[[0-9;]*m")  # how rich highlights the best row
-    assert all(text in own.sub("", shown[0]) for text in ("[red]x[/red][/]", "<script>", "a|b", r"\x1b]0;title\x07"))
+    style = re.compile(r"\x1b\[[0-9;]*m")  # how rich highlights the best row
+    assert all(text in style.sub("", shown[0]) for text in ("[red]x[/red][/]", "<script>", "a|b", r"\x1b]0;title\x07"))
     assert "[red]x[/red][/]" in shown[1]
-    for text in [*(own.sub("", text) for text in shown), markdown]:
+    for text in [*(style.sub("", text) for text in shown), markdown]:
         assert not set("\x1b\x07\u202e") & set(text)
-    assert "31m" not in "".join(own.findall(shown[0]))
+    assert "31m" not in "".join(style.findall(shown[0]))
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1, "as many cells in each row"
     assert "\\<script>" in markdown
@@ -185,13 +185,13 @@ def test_the_reproduction_page_escapes_html():
     cells = [[text, text], [text, text]]
     part = {"title": text, "about": text, "data": [text], "failures": [text], "claims": cells, "runs": cells}
     context = {"title": text, "again": text, "summary": text, "facts": [text], "rules": [text]}
-    made = page.render("reproduction.html", {**context, "parts": [{**part, "commands": [text]}]})
-    assert "<script" not in made
-    assert made.count("&lt;script&gt;") > 15
+    html = page.render("reproduction.html", {**context, "parts": [{**part, "commands": [text]}]})
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") > 15
     attributes = []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attrs: attributes.extend(attrs)
-    parser.feed(made)
+    parser.feed(html)
     assert not [name for name, _ in attributes if name.startswith("on")]
     assert all(value.startswith(("#", "data:")) for name, value in attributes if name in ("href", "src"))
 

@@ -34,7 +34,7 @@ CALLBACK = """
 import os, sys
 from lightning.pytorch import Callback
 
-class Tell(Callback):
+class PrintState(Callback):
     def on_train_start(self, trainer, module):
         children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
         print(f"mlflow imported: {'mlflow' in sys.modules}; children: {children}; pid: {os.getpid()}", file=sys.stderr)
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux" or cpu_count() < 2, reas
 def python(tmp_path, monkeypatch):
     """Return a function that runs a program with arguments in a new process."""
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    (tmp_path / "tell.py").write_text(CALLBACK)
+    (tmp_path / "print_state.py").write_text(CALLBACK)
 
     def run(program, *args):
         command = [sys.executable, "-c", program, *args]
@@ -61,7 +61,7 @@ def runs(uri):
 
 
 def test_a_fit_reaches_its_first_step_with_a_run_and_without_importing_mlflow(python, uri):
-    options = "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.callbacks=tell.Tell"
+    options = "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.callbacks=print_state.PrintState"
     done = python(FIT, "fit", "digits-mlp", *options)
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stderr.splitlines() if line.startswith("mlflow imported"))
@@ -74,7 +74,7 @@ def test_a_fit_reaches_its_first_step_with_a_run_and_without_importing_mlflow(py
 
 
 def test_the_helper_process_ends_if_no_run_is_created(python, uri):
-    options = "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu", "--trainer.callbacks=tell.Tell"
+    options = "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu", "--trainer.callbacks=print_state.PrintState"
     done = python(FIT, "fit", "digits-mlp", *options)
     assert "children: []" in done.stderr
     assert not runs(uri)

@@ -120,11 +120,11 @@ def test_an_unknown_name_is_refused_with_suggestions(store, write):
 
 
 def test_a_note_says_why_a_given_run_is_left_out(store, write):
-    failed, deleted = write("said", status="FAILED"), write("said")
+    failed, deleted = write("noted", status="FAILED"), write("noted")
     store.client.delete_run(deleted)
     notes = find_runs(store, [failed, deleted]).notes
     assert notes == [f"run {failed} is left out: it is FAILED", f"run {deleted} is left out: it is deleted"]
-    parent = write("said", tags={PARENT_TAG: "seeds"})
+    parent = write("noted", tags={PARENT_TAG: "seeds"})
     assert "none of them is finished" in find_runs(store, [parent]).notes[0]
 
 
