@@ -8,7 +8,7 @@ from pipelines.commands.options import VerbParser
 from pipelines.evaluation.baseline_methods import METHODS, check_method, settings_of
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.gc_pause import gc_paused_for_import
-from pipelines.runtime.text import typed
+from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
     from pipelines.evaluation.baseline import BaselineRun
@@ -54,7 +54,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
-    runs = fit_baseline(**vars(arguments), command=typed(verb, argv))
+    runs = fit_baseline(**vars(arguments), command=format_command(verb, argv))
     _print(runs)
     return 0
 

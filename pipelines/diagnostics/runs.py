@@ -6,8 +6,9 @@ from pathlib import Path
 from pipelines.diagnostics.check import CheckResult, Context, failed
 from pipelines.tracking import outbox
 from pipelines.tracking.origin import is_alive, is_here
-from pipelines.tracking.store import Store, StoredRun, local_path
+from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, PARENT_RUN_TAG, PARENT_TAG, PROCESS_TAG, SOURCE_NAME_TAG
+from pipelines.tracking.uri import local_path
 
 REASON = "its process was gone; ended by litlab doctor"
 MAX_CHECKPOINTS = 20

@@ -22,7 +22,7 @@ from pipelines.evaluation.load_run import LoadedRun, load_from_checkpoint, load_
 from pipelines.explanation import pretrained
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
-from pipelines.runtime.text import typed
+from pipelines.runtime.text import format_command
 from pipelines.tracking.store import StoredRun
 
 KINDS: dict[str, type[nn.Module] | tuple[type[nn.Module], ...]] = {
@@ -199,7 +199,7 @@ def parse(word: str, argv: Sequence[str], parser: argparse.ArgumentParser) -> tu
     parser.add_argument("--out", type=Path, default=Path("explain"))
     parser.add_argument("--seed", type=int, default=0)
     options, overrides = parser.parse_known_args(rest)
-    options.command = typed("explain", [word, *argv])
+    options.command = format_command("explain", [word, *argv])
     options.asked = shlex.join([word, *_without_places(rest)])
     if sum(map(bool, (run_id, options.checkpoint, options.torchvision))) != 1:
         raise UserError(f"name one network: litlab explain {word} RUN_ID, or --checkpoint FILE, or --torchvision NAME")
