@@ -31,7 +31,7 @@ VERBS = {
         "pipelines.inspection.model_summary",
         "layers of a network: sizes, parameters, multiply-adds, receptive fields",
     ),
-    "explain": ("pipelines.explanation.explain", "look inside a trained network: what it sees, and what fools it"),
+    "explain": ("pipelines.commands.explain", "explain a trained network: what it has learned, and what fools it"),
     "doctor": ("pipelines.diagnostics.doctor", "look whether all is well here; say, or mend, what is not"),
     "ui": ("pipelines.tracking.ui", "open the MLflow UI on this project's runs"),
 }
