@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modules.metrics import NeighbourAccuracy
+from modules.metrics import KNNAccuracy
 from pipelines.explanation.figures import panel_grid, track
 from pipelines.explanation.images import Images
 from pipelines.explanation.results import Explanation
@@ -128,7 +128,7 @@ def project(features_ND: NDArray[np.float32], perplexity: float, seed: int) -> d
 
 def own_class_share(points_ND: NDArray[np.float32], labels_N: NDArray[np.int64]) -> float:
     """Return the share of points whose nearest neighbours, without themselves, vote for their own class."""
-    vote = NeighbourAccuracy(NEIGHBOURS)
+    vote = KNNAccuracy(NEIGHBOURS)
     vote.update(torch.from_numpy(points_ND), torch.from_numpy(labels_N))
     return float(vote.compute())
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.comparison.formatting import markdown_table
+from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown_table
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
@@ -193,5 +193,4 @@ def _table(confirmed: Confirmed) -> list[list[str]]:
 def _cell(values: Mapping[str, float], key: str) -> str:
     if key not in values:
         return "none"
-    spread = f" ± {values[f'{key}_std']:.4f}" if f"{key}_std" in values else ""
-    return f"{values[key]:.4f}{spread}"
+    return format_mean_sd(values[key], values.get(f"{key}_std"), fixed_spec(values[key]))
