@@ -148,7 +148,7 @@ def check_attack_targets(method: Attack, targets: Sequence[str], selection: Imag
     """Check that an attack has targets, by name or by `table`, unless it can do without.
 
     Raises:
-        UserError: Targets are missing, or are given beside a table.
+        UserError: Targets are missing, or are given together with a table.
     """
     if table and (targets or not selection.is_empty):
         raise UserError("--table selects images and targets itself: omit --image, --images-per-class and --target")
