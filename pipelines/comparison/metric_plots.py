@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison.intervals import summarize
 from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, shown, titles
-from pipelines.evaluation.figures import MANY_FOLD
+from pipelines.evaluation.plots import LARGE_RATIO
 from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY, FIT_SECONDS
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _scale_of_values(axis: "Axes", values: Sequence[float]) -> None:
 
 def _scale_of_metric(axis: "Axes", comparison: Comparison, *, upright: bool) -> None:
     values = [value for row in comparison.rows for value in row.values.values()]
-    if comparison.lower_is_better and min(values) > 0 and max(values) > MANY_FOLD * min(values):
+    if comparison.lower_is_better and min(values) > 0 and max(values) > LARGE_RATIO * min(values):
         (axis.set_yscale if upright else axis.set_xscale)("log")
         (axis.set_ylim if upright else axis.set_xlim)(min(values) / 1.5, max(values) * 1.5)  # a bar may reach below 0
 

@@ -3,8 +3,7 @@
 Shapes: N images, C channels, H rows, W columns, D outputs of a layer.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modules.metrics import KNNAccuracy
+from pipelines.evaluation.plots import scatter_classes
 from pipelines.explanation.figures import panel_grid, track
 from pipelines.explanation.images import Images
 from pipelines.explanation.results import Explanation
@@ -19,13 +19,9 @@ from pipelines.explanation.settings import ImageSelection
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 NEIGHBOURS = 10
 MIN_IMAGES = 12
 BATCH = 100
-MARKERS = "o^sDvP*X<>"
 
 
 def embedding(
@@ -66,7 +62,7 @@ def embedding(
     explained = float(planes["PCA"].var(0).sum() / features_ND.var(0).sum())
     figure, axes = panel_grid(2, 2, size=4.0)
     for axis, (name, points_N2) in zip(axes, planes.items(), strict=True):
-        _scatter_by_class(axis, points_N2, labels_N, target.classes)
+        scatter_classes(axis, points_N2, labels_N, target.classes)
         axis.set_title(f"{name}: {agreement[name]:.3f}", fontsize=9)
     caption = (
         f"{len(labels_N)} images by the {features_ND.shape[1]} outputs of {layer_name} of {target.name}. Share whose "
@@ -131,18 +127,3 @@ def own_class_share(points_ND: NDArray[np.float32], labels_N: NDArray[np.int64])
     vote = KNNAccuracy(NEIGHBOURS)
     vote.update(torch.from_numpy(points_ND), torch.from_numpy(labels_N))
     return float(vote.compute())
-
-
-def _scatter_by_class(
-    axis: "Axes", points_N2: NDArray[np.float32], labels_N: NDArray[np.int64], names: Sequence[str]
-) -> None:
-    for number in range(len(names)):
-        if (labels_N == number).any():
-            x, y = points_N2[labels_N == number].T
-            marker = MARKERS[number // 10 % len(MARKERS)] if len(names) > 10 else MARKERS[number % len(MARKERS)]
-            axis.scatter(x, y, s=8, alpha=0.7, color=f"C{number % 10}", marker=marker, linewidths=0)
-    for number, name in enumerate(names):  # over all points
-        if (labels_N == number).any():
-            box = {"facecolor": "white", "alpha": 0.7, "edgecolor": f"C{number % 10}", "pad": 1.5}
-            x, y = np.median(points_N2[labels_N == number], axis=0)
-            axis.text(x, y, name, ha="center", va="center", fontsize=8, bbox=box)

@@ -11,15 +11,12 @@ from torch import Tensor, nn
 
 from datamodules.base import ImageDataModule
 from modules.base import Classifier
-from pipelines.checkpoints.files import fetch_checkpoint, load_checkpoint
-from pipelines.config.cli import LitlabCLI, parse_config
-from pipelines.evaluation.load_run import parse_run
+from pipelines.evaluation.load_run import LoadedRun, load_from_checkpoint, load_run
 from pipelines.explanation.pretrained import load_classifier
 from pipelines.explanation.settings import check_source
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
-from pipelines.tracking.store import StoredRun
 
 
 class NormalizeUnitRange(nn.Module):
@@ -63,47 +60,24 @@ def load_target(
     check_source(run_id, checkpoint=checkpoint, config=config, torchvision=torchvision, weights=weights)
     silence_lightning()
     torch.manual_seed(seed)
-    overrides = [*overrides, *(["--tracking_uri", tracking_uri] if tracking_uri else [])]
     if torchvision:
-        return _from_torchvision(torchvision, weights, overrides)
+        return _from_torchvision(torchvision, weights, [*overrides, *(["--tracking_uri"] if tracking_uri else [])])
     if checkpoint:
-        return _from_checkpoint(checkpoint, config, overrides)
+        loaded = load_from_checkpoint(checkpoint, config, overrides)
+        return _from_litlab(loaded, f"{loaded.cli.config.name}-{checkpoint.stem}")
     assert run_id
-    return _from_run(run_id, overrides)
+    return _from_litlab(load_run(run_id, overrides, tracking_uri=tracking_uri), run_id[:8])
 
 
-def _from_run(run_id: str, overrides: Sequence[str]) -> Target:
-    cli, run = parse_run("explain", [run_id, *overrides])
-    return _from_config(cli, fetch_checkpoint(run), run, run_id[:8])
-
-
-def _from_checkpoint(path: Path, config: Path | None, overrides: Sequence[str]) -> Target:
-    defaults = [folder / "config.yaml" for folder in (path.parent, path.parent.parent)]
-    base = next((file for file in ([config] if config else defaults) if file.is_file()), None)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if base is None:
-        raise UserError(f"{config or defaults[0]}: no such file; give the configuration of {path} with -c FILE")
-    cli = parse_config("explain", overrides, base=base)
-    return _from_config(cli, path, None, f"{cli.config.name}-{path.stem}")
-
-
-def _from_config(cli: LitlabCLI, checkpoint: Path, run: StoredRun | None, short_id: str) -> Target:
-    """Build the configured network, and load its weights and the statistics of its data from a checkpoint."""
-    data, model = cli.build()
+def _from_litlab(loaded: LoadedRun, short_id: str) -> Target:
+    """Return the network of a run or a checkpoint of litlab."""
+    data, model, config = loaded.data, loaded.model, loaded.cli.config
     if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
-        raise UserError(f"{cli.config.name} is not an image classifier")
-    state = load_checkpoint(checkpoint)
-    try:
-        model.load_state_dict(state["state_dict"])
-        data.load_state_dict(state[type(data).__qualname__])
-    except (KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{checkpoint}: not a checkpoint of {cli.config.name} ({reason})") from error
-    assert data.normalize is not None
-    device = _device(cli.config.trainer.accelerator)
-    normalize = NormalizeUnitRange(data.normalize)
-    return Target(cli.config.name, short_id, run, model, normalize, data.input_shape, data.classes, data, device)
+        raise UserError(f"{config.name} is not an image classifier")
+    if data.normalize is None:
+        raise UserError(f"{loaded.checkpoint}: has no statistics of {type(data).__name__}")
+    device, normalize = _device(config.trainer.accelerator), NormalizeUnitRange(data.normalize)
+    return Target(config.name, short_id, loaded.run, model, normalize, data.input_shape, data.classes, data, device)
 
 
 def _from_torchvision(name: str, weights: Path | None, overrides: Sequence[str]) -> Target:

@@ -3,7 +3,7 @@
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import PREVIOUS, remove_checkpoint
 from pipelines.evaluation import figures
-from pipelines.evaluation.evaluate import Evaluation, by_kind, evaluate
+from pipelines.evaluation.evaluate import Evaluation, evaluate, metrics_of
 from pipelines.runtime.console import format_duration, print_results
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
@@ -49,7 +49,7 @@ def print_summary(job: Training, run: Run, selected: str, seconds: float, parame
         "run": run.run_id,
         "look": "litlab ui" + (f" --tracking_uri {redact_credentials(run.store.uri)}" if uri else ""),
     }
-    rows = {split: by_kind(run.metrics_at(epoch), split) for split in ("train", "val", "test")}
+    rows = {split: metrics_of(run.metrics_at(epoch), split) for split in ("train", "val", "test")}
     print_results(f"{job.cli.config.name}, seed {job.cli.config.seed_everything}", rows, facts)
 
 
@@ -58,8 +58,10 @@ def save_test_figures(job: Training, run: Run, tested: Evaluation, epoch: int) -
     if not isinstance(job.data, InMemoryDataModule):
         return
     outputs = {name: part.float().numpy() for name, part in tested.outputs.items()}
-    drawn = figures.of_outputs(job.data.test_set.inputs.numpy(), outputs, job.data.classes)
+    drawn = figures.output_figures(job.data.test_set.inputs.numpy(), outputs, job.data.classes)
     for kept in job.regions:
-        drawn["decision_regions"] = figures.decision_regions(kept.maps(epoch), kept.plane.corners, job.data.test_set)
+        drawn["decision_regions"] = figures.decision_regions(
+            kept.grids(epoch), kept.plane.corners, job.data.test_set, job.data.classes
+        )
     for name, figure in drawn.items():
         run.save_figure(name, figure)

@@ -126,8 +126,8 @@ def _train(spec: Job, pipe: connection.Connection | None) -> dict[str, float]:
 
 
 def _baseline(spec: Job) -> dict[str, float]:
-    """What `litlab baseline` does; its runs say for themselves what came out."""
-    from pipelines.evaluation import baseline
+    """Do what `litlab baseline` does; its runs have the metrics."""
+    from pipelines.commands import baseline
 
     return _call(baseline.main, spec, [*spec.command, "--name", spec.experiment])
 

@@ -14,7 +14,20 @@ HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "mlflow", "optuna"
 
 @pytest.mark.parametrize(
     "args",
-    [["--help"], ["list"], ["list", "--json"], ["frobnicate"], ["ui", "--help"], ["doctor", "--help"]],
+    [
+        ["--help"],
+        ["list"],
+        ["list", "--json"],
+        ["frobnicate"],
+        ["ui", "--help"],
+        ["doctor", "--help"],
+        ["doctor", "--fx"],
+        ["inspect", "--help"],
+        ["test", "--help"],
+        ["predict", "RUN_ID", "missing.png"],
+        ["baseline", "svm-cubic", "circles"],
+        ["baseline", "pca", "circles", "--C", "1"],
+    ],
     ids=" ".join,
 )
 def test_light_commands_import_nothing_heavy(args):

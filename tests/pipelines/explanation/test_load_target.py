@@ -8,21 +8,18 @@ import pytest
 import torch
 from torchvision import models
 
-from pipelines.evaluation.load_run import parse_run
+from pipelines.evaluation.load_run import load_run
 from pipelines.explanation.load_target import load_target
 from pipelines.runtime.errors import UserError
 
 
 def test_pixels_in_0_to_1_have_the_logits_of_the_trained_model_for_bytes(target, explained_run):
     uri, run_id = explained_run
-    cli, run = parse_run("test", [run_id, "--tracking_uri", uri])
-    data, model = cli.build()
-    checkpoint = torch.load(run.file("checkpoints/best.ckpt"), weights_only=True)
-    model.load_state_dict(checkpoint["state_dict"])
-    data.load_state_dict(checkpoint["Digits"])
+    loaded = load_run(run_id, tracking_uri=uri)
+    data, model = loaded.data, loaded.model
     images = target.test_set()[0][:50]
     with torch.no_grad():
-        expected = model.eval()(data.normalize(images))
+        expected = model(data.normalize(images))
     torch.testing.assert_close(target.logits(images / 255), expected)
     torch.testing.assert_close(target.pixels_to_logits()(images / 255), expected)
     torch.testing.assert_close(target.probabilities(images / 255), expected.softmax(1))
@@ -97,6 +94,7 @@ def test_missing_weights_are_named_with_their_url(tmp_path, monkeypatch):
         ({"torchvision": "alexnett"}, "no such classifier; the classifiers are alexnet"),
         ({"checkpoint": Path("no.ckpt")}, "no.ckpt: no such file"),
         ({"torchvision": "alexnet", "checkpoint": Path("x")}, "name one network"),
+        ({"torchvision": "alexnet", "tracking_uri": "sqlite:///x.db"}, "--tracking_uri: not an option"),
         ({"torchvision": "alexnet", "overrides": ["--data.n_val", "3"]}, "--data.n_val: not an option"),
         ({"checkpoint": Path("x"), "weights": Path("y")}, "--weights needs --torchvision"),
         ({"run_id": "x", "config": Path("y")}, "-c needs --checkpoint"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.diagnostics import databases
-from pipelines.diagnostics.finding import Place
+from pipelines.diagnostics.check import Context
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 
@@ -43,7 +43,7 @@ def test_the_ui_serves_this_projects_runs_on_this_machine_only_and_stops_on_ctrl
         query = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=an%20experiment"
         assert b'"name": "an experiment"' in fetch(query)
         assert listening(port) == ["127.0.0.1"]
-        (found,) = databases.runs(Place(address, tmp_path, fix=False))  # what litlab doctor says of it
+        (found,) = databases.check_runs_database(Context(address, tmp_path, fix=False))  # what litlab doctor says of it
         assert found.state == "ok"
     finally:
         ui.send_signal(signal.SIGINT)
