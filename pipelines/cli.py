@@ -27,7 +27,7 @@ VERBS = {
     "register": ("pipelines.commands.register", "register a run's model in MLflow's model registry"),
     "baseline": ("pipelines.commands.baseline", "train a scikit-learn model on the same data, in the same MLflow"),
     "inspect": ("pipelines.commands.inspect", "show layers: sizes, parameters, multiply-adds, receptive fields"),
-    "explain": ("pipelines.explanation.explain", "explain a trained network: what it responds to, what fools it"),
+    "explain": ("pipelines.commands.explain", "explain a trained network: what it has learned, and what fools it"),
     "doctor": ("pipelines.commands.doctor", "check the installation and repair what can be repaired"),
     "ui": ("pipelines.commands.ui", "open the MLflow UI on this project's runs"),
 }

@@ -133,11 +133,11 @@ def _baseline(spec: Job) -> dict[str, float]:
 
 
 def _explain(spec: Job) -> dict[str, float]:
-    """What `litlab explain` does; picture and numbers are kept in the look's own run."""
-    from pipelines.explanation import explain
+    """Run `litlab explain`; picture and numbers are saved in its child run."""
+    from pipelines.commands.explain import main
 
-    with tempfile.TemporaryDirectory(prefix="litlab-look-") as folder:
-        return _call(explain.main, spec, [*spec.arguments, "--out", folder])
+    with tempfile.TemporaryDirectory(prefix="litlab-explain-") as folder:
+        return _call(main, spec, [*spec.arguments, "--out", folder])
 
 
 def _call(main: Callable[[str, list[str]], int], spec: Job, argv: list[str]) -> dict[str, float]:
