@@ -10,7 +10,7 @@ import torch
 from bench import Bench, Project, Row, Tally, counted, noted
 from commands import Command, until
 
-from pipelines.tracking.store import local_path
+from pipelines.tracking.uri import local_path
 
 ONE_CYCLE = ["--model.lr_scheduler", "modules.schedules.OneCycle"]
 PLATEAU = [

@@ -79,7 +79,7 @@ def run_and_report(train: "Callable[[], FitResult | None]") -> int:
 
 def print_summary(result: "FitResult") -> None:
     """Print the metrics of the selected epoch and where the run is."""
-    from pipelines.evaluation.evaluate import by_kind
+    from pipelines.evaluation.evaluate import metrics_of
     from pipelines.runtime.console import format_duration, print_results
     from pipelines.tracking.uri import tracking_uri_arguments
 
@@ -91,7 +91,7 @@ def print_summary(result: "FitResult") -> None:
         "run": result.run_id,
         "view": " ".join(["litlab ui", *tracking_uri_arguments(result.tracking_uri)]),
     }
-    rows = {split: by_kind(result.metrics, split) for split in ("train", "val", "test")}
+    rows = {split: metrics_of(result.metrics, split) for split in ("train", "val", "test")}
     print_results(f"{result.experiment}, seed {result.seed}", rows, facts)
 
 

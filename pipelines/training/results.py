@@ -97,8 +97,9 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
 
 def _save_test_figures(training: Training, data: InMemoryDataModule, run: Run, tested: Evaluation, epoch: int) -> None:
     outputs = {name: tensor.float().numpy() for name, tensor in tested.outputs.items()}
-    drawn = figures.of_outputs(data.test_set.inputs.numpy(), outputs, data.classes)
+    drawn = figures.output_figures(data.test_set.inputs.numpy(), outputs, data.classes)
     for regions in training.regions:
-        drawn["decision_regions"] = figures.decision_regions(regions.maps(epoch), regions.plane.corners, data.test_set)
+        grids, corners = regions.grids(epoch), regions.plane.corners
+        drawn["decision_regions"] = figures.decision_regions(grids, corners, data.test_set, data.classes)
     for name, figure in drawn.items():
         run.save_figure(name, figure)

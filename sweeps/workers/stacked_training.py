@@ -116,7 +116,7 @@ class Member:
     def _content(self) -> dict[str, object]:
         for regions in self.job.regions:
             with torch.no_grad():
-                regions.look(self.job.trainer, self.model, self._validated)
+                regions.record(self.job.trainer, self.model, self._validated)
         set_random_state({**self.random, "torch": self.generator.get_state()})
         return self.job.checkpoint_callback.state(self.job.trainer)
 

@@ -126,18 +126,18 @@ def _train(spec: Job, pipe: connection.Connection | None) -> dict[str, float]:
 
 
 def _baseline(spec: Job) -> dict[str, float]:
-    """What `litlab baseline` does; its runs say for themselves what came out."""
-    from pipelines.evaluation import baseline
+    """Do what `litlab baseline` does; its runs have the metrics."""
+    from pipelines.commands import baseline
 
     return _call(baseline.main, spec, [*spec.command, "--name", spec.experiment])
 
 
 def _explain(spec: Job) -> dict[str, float]:
-    """What `litlab explain` does; picture and numbers are kept in the look's own run."""
-    from pipelines.explanation import explain
+    """Run `litlab explain`; picture and numbers are saved in its child run."""
+    from pipelines.commands.explain import main
 
-    with tempfile.TemporaryDirectory(prefix="litlab-look-") as folder:
-        return _call(explain.main, spec, [*spec.arguments, "--out", folder])
+    with tempfile.TemporaryDirectory(prefix="litlab-explain-") as folder:
+        return _call(main, spec, [*spec.arguments, "--out", folder])
 
 
 def _call(main: Callable[[str, list[str]], int], spec: Job, argv: list[str]) -> dict[str, float]:

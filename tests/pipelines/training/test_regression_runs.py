@@ -288,11 +288,11 @@ def test_learning_curves_of_a_regression_have_a_panel_per_error(tmp_path):
 
 def test_only_figures_that_fit_the_outputs_are_drawn():
     classes, codes3 = ("a", "b", "c"), np.zeros((5, 3), np.float32)
-    assert figures.of_outputs(COLOURED, {}, classes) == {}
-    assert figures.of_outputs(COLOURED, {"codes": codes3, "labels": LABELS}, classes) == {}  # not a plane
+    assert figures.output_figures(COLOURED, {}, classes) == {}
+    assert figures.output_figures(COLOURED, {"codes": codes3, "labels": LABELS}, classes) == {}  # not a plane
     part = {"codes": codes3[:4, :2], "labels": LABELS[:4]}
-    assert figures.of_outputs(COLOURED, part, classes) == {}  # outputs of a part of the test set
+    assert figures.output_figures(COLOURED, part, classes) == {}  # outputs of a part of the test set
     points = GENERATOR.normal(size=(5, 2)).astype(np.float32)
     logits = {"logits": np.eye(3, dtype=np.float32)[LABELS], "labels": LABELS}
-    assert set(figures.of_outputs(points, logits, classes)) == {"confusion_matrix"}
-    assert set(figures.of_outputs(COLOURED, logits, classes)) == {"confusion_matrix", "confidently_wrong"}
+    assert set(figures.output_figures(points, logits, classes)) == {"confusion_matrix"}
+    assert set(figures.output_figures(COLOURED, logits, classes)) == {"confusion_matrix", "confidently_wrong"}
