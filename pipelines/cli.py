@@ -21,7 +21,7 @@ VERBS = {
     "validate": ("pipelines.evaluation.evaluate", "measure a finished run again on its validation set"),
     "test": ("pipelines.evaluation.evaluate", "measure a finished run again on its test set"),
     "predict": ("pipelines.evaluation.predict", "classify image files with a finished run"),
-    "sweep": ("sweeps.search.sweep", "search an experiment's keys with Optuna; every trial is a run"),
+    "sweep": ("sweeps.commands.sweep", "search keys of an experiment with Optuna; each trial is a run"),
     "compare": ("pipelines.comparison.compare", "finished runs side by side: mean, spread and difference over seeds"),
     "report": ("pipelines.reporting.report", "one HTML page of a study or an experiment, to keep and to send"),
     "reproduce": ("sweeps.reproduction.reproduce", "run the published experiments, and judge each published claim"),

@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 from optuna.storages import BaseStorage
 
-from sweeps.search.study import CONTROLLER, INTERRUPTED, configuration, counts, key_of
+from sweeps.search.trials import CONTROLLER, INTERRUPTED, is_counted, params_key, trial_params
 
 pytestmark = pytest.mark.services
 
@@ -39,7 +39,7 @@ class Kept:
 
     @property
     def counted(self) -> list[optuna.trial.FrozenTrial]:
-        return [trial for trial in self.trials if trial.state.is_finished() and counts(trial)]
+        return [trial for trial in self.trials if trial.state.is_finished() and is_counted(trial)]
 
     def runs(self, stage: str | None = "search") -> list[Any]:
         """Those of the search, or of the confirmation; with None those that no run is above."""
@@ -125,8 +125,8 @@ def test_the_trials_of_a_machine_that_dies_are_done_by_the_other_once(
     assert len(kept.counted) == 8
     assert len(kept.trials) == 8 + len(lost)
     assert {trial.state.name for trial in kept.counted} == {"COMPLETE"}
-    times = Counter(key_of(configuration(trial)) for trial in kept.trials)
-    assert times == Counter({**dict.fromkeys(times, 1), **{key_of(trial.params): 2 for trial in lost}})
+    times = Counter(params_key(trial_params(trial)) for trial in kept.trials)
+    assert times == Counter({**dict.fromkeys(times, 1), **{params_key(trial.params): 2 for trial in lost}})
     for trial in kept.trials:
         assert (INTERRUPTED in trial.user_attrs) == (trial.number in {each.number for each in lost})
     finished = [run for run in kept.runs() if run.info.status == "FINISHED"]

@@ -9,7 +9,7 @@ from optuna import pruners, samplers
 from pipelines.runtime.errors import UserError
 from sweeps.search.samplers import make_pruner, make_sampler
 from sweeps.search.storage import open_storage
-from sweeps.search.study import key_of
+from sweeps.search.trials import params_key
 
 SAMPLERS = {
     "random": samplers.RandomSampler,
@@ -66,11 +66,11 @@ def test_a_sampler_draws_points_of_the_space_that_have_a_key(chosen: Any) -> Non
 
     for _ in range(5):
         trial = study.ask(ranges)
-        assert key_of(trial.params) == key_of(study.trials[-1].params)
+        assert params_key(trial.params) == params_key(study.trials[-1].params)
         assert type(study.trials[-1].params["whole"]) is int
         study.tell(trial, trial.params["real"] + trial.params["whole"])
 
-    assert len({key_of(trial.params) for trial in study.trials}) == 5
+    assert len({params_key(trial.params) for trial in study.trials}) == 5
 
 
 @pytest.mark.parametrize("name", ["random", "tpe", "cmaes", "gp"])
@@ -118,12 +118,20 @@ def test_a_pruner_that_is_not_there_is_refused_with_those_that_are(name: str) ->
 @pytest.mark.parametrize(
     ("make", "chosen", "said"),
     [
-        (make_sampler, {"name": "tpe", "startup": 3}, "sampler TPESampler has no startup; it has .*n_startup_trials"),
+        (
+            make_sampler,
+            {"name": "tpe", "startup": 3},
+            "sampler TPESampler has no argument startup; it has .*n_startup_trials",
+        ),
         (make_sampler, {"name": "qmc", "qmc_type": "x"}, "sampler QMCSampler: "),
         (make_sampler, {"name": "tpe", "seed": "x"}, "seed 'x': expected a whole number"),
         (make_sampler, {"name": "tpe", "seed": -1}, "seed -1: expected a whole number"),
         (make_sampler, {"name": "random", "seed": None}, "seed None: expected a whole number"),
-        (make_pruner, {"name": "median", "warm": 3}, "pruner MedianPruner has no warm; it has .*n_warmup_steps"),
+        (
+            make_pruner,
+            {"name": "median", "warm": 3},
+            "pruner MedianPruner has no argument warm; it has .*n_warmup_steps",
+        ),
         (make_pruner, {"name": "median", "n_warmup_steps": -1}, "pruner MedianPruner: "),
         (make_pruner, "percentile", "pruner PercentilePruner needs percentile"),
     ],

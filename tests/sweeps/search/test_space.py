@@ -10,8 +10,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from pipelines.config.experiments import experiment_names
 from pipelines.runtime.errors import UserError
-from sweeps.search import samplers as choices
-from sweeps.search import space
+from sweeps.search.ranges import decode
+from sweeps.search.samplers import make_pruner, make_sampler
+from sweeps.search.space_files import parse_duration, read_space, space_names
 
 
 @pytest.fixture
@@ -29,25 +30,25 @@ def write_space(tmp_path: Path) -> Callable[..., str]:
 
 def refused(path: str, **changes: Any) -> str:
     with pytest.raises(UserError) as error:
-        space.read(path, changes)
+        read_space(path, changes)
     return str(error.value)
 
 
-@pytest.mark.parametrize("name", space.names())
+@pytest.mark.parametrize("name", space_names())
 def test_every_space_that_comes_with_litlab_is_of_an_experiment_that_does_too(name: str) -> None:
-    read = space.read(name, {})
+    read = read_space(name, {})
 
     assert read.experiment in experiment_names()
     assert read.description
     assert read.total > 0
     assert read.metric.startswith("val/")
-    choices.make_sampler(read.sampler, 0)
-    choices.make_pruner(read.pruner, 10)
+    make_sampler(read.sampler, 0)
+    make_pruner(read.pruner, 10)
     assert set(read.distributions({})) == set(read.space)
 
 
 def test_the_published_sweep_has_its_five_rates() -> None:
-    read = space.read("mnist-mlp-dropout", {})
+    read = read_space("mnist-mlp-dropout", {})
 
     assert [point["model.dropout"] for point in read.grid()] == [0, 0.1, 0.3, 0.6, 0.9]
     assert (read.total, read.seeds) == (5, 3)
@@ -68,7 +69,7 @@ def test_a_space_that_is_not_there_is_refused_with_its_neighbour() -> None:
         ("experiment: digits-mlp\ntrials: 3\nspace: {}\n", "space is required"),
         ("trials: 3\nspace: {a: [1]}\n", "experiment is required"),
         ("experiment: digits-mlp\ntrials: 3\nspace: [a, b]\n", "space: expected keys of the experiment"),
-        ("experiment: 7\ntrials: 3\nspace: {a: [1]}\n", "must be texts"),
+        ("experiment: 7\ntrials: 3\nspace: {a: [1]}\n", "must be text"),
     ],
 )
 def test_a_file_that_is_no_space_is_refused(write_space: Callable[..., str], text: str, said: str) -> None:
@@ -150,17 +151,17 @@ def test_a_wrong_value_is_refused_with_its_key(
         ({"low": 0, "high": 1, "step": 2}, "step 2 does not fit"),
         ({"low": 0, "high": 10, "step": 3}, "steps of 3 do not lead from 0 to 10"),
         ({"low": 0, "high": 1, "log": True}, "low must be above 0"),
-        ({"low": 1, "high": 9, "log": True, "step": 2}, "there is no step"),
+        ({"low": 1, "high": 9, "log": True, "step": 2}, "step is not allowed"),
         ({"low": 1, "high": 9, "log": "si"}, "log is 'si'; it must be true or false"),
         ({"low": 1}, "low and high"),
         ({"low": 1, "high": 2, "base": 10}, "low and high"),
         (0.1, "expected a list of choices"),
         (None, "expected a list of choices"),
         ([], "the list of choices is empty"),
-        ([1, 2, 1], "choice 1 is there twice"),
-        ([1, 1.0], "choice 1.0 is there twice"),
-        ([1, True], "choice True is there twice"),
-        ([[1, 2], "[1, 2]"], "is there twice"),
+        ([1, 2, 1], "choice 1 is listed twice"),
+        ([1, 1.0], "choice 1.0 is listed twice"),
+        ([1, True], "choice True is listed twice"),
+        ([[1, 2], "[1, 2]"], "is listed twice"),
         ([0.1, float("nan")], "nan cannot be a choice"),
     ],
 )
@@ -182,10 +183,10 @@ def test_a_date_is_no_choice(write_space: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     ("keys", "fixed", "said"),
     [
-        (["a.b", "a.init_args.b"], {}, "a.b is there twice"),
-        (["a, b", "b"], {}, "b is there twice"),
-        (["a, a"], {}, "a is there twice"),
-        (["a.b"], {"a.init_args.b": 1}, "a.b is there twice"),
+        (["a.b", "a.init_args.b"], {}, "a.b is given twice"),
+        (["a, b", "b"], {}, "b is given twice"),
+        (["a, a"], {}, "a is given twice"),
+        (["a.b"], {"a.init_args.b": 1}, "a.b is given twice"),
         (["a,"], {}, "a key is empty"),
     ],
 )
@@ -197,7 +198,7 @@ def test_a_key_that_would_have_two_values_is_refused(
 
 def test_keys_are_read_as_the_experiment_writes_them(write_space: Callable[..., str]) -> None:
     wanted = {"model.optimizer.init_args.lr ,model.init_args.dropout": [0.1]}
-    read = space.read(write_space(space=wanted, set={"model.init_args.width": 8}), {})
+    read = read_space(write_space(space=wanted, set={"model.init_args.width": 8}), {})
 
     assert list(read.space) == ["model.optimizer.lr, model.dropout"]
     assert read.settings({"model.optimizer.lr, model.dropout": 0.1}) == {
@@ -208,7 +209,7 @@ def test_keys_are_read_as_the_experiment_writes_them(write_space: Callable[..., 
 
 
 def test_a_class_is_set_before_its_arguments(write_space: Callable[..., str]) -> None:
-    read = space.read(write_space(space={"model.optimizer.lr": [0.1], "model.optimizer": ["SGD", "Adam"]}), {})
+    read = read_space(write_space(space={"model.optimizer.lr": [0.1], "model.optimizer": ["SGD", "Adam"]}), {})
 
     assert list(read.settings({"model.optimizer.lr": 0.1, "model.optimizer": "SGD"})) == [
         "model.optimizer",
@@ -223,7 +224,7 @@ def test_numbers_that_yaml_takes_for_texts_are_numbers(
     write_space: Callable[..., str], text: str, number: float
 ) -> None:
     content = f"experiment: digits-mlp\ntrials: 3\nspace:\n  a: {{low: {text}, high: 1e4}}\n  b: [{text}, 7e7]\n"
-    read = space.read(write_space(content), {})
+    read = read_space(write_space(content), {})
 
     assert read.space == {"a": {"low": number, "high": 1e4}, "b": [number, 7e7]}
 
@@ -233,18 +234,18 @@ def test_numbers_that_yaml_takes_for_texts_are_numbers(
     [("90", 90), (90, 90), (1.5, 1.5), ("45s", 45), ("30m", 1800), ("30 min", 1800), ("2h", 7200), ("1h30m", 5400)],
 )
 def test_durations_are_seconds(write_space: Callable[..., str], text: Any, seconds: float) -> None:
-    assert space.read(write_space(timeout=text), {}).timeout == seconds
-    assert space.read(write_space(), {"trial_timeout": text}).trial_timeout == seconds
+    assert read_space(write_space(timeout=text), {}).timeout == seconds
+    assert read_space(write_space(), {"trial_timeout": text}).trial_timeout == seconds
 
 
 @pytest.mark.parametrize("text", ["h", "2x", "-3m", "1e3", "", "2h later"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="expected a time above 0"):
-        space.duration(text, "timeout")
+        parse_duration(text, "timeout")
 
 
 def test_what_the_command_says_goes_before_the_file(write_space: Callable[..., str]) -> None:
-    read = space.read(write_space(), {"trials": 80, "sampler": "random", "seeds": 2})
+    read = read_space(write_space(), {"trials": 80, "sampler": "random", "seeds": 2})
 
     assert (read.trials, read.sampler, read.seeds, read.name) == (80, "random", 2, "my")
     assert "a grid needs a list of choices" in refused(write_space(), sampler="grid")
@@ -253,11 +254,11 @@ def test_what_the_command_says_goes_before_the_file(write_space: Callable[..., s
 def test_a_grid_has_as_many_trials_as_points_unless_fewer_are_asked_for(write_space: Callable[..., str]) -> None:
     path = write_space(trials=None, sampler="grid", space={"a": [0.0, 0.1, 0.3], "b": [True, False]})
 
-    read = space.read(path, {})
+    read = read_space(path, {})
 
     assert read.total == 6
-    assert space.read(path, {"trials": 4}).total == 4
-    assert space.read(path, {"trials": 40}).total == 6
+    assert read_space(path, {"trials": 4}).total == 4
+    assert read_space(path, {"trials": 40}).total == 6
     assert read.grid()[:3] == [{"a": 0.0, "b": True}, {"a": 0.0, "b": False}, {"a": 0.1, "b": True}]
 
 
@@ -270,7 +271,7 @@ def test_ranges_are_whole_where_all_numbers_and_the_experiment_are(write_space: 
         "one": [True, False],
     }
 
-    made = space.read(write_space(space=wanted), {}).distributions({"real": 0.5, "whole": 3})
+    made = read_space(write_space(space=wanted), {}).distributions({"real": 0.5, "whole": 3})
 
     assert made == {
         "whole": IntDistribution(1, 9, step=2),
@@ -282,22 +283,22 @@ def test_ranges_are_whole_where_all_numbers_and_the_experiment_are(write_space: 
 
 
 def test_steps_that_are_no_binary_fractions_reach_the_end(write_space: Callable[..., str]) -> None:
-    read = space.read(write_space(space={"a": {"low": 0.0, "high": 0.6, "step": 0.1}}), {})
+    read = read_space(write_space(space={"a": {"low": 0.0, "high": 0.6, "step": 0.1}}), {})
 
     assert read.distributions({})["a"] == FloatDistribution(0.0, 0.6, step=0.1)
 
 
 def test_a_list_can_be_a_choice_and_comes_back_as_one(write_space: Callable[..., str]) -> None:
-    read = space.read(write_space(sampler="grid", space={"model.widths": [[64], [64, 32], None, "[wide"]}), {})
+    read = read_space(write_space(sampler="grid", space={"model.widths": [[64], [64, 32], None, "[wide"]}), {})
 
     points = [point["model.widths"] for point in read.grid()]
 
     assert points == ["[64]", "[64, 32]", None, "[wide"]
-    assert [space.decoded(value) for value in points] == [[64], [64, 32], None, "[wide"]
+    assert [decode(value) for value in points] == [[64], [64, 32], None, "[wide"]
     assert read.distributions({})["model.widths"] == CategoricalDistribution(points)
 
 
 def test_the_ends_of_all_ranges_and_all_choices_are_tried_on_the_experiment(write_space: Callable[..., str]) -> None:
-    read = space.read(write_space(space={"a": {"low": 0.1, "high": 0.5}, "b": [1, 2, 3]}), {})
+    read = read_space(write_space(space={"a": {"low": 0.1, "high": 0.5}, "b": [1, 2, 3]}), {})
 
-    assert read.ends() == [{"a": 0.1}, {"a": 0.5}, {"b": 1}, {"b": 2}, {"b": 3}]
+    assert read.end_points() == [{"a": 0.1}, {"a": 0.5}, {"b": 1}, {"b": 2}, {"b": 3}]

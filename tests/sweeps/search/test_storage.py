@@ -15,11 +15,11 @@ import pytest
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
-from sweeps.search.storage import StudyLock, holder, open_storage, sqlite_path, url_of
+from sweeps.search.storage import StudyLock, lock_holder, open_storage, sqlite_path, storage_url
 
 
 def hold(path: Path, held: Any) -> None:
-    with StudyLock(path).alone("s"):
+    with StudyLock(path).acquire("s"):
         held.set()
         time.sleep(60)
 
@@ -45,12 +45,12 @@ def test_a_second_holder_is_refused_and_told_which_process_the_first_one_is(tmp_
     with another_holder(path) as first:
         with (
             pytest.raises(UserError, match=f"study s is being run by process {first.pid} on"),
-            StudyLock(path).alone("s"),
+            StudyLock(path).acquire("s"),
         ):
             pass
-        with StudyLock(path).alone("another study"):
-            assert str(first.pid) in str(holder(path, "s"))
-            assert str(os.getpid()) in str(holder(path, "another study"))
+        with StudyLock(path).acquire("another study"):
+            assert str(first.pid) in str(lock_holder(path, "s"))
+            assert str(os.getpid()) in str(lock_holder(path, "another study"))
 
 
 def test_a_study_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ def test_a_study_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
         first.kill()
         first.join()
 
-    assert holder(path, "s") is None
-    with StudyLock(path).alone("s"):
-        assert str(os.getpid()) in str(holder(path, "s"))
-    assert holder(path, "s") is None
+    assert lock_holder(path, "s") is None
+    with StudyLock(path).acquire("s"):
+        assert str(os.getpid()) in str(lock_holder(path, "s"))
+    assert lock_holder(path, "s") is None
 
 
 def test_who_asks_for_the_holder_does_not_keep_a_controller_out(tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_who_asks_for_the_holder_does_not_keep_a_controller_out(tmp_path: Path) 
 
     def ask() -> None:
         while not done.is_set():
-            holder(path, "s")
+            lock_holder(path, "s")
 
     asking = threading.Thread(target=ask)
     asking.start()
     try:
         for _ in range(30):
-            with StudyLock(path).alone("s"):
+            with StudyLock(path).acquire("s"):
                 pass
     finally:
         done.set()
@@ -85,14 +85,14 @@ def test_who_asks_for_the_holder_does_not_keep_a_controller_out(tmp_path: Path) 
 
 
 def test_a_storage_that_tells_controllers_apart_has_nothing_to_hold() -> None:
-    with StudyLock(None).alone("s"), StudyLock(None).alone("s"):
-        assert holder(None, "s") is None
+    with StudyLock(None).acquire("s"), StudyLock(None).acquire("s"):
+        assert lock_holder(None, "s") is None
 
 
 @pytest.mark.parametrize("name", ["a/b", "../s", "", ".hidden", "a:b"])
 def test_a_study_whose_name_is_no_files_is_refused(tmp_path: Path, name: str) -> None:
     for path in (tmp_path / "optuna.db", None):
-        with pytest.raises(UserError, match="only letters, digits"), StudyLock(path).alone(name):
+        with pytest.raises(UserError, match="only letters, digits"), StudyLock(path).acquire(name):
             pass
 
 
@@ -153,13 +153,13 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path, con
 def test_studies_are_kept_beside_the_runs_and_never_among_them(uri: str, tmp_path: Path) -> None:
     store = Store(uri)
 
-    assert url_of(None, store) == f"sqlite:///{tmp_path / 'runs' / 'optuna.db'}"
+    assert storage_url(None, store) == f"sqlite:///{tmp_path / 'runs' / 'optuna.db'}"
     with pytest.raises(UserError, match="MLflow's database"):
-        url_of(uri, store)
+        storage_url(uri, store)
     with pytest.raises(UserError, match="expected a file"):
-        url_of("sqlite:///:memory:", store)
+        storage_url("sqlite:///:memory:", store)
     with pytest.raises(UserError, match="expected a file"):
-        url_of("sqlite://", store)
+        storage_url("sqlite://", store)
 
 
 def test_one_file_has_one_lock_however_it_is_named(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_one_file_has_one_lock_however_it_is_named(uri: str, tmp_path: Path, mon
     urls += ["sqlite+pysqlite:///my.db", "sqlite:///my.db?timeout=5"]
 
     assert {sqlite_path(url) for url in urls} == {tmp_path / "my.db"}
-    assert {url_of(url, Store(uri)) for url in urls} == {f"sqlite:///{tmp_path}/my.db"}
+    assert {storage_url(url, Store(uri)) for url in urls} == {f"sqlite:///{tmp_path}/my.db"}
     assert sqlite_path("postgresql://a/b") is None
     assert sqlite_path("journal.log") is None
 

@@ -17,11 +17,12 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.process import pid_namespace
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
-from sweeps.search import study_run as record
 from sweeps.search.heartbeat import BEAT, SILENT_S, is_alive
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage, sqlite_path
-from sweeps.search.study import INTERRUPTED, TOTAL, Study, configuration, counts, key_of, tally
+from sweeps.search.study import TOTAL, Study
+from sweeps.search.study_run import log_progress
+from sweeps.search.trials import INTERRUPTED, count_states, is_counted, params_key, trial_params
 
 RANGE = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
 GRID = {"x": [0.0, 0.1, 0.3], "one": [True, False]}
@@ -80,11 +81,11 @@ def run(study: Study, limit: int = 1000) -> list[dict[str, Any]]:
 
 
 def completed(study: Study) -> Counter[str]:
-    return Counter(key_of(trial.params) for trial in study.trials() if trial.state == TrialState.COMPLETE)
+    return Counter(params_key(trial.params) for trial in study.trials() if trial.state == TrialState.COMPLETE)
 
 
 def points(space: Space) -> Counter[str]:
-    return Counter(key_of(point) for point in space.grid())
+    return Counter(params_key(point) for point in space.grid())
 
 
 def test_a_study_has_as_many_trials_as_were_asked_for_and_goes_on_to_more(url: str) -> None:
@@ -92,7 +93,7 @@ def test_a_study_has_as_many_trials_as_were_asked_for_and_goes_on_to_more(url: s
     assert len(run(study_of(url, space_of(RANGE)))) == 0
     study = study_of(url, space_of(RANGE, trials=8))
     assert len(run(study)) == 3
-    assert study.counted() == 8
+    assert study.n_finished() == 8
     assert study.optuna.user_attrs[TOTAL] == 8
     assert study_of(url, space_of(RANGE, trials=2)).ask() is None
 
@@ -112,8 +113,8 @@ def test_progress_is_that_of_one_moment_even_if_another_controller_ends_a_trial_
 
     monkeypatch.setattr(study, "trials", look)
     with recorded(Run(Store(), "s", "parent", {})) as parent:
-        record.log_progress(parent, study)
-        record.log_progress(parent, study)
+        log_progress(parent, study)
+        log_progress(parent, study)
     assert [(at, values["trials/complete"]) for at, values in parent.history] == [(4, 4), (5, 5)]
 
 
@@ -136,8 +137,8 @@ def test_pruned_and_failed_trials_count_and_the_interrupted_do_not(url: str) -> 
     study.tell(failed.number, "FAIL", None, {"reason": "it raised"})
     study.interrupt(stopped.number, "stopped")
 
-    assert tally(study.trials()) == {"complete": 1, "pruned": 1, "failed": 1}
-    assert study.counted() == 3
+    assert count_states(study.trials()) == {"complete": 1, "pruned": 1, "failed": 1}
+    assert study.n_finished() == 3
     assert study.trials()[failed.number].user_attrs["reason"] == "it raised"
     assert study.trials()[stopped.number].user_attrs[INTERRUPTED] == "stopped"
     assert run(study) == [stopped.params]
@@ -204,10 +205,10 @@ def test_own_values_are_a_point_of_the_space_or_none(
 ) -> None:
     study = study_of(journal, space_of(wanted), **values)
 
-    assert repr(study.own_values(values)) == repr(own)
+    assert repr(study.default_point(values)) == repr(own)
     trial = study.ask()
     assert trial is not None
-    assert key_of(trial.params) == key_of(study.trials()[0].params)
+    assert params_key(trial.params) == params_key(study.trials()[0].params)
     assert not own or trial.params == own
 
 
@@ -228,10 +229,10 @@ def test_a_configuration_that_has_a_result_is_found_again(url: str) -> None:
 
 
 def test_configurations_differ_by_type_and_not_by_rounding() -> None:
-    assert key_of({"x": True}) != key_of({"x": 1}) != key_of({"x": "1"})
-    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
-    assert key_of({"x": 0.1 + 0.2}) == key_of({"x": 0.3})
-    assert key_of({"x": 1e-9}) != key_of({"x": 1.000001e-9})
+    assert params_key({"x": True}) != params_key({"x": 1}) != params_key({"x": "1"})
+    assert params_key({"a": 1, "b": 2}) == params_key({"b": 2, "a": 1})
+    assert params_key({"x": 0.1 + 0.2}) == params_key({"x": 0.3})
+    assert params_key({"x": 1e-9}) != params_key({"x": 1.000001e-9})
 
 
 def test_the_best_trial_is_the_first_of_equals(url: str) -> None:
@@ -307,7 +308,7 @@ def test_a_study_that_litlab_has_not_made_is_left_alone(url: str) -> None:
     foreign = optuna.create_study(storage=open_storage(url), study_name="s", direction="maximize")
     foreign.optimize(lambda trial: trial.suggest_float("y", 0, 1), 1)
 
-    with pytest.raises(UserError, match="study s is there already"):
+    with pytest.raises(UserError, match="study s already exists"):
         study_of(url, space_of(RANGE))
 
     assert len(foreign.trials) == 1
@@ -318,7 +319,7 @@ def test_the_same_space_is_the_same_in_other_words(url: str) -> None:
     before.tell(before.ask().number, "FAIL", None, {"reason": "it raised"})  # type: ignore[union-attr]
     after = study_of(url, space_of({"n": {"high": 3, "low": 1}, "x": [{1: "a"}, [1, 2]]}, pruner="median", confirm=0))
 
-    assert after.counted() == 1
+    assert after.n_finished() == 1
 
 
 def test_a_study_in_which_nothing_counts_begins_anew(sqlite: str) -> None:
@@ -330,7 +331,7 @@ def test_a_study_in_which_nothing_counts_begins_anew(sqlite: str) -> None:
     assert study.trials() == []
     assert study.optuna.direction.name == "MINIMIZE"
     assert run(study)[0] == {"x": 0.5}
-    assert study.counted() == 5
+    assert study.n_finished() == 5
 
 
 def test_trials_of_a_dead_controller_are_asked_for_again(url: str) -> None:
@@ -340,9 +341,9 @@ def test_trials_of_a_dead_controller_are_asked_for_again(url: str) -> None:
 
     assert study.reap() == [0, 1]
     assert study.reap() == []
-    assert study.counted() == 0
+    assert study.n_finished() == 0
     assert run(study)[:2] == lost
-    assert study.counted() == 5
+    assert study.n_finished() == 5
     assert all(trial.state.is_finished() for trial in study.trials())
 
 
@@ -356,7 +357,7 @@ def test_trials_of_a_living_controller_are_left_to_it(journal: str) -> None:
     assert not one.is_shared()
     assert len(run(two)) == 4
     one.optuna.tell(trial, 1.0)
-    assert one.counted() == 5
+    assert one.n_finished() == 5
     assert not two.is_shared()
 
 
@@ -368,7 +369,7 @@ def test_the_one_that_is_left_does_the_trials_of_the_one_that_died(journal: str)
     assert len(run(two)) == 3
     assert two.reap() == [0, 1]
     assert len(run(two)) == 2
-    assert two.counted() == 5
+    assert two.n_finished() == 5
 
 
 def test_a_controller_of_another_machine_is_dead_when_it_has_been_silent(journal: str) -> None:
@@ -427,9 +428,9 @@ def test_a_trial_that_two_controllers_end_is_ended_once(journal: str) -> None:
     two.interrupt(other.number, "its controller died")
     one.interrupt(other.number, "stopped")
 
-    assert counts(two.trials()[trial.number])
+    assert is_counted(two.trials()[trial.number])
     assert [trial.state.name for trial in two.trials()] == ["COMPLETE", "FAIL", "WAITING"]
-    assert configuration(two.trials()[2]) == other.params
+    assert trial_params(two.trials()[2]) == other.params
 
 
 def test_a_result_counts_though_its_controller_was_thought_dead(journal: str) -> None:
@@ -439,7 +440,7 @@ def test_a_result_counts_though_its_controller_was_thought_dead(journal: str) ->
     study._set(trial.number, INTERRUPTED, "its controller died")
     study.optuna.tell(trial, 1.0)
 
-    assert study.counted() == 1
+    assert study.n_finished() == 1
 
 
 def test_a_sampler_that_cannot_draw_is_said_and_leaves_no_trial_running(url: str) -> None:
@@ -490,12 +491,12 @@ def test_a_crash_between_any_two_writes_loses_and_repeats_nothing(
         study = study_of(url, space, exclusive=False, x=0.1, one=True, n=3)
         study.reap()
         run(study)
-        assert study.counted() == space.total
+        assert study.n_finished() == space.total
         assert all(trial.state.is_finished() for trial in study.trials())
         if grid:
             assert completed(study) == points(space)
         else:
-            assert completed(study)[key_of({"x": 0.1, "one": True, "n": 3})] == 1
+            assert completed(study)[params_key({"x": 0.1, "one": True, "n": 3})] == 1
         if not crashed:
             break
     assert 10 < crash_after < 199

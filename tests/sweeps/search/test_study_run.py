@@ -7,10 +7,10 @@ import pytest
 from pipelines.comparison.formatting import NO_BREAK_SPACE, markdown_table
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store, StoredRun
-from sweeps.search import study_run as record
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Study
+from sweeps.search.summary import LABELS, study_note
 from sweeps.seeds.summary import in_short
 
 SPACE = {"model.dropout": {"low": 0.0, "high": 0.7}, "data.batch_size": [16, 32]}
@@ -63,15 +63,15 @@ def test_the_note_of_a_study_begins_with_what_fresh_seeds_say(study, runs):
     finish(study)
     store = Store()
     confirmed = {"best": [store.find(run.run_id) for run in runs], "default": []}
-    first, table, *others = record._note(study, confirmed, {}).split("\n\n")
+    first, table, *others = study_note(study, confirmed, {}).split("\n\n")
     assert first.startswith("3 of 3 trials (3 complete). Best val/loss 0.1000, trial 0: the best of 3, so partly luck")
-    assert table.splitlines()[2] == f"| {record.WHICH['best']} | 0.8500 ± 0.0707 | 2 |"
+    assert table.splitlines()[2] == f"| {LABELS['best']} | 0.8500 ± 0.0707 | 2 |"
     assert others[-1] == "What for.\n"
 
 
 def test_the_note_of_a_study_has_values_that_can_be_read_and_what_they_matter(study):
     finish(study)
-    note = record._note(study, {}, {"model.dropout": 0.75, "data.batch_size": 0.25})
+    note = study_note(study, {}, {"model.dropout": 0.75, "data.batch_size": 0.25})
     best = study.best()
     assert best is not None
     assert f"| model.dropout | {best.params['model.dropout']:.4g} | 0.75 |" in note
@@ -79,4 +79,4 @@ def test_the_note_of_a_study_has_values_that_can_be_read_and_what_they_matter(st
 
 
 def test_the_note_of_a_study_without_a_result_says_so(study):
-    assert record._note(study, {}, {}) == "0 of 3 trials (none has ended).\n\nWhat for.\n"
+    assert study_note(study, {}, {}) == "0 of 3 trials (none has ended).\n\nWhat for.\n"

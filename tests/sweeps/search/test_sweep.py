@@ -183,11 +183,11 @@ def test_a_metric_that_is_not_logged_is_refused_and_leaves_nothing_running(litla
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--model.score", "0.3"], "--model.score is what space study searches"),
-        (["--seed_everything", "3"], "--seeds says how many"),
-        (["--name", "mine"], "--study names it"),
+        (["--model.score", "0.3"], "--model.score is searched by space study"),
+        (["--seed_everything", "3"], "set their number with --seeds"),
+        (["--name", "mine"], "name the study with --study"),
         (["--trails", "3"], "did you mean --trials?"),
-        (["--pruner", "percentile"], "needs percentile; say it in the file"),
+        (["--pruner", "percentile"], "needs percentile; set it in the space file"),
         (["--trainer.devices", "0"], "trainer"),
         (["--trainer.max_epochs", "0"], "must not be 0"),
     ],

@@ -135,7 +135,7 @@ def test_a_best_that_could_not_be_confirmed_is_said_and_the_same_command_tries_a
     sweep = "sweep", "-c", moody({"model.mood": ["test raises"]}, confirm=1)
     outcome = litlab(*sweep)
     assert outcome.code == 1
-    assert "1 of the trainings that confirm the best failed; the same command tries again" in outcome.err
+    assert "1 of the runs that confirm the best failed. Run the same command to try them again." in outcome.err
     (tmp_path / "lucky").touch()
     assert litlab(*sweep).code == 0
     assert kept.parent.data.metrics["confirmed"] == 1
