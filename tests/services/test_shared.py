@@ -1,4 +1,4 @@
-"""Several controllers of one study, each a process of its own, on a journal and on a real PostgreSQL server."""
+"""Several controllers of one study, each in its own process, on a journal file and on a real PostgreSQL server."""
 
 import multiprocessing
 import threading
@@ -25,7 +25,7 @@ GRID = {"x": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "one": [True, False]}
 
 @pytest.fixture(params=["journal", "postgres"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
-    """Where a study is kept: a new storage by name."""
+    """Create a new storage by name; return its URL."""
     if request.param == "postgres":
         return request.getfixturevalue("postgres")  # type: ignore[no-any-return]
     return lambda name: str(tmp_path / name)
@@ -42,7 +42,7 @@ def study_of(storage: BaseStorage, space: Space, controller: str = "") -> Study:
 
 
 def control(url: str, space: Space, together: Any) -> None:
-    """What a controller does, but for the training; all begin before one ends a trial."""
+    """Do what a controller does, without training; all start before one ends a trial."""
     together.wait()
     study = study_of(open_storage(url), space)
     trial = study.ask()
@@ -61,7 +61,7 @@ def ask_and_hang(url: str, space: Space, asked: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "wanted", "trials"), [("ranges", RANGES, 20), ("whole", GRID, None), ("part", GRID, 7)]
 )
-def test_controllers_that_begin_at_once_share_the_total_exactly(
+def test_controllers_that_start_together_share_the_total_exactly(
     place: Callable[[str], str],
     opened: Any,
     at_once: Callable[..., None],
@@ -82,7 +82,7 @@ def test_controllers_that_begin_at_once_share_the_total_exactly(
         assert done[0].params == {"x": 0.3, "n": 7}
 
 
-def test_a_controller_that_is_killed_leaves_its_trial_to_the_others(place: Callable[[str], str], opened: Any) -> None:
+def test_trials_of_a_killed_controller_are_run_by_the_others(place: Callable[[str], str], opened: Any) -> None:
     url, space, asked = place("dead"), space_of(GRID, None), FORK.Event()
     killed = FORK.Process(target=ask_and_hang, args=(url, space, asked))
     killed.start()
@@ -103,7 +103,7 @@ def test_a_controller_that_is_killed_leaves_its_trial_to_the_others(place: Calla
     assert len(study.trials()) == 13
 
 
-def test_turns_are_taken_one_after_another(place: Callable[[str], str], opened: Any) -> None:
+def test_the_study_lock_is_held_by_one_controller_at_a_time(place: Callable[[str], str], opened: Any) -> None:
     url = place("turns")
     study = optuna.create_study(storage=opened(url), study_name="s")
     seen: list[str] = []
@@ -130,10 +130,10 @@ def hold(url: str, study: int, holding: Any) -> None:
         threading.Event().wait(120)
 
 
-def test_a_machine_that_falls_silent_in_its_turn_keeps_nobody_waiting_for_hours(
+def test_the_study_lock_of_a_machine_that_vanishes_is_released(
     postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To a server, one that lost its power and one that does nothing look the same."""
+    """To the server, a machine without power and one that does nothing look the same."""
     monkeypatch.setattr(storage, "LOCK_IDLE_S", 1)
     url, holding = postgres("silent"), FORK.Event()
     study = optuna.create_study(storage=opened(url), study_name="s")
@@ -151,7 +151,7 @@ def test_a_machine_that_falls_silent_in_its_turn_keeps_nobody_waiting_for_hours(
     silent.join()
 
 
-def test_a_controller_whose_clock_is_wrong_is_alive_all_the_same(
+def test_a_controller_with_a_wrong_clock_is_alive(
     postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = opened(postgres("clocks"))

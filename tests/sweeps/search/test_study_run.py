@@ -1,4 +1,4 @@
-"""What the MLflow UI shows of runs that stand for others: the result in the first lines, tables that can be read."""
+"""Notes of summary runs in the MLflow UI: the result in the first lines, and readable tables."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def runs(uri: str) -> list[StoredRun]:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    """A study of three trials, of which none has begun."""
+    """A study of three trials, none of which has started."""
     space = Space("s", "e", SPACE, "What for.", metric="val/loss", direction="minimize", sampler="random", trials=3)
     facts = {"values": {}, "hash": "h", "max_epochs": 9}
     return Study(open_storage(str(tmp_path / "journal")), "s", space, facts, "host:1:1", exclusive=True)
@@ -43,14 +43,14 @@ def finish(study: Study) -> None:
         study.optuna.tell(trial, 0.1 + trial.number)
 
 
-def test_runs_in_short_are_mean_and_standard_deviation_of_what_was_tested(runs):
+def test_runs_in_short_are_mean_and_standard_deviation_of_the_test_metrics(runs):
     assert in_short(runs) == "test/acc 0.8500 ± 0.0707"
     assert in_short(runs[:1]) == "test/acc 0.9000"
     assert in_short([]) == ""
 
 
-def test_the_name_of_a_column_is_wider_than_what_stands_below_it():
-    """A no-break space is half as wide as a digit; the UI leaves no other gap between two columns."""
+def test_column_names_are_padded_beyond_their_cells():
+    """A no-break space is half as wide as a digit; the UI leaves no other gap between columns."""
     lines = [["n", "mean"], ["selected_epoch", "14.6667"], ["x", "3"]]
     header, rule, *body = markdown_table(lines).splitlines()
     for name, width in zip(header.strip("|").split("|"), (14, 7), strict=True):
@@ -59,7 +59,7 @@ def test_the_name_of_a_column_is_wider_than_what_stands_below_it():
     assert (rule, body) == ("|---|---|", ["| selected_epoch | 14.6667 |", "| x | 3 |"])
 
 
-def test_the_note_of_a_study_begins_with_what_fresh_seeds_say(study, runs):
+def test_the_note_of_a_study_starts_with_the_confirmation(study, runs):
     finish(study)
     store = Store()
     confirmed = {"best": [store.find(run.run_id) for run in runs], "default": []}
@@ -69,7 +69,7 @@ def test_the_note_of_a_study_begins_with_what_fresh_seeds_say(study, runs):
     assert others[-1] == "What for.\n"
 
 
-def test_the_note_of_a_study_has_values_that_can_be_read_and_what_they_matter(study):
+def test_the_note_of_a_study_has_rounded_values_and_importances(study):
     finish(study)
     note = study_note(study, {}, {"model.dropout": 0.75, "data.batch_size": 0.25})
     best = study.best()
