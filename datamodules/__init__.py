@@ -1,1 +1,1 @@
-"""What we learn from: one data source per file, each a LightningDataModule."""
+"""LightningDataModules, one data source per file."""

@@ -1,8 +1,8 @@
-"""Random augmentations of a whole batch, one independent draw per image.
+"""Random augmentations of a batch, drawn independently per image.
 
-torchvision's v2 transforms draw once per call, so on a batch every image would get the same crop.
+torchvision's v2 transforms draw once per call, so every image of a batch would get the same crop.
 
-Shapes: B images, C channels, H rows, W columns.
+Shapes: B images, C channels, H rows, W columns, N pixels of a channel.
 """
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def random_crop(images_BCHW: Tensor, padding: int) -> Tensor:
-    """Pad each image with zeros on all sides and cut a window of the old size at a random place.
+    """Pad each image with zeros on all sides and crop it to its original size at a random offset.
 
-    Each of the (2 * padding + 1)^2 offsets is equally likely (the crop of He et al., 2015, section 4.2).
+    Each of the (2 * padding + 1)^2 offsets is equally likely (He et al., 2015, section 4.2).
     """
     B, C, H, W = images_BCHW.shape
     device = images_BCHW.device
@@ -27,6 +27,6 @@ def random_crop(images_BCHW: Tensor, padding: int) -> Tensor:
 
 
 def random_flip(images_BCHW: Tensor) -> Tensor:
-    """Mirror each image left to right with probability one half."""
+    """Flip each image left to right with probability 1/2."""
     flipped_B = torch.rand(len(images_BCHW), device=images_BCHW.device) < 0.5
     return torch.where(flipped_B[:, None, None, None], images_BCHW.flip(3), images_BCHW)

@@ -1,9 +1,9 @@
-"""The abstract in-memory DataModules: whole batches of any tensors, and of images with split, subset and statistics.
+"""Abstract in-memory DataModules: of any tensors, of synthetic examples, and of images with split and normalisation.
 
-Data are held once, as tensors; images as uint8. A standard DataLoader fetches whole batches from them; augmentation and
+Data are held once, as tensors; images as uint8. A standard DataLoader fetches whole batches from them. Augmentation and
 normalisation run on the batch, on the device, in `on_after_batch_transfer`.
 
-Shapes: N examples of a set, B of a batch, C channels, H rows, W columns.
+Shapes: N examples of a set, B batch size, C channels, H rows, W columns.
 """
 
 from abc import ABC, abstractmethod
@@ -25,25 +25,25 @@ from datamodules.split import stratified_split
 EVAL_BATCH_SIZE = 500
 
 
-def _already_a_batch(batch: Any) -> Any:
+def _identity_collate(batch: Any) -> Any:
     return batch
 
 
 class InMemoryDataModule(LightningDataModule, ABC):
-    """Examples that fit into memory: training, validation and test set, fetched by whole batches.
+    """Base class of data that fit into memory: training, validation and test set, fetched in whole batches.
 
     Args:
-        batch_size: Training examples per step, of all processes together.
-        evaluate_train: Measure the training set again after each epoch, with the weights of its end, dropout off and
-            nothing augmented: `train_end/loss` and `train_end/acc`, beside the averages over the epoch.
+        batch_size: Training examples per step, over all processes.
+        evaluate_train: Whether to evaluate the training set again after each epoch, without dropout and augmentation.
+            Logs `train_end/loss` and `train_end/acc`, in addition to the averages over the epoch.
     """
 
     input_shape: tuple[int, ...]
     """Shape of one example's input."""
     classes: tuple[str, ...] = ()
-    """Names, in the order of the labels; none where targets are no classes."""
+    """Class names in the order of the labels; empty if the targets are not classes."""
     normalize: nn.Module | None = None
-    """What stands between the data as they are and the model."""
+    """Maps raw inputs to model inputs, or None."""
     train_set: TensorSet
     val_set: TensorSet
     test_set: TensorSet
@@ -59,71 +59,72 @@ class InMemoryDataModule(LightningDataModule, ABC):
 
     @abstractmethod
     def setup(self, stage: str) -> None:
-        """Load what the stage needs, once: training and validation for "fit" and "validate", test for "test"."""
+        """Load the sets of a stage: training and validation set for "fit" and "validate", test set for "test"."""
 
-    def card(self) -> dict[str, Any]:
-        """What this data is: sizes and SHA-256 of each set that has been read."""
+    def describe(self) -> dict[str, Any]:
+        """Return the size and SHA-256 of each set that has been loaded."""
         sets = {name: vars(self)[f"{name}_set"] for name in ("train", "val", "test") if f"{name}_set" in vars(self)}
         return {
             "source": type(self).__name__,
-            "sizes": {name: len(part) for name, part in sets.items()},
-            "sha256": {name: part.digest() for name, part in sets.items()},
+            "sizes": {name: len(dataset) for name, dataset in sets.items()},
+            "sha256": {name: dataset.digest() for name, dataset in sets.items()},
         }
 
-    def share(self, processes: int) -> int:
-        """Training examples per step of each process.
+    def per_process_batch_size(self, world_size: int) -> int:
+        """Return the number of training examples per step and process.
 
         Raises:
-            ValueError: The batch cannot be divided by their number, or a set has fewer examples than there are
-                processes.
+            ValueError: The batch size is not a multiple of the number of processes, or the training or validation set
+                has fewer examples than there are processes.
         """
-        if self.batch_size % processes:
-            told = f"data.batch_size is {self.batch_size}, for all processes together"
-            raise ValueError(f"{told}; it must be a multiple of their number, which is {processes}")
-        for name, part in (("training", self.train_set), ("validation", self.val_set)):
-            if len(part) < processes:
-                raise ValueError(f"{len(part)} {name} examples cannot be shared by {processes} processes")
-        return self.batch_size // processes
+        if self.batch_size % world_size:
+            prefix = f"data.batch_size is {self.batch_size}, for all processes together"
+            raise ValueError(f"{prefix}; it must be a multiple of their number, which is {world_size}")
+        for name, dataset in (("training", self.train_set), ("validation", self.val_set)):
+            if len(dataset) < world_size:
+                raise ValueError(f"{len(dataset)} {name} examples cannot be shared by {world_size} processes")
+        return self.batch_size // world_size
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.train_set, self.share(self._place["world_size"]), shuffle=True)
+        batch_size = self.per_process_batch_size(self._rank_and_world_size["world_size"])
+        return self._loader(self.train_set, batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         val = self._loader(self.val_set, EVAL_BATCH_SIZE)
         fitting = self.trainer is not None and self.trainer.state.fn == "fit"
         if not (self.evaluate_train and fitting):
             return val
-        again = self._loader(self.train_set, EVAL_BATCH_SIZE)
-        again.generator = torch.Generator()  # a loader draws from torch's own at each start, and would change dropout
-        return [val, again]
+        train = self._loader(self.train_set, EVAL_BATCH_SIZE)
+        train.generator = torch.Generator()  # without it, each start of the loader would advance torch's global stream
+        return [val, train]
 
     def test_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.test_set, EVAL_BATCH_SIZE)
 
     def _loader(self, dataset: Dataset[Batch], batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
         sampler = self._sampler(dataset, shuffle)
-        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=_already_a_batch)
+        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=_identity_collate)
 
     def _sampler(self, dataset: Dataset[Batch], shuffle: bool) -> EpochSampler:
-        return EpochSampler(cast("Dataset[int]", dataset), shuffle=shuffle, **self._place)
+        return EpochSampler(cast("Dataset[int]", dataset), shuffle=shuffle, **self._rank_and_world_size)
 
     @property
-    def _place(self) -> dict[str, int]:
-        """This process's number, and how many there are."""
+    def _rank_and_world_size(self) -> dict[str, int]:
+        """Rank of this process and number of processes, as arguments of `EpochSampler`."""
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
 
-class DrawnDataModule(InMemoryDataModule):
-    """Examples that are drawn by seed; the three sets independently of one another.
+class SyntheticDataModule(InMemoryDataModule):
+    """Base class of synthetic data, sampled by a seed. The three sets are independent of one another.
 
     Args:
         n_train: Number of training examples.
         n_val: Number of validation examples.
         n_test: Number of test examples.
-        seed: Draws the examples.
-        **loading: Batch size, and whether the training set is measured again, of `InMemoryDataModule`.
+        seed: Seed of the examples.
+        **loading: Batch size and training-set evaluation, see `InMemoryDataModule`.
     """
 
     def __init__(self, *, n_train: int, n_val: int, n_test: int, seed: int, **loading: Any) -> None:
@@ -133,31 +134,31 @@ class DrawnDataModule(InMemoryDataModule):
 
     def setup(self, stage: str) -> None:
         if stage in ("fit", "validate"):
-            self.train_set, self.val_set = self.draw(self.n_train, 0), self.draw(self.n_val, 1)
+            self.train_set, self.val_set = self.sample(self.n_train, 0), self.sample(self.n_val, 1)
         if stage == "test":
-            self.test_set = self.draw(self.n_test, 2)
+            self.test_set = self.sample(self.n_test, 2)
 
     @abstractmethod
-    def draw(self, size: int, stream: int) -> TensorSet:
-        """As many examples, determined by the seed and the number of the stream."""
+    def sample(self, size: int, stream: int) -> TensorSet:
+        """Return `size` examples, determined by the seed and the number of the random stream."""
 
 
 class ImageDataModule(InMemoryDataModule):
-    """Labelled images, with an official test set that is only ever the test set.
+    """Base class of labelled images with an official test set, which is used as the test set only.
 
     The validation set is a stratified, seeded part of the official training images. It depends neither on `n_train` nor
-    on the seed of the run, so that runs can be compared pair by pair.
+    on the seed of the run, so that runs can be compared pairwise.
 
     Args:
         n_val: Number of validation examples, stratified, taken from the official training set.
-        n_train: Number of training examples, stratified, from what validation leaves; None takes all of them.
-        split_seed: Chooses which examples go to validation and to the subset.
+        n_train: Number of training examples, stratified, taken from the remaining ones; None takes all of them.
+        split_seed: Seed that selects the validation examples and the training subset.
         normalization: "standard" subtracts the mean and divides by the standard deviation of each channel; "zca"
             whitens (decorrelates) all pixels; both are fitted on the training examples in use. "unit" only scales
             pixels to [0, 1].
-        crop_padding: Random crop with this many pixels of padding, in training only; 0 for none.
-        flip: Random horizontal flip, in training only.
-        **loading: Batch size, and whether the training set is measured again, of `InMemoryDataModule`.
+        crop_padding: Padding in pixels of a random crop, in training only; 0 for no crop.
+        flip: Whether to flip images horizontally at random, in training only.
+        **loading: Batch size and training-set evaluation, see `InMemoryDataModule`.
     """
 
     input_shape: tuple[int, int, int]
@@ -186,22 +187,22 @@ class ImageDataModule(InMemoryDataModule):
 
     @abstractmethod
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
-        """The official training or test set: uint8 pixels of shape (N, *input_shape) and int64 labels of shape (N,).
+        """Load the official training or test set: uint8 pixels, shape (N, *input_shape), and int64 labels, shape (N,).
 
         Raises:
-            ValueError: A file is corrupt; the message names the file and what is wrong with it.
+            ValueError: A file is corrupt. The message names the file and the problem.
             FileNotFoundError: A file is missing.
         """
 
     def download(self) -> None:
-        """Fetch what is missing, where there is something to fetch.
+        """Download missing files, if the data can be downloaded.
 
         Raises:
-            FileNotFoundError: A file is missing and cannot be fetched.
+            FileNotFoundError: A file is missing and cannot be downloaded.
         """
 
     def prepare_data(self) -> None:
-        """Download what is missing; a prediction needs none of it."""
+        """Download missing files, except for prediction, which needs none of them."""
         if self.trainer is None or not self.trainer.predicting:
             self.download()
 
@@ -215,15 +216,15 @@ class ImageDataModule(InMemoryDataModule):
             self.test_set = self.make_test_set(*self.load(train=False))
 
     def split(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices of the training and of the validation examples."""
+        """Return the indices of the training and of the validation examples."""
         return stratified_split(labels_N, n_val=self.n_val, n_train=self.n_train, seed=self.split_seed)
 
     def make_sets(self, images: Tensor, labels: Tensor, train: Tensor, val: Tensor) -> tuple[TensorSet, TensorSet]:
-        """Training and validation set, of these images and indices."""
+        """Return the training and the validation set of these images and indices."""
         return ImageSet(images, labels, train), ImageSet(images, labels, val)
 
     def make_test_set(self, images: Tensor, labels: Tensor) -> TensorSet:
-        """The test set, of these images."""
+        """Return the test set of these images."""
         return ImageSet(images, labels)
 
     def _fit_normalization(self, images_NCHW: Tensor) -> Normalize | Whiten:
@@ -233,36 +234,36 @@ class ImageDataModule(InMemoryDataModule):
             return fit_zca(images_NCHW)
         return Normalize(*channel_statistics(images_NCHW))
 
-    def card(self) -> dict[str, Any]:
-        """What this data is: sizes and SHA-256 of each set, and the statistics of the training images in use."""
+    def describe(self) -> dict[str, Any]:
+        """Return the size and SHA-256 of each set, and a description of the normalisation."""
         assert self.normalize is not None
-        return {**super().card(), **self.normalize.facts()}
+        return {**super().describe(), **self.normalize.describe()}
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self._predict_set, EVAL_BATCH_SIZE)
 
     def predict_on(self, paths: Sequence[Path], *, invert: bool = False) -> None:
-        """Choose the image files that `Trainer.predict` reads; `invert` turns dark on light into light on dark."""
+        """Set the image files that `Trainer.predict` reads; `invert` inverts their pixel values."""
         self._predict_set = ImageFiles(paths, self.input_shape, invert=invert)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment (in training) and normalise a batch of uint8 pixels, on the device that it is on."""
+        """Augment (in training) and normalise a batch of uint8 pixels, on its device."""
         images_BCHW, *rest = batch
         if self.trainer is not None and self.trainer.training:
             images_BCHW = self.augment(images_BCHW)
-        if self.normalize is None:  # neither trained here nor loaded from a checkpoint
+        if self.normalize is None:  # neither fitted nor loaded from a checkpoint
             self.setup("fit")
         assert self.normalize is not None
         return self.normalize.to(images_BCHW.device)(images_BCHW), *rest
 
     def augment(self, images_BCHW: Tensor) -> Tensor:
-        """Random crop and flip of uint8 pixels, as configured."""
+        """Randomly crop and flip a batch of uint8 pixels, as configured."""
         if self.crop_padding:
             images_BCHW = random_crop(images_BCHW, self.crop_padding)
         return random_flip(images_BCHW) if self.flip else images_BCHW
 
     def state_dict(self) -> dict[str, Any]:
-        """The statistics travel with the checkpoint, so that a trained model needs no training data to be used."""
+        """Return the normalisation statistics. Saved in checkpoints, so that inference needs no training data."""
         assert self.normalize is not None
         return self.normalize.statistics()
 
@@ -274,10 +275,10 @@ class ImageDataModule(InMemoryDataModule):
 
 
 def require_positive(**values: int | None) -> None:
-    """Refuse a number below 1.
+    """Require every number to be at least 1; None is accepted.
 
     Raises:
-        ValueError: One of them is; the message names it.
+        ValueError: One of them is below 1. The message names it.
     """
     for name, value in values.items():
         if value is not None and value < 1:

@@ -5,26 +5,26 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from datamodules.base import DrawnDataModule
+from datamodules.base import SyntheticDataModule
 from datamodules.sets import TensorSet
 
 
 @final
-class Circles(DrawnDataModule):
-    """Points of the plane on two concentric circles, with normal noise; half of each set lie on either circle.
+class Circles(SyntheticDataModule):
+    """Points on two concentric circles in the plane, with Gaussian noise; half of each set lies on each circle.
 
-    The three sets are drawn independently. The defaults make the classes overlap as much as in the report, where a
-    support vector machine with radial basis functions reaches 0.94.
+    The three sets are sampled independently. With the defaults, the classes overlap as much as in the report, where a
+    support vector machine with an RBF kernel reaches an accuracy of 0.94.
 
     Args:
         n_train: Number of training points.
         n_val: Number of validation points.
         n_test: Number of test points.
-        radius: The outer radius.
+        radius: Outer radius.
         noise: Standard deviation of the noise, in units of the outer radius.
-        factor: The inner radius, in the same units.
-        seed: Draws the points.
-        **loading: Batch size, and whether the training set is measured again, of `InMemoryDataModule`.
+        factor: Inner radius, in units of the outer radius.
+        seed: Seed of the points.
+        **loading: Batch size and training-set evaluation, see `InMemoryDataModule`.
     """
 
     input_shape = (2,)
@@ -45,10 +45,12 @@ class Circles(DrawnDataModule):
         if radius <= 0:
             raise ValueError(f"data.radius is {radius}; it must be above 0")
         if noise < 0 or not 0 <= factor < 1:
-            raise ValueError(f"data.noise is {noise}, at least 0; data.factor is {factor}, at least 0 and below 1")
+            raise ValueError(
+                f"data.noise is {noise}, which must be at least 0; data.factor is {factor}, which must be in [0, 1)"
+            )
         self.radius, self.noise, self.factor = radius, noise, factor
 
-    def draw(self, size: int, stream: int) -> TensorSet:
+    def sample(self, size: int, stream: int) -> TensorSet:
         from sklearn.datasets import make_circles
 
         state = int(np.random.SeedSequence((self.seed, stream)).generate_state(1)[0])

@@ -1,7 +1,7 @@
-"""A strict reader of IDX files, the format of MNIST (http://yann.lecun.com/exdb/mnist).
+"""Strict reader of IDX files, the format of MNIST (http://yann.lecun.com/exdb/mnist).
 
 An IDX file is a big-endian header (two zero bytes, a type code, the number of dimensions, then each dimension as a
-32-bit integer) and the values. Only unsigned bytes (type 8), which MNIST uses, are read.
+32-bit integer), followed by the values. Only unsigned bytes (type 8), as in MNIST, are supported.
 """
 
 import hashlib
@@ -17,16 +17,16 @@ UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path, *, dimensions: int, sha256: str | None = None) -> Tensor:
-    """The values of an IDX file as a uint8 tensor.
+    """Read the values of an IDX file as a uint8 tensor.
 
     Args:
-        path: The uncompressed file.
-        dimensions: How many dimensions it must have: 3 for images, 1 for labels.
-        sha256: What the whole file must hash to; None accepts any content.
+        path: Uncompressed file.
+        dimensions: Expected number of dimensions: 3 for images, 1 for labels.
+        sha256: Expected SHA-256 of the whole file; None accepts any content.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The header, the length or the hash is wrong; the message says which.
+        FileNotFoundError: The file does not exist.
+        ValueError: The header, the length or the hash is wrong. The message says which.
     """
     try:
         content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Anybody's own images: one folder per class."""
+"""User-provided images, one folder per class."""
 
 from pathlib import Path
 from typing import Any, Literal, final
@@ -8,45 +8,45 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from datamodules.base import ImageDataModule, require_positive
-from datamodules.decoded import decode
+from datamodules.image_cache import load_images
 from datamodules.images import image_names
 from datamodules.split import stratified_split, stratified_subset
 
-TEST_SEED = 0  # fixes the test part for good: it is no parameter, so that no run can choose its own test set
-TEST_SHARE, VAL_SHARE = 5, 10  # one in so many, where the user names no number
+TEST_SEED = 0  # a constant rather than a parameter, so that all runs have the same test set
+TEST_DIVISOR, VAL_DIVISOR = 5, 10  # by default, 1/5 of the images are for test, then 1/10 of the rest for validation
 VAL_NAMES = ("val", "valid", "validation")
-PART_NAMES = ("train", *VAL_NAMES, "test")
+SPLIT_NAMES = ("train", *VAL_NAMES, "test")
 
 
 @final
 class ImageFolder(ImageDataModule):
     """Images of any size and format, resized to one size and held in memory, one folder per class.
 
-    Two layouts are read, with images in the class folders or in folders inside them:
+    Two layouts are supported. Images may be in class folders or in folders inside them:
 
-    - `data_dir/train/<class>/`, and where you have them `data_dir/val/<class>/` and `data_dir/test/<class>/`, with the
-      same classes. "valid" and "validation" are other names of "val".
+    - `data_dir/train/<class>/`, and optionally `data_dir/val/<class>/` and `data_dir/test/<class>/`, with the same
+      classes. "val" may also be called "valid" or "validation".
     - `data_dir/<class>/`.
 
-    Without a test folder, a stratified part is set aside, the same one in all runs on the same files. Images are
-    squashed to the size, their aspect ratio is not kept: `litlab predict` reads new ones in the same way. They are
-    decoded once (see `datamodules.decoded`); hidden files, and files with other endings than an image's, are ignored.
+    Without a test folder, a stratified test set is split off, the same in all runs on the same files. Resizing does not
+    keep the aspect ratio; `litlab predict` reads new images in the same way. Images are decoded once (see
+    `datamodules.image_cache`). Hidden files and files without an image suffix are ignored.
 
     Args:
-        data_dir: The folder.
-        size: Rows and columns of the images that the model sees; one number for square ones. All images together take
-            channels * rows * columns bytes each.
-        channels: 3 for colour, 1 for grey.
-        n_val: Number of validation examples, taken from the training images; a tenth of them by default. Not with a
-            validation folder, which is the validation set as it is.
-        class_names: The class folders to read, in the order of the labels; all that are there by default. A run keeps
-            them: its model says the same names whatever becomes of the folder, which a prediction does not need.
-        n_test: Number of test examples, taken first; a fifth of all by default. Not with a test folder.
-        **options: Subset, batch size, normalisation and augmentation of `ImageDataModule`.
+        data_dir: Folder with the images.
+        size: Rows and columns of the model's input images; one number for square images. Each image takes
+            channels * rows * columns bytes of memory.
+        channels: 3 for RGB, 1 for greyscale.
+        n_val: Number of validation examples, taken from the training images; 1/10 of them by default. Not allowed with
+            a validation folder, which is the complete validation set.
+        class_names: Class folders to read, in the order of the labels; all class folders by default. They are saved
+            with the run, so that its model keeps its class names and predicts without the folder.
+        n_test: Number of test examples, taken first; 1/5 of all images by default. Not allowed with a test folder.
+        **options: Subset, batch size, normalisation and augmentation, see `ImageDataModule`.
 
     Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: The folder has neither layout, or its parts have different classes; the message names what is wrong.
+        FileNotFoundError: `data_dir` does not exist.
+        ValueError: The folder has neither layout, or its splits have different classes. The message names the problem.
     """
 
     def __init__(
@@ -59,29 +59,30 @@ class ImageFolder(ImageDataModule):
         n_test: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(n_val=1 if n_val is None else n_val, **options)  # what `split` takes is known with the images
+        super().__init__(n_val=1 if n_val is None else n_val, **options)  # `split` computes the default from the images
         rows, columns = (size, size) if isinstance(size, int) else size
         require_positive(size=min(rows, columns), n_test=n_test)
         self.input_shape = (channels, rows, columns)
         self.data_dir = Path(data_dir).expanduser()
-        known = class_names is not None and not self.data_dir.is_dir()
-        self.folders = {} if known else _part_folders(self.data_dir)
+        folder_not_needed = class_names is not None and not self.data_dir.is_dir()
+        self.folders = {} if folder_not_needed else _split_folders(self.data_dir)
         self.classes = tuple(class_names or _common_classes(self.folders))
         self._n_val, self._n_test = n_val, n_test
-        for part, given in (("val", n_val), ("test", n_test)):
-            if given is not None and part in self.folders:
-                raise ValueError(f"data.n_{part} is {given}, but {self.folders[part]} is the whole {part} set")
+        for split, num_examples in (("val", n_val), ("test", n_test)):
+            if num_examples is not None and split in self.folders:
+                folder = self.folders[split]
+                raise ValueError(f"data.n_{split} is {num_examples}, but {folder} is the complete {split} set")
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
-        """The images of the training folder and then those of the validation folder, or those of the test set."""
-        self.folders = self.folders or _part_folders(self.data_dir)
+        """Load the training images followed by those of the validation folder, if there is one, or the test images."""
+        self.folders = self.folders or _split_folders(self.data_dir)
         if "test" in self.folders and not train:
             return self._read("test")
         images, labels = self._read("train")
         if "test" not in self.folders:
-            part = self._set_aside(labels)[0 if train else 1]
-            images, labels = images[part], labels[part]
-        self._n_before_val = len(labels)
+            indices = self._split_off_test(labels)[0 if train else 1]
+            images, labels = images[indices], labels[indices]
+        self._num_before_val = len(labels)
         if "val" in self.folders and train:
             val_images, val_labels = self._read("val")
             images, labels = torch.cat([images, val_images]), torch.cat([labels, val_labels])
@@ -89,21 +90,21 @@ class ImageFolder(ImageDataModule):
 
     def split(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
         if "val" not in self.folders:
-            n_val = self._n_val or max(len(self.classes), len(labels_N) // VAL_SHARE)
-            self._require_two_of_each(labels_N, "validation")
+            n_val = self._n_val or max(len(self.classes), len(labels_N) // VAL_DIVISOR)
+            self._require_two_per_class(labels_N, "validation")
             return stratified_split(labels_N, n_val=n_val, n_train=self.n_train, seed=self.split_seed)
-        train, val = torch.arange(len(labels_N)).tensor_split([self._n_before_val])
+        train, val = torch.arange(len(labels_N)).tensor_split([self._num_before_val])
         return self._subset(train, labels_N), val
 
-    def _set_aside(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices of what is for training and validation, and of the test part."""
-        n_test = self._n_test or max(len(self.classes), len(labels_N) // TEST_SHARE)
-        self._require_two_of_each(labels_N, "the test")
+    def _split_off_test(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the indices of the training and validation images, and those of the test images."""
+        n_test = self._n_test or max(len(self.classes), len(labels_N) // TEST_DIVISOR)
+        self._require_two_per_class(labels_N, "the test set")
         try:
             return stratified_split(labels_N, n_val=n_test, n_train=None, seed=TEST_SEED)
         except ValueError as error:
             raise ValueError(
-                f"{self.folders['train']}: no test part of data.n_test={n_test} images ({error})"
+                f"{self.folders['train']}: cannot split off data.n_test={n_test} test images ({error})"
             ) from error
 
     def _subset(self, train: Tensor, labels_N: Tensor) -> Tensor:
@@ -111,69 +112,81 @@ class ImageFolder(ImageDataModule):
             return train
         if not len(self.classes) <= self.n_train < len(train):
             allowed = f"{len(self.classes)} (one per class) to {len(train)}"
-            raise ValueError(f"data.n_train is {self.n_train}; {self.folders['train']} allows {allowed}")
+            raise ValueError(f"data.n_train is {self.n_train}; with {self.folders['train']} it must be {allowed}")
         return torch.tensor(sorted(stratified_subset(train.tolist(), labels_N.numpy(), self.n_train, self.split_seed)))
 
-    def _require_two_of_each(self, labels_N: Tensor, purpose: str) -> None:
-        """Refuse to share one image of a class between two parts."""
+    def _require_two_per_class(self, labels_N: Tensor, purpose: str) -> None:
+        """Require at least two images of each class, so that both splits have one.
+
+        Raises:
+            ValueError: A class has fewer. The message names its folder.
+        """
         counts = torch.bincount(labels_N, minlength=len(self.classes)).tolist()
         for name, count in zip(self.classes, counts, strict=True):
             if count < 2:
                 raise ValueError(
                     f"{self.folders['train'] / name}: {count} image to share between training and {purpose}; "
-                    "at least 2 are needed, 3 where both validation and test images are taken from it"
+                    "at least 2 are needed, or 3 if both validation and test images are taken from it"
                 )
 
-    def _read(self, part: str) -> tuple[Tensor, Tensor]:
-        """All images of a part's folder, by class, and their labels.
+    def _read(self, split: str) -> tuple[Tensor, Tensor]:
+        """Load all images of a split's folder, ordered by class, and their labels.
 
         Raises:
-            ValueError: A class has no image.
+            ValueError: A class has no folder or no images.
         """
-        folder, names, labels = self.folders[part], list[str](), list[int]()
+        folder, names, labels = self.folders[split], list[str](), list[int]()
         for label, name in enumerate(self.classes):
             if not (folder / name).is_dir():
                 raise ValueError(f"{folder / name}: no such folder, but {name} is one of data.class_names")
             images = image_names(folder / name, IMG_EXTENSIONS)
             if not images:
-                raise ValueError(f"{folder / name}: no image in it; their names end in {', '.join(IMG_EXTENSIONS)}")
+                raise ValueError(f"{folder / name}: no images; their names must end in {', '.join(IMG_EXTENSIONS)}")
             names += [f"{name}/{image}" for image in images]
             labels += [label] * len(images)
-        return decode(folder, names, self.input_shape, resize=True), torch.tensor(labels)
+        return load_images(folder, names, self.input_shape, resize=True), torch.tensor(labels)
 
-    def card(self) -> dict[str, Any]:
-        """What this data is, and where it was."""
-        return {**super().card(), "folder": str(self.data_dir.resolve()), "classes": list(self.classes)}
+    def describe(self) -> dict[str, Any]:
+        """Return the description of the data, its folder and its classes."""
+        return {**super().describe(), "folder": str(self.data_dir.resolve()), "classes": list(self.classes)}
 
 
-def _part_folders(root: Path) -> dict[str, Path]:
-    """The folder of each part, by "train", "val" and "test"; of "train" alone where the classes are in the root."""
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Return the folder of each split: "train", "val" and "test"; only "train" if the class folders are in the root."""
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; --data.data_dir is the one that holds your images")
+        raise FileNotFoundError(f"{root}: no such folder; --data.data_dir must be the folder with your images")
     names = _visible_folders(root)
-    parts, others = [name for name in names if name in PART_NAMES], [name for name in names if name not in PART_NAMES]
-    if others and (not parts or (parts == ["train"] and not _visible_folders(root / "train"))):  # trains, and cars
+    splits = [name for name in names if name in SPLIT_NAMES]
+    others = [name for name in names if name not in SPLIT_NAMES]
+    # A folder "train" without folders in it is a class, as in "train" and "car".
+    if others and (not splits or (splits == ["train"] and not _visible_folders(root / "train"))):
         return {"train": root}
     if others:
-        raise ValueError(f"{root / others[0]}: neither training nor test images; beside it there is {parts[0]}")
-    if "train" not in parts:
-        raise ValueError(f"{root}: neither a folder for each class in it, nor the folder train with one for each class")
-    vals = [name for name in parts if name in VAL_NAMES]
-    if len(vals) > 1:
-        raise ValueError(f"{root}: {' and '.join(vals)} are names of the same part")
-    return {"val" if name in vals else name: root / name for name in parts}
+        raise ValueError(
+            f"{root / others[0]}: unexpected next to {splits[0]}; class folders belong in {root / 'train'}"
+        )
+    if "train" not in splits:
+        raise ValueError(f"{root}: neither class folders, nor a folder train with class folders")
+    val_names = [name for name in splits if name in VAL_NAMES]
+    if len(val_names) > 1:
+        raise ValueError(f"{root}: {' and '.join(val_names)} are names of the same split; keep one of them")
+    return {"val" if name in val_names else name: root / name for name in splits}
 
 
 def _common_classes(folders: dict[str, Path]) -> tuple[str, ...]:
-    """The names of the class folders, sorted, which must be the same in all parts."""
+    """Return the sorted names of the class folders.
+
+    Raises:
+        ValueError: The splits have different classes, or there are fewer than two.
+    """
     classes = _visible_folders(folders["train"])
     for folder in folders.values():
-        there = _visible_folders(folder)
-        if strange := sorted(set(there).symmetric_difference(classes)):
-            where, not_where = (folder, folders["train"]) if strange[0] in there else (folders["train"], folder)
-            raise ValueError(f"class {strange[0]} has a folder in {where}, but none in {not_where}")
+        names = _visible_folders(folder)
+        if mismatched := sorted(set(names).symmetric_difference(classes)):
+            present, absent = (folder, folders["train"]) if mismatched[0] in names else (folders["train"], folder)
+            raise ValueError(f"class {mismatched[0]} has a folder in {present}, but none in {absent}")
     if len(classes) < 2:
-        raise ValueError(f"{folders['train']}: {len(classes)} class folders in it; at least 2 are needed")
+        raise ValueError(f"{folders['train']}: {len(classes)} class folders; at least 2 are needed")
     return tuple(classes)
 
 

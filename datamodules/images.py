@@ -1,4 +1,4 @@
-"""Image files to tensors."""
+"""Find image files and decode them to tensors."""
 
 import os
 from collections.abc import Collection
@@ -11,19 +11,19 @@ from torch import Tensor
 
 
 def read_image(path: Path, shape: tuple[int, int, int], *, resize: bool = True) -> Tensor:
-    """Decode an image file to uint8 pixels of the given shape (C, H, W), C 1 (grey) or 3 (RGB).
+    """Decode an image file to uint8 pixels of the given shape (C, H, W), with C = 1 (greyscale) or 3 (RGB).
 
-    An image of another size is squashed, bilinearly, so that its aspect ratio is not kept; without `resize`, refused.
+    With `resize`, an image of another size is resized bilinearly, without keeping its aspect ratio.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not an image, or is damaged, or must have the right size and has not.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not an image, is damaged, or has the wrong size and `resize` is off.
     """
     channels, height, width = shape
     try:
         with Image.open(path) as image:
-            whole = _to_8_bits(image) if image.mode.startswith("I;16") else image
-            pixels = whole.convert({1: "L", 3: "RGB"}[channels])
+            image_8bit = _to_8_bits(image) if image.mode.startswith("I;16") else image
+            pixels = image_8bit.convert({1: "L", 3: "RGB"}[channels])
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (UnidentifiedImageError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -37,33 +37,33 @@ def read_image(path: Path, shape: tuple[int, int, int], *, resize: bool = True) 
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 bits per pixel, scaled; Pillow's own conversion would clip it to white."""
+    """Scale a greyscale image of 16 bits per pixel to 8 bits. Pillow's conversion would clip it to white."""
     return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
 
 
 def image_names(folder: Path, suffixes: Collection[str]) -> list[str]:
-    """The image files in a folder and in the folders in it, sorted, as paths from it with "/".
+    """Return the image files in a folder and its subfolders, sorted, as relative paths with "/".
 
-    Hidden files and folders are left out. Links are followed, but no folder is entered twice, nor one that the given
-    folder lies in: loops end.
+    Hidden files and folders are skipped. Links are followed, but no folder is visited twice, nor any parent of the
+    given folder, so that link loops end.
 
     Args:
-        folder: Where to look.
-        suffixes: What counts as an image, in small letters with the dot; capitals in a file's name do not matter.
+        folder: Folder to search.
+        suffixes: Suffixes of image files, in lower case with the dot; the case of a file's suffix does not matter.
 
     Raises:
         OSError: A folder cannot be read.
     """
-    entered = {_identity(parent) for parent in folder.resolve().parents}
+    visited = {_identity(parent) for parent in folder.resolve().parents}
     names = []
-    for where, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        here = Path(where)
-        if _identity(here) in entered:
+    for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        current = Path(root)
+        if _identity(current) in visited:
             folders.clear()
             continue
-        entered.add(_identity(here))
+        visited.add(_identity(current))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        prefix = "" if here == folder else f"{here.relative_to(folder).as_posix()}/"
+        prefix = "" if current == folder else f"{current.relative_to(folder).as_posix()}/"
         names += [prefix + name for name in files if not name.startswith(".") and _suffix(name) in suffixes]
     return sorted(names)
 
@@ -73,7 +73,7 @@ def _raise(error: OSError) -> None:
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """The same for two paths of one folder."""
+    """Return device and inode number, which are the same for all paths of a folder."""
     stat = folder.stat()
     return stat.st_dev, stat.st_ino
 

@@ -1,4 +1,4 @@
-"""MNIST: 60,000 + 10,000 handwritten digits, 28x28 grey (LeCun, Cortes and Burges)."""
+"""MNIST: 60,000 + 10,000 handwritten digits, 28x28 greyscale (LeCun, Cortes and Burges)."""
 
 from pathlib import Path
 from typing import Any, final
@@ -10,7 +10,7 @@ from torch import Tensor
 from datamodules.base import ImageDataModule
 from datamodules.idx import read_idx
 
-# SHA-256 of the uncompressed files; their MD5 are those that torchvision's archives unpack to.
+# SHA-256 of the uncompressed files, as unpacked from the archives whose MD5 torchvision checks.
 OFFICIAL_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -21,13 +21,13 @@ OFFICIAL_SHA256 = {
 
 @final
 class MNIST(ImageDataModule):
-    """MNIST in torchvision's files, downloaded by torchvision when they are not there.
+    """MNIST in torchvision's files, downloaded by torchvision if they are missing.
 
     Args:
-        data_dir: The folder that holds, or will hold, `MNIST/raw/*-ubyte`.
-        verify: Refuse files that are not the official ones. Turn off to read other data in MNIST's format.
+        data_dir: Folder that contains `MNIST/raw/*-ubyte`, or into which they are downloaded.
+        verify: Whether to reject files that are not the official ones. Turn off to read other data in MNIST's format.
         n_val: Number of validation examples, taken from the 60,000 training images.
-        **options: Subset, batch size, normalisation and augmentation of `ImageDataModule`.
+        **options: Subset, batch size, normalisation and augmentation, see `ImageDataModule`.
     """
 
     input_shape = (1, 28, 28)
@@ -48,30 +48,33 @@ class MNIST(ImageDataModule):
         if not missing:
             return
         if not self.verify and len(missing) < len(OFFICIAL_SHA256):  # torchvision would overwrite the user's own files
-            raise FileNotFoundError(f"{self._raw / missing[0]}: no such file, beside others that are not MNIST's own")
+            raise FileNotFoundError(
+                f"{self._raw / missing[0]}: no such file. It is not downloaded, because data.verify is false and the "
+                "download would overwrite your other files"
+            )
         try:
             TorchvisionMNIST(str(self.data_dir), download=True)
         except (RuntimeError, URLError, OSError) as error:
-            reason = " ".join(str(error).split())  # of several lines
+            reason = " ".join(str(error).split())  # may span several lines
             raise FileNotFoundError(
                 f"{self._raw / missing[0]}: no such file, and MNIST could not be downloaded ({reason}). "
-                "Pass --data.data_dir FOLDER, the folder that holds MNIST/raw"
+                "Pass --data.data_dir FOLDER, the folder that contains MNIST/raw"
             ) from error
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
-        part = "train" if train else "t10k"
-        images_NHW = self._read(f"{part}-images-idx3-ubyte", dimensions=3)
-        labels_N = self._read(f"{part}-labels-idx1-ubyte", dimensions=1)
+        prefix = "train" if train else "t10k"
+        images_NHW = self._read(f"{prefix}-images-idx3-ubyte", dimensions=3)
+        labels_N = self._read(f"{prefix}-labels-idx1-ubyte", dimensions=1)
         if images_NHW.shape[1:] != (28, 28):
             raise ValueError(
-                f"{self._raw / part}-images-idx3-ubyte: images of {tuple(images_NHW.shape[1:])}, not (28, 28)"
+                f"{self._raw / prefix}-images-idx3-ubyte: images of {tuple(images_NHW.shape[1:])}, not (28, 28)"
             )
         if len(images_NHW) == 0:
-            raise ValueError(f"{self._raw / part}-images-idx3-ubyte: no images")
+            raise ValueError(f"{self._raw / prefix}-images-idx3-ubyte: no images")
         if len(images_NHW) != len(labels_N):
-            raise ValueError(f"{self._raw}: {len(images_NHW)} {part} images but {len(labels_N)} labels")
+            raise ValueError(f"{self._raw}: {len(images_NHW)} {prefix} images but {len(labels_N)} labels")
         if labels_N.max() > 9:
-            raise ValueError(f"{self._raw / part}-labels-idx1-ubyte: label {int(labels_N.max())}, not one of 0 to 9")
+            raise ValueError(f"{self._raw / prefix}-labels-idx1-ubyte: label {int(labels_N.max())}, not one of 0 to 9")
         return images_NHW[:, None], labels_N.to(torch.int64)
 
     def _read(self, name: str, *, dimensions: int) -> Tensor:

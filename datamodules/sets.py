@@ -1,4 +1,4 @@
-"""Sets of examples that are held in memory and fetched by whole batches.
+"""Datasets that are held in memory and fetched in whole batches, and datasets of image files.
 
 Shapes: N examples of a set, C channels, H rows, W columns.
 """
@@ -13,24 +13,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.images import read_image
-from datamodules.sampling import NOBODY
+from datamodules.sampling import PAD_INDEX
 
 Batch = tuple[Tensor, ...]
 
 
-def present(batch: Sequence[int]) -> Tensor:
-    """The indices of a batch; without `NOBODY`, so that there may be none."""
-    indices = np.asarray(batch, dtype=np.int64)  # torch alone is five times slower on a list
-    return torch.from_numpy(indices[indices != NOBODY])
+def drop_padding(batch: Sequence[int]) -> Tensor:
+    """Return the indices of a batch without `PAD_INDEX`. The result may be empty."""
+    indices = np.asarray(batch, dtype=np.int64)  # torch.tensor is five times slower on a list
+    return torch.from_numpy(indices[indices != PAD_INDEX])
 
 
 class TensorSet(Dataset[Batch]):
-    """Some examples of a collection, by index; the collection itself is shared, not copied.
+    """Subset of tensors, selected by indices. The tensors are shared, not copied.
 
     Args:
-        inputs: What a model sees, first axis N.
-        targets: What it is to say, first axis N.
-        indices: The examples that belong to this set; all of them by default.
+        inputs: Model inputs, first axis N.
+        targets: Targets, first axis N.
+        indices: Indices of the examples of this set; all examples by default.
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, indices: Tensor | None = None) -> None:
@@ -42,33 +42,33 @@ class TensorSet(Dataset[Batch]):
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Batch:
-        where = self._indices[index]
-        return self._inputs[where], self._targets[where]
+        row = self._indices[index]
+        return self._inputs[row], self._targets[row]
 
     def __getitems__(self, batch: Sequence[int]) -> Batch:
-        where = self._indices[present(batch)]
-        return self._inputs.index_select(0, where), self._targets.index_select(0, where)
+        rows = self._indices[drop_padding(batch)]
+        return self._inputs.index_select(0, rows), self._targets.index_select(0, rows)
 
     @property
     def inputs(self) -> Tensor:
-        """The inputs of this set, in its order."""
+        """Inputs of this set, in its order."""
         return self._inputs[self._indices]
 
     @property
     def targets(self) -> Tensor:
-        """The targets of this set, in its order."""
+        """Targets of this set, in its order."""
         return self._targets[self._indices]
 
     def digest(self) -> str:
-        """SHA-256 of the set's shape, inputs and targets, in its order."""
-        state = hashlib.sha256(str(tuple(self.inputs.shape)).encode())
-        state.update(self.inputs.numpy().tobytes())
-        state.update(self.targets.numpy().tobytes())
-        return state.hexdigest()
+        """Return the SHA-256 of the shape of the inputs, the inputs and the targets, in the order of the set."""
+        hasher = hashlib.sha256(str(tuple(self.inputs.shape)).encode())
+        hasher.update(self.inputs.numpy().tobytes())
+        hasher.update(self.targets.numpy().tobytes())
+        return hasher.hexdigest()
 
 
 class ImageSet(TensorSet):
-    """Labelled images: uint8 pixels, 0 to 255, of shape (N, C, H, W), and int64 classes of shape (N,)."""
+    """Labelled images: uint8 pixels, 0 to 255, of shape (N, C, H, W), and int64 labels of shape (N,)."""
 
     def __init__(self, images_NCHW: Tensor, labels_N: Tensor, indices: Tensor | None = None) -> None:
         assert images_NCHW.dtype == torch.uint8
@@ -81,17 +81,17 @@ class ImageSet(TensorSet):
 
     @property
     def labels_N(self) -> Tensor:
-        """int64 classes of this set, in its order."""
+        """int64 labels of this set, in its order."""
         return self.targets
 
 
 class ImageFiles(Dataset[Batch]):
-    """Image files, decoded to one shape when they are asked for; they have no labels.
+    """Image files without labels, decoded to one shape on access.
 
     Args:
-        paths: The files.
-        shape: Channels, rows, columns.
-        invert: Turn dark on light into light on dark.
+        paths: Image files.
+        shape: Channels, rows and columns of the decoded images.
+        invert: Whether to invert the pixel values, for dark digits on light paper.
     """
 
     def __init__(self, paths: Sequence[Path], shape: tuple[int, int, int], *, invert: bool = False) -> None:

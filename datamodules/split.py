@@ -1,4 +1,7 @@
-"""Which examples are for training and which for validation."""
+"""Stratified splits into training and validation examples.
+
+Shapes: N examples.
+"""
 
 from typing import Any
 
@@ -7,33 +10,39 @@ from torch import Tensor
 
 
 def stratified_split(labels_N: Tensor, *, n_val: int, n_train: int | None, seed: int) -> tuple[Tensor, Tensor]:
-    """Disjoint training and validation indices, each with the class proportions of `labels_N`.
+    """Return disjoint training and validation indices, each with the class proportions of `labels_N`.
+
+    Args:
+        labels_N: Label of each example.
+        n_val: Number of validation examples.
+        n_train: Number of training examples; None takes all that remain.
+        seed: Random seed of the split.
 
     Raises:
-        ValueError: There are not enough examples for the sizes asked for.
+        ValueError: There are too few examples for these sizes.
     """
     from sklearn.model_selection import train_test_split
 
     n, num_classes = len(labels_N), len(torch.unique(labels_N))
     if n_val + (n_train or 1) > n:
-        raise ValueError(f"n_val={n_val} and n_train={n_train} ask for more than the {n} examples that there are")
+        raise ValueError(f"n_val={n_val} and n_train={n_train} are more than the {n} available examples")
     if min(n_val, n_train or n - n_val) < num_classes:
         raise ValueError(
-            f"n_val={n_val} and n_train={n_train} of {n} examples leave one part with fewer than {num_classes}, "
+            f"n_val={n_val} and n_train={n_train} of {n} examples leave one split with fewer than {num_classes}, "
             "one per class"
         )
     labels = labels_N.numpy()
-    rest, val = train_test_split(range(n), test_size=n_val, stratify=labels, random_state=seed)
-    if n_train is not None and n_train < len(rest):
-        rest = stratified_subset(rest, labels, n_train, seed)
-    return torch.tensor(sorted(rest)), torch.tensor(sorted(val))
+    train, val = train_test_split(range(n), test_size=n_val, stratify=labels, random_state=seed)
+    if n_train is not None and n_train < len(train):
+        train = stratified_subset(train, labels, n_train, seed)
+    return torch.tensor(sorted(train)), torch.tensor(sorted(val))
 
 
 def stratified_subset(indices: list[int], labels: Any, size: int, seed: int) -> list[int]:
-    """As many of these indices, with the class proportions that `labels`, of all examples, have among them."""
+    """Return `size` of the indices, with their class proportions. `labels` has the labels of all examples."""
     from sklearn.model_selection import train_test_split
 
-    left_over = len(indices) - size
-    if left_over < len(set(labels[indices])):  # too few to stratify what is left: any of them may go
+    num_dropped = len(indices) - size
+    if num_dropped < len(set(labels[indices])):  # train_test_split cannot stratify so few: drop any
         return list(train_test_split(indices, train_size=size, random_state=seed)[0])
     return list(train_test_split(indices, train_size=size, stratify=labels[indices], random_state=seed)[0])

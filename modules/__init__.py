@@ -1,1 +1,1 @@
-"""What learns: one model per file, each a LightningModule."""
+"""LightningModules, one model per file."""

@@ -1,6 +1,6 @@
-"""Autoencoders: through a narrow code and back to the image.
+"""Autoencoders of images.
 
-Shapes: B images of a batch, C channels, H rows, W columns, D numbers of a code.
+Shapes: B batch size, C channels, H rows, W columns, D dimension of the code.
 """
 
 import math
@@ -14,84 +14,84 @@ from torchmetrics import Metric, MetricCollection
 
 from modules.base import Batch, Regressor
 from modules.layers import activation, fully_connected, require_widths
-from modules.metrics import MeanLoss, NeighbourAccuracy, SplitMetrics
+from modules.metrics import KNNAccuracy, MeanLoss, SplitMetrics
 
 CodeActivation = Literal["none", "relu"]
 
 
-class CodingRegressor(Regressor):
-    """An encoder and a decoder, trained to give the image back: pixels in [0, 1], mean squared error.
+class BaseAutoencoder(Regressor):
+    """Base class of autoencoders: an encoder and a decoder, trained on the mean squared error of pixels in [0, 1].
 
-    Logs `loss` and, for validation and test, `knn_acc`: how often the ten nearest codes of other images of the same set
-    vote for the class of an image, which tells how well the classes are separated.
+    Logs `loss` and, for validation and test, `knn_acc`: the leave-one-out accuracy of a 10-nearest-neighbour classifier
+    on the codes of the split. It measures how well the codes separate the classes.
     """
 
     encoder: nn.Module
     decoder: nn.Module
 
     def metrics(self) -> dict[str, Metric | MetricCollection]:
-        self.val_neighbours, self.test_neighbours = NeighbourAccuracy(), NeighbourAccuracy()
+        self.val_knn_acc, self.test_knn_acc = KNNAccuracy(), KNNAccuracy()
         return {"loss": MeanLoss(nn.functional.mse_loss)}
 
     @abstractmethod
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Images, pixels in [0, 1], to images of the same shape."""
+        """Map images with pixels in [0, 1] to reconstructions of the same shape."""
 
     def _step(self, batch: Batch, metrics: SplitMetrics) -> tuple[Tensor, dict[str, Tensor]]:
         images_BCHW, labels_B = batch
         codes_BD = self.encoder(images_BCHW.to(self.dtype))
-        images_again_BCHW = self.decoder(codes_BD)
-        metrics.update(images_again_BCHW, images_BCHW)
-        loss = nn.functional.mse_loss(images_again_BCHW, images_BCHW)
-        return loss, {"codes": codes_BD, "labels": labels_B, "reconstructions": images_again_BCHW}
+        reconstructions_BCHW = self.decoder(codes_BD)
+        metrics.update(reconstructions_BCHW, images_BCHW)
+        loss = nn.functional.mse_loss(reconstructions_BCHW, images_BCHW)
+        return loss, {"codes": codes_BD, "labels": labels_B, "reconstructions": reconstructions_BCHW}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
         if batch_idx == 0 and len(batch[0]) and (batch[0].amin() < 0 or batch[0].amax() > 1):
-            raise ValueError("an autoencoder's pixels must be in [0, 1]: set data.normalization to unit")
+            raise ValueError("autoencoders need pixels in [0, 1]: set data.normalization to unit")
         return super().training_step(batch, batch_idx)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         outputs = super().validation_step(batch, batch_idx, dataloader_idx)
         if not dataloader_idx:
-            self.val_neighbours.update(outputs["codes"].float(), outputs["labels"])
+            self.val_knn_acc.update(outputs["codes"].float(), outputs["labels"])
         return outputs
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         outputs = super().test_step(batch, batch_idx)
-        self.test_neighbours.update(outputs["codes"].float(), outputs["labels"])
+        self.test_knn_acc.update(outputs["codes"].float(), outputs["labels"])
         return outputs
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
-        self.val_neighbours.reset()  # an interrupted epoch may have left something
+        self.val_knn_acc.reset()  # an interrupted epoch may have left state behind
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()
-        self.test_neighbours.reset()
+        self.test_knn_acc.reset()
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
-        self._log_neighbours("val", self.val_neighbours)
+        self._log_knn_acc("val", self.val_knn_acc)
 
     def on_test_epoch_end(self) -> None:
         super().on_test_epoch_end()
-        self._log_neighbours("test", self.test_neighbours)
+        self._log_knn_acc("test", self.test_knn_acc)
 
-    def _log_neighbours(self, split: str, neighbours: NeighbourAccuracy) -> None:
-        self.log(f"{split}/knn_acc", neighbours.compute(), sync_dist=True)
-        neighbours.reset()
+    def _log_knn_acc(self, split: str, metric: KNNAccuracy) -> None:
+        self.log(f"{split}/knn_acc", metric.compute(), sync_dist=True)
+        metric.reset()
 
 
 @final
-class Autoencoder(CodingRegressor):
-    """Fully connected layers down to the code and, mirrored, up again; ReLU between them, sigmoid at the end.
+class Autoencoder(BaseAutoencoder):
+    """Fully connected autoencoder: the decoder mirrors the encoder; ReLU between layers, sigmoid at the output.
 
     Args:
-        input_shape: Channels, rows, columns of an image.
+        input_shape: Channels, rows and columns of an image.
         hidden: Units of each layer between the pixels and the code.
-        code: Numbers of the code.
-        code_activation: "relu" keeps the code positive.
-        **training: Optimiser and scheduler of `Regressor`.
+        code: Dimension of the code.
+        code_activation: "relu" keeps the code non-negative.
+        **training: Optimiser and scheduler, see `Regressor`.
     """
 
     def __init__(
@@ -105,27 +105,27 @@ class Autoencoder(CodingRegressor):
         super().__init__(**training)
         require_widths("code", [code])
         sizes = [math.prod(input_shape), *hidden]
-        down = fully_connected(sizes, code, activation_name="relu", dropout=0)
-        up = fully_connected([code, *reversed(hidden)], sizes[0], activation_name="relu", dropout=0)
-        self.encoder = nn.Sequential(nn.Flatten(), *down, activation(code_activation))
-        self.decoder = nn.Sequential(*up, nn.Sigmoid(), nn.Unflatten(1, input_shape))
+        encoder = fully_connected(sizes, code, activation_name="relu", dropout=0)
+        decoder = fully_connected([code, *reversed(hidden)], sizes[0], activation_name="relu", dropout=0)
+        self.encoder = nn.Sequential(nn.Flatten(), *encoder, activation(code_activation))
+        self.decoder = nn.Sequential(*decoder, nn.Sigmoid(), nn.Unflatten(1, input_shape))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        images_again_BCHW: Tensor = self.decoder(self.encoder(images_BCHW))
-        return images_again_BCHW
+        reconstructions_BCHW: Tensor = self.decoder(self.encoder(images_BCHW))
+        return reconstructions_BCHW
 
 
 @final
-class ConvAutoencoder(CodingRegressor):
-    """Strided convolutions and one hidden layer down to the code; mirrored, with transposed convolutions, up again.
+class ConvAutoencoder(BaseAutoencoder):
+    """Convolutional autoencoder: strided convolutions, then hidden layers; the decoder mirrors them, transposed.
 
     Args:
-        input_shape: Channels, rows, columns of an image.
-        channels: Output channels of each 3x3 convolution, which halves the image.
+        input_shape: Channels, rows and columns of an image.
+        channels: Output channels of each 3x3 convolution; each one halves the image.
         hidden: Units of each layer between the convolutions and the code.
-        code: Numbers of the code.
-        code_activation: "relu" keeps the code positive.
-        **training: Optimiser and scheduler of `Regressor`.
+        code: Dimension of the code.
+        code_activation: "relu" keeps the code non-negative.
+        **training: Optimiser and scheduler, see `Regressor`.
     """
 
     def __init__(
@@ -141,29 +141,33 @@ class ConvAutoencoder(CodingRegressor):
         require_widths("channels", channels)
         require_widths("code", [code])
         if not channels:
-            raise ValueError("model.channels is empty: without convolutions, modules.autoencoder.Autoencoder will do")
-        shrink = 2 ** len(channels)
-        if input_shape[1] % shrink or input_shape[2] % shrink:
+            raise ValueError("model.channels is empty: use modules.autoencoder.Autoencoder without convolutions")
+        stride = 2 ** len(channels)
+        if input_shape[1] % stride or input_shape[2] % stride:
             raise ValueError(f"model.channels: {input_shape[1:]} cannot be halved {len(channels)} times")
         widths = [input_shape[0], *channels]
-        small = (widths[-1], input_shape[1] // shrink, input_shape[2] // shrink)
-        sizes = [math.prod(small), *hidden]
-        down = fully_connected(sizes, code, activation_name="relu", dropout=0)
-        up = fully_connected([code, *reversed(hidden)], sizes[0], activation_name="relu", dropout=0)
-        self.encoder = nn.Sequential(*_halve(widths), nn.Flatten(), *down, activation(code_activation))
-        self.decoder = nn.Sequential(*up, nn.ReLU(), nn.Unflatten(1, small), *_double(widths[::-1]), nn.Sigmoid())
+        feature_shape = (widths[-1], input_shape[1] // stride, input_shape[2] // stride)
+        sizes = [math.prod(feature_shape), *hidden]
+        encoder = fully_connected(sizes, code, activation_name="relu", dropout=0)
+        decoder = fully_connected([code, *reversed(hidden)], sizes[0], activation_name="relu", dropout=0)
+        self.encoder = nn.Sequential(*_downsample(widths), nn.Flatten(), *encoder, activation(code_activation))
+        upsampling = [nn.ReLU(), nn.Unflatten(1, feature_shape), *_upsample(widths[::-1])]
+        self.decoder = nn.Sequential(*decoder, *upsampling, nn.Sigmoid())
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        images_again_BCHW: Tensor = self.decoder(self.encoder(images_BCHW))
-        return images_again_BCHW
+        reconstructions_BCHW: Tensor = self.decoder(self.encoder(images_BCHW))
+        return reconstructions_BCHW
 
 
-def _halve(widths: Sequence[int]) -> list[nn.Module]:
-    return [layer for a, b in pairwise(widths) for layer in (nn.Conv2d(a, b, 3, stride=2, padding=1), nn.ReLU())]
-
-
-def _double(widths: Sequence[int]) -> list[nn.Module]:
+def _downsample(widths: Sequence[int]) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for wide_in, wide_out in pairwise(widths):
-        layers += [nn.ReLU(), nn.ConvTranspose2d(wide_in, wide_out, 4, stride=2, padding=1)]
+    for n_in, n_out in pairwise(widths):
+        layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU()]
+    return layers
+
+
+def _upsample(widths: Sequence[int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths):
+        layers += [nn.ReLU(), nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1)]
     return layers[1:]

@@ -1,6 +1,6 @@
-"""The abstract modules: one step for all splits, metrics cloned per split, any torch optimiser.
+"""Abstract LightningModules: one step shared by all splits, metrics cloned per split, any torch optimiser.
 
-Shapes: B examples of a batch, C channels, H rows, W columns, K classes, or values of an output.
+Shapes: B batch size, K classes or output values.
 """
 
 from abc import ABC, abstractmethod
@@ -28,24 +28,24 @@ Batch = tuple[Tensor, ...]
 
 
 class Learner(LightningModule, ABC):
-    """What all modules share: the step, metrics per split, logged once per epoch, and the optimiser.
+    """Base class of all modules: a step shared by all splits, metrics logged once per epoch, and the optimiser.
 
-    Logs the metrics as `train/...`, `val/...` and `test/...`; the training figures are averages over the epoch, while
-    the weights change. Where the data measure the training set once more, `train_end/...` are those of the epoch's end.
+    Logs metrics as `train/...`, `val/...` and `test/...`. Training metrics are averages over the epoch, while the
+    weights change. If the data evaluate the training set again, `train_end/...` are its metrics after the epoch.
     """
 
     monitor: str
-    """The metric that the best epoch is selected by."""
+    """Metric that selects the best epoch."""
     mode: Literal["min", "max"]
 
-    def _prepare(
+    def _setup(
         self,
         metrics: dict[str, Metric | MetricCollection],
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable | None,
         lr_interval: Literal["epoch", "step"],
     ) -> None:
-        # A callable cannot be loaded with weights_only: whoever trains on gives the optimiser again.
+        # Callables cannot be loaded with weights_only=True; to continue training, pass the optimiser again.
         self.remove_ignored_hparams([name for name, value in self.hparams.items() if callable(value)])
         self._optimizer, self._lr_scheduler, self._lr_interval = optimizer, lr_scheduler, lr_interval
         collection = MetricCollection(metrics)
@@ -55,34 +55,34 @@ class Learner(LightningModule, ABC):
         self.test_metrics = SplitMetrics(collection.clone(prefix="test/"))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":  # Lightning sets it forty times a step; torch's way would look for parameters
+        if name == "_current_fx_name":  # Lightning sets it about 40 times per step; skip nn.Module's slow __setattr__
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
 
     @abstractmethod
     def _step(self, batch: Batch, metrics: SplitMetrics) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to be minimised, and what an evaluation keeps of each example; updates the metrics."""
+        """Update the metrics; return the training loss and the per-example outputs that evaluation steps return."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
         loss = self._step(batch, self.train_metrics)[0]
-        return self._weigh(loss, batch)[0] if self._is_uneven() else loss
+        return self._scale_for_uneven_batch(loss, batch)[0] if self._is_uneven() else loss
 
     def _is_uneven(self) -> bool:
-        """Whether processes may have different numbers of examples: only in the last batch of an epoch."""
+        """Return whether processes may have different numbers of examples: only in the last batch of an epoch."""
         return self._trainer is not None and self.trainer.world_size > 1 and self.trainer.is_last_batch
 
-    def _weigh(self, loss: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """This process's mean loss by its share of the global batch, and the share: its examples by their average.
+    def _scale_for_uneven_batch(self, loss: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return this process's mean loss times its weight, and the weight: its batch size over the mean batch size.
 
-        Strategies average the gradients of all processes. With this factor, that is the gradient of the mean over the
-        global batch, whatever its parts. A process without examples takes part in the step: its loss is the mean of
-        nothing, which is no number, but has a gradient, zero.
+        Strategies average the gradients of all processes. With this weight, the average is the gradient of the mean
+        loss over the global batch, however it is split. A process without examples still takes part in the step: its
+        mean loss is NaN, which is replaced by 0, with zero gradients.
         """
         count = torch.tensor(float(len(batch[0])), device=self.device)
         total: Tensor = self.trainer.strategy.reduce(count.clone(), reduce_op="sum")
-        share = count * self.trainer.world_size / total
-        return share * (loss if len(batch[0]) else loss.nan_to_num()), share
+        weight = count * self.trainer.world_size / total
+        return weight * (loss if len(batch[0]) else loss.nan_to_num()), weight
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         return self._step(batch, self.train_end_metrics if dataloader_idx else self.val_metrics)[1]
@@ -91,12 +91,12 @@ class Learner(LightningModule, ABC):
         return self._step(batch, self.test_metrics)[1]
 
     def on_fit_start(self) -> None:
-        if self.global_rank:  # the weights are alike on all processes; dropout and augmentation must not be
-            streams = np.random.SeedSequence((torch.initial_seed(), self.global_rank))
-            torch.manual_seed(int(streams.generate_state(1)[0]))  # seed + rank would be another run's
+        if self.global_rank:  # initial weights are the same on all processes; dropout and augmentation must differ
+            seed_sequence = np.random.SeedSequence((torch.initial_seed(), self.global_rank))
+            torch.manual_seed(int(seed_sequence.generate_state(1)[0]))  # seed + rank may be the seed of another run
 
     def on_train_epoch_start(self) -> None:
-        self.train_metrics.reset()  # an interrupted epoch may have left something
+        self.train_metrics.reset()  # an interrupted epoch may have left state behind
 
     def on_validation_epoch_start(self) -> None:
         self.val_metrics.reset()
@@ -119,7 +119,7 @@ class Learner(LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """As ever, and for fused optimisers in bf16, which Lightning refuses although nothing is scaled there."""
+        """Clip gradients; also for fused optimisers in bf16, which Lightning refuses although no scaler is used."""
         plugin = self.trainer.precision_plugin
         if gradient_clip_val and isinstance(plugin, MixedPrecision) and plugin.scaler is None:
             Precision.clip_gradients(
@@ -137,24 +137,24 @@ class Learner(LightningModule, ABC):
         if isinstance(scheduler, OneCycle):
             config["interval"] = "step"
             if self._trainer is not None:
-                scheduler.last_until(self.trainer.estimated_stepping_batches)
+                scheduler.set_total_steps(self.trainer.estimated_stepping_batches)
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor if isinstance(scheduler, ReduceLROnPlateau) else "val/loss"
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
 
 class Classifier(Learner):
-    """A network from inputs to K classes. Subclasses build it and say what `forward` does.
+    """Base class of classifiers of K classes. Subclasses build the network and implement `forward`.
 
-    Logs loss and accuracy of each split. The losses that are logged are without label smoothing.
+    Logs loss and accuracy of each split. The logged losses are without label smoothing.
 
     Args:
-        num_classes: K.
-        loss: "cross_entropy" of the softmax, or "quadratic": half the squared distance of softmax to label.
-        label_smoothing: The part of each training label that is spread over all classes; with cross-entropy only.
-        optimizer: Makes the optimiser from the parameters.
-        lr_scheduler: Makes a scheduler from the optimiser; None keeps the learning rate.
-        lr_interval: Whether the scheduler steps after each "epoch" or each "step"; a OneCycle always does after a step.
+        num_classes: Number of classes, K.
+        loss: "cross_entropy" (softmax cross-entropy), or "quadratic": half the squared error of softmax to one-hot.
+        label_smoothing: Fraction of each training label that is spread over all classes; cross-entropy only.
+        optimizer: Callable that builds the optimiser from the parameters.
+        lr_scheduler: Callable that builds a scheduler from the optimiser; None keeps the learning rate constant.
+        lr_interval: Whether the scheduler steps after each "epoch" or each "step"; always "step" for OneCycle.
     """
 
     monitor = "val/acc"
@@ -180,45 +180,47 @@ class Classifier(Learner):
         if loss not in losses:
             raise ValueError(f"model.loss is {loss!r}; it must be one of {', '.join(losses)}")
         if not 0 <= label_smoothing < 1 or (label_smoothing and loss != "cross_entropy"):
-            raise ValueError(f"model.label_smoothing is {label_smoothing}; 0 to 1, and 0 for the quadratic loss")
+            raise ValueError(
+                f"model.label_smoothing is {label_smoothing}; it must be in [0, 1), and 0 if loss is quadratic"
+            )
         self._loss, self._label_smoothing = losses[loss], label_smoothing
         metrics: dict[str, Metric | MetricCollection] = {
             "loss": MeanLoss(self._loss),
             "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
         }
-        self._prepare(metrics, optimizer, lr_scheduler, lr_interval)
+        self._setup(metrics, optimizer, lr_scheduler, lr_interval)
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs to logits of shape (B, K)."""
+        """Map normalised inputs to logits of shape (B, K)."""
 
     def _step(self, batch: Batch, metrics: SplitMetrics) -> tuple[Tensor, dict[str, Tensor]]:
         inputs, labels_B = batch
-        logits_BK = self(inputs.to(self.dtype))  # which precision="bf16-true" changes
+        logits_BK = self(inputs.to(self.dtype))  # precision="bf16-true" changes self.dtype
         metrics.update(logits_BK, labels_B)
-        return self.minimised(logits_BK, labels_B), {"logits": logits_BK, "labels": labels_B}
+        return self.training_loss(logits_BK, labels_B), {"logits": logits_BK, "labels": labels_B}
 
-    def minimised(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-        """The loss that training minimises, averaged over the batch: with label smoothing, unlike the one logged."""
+    def training_loss(self, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+        """Return the training loss, averaged over the batch: with label smoothing, unlike the logged loss."""
         if self._label_smoothing:
             return F.cross_entropy(logits_BK, labels_B, label_smoothing=self._label_smoothing)
         return self._loss(logits_BK, labels_B)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Class probabilities, shape (B, K)."""
+        """Return class probabilities of shape (B, K)."""
         probabilities_BK: Tensor = self(batch[0].to(self.dtype)).float().softmax(1)
         return probabilities_BK
 
 
 class Regressor(Learner):
-    """A network from inputs to values. Subclasses build it, and say what `forward` and `_step` do.
+    """Base class of regression models. Subclasses build the network and implement `forward`, `_step` and `metrics`.
 
-    Logs the mean squared error of each split as its loss, beside the metrics of the subclass.
+    Logs the mean squared error of each split as `loss`, and the metrics of the subclass.
 
     Args:
-        optimizer: Makes the optimiser from the parameters.
-        lr_scheduler: Makes a scheduler from the optimiser; None keeps the learning rate.
-        lr_interval: Whether the scheduler steps after each "epoch" or each "step"; a OneCycle always does after a step.
+        optimizer: Callable that builds the optimiser from the parameters.
+        lr_scheduler: Callable that builds a scheduler from the optimiser; None keeps the learning rate constant.
+        lr_interval: Whether the scheduler steps after each "epoch" or each "step"; always "step" for OneCycle.
     """
 
     monitor = "val/loss"
@@ -232,14 +234,14 @@ class Regressor(Learner):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self._prepare(self.metrics(), optimizer, lr_scheduler, lr_interval)
+        self._setup(self.metrics(), optimizer, lr_scheduler, lr_interval)
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric | MetricCollection]:
-        """The metrics of a split, "loss" among them."""
+        """Return the metrics of a split by name. "loss" must be one of them."""
 
 
 def quadratic_loss(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-    """Half the squared distance of softmax to one-hot label, averaged over the batch (Nielsen, 2015, chapter 3)."""
+    """Return half the squared error of softmax to one-hot label, averaged over the batch (Nielsen, 2015, chapter 3)."""
     errors_BK = logits_BK.softmax(1) - F.one_hot(labels_B, logits_BK.shape[1])
     return errors_BK.square().sum(1).mean() / 2

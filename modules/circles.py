@@ -1,6 +1,6 @@
-"""One small network, four ways: what autograd, torch.nn and torch.optim each take off your hands.
+"""One small network written in four ways, to show what autograd, torch.nn and torch.optim each do for you.
 
-Shapes: B examples of a batch, D numbers of an input, H hidden units, K classes.
+Shapes: B batch size, D input features, H hidden units, K classes.
 """
 
 from collections.abc import Iterable
@@ -18,20 +18,20 @@ Stage = Literal["manual", "autograd", "nn", "optim"]
 
 @final
 class CirclesMLP(Classifier):
-    """A tanh hidden layer and softmax, D -> H -> K, trained by gradient descent, in four stages.
+    """MLP with one tanh hidden layer and softmax, D -> H -> K, trained by SGD, in one of four stages.
 
-    1. "manual": forward pass, backward pass and step are written out;
-    2. "autograd": the backward pass is torch's;
-    3. "nn": so are the layers and the loss;
-    4. "optim": so is the step.
+    1. "manual": forward pass, backward pass and optimiser step are written by hand;
+    2. "autograd": the backward pass is autograd's;
+    3. "nn": the layers and the loss are also torch's;
+    4. "optim": the optimiser step is also torch's.
 
-    The same seed gives all of them the same first weights, gradients and, but for rounding, results.
+    With the same seed, all stages have the same initial weights and gradients and, up to rounding, the same results.
 
     Args:
-        input_shape: How many numbers an input has.
-        num_classes: K.
-        stage: Which of the four.
-        hidden: H.
+        input_shape: Number of input features, D, as a tuple.
+        num_classes: Number of classes, K.
+        stage: One of the four stages.
+        hidden: Number of hidden units, H.
         lr: Learning rate.
     """
 
@@ -57,17 +57,17 @@ class CirclesMLP(Classifier):
         if self.stage in ("nn", "optim"):
             logits_BK: Tensor = self.net(x_BD)
             return logits_BK
-        return self.hidden_units(x_BD) @ self.W_KH.T + self.b_K
+        return self.hidden_activations(x_BD) @ self.W_KH.T + self.b_K
 
-    def hidden_units(self, x_BD: Tensor) -> Tensor:
-        """Activations of the hidden layer in the hand-written forward pass, shape (B, H)."""
+    def hidden_activations(self, x_BD: Tensor) -> Tensor:
+        """Return the hidden activations of the hand-written forward pass, shape (B, H)."""
         return torch.tanh(x_BD @ self.W_HD.T + self.b_H)
 
     def gradients(self, batch: Batch) -> tuple[Tensor, list[Tensor]]:
-        """The loss, and its gradient with respect to each of `parameters()`, as this stage computes them."""
+        """Return the loss and its gradient with respect to each of `parameters()`, as computed in this stage."""
         x_BD, labels_B = batch
         if self.stage == "manual":
-            return self._by_hand(x_BD, labels_B)
+            return self._manual_gradients(x_BD, labels_B)
         logits_BK = self(x_BD)
         if self.stage == "autograd":
             loss = (logits_BK.logsumexp(1) - logits_BK[torch.arange(len(labels_B)), labels_B]).mean()
@@ -76,11 +76,11 @@ class CirclesMLP(Classifier):
         return loss, list(torch.autograd.grad(loss, list(self.parameters())))
 
     @torch.no_grad()
-    def _by_hand(self, x_BD: Tensor, labels_B: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _manual_gradients(self, x_BD: Tensor, labels_B: Tensor) -> tuple[Tensor, list[Tensor]]:
         B = len(x_BD)
-        h_BH = self.hidden_units(x_BD)
+        h_BH = self.hidden_activations(x_BD)
         logits_BK = h_BH @ self.W_KH.T + self.b_K
-        shifted_BK = logits_BK - logits_BK.amax(1, keepdim=True)  # or exp would overflow
+        shifted_BK = logits_BK - logits_BK.amax(1, keepdim=True)  # avoids overflow in exp
         p_BK = shifted_BK.exp() / shifted_BK.exp().sum(1, keepdim=True)
         y_BK = F.one_hot(labels_B, self.b_K.numel()).to(p_BK.dtype)
         loss = -((shifted_BK - shifted_BK.exp().sum(1, keepdim=True).log()) * y_BK).sum(1).mean()
@@ -98,14 +98,14 @@ class CirclesMLP(Classifier):
             self._step(batch, self.train_metrics)
         loss, gradients = self.gradients(batch)
         if self._is_uneven():
-            loss, share = self._weigh(loss, batch)
-            gradients = [share * gradient for gradient in gradients]
+            loss, weight = self._scale_for_uneven_batch(loss, batch)
+            gradients = [weight * gradient for gradient in gradients]
         for parameter, gradient in zip(self.parameters(), gradients, strict=True):
-            # Each process has seen its own part of the batch; what DDP averages in `backward` is averaged here.
+            # DDP averages gradients in `backward`, which does not run here.
             parameter.grad = self.trainer.strategy.reduce(gradient, reduce_op="mean").to(parameter.dtype)
-        step = self.optimizers()
-        assert not isinstance(step, list)
-        step.step()
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        optimizer.step()
         return {"loss": loss.detach()}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -115,10 +115,10 @@ class CirclesMLP(Classifier):
 
 
 class HandWrittenSGD(torch.optim.Optimizer):
-    """A step against the gradient, written out; an optimiser only so that the Trainer counts the steps.
+    """Plain SGD, written by hand. It is a torch optimiser so that the Trainer counts its steps.
 
     Args:
-        parameters: What to change.
+        parameters: Parameters to update.
         lr: Learning rate.
     """
 
@@ -127,7 +127,7 @@ class HandWrittenSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Change each parameter by its gradient times the learning rate."""
+        """Subtract the gradient times the learning rate from each parameter."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter -= group["lr"] * parameter.grad

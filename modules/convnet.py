@@ -1,4 +1,4 @@
-"""The convolutional network: stages of convolution and pooling, then fully connected layers."""
+"""Convolutional network: stages of convolution and pooling, then fully connected layers."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, final
@@ -15,25 +15,25 @@ Pool = Literal["max", "average", "stride", "none"]
 
 @final
 class ConvNet(Classifier):
-    """Convolutions that keep the image's size, each followed by pooling that halves it; then fully connected layers.
+    """Convolutions that keep the image size, each followed by pooling that halves it, then fully connected layers.
 
-    A stage is padding with zeros, convolution, batch norm (if any), activation, pooling (if any), dropout (if any).
+    A stage is zero padding, convolution, batch norm (optional), activation, pooling (optional), dropout (optional).
 
     Args:
-        input_shape: Channels, rows, columns of an image.
+        input_shape: Channels, rows and columns of an image.
         num_classes: Number of classes.
         channels: Output channels of each convolution.
-        kernel_size: Rows and columns of the kernels: one for all stages, or one for each.
-        pool: 2x2 "max" or "average" pooling after each stage; "stride" moves the convolutions two pixels at a time
-            instead; "none" keeps the size.
+        kernel_size: Side of the square kernels: one for all stages, or one per stage.
+        pool: 2x2 "max" or "average" pooling after each stage; "stride" uses convolutions of stride 2 instead; "none"
+            keeps the size.
         hidden: Units of each hidden fully connected layer.
-        activation: After each convolution and each hidden layer.
-        batch_norm: Batch normalisation after each convolution, which then has no bias.
-        conv_dropout: Rate after each stage, of single values; 0 for none.
-        dropout: Rate after each hidden fully connected layer; 0 for none.
-        init: How weights begin: see `modules.layers.initialize`.
-        init_scale: The constant, or the standard deviation, of "constant" and "normal" weights.
-        **training: Loss, optimiser and scheduler of `Classifier`.
+        activation: Activation after each convolution and each hidden layer.
+        batch_norm: Whether to use batch normalisation after each convolution, which then has no bias.
+        conv_dropout: Dropout rate after each stage, element-wise; 0 for none.
+        dropout: Dropout rate after each hidden fully connected layer; 0 for none.
+        init: Weight initialisation, see `modules.layers.initialize`.
+        init_scale: The constant for init "constant", the standard deviation for "normal".
+        **training: Loss, optimiser and scheduler, see `Classifier`.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class ConvNet(Classifier):
             layers += [activation_layer(activation), *_pooling(pool)]
             layers += [nn.Dropout(conv_dropout)] if conv_dropout else []
         features = _count_features(layers, input_shape)
-        top = fully_connected([features, *hidden], num_classes, activation_name=activation, dropout=dropout)
-        self.net = nn.Sequential(*layers, nn.Flatten(), *top)
-        if len(channels) > 1:  # a quarter faster, on the CPU too; one convolution alone gains nothing
+        head = fully_connected([features, *hidden], num_classes, activation_name=activation, dropout=dropout)
+        self.net = nn.Sequential(*layers, nn.Flatten(), *head)
+        if len(channels) > 1:  # 25 % faster, also on a CPU; no gain with a single convolution
             self.net.to(memory_format=torch.channels_last)
         initialize(self.net, init, init_scale)
 
@@ -79,7 +79,7 @@ class ConvNet(Classifier):
 
 
 def _convolution(n_in: int, n_out: int, kernel: int, *, stride: int, bias: bool) -> list[nn.Module]:
-    """A convolution, padded so that stride 1 keeps the size; an even kernel needs one pixel more at the end."""
+    """Return a convolution padded so that stride 1 keeps the size; an even kernel is padded by one more at the end."""
     before, after = (kernel - 1) // 2, kernel // 2
     if before == after:
         return [nn.Conv2d(n_in, n_out, kernel, stride, padding=before, bias=bias)]
@@ -99,7 +99,7 @@ def _pooling(pool: Pool) -> list[nn.Module]:
 
 
 def _count_features(layers: list[nn.Module], input_shape: tuple[int, int, int]) -> int:
-    """Values per image after these layers, found by sending a blank one through."""
+    """Return the number of values per image after these layers, by a forward pass of a blank image."""
     stages = nn.Sequential(*layers).eval()
     try:
         with torch.no_grad():

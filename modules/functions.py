@@ -1,6 +1,6 @@
-"""Regression of the three functions of four numbers.
+"""Regression of three functions of four variables.
 
-Shapes: B examples of a batch, D numbers of an input, F filters.
+Shapes: B batch size, D input features.
 """
 
 from typing import Any, Literal, final
@@ -19,16 +19,16 @@ Kind = Literal["linear", "convnet"]
 
 @final
 class FunctionRegressor(Regressor):
-    """One small model for each of y0, y1 and y2; they share nothing, and are trained side by side.
+    """One small model for each of y0, y1 and y2. They share no parameters and are trained together.
 
     Logs the mean squared error of each function, `loss_y0` to `loss_y2`, and their mean, `loss`.
 
     Args:
-        input_shape: How many numbers x has.
-        kind: "linear" regression, or "convnet": filters that slide over x, ReLU, max-pooling of two, linear read-out.
-        filters: Filters of each convnet.
-        kernel_size: Neighbouring numbers that a filter sees; at the ends it slides out of x, over zeros.
-        **training: Optimiser and scheduler of `Regressor`.
+        input_shape: Number of input features, D, as a tuple.
+        kind: "linear" regression, or "convnet": 1-D convolution, ReLU, max pooling of size 2, linear layer.
+        filters: Number of filters of each convnet.
+        kernel_size: Kernel size of the convolution, which is padded with kernel_size - 1 zeros at both ends.
+        **training: Optimiser and scheduler, see `Regressor`.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class FunctionRegressor(Regressor):
         self.nets = nn.ModuleList(_net(kind, input_shape[0], filters, kernel_size) for _ in FUNCTIONS)
 
     def forward(self, x_BD: Tensor) -> Tensor:
-        """Estimates of y0, y1, y2, shape (B, 3)."""
+        """Return estimates of y0, y1, y2, shape (B, 3)."""
         return torch.cat([net(x_BD) for net in self.nets], 1)
 
     def metrics(self) -> dict[str, Metric | MetricCollection]:
-        single: dict[str, Metric | MetricCollection] = {
-            f"loss_{name}": MeanLoss(_ErrorOf(index)) for index, name in enumerate(FUNCTIONS)
+        per_function: dict[str, Metric | MetricCollection] = {
+            f"loss_{name}": MeanLoss(_ColumnMSE(index)) for index, name in enumerate(FUNCTIONS)
         }
-        return {"loss": MeanLoss(nn.functional.mse_loss), **single}
+        return {"loss": MeanLoss(nn.functional.mse_loss), **per_function}
 
     def _step(self, batch: Batch, metrics: SplitMetrics) -> tuple[Tensor, dict[str, Tensor]]:
         x_BD, y_B3 = batch
@@ -63,8 +63,8 @@ class FunctionRegressor(Regressor):
         return nn.functional.mse_loss(estimates_B3, y_B3), {"estimates": estimates_B3, "targets": y_B3}
 
 
-class _ErrorOf:
-    """Mean squared error of one column."""
+class _ColumnMSE:
+    """Mean squared error of one output column."""
 
     def __init__(self, column: int) -> None:
         self._column = column

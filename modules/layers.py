@@ -1,4 +1,4 @@
-"""Layers, and ways to initialise them, that are chosen by name."""
+"""Layers and weight initialisations selected by name, and checks of their arguments."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -20,14 +20,14 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def activation(name: Activation) -> nn.Module:
-    """The activation layer of that name; "none" passes its input on."""
+    """Return the activation layer with this name; "none" is the identity."""
     return ACTIVATIONS[name]()
 
 
 def fully_connected(
     sizes: list[int], num_outputs: int, *, activation_name: Activation, dropout: float
 ) -> list[nn.Module]:
-    """Linear layers of these widths from `sizes[0]` inputs on, each hidden one followed by activation and dropout."""
+    """Return linear layers from `sizes[0]` inputs to `num_outputs`; activation and dropout follow each hidden one."""
     require_widths("hidden", sizes)
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
@@ -37,14 +37,18 @@ def fully_connected(
 
 
 def initialize(net: nn.Module, init: Init, scale: float) -> None:
-    """Set the weights of all linear and convolutional layers; their biases to 0.
+    """Initialise the weights of all linear and convolutional layers, and set their biases to 0.
 
     Args:
-        net: The layers.
-        init: "default" leaves torch's own (He et al. with a = sqrt(5), biases too), "zero" and "constant" (`scale`)
-            make all units of a layer alike, "normal" has mean 0 and standard deviation `scale`, "xavier" (Glorot and
-            Bengio, 2010) and "he" (He et al., 2015, for ReLU) keep the variance from layer to layer.
-        scale: Used by "constant" and "normal".
+        net: Module with the layers.
+        init: "default" keeps torch's initialisation (He et al. with a = sqrt(5), biases too); "zero" and "constant"
+            (`scale`) make all units of a layer identical; "normal" has mean 0 and standard deviation `scale`; "xavier"
+            (uniform; Glorot and Bengio, 2010) and "he" (normal; He et al., 2015, for ReLU) preserve the variance from
+            layer to layer.
+        scale: The constant for "constant", the standard deviation for "normal".
+
+    Raises:
+        ValueError: `init` is not one of these names.
     """
     setters: dict[Init, Callable[[Tensor], Any]] = {
         "zero": nn.init.zeros_,
@@ -65,17 +69,17 @@ def initialize(net: nn.Module, init: Init, scale: float) -> None:
 
 
 def require_widths(name: str, values: Iterable[int]) -> None:
-    """Refuse a number of units, channels or pixels below 1.
+    """Require every number of units, channels or pixels to be at least 1.
 
     Raises:
-        ValueError: One of them is out of range.
+        ValueError: One of them is below 1.
     """
     if min(values, default=1) < 1:
         raise ValueError(f"model.{name} has an entry below 1")
 
 
 def require_rate(name: str, value: float) -> None:
-    """Refuse a dropout rate outside [0, 1).
+    """Require a dropout rate in [0, 1).
 
     Raises:
         ValueError: The rate is out of range.

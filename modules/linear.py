@@ -11,14 +11,14 @@ from modules.layers import Init, initialize
 
 @final
 class LinearClassifier(Classifier):
-    """One linear layer from all pixels to the classes.
+    """One linear layer from the flattened input to the classes.
 
     Args:
-        input_shape: Shape of an input, such as channels, rows, columns of an image.
+        input_shape: Shape of an input, such as channels, rows and columns of an image.
         num_classes: Number of classes.
-        init: How weights begin: see `modules.layers.initialize`.
-        init_scale: The constant, or the standard deviation, of "constant" and "normal" weights.
-        **training: Loss, optimiser and scheduler of `Classifier`.
+        init: Weight initialisation, see `modules.layers.initialize`.
+        init_scale: The constant for init "constant", the standard deviation for "normal".
+        **training: Loss, optimiser and scheduler, see `Classifier`.
     """
 
     def __init__(

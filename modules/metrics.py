@@ -1,7 +1,7 @@
-"""Metrics of one split, accumulated in whole chunks.
+"""Metrics of one split, updated once per several steps.
 
-A torchmetrics update costs as much as several layers of a small network. So the outputs of each step are only kept, and
-handed to torchmetrics a few thousand examples at a time; the result is the same.
+A torchmetrics update costs as much as several layers of a small network. So the outputs of each step are buffered and
+passed to torchmetrics a few thousand examples at a time. The result is the same.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
 
-CHUNK = 32
-"""Steps between two updates: bounds the memory that kept outputs take."""
+UPDATE_EVERY_N_STEPS = 32
+"""Steps between two updates. Bounds the memory of the buffered outputs."""
 
 
 class MeanLoss(Metric):
-    """The mean of a loss over examples.
+    """Mean of a loss over examples.
 
     Args:
-        loss: Maps outputs and targets to their mean loss.
+        loss: Function of outputs and targets that returns their mean loss.
     """
 
     full_state_update = False
@@ -38,16 +38,18 @@ class MeanLoss(Metric):
         self.counts.append(count)
 
     def compute(self) -> Tensor:
-        # One running sum would lose digits in float32, and not every device has float64.
+        # A running sum in float32 would lose precision, and not every device has float64.
         total, count = dim_zero_cat(self.sums).cpu().double().sum(), dim_zero_cat(self.counts).cpu().sum()
         return (total / count).float().to(self.device)
 
 
-class NeighbourAccuracy(Metric):
-    """How well points lie among their own: the accuracy of a k-nearest-neighbour vote, each point left out of its own.
+class KNNAccuracy(Metric):
+    """Leave-one-out accuracy of a k-nearest-neighbour classifier: each point is classified by the other points.
+
+    NaN if there are fewer than two points, or if a point is not finite.
 
     Args:
-        k: Number of neighbours that vote.
+        k: Number of neighbours. With fewer other points, all of them vote.
     """
 
     full_state_update = False
@@ -61,7 +63,7 @@ class NeighbourAccuracy(Metric):
         self.add_state("labels", [], dist_reduce_fx="cat")
 
     def update(self, points_BD: Tensor, labels_B: Tensor) -> None:
-        """Take points and their classes, which are counted from 0."""
+        """Add points and their labels, which start at 0."""
         self.points.append(points_BD)
         self.labels.append(labels_B)
 
@@ -72,44 +74,44 @@ class NeighbourAccuracy(Metric):
         k = min(self.k, len(points_ND) - 1)
         if k < 1 or not points_ND.isfinite().all():
             return torch.tensor(torch.nan, device=self.device)
-        near_NK = NearestNeighbors(n_neighbors=k).fit(points_ND.numpy()).kneighbors(return_distance=False)
-        votes_NC = nn.functional.one_hot(labels_N[torch.from_numpy(near_NK)]).sum(1)
+        neighbours_NK = NearestNeighbors(n_neighbors=k).fit(points_ND.numpy()).kneighbors(return_distance=False)
+        votes_NC = nn.functional.one_hot(labels_N[torch.from_numpy(neighbours_NK)]).sum(1)
         return (votes_NC.argmax(1) == labels_N).float().mean().to(self.device)
 
 
 class SplitMetrics(nn.Module):
-    """A MetricCollection whose updates wait until a chunk of them has come together.
+    """A MetricCollection that buffers the outputs of `UPDATE_EVERY_N_STEPS` steps before each update.
 
     Args:
-        metrics: What to measure; its prefix names the split.
+        metrics: The metrics. Their prefix names the split.
     """
 
     def __init__(self, metrics: MetricCollection) -> None:
         super().__init__()
         self.metrics = metrics
-        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._pending: list[tuple[Tensor, Tensor]] = []
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Keep a step's outputs and targets."""
-        if len(targets):  # in a last batch, a process may have no example
-            self._waiting.append((outputs.detach(), targets))
-        if len(self._waiting) == CHUNK:
+        """Buffer the outputs and targets of a step."""
+        if len(targets):  # a process may have no examples in the last batch
+            self._pending.append((outputs.detach(), targets))
+        if len(self._pending) == UPDATE_EVERY_N_STEPS:
             self._flush()
 
     def compute(self) -> dict[str, Tensor]:
-        """The metrics over all that was kept since the last call, of all processes together."""
+        """Return the metrics over all updates since the last call, of all processes, and reset them."""
         self._flush()
         values: dict[str, Tensor] = self.metrics.compute()
         self.metrics.reset()
         return values
 
     def reset(self) -> None:
-        """Forget what was kept."""
-        self._waiting.clear()
+        """Discard the metric states and the buffer."""
+        self._pending.clear()
         self.metrics.reset()
 
     def _flush(self) -> None:
-        if self._waiting:
-            outputs, targets = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
-            self._waiting.clear()
+        if self._pending:
+            outputs, targets = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
+            self._pending.clear()
             self.metrics.update(outputs.float(), targets)

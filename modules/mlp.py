@@ -1,4 +1,4 @@
-"""The multi-layer perceptron."""
+"""Multi-layer perceptron."""
 
 import math
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from modules.layers import Activation, Init, fully_connected, initialize, requir
 
 @final
 class MLP(Classifier):
-    """Fully connected layers from all values of an input to the classes.
+    """Fully connected layers from the flattened input to the classes.
 
     Args:
-        input_shape: Shape of an input, such as channels, rows, columns of an image.
+        input_shape: Shape of an input, such as channels, rows and columns of an image.
         num_classes: Number of classes.
         hidden: Units of each hidden layer.
-        activation: After each hidden layer.
-        dropout: Rate after each hidden layer, 0 for none.
-        init: How weights begin: see `modules.layers.initialize`.
-        init_scale: The constant, or the standard deviation, of "constant" and "normal" weights.
-        **training: Loss, optimiser and scheduler of `Classifier`.
+        activation: Activation after each hidden layer.
+        dropout: Dropout rate after each hidden layer; 0 for none.
+        init: Weight initialisation, see `modules.layers.initialize`.
+        init_scale: The constant for init "constant", the standard deviation for "normal".
+        **training: Loss, optimiser and scheduler, see `Classifier`.
     """
 
     def __init__(

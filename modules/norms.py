@@ -1,4 +1,7 @@
-"""Batch norm over the global batch, whatever the device."""
+"""Synchronised batch norm on any device.
+
+Shapes: C channels.
+"""
 
 from typing import final
 
@@ -6,19 +9,19 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, distributed, nn
-from torch.distributed.nn import functional as together
+from torch.distributed.nn import functional as distributed_nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @final
 class SyncedBatchNorm(_BatchNorm):
-    """torch's synchronised batch norm, which is for GPUs only, written out: mean and variance of all processes.
+    """Batch norm over the global batch of all processes, on any device. torch's `SyncBatchNorm` supports GPUs only.
 
-    A process may have no example: it adds nothing, and takes part. In evaluation it is any batch norm.
+    A process may have no examples: it contributes 0 to the sums. In evaluation it is ordinary batch norm.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any: the layer that was here before would have refused others."""
+        """Accept any shape: this class replaces BatchNorm1d, BatchNorm2d and BatchNorm3d alike."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not (self.training and distributed.is_initialized()):
@@ -26,15 +29,16 @@ class SyncedBatchNorm(_BatchNorm):
         dims = [dim for dim in range(input.ndim) if dim != 1]
         count = torch.tensor(float(input.numel() // input.shape[1]))
         distributed.all_reduce(count)
-        mean_C = _sum(input.float().sum(dims)) / count
-        centred = input - _along(mean_C, input)
-        var_C = _sum(centred.square().sum(dims)) / count
-        self._remember(mean_C.detach(), var_C.detach() * count / (count - 1))
-        normal = centred * _along((var_C + self.eps).rsqrt(), input)
-        normal = normal if self.weight is None else normal * _along(self.weight, input) + _along(self.bias, input)
-        return normal.to(input.dtype)
+        mean_C = _all_reduce_sum(input.float().sum(dims)) / count
+        centred = input - _per_channel(mean_C, input)
+        var_C = _all_reduce_sum(centred.square().sum(dims)) / count
+        self._update_running_statistics(mean_C.detach(), var_C.detach() * count / (count - 1))
+        normalised = centred * _per_channel((var_C + self.eps).rsqrt(), input)
+        if self.weight is not None:
+            normalised = normalised * _per_channel(self.weight, input) + _per_channel(self.bias, input)
+        return normalised.to(input.dtype)
 
-    def _remember(self, mean_C: Tensor, var_C: Tensor) -> None:
+    def _update_running_statistics(self, mean_C: Tensor, var_C: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
@@ -43,26 +47,26 @@ class SyncedBatchNorm(_BatchNorm):
         self.running_var.lerp_(var_C, factor)
 
 
-def _sum(values_C: Tensor) -> Tensor:
-    """Over all processes, with a gradient."""
-    total_C: Tensor = together.all_reduce(values_C)  # type: ignore[no-untyped-call]
+def _all_reduce_sum(values_C: Tensor) -> Tensor:
+    """Return the sum over all processes, differentiably."""
+    total_C: Tensor = distributed_nn.all_reduce(values_C)  # type: ignore[no-untyped-call]
     return total_C
 
 
-def _along(values_C: Tensor, input: Tensor) -> Tensor:
-    """Values of channels, for each position of (B, C, ...)."""
+def _per_channel(values_C: Tensor, input: Tensor) -> Tensor:
+    """Reshape per-channel values so that they broadcast over an input of shape (B, C, ...)."""
     return values_C.view(-1, *[1] * (input.ndim - 2))
 
 
 class SyncBatchNorm(TorchSyncBatchNorm):
-    """What `trainer.sync_batchnorm` does with a module: on GPUs torch's own layers, on CPUs those of this file."""
+    """Lightning plugin for `trainer.sync_batchnorm`: torch's layers on GPUs, `SyncedBatchNorm` on CPUs."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Have all batch norms of a module see the global batch."""
+        """Replace all batch norm layers of a module by synchronised ones."""
         assert isinstance(model, LightningModule)
         if model.trainer.strategy.root_device.type != "cpu":
             return super().apply(model)
         for layer in model.modules():
             if isinstance(layer, _BatchNorm):
-                layer.__class__ = SyncedBatchNorm  # the same weights and averages, another forward pass
+                layer.__class__ = SyncedBatchNorm  # keeps weights and running statistics
         return model

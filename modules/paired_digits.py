@@ -1,4 +1,4 @@
-"""The sum of two digits, one above the other, with one layer that reads both."""
+"""Network that adds two digits, one above the other, with shared weights for both halves of the image."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -9,23 +9,23 @@ from torch import Tensor, nn
 from modules.base import Classifier
 from modules.layers import require_rate, require_widths
 
-KERNEL = 5
+KERNEL_SIZE = 5
 
 
 @final
 class PairedDigitsNet(Classifier):
-    """Convolutions over the whole image, then one fully connected layer, applied to either half of it.
+    """Convolutions over the whole image, then one fully connected layer applied to each half of it.
 
-    The two halves share its weights and bias, since a digit is read in the same way wherever it stands; a last linear
-    layer tells the sum from both.
+    Both halves share its weights and bias, since a digit looks the same in either position. A final linear layer maps
+    the features of both digits to the sum.
 
     Args:
-        input_shape: Channels, rows, columns of an image; its rows must be cut in two by the poolings and the halves.
-        num_classes: Number of sums.
-        channels: Output channels of each 5x5 convolution, which a ReLU and a 2x2 max-pooling follow.
-        hidden: Units that read a digit.
-        dropout: Rate on these units, 0 for none.
-        **training: Loss, optimiser and scheduler of `Classifier`.
+        input_shape: Channels, rows and columns of an image. Rows must be a multiple of 2 * 2 ** len(channels).
+        num_classes: Number of possible sums.
+        channels: Output channels of each 5x5 convolution; ReLU and 2x2 max pooling follow each one.
+        hidden: Units of the shared fully connected layer.
+        dropout: Dropout rate after the shared layer; 0 for none.
+        **training: Loss, optimiser and scheduler, see `Classifier`.
     """
 
     def __init__(
@@ -41,16 +41,16 @@ class PairedDigitsNet(Classifier):
         require_rate("dropout", dropout)
         require_widths("channels", channels)
         require_widths("hidden", [hidden])
-        n_in, rows, columns = input_shape
-        shrink = 2 ** len(channels)
-        if rows % (2 * shrink) or columns < shrink:
+        input_channels, rows, columns = input_shape
+        stride = 2 ** len(channels)
+        if rows % (2 * stride) or columns < stride:
             raise ValueError(f"model.channels: {len(channels)} poolings do not leave two halves of {rows}x{columns}")
         layers: list[nn.Module] = []
-        for wide_in, wide_out in zip([n_in, *channels], channels, strict=False):
-            layers += [nn.Conv2d(wide_in, wide_out, KERNEL, padding=KERNEL // 2), nn.ReLU(), nn.MaxPool2d(2)]
+        for n_in, n_out in zip([input_channels, *channels], channels, strict=False):
+            layers += [nn.Conv2d(n_in, n_out, KERNEL_SIZE, padding=KERNEL_SIZE // 2), nn.ReLU(), nn.MaxPool2d(2)]
         self.trunk = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # as in ConvNet
-        self.half_rows = rows // shrink // 2
-        features = [n_in, *channels][-1] * self.half_rows * (columns // shrink)
+        self.half_rows = rows // stride // 2
+        features = [input_channels, *channels][-1] * self.half_rows * (columns // stride)
         self.read = nn.Sequential(nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout))
         self.add = nn.Linear(2 * hidden, num_classes)
 

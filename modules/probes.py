@@ -1,6 +1,6 @@
-"""Callbacks that measure what a network does on the validation and test set, beside its loss and accuracy.
+"""Callbacks that log more about a network than its loss and accuracy, on the validation and test set.
 
-Shapes: B examples of a batch, C channels, H rows, W columns, K classes, U units of a layer, D weights of a unit.
+Shapes: B batch size, C channels, H rows, W columns, U units of a layer, N outputs of a unit, D weights of a unit.
 """
 
 from abc import ABC
@@ -16,18 +16,22 @@ from torchmetrics import MeanMetric, Metric
 from modules.base import Classifier
 from modules.layers import ACTIVATIONS
 
-Weighted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-ALIKE = 1e-4  # of a layer's largest weight: identical units drift apart by rounding, other ones by far more
+WeightedLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+IDENTICAL_TOLERANCE = 1e-4  # times a layer's largest weight; identical units differ by rounding, others by far more
 SHIFTS = (1, 2)  # pixels
 
 
 class Probe(Callback, ABC):
-    """A callback that measures in evaluations; litlab's test keeps these callbacks, and no others."""
+    """Base class of callbacks that measure during evaluation. `litlab test` and `validate` run no other callbacks."""
 
 
 class OutputRange(Metric):
-    """Smallest and largest output of each unit, over examples and positions."""
+    """Smallest and largest output of each unit, over examples and positions.
+
+    Args:
+        units: Number of units, U.
+    """
 
     full_state_update = False
     low: Tensor
@@ -39,24 +43,24 @@ class OutputRange(Metric):
         self.add_state("high", torch.full((units,), -torch.inf), dist_reduce_fx="max")
 
     def update(self, outputs: Tensor) -> None:
-        """Take outputs of shape (B, U) or (B, U, H, W)."""
+        """Add outputs of shape (B, U) or (B, U, H, W)."""
         outputs_UN = outputs.float().transpose(0, 1).flatten(1)
         assert len(outputs_UN) == len(self.low)
         self.low = torch.minimum(self.low, outputs_UN.amin(1))
         self.high = torch.maximum(self.high, outputs_UN.amax(1))
 
     def compute(self) -> Tensor:
-        """Whether each unit says the same to every example, shape (U,)."""
+        """Return whether each unit has the same output for every example, shape (U,)."""
         return self.low == self.high
 
 
 @final
-class Units(Probe):
-    """Counts dead and distinct units of each hidden layer, numbered from 1, after each validation.
+class DeadUnits(Probe):
+    """Log dead and distinct units of each hidden layer, numbered from 1, after each validation.
 
-    `val/dead_units_1` is the fraction of the layer's units whose activation is the same for every validation example
-    (a dead ReLU: always 0); `val/distinct_units_1` is the number of units whose weights are unlike those of all others
-    before them; `val/dead_units` is the fraction over all hidden layers.
+    `val/dead_units_1` is the fraction of units of the first hidden layer whose activation is the same for every
+    validation example (for a dead ReLU, always 0), `val/dead_units` the fraction over all hidden layers.
+    `val/distinct_units_1` is the number of its units whose weights differ from those of all previous units.
     """
 
     def __init__(self) -> None:
@@ -65,19 +69,19 @@ class Units(Probe):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         layers = hidden_layers(pl_module)
-        self._ranges = [OutputRange(_units(layer)).to(pl_module.device) for layer, _ in layers]
-        hooks = zip(self._ranges, layers, strict=True)
-        self._hooks = [last.register_forward_hook(partial(_see, seen)) for seen, (_, last) in hooks]
+        self._ranges = [OutputRange(_num_units(layer)).to(pl_module.device) for layer, _ in layers]
+        pairs = zip(self._ranges, layers, strict=True)
+        self._hooks = [last.register_forward_hook(partial(_update_range, range_)) for range_, (_, last) in pairs]
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if dataloader_idx:  # the validation set is through; this is the training set, measured once more
-            self._unhook()
+        if dataloader_idx:  # the validation set is complete; this is the training set, evaluated again
+            self._remove_hooks()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._unhook()
-        dead = [seen.compute().float() for seen in self._ranges]
+        self._remove_hooks()
+        dead = [range_.compute().float() for range_ in self._ranges]
         values = {f"val/dead_units_{number}": fractions.mean() for number, fractions in enumerate(dead, 1)}
         for number, (layer, _) in enumerate(hidden_layers(pl_module), 1):
             values[f"val/distinct_units_{number}"] = torch.tensor(float(count_distinct(layer)))
@@ -86,54 +90,57 @@ class Units(Probe):
         pl_module.log_dict(values, sync_dist=True)  # the same on all processes
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._unhook()
+        self._remove_hooks()
 
-    def _unhook(self) -> None:
+    def _remove_hooks(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
 
 
-def _see(seen: OutputRange, layer: nn.Module, inputs: Any, outputs: Tensor) -> None:
-    seen.update(outputs)
+# Configs of earlier versions name this class by its former name, `modules.probes.Units`.
+Units = DeadUnits
 
 
-def hidden_layers(module: nn.Module) -> list[tuple[Weighted, nn.Module]]:
-    """Layers with weights that an activation follows, with it; not the last one, whose units are the outputs."""
+def _update_range(range_: OutputRange, layer: nn.Module, inputs: Any, outputs: Tensor) -> None:
+    range_.update(outputs)
+
+
+def hidden_layers(module: nn.Module) -> list[tuple[WeightedLayer, nn.Module]]:
+    """Return each weighted layer that an activation follows, with the activation; not the output layer."""
     leaves = [layer for layer in module.modules() if not list(layer.children())]
-    weighted = [number for number, layer in enumerate(leaves) if isinstance(layer, Weighted)]
-    found: list[tuple[Weighted, nn.Module]] = []
-    for number in weighted[:-1]:
-        after = next((layer for layer in leaves[number + 1 :] if not isinstance(layer, NORMS)), None)
-        layer = leaves[number]
-        if isinstance(layer, Weighted) and after is not None and isinstance(after, tuple(ACTIVATIONS.values())):
-            found.append((layer, after))
-    return found
+    indices = [index for index, layer in enumerate(leaves) if isinstance(layer, WeightedLayer)]
+    pairs: list[tuple[WeightedLayer, nn.Module]] = []
+    for index in indices[:-1]:
+        after = next((layer for layer in leaves[index + 1 :] if not isinstance(layer, BATCH_NORMS)), None)
+        layer = leaves[index]
+        if isinstance(layer, WeightedLayer) and after is not None and isinstance(after, tuple(ACTIVATIONS.values())):
+            pairs.append((layer, after))
+    return pairs
 
 
-def _units(layer: Weighted) -> int:
-    """How many units a layer has."""
+def _num_units(layer: WeightedLayer) -> int:
     return layer.weight.shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0]
 
 
 @torch.no_grad()
-def count_distinct(layer: Weighted) -> int:
-    """How many units of a layer have weights (and bias) unlike those of every unit before them."""
+def count_distinct(layer: WeightedLayer) -> int:
+    """Return how many units of a layer have weights and bias that differ from those of all previous units."""
     weight = layer.weight.detach().float()
     weights_UD = (weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight).flatten(1)
     if layer.bias is not None:
         weights_UD = torch.cat([weights_UD, layer.bias.detach().float()[:, None]], 1)
-    largest = torch.cdist(weights_UD, weights_UD, p=torch.inf)
-    alike_UU = largest <= ALIKE * weights_UD.abs().max()
-    return int((alike_UU.tril(-1).sum(1) == 0).sum())
+    distances_UU = torch.cdist(weights_UD, weights_UD, p=torch.inf)
+    identical_UU = distances_UU <= IDENTICAL_TOLERANCE * weights_UD.abs().max()
+    return int((identical_UU.tril(-1).sum(1) == 0).sum())
 
 
 @final
-class Shifts(Probe):
-    """How many predictions change when the image moves, on the validation and the test set.
+class ShiftSensitivity(Probe):
+    """Log how many predictions change when the image is shifted, on the validation and the test set.
 
-    `test/changed_by_shift_1` is the fraction of images whose predicted class is another one once the image has moved
-    one pixel down and to the right, the pixels of its edge repeated; `..._2` two pixels.
+    `test/changed_by_shift_1` is the fraction of images whose predicted class changes when the image is shifted by one
+    pixel down and to the right, with edge pixels repeated; `test/changed_by_shift_2` by two pixels.
     """
 
     def __init__(self) -> None:
@@ -142,7 +149,7 @@ class Shifts(Probe):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         shape = getattr(trainer.datamodule, "input_shape", None)  # type: ignore[attr-defined]
         if not isinstance(pl_module, Classifier) or (shape is not None and len(shape) != 3):
-            raise ValueError("modules.probes.Shifts is for classifiers of images")
+            raise ValueError("modules.probes.ShiftSensitivity supports only classifiers of images")
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._changed = {pixels: MeanMetric().to(pl_module.device) for pixels in SHIFTS}
@@ -160,11 +167,11 @@ class Shifts(Probe):
     ) -> None:
         if dataloader_idx:
             return
-        predicted_B, predicted_dtype = outputs["logits"].argmax(1), next(pl_module.parameters()).dtype
+        predicted_B, dtype = outputs["logits"].argmax(1), next(pl_module.parameters()).dtype
         for pixels, changed in self._changed.items():
-            with trainer.precision_plugin.forward_context():  # as in the step that the prediction is from
-                moved_B = pl_module(shift(batch[0], pixels).to(predicted_dtype)).argmax(1)
-            changed.update((moved_B != predicted_B).float())
+            with trainer.precision_plugin.forward_context():  # the same precision as in the evaluation step
+                shifted_B = pl_module(shift(batch[0], pixels).to(dtype)).argmax(1)
+            changed.update((shifted_B != predicted_B).float())
 
     on_test_batch_end = on_validation_batch_end
 
@@ -179,7 +186,11 @@ class Shifts(Probe):
         pl_module.log_dict(fractions, sync_dist=True)  # the same on all processes
 
 
+# Configs of earlier versions name this class by its former name, `modules.probes.Shifts`.
+Shifts = ShiftSensitivity
+
+
 def shift(images_BCHW: Tensor, pixels: int) -> Tensor:
-    """Move images down and to the right; the pixels of the edge are repeated."""
+    """Shift images down and to the right, repeating the edge pixels."""
     H, W = images_BCHW.shape[2:]
     return nn.functional.pad(images_BCHW, (pixels, 0, pixels, 0), mode="replicate")[:, :, :H, :W]

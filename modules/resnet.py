@@ -1,4 +1,4 @@
-"""A small residual network, of the kind that trains CIFAR-10 in minutes."""
+"""A small residual network that trains on CIFAR-10 in minutes."""
 
 from typing import Any, final
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from modules.base import Classifier
 from modules.layers import require_widths
 
-LOGIT_SCALE = 0.125  # of Page's network: keeps softmax soft while batch norm keeps features at unit variance
+LOGIT_SCALE = 0.125  # from Page's network: keeps softmax soft although batch norm keeps features at unit variance
 
 
 @final
@@ -16,17 +16,17 @@ class ResNet9(Classifier):
     """Eight 3x3 convolutions with batch norm, two residual blocks, one linear layer (Page, 2018, for DAWNBench).
 
     Args:
-        input_shape: Channels, rows, columns of an image; at least 8x8.
+        input_shape: Channels, rows and columns of an image; at least 8x8 pixels.
         num_classes: Number of classes.
-        width: Channels of the first convolution; the last ones have eight times as many.
-        **training: Loss, optimiser and scheduler of `Classifier`.
+        width: Output channels of the first convolution; the last ones have eight times as many.
+        **training: Loss, optimiser and scheduler, see `Classifier`.
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_classes: int, width: int = 64, **training: Any) -> None:
         super().__init__(num_classes, **training)
         require_widths("width", [width])
         if min(input_shape[1:]) < 8:
-            raise ValueError(f"ResNet9 halves an image three times: {input_shape[1:]} is below 8x8")
+            raise ValueError(f"ResNet9 halves the image three times: {input_shape[1:]} is below 8x8")
         self.net = nn.Sequential(
             *_convolution(input_shape[0], width),
             *_convolution(width, 2 * width, pool=True),
@@ -37,7 +37,7 @@ class ResNet9(Classifier):
             nn.AdaptiveMaxPool2d(1),
             nn.Flatten(),
             nn.Linear(8 * width, num_classes, bias=False),
-        ).to(memory_format=torch.channels_last)  # a fifth faster, on the CPU too
+        ).to(memory_format=torch.channels_last)  # 20 % faster, also on a CPU
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         logits_BK: Tensor = self.net(images_BCHW.contiguous(memory_format=torch.channels_last))
@@ -45,15 +45,15 @@ class ResNet9(Classifier):
 
 
 class _Residual(nn.Module):
-    """Two convolutions, added to what went in."""
+    """Residual block: two convolutions plus the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.path = nn.Sequential(*_convolution(channels, channels), *_convolution(channels, channels))
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        added: Tensor = features_BCHW + self.path(features_BCHW)
-        return added
+        output_BCHW: Tensor = features_BCHW + self.path(features_BCHW)
+        return output_BCHW
 
 
 def _convolution(n_in: int, n_out: int, *, pool: bool = False) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""What makes the same training faster: docs/DEVICES.md and docs/PERFORMANCE.md say by how much."""
+"""Ways to speed up training without changing it. docs/DEVICES.md and docs/PERFORMANCE.md have measurements."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from torch import nn
 
 
 @contextmanager
-def tiny_is_zero() -> Iterator[None]:
-    """Take numbers below 1e-38 for zero meanwhile, where the CPU can.
+def flush_denormals() -> Iterator[None]:
+    """Treat denormal numbers (below about 1e-38) as zero inside the context, if the CPU supports it.
 
-    It is many times slower with them, and an optimiser's averages are full of them where units have died.
+    CPUs are many times slower with denormals, and optimiser averages are full of them if units are dead.
     """
     torch.set_flush_denormal(True)
     try:
@@ -25,13 +25,13 @@ def tiny_is_zero() -> Iterator[None]:
 
 @final
 class Compile(Callback):
-    """Has `torch.compile` translate the networks of a module, for its training; the first steps take the longer for it.
+    """Compile the networks of a module with `torch.compile`, for training only. The first steps are slower.
 
-    Not the module itself, whose logging would be translated again and again, and no evaluation, of which there are few,
-    and in which probes look into layers. Weights keep their names.
+    The LightningModule itself is not compiled, because its logging would be recompiled repeatedly. Evaluation is not
+    compiled either: it has few steps, and probes hook into its layers. Parameter names do not change.
 
     Args:
-        backend: As in `torch.compile`.
+        backend: Backend of `torch.compile`.
     """
 
     def __init__(self, backend: str = "inductor") -> None:
@@ -39,28 +39,28 @@ class Compile(Callback):
         self._nets: list[nn.Module] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._nets = networks(pl_module)
+        self._nets = find_networks(pl_module)
         if not self._nets:
-            raise ValueError(f"modules.speed.Compile finds no network in {type(pl_module).__name__}")
+            raise ValueError(f"modules.speed.Compile found no network in {type(pl_module).__name__}")
         for net in self._nets:
             net.forward = partial(_forward, net, net.forward, torch.compile(net.forward, backend=self._backend))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for net in self._nets:
-            vars(net).pop("forward", None)  # the class's own is there again
+            vars(net).pop("forward", None)  # restores the method of the class
         self._nets = []
 
 
-def _forward(net: nn.Module, plain: Any, compiled: Any, *inputs: Any) -> Any:
-    return (compiled if net.training else plain)(*inputs)
+def _forward(net: nn.Module, eager: Any, compiled: Any, *inputs: Any) -> Any:
+    return (compiled if net.training else eager)(*inputs)
 
 
-def networks(module: nn.Module) -> list[nn.Module]:
-    """The outermost layers that have weights and are called; a list of layers is none, its members are."""
+def find_networks(module: nn.Module) -> list[nn.Module]:
+    """Return the outermost submodules with parameters; for a ModuleList, which is not callable, its members."""
     found: list[nn.Module] = []
     for child in module.children():
         if isinstance(child, nn.ModuleList):
-            found += networks(child)
+            found += find_networks(child)
         elif any(True for _ in child.parameters()):
             found.append(child)
     return found

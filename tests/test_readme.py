@@ -32,8 +32,10 @@ def test_links_and_pictures_exist():
 
 def test_the_map_names_every_room_and_every_file_of_modules_and_datamodules():
     tree = README.partition("## The map")[2]
-    files = [path.name for package in ("datamodules", "modules") for path in (ROOT / package).glob("*.py")]
-    rooms = [f"  {path.parent.name}/ " for package in ("pipelines", "sweeps") for path in (ROOT / package).glob("*/*.py")]
+    files = [path.name for name in ("datamodules", "modules") for path in (ROOT / name).glob("*.py")]
+    rooms = [
+        f"  {path.parent.name}/ " for package in ("pipelines", "sweeps") for path in (ROOT / package).glob("*/*.py")
+    ]
     assert [name for name in {*files, *rooms} - {"__init__.py"} if name not in tree] == []
 
 

@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipelines.comparison import rows
-from pipelines.comparison.formatting import footnote, metric_cells, param_cells, table_title
+from pipelines.comparison.formatting import footnote, markdown_table, metric_cells, param_cells, table_title
 from pipelines.comparison.intervals import Difference
 from pipelines.comparison.rows import Comparison, Row
 from pipelines.runtime.errors import UserError
@@ -165,14 +164,9 @@ def as_markdown(comparison: Comparison) -> str:
         [*param_cells(row, comparison).values(), *metric_cells(row, comparison).values()] for row in comparison.rows
     ]
     names = [*rows.titles(comparison.columns).values(), *metric_cells(comparison.rows[0], comparison)]
-    text = [table_title(comparison), "", _joined(names), _joined(["---"] * len(names)), *map(_joined, lines)]
+    text = [table_title(comparison), "", markdown_table([names, *lines], padded=False)]
     remark = footnote(comparison.rows)
     return "\n".join([*text, *(["", remark.replace("*", "\\*")] if remark else [])]) + "\n"
-
-
-def _joined(texts: Sequence[str]) -> str:
-    shown = [re.sub(r"([\\|*<])", r"\\\1", escape_control_characters(text)) for text in texts]  # "<" would begin HTML
-    return f"| {' | '.join(' '.join(text.split()) for text in shown)} |"
 
 
 FORMATS = {"json": as_json, "csv": as_csv, "md": as_markdown}

@@ -1,12 +1,14 @@
 """What a person reads of a comparison: numbers with as many digits as mean something, and what they come to."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from pipelines.comparison import rows
 from pipelines.comparison.intervals import Difference, Summary
 from pipelines.comparison.rows import Comparison, Row
 from pipelines.runtime.console import format_duration
+from pipelines.runtime.text import escape_control_characters
 from pipelines.tracking.tags import FIT_SECONDS, SELECTED_EPOCH
 
 UNPAIRED = " *"
@@ -30,10 +32,10 @@ def metric_cells(row: Row, comparison: Comparison) -> dict[str, str]:
     """What a person reads of a row's values, by title."""
     epoch, seconds, parameters = map(row.mean, (SELECTED_EPOCH, FIT_SECONDS, "parameters"))
     return {
-        "mean ± sd": format_mean_sd(row.summary),
+        "mean ± sd": format_mean_sd(row.summary.mean, row.summary.sd),
         "n": str(row.summary.n),
         "95 % interval": _interval(row.summary),
-        "difference to best": _apart(row.difference, row.summary.n) if row.difference else "",
+        "difference to best": _difference(row.difference, row.summary.n) if row.difference else "",
         "verdict": verdict(row, lower_is_better=comparison.lower_is_better),
         "epoch": "" if epoch is None else f"{epoch:.1f}".removesuffix(".0"),
         "time": "" if seconds is None else format_duration(seconds),
@@ -53,27 +55,37 @@ def verdict(row: Row, *, lower_is_better: bool) -> str:
     return "worse" if (row.difference.mean > 0) == lower_is_better else "better in pairs"
 
 
-def format_mean_sd(found: Summary) -> str:
-    """Mean and standard deviation, with as many digits as the latter gives a meaning."""
-    spec = _spec(found.mean, found.sd)
-    return f"{found.mean:{spec}}" + ("" if found.sd is None else f" ± {found.sd:{spec}}")
+def format_mean_sd(mean: float, sd: float | None = None, spec: str | None = None, *, sd_spec: str | None = None) -> str:
+    """Format a mean and its standard deviation: "0.984 ± 0.012", or "0.9843" without one.
+
+    Args:
+        mean: The mean.
+        sd: The standard deviation; None for a single value.
+        spec: Format specification of both, such as ".4f"; by default, two significant digits of the standard deviation.
+        sd_spec: Format specification of the standard deviation, if it is another one.
+    """
+    spec = spec or _significant_spec(mean, sd)
+    return f"{mean:{spec}}" + ("" if sd is None else f" ± {sd:{sd_spec or spec}}")
+
+
+def fixed_spec(mean: float) -> str:
+    """Return the format of numbers that stand below one another in notes: four decimals, or ".2e" for small ones."""
+    return ".4f" if abs(mean) >= 0.01 or mean == 0 else ".2e"
 
 
 def _interval(found: Summary) -> str:
-    spec = _spec(found.mean, found.sd)
+    spec = _significant_spec(found.mean, found.sd)
     return "" if found.ci95 is None else f"{found.ci95[0]:{spec}} to {found.ci95[1]:{spec}}"
 
 
-def _apart(found: Difference, of: int) -> str:
+def _difference(found: Difference, n: int) -> str:
     half = None if found.ci95 is None else (found.ci95[1] - found.ci95[0]) / 2
-    spec = _spec(found.mean, half)
-    pairs = f" ({found.n} pairs)" if found.n < of else ""
-    return (
-        f"{found.mean:+{spec}}" + ("" if half is None else f" ± {half:{spec}}") + (pairs if found.paired else UNPAIRED)
-    )
+    spec = _significant_spec(found.mean, half)
+    pairs = f" ({found.n} pairs)" if found.n < n else ""
+    return format_mean_sd(found.mean, half, f"+{spec}", sd_spec=spec) + (pairs if found.paired else UNPAIRED)
 
 
-def _spec(mean: float, spread: float | None) -> str:
+def _significant_spec(mean: float, spread: float | None) -> str:
     """How to write a number: two digits of the spread, four of the mean without one, six of the mean at most."""
     size = max(abs(mean), spread or 0.0)
     if size and not 1e-4 <= size < 1e6:
@@ -93,12 +105,25 @@ def footnote(some: Sequence[Row]) -> str:
 
 
 NO_BREAK_SPACE = "\u00a0"
+_MARKUP = re.compile(r"[\\|*<]")  # "<" would begin HTML
 
 
-def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """A table for the MLflow UI, which leaves no gap between columns: each name is padded to more than its column."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padding = [2 * (width - len(name)) + 4 for name, width in zip(lines[0], widths, strict=True)]  # half as wide as 0
-    names = [name + NO_BREAK_SPACE * number for name, number in zip(lines[0], padding, strict=True)]
-    header, *body = [f"| {' | '.join(cells)} |" for cells in [names, *lines[1:]]]
-    return "\n".join([header, "|---" * len(names) + "|", *body])
+def markdown_table(lines: Sequence[Sequence[str]], *, padded: bool = True) -> str:
+    """Format a header and rows as a Markdown table, without a newline at the end; markup in cells is escaped.
+
+    Args:
+        lines: The cells of the header and of each row.
+        padded: Pad each column's name to more than the column's width, for the MLflow UI, which leaves no gap between
+            columns.
+    """
+    header, *body = [[_markdown_cell(text) for text in line] for line in lines]
+    if padded:
+        widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
+        padding = [2 * (width - len(name)) + 4 for name, width in zip(header, widths, strict=True)]  # half as wide as 0
+        header = [name + NO_BREAK_SPACE * count for name, count in zip(header, padding, strict=True)]
+    first, *rows = [f"| {' | '.join(cells)} |" for cells in [header, *body]]
+    return "\n".join([first, "|---" * len(header) + "|", *rows])
+
+
+def _markdown_cell(text: str) -> str:
+    return " ".join(_MARKUP.sub(r"\\\g<0>", escape_control_characters(text)).split())

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.base import InMemoryDataModule
-from modules.metrics import NeighbourAccuracy
+from modules.metrics import KNNAccuracy
 from pipelines.comparison.rows import Row
 from pipelines.evaluation.decision_regions import Plane, is_plane
 from pipelines.evaluation.evaluate import evaluate
@@ -118,7 +118,7 @@ def _principal_components(data: InMemoryDataModule) -> tuple[str, Array]:
     train_ND, test_ND = (_flat(data, part.inputs) for part in (data.train_set, data.test_set))
     pca = PCA(2, random_state=0).fit(train_ND)
     points_N2 = pca.transform(test_ND).astype(np.float32)
-    neighbours = NeighbourAccuracy()
+    neighbours = KNNAccuracy()
     neighbours.update(torch.from_numpy(points_N2), data.test_set.targets)
     error = float(np.square(pca.inverse_transform(points_N2) - test_ND).mean())
     return _title("two principal components", *_quality(float(neighbours.compute()), error)), points_N2

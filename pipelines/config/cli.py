@@ -1,9 +1,7 @@
 """From a command line to a datamodule, a module and a trainer: LightningCLI, with litlab's experiments and errors."""
 
 import contextlib
-import hashlib
 import inspect
-import json
 from argparse import ArgumentError
 from collections.abc import Sequence
 from itertools import pairwise
@@ -23,10 +21,8 @@ from pipelines.checkpoints.files import AtomicCheckpointIO
 from pipelines.config.distributed import cluster_environments
 from pipelines.config.error_messages import explain_parser_error
 from pipelines.config.experiments import find_experiment, read_yaml
+from pipelines.config.identity import flatten_config
 from pipelines.runtime.errors import UserError
-
-# What a run does not depend on: left out of the hash that says whether two runs are the same but for the seed.
-NOT_HASHED = ("seed_everything", "name", "description", "data.data_dir", "trainer.enable_progress_bar")
 
 
 class _Unprofiled(PassThroughProfiler):
@@ -195,24 +191,6 @@ def option_values(args: Sequence[str], *flags: str) -> list[str]:
     following = [value for flag, value in pairwise(args) if flag in flags]
     joined = [token.partition("=")[2] for token in args if token.partition("=")[0] in flags and "=" in token]
     return following + joined
-
-
-def flatten_config(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys as on the command line: `class_path` becomes the section's own value, `init_args` disappears."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = prefix if key in ("class_path", "init_args") else f"{prefix}.{key}" if prefix else key
-        if isinstance(value, dict):
-            flat |= flatten_config(value, name)
-        else:
-            flat[name] = value
-    return flat
-
-
-def config_hash(config: dict[str, Any]) -> str:
-    """SHA-256 of a resolved configuration, equal for runs that differ only in the seed and the place of the data."""
-    flat = {key: value for key, value in flatten_config(config).items() if key not in NOT_HASHED}
-    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
 
 def load_data(data: LightningDataModule, stage: str) -> None:

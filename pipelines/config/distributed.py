@@ -43,7 +43,7 @@ def check_batch_split(data: LightningDataModule, model: LightningModule, trainer
     if processes == 1 or not isinstance(data, InMemoryDataModule):
         return
     try:
-        each = data.share(processes)
+        each = data.per_process_batch_size(processes)
     except ValueError as error:
         raise UserError(str(error)) from error
     if not trainer.is_global_zero:

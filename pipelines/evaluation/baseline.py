@@ -18,8 +18,8 @@ from rich.console import Console
 
 from datamodules.base import InMemoryDataModule
 from datamodules.sets import TensorSet
-from modules.metrics import NeighbourAccuracy
-from pipelines.config import cli as config
+from modules.metrics import KNNAccuracy
+from pipelines.config import identity
 from pipelines.config.cli import LitlabCLI, load_data, option_values, parse_config
 from pipelines.evaluation import baseline_process as apart
 from pipelines.evaluation import figures
@@ -132,8 +132,8 @@ def _run_name(setting: dict[str, Any]) -> str:
 
 
 def config_hash(method: str, setting: Mapping[str, Any], cli: LitlabCLI) -> str:
-    """What is the same in all runs of a method with one setting on the same data; see `config.config_hash`."""
-    return config.config_hash({"method": method, **setting, "data": cli.resolved()["data"]})
+    """What is the same in all runs of a method with one setting on the same data; see `identity.config_hash`."""
+    return identity.config_hash({"method": method, **setting, "data": cli.resolved()["data"]})
 
 
 def _tags(cli: LitlabCLI, name: str, method: str, setting: Mapping[str, Any], argv: Sequence[str]) -> dict[str, str]:
@@ -150,7 +150,7 @@ def _tags(cli: LitlabCLI, name: str, method: str, setting: Mapping[str, Any], ar
 def _fit(method: str, setting: dict[str, Any], cli: LitlabCLI, data: InMemoryDataModule, run: Run) -> dict[str, float]:
     """Fit one setting, measure it on the three sets, and keep what came out."""
     run.log_params({"method": method, **setting, **_data_params(cli)})
-    run.log_dataset(data.card())
+    run.log_dataset(data.describe())
     if method == "pca":
         metrics = _principal_components(setting["components"], data, run)
     else:
@@ -202,7 +202,7 @@ def _principal_components(components: int, data: InMemoryDataModule, run: Run) -
         inputs_ND, labels_N = _arrays(data, part)
         codes_NK = pca.transform(inputs_ND)
         again_ND = pca.inverse_transform(codes_NK)
-        neighbours = NeighbourAccuracy()
+        neighbours = KNNAccuracy()
         neighbours.update(torch.from_numpy(codes_NK), torch.from_numpy(labels_N))
         metrics |= {f"{split}/loss": float(np.square(again_ND - inputs_ND).mean())}
         metrics |= {f"{split}/knn_acc": float(neighbours.compute())}

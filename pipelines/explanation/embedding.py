@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modules.metrics import NeighbourAccuracy
+from modules.metrics import KNNAccuracy
 from pipelines.explanation import classes, images, output
 from pipelines.explanation.target import COMMON, Target, parse
 from pipelines.runtime.errors import UserError
@@ -128,7 +128,7 @@ def embed(features_ND: NDArray[np.float32], perplexity: float, seed: int) -> dic
 
 def own_class(points_ND: NDArray[np.float32], labels_N: NDArray[np.int64]) -> float:
     """Share of points whose nearest neighbours, without themselves, vote for their own class."""
-    vote = NeighbourAccuracy(NEIGHBOURS)
+    vote = KNNAccuracy(NEIGHBOURS)
     vote.update(torch.from_numpy(points_ND), torch.from_numpy(labels_N))
     return float(vote.compute())
 

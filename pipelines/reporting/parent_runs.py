@@ -1,10 +1,10 @@
 """Runs that stand for others, such as a study's: what they searched and found, as tables."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipelines.comparison.formatting import fixed_spec, format_mean_sd
 from pipelines.reporting.html_page import image
 from pipelines.reporting.provenance import Pairs, command_of
 from pipelines.tracking.store import Store
@@ -75,7 +75,11 @@ def parent(store: Store, run_id: str) -> Parent:
     facts = [("kind", tags.get(PARENT_TAG, "sweep")), ("run", run_id), ("status", str(run.info.status))]
     facts += [("command", command_of(tags))]
     facts += [(key, value) for key, value in sorted(params.items()) if not key.startswith(_SPACE)]
-    facts += [(f"best {key.removeprefix('best/')}", number(metrics[key])) for key in metrics if key.startswith("best/")]
+    facts += [
+        (f"best {key.removeprefix('best/')}", format_mean_sd(metrics[key], spec=fixed_spec(metrics[key])))
+        for key in metrics
+        if key.startswith("best/")
+    ]
     facts += [
         (name, tags[key]) for name, key in (("best trial", BEST_TRIAL_TAG), ("its run", BEST_RUN_TAG)) if key in tags
     ]
@@ -129,8 +133,7 @@ def _confirmation(metrics: Mapping[str, float]) -> tuple[list[str], list[list[st
 def _spread(metrics: Mapping[str, float], key: str) -> str:
     if key not in metrics:
         return ""
-    sd = metrics.get(f"{key}_std")
-    return number(metrics[key]) + ("" if sd is None else f" ± {number(sd)}")
+    return format_mean_sd(metrics[key], metrics.get(f"{key}_std"), fixed_spec(metrics[key]))
 
 
 def _pictures(store: Store, run_id: str) -> tuple[list[Picture], list[str]]:
@@ -147,8 +150,3 @@ def _pictures(store: Store, run_id: str) -> tuple[list[Picture], list[str]]:
     except (MlflowException, OSError, ValueError) as error:
         missing.append(f"figures of run {run_id} cannot be read: {str(error).splitlines()[0]}")
     return pictures, missing or ([] if pictures else [f"run {run_id} keeps no figures"])
-
-
-def number(value: float) -> str:
-    """Four digits behind the point, or as many as a small value needs."""
-    return f"{value:.4f}" if value == 0 or not math.isfinite(value) or abs(value) >= 1e-3 else f"{value:.2e}"

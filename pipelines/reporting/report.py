@@ -137,7 +137,7 @@ def summary(comparison: Comparison, named: Sequence[str]) -> str:
     which = "lower is better" if comparison.lower_is_better else "higher is better"
     found = best.summary
     among = f"best of {len(comparison.rows)} rows is {_called(0, named)}: " if others else "one row has "
-    begin = f"By {comparison.metric} ({which}), the {among}{format_mean_sd(found)}"
+    begin = f"By {comparison.metric} ({which}), the {among}{format_mean_sd(found.mean, found.sd)}"
     if found.ci95 is None:
         begin += " (a single run, of which no spread is known)."
     else:

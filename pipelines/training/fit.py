@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 
 from modules.base import Learner
-from modules.speed import tiny_is_zero
+from modules.speed import flush_denormals
 from pipelines.config.cli import LitlabCLI, parse_config, print_full_help
 from pipelines.config.distributed import process_count_tags
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
@@ -117,7 +117,7 @@ def train(job: Training, run: Run, start: Path | None = None) -> float:
 
 def run_trainer(job: Training, start: Path | None = None) -> float:
     """Train; returns the seconds that it took, with those before the checkpoint that it goes on from."""
-    with reraise_keyboard_interrupt(job.trainer), tiny_is_zero():
+    with reraise_keyboard_interrupt(job.trainer), flush_denormals():
         job.trainer.fit(job.model, datamodule=job.data, ckpt_path=start, weights_only=True)
     if torch.distributed.is_initialized():  # the test runs on one device, and its metrics must not wait for the others
         torch.distributed.destroy_process_group()

@@ -12,8 +12,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import CHECKPOINT_FOLDER, latest_valid
-from pipelines.config.cli import LitlabCLI, flatten_config, option_values, parse_config
+from pipelines.config.cli import LitlabCLI, option_values, parse_config
 from pipelines.config.distributed import broadcast_checkpoint, check_process_count
+from pipelines.config.identity import changed_values
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
@@ -49,7 +50,6 @@ configuration can be changed: that would be another run.
   --data.data_dir DIR where the data are now; they must be the same
   --tracking_uri URI  where runs are kept (mlflow.db of this project)"""
 NAMED = 10  # runs that a message lists
-FREE = ("data.data_dir", "trainer.enable_progress_bar")  # keys that change nothing in a run
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
@@ -161,10 +161,8 @@ def _configuration(run: StoredRun) -> Path:
 
 def _refuse_changes(run: StoredRun, cli: LitlabCLI, given: Sequence[str]) -> None:
     recorded: dict[str, Any] = yaml.safe_load(_configuration(run).read_text())
-    before, now = flatten_config(recorded), flatten_config(cli.resolved())
-    changed = sorted(key for key in before | now if key not in FREE and before.get(key) != now.get(key))
-    if changed:
-        said = "; ".join(f"{key} is {before.get(key)}, not {now.get(key)}" for key in changed)
+    if changed := changed_values(recorded, cli.resolved()):
+        said = "; ".join(f"{key} is {before}, not {now}" for key, (before, now) in changed.items())
         raise UserError(
             f"run {run.run_id} has other values: {said}. Another value is another run: litlab fit -c "
             f"{_configuration(run)} {' '.join(given)}".rstrip()
@@ -174,7 +172,7 @@ def _refuse_changes(run: StoredRun, cli: LitlabCLI, given: Sequence[str]) -> Non
 def _refuse_other_data(run: StoredRun, job: Training) -> None:
     if not isinstance(job.data, InMemoryDataModule):
         return
-    for split, digest in job.data.card()["sha256"].items():
+    for split, digest in job.data.describe()["sha256"].items():
         recorded = run.tags.get(f"data.sha256.{split}")
         if recorded is not None and recorded != digest:
             raise UserError(f"run {run.run_id} was trained on other data: this is not its {split} set")

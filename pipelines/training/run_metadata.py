@@ -7,7 +7,8 @@ from itertools import pairwise
 from lightning.pytorch import LightningDataModule
 
 from datamodules.base import InMemoryDataModule
-from pipelines.config.cli import LitlabCLI, config_hash
+from pipelines.config.cli import LitlabCLI
+from pipelines.config.identity import config_hash
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (
@@ -44,7 +45,7 @@ def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
     run.save_config(resolved)
     run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
-        run.log_dataset(data.card())
+        run.log_dataset(data.describe())
 
 
 def resume_command(run: Run) -> str:

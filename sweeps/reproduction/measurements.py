@@ -54,7 +54,8 @@ def look(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
 
 
 def _look(job: PublishedJob) -> ConfigIdentity:
-    from pipelines.config.cli import config_hash, parse_config
+    from pipelines.config.cli import parse_config
+    from pipelines.config.identity import config_hash
     from pipelines.evaluation import baseline
 
     if job.verb == "baseline":

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipelines.comparison.formatting import format_mean_sd, markdown_table
 from pipelines.comparison.intervals import summarize
 from pipelines.reporting import html_page as page
 from pipelines.tracking.store import StoredRun
@@ -128,7 +129,7 @@ def _cell(runs: Sequence[StoredRun], metric: str) -> str:
     if metric == "parameters":
         return f"{of.mean:,.0f}"
     if metric in COUNTED:
-        return f"{of.mean:.1f}" + (f" ± {of.sd:.1f}" if of.sd else "")
+        return format_mean_sd(of.mean, of.sd or None, ".1f")
     return verdicts.spreading(of)
 
 
@@ -164,16 +165,11 @@ def markdown(outcome: Reproduction, again: str) -> str:
     lines += ["How each claim is judged:", "", RULES.strip(), ""]
     for part in parts(outcome):
         lines += [f"## {part.title}", "", part.about, "", *(line for text in part.data for line in (text, ""))]
-        lines += [*_table(part.claims), ""] if len(part.claims) > 1 else []
-        lines += [*_table(part.runs), ""] if part.runs else []
+        lines += [markdown_table(part.claims, padded=False), ""] if len(part.claims) > 1 else []
+        lines += [markdown_table(part.runs, padded=False), ""] if part.runs else []
         lines += ["Not run:", "", *(f"- {text}" for text in part.failures), ""] if part.failures else []
         lines += ["```", *part.commands, "```", ""] if part.commands else []
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _table(cells: Cells) -> list[str]:
-    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-    return [rows[0], "|---" * len(cells[0]) + "|", *rows[1:]]
 
 
 def html(outcome: Reproduction, again: str) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pipelines.comparison.formatting import format_mean_sd
 from pipelines.comparison.intervals import (
     Difference,
     Interval,
@@ -219,21 +220,22 @@ def pm(values: Values) -> str:
 
 
 def spreading(summary: Summary) -> str:
-    """0.9843 ± 0.0011, both to the same place."""
-    if summary.sd is None:
-        return plain(summary.mean)
-    if 0.001 <= abs(summary.mean) < 10 and (summary.sd >= 0.0001 or summary.sd == 0):
-        return f"{summary.mean:.4f} ± {summary.sd:.4f}"
-    if abs(summary.mean) >= 10:
-        return f"{plain(summary.mean)} ± {summary.sd:,.1f}"
-    return f"{plain(summary.mean)} ± {plain(summary.sd)}"
+    """0.9843 ± 0.0011, both to the same place unless that would hide the second."""
+    mean, sd = abs(summary.mean), summary.sd or 0.0
+    same_place = 0.001 <= mean < 10 and sd >= 0.0001
+    sd_spec = ",.1f" if mean >= 10 else ".4f" if same_place else _spec(sd)
+    return format_mean_sd(summary.mean, summary.sd, _spec(mean), sd_spec=sd_spec)
 
 
 def plain(value: float) -> str:
     """A figure as tables show it: 0.9843, 2.0e-12, 53.0, 1,191,170."""
+    return f"{value:{_spec(value)}}"
+
+
+def _spec(value: float) -> str:
     size = abs(value)
     if value == 0 or 0.001 <= size < 10:
-        return f"{value:.4f}"
+        return ".4f"
     if size < 0.001:
-        return f"{value:.1e}"
-    return f"{value:,.1f}" if size < 1000 else f"{value:,.0f}"
+        return ".1e"
+    return ",.1f" if size < 1000 else ",.0f"

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.comparison.formatting import markdown_table
+from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown_table
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import CONFIRMED
 from sweeps.search.study import Study
@@ -91,5 +91,4 @@ def _test_keys(metrics: Mapping[str, float]) -> list[str]:
 def _cell(metrics: Mapping[str, float], key: str) -> str:
     if key not in metrics:
         return "none"
-    spread = f" ± {metrics[f'{key}_std']:.4f}" if f"{key}_std" in metrics else ""
-    return f"{metrics[key]:.4f}{spread}"
+    return format_mean_sd(metrics[key], metrics.get(f"{key}_std"), fixed_spec(metrics[key]))

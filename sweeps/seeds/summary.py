@@ -4,7 +4,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from pipelines.comparison.formatting import markdown_table
+from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown_table
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
@@ -46,8 +46,7 @@ def headline(runs: Sequence[StoredRun]) -> dict[str, float]:
 def in_short(runs: Sequence[StoredRun]) -> str:
     """The test metrics, mean and standard deviation; "" if nothing was tested."""
     tested = {key: summary for key, summary in _summaries(runs).items() if key.startswith("test/")}
-    spreads = {key: "" if one.sd is None else f" ± {_number(one.sd, one)}" for key, one in tested.items()}
-    return ", ".join(f"{key} {_number(one.mean, one)}{spreads[key]}" for key, one in tested.items())
+    return ", ".join(f"{key} {format_mean_sd(of.mean, of.sd, fixed_spec(of.mean))}" for key, of in tested.items())
 
 
 def metrics_table(runs: Sequence[StoredRun]) -> list[list[str]]:
@@ -92,4 +91,4 @@ def _place(key: str) -> tuple[int, str]:
 
 
 def _number(value: float, of: Summary) -> str:
-    return f"{value:.4f}" if abs(of.mean) >= 0.01 or of.mean == 0 else f"{value:.2e}"
+    return f"{value:{fixed_spec(of.mean)}}"

@@ -174,7 +174,7 @@ class Stack:
             whole = len(group) == len(self.members)
             logits, labels = (logits_NBK, labels_NB) if whole else (logits_NBK[group], labels_NB[group])
             model = self.members[group[0]].model
-            total = total + len(group) * model.minimised(logits.flatten(0, 1), labels.flatten())
+            total = total + len(group) * model.training_loss(logits.flatten(0, 1), labels.flatten())
         total.backward()  # type: ignore[no-untyped-call]
         self.net.hand_over_gradients()
         for member, outputs_BK, labels_B in zip(self.members, logits_NBK.detach(), labels_NB, strict=True):
@@ -186,7 +186,7 @@ class Stack:
     ) -> dict[Member, FloatingPointError]:
         lost = {}
         for member, logits_BK, labels_B in zip(self.members, logits_NBK, labels_NB, strict=True):
-            loss = float(member.model.minimised(logits_BK, labels_B))
+            loss = float(member.model.training_loss(logits_BK, labels_B))
             if not math.isfinite(loss):
                 lost[member] = nan_error(loss, step, epoch)
         return lost

@@ -14,7 +14,7 @@ from datamodules.sampling import EpochSampler
 from modules.circles import CirclesMLP
 from modules.linear import LinearClassifier
 from modules.mlp import MLP
-from modules.speed import tiny_is_zero
+from modules.speed import flush_denormals
 from modules.stack import structure
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.runtime.errors import StoppedError, UserError
@@ -137,7 +137,7 @@ class Trials:
             silence_lightning()
             self._prepare()
             if self._reporters:
-                with tiny_is_zero():
+                with flush_denormals():
                     self._train(Stack(list(self._reporters)))
         except BaseException as error:
             for member in list(self._reporters):

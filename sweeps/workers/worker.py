@@ -23,7 +23,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
-from pipelines.config.cli import LitlabCLI, config_hash, flatten_config, load_data, parse_config
+from pipelines.config.cli import LitlabCLI, load_data, parse_config
+from pipelines.config.identity import config_hash, flatten_config
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import exit_with_rank_zero
@@ -88,7 +89,7 @@ def _facts(spec: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, An
         "tracking_uri": cli.config.tracking_uri,
         "run_name": run_name(spec.arguments, spec.seed),
         "tags": run_tags(cli, shlex.join(["litlab", spec.verb, *spec.arguments])),
-        "card": data.card() if spec.test and isinstance(data, InMemoryDataModule) else None,
+        "card": data.describe() if spec.test and isinstance(data, InMemoryDataModule) else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""An archive that would write elsewhere is refused, even one whose checksum is right."""
+"""Archives that would write outside the data folder are rejected, even with the correct checksum."""
 
 import hashlib
 import io
@@ -11,15 +11,15 @@ from datamodules.cifar10 import CIFAR10
 
 
 def member(name, content=b"evil"):
-    found = tarfile.TarInfo(name)
-    found.size = len(content)
-    return found, content
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    return info, content
 
 
 def link(name, target, kind):
-    found = tarfile.TarInfo(name)
-    found.type, found.linkname = kind, target
-    return found, b""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info, b""
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def link(name, target, kind):
     ],
     ids=["parent", "parent of a folder", "absolute", "symbolic link", "relative link", "hard link", "device"],
 )
-def test_nothing_is_written_outside_of_the_data_folder(tmp_path, monkeypatch, members):
+def test_nothing_is_written_outside_the_data_folder(tmp_path, monkeypatch, members):
     outside = tmp_path / "outside"
     outside.mkdir()
     (tmp_path / "secret").write_text("a secret")
@@ -47,9 +47,9 @@ def test_nothing_is_written_outside_of_the_data_folder(tmp_path, monkeypatch, me
             info.name, info.linkname = (text.format(outside=outside) for text in (info.name, info.linkname))
             archive.addfile(info, io.BytesIO(content))
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    monkeypatch.setattr(TorchvisionCIFAR10, "tgz_md5", md5)  # as if it were the official one
+    monkeypatch.setattr(TorchvisionCIFAR10, "tgz_md5", md5)  # passes torchvision's check
     with pytest.raises(FileNotFoundError, match=r"the download failed: .*(outside|special|absolute|corrupted)"):
         CIFAR10(data_dir=str(folder)).prepare_data()
-    elsewhere = {entry.name for entry in tmp_path.rglob("*") if folder not in entry.parents}
-    assert elsewhere == {"outside", "secret", "data"}
+    outside_names = {entry.name for entry in tmp_path.rglob("*") if folder not in entry.parents}
+    assert outside_names == {"outside", "secret", "data"}
     assert (tmp_path / "secret").stat().st_nlink == 1

@@ -1,4 +1,4 @@
-"""CIFAR-10 in both of its layouts, of small real photographs that the tests cut; and torchvision's download."""
+"""CIFAR-10 in both layouts, with tiles of real photographs, and torchvision's download."""
 
 import hashlib
 import os
@@ -34,20 +34,20 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session")
 def tiles() -> np.ndarray:
-    """Pieces of two photographs: 180 of shape (32, 32, 3)."""
+    """180 tiles of two photographs, shape (180, 32, 32, 3)."""
     photographs = [image[:416, :640] for image in load_sample_images().images]
-    pieces = [image.reshape(13, 32, 20, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3) for image in photographs]
-    return np.concatenate(pieces)[:520:2][:180]
+    tiled = [image.reshape(13, 32, 20, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3) for image in photographs]
+    return np.concatenate(tiled)[:520:2][:180]
 
 
 @pytest.fixture
 def official(tmp_path, tiles, monkeypatch) -> Path:
-    """Files like the official ones: 5 times 30 training images and 30 test images, the classes in turn."""
+    """Files in the official format: 5 times 30 training images and 30 test images, with the classes in turn."""
     folder = tmp_path / "official" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
-    for name, pieces in zip(OFFICIAL, np.split(tiles, 6), strict=True):
+    for name, images in zip(OFFICIAL, np.split(tiles, 6), strict=True):
         labels = [index % 10 for index in range(30)]
-        content = {"data": pieces.transpose(0, 3, 1, 2).reshape(30, 3072), "labels": labels}
+        content = {"data": images.transpose(0, 3, 1, 2).reshape(30, 3072), "labels": labels}
         (folder / name).write_bytes(pickle.dumps(content, protocol=2))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list(CLASSES)}, protocol=2))
     md5 = {path.name: _md5(path) for path in folder.iterdir()}
@@ -67,8 +67,8 @@ def folders(tmp_path, tiles) -> Path:
     """The same images as PNG files in folders."""
     root = tmp_path / "folders"
     for index, tile in enumerate(tiles):
-        part, label = "train" if index < 150 else "test", index % 10
-        path = root / "cifar10" / part / CLASSES[label] / f"{index:04}.png"
+        split, label = "train" if index < 150 else "test", index % 10
+        path = root / "cifar10" / split / CLASSES[label] / f"{index:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(tile).save(path)
     return root
@@ -78,11 +78,11 @@ def _data(folder: Path, **options) -> CIFAR10:
     return CIFAR10(data_dir=str(folder), **{"n_val": 30, **options})
 
 
-def test_official_files_come_back_as_they_were_written(official, tiles):
-    for train, part in [(True, slice(150)), (False, slice(150, 180))]:
+def test_official_files_are_read_as_written(official, tiles):
+    for train, rows in [(True, slice(150)), (False, slice(150, 180))]:
         images, labels = _data(official).load(train=train)
-        np.testing.assert_array_equal(images.permute(0, 2, 3, 1), tiles[part])
-        assert labels.tolist() == [index % 10 for index in range(len(tiles[part]))]
+        np.testing.assert_array_equal(images.permute(0, 2, 3, 1), tiles[rows])
+        assert labels.tolist() == [index % 10 for index in range(len(tiles[rows]))]
         assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
 
 
@@ -90,36 +90,36 @@ def test_both_layouts_give_the_same_images_and_labels(official, folders):
     for train in (True, False):
         images, labels = _data(official).load(train=train)
         by_class = torch.sort(labels, stable=True).indices
-        others, other_labels = _data(folders).load(train=train)
-        assert torch.equal(images[by_class], others)
-        assert torch.equal(labels[by_class], other_labels)
+        folder_images, folder_labels = _data(folders).load(train=train)
+        assert torch.equal(images[by_class], folder_images)
+        assert torch.equal(labels[by_class], folder_labels)
 
 
 @pytest.mark.parametrize("layout", ["official", "folders"])
-def test_sizes_classes_and_the_card_that_names_the_layout(layout, request):
+def test_the_description_names_the_layout_and_sizes_and_classes_are_correct(layout, request):
     data = _data(request.getfixturevalue(layout))
     data.prepare_data()
     data.setup("fit")
     data.setup("test")
-    assert [len(part) for part in (data.train_set, data.val_set, data.test_set)] == [120, 30, 30]
+    assert [len(dataset) for dataset in (data.train_set, data.val_set, data.test_set)] == [120, 30, 30]
     assert data.train_set.images_NCHW.shape[1:] == data.input_shape == (3, 32, 32)
     assert np.bincount(data.val_set.labels_N).tolist() == [3] * 10
-    assert data.card()["files"] == {"official": "official", "folders": "folder"}[layout]
+    assert data.describe()["files"] == {"official": "official", "folders": "folder"}[layout]
 
 
-def test_statistics_come_from_the_training_images_in_use_only(official):
+def test_statistics_are_computed_from_the_training_images_in_use_only(official):
     data = _data(official, n_train=50)
     data.setup("fit")
     pixels = data.train_set.images_NCHW.double().numpy() / 255
     assert len(pixels) == 50
     np.testing.assert_allclose(data.normalize.mean, pixels.mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(data.normalize.std, pixels.std((0, 2, 3)), rtol=1e-6)
-    everything = data.load(train=True)[0].double() / 255
-    assert abs(data.normalize.mean[0] - float(everything[:, 0].mean())) > 1e-4
+    all_images = data.load(train=True)[0].double() / 255
+    assert abs(data.normalize.mean[0] - float(all_images[:, 0].mean())) > 1e-4
 
 
 class _Malicious:
-    """Unpickled, it makes a folder."""
+    """Creates a folder when unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -130,18 +130,18 @@ class _Malicious:
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("name", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
-def test_a_pickle_that_is_not_the_official_one_is_named_and_never_executed(official, tmp_path, name, train):
+def test_an_unofficial_pickle_is_named_and_not_executed(official, tmp_path, name, train):
     path = official / "cifar-10-batches-py" / name
     path.write_bytes(pickle.dumps(_Malicious(tmp_path / "executed")))
-    with pytest.raises(ValueError, match="damaged") as caught:
+    with pytest.raises(ValueError, match="damaged") as error:
         _data(official).load(train=train)
-    assert str(path) in str(caught.value)
+    assert str(path) in str(error.value)
     assert not (tmp_path / "executed").exists()
     pickle.loads(path.read_bytes())
-    assert (tmp_path / "executed").exists(), "the pickle was harmless: this test proves nothing"
+    assert (tmp_path / "executed").exists(), "the pickle is harmless, so that this test proves nothing"
 
 
-def test_the_official_files_are_read_where_both_layouts_are_there(official, folders):
+def test_the_official_files_are_read_if_both_layouts_exist(official, folders):
     shutil.move(folders / "cifar10", official / "cifar10")
     data = _data(official)
     data.prepare_data()
@@ -150,17 +150,17 @@ def test_the_official_files_are_read_where_both_layouts_are_there(official, fold
 
 
 @pytest.mark.usefixtures("no_server")
-def test_an_incomplete_official_folder_is_not_made_up_for_by_the_other_layout(official, folders):
+def test_an_incomplete_official_folder_is_an_error_even_if_the_other_layout_exists(official, folders):
     shutil.move(folders / "cifar10", official / "cifar10")
     missing = official / "cifar-10-batches-py" / "data_batch_3"
     missing.unlink()
     for read in (_data(official).prepare_data, partial(_data(official).load, train=True)):
-        with pytest.raises(FileNotFoundError) as caught:
+        with pytest.raises(FileNotFoundError) as error:
             read()
-        assert str(missing) in str(caught.value)
+        assert str(missing) in str(error.value)
 
 
-def test_a_layout_that_appears_between_training_and_test_is_not_mixed_in(official, folders):
+def test_a_layout_that_appears_between_training_and_test_is_ignored(official, folders):
     data, images = _data(folders), _data(folders).load(train=False)[0]
     data.load(train=True)
     shutil.move(official / "cifar-10-batches-py", folders)
@@ -176,7 +176,7 @@ def test_folders_are_decoded_once(folders, capfd):
 
 
 @pytest.mark.parametrize("suffix", [".PNG", ".jpg", ".JPG", ".jpeg", ".Jpeg"])
-def test_suffixes_may_be_large_or_small(folders, tiles, suffix):
+def test_suffixes_are_case_insensitive(folders, tiles, suffix):
     Image.fromarray(tiles[0]).save(folders / "cifar10" / "test" / "frog" / f"extra{suffix}")
     assert _data(folders).load(train=False)[1].bincount().tolist() == [3] * 6 + [4] + [3] * 3
 
@@ -189,56 +189,56 @@ def test_hidden_and_other_files_are_ignored(folders):
     assert len(_data(folders).load(train=False)[0]) == 30
 
 
-def _refused(folders: Path, match: str) -> str:
-    """What is said, before the training and not after it, of whichever part is wrong."""
-    with pytest.raises(ValueError, match=match) as caught:
+def _error_message(folders: Path, match: str) -> str:
+    """Message of the error that `prepare_data` raises, before training, whichever split is wrong."""
+    with pytest.raises(ValueError, match=match) as error:
         _data(folders).prepare_data()
     with pytest.raises(ValueError, match=match):
         _data(folders).load(train=True)
-    return str(caught.value)
+    return str(error.value)
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_a_part_that_is_missing_is_named(folders, part):
-    shutil.rmtree(folders / "cifar10" / part)
-    assert str(folders / "cifar10" / part) in _refused(folders, "no such folder")
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_error_for_a_missing_split_names_it(folders, split):
+    shutil.rmtree(folders / "cifar10" / split)
+    assert str(folders / "cifar10" / split) in _error_message(folders, "no such folder")
 
 
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_a_class_that_is_missing_empty_or_unknown_is_named(folders, part):
-    frog = folders / "cifar10" / part / "frog"
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_error_for_a_missing_empty_or_unknown_class_names_it(folders, split):
+    frog = folders / "cifar10" / split / "frog"
     toad = frog.rename(frog.parent / "toad")
-    assert str(frog) in _refused(folders, "missing")
+    assert str(frog) in _error_message(folders, "missing")
     frog.mkdir()
-    assert str(toad) in _refused(folders, "not a class")
+    assert str(toad) in _error_message(folders, "not a class")
     shutil.rmtree(toad)
-    assert str(frog) in _refused(folders, "no images")
+    assert str(frog) in _error_message(folders, "no images")
 
 
-def test_an_image_of_another_size_is_named_with_its_size_and_not_resized(folders, tiles):
+def test_the_error_for_an_image_of_another_size_names_it_and_its_size(folders, tiles):
     path = folders / "cifar10" / "train" / "frog" / "0006.png"
     Image.fromarray(tiles[0][:31]).save(path)
-    with pytest.raises(ValueError, match="32 pixels wide and 31 high") as caught:
+    with pytest.raises(ValueError, match="32 pixels wide and 31 high") as error:
         _data(folders).load(train=True)
-    assert str(path) in str(caught.value)
+    assert str(path) in str(error.value)
 
 
-def test_a_damaged_image_is_named(folders):
+def test_the_error_for_a_damaged_image_names_it(folders):
     path = folders / "cifar10" / "train" / "frog" / "0006.png"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="not a readable image") as caught:
+    with pytest.raises(ValueError, match="not a readable image") as error:
         _data(folders).load(train=True)
-    assert str(path) in str(caught.value)
+    assert str(path) in str(error.value)
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def use_server(tmp_path, official, monkeypatch) -> Callable[[int], Path]:
-    """Points torchvision at an archive of our files on a port of this machine; gives back the archive."""
+    """Function that makes torchvision download an archive of the test files from a local port; returns the archive."""
 
     def use(port: int) -> Path:
         archive = tmp_path / "web" / "cifar-10-python.tar.gz"
@@ -267,11 +267,11 @@ def archive(tmp_path, use_server) -> Iterator[Path]:
 def no_server(use_server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    use_server(port)  # closed again: nobody listens there
+    use_server(port)  # nothing listens on this port any more
 
 
 @pytest.mark.usefixtures("archive")
-def test_where_there_is_neither_layout_the_official_files_are_downloaded(tmp_path, official):
+def test_the_official_files_are_downloaded_if_neither_layout_exists(tmp_path, official):
     data = _data(tmp_path / "new")
     data.prepare_data()
     assert torch.equal(data.load(train=True)[0], _data(official).load(train=True)[0])
@@ -288,22 +288,22 @@ def test_a_damaged_archive_is_not_unpacked(tmp_path, archive):
 @pytest.mark.usefixtures("no_server")
 def test_without_a_network_the_error_names_both_layouts_and_the_option(tmp_path):
     for read in (_data(tmp_path).prepare_data, partial(_data(tmp_path).load, train=True)):
-        with pytest.raises(FileNotFoundError, match=r"--data\.data_dir") as caught:
+        with pytest.raises(FileNotFoundError, match=r"--data\.data_dir") as error:
             read()
-        assert str(tmp_path / "cifar-10-batches-py" / "data_batch_1") in str(caught.value)
-        assert "cifar10/{train,test}/CLASS" in str(caught.value)
+        assert str(tmp_path / "cifar-10-batches-py" / "data_batch_1") in str(error.value)
+        assert "cifar10/{train,test}/CLASS" in str(error.value)
 
 
 @pytest.mark.usefixtures("no_server")
 @pytest.mark.parametrize("layout", ["official", "folders"])
-def test_files_that_are_there_need_no_network(layout, request):
+def test_existing_files_need_no_network(layout, request):
     data = _data(request.getfixturevalue(layout))
     data.prepare_data()
     assert len(data.load(train=True)[0]) == 150
 
 
 @pytest.mark.usefixtures("no_server")
-def test_a_prediction_needs_no_data_and_no_network(tmp_path, tiles, make_trainer):
+def test_prediction_needs_no_data_and_no_network(tmp_path, tiles, make_trainer):
     Image.fromarray(tiles[0]).save(tmp_path / "tile.png")
     data = _data(tmp_path)
     data.load_state_dict({"mean": [0.5] * 3, "std": [0.25] * 3})
@@ -312,6 +312,6 @@ def test_a_prediction_needs_no_data_and_no_network(tmp_path, tiles, make_trainer
     assert probabilities.shape == (1, 10)
 
 
-def test_a_tilde_means_the_home_folder(folders, monkeypatch):
+def test_a_tilde_is_expanded_to_the_home_folder(folders, monkeypatch):
     monkeypatch.setenv("HOME", str(folders.parent))
     assert len(CIFAR10(data_dir="~/folders").load(train=True)[0]) == 150

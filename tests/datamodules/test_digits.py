@@ -1,4 +1,4 @@
-"""scikit-learn's digits: nothing is lost, and the test part is the same for everybody."""
+"""scikit-learn's digits: the data are complete, and the test set is always the same."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def test_digits_have_1437_training_and_360_test_images_of_28x28():
     data = Digits()
     data.setup("fit")
     data.setup("test")
-    assert [len(part) for part in (data.train_set, data.val_set, data.test_set)] == [1237, 200, 360]
+    assert [len(dataset) for dataset in (data.train_set, data.val_set, data.test_set)] == [1237, 200, 360]
     for train, size in [(True, 1437), (False, 360)]:
         images, labels = data.load(train=train)
         assert images.shape == (size, *data.input_shape) == (size, 1, 28, 28)
@@ -21,43 +21,43 @@ def test_digits_have_1437_training_and_360_test_images_of_28x28():
     assert data.num_classes == 10
 
 
-def test_pixels_use_the_whole_range():
+def test_pixels_use_the_full_range():
     images, _ = Digits().load(train=True)
     assert (images.min(), images.max()) == (0, 255)
 
 
-def _enlarge_by_hand(images_NHW: np.ndarray) -> np.ndarray:
-    """Bilinear from 8x8 to 28x28 with pixel centres aligned: the same weights for rows and columns."""
-    places = np.clip((np.arange(28) + 0.5) * 8 / 28 - 0.5, 0, 7)
-    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(8)))
+def _upsample_by_matrix(images_NHW: np.ndarray) -> np.ndarray:
+    """Bilinear interpolation from 8x8 to 28x28 with aligned pixel centres; the same weights for rows and columns."""
+    positions = np.clip((np.arange(28) + 0.5) * 8 / 28 - 0.5, 0, 7)
+    weights = np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(8)))
     return weights @ images_NHW @ weights.T * 255 / 16
 
 
-def test_the_two_parts_together_are_all_of_scikit_learns_digits_enlarged_bilinearly():
+def test_training_and_test_images_together_are_all_digits_of_scikit_learn_upsampled():
     (train_images, train_labels), (test_images, test_labels) = Digits().load(train=True), Digits().load(train=False)
-    ours = torch.cat([train_images, test_images])[:, 0].double().numpy()
+    images = torch.cat([train_images, test_images])[:, 0].double().numpy()
     labels = torch.cat([train_labels, test_labels]).numpy()
     bunch = load_digits()
-    theirs = _enlarge_by_hand(bunch.images)
-    # One of ours for each of theirs: the nearest, which must be the same but for rounding.
-    distances = ((theirs**2).sum((1, 2))[:, None] - 2 * theirs.reshape(1797, -1) @ ours.reshape(1797, -1).T) + (
-        ours**2
+    expected = _upsample_by_matrix(bunch.images)
+    # Match each expected image to its nearest image, which must be equal up to rounding.
+    distances = ((expected**2).sum((1, 2))[:, None] - 2 * expected.reshape(1797, -1) @ images.reshape(1797, -1).T) + (
+        images**2
     ).sum((1, 2))
     nearest = distances.argmin(1)
     assert len(set(nearest)) == 1797
-    np.testing.assert_allclose(ours[nearest], theirs, atol=0.51)
+    np.testing.assert_allclose(images[nearest], expected, atol=0.51)
     np.testing.assert_array_equal(labels[nearest], bunch.target)
 
 
 @pytest.mark.parametrize("options", [{"split_seed": 7}, {"n_train": 50}, {"n_val": 20}, {"normalization": "unit"}])
-def test_no_option_changes_the_test_part(options):
-    usual, other = Digits(), Digits(**options)
-    usual.setup("test")
+def test_no_option_changes_the_test_set(options):
+    default, other = Digits(), Digits(**options)
+    default.setup("test")
     other.setup("test")
-    assert usual.test_set.digest() == other.test_set.digest()
+    assert default.test_set.digest() == other.test_set.digest()
 
 
-def test_the_test_part_is_stratified():
+def test_the_test_set_is_stratified():
     _, labels = Digits().load(train=False)
     expected = np.bincount(load_digits().target) * 360 / 1797
     assert np.abs(np.bincount(labels.numpy()) - expected).max() < 1

@@ -1,4 +1,4 @@
-"""The three functions, recomputed from their formulas with a W of our own making."""
+"""Functions: targets recomputed from their formulas, distribution of the inputs, reproducible by the seed."""
 
 import math
 from itertools import combinations
@@ -9,9 +9,9 @@ import torch
 
 from datamodules.functions import Functions, targets
 
-PARTS = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 W = 4 * (np.random.default_rng((0, 3)).random((4, 4)) - 0.5)
-"""Entries 4 (u - 1/2), u uniform on [0, 1], drawn once and for all."""
+"""The fixed matrix with entries 4 (u - 1/2), u uniform on [0, 1]."""
 
 
 def _functions(**options) -> Functions:
@@ -21,57 +21,57 @@ def _functions(**options) -> Functions:
     return data
 
 
-def _set(data: Functions, part: str) -> tuple[np.ndarray, np.ndarray]:
-    found = getattr(data, f"{part}_set")
-    return found.inputs.numpy(), found.targets.numpy()
+def _set(data: Functions, split: str) -> tuple[np.ndarray, np.ndarray]:
+    dataset = getattr(data, f"{split}_set")
+    return dataset.inputs.numpy(), dataset.targets.numpy()
 
 
 def _rows(points: np.ndarray) -> set[tuple[float, ...]]:
     return {tuple(row) for row in points.tolist()}
 
 
-def test_the_sets_have_their_sizes():
+def test_the_sets_have_the_configured_sizes():
     data = _functions()
-    for part, size in zip(PARTS, (500, 201, 99), strict=True):
-        x, y = _set(data, part)
+    for split, size in zip(SPLITS, (500, 201, 99), strict=True):
+        x, y = _set(data, split)
         assert x.shape == (size, 4)
         assert y.shape == (size, 3)
         assert x.dtype == y.dtype == np.float32
-    assert data.card()["sizes"] == {"train": 500, "val": 201, "test": 99}
+    assert data.describe()["sizes"] == {"train": 500, "val": 201, "test": 99}
     assert (data.num_classes, data.classes, data.input_shape) == (0, (), (4,))
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_the_targets_are_the_functions_of_the_inputs(part):
-    x, y = _set(_functions(seed=5), part)
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_targets_are_the_functions_of_the_inputs(split):
+    x, y = _set(_functions(seed=5), split)
     xW = x.astype(float) @ W
     expected = np.stack([xW.sum(1), x.max(1), np.log(np.exp(xW).sum(1))], axis=1)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_single_target_by_plain_arithmetic():
+def test_a_single_target_equals_plain_python_arithmetic():
     x = [0.5, -1.0, 2.0, 1.5]
     xW = [sum(x[i] * W[i, j] for i in range(4)) for j in range(4)]
     (row,) = targets(torch.tensor([x], dtype=torch.float64)).tolist()
     assert row == pytest.approx([sum(xW), 2.0, math.log(sum(math.exp(value) for value in xW))], rel=1e-12)
 
 
-def test_y2_overflows_nowhere():
+def test_y2_does_not_overflow():
     assert targets(torch.full((1, 4), 1e4, dtype=torch.float64)).isfinite().all()
 
 
-def test_a_line_is_y0_exactly_and_neither_of_the_others():
+def test_a_linear_model_fits_y0_exactly_and_not_y1_and_y2():
     x, y = _set(_functions(), "train")
-    ones = np.concatenate([x.astype(float), np.ones((len(x), 1))], 1)
-    solution = np.linalg.lstsq(ones, y, rcond=None)[0]
-    left = np.abs(y - ones @ solution).max(0)
-    assert left[0] < 1e-5
-    assert min(left[1:]) > 0.3
+    design = np.concatenate([x.astype(float), np.ones((len(x), 1))], 1)
+    solution = np.linalg.lstsq(design, y, rcond=None)[0]
+    residuals = np.abs(y - design @ solution).max(0)
+    assert residuals[0] < 1e-5
+    assert min(residuals[1:]) > 0.3
     np.testing.assert_allclose(solution[:, 0], [*W.sum(1), 0], atol=1e-5)
 
 
-def test_inputs_are_uniform_on_the_square_of_side_four():
-    """Mean 0 and variance 4/3 in each coordinate, within five standard errors of 20,000."""
+def test_inputs_are_uniform_on_the_hypercube_of_side_four():
+    """Mean 0 and variance 4/3 in each coordinate, within five standard errors of 20,000 examples."""
     x, _ = _set(_functions(n_train=20_000), "train")
     assert -2 <= x.min() < -1.99
     assert 1.99 < x.max() <= 2
@@ -82,37 +82,37 @@ def test_inputs_are_uniform_on_the_square_of_side_four():
 
 def test_no_example_is_in_two_sets():
     data = _functions(n_train=300, n_val=300, n_test=300)
-    for one, other in combinations(PARTS, 2):
+    for one, other in combinations(SPLITS, 2):
         assert not _rows(_set(data, one)[0]) & _rows(_set(data, other)[0])
         assert abs(np.corrcoef(_set(data, one)[0].ravel(), _set(data, other)[0].ravel())[0, 1]) < 5 / math.sqrt(1200)
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_the_seed_draws_the_examples_and_leaves_the_functions(part):
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_seed_changes_the_examples_and_not_the_functions(split):
     torch.manual_seed(1)
-    first = _set(_functions(seed=3), part)
+    first = _set(_functions(seed=3), split)
     torch.manual_seed(2)
-    again, another = _set(_functions(seed=3, batch_size=7), part), _set(_functions(seed=4), part)
-    assert np.array_equal(first[0], again[0])
-    assert np.array_equal(first[1], again[1])
-    assert not _rows(first[0]) & _rows(another[0])
+    same_seed, other_seed = _set(_functions(seed=3, batch_size=7), split), _set(_functions(seed=4), split)
+    assert np.array_equal(first[0], same_seed[0])
+    assert np.array_equal(first[1], same_seed[1])
+    assert not _rows(first[0]) & _rows(other_seed[0])
 
 
 def test_the_size_of_one_set_does_not_change_another():
-    for part in ("val", "test"):
-        assert np.array_equal(_set(_functions(n_train=50), part)[0], _set(_functions(n_train=150), part)[0])
+    for split in ("val", "test"):
+        assert np.array_equal(_set(_functions(n_train=50), split)[0], _set(_functions(n_train=150), split)[0])
 
 
 @pytest.mark.parametrize("n", ["n_train", "n_val", "n_test", "batch_size"])
-def test_a_size_below_one_is_refused_by_its_key(n):
+def test_the_error_for_a_size_below_one_names_its_key(n):
     with pytest.raises(ValueError, match=rf"data\.{n} is 0"):
         Functions(**{n: 0})
 
 
-def test_the_sets_are_the_same_however_often_they_are_set_up():
+def test_repeated_setup_gives_the_same_sets():
     data = _functions()
-    before = data.card()
+    before = data.describe()
     data.setup("fit")
     data.setup("validate")
     data.setup("test")
-    assert data.card() == before
+    assert data.describe() == before

@@ -1,4 +1,4 @@
-"""The IDX reader: what was written comes back, and everything else is an error that names the file."""
+"""The IDX reader: valid files are read as written, any other file is an error that names it."""
 
 import gzip
 import hashlib
@@ -18,23 +18,23 @@ def images_file(tmp_path: Path, scans, write_idx) -> Path:
     return write_idx(tmp_path / "images-idx3-ubyte", scans[0][:5])
 
 
-def test_images_come_back_as_they_were_written(images_file, scans):
+def test_images_are_read_as_written(images_file, scans):
     images = read_idx(images_file, dimensions=3)
     assert images.dtype == torch.uint8
     np.testing.assert_array_equal(images.numpy(), scans[0][:5])
 
 
-def test_labels_come_back_as_they_were_written(tmp_path, scans, write_idx):
+def test_labels_are_read_as_written(tmp_path, scans, write_idx):
     path = write_idx(tmp_path / "labels-idx1-ubyte", scans[1])
     np.testing.assert_array_equal(read_idx(path, dimensions=1).numpy(), scans[1])
 
 
-def test_rows_and_columns_are_not_exchanged(tmp_path, scans, write_idx):
+def test_rows_and_columns_are_not_swapped(tmp_path, scans, write_idx):
     path = write_idx(tmp_path / "wide", scans[0][:5, :20])
     assert read_idx(path, dimensions=3).shape == (5, 20, 28)
 
 
-def test_the_right_hash_is_accepted(images_file, scans):
+def test_the_correct_hash_is_accepted(images_file, scans):
     sha256 = hashlib.sha256(images_file.read_bytes()).hexdigest()
     np.testing.assert_array_equal(read_idx(images_file, dimensions=3, sha256=sha256).numpy(), scans[0][:5])
 
@@ -44,7 +44,7 @@ def _with_type_code(code: int) -> Callable[[bytes], bytes]:
 
 
 @pytest.mark.parametrize(
-    ("damage", "complaint"),
+    ("damage", "message"),
     [
         (lambda content: content[:-1], "truncated (3919 bytes of values; its header says 3920"),
         (lambda content: content[:16], "truncated (0 bytes"),
@@ -58,26 +58,26 @@ def _with_type_code(code: int) -> Callable[[bytes], bytes]:
         (lambda content: content[:4] + struct.pack(">I", 2**31) + content[8:], "truncated"),
     ],
 )
-def test_a_file_that_contradicts_its_format_is_refused_by_name(images_file, damage, complaint):
+def test_the_error_for_an_invalid_file_names_it(images_file, damage, message):
     images_file.write_bytes(damage(images_file.read_bytes()))
-    with pytest.raises(ValueError, match="idx3") as caught:
+    with pytest.raises(ValueError, match="idx3") as error:
         read_idx(images_file, dimensions=3)
-    assert str(images_file) in str(caught.value)
-    assert complaint in str(caught.value)
+    assert str(images_file) in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("position", [16, -1])
-def test_one_flipped_bit_is_refused_when_the_hash_is_known(images_file, position):
+def test_a_single_flipped_bit_is_detected_if_the_hash_is_given(images_file, position):
     content = bytearray(images_file.read_bytes())
     sha256 = hashlib.sha256(content).hexdigest()
     content[position] ^= 1
     images_file.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged") as caught:
+    with pytest.raises(ValueError, match="damaged") as error:
         read_idx(images_file, dimensions=3, sha256=sha256)
-    assert str(images_file) in str(caught.value)
+    assert str(images_file) in str(error.value)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError) as caught:
+def test_the_error_for_a_missing_file_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
         read_idx(tmp_path / "nowhere", dimensions=1)
-    assert str(caught.value) == f"{tmp_path / 'nowhere'}: no such file"
+    assert str(error.value) == f"{tmp_path / 'nowhere'}: no such file"

@@ -1,4 +1,4 @@
-"""Image files to tensors, and a prediction for each of them."""
+"""Decoding image files to tensors, and predicting from them."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from modules.linear import LinearClassifier
 
 @pytest.fixture
 def scan(scans) -> Image.Image:
-    """A real digit, 20 pixels high and 28 wide."""
+    """A scanned digit, 20 pixels high and 28 wide."""
     return Image.fromarray(scans[0][0, 4:24])
 
 
@@ -25,7 +25,7 @@ def _saved(image: Image.Image, path: Path) -> Path:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P"])
-def test_a_png_of_any_common_kind_is_decoded_exactly(tmp_path, scan, mode, channels):
+def test_a_png_of_any_common_mode_is_decoded_exactly(tmp_path, scan, mode, channels):
     path = _saved(scan.convert(mode), tmp_path / "scan.png")
     pixels = read_image(path, (channels, 20, 28))
     assert (pixels.shape, pixels.dtype) == ((channels, 20, 28), torch.uint8)
@@ -33,7 +33,7 @@ def test_a_png_of_any_common_kind_is_decoded_exactly(tmp_path, scan, mode, chann
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_black_and_white_become_the_ends_of_the_range(tmp_path, scan, channels):
+def test_black_and_white_become_0_and_255(tmp_path, scan, channels):
     black_and_white = scan.point(lambda value: 255 * (value > 127))
     path = _saved(black_and_white.convert("1"), tmp_path / "scan.png")
     assert all(np.array_equal(channel, black_and_white) for channel in read_image(path, (channels, 20, 28)).numpy())
@@ -41,20 +41,20 @@ def test_black_and_white_become_the_ends_of_the_range(tmp_path, scan, channels):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_jpeg_is_decoded_to_about_what_was_saved(tmp_path, scan, mode, channels):
+def test_a_jpeg_is_decoded_approximately(tmp_path, scan, mode, channels):
     path = _saved(scan.convert(mode), tmp_path / "scan.jpg")
     pixels = read_image(path, (channels, 20, 28))
     assert pixels.shape == (channels, 20, 28)
     assert np.abs(pixels.double().numpy() - np.asarray(scan, dtype=float)).mean() < 6
 
 
-def test_sixteen_bit_grey_is_scaled_to_eight(tmp_path, scan):
-    deep = Image.fromarray(np.asarray(scan, dtype=np.uint16) * 257)
-    path = _saved(deep, tmp_path / "scan.png")
+def test_16_bit_greyscale_is_scaled_to_8_bits(tmp_path, scan):
+    image_16bit = Image.fromarray(np.asarray(scan, dtype=np.uint16) * 257)
+    path = _saved(image_16bit, tmp_path / "scan.png")
     assert np.array_equal(read_image(path, (1, 20, 28))[0].numpy(), scan)
 
 
-def test_colours_keep_their_order_and_become_grey_by_luma(tmp_path, scans):
+def test_channels_keep_their_order_and_greyscale_is_luma(tmp_path, scans):
     colours = np.stack([scans[0][0], scans[0][1], 255 - scans[0][2]], axis=-1)
     path = _saved(Image.fromarray(colours), tmp_path / "colours.png")
     np.testing.assert_array_equal(read_image(path, (3, 28, 28)).numpy(), colours.transpose(2, 0, 1))
@@ -62,7 +62,7 @@ def test_colours_keep_their_order_and_become_grey_by_luma(tmp_path, scans):
     np.testing.assert_allclose(read_image(path, (1, 28, 28))[0], luma, atol=1)
 
 
-def test_an_image_of_another_size_is_resized_not_cropped(tmp_path, scan):
+def test_an_image_of_another_size_is_resized_and_not_cropped(tmp_path, scan):
     path = _saved(scan.resize((84, 60), Image.Resampling.NEAREST), tmp_path / "large.png")
     pixels = read_image(path, (1, 20, 28))[0].double().numpy()
     original = np.asarray(scan, dtype=float)
@@ -70,10 +70,10 @@ def test_an_image_of_another_size_is_resized_not_cropped(tmp_path, scan):
     assert np.corrcoef(pixels.ravel(), original.ravel())[0, 1] > 0.98
 
 
-def test_a_missing_image_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError) as caught:
+def test_the_error_for_a_missing_image_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
         read_image(tmp_path / "nowhere.png", (1, 28, 28))
-    assert str(caught.value) == f"{tmp_path / 'nowhere.png'}: no such file"
+    assert str(error.value) == f"{tmp_path / 'nowhere.png'}: no such file"
 
 
 def _not_an_image(path: Path, scan: Image.Image) -> None:
@@ -103,8 +103,8 @@ def _truncated_jpeg(path: Path, scan: Image.Image) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def _garbled_header(path: Path, scan: Image.Image) -> None:
-    path.write_bytes(b"P5 2'5 20 255\n" + bytes(500))  # a portable graymap whose width is not a number
+def _invalid_header(path: Path, scan: Image.Image) -> None:
+    path.write_bytes(b"P5 2'5 20 255\n" + bytes(500))  # a portable graymap with an invalid width
 
 
 @pytest.mark.parametrize(
@@ -116,15 +116,15 @@ def _garbled_header(path: Path, scan: Image.Image) -> None:
         _truncated,
         _header_only,
         _truncated_jpeg,
-        _garbled_header,
+        _invalid_header,
     ],
 )
-def test_what_is_not_a_whole_image_is_refused_by_name(tmp_path, scan, write):
+def test_the_error_for_an_invalid_image_names_it(tmp_path, scan, write):
     path = tmp_path / "scan.png"
     write(path, scan)
-    with pytest.raises(ValueError, match="not a readable image") as caught:
+    with pytest.raises(ValueError, match="not a readable image") as error:
         read_image(path, (1, 28, 28))
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(error.value).startswith(f"{path}: ")
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def files(tmp_path, scans) -> list[Path]:
 
 
 @pytest.mark.parametrize("invert", [False, True])
-def test_image_files_come_as_whole_batches_inverted_on_request(files, scans, invert):
+def test_image_files_are_read_in_whole_batches_and_optionally_inverted(files, scans, invert):
     data = Digits()
     data.predict_on(files, invert=invert)
     ((images,),) = data.predict_dataloader()

@@ -1,4 +1,4 @@
-"""torchvision's own download, from a web server on this machine."""
+"""MNIST's download by torchvision, from a local web server."""
 
 import gzip
 import hashlib
@@ -21,12 +21,12 @@ from modules.linear import LinearClassifier
 
 class _QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def archives(tmp_path_factory, mnist_folder) -> Path:
-    """A folder of the four archives that torchvision asks for, holding 200 + 60 scans."""
+    """Folder with the four archives that torchvision downloads, with 200 + 60 scans."""
     source, folder = mnist_folder() / "MNIST" / "raw", tmp_path_factory.mktemp("archives")
     for name in OFFICIAL_SHA256:
         (folder / f"{name}.gz").write_bytes(gzip.compress((source / name).read_bytes()))
@@ -35,7 +35,7 @@ def archives(tmp_path_factory, mnist_folder) -> Path:
 
 @pytest.fixture
 def use_mirror(monkeypatch, archives) -> Callable[[int], None]:
-    """Points torchvision at a port of this machine, and at the hashes of our archives."""
+    """Function that makes torchvision download from a local port, with the hashes of the test archives."""
 
     def use(port: int) -> None:
         monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -65,7 +65,7 @@ def mirror(archives, use_mirror) -> Iterator[None]:
 def no_mirror(use_mirror) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    use_mirror(port)  # closed again: nobody listens there
+    use_mirror(port)  # nothing listens on this port any more
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def empty_folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.usefixtures("mirror")
-def test_missing_files_are_downloaded_and_load(empty_folder, scans):
+def test_missing_files_are_downloaded_and_loaded(empty_folder, scans):
     data = MNIST(data_dir=str(empty_folder / "new"), verify=False, n_val=40)
     data.prepare_data()
     data.setup("fit")
@@ -83,7 +83,7 @@ def test_missing_files_are_downloaded_and_load(empty_folder, scans):
 
 
 @pytest.mark.usefixtures("mirror")
-def test_what_was_downloaded_is_still_verified(empty_folder):
+def test_downloaded_files_are_verified(empty_folder):
     data = MNIST(data_dir=str(empty_folder))
     data.prepare_data()
     with pytest.raises(ValueError, match="damaged"):
@@ -101,20 +101,20 @@ def test_a_damaged_archive_is_not_unpacked(empty_folder, archives):
 
 @pytest.mark.usefixtures("no_mirror")
 def test_without_a_network_the_error_names_the_file_and_the_option(empty_folder):
-    with pytest.raises(FileNotFoundError, match=r"--data\.data_dir") as caught:
+    with pytest.raises(FileNotFoundError, match=r"--data\.data_dir") as error:
         MNIST(data_dir=str(empty_folder)).prepare_data()
-    assert str(empty_folder / "MNIST" / "raw" / "train-images-idx3-ubyte") in str(caught.value)
+    assert str(empty_folder / "MNIST" / "raw" / "train-images-idx3-ubyte") in str(error.value)
 
 
 @pytest.mark.usefixtures("no_mirror")
-def test_without_a_network_the_error_names_the_file_that_is_missing_not_another(mnist_folder):
+def test_without_a_network_the_error_names_the_missing_file(mnist_folder):
     folder = mnist_folder()
     missing = folder / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     missing.unlink()
-    with pytest.raises(FileNotFoundError) as caught:
+    with pytest.raises(FileNotFoundError) as error:
         MNIST(data_dir=str(folder)).prepare_data()
-    assert str(caught.value).startswith(f"{missing}: no such file")
-    assert "\n" not in str(caught.value), "an error is one line, whatever torchvision says"
+    assert str(error.value).startswith(f"{missing}: no such file")
+    assert "\n" not in str(error.value), "the message has several lines"
 
 
 @pytest.mark.usefixtures("no_mirror")
@@ -125,7 +125,7 @@ def test_a_complete_folder_needs_no_network(mnist_folder):
 
 
 @pytest.mark.usefixtures("no_mirror")
-def test_a_prediction_needs_no_data_and_no_network(empty_folder, tmp_path, scans, make_trainer):
+def test_prediction_needs_no_data_and_no_network(empty_folder, tmp_path, scans, make_trainer):
     Image.fromarray(scans[0][0]).save(tmp_path / "scan.png")
     data = MNIST(data_dir=str(empty_folder))
     data.load_state_dict({"mean": [0.13], "std": [0.31]})
@@ -136,24 +136,24 @@ def test_a_prediction_needs_no_data_and_no_network(empty_folder, tmp_path, scans
 
 @pytest.mark.usefixtures("no_mirror")
 @pytest.mark.parametrize("verb", ["fit", "validate", "test"])
-def test_any_other_verb_asks_for_what_is_missing(empty_folder, make_trainer, verb):
+def test_fit_validate_and_test_need_the_missing_files(empty_folder, make_trainer, verb):
     data, run = MNIST(data_dir=str(empty_folder)), getattr(make_trainer(max_epochs=1), verb)
     with pytest.raises(FileNotFoundError, match=r"--data\.data_dir"):
         run(LinearClassifier((1, 28, 28), 10), datamodule=data)
 
 
 @pytest.mark.usefixtures("mirror")
-def test_a_download_leaves_the_files_that_are_there_alone(mnist_folder, scans):
+def test_a_download_does_not_overwrite_existing_files(mnist_folder, scans):
     folder = mnist_folder(train_images=255 - scans[0][:200])
     (folder / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
     data = MNIST(data_dir=str(folder), verify=False)
-    with suppress(FileNotFoundError):  # to refuse is one way to leave them alone
+    with suppress(FileNotFoundError):  # refusing to download is also acceptable
         data.prepare_data()
     np.testing.assert_array_equal(data.load(train=True)[0][:, 0].numpy(), 255 - scans[0][:200])
 
 
 @pytest.mark.usefixtures("mirror")
-def test_a_tilde_means_the_home_folder_when_downloading_and_when_reading(empty_folder, monkeypatch):
+def test_a_tilde_is_expanded_when_downloading_and_when_reading(empty_folder, monkeypatch):
     monkeypatch.setenv("HOME", str(empty_folder))
     monkeypatch.chdir(empty_folder)
     data = MNIST(data_dir="~/data", verify=False)

@@ -1,4 +1,4 @@
-"""Normalisation: the textbook formula, statistics of the training examples alone, and a way into the checkpoint."""
+"""Normalisation: the formula, statistics of the training examples only, and saving in the checkpoint."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ def _fitted(**options) -> Digits:
 
 @pytest.fixture
 def colours(scans) -> torch.Tensor:
-    """100 images of 28x20 whose three channels are different scans, the second half as bright, the third inverted."""
+    """100 images of 28x20 whose channels are three different scans, one at half brightness, one inverted."""
     images = torch.from_numpy(scans[0][:300, :, :20]).view(100, 3, 28, 20).clone()
     images[:, 1] //= 2
     images[:, 2] = 255 - images[:, 2]
     return images
 
 
-def test_statistics_are_those_of_each_channel_in_double_precision(colours):
+def test_statistics_equal_those_of_each_channel_in_double_precision(colours):
     mean, std = channel_statistics(colours)
     pixels = colours.double().numpy() / 255
     assert mean.dtype == std.dtype == torch.float32
@@ -32,7 +32,7 @@ def test_statistics_are_those_of_each_channel_in_double_precision(colours):
     np.testing.assert_allclose(std, pixels.std((0, 2, 3)), rtol=1e-7)
 
 
-def test_statistics_come_from_the_training_subset_only():
+def test_statistics_are_computed_from_the_training_subset_only():
     data = _fitted(n_train=50)
     images, _ = data.load(train=True)
     pixels = data.train_set.images_NCHW.double().numpy() / 255
@@ -50,15 +50,15 @@ def test_a_constant_channel_cannot_be_standardised_whatever_its_value(colours, v
             channel_statistics(colours)
 
 
-def test_each_channel_is_normalised_by_the_hand_formula(colours):
+def test_each_channel_is_normalised_by_the_formula(colours):
     mean, std = np.array([0.1, 0.2, 0.6]), np.array([0.3, 0.5, 0.07])
-    ours = Normalize(torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32))(colours)
+    normalised = Normalize(torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32))(colours)
     expected = (colours.double().numpy() / 255 - mean[:, None, None]) / std[:, None, None]
-    assert ours.dtype == torch.float32
-    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=2e-6)
+    assert normalised.dtype == torch.float32
+    np.testing.assert_allclose(normalised, expected, rtol=1e-5, atol=2e-6)
 
 
-def test_unit_normalisation_only_scales_to_zero_to_one():
+def test_unit_normalisation_only_scales_pixels_to_zero_to_one():
     data = _fitted(normalization="unit")
     images = data.val_set.images_NCHW
     np.testing.assert_allclose(data.normalize(images), images.double() / 255, rtol=1e-6)
@@ -81,7 +81,7 @@ def test_a_batch_keeps_its_labels():
 
 
 @pytest.mark.parametrize("normalization", ["standard", "unit"])
-def test_the_state_restores_the_normalisation_without_any_training_data(normalization):
+def test_the_state_restores_the_normalisation_without_training_data(normalization):
     trained, restored = _fitted(normalization=normalization, n_train=50), Digits()
     restored.load_state_dict(trained.state_dict())
     restored.setup("test")
@@ -90,14 +90,14 @@ def test_the_state_restores_the_normalisation_without_any_training_data(normaliz
     assert torch.equal(restored.on_after_batch_transfer(batch, 0)[0], trained.on_after_batch_transfer(batch, 0)[0])
 
 
-def test_statistics_from_a_checkpoint_survive_the_set_up_of_other_training_data():
+def test_statistics_from_a_checkpoint_are_not_replaced_by_setup():
     trained, restored = _fitted(n_train=50), Digits(n_train=20)
     restored.load_state_dict(trained.state_dict())
     restored.setup("fit")
     assert restored.state_dict() == trained.state_dict()
 
 
-def test_a_checkpoint_carries_the_normalisation_into_a_test_that_never_saw_training_data(make_trainer, tmp_path):
+def test_a_test_uses_the_normalisation_of_the_checkpoint_without_training_data(make_trainer, tmp_path):
     trainer, model, data = make_trainer(max_epochs=1), LinearClassifier((1, 28, 28), 10), Digits(n_train=50)
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "last.ckpt")

@@ -1,4 +1,4 @@
-"""The split: disjoint, stratified, and a function of the split seed alone."""
+"""Splits: disjoint, stratified, and determined by the split seed only."""
 
 import numpy as np
 import pytest
@@ -8,16 +8,16 @@ from datamodules.digits import Digits
 from datamodules.split import stratified_split
 
 UNEQUAL = torch.repeat_interleave(torch.arange(4), torch.tensor([700, 200, 70, 30]))
-"""1,000 labels of four classes, sorted by class as no real file is: the hardest case."""
+"""1,000 labels of four classes of unequal size, sorted by class: the hardest case."""
 
 
-def _counts(labels: torch.Tensor, part: torch.Tensor) -> np.ndarray:
-    return np.bincount(labels[part].numpy(), minlength=4)
+def _counts(labels: torch.Tensor, indices: torch.Tensor) -> np.ndarray:
+    return np.bincount(labels[indices].numpy(), minlength=4)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("n_val", [4, 99, 250])
-def test_training_and_validation_share_nothing_and_leave_nothing_out(n_val, seed):
+def test_training_and_validation_are_disjoint_and_complete(n_val, seed):
     train, val = stratified_split(UNEQUAL, n_val=n_val, n_train=None, seed=seed)
     assert len(val) == n_val
     assert sorted(torch.cat([train, val]).tolist()) == list(range(1000))
@@ -25,23 +25,23 @@ def test_training_and_validation_share_nothing_and_leave_nothing_out(n_val, seed
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("n_val", [20, 99, 250])
-def test_each_part_keeps_the_class_proportions_to_within_one_example(n_val, seed):
+def test_each_split_has_the_class_proportions_to_within_one_example(n_val, seed):
     train, val = stratified_split(UNEQUAL, n_val=n_val, n_train=None, seed=seed)
     subset, _ = stratified_split(UNEQUAL, n_val=n_val, n_train=50, seed=seed)
     assert np.abs(_counts(UNEQUAL, val) - np.bincount(UNEQUAL) * n_val / 1000).max() < 1
     assert np.abs(_counts(UNEQUAL, subset) - _counts(UNEQUAL, train) * 50 / len(train)).max() < 1
 
 
-def test_a_seed_gives_the_same_split_again_and_another_seed_another():
+def test_the_same_seed_gives_the_same_split_and_another_seed_another():
     first = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=3)
-    again = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=3)
-    other = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=4)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    same_seed = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=3)
+    other_seed = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(first, same_seed, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other_seed, strict=True))
 
 
 @pytest.mark.parametrize("n_train", [4, 250, 895, 899, 900])
-def test_a_training_subset_is_part_of_the_full_one_and_leaves_validation_alone(n_train):
+def test_a_training_subset_is_part_of_the_full_set_and_does_not_change_validation(n_train):
     full, val = stratified_split(UNEQUAL, n_val=100, n_train=None, seed=0)
     subset, same_val = stratified_split(UNEQUAL, n_val=100, n_train=n_train, seed=0)
     assert len(subset) == len(set(subset.tolist())) == n_train
@@ -49,7 +49,7 @@ def test_a_training_subset_is_part_of_the_full_one_and_leaves_validation_alone(n
     assert torch.equal(val, same_val)
 
 
-def test_the_global_random_state_has_no_say_in_the_split():
+def test_the_global_random_state_does_not_affect_the_split():
     torch.manual_seed(1)
     first = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=0)
     torch.manual_seed(2)
@@ -60,14 +60,14 @@ def test_the_global_random_state_has_no_say_in_the_split():
 @pytest.mark.parametrize(
     ("n_val", "n_train"),
     [
-        (1000, None),  # nothing left to train on
+        (1000, None),  # no training examples left
         (100, 901),
-        (3, None),  # fewer than the four classes
+        (3, None),  # fewer than four, one per class
         (100, 3),
-        (998, None),  # what is left has fewer than four
+        (998, None),  # fewer than four training examples left
     ],
 )
-def test_impossible_sizes_are_refused(n_val, n_train):
+def test_impossible_sizes_are_an_error(n_val, n_train):
     with pytest.raises(ValueError, match=r"n_val|train_size"):
         stratified_split(UNEQUAL, n_val=n_val, n_train=n_train, seed=0)
 
@@ -82,20 +82,20 @@ def test_a_subset_of_digits_is_stratified_and_changes_neither_validation_nor_tes
     assert np.abs(np.bincount(subset.train_set.labels_N) - expected).max() < 1
     assert subset.val_set.digest() == full.val_set.digest()
     assert subset.test_set.digest() == full.test_set.digest()
-    assert _rows(subset.train_set) < _rows(full.train_set)
+    assert _image_bytes(subset.train_set) < _image_bytes(full.train_set)
 
 
-def test_training_and_validation_images_of_digits_are_different_scans():
+def test_training_and_validation_images_of_digits_are_disjoint():
     data = Digits()
     data.setup("fit")
-    assert not _rows(data.train_set) & _rows(data.val_set)
+    assert not _image_bytes(data.train_set) & _image_bytes(data.val_set)
 
 
-def _rows(part) -> set[bytes]:
-    return {image.numpy().tobytes() for image in part.images_NCHW}
+def _image_bytes(dataset) -> set[bytes]:
+    return {image.numpy().tobytes() for image in dataset.images_NCHW}
 
 
-def test_the_split_seed_chooses_the_validation_scans():
+def test_the_split_seed_selects_the_validation_examples():
     digests = set()
     for seed in (0, 0, 1):
         data = Digits(split_seed=seed)
@@ -106,6 +106,6 @@ def test_the_split_seed_chooses_the_validation_scans():
 
 @pytest.mark.parametrize("key", ["batch_size", "n_val", "n_train"])
 @pytest.mark.parametrize("value", [0, -1])
-def test_a_size_below_one_is_refused_by_its_key(key, value):
+def test_the_error_for_a_size_below_one_names_its_key(key, value):
     with pytest.raises(ValueError, match=rf"data\.{key} is {value}; it must be 1 or more"):
         Digits(**{key: value})

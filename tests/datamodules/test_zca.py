@@ -1,4 +1,4 @@
-"""ZCA whitening: what the formula promises, of the training images alone, and a way into the checkpoint."""
+"""ZCA whitening: covariance, statistics of the training images only, and saving in the checkpoint."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from datamodules.normalize import ZCA_EPSILON, Whiten, fit_zca
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
-    """1,437 real digits, of which many pixels are black in all of them."""
+    """1,437 scanned digits, in all of which many pixels are black."""
     return Digits().load(train=True)[0]
 
 
@@ -42,7 +42,7 @@ def test_the_variance_of_whitened_images_is_one_on_average(images, whitening):
     assert float(variances.mean()) == pytest.approx(1, abs=1e-3)
 
 
-def test_pixels_are_less_correlated_than_they_were(images, whitening):
+def test_whitening_reduces_correlations(images, whitening):
     def off_diagonal_share(values: torch.Tensor) -> float:
         squares = _covariance(values.flatten(1).double().numpy()) ** 2
         return 1 - np.trace(squares) / squares.sum()
@@ -50,12 +50,12 @@ def test_pixels_are_less_correlated_than_they_were(images, whitening):
     assert off_diagonal_share(whitening(images)) < off_diagonal_share(images)
 
 
-def test_the_matrix_is_symmetric_so_that_whitened_images_still_look_like_images(images, whitening):
+def test_the_matrix_is_symmetric_and_positive_definite(images, whitening):
     torch.testing.assert_close(whitening.matrix, whitening.matrix.T, rtol=0, atol=1e-5)
     assert torch.linalg.eigvalsh(whitening.matrix.double()).min() > 0
 
 
-def test_pixels_that_are_the_same_in_all_images_give_no_nan(images, whitening):
+def test_constant_pixels_do_not_give_nan(images, whitening):
     constant = (images == images[0]).all(0).flatten()
     assert constant.sum() >= 10
     whitened = whitening(images).flatten(1)
@@ -63,22 +63,22 @@ def test_pixels_that_are_the_same_in_all_images_give_no_nan(images, whitening):
     assert whitened[:, constant].abs().max() < 1e-2
 
 
-def test_images_that_are_all_the_same_cannot_be_whitened(images):
+def test_identical_images_cannot_be_whitened(images):
     with pytest.raises(ValueError, match="all the same"):
         fit_zca(images[:1].expand(20, -1, -1, -1))
 
 
-def test_the_statistics_come_from_the_training_images_in_use_only():
+def test_statistics_are_computed_from_the_training_images_in_use_only():
     data = Digits(n_train=100, normalization="zca")
     data.setup("fit")
     pixels = data.train_set.images_NCHW.flatten(1).double() / 255
     torch.testing.assert_close(data.normalize.mean.double(), pixels.mean(0), rtol=0, atol=1e-6)
     torch.testing.assert_close(data.normalize.matrix, fit_zca(data.train_set.images_NCHW).matrix, rtol=0, atol=0)
-    everything = fit_zca(data.load(train=True)[0])
-    assert (data.normalize.mean - everything.mean).abs().max() > 1e-3
+    all_images = fit_zca(data.load(train=True)[0])
+    assert (data.normalize.mean - all_images.mean).abs().max() > 1e-3
 
 
-def test_the_state_restores_the_whitening_without_any_training_data():
+def test_the_state_restores_the_whitening_without_training_data():
     trained, restored = Digits(n_train=100, normalization="zca"), Digits(normalization="zca")
     trained.setup("fit")
     restored.load_state_dict(trained.state_dict())
@@ -88,10 +88,10 @@ def test_the_state_restores_the_whitening_without_any_training_data():
     assert torch.equal(restored.on_after_batch_transfer(batch, 0)[0], trained.on_after_batch_transfer(batch, 0)[0])
 
 
-def test_a_card_tells_the_whitening_without_its_matrix():
+def test_describe_returns_the_whitening_without_its_matrix():
     data = Digits(n_train=100, normalization="zca")
     data.setup("fit")
     data.setup("test")
-    card = data.card()
-    assert (card["whitening"], card["values"], card["epsilon"]) == ("zca", 784, ZCA_EPSILON)
-    assert "matrix" not in card
+    description = data.describe()
+    assert (description["whitening"], description["values"], description["epsilon"]) == ("zca", 784, ZCA_EPSILON)
+    assert "matrix" not in description

@@ -1,4 +1,4 @@
-"""A quiet Trainer, a small set of real digits, and what a model makes of them by hand."""
+"""Fixtures: a small set of real digits, and reference metrics of a model on a whole set."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from datamodules.sets import ImageSet
 
 @pytest.fixture
 def digits() -> Digits:
-    """250 training, 201 validation and 360 test scans, in batches of 60."""
+    """Digits with 250 training, 201 validation and 360 test images, in batches of 60."""
     data = Digits(n_train=250, n_val=201, batch_size=60)
     data.setup("fit")
     data.setup("test")
@@ -20,16 +20,16 @@ def digits() -> Digits:
 
 
 @pytest.fixture
-def by_hand(digits: Digits) -> Callable[[LightningModule, ImageSet], tuple[float, float]]:
-    """Loss and accuracy of a model on a whole set at once."""
+def reference_metrics(digits: Digits) -> Callable[[LightningModule, ImageSet], tuple[float, float]]:
+    """Function that returns loss and accuracy of a model, computed on a whole set at once."""
 
-    def measure(model: LightningModule, part: ImageSet) -> tuple[float, float]:
+    def measure(model: LightningModule, dataset: ImageSet) -> tuple[float, float]:
         assert digits.normalize is not None
         model.eval()
         with torch.no_grad():
-            log_probabilities = model(digits.normalize(part.images_NCHW)).double().log_softmax(1)
-        loss = -log_probabilities[range(len(part)), part.labels_N].mean()
-        correct = (log_probabilities.argmax(1) == part.labels_N).sum()
-        return float(loss), float(correct) / len(part)
+            log_probabilities = model(digits.normalize(dataset.images_NCHW)).double().log_softmax(1)
+        loss = -log_probabilities[range(len(dataset)), dataset.labels_N].mean()
+        correct = (log_probabilities.argmax(1) == dataset.labels_N).sum()
+        return float(loss), float(correct) / len(dataset)
 
     return measure

@@ -1,4 +1,4 @@
-"""Autoencoders: through the code and back, and how well the codes of the classes are separated."""
+"""Autoencoders: shapes, training, checkpoints, and the k-nearest-neighbour accuracy of their codes."""
 
 import math
 from functools import partial
@@ -12,7 +12,7 @@ from torch import nn
 
 from datamodules.digits import Digits
 from modules.autoencoder import Autoencoder, ConvAutoencoder
-from modules.metrics import NeighbourAccuracy
+from modules.metrics import KNNAccuracy
 
 SHAPE = (1, 28, 28)
 BOTH = [partial(Autoencoder, hidden=(32, 16)), partial(ConvAutoencoder, channels=(2, 3), hidden=(16,))]
@@ -20,7 +20,7 @@ BOTH = [partial(Autoencoder, hidden=(32, 16)), partial(ConvAutoencoder, channels
 
 @pytest.fixture
 def unit_digits() -> Digits:
-    """250 training, 201 validation and 360 test scans, pixels in [0, 1]."""
+    """Digits with 250 training, 201 validation and 360 test images, pixels in [0, 1]."""
     data = Digits(n_train=250, n_val=201, batch_size=60, normalization="unit")
     data.setup("fit")
     data.setup("test")
@@ -32,8 +32,8 @@ def _build(build, seed: int = 0, **options) -> Autoencoder | ConvAutoencoder:
     return build(SHAPE, **options)
 
 
-def _pixels(part) -> torch.Tensor:
-    return part.images_NCHW.float() / 255
+def _pixels(dataset) -> torch.Tensor:
+    return dataset.images_NCHW.float() / 255
 
 
 def test_the_autoencoder_has_the_eight_linear_layers_of_the_report():
@@ -44,26 +44,26 @@ def test_the_autoencoder_has_the_eight_linear_layers_of_the_report():
 
 @pytest.mark.parametrize("code", [1, 2, 5])
 @pytest.mark.parametrize("build", BOTH)
-def test_the_output_has_the_shape_of_the_images_and_lies_in_the_unit_interval(build, code):
+def test_the_output_has_the_shape_of_the_images_and_is_in_the_unit_interval(build, code):
     model, images = _build(build, code=code).eval(), torch.rand(5, *SHAPE)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter *= 20  # or the sigmoid would hardly leave the middle
-    again = model(images).detach()
-    assert again.shape == images.shape
-    assert 0 <= again.min() < 0.1
-    assert 0.9 < again.max() <= 1
+            parameter *= 20  # otherwise the outputs would all be near 0.5
+    reconstructions = model(images).detach()
+    assert reconstructions.shape == images.shape
+    assert 0 <= reconstructions.min() < 0.1
+    assert 0.9 < reconstructions.max() <= 1
     assert model.encoder(images).shape == (5, code)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 20), (1, 4, 4)])
 @pytest.mark.parametrize("build", BOTH)
-def test_images_of_any_shape_that_can_be_halved_come_back(build, shape):
+def test_images_of_any_shape_that_can_be_halved_are_reconstructed(build, shape):
     assert build(shape)(torch.rand(3, *shape)).shape == (3, *shape)
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_a_relu_code_is_never_negative_and_a_plain_one_is(build):
+def test_a_relu_code_is_never_negative_and_a_linear_code_is(build):
     images = torch.rand(200, *SHAPE)
     codes = _build(build, code=8, code_activation="relu").encoder(images).detach()
     assert codes.min() == 0
@@ -71,12 +71,12 @@ def test_a_relu_code_is_never_negative_and_a_plain_one_is(build):
     assert _build(build, code=8).encoder(images).detach().min() < 0
 
 
-def test_the_convolutional_one_halves_the_image_and_doubles_it_again():
+def test_the_convolutional_autoencoder_halves_the_image_and_doubles_it_again():
     model = _build(BOTH[1])
-    halved = [layer for layer in model.encoder if isinstance(layer, nn.Conv2d)]
-    doubled = [layer for layer in model.decoder if isinstance(layer, nn.ConvTranspose2d)]
-    assert [(c.in_channels, c.out_channels) for c in halved] == [(1, 2), (2, 3)]
-    assert [(c.in_channels, c.out_channels) for c in doubled] == [(3, 2), (2, 1)]
+    convolutions = [layer for layer in model.encoder if isinstance(layer, nn.Conv2d)]
+    transposed = [layer for layer in model.decoder if isinstance(layer, nn.ConvTranspose2d)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(1, 2), (2, 3)]
+    assert [(c.in_channels, c.out_channels) for c in transposed] == [(3, 2), (2, 1)]
     (first, *_) = (layer for layer in model.encoder if isinstance(layer, nn.Linear))
     assert first.in_features == 3 * 7 * 7
 
@@ -91,44 +91,44 @@ def test_the_convolutional_one_halves_the_image_and_doubles_it_again():
         (ConvAutoencoder, {"channels": (0,)}, r"model\.channels"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_key(build, options, message):
+def test_the_error_for_an_invalid_value_names_its_key(build, options, message):
     with pytest.raises(ValueError, match=message):
         build(SHAPE, **options)
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_pixels_outside_the_unit_interval_are_refused_with_the_key_to_set(build, digits, make_trainer):
+def test_the_error_for_pixels_outside_the_unit_interval_names_the_key_to_set(build, digits, make_trainer):
     trainer = make_trainer(max_epochs=1)
     with pytest.raises(ValueError, match=r"data\.normalization to unit"):
         trainer.fit(build(SHAPE), digits)
     assert trainer.global_step == 0
 
 
-def _neighbours_by_scikit_learn(model, part) -> float:
-    """Accuracy of the vote of ten, each code left out once."""
-    codes, labels = model.encoder(_pixels(part)).detach().numpy(), part.labels_N.numpy()
+def _knn_accuracy_of_scikit_learn(model, dataset) -> float:
+    """Leave-one-out accuracy of 10 nearest neighbours on the codes."""
+    codes, labels = model.encoder(_pixels(dataset)).detach().numpy(), dataset.labels_N.numpy()
     return float((cross_val_predict(KNeighborsClassifier(10), codes, labels, cv=LeaveOneOut()) == labels).mean())
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_figures_are_those_of_the_model_on_the_whole_set(build, unit_digits, make_trainer, monkeypatch):
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)  # 5 and 8 batches, both with a ragged end
+def test_logged_metrics_equal_metrics_on_the_whole_set(build, unit_digits, make_trainer, monkeypatch):
+    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)  # 5 and 8 batches, the last one smaller
     model, trainer = _build(build), make_trainer(max_epochs=2)
     trainer.fit(model, unit_digits)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert set(logged) == {"train/loss", "val/loss", "val/knn_acc"}
     (tested,) = trainer.test(model, unit_digits, verbose=False)
-    for split, found in (("val", logged), ("test", tested)):
-        part = getattr(unit_digits, f"{split}_set")
+    for split, metrics in (("val", logged), ("test", tested)):
+        dataset = getattr(unit_digits, f"{split}_set")
         with torch.no_grad():
-            error = (model(_pixels(part)) - _pixels(part)).double().square().mean()
-        assert found[f"{split}/loss"] == pytest.approx(float(error), rel=1e-5)
-        accuracy = _neighbours_by_scikit_learn(model, part)
-        assert found[f"{split}/knn_acc"] == pytest.approx(accuracy, abs=2.5 / len(part))  # equally near: either way
+            error = (model(_pixels(dataset)) - _pixels(dataset)).double().square().mean()
+        assert metrics[f"{split}/loss"] == pytest.approx(float(error), rel=1e-5)
+        accuracy = _knn_accuracy_of_scikit_learn(model, dataset)
+        assert metrics[f"{split}/knn_acc"] == pytest.approx(accuracy, abs=2.5 / len(dataset))  # ties may differ
         assert 0 < accuracy < 1
 
 
-def test_the_training_loss_is_what_is_minimised_per_pixel(unit_digits, make_trainer):
+def test_the_training_loss_is_the_mean_squared_error_per_pixel(unit_digits, make_trainer):
     model = _build(BOTH[0], optimizer=partial(torch.optim.SGD, lr=0.0))
     trainer = make_trainer(max_epochs=1)
     trainer.fit(model, unit_digits)
@@ -149,32 +149,32 @@ class _Interrupt(Callback):
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_an_interrupted_evaluation_leaves_no_codes_behind(split, unit_digits, make_trainer, monkeypatch):
+def test_an_interrupted_evaluation_does_not_affect_the_next_one(split, unit_digits, make_trainer, monkeypatch):
     monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)
     model, run = _build(BOTH[0]), {"val": "validate", "test": "test"}[split]
     (clean,) = getattr(make_trainer(), run)(model, unit_digits, verbose=False)
     with pytest.raises(InterruptedError):
         getattr(make_trainer(callbacks=[_Interrupt()]), run)(model, unit_digits, verbose=False)
-    (again,) = getattr(make_trainer(), run)(model, unit_digits, verbose=False)
-    assert again == clean
+    (repeated,) = getattr(make_trainer(), run)(model, unit_digits, verbose=False)
+    assert repeated == clean
 
 
-def test_the_training_set_measured_again_has_a_loss_and_lends_no_codes(make_trainer):
-    found = []
+def test_evaluating_the_training_set_adds_its_loss_and_changes_no_other_metric(make_trainer):
+    logged = []
     for evaluate_train in (True, False):
         data = Digits(n_train=250, n_val=201, batch_size=60, normalization="unit", evaluate_train=evaluate_train)
         trainer, model = make_trainer(max_epochs=1), _build(BOTH[0])
         trainer.fit(model, data)
-        found.append({name: float(value) for name, value in trainer.callback_metrics.items()})
-    with_it, without = found
+        logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    with_train_end, without = logged
     images = _pixels(data.train_set)
     error = (model(images).detach() - images).square().mean()
-    assert with_it.pop("train_end/loss") == pytest.approx(float(error), rel=1e-5)
-    assert with_it == without
+    assert with_train_end.pop("train_end/loss") == pytest.approx(float(error), rel=1e-5)
+    assert with_train_end == without
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_an_evaluation_keeps_codes_labels_and_reconstructions(build, unit_digits):
+def test_evaluation_steps_return_codes_labels_and_reconstructions(build, unit_digits):
     model = _build(build).eval()
     batch = _pixels(unit_digits.val_set), unit_digits.val_set.labels_N
     for step in (model.validation_step, model.test_step):
@@ -185,62 +185,62 @@ def test_an_evaluation_keeps_codes_labels_and_reconstructions(build, unit_digits
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_an_autoencoder_comes_back_from_a_checkpoint_and_resumes(build, unit_digits, make_trainer, tmp_path):
-    whole, half, rest = _build(build), _build(build), _build(build, seed=1)
-    make_trainer(max_epochs=2).fit(whole, unit_digits)
+def test_an_autoencoder_loads_from_a_checkpoint_and_resumes_bit_identically(build, unit_digits, make_trainer, tmp_path):
+    uninterrupted, half, resumed = _build(build), _build(build), _build(build, seed=1)
+    make_trainer(max_epochs=2).fit(uninterrupted, unit_digits)
     first = make_trainer(max_epochs=1)
     first.fit(half, unit_digits)
     first.save_checkpoint(tmp_path / "half.ckpt")
     loaded = build.func.load_from_checkpoint(tmp_path / "half.ckpt", weights_only=True)
     images = _pixels(unit_digits.val_set)
     assert torch.equal(loaded(images), half(images))
-    make_trainer(max_epochs=2).fit(rest, unit_digits, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), rest.parameters(), strict=True))
+    make_trainer(max_epochs=2).fit(resumed, unit_digits, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(uninterrupted.parameters(), resumed.parameters(), strict=True))
 
 
-def _vote(points: torch.Tensor, labels: torch.Tensor, **options) -> float:
-    metric = NeighbourAccuracy(**options)
-    for chunk in range(0, len(points), 70):
-        metric.update(points[chunk : chunk + 70], labels[chunk : chunk + 70])
+def _knn_accuracy(points: torch.Tensor, labels: torch.Tensor, **options) -> float:
+    metric = KNNAccuracy(**options)
+    for start in range(0, len(points), 70):
+        metric.update(points[start : start + 70], labels[start : start + 70])
     return float(metric.compute())
 
 
-def test_points_in_clusters_of_their_class_are_all_recognised():
+def test_knn_accuracy_is_one_for_separate_clusters():
     labels = torch.arange(300) % 3
     points = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)) + 100 * labels[:, None]
-    assert _vote(points, labels) == 1
-    assert _vote(points, torch.zeros(300, dtype=torch.int64)) == 1
+    assert _knn_accuracy(points, labels) == 1
+    assert _knn_accuracy(points, torch.zeros(300, dtype=torch.int64)) == 1
 
 
-def test_labels_that_say_nothing_are_recognised_by_chance():
-    """Within five standard errors of 1,000 throws of a coin with ten sides."""
+def test_knn_accuracy_is_at_chance_level_for_random_labels():
+    """Within five standard errors of the mean of 1,000 Bernoulli trials with p = 0.1."""
     generator = torch.Generator().manual_seed(0)
     points, labels = torch.randn(1000, 2, generator=generator), torch.randint(10, (1000,), generator=generator)
-    assert _vote(points, labels) == pytest.approx(0.1, abs=5 * (0.1 * 0.9 / 1000) ** 0.5)
+    assert _knn_accuracy(points, labels) == pytest.approx(0.1, abs=5 * (0.1 * 0.9 / 1000) ** 0.5)
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_a_point_does_not_vote_for_itself_even_if_others_lie_on_it(k):
-    """Pairs of one place and two classes: with itself left out, the nearest is always of the other class."""
-    places = torch.arange(20.0).repeat_interleave(2)
-    points, labels = torch.stack([1000 * places, places], 1), torch.arange(40) % 2
-    assert _vote(points, labels, k=1) == 0
+def test_a_point_does_not_vote_for_itself_even_if_other_points_coincide_with_it(k):
+    """Pairs of coincident points of different classes: the nearest other point always has the other class."""
+    positions = torch.arange(20.0).repeat_interleave(2)
+    points, labels = torch.stack([1000 * positions, positions], 1), torch.arange(40) % 2
+    assert _knn_accuracy(points, labels, k=1) == 0
     same = torch.zeros(12, 2)
-    assert _vote(same, torch.arange(12), k=k) == 0  # all on one place, each of its own class
+    assert _knn_accuracy(same, torch.arange(12), k=k) == 0  # all coincide, each with its own class
 
 
-def test_fewer_points_than_neighbours_all_vote_and_of_points_that_are_no_numbers_nothing_can_be_said():
-    assert _vote(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([4, 4, 4])) == 1
-    assert math.isnan(_vote(torch.tensor([[0.0], [float("nan")], [2.0]]), torch.tensor([4, 4, 4])))
-    assert math.isnan(_vote(torch.tensor([[0.0]]), torch.tensor([0])))
+def test_with_fewer_points_than_neighbours_all_vote_and_nan_points_give_nan():
+    assert _knn_accuracy(torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([4, 4, 4])) == 1
+    assert math.isnan(_knn_accuracy(torch.tensor([[0.0], [float("nan")], [2.0]]), torch.tensor([4, 4, 4])))
+    assert math.isnan(_knn_accuracy(torch.tensor([[0.0]]), torch.tensor([0])))
 
 
-def test_an_autoencoder_learns_to_give_digits_back(make_trainer):
-    """Better than the mean image of the training set, which needs no code at all."""
+def test_an_autoencoder_learns_to_reconstruct_digits(make_trainer):
+    """Its error is below that of the mean training image, which needs no code."""
     data = Digits(n_train=1000, n_val=201, batch_size=40, normalization="unit")
     model = _build(partial(Autoencoder, hidden=(64, 32)), optimizer=partial(torch.optim.Adam, lr=0.005))
     trainer = make_trainer(max_epochs=10)
     trainer.fit(model, data)
-    without_code = (_pixels(data.val_set) - _pixels(data.train_set).mean(0)).square().mean()
-    assert trainer.callback_metrics["val/loss"] < 0.9 * without_code
+    error_of_mean = (_pixels(data.val_set) - _pixels(data.train_set).mean(0)).square().mean()
+    assert trainer.callback_metrics["val/loss"] < 0.9 * error_of_mean
     assert trainer.callback_metrics["val/knn_acc"] > 0.3  # three times chance

@@ -1,4 +1,4 @@
-"""A checkpoint gives the model back: built the same, with the same weights, and without trusting any pickle."""
+"""Checkpoints restore hyperparameters and weights, and load with weights_only=True."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ SHAPE = (1, 28, 28)
         (ConvNet, {"channels": [2, 3], "kernel_size": [5, 3], "pool": "average", "hidden": [8], "batch_norm": True}),
     ],
 )
-def test_a_model_comes_back_from_a_checkpoint_with_weights_only(build, options, digits, make_trainer, tmp_path):
+def test_a_model_loads_from_a_checkpoint_with_weights_only(build, options, digits, make_trainer, tmp_path):
     model = build(SHAPE, 10, optimizer=partial(torch.optim.SGD, lr=0.01), **options)
     trainer = make_trainer(max_epochs=1)
     trainer.fit(model, digits)
@@ -30,28 +30,28 @@ def test_a_model_comes_back_from_a_checkpoint_with_weights_only(build, options, 
     images = digits.normalize(digits.val_set.images_NCHW)
     assert torch.equal(loaded.eval()(images), model.eval()(images))
     assert model.hparams.items() <= loaded.hparams.items()
-    assert loaded.hparams.keys() - model.hparams.keys() <= {"lr_scheduler"}  # a callable is left out, its default not
+    assert loaded.hparams.keys() - model.hparams.keys() <= {"lr_scheduler"}  # callables are not saved, None is
 
 
-def test_hyperparameters_are_all_plain_arguments_and_no_callable():
+def test_hyperparameters_contain_plain_arguments_and_no_callables():
     model = MLP(SHAPE, 10, hidden=(20,), dropout=0.25, optimizer=partial(torch.optim.SGD, lr=0.01))
     given = {"input_shape": SHAPE, "num_classes": 10, "hidden": (20,), "dropout": 0.25}
     assert given.items() <= model.hparams.items()
     assert "optimizer" not in model.hparams
 
 
-def test_a_run_resumes_from_a_checkpoint_where_it_stopped(digits, make_trainer, tmp_path):
-    """Two epochs and two more end at the same weights as four in a row: order and optimiser go on."""
+def test_a_run_resumes_bit_identically_from_a_checkpoint(digits, make_trainer, tmp_path):
+    """Two epochs plus two resumed epochs end with the weights of four: data order and optimiser state are restored."""
 
     def model() -> MLP:
         torch.manual_seed(0)
         return MLP(SHAPE, 10, hidden=(16,))
 
-    whole, half, rest = model(), model(), model()
-    make_trainer(max_epochs=4).fit(whole, digits)
+    uninterrupted, half, resumed = model(), model(), model()
+    make_trainer(max_epochs=4).fit(uninterrupted, digits)
     first = make_trainer(max_epochs=2)
     first.fit(half, digits)
     first.save_checkpoint(tmp_path / "half.ckpt")
-    make_trainer(max_epochs=4).fit(rest, digits, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), rest.parameters(), strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), half.parameters(), strict=True))
+    make_trainer(max_epochs=4).fit(resumed, digits, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(uninterrupted.parameters(), resumed.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(uninterrupted.parameters(), half.parameters(), strict=True))

@@ -1,4 +1,4 @@
-"""One network in four stages: the same gradients, the same training, on one process and on two."""
+"""CirclesMLP: all four stages have the same gradients and the same training, on one process and on two."""
 
 import subprocess
 import sys
@@ -27,22 +27,22 @@ def _batch(inputs: int = 2, classes: int = 2, size: int = 12) -> tuple[Tensor, T
 
 
 def _loss(model: CirclesMLP, batch: tuple[Tensor, Tensor]) -> float:
-    """Mean cross-entropy, from the definition."""
+    """Mean cross-entropy, computed from its definition."""
     with torch.no_grad():
         p = model(batch[0]).exp()
     return float(-(p[range(len(p)), batch[1]] / p.sum(1)).log().mean())
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_same_seed_gives_all_stages_the_same_first_weights(stage):
-    ours, manual = list(_model(stage).parameters()), list(_model("manual").parameters())
-    assert [tuple(parameter.shape) for parameter in ours] == [(10, 2), (10,), (2, 10), (2,)]
-    assert all(torch.equal(a, b) for a, b in zip(ours, manual, strict=True))
+def test_with_the_same_seed_all_stages_have_the_same_initial_weights(stage):
+    parameters, manual = list(_model(stage).parameters()), list(_model("manual").parameters())
+    assert [tuple(parameter.shape) for parameter in parameters] == [(10, 2), (10,), (2, 10), (2,)]
+    assert all(torch.equal(a, b) for a, b in zip(parameters, manual, strict=True))
 
 
 @pytest.mark.parametrize(("inputs", "classes", "hidden"), [(2, 2, 10), (5, 3, 7), (1, 2, 1)])
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_gradients_of_each_stage_are_finite_differences_and_those_of_the_first(stage, inputs, classes, hidden):
+def test_the_gradients_of_each_stage_equal_finite_differences_and_the_manual_ones(stage, inputs, classes, hidden):
     model = _model(stage, inputs, classes, hidden=hidden).double()
     batch, h = _batch(inputs, classes), 1e-6
     loss, gradients = model.gradients(batch)
@@ -57,12 +57,12 @@ def test_the_gradients_of_each_stage_are_finite_differences_and_those_of_the_fir
                     parameter.view(-1)[index] -= sign * h
             assert float(gradient.reshape(-1)[index]) == pytest.approx((values[0] - values[1]) / (2 * h), abs=1e-8)
     manual = _model("manual", inputs, classes, hidden=hidden).double()
-    for ours, theirs in zip(gradients, manual.gradients(batch)[1], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    for gradient, expected in zip(gradients, manual.gradients(batch)[1], strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_large_logits_overflow_in_no_stage(stage):
+def test_large_logits_do_not_overflow(stage):
     model = _model(stage).double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -81,7 +81,7 @@ def circles() -> Circles:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_step_goes_against_the_gradient_by_the_learning_rate(stage, circles, make_trainer):
+def test_a_step_subtracts_the_learning_rate_times_the_gradient(stage, circles, make_trainer):
     model = _model(stage, lr=0.5)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     batch = next(iter(circles.train_dataloader()))
@@ -91,9 +91,9 @@ def test_a_step_goes_against_the_gradient_by_the_learning_rate(stage, circles, m
         torch.testing.assert_close(after.detach(), start - 0.5 * gradient.float(), rtol=1e-5, atol=1e-6)
 
 
-def test_all_stages_learn_the_same_and_keep_the_best_epoch(circles, make_trainer, tmp_path):
-    """120 steps in single precision, where the stages round differently: 1e-5 of the loss."""
-    found = {}
+def test_all_stages_have_the_same_metrics_and_restore_the_best_epoch(circles, make_trainer, tmp_path):
+    """After 120 steps in single precision, where the stages round differently, metrics agree to 1e-5."""
+    metrics = {}
     for stage in STAGES:
         best = ModelCheckpoint(tmp_path / stage, "best", monitor="val/acc", mode="max")
         trainer, model = make_trainer(max_epochs=6, callbacks=[best], enable_checkpointing=True), _model(stage, lr=0.3)
@@ -103,15 +103,15 @@ def test_all_stages_learn_the_same_and_keep_the_best_epoch(circles, make_trainer
             torch.load(best.best_model_path)["callbacks"][best.state_key]["best_model_score"]
         )
         (tested,) = trainer.test(model, circles, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
-        found[stage] = {name: float(value) for name, value in {**trainer.callback_metrics, **tested}.items()}
+        metrics[stage] = {name: float(value) for name, value in {**trainer.callback_metrics, **tested}.items()}
     for stage in STAGES:
-        assert set(found[stage]) >= {"test/loss", "test/acc"}
-        assert found[stage] == pytest.approx(found["manual"], rel=1e-5)
-    assert found["manual"]["test/loss"] < 0.6
+        assert set(metrics[stage]) >= {"test/loss", "test/acc"}
+        assert metrics[stage] == pytest.approx(metrics["manual"], rel=1e-5)
+    assert metrics["manual"]["test/loss"] < 0.6
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_training_figures_are_those_before_each_step(stage, circles, make_trainer):
+def test_training_metrics_are_measured_before_each_step(stage, circles, make_trainer):
     model = _model(stage, lr=1e-12)
     trainer = make_trainer(max_epochs=1)
     trainer.fit(model, circles)
@@ -120,7 +120,7 @@ def test_training_figures_are_those_before_each_step(stage, circles, make_traine
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_stage_comes_back_from_a_checkpoint_with_weights_only(stage, circles, make_trainer, tmp_path):
+def test_each_stage_loads_from_a_checkpoint_with_weights_only(stage, circles, make_trainer, tmp_path):
     model, trainer = _model(stage, hidden=5, lr=0.2), make_trainer(max_epochs=1)
     trainer.fit(model, circles)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
@@ -130,14 +130,14 @@ def test_each_stage_comes_back_from_a_checkpoint_with_weights_only(stage, circle
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_stage_resumes_where_it_stopped(stage, circles, make_trainer, tmp_path):
-    whole, half, rest = (_model(stage) for _ in range(3))
-    make_trainer(max_epochs=2).fit(whole, circles)
+def test_each_stage_resumes_bit_identically(stage, circles, make_trainer, tmp_path):
+    uninterrupted, half, resumed = (_model(stage) for _ in range(3))
+    make_trainer(max_epochs=2).fit(uninterrupted, circles)
     first = make_trainer(max_epochs=1)
     first.fit(half, circles)
     first.save_checkpoint(tmp_path / "half.ckpt")
-    make_trainer(max_epochs=2).fit(rest, circles, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), rest.parameters(), strict=True))
+    make_trainer(max_epochs=2).fit(resumed, circles, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(uninterrupted.parameters(), resumed.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_each_stage_resumes_where_it_stopped(stage, circles, make_trainer, tmp_p
         ({"hidden": 0}, r"model\.hidden has an entry below 1"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_key(options, message):
+def test_the_error_for_an_invalid_value_names_its_key(options, message):
     with pytest.raises(ValueError, match=message):
         CirclesMLP((2,), 2, **options)
 
@@ -161,7 +161,7 @@ from lightning.pytorch import Callback, Trainer
 from datamodules.circles import Circles
 from modules.circles import CirclesMLP
 
-class Keep(Callback):
+class SaveWeights(Callback):
     def teardown(self, trainer, model, stage):
         torch.save(list(model.parameters()), folder / f"{model.stage}-{trainer.global_rank}.pt")
 
@@ -170,29 +170,29 @@ for stage in ("manual", "autograd", "nn", "optim"):
     torch.manual_seed(0)
     Trainer(
         accelerator="cpu", strategy="ddp_fork", devices=2, max_epochs=2, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, callbacks=[Keep()],
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, callbacks=[SaveWeights()],
     ).fit(CirclesMLP((2,), 2, stage, lr=0.3), Circles(n_train=201, n_val=101, batch_size=20))
 """
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory) -> Path:
-    """The weights that each process ends with, for each stage."""
+    """Folder with the final weights of each process, for each stage."""
     folder = tmp_path_factory.mktemp("two_processes")
     command = [sys.executable, "-c", TWO_PROCESSES, str(folder)]
     root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
     return folder
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_two_processes_learn_what_one_does(stage, two_processes, make_trainer):
-    """Also from the last example of an epoch, which only one of them has."""
+def test_two_processes_train_to_the_same_weights_as_one(stage, two_processes, make_trainer):
+    """Including the last example of an epoch, which only one of them has."""
     data = Circles(n_train=201, n_val=101, batch_size=20)
     model = _model(stage, lr=0.3)
     make_trainer(max_epochs=2).fit(model, data)
     ranks = [torch.load(two_processes / f"{stage}-{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for alone, first, second in zip(model.parameters(), *ranks, strict=True):
+    for expected, first, second in zip(model.parameters(), *ranks, strict=True):
         assert torch.equal(first, second)
-        torch.testing.assert_close(first, alone, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The two losses and their gradients, against the formulas of the textbook."""
+"""The two losses and their gradients, compared with textbook formulas; label smoothing."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from modules.base import quadratic_loss
 from modules.linear import LinearClassifier
+from modules.mlp import MLP
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_quadratic_loss_is_half_the_mean_squared_distance(logits):
 
 
 @pytest.mark.parametrize(("logit", "expected"), [(50.0, 0.0), (-50.0, 1.0)])
-def test_quadratic_loss_runs_from_zero_to_one(logit, expected):
+def test_quadratic_loss_ranges_from_zero_to_one(logit, expected):
     logits = torch.tensor([[logit, 0.0]], dtype=torch.float64)
     assert float(quadratic_loss(logits, torch.tensor([0]))) == pytest.approx(expected, abs=1e-12)
 
@@ -38,7 +39,7 @@ def _gradient(loss, logits: Tensor) -> Tensor:
     return gradient
 
 
-def test_the_gradient_of_the_quadratic_loss_is_the_textbooks(logits):
+def test_the_gradient_of_the_quadratic_loss_equals_its_formula(logits):
     p, y = logits.detach().softmax(1), F.one_hot(LABELS, 5)
     e = p - y
     expected = p * (e - (p * e).sum(1, keepdim=True)) / 7
@@ -47,8 +48,8 @@ def test_the_gradient_of_the_quadratic_loss_is_the_textbooks(logits):
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "quadratic"])
-def test_the_training_step_returns_the_loss_that_was_chosen(name, logits):
-    """The linear model is made to pass its logits through: its input is the logits, its weights the identity."""
+def test_the_training_step_returns_the_selected_loss(name, logits):
+    """The inputs are the logits: the weights of the linear model are the identity."""
     model = LinearClassifier((1, 1, 5), 5, loss=name).double()
     with torch.no_grad():
         model.net[1].weight.copy_(torch.eye(5))
@@ -64,6 +65,52 @@ def test_the_training_step_returns_the_loss_that_was_chosen(name, logits):
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-12, atol=1e-15)
 
 
-def test_an_unknown_loss_is_refused():
+def test_the_error_for_an_unknown_loss_names_it():
     with pytest.raises(ValueError, match="hinge"):
         LinearClassifier((1, 1, 5), 5, loss="hinge")
+
+
+def _mlp(**options) -> MLP:
+    torch.manual_seed(0)
+    return MLP((1, 28, 28), 10, hidden=(32,), **options)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_label_smoothing_affects_the_training_loss_and_not_the_logged_loss(smoothing, digits, make_trainer):
+    """The training loss is (1 - s) times the loss of the label plus s times the mean loss over all classes."""
+    model = _mlp(label_smoothing=smoothing)
+    images, labels = digits.normalize(digits.train_set.images_NCHW), digits.train_set.labels_N
+    with torch.no_grad():
+        log_p = model(images).double().log_softmax(1)
+    label_loss, mean_loss = -log_p[range(250), labels].mean(), -log_p.mean()
+    model.train_metrics.reset()
+    loss = model.training_step((images, labels), 0)
+    assert float(loss.detach()) == pytest.approx(float((1 - smoothing) * label_loss + smoothing * mean_loss), rel=1e-6)
+    assert float(model.train_metrics.compute()["train/loss"]) == pytest.approx(float(label_loss), rel=1e-6)
+    outputs = model.validation_step((images, labels), 0)
+    assert set(outputs) == {"logits", "labels"}
+    assert float(model.val_metrics.compute()["val/loss"]) == pytest.approx(float(label_loss), rel=1e-6)
+
+
+def test_label_smoothing_lowers_the_confidence_on_the_training_set(digits, make_trainer):
+    confidences = []
+    for smoothing in (0.0, 0.2):
+        model = _mlp(label_smoothing=smoothing)
+        make_trainer(max_epochs=20).fit(model, digits)
+        logits = model.eval()(digits.normalize(digits.train_set.images_NCHW))
+        confidences.append(float(logits.detach().softmax(1).amax(1).mean()))
+    assert confidences[1] < confidences[0] - 0.1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"label_smoothing": -0.1},
+        {"label_smoothing": 1.0},
+        {"label_smoothing": float("nan")},
+        {"label_smoothing": 0.1, "loss": "quadratic"},
+    ],
+)
+def test_the_error_for_invalid_label_smoothing_names_its_key(options):
+    with pytest.raises(ValueError, match=rf"model\.label_smoothing is {options['label_smoothing']}"):
+        _mlp(**options)

@@ -1,4 +1,4 @@
-"""Metrics that wait for a chunk: the same figures as torchmetrics at every step, and as numpy at the end."""
+"""Buffered metrics: the same values as torchmetrics updated in every step, and as numpy."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from modules.metrics import CHUNK, MeanLoss, SplitMetrics
+from modules.metrics import UPDATE_EVERY_N_STEPS, MeanLoss, SplitMetrics
 
+N = UPDATE_EVERY_N_STEPS
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -19,14 +20,14 @@ def _collection() -> MetricCollection:
 
 
 def _batches(count: int, last: int = 20, seed: int = 0) -> list[Batch]:
-    """This many batches of 20 examples, the last one of another size."""
+    """`count` batches of 20 examples, except for the last one, which has `last` examples."""
     generator = torch.Generator().manual_seed(seed)
     sizes = [20] * (count - 1) + [last]
     logits = [3 * torch.randn(size, 10, generator=generator) for size in sizes]
     return [(batch, torch.randint(0, 10, (len(batch),), generator=generator)) for batch in logits]
 
 
-def _numpy(batches: list[Batch]) -> dict[str, float]:
+def _numpy_metrics(batches: list[Batch]) -> dict[str, float]:
     logits = np.concatenate([batch.numpy() for batch, _ in batches]).astype(float)
     labels = np.concatenate([batch.numpy() for _, batch in batches])
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -44,18 +45,18 @@ def _floats(values: dict[str, torch.Tensor]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("last", [20, 1, 13])
-@pytest.mark.parametrize("count", [1, 2, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 3])
-def test_waiting_for_a_chunk_changes_no_figure(count, last):
+@pytest.mark.parametrize("count", [1, 2, N - 1, N, N + 1, 2 * N, 2 * N + 3])
+def test_buffering_changes_no_metric(count, last):
     batches = _batches(count, last)
-    each_step, chunked = _collection(), SplitMetrics(_collection())
-    _update(each_step, batches)
-    _update(chunked, batches)
-    ours = _floats(chunked.compute())
-    assert ours == pytest.approx(_floats(each_step.compute()), rel=1e-6)
-    assert ours == pytest.approx(_numpy(batches), rel=1e-6)
+    unbuffered, buffered = _collection(), SplitMetrics(_collection())
+    _update(unbuffered, batches)
+    _update(buffered, batches)
+    values = _floats(buffered.compute())
+    assert values == pytest.approx(_floats(unbuffered.compute()), rel=1e-6)
+    assert values == pytest.approx(_numpy_metrics(batches), rel=1e-6)
 
 
-def test_the_mean_loss_weighs_examples_not_batches():
+def test_the_mean_loss_weights_examples_equally_not_batches():
     metric = MeanLoss(F.l1_loss)
     metric.update(torch.ones(9), torch.zeros(9))
     metric.update(torch.full((1,), 11.0), torch.zeros(1))
@@ -63,7 +64,7 @@ def test_the_mean_loss_weighs_examples_not_batches():
 
 
 def test_the_mean_loss_keeps_its_precision_over_many_examples():
-    """In single precision, a sum beyond 2^24 takes no more ones."""
+    """In single precision, adding 1 to a sum above 2^24 has no effect."""
     metric = MeanLoss(F.l1_loss)
     metric.update(torch.ones(2**24), torch.zeros(2**24))
     for _ in range(64):
@@ -71,43 +72,43 @@ def test_the_mean_loss_keeps_its_precision_over_many_examples():
     assert float(metric.compute()) == pytest.approx(1 + 64 * 2**18 / (2**24 + 64), rel=1e-7)
 
 
-@pytest.mark.parametrize("count", [1, CHUNK, CHUNK + 1])
-def test_each_epoch_starts_anew(count):
+@pytest.mark.parametrize("count", [1, N, N + 1])
+def test_compute_resets_the_metrics(count):
     metrics, first, second = SplitMetrics(_collection()), _batches(count, 7, seed=1), _batches(2, 5, seed=2)
     _update(metrics, first)
     metrics.compute()
     _update(metrics, second)
-    assert _floats(metrics.compute()) == pytest.approx(_numpy(second), rel=1e-6)
+    assert _floats(metrics.compute()) == pytest.approx(_numpy_metrics(second), rel=1e-6)
 
 
-@pytest.mark.parametrize("count", [1, CHUNK, CHUNK + 1])
-def test_reset_forgets_both_what_was_counted_and_what_waits(count):
+@pytest.mark.parametrize("count", [1, N, N + 1])
+def test_reset_discards_both_the_state_and_the_buffer(count):
     metrics, second = SplitMetrics(_collection()), _batches(2, 5, seed=2)
     _update(metrics, _batches(count, 7, seed=1))
     metrics.reset()
     _update(metrics, second)
-    assert _floats(metrics.compute()) == pytest.approx(_numpy(second), rel=1e-6)
+    assert _floats(metrics.compute()) == pytest.approx(_numpy_metrics(second), rel=1e-6)
 
 
-def test_no_more_than_a_chunk_of_outputs_is_kept():
-    """The memory of an epoch must not grow with its length."""
-    metrics, kept = SplitMetrics(_collection()), []
-    for logits, labels in _batches(3 * CHUNK):
+def test_the_buffer_is_bounded():
+    """Memory must not grow with the length of an epoch."""
+    metrics, lengths = SplitMetrics(_collection()), []
+    for logits, labels in _batches(3 * N):
         metrics.update(logits, labels)
-        kept.append(len(metrics._waiting))
-    assert max(kept) < CHUNK
+        lengths.append(len(metrics._pending))
+    assert max(lengths) < N
 
 
-def test_kept_outputs_hold_on_to_no_graph():
+def test_buffered_outputs_are_detached():
     metrics = SplitMetrics(_collection())
     logits = torch.zeros(3, 10, requires_grad=True) * 1
     metrics.update(logits, torch.zeros(3, dtype=torch.int64))
-    assert not any(outputs.requires_grad for outputs, _ in metrics._waiting)
+    assert not any(outputs.requires_grad for outputs, _ in metrics._pending)
 
 
-def test_outputs_in_half_precision_are_measured_in_single():
+def test_bfloat16_outputs_are_measured_in_single_precision():
     batches = [(logits.bfloat16(), labels) for logits, labels in _batches(3, 7)]
     metrics = SplitMetrics(_collection())
     _update(metrics, batches)
-    expected = _numpy([(logits.float(), labels) for logits, labels in batches])
+    expected = _numpy_metrics([(logits.float(), labels) for logits, labels in batches])
     assert _floats(metrics.compute()) == pytest.approx(expected, rel=1e-6)

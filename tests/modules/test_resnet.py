@@ -1,4 +1,4 @@
-"""ResNet-9: counted by hand, and built for images of 28x28 and 32x32."""
+"""ResNet-9: parameter counts, image sizes, residual blocks and training."""
 
 import pytest
 import torch
@@ -9,34 +9,34 @@ from modules.resnet import LOGIT_SCALE, ResNet9
 CONVOLUTIONS = [(3, 64), (64, 128), (128, 128), (128, 128), (128, 256), (256, 512), (512, 512), (512, 512)]
 
 
-def test_the_parameters_are_those_computed_by_hand():
-    """Eight 3x3 convolutions without bias, a scale and an offset for each channel, one linear layer without bias."""
+def test_parameter_counts_equal_hand_computed_ones():
+    """Eight 3x3 convolutions without bias, scale and shift of each channel, one linear layer without bias."""
     convolutions = sum(9 * n_in * n_out for n_in, n_out in CONVOLUTIONS)
     batch_norms = sum(2 * n_out for _, n_out in CONVOLUTIONS)
     model = ResNet9((3, 32, 32), 10)
-    found = [(layer.in_channels, layer.out_channels) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
-    assert found == CONVOLUTIONS
+    channels = [(layer.in_channels, layer.out_channels) for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert channels == CONVOLUTIONS
     assert sum(p.numel() for p in model.parameters()) == convolutions + batch_norms + 512 * 10 == 6_573_120
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (2, 9, 30)])
-def test_it_takes_images_of_8x8_and_more(shape):
+def test_images_of_8x8_and_larger_are_accepted(shape):
     model = ResNet9(shape, 7, width=4).eval()
     assert model(torch.randn(3, *shape)).shape == (3, 7)
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 28), (3, 28, 7), (1, 4, 4)])
-def test_it_refuses_smaller_ones(shape):
+def test_smaller_images_are_an_error(shape):
     with pytest.raises(ValueError, match=r"below 8x8"):
         ResNet9(shape, 10)
 
 
-def test_it_refuses_a_width_below_one():
+def test_the_error_for_a_width_below_one_names_its_key():
     with pytest.raises(ValueError, match=r"model\.width"):
         ResNet9((3, 32, 32), 10, width=0)
 
 
-def test_a_residual_block_whose_path_is_silent_passes_its_input_on():
+def test_a_residual_block_whose_path_outputs_zero_is_the_identity():
     block = next(layer for layer in ResNet9((1, 8, 8), 2, width=2).modules() if hasattr(layer, "path"))
     with torch.no_grad():
         for layer in block.path:
@@ -58,7 +58,7 @@ def test_the_memory_layout_of_the_images_does_not_matter():
     torch.testing.assert_close(model(images), model(images.to(memory_format=torch.channels_last)))
 
 
-def test_it_learns_and_comes_back_from_a_checkpoint(digits, make_trainer, tmp_path):
+def test_it_learns_and_loads_from_a_checkpoint(digits, make_trainer, tmp_path):
     torch.manual_seed(0)
     model, trainer = ResNet9((1, 28, 28), 10, width=4, label_smoothing=0.1), make_trainer(max_epochs=3)
     trainer.fit(model, digits)

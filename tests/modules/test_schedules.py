@@ -1,4 +1,4 @@
-"""OneCycle: as long as the training, whatever makes up its length."""
+"""OneCycle: its shape, its length, and resuming."""
 
 import math
 from functools import partial
@@ -15,8 +15,8 @@ SHAPE = (1, 28, 28)
 SGD = partial(torch.optim.SGD, lr=0.1)
 
 
-class _Rates(Callback):
-    """The learning rate of each step; stops the training after some epochs, if told so."""
+class _RecordRates(Callback):
+    """Record the learning rate of each step; optionally stop the training after some epochs."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.rates: list[float] = []
@@ -31,7 +31,7 @@ class _Rates(Callback):
 
 
 def _one_cycle(step: int, steps: int, warmup: float) -> float:
-    """Up in a line from a 25th of the rate 0.1 to all of it, then down as half a cosine."""
+    """Linear warmup from 0.1 / 25 to 0.1, then cosine annealing to 0."""
     progress = step / steps
     if progress < warmup:
         return 0.1 * (1 / 25 + 24 / 25 * progress / warmup)
@@ -52,21 +52,21 @@ def _last_rate(trainer) -> float:
 
 
 @pytest.mark.parametrize("interval", ["epoch", "step"])
-def test_the_rate_peaks_after_the_warmup_and_ends_at_zero_step_by_step(interval, digits, make_trainer):
-    seen = _Rates()
-    trainer = make_trainer(max_epochs=4, callbacks=[seen])
+def test_the_rate_peaks_after_the_warmup_and_ends_at_zero(interval, digits, make_trainer):
+    recorder = _RecordRates()
+    trainer = make_trainer(max_epochs=4, callbacks=[recorder])
     trainer.fit(_model(lr_scheduler=partial(OneCycle, warmup=0.25), lr_interval=interval), digits)
-    assert seen.rates == pytest.approx(_expected(20, 0.25), abs=1e-12)
-    assert seen.rates.index(max(seen.rates)) == 5  # a quarter of 4 epochs with 5 steps each
-    assert max(seen.rates) == pytest.approx(0.1)
+    assert recorder.rates == pytest.approx(_expected(20, 0.25), abs=1e-12)
+    assert recorder.rates.index(max(recorder.rates)) == 5  # a quarter of 4 epochs of 5 steps
+    assert max(recorder.rates) == pytest.approx(0.1)
     assert _last_rate(trainer) == pytest.approx(0, abs=1e-12)
 
 
 def test_without_warmup_it_is_cosine_annealing(digits, make_trainer):
-    seen = _Rates()
-    make_trainer(max_epochs=3, callbacks=[seen]).fit(_model(lr_scheduler=partial(OneCycle, warmup=0)), digits)
-    assert seen.rates[0] == pytest.approx(0.1)
-    assert seen.rates == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 15)) for step in range(15)])
+    recorder = _RecordRates()
+    make_trainer(max_epochs=3, callbacks=[recorder]).fit(_model(lr_scheduler=partial(OneCycle, warmup=0)), digits)
+    assert recorder.rates[0] == pytest.approx(0.1)
+    assert recorder.rates == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 15)) for step in range(15)])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_without_warmup_it_is_cosine_annealing(digits, make_trainer):
         ({"n_train": 250, "batch_size": 60}, {"max_epochs": -1, "max_steps": 7}, 7),
     ],
 )
-def test_it_is_as_long_as_the_training(loading, training, steps, make_trainer):
+def test_it_spans_the_whole_training(loading, training, steps, make_trainer):
     trainer = make_trainer(**training, limit_val_batches=0)
     trainer.fit(_model(), Digits(n_val=20, **loading))
     (config,) = trainer.lr_scheduler_configs
@@ -88,7 +88,7 @@ def test_it_is_as_long_as_the_training(loading, training, steps, make_trainer):
     assert _last_rate(trainer) == pytest.approx(0, abs=1e-12)
 
 
-def test_each_group_of_parameters_keeps_its_share_of_the_rate(digits, make_trainer):
+def test_each_parameter_group_keeps_its_own_maximum_rate(digits, make_trainer):
     def two_rates(parameters) -> torch.optim.Optimizer:
         weight, bias = parameters
         return torch.optim.SGD([{"params": [weight], "lr": 0.1}, {"params": [bias], "lr": 0.2}])
@@ -99,7 +99,7 @@ def test_each_group_of_parameters_keeps_its_share_of_the_rate(digits, make_train
     assert (small, large) == (pytest.approx(_one_cycle(6, 6, 0.3), abs=1e-12), pytest.approx(2 * small, abs=1e-12))
 
 
-def test_a_training_without_an_end_is_refused_before_its_first_step(digits, make_trainer):
+def test_a_training_without_an_end_is_an_error_before_its_first_step(digits, make_trainer):
     trainer = make_trainer(max_epochs=-1)
     with pytest.raises(ValueError, match=r"model\.lr_scheduler OneCycle needs .* set trainer\.max_epochs"):
         trainer.fit(_model(), digits)
@@ -107,31 +107,31 @@ def test_a_training_without_an_end_is_refused_before_its_first_step(digits, make
 
 
 @pytest.mark.parametrize("warmup", [-0.1, 1.0, 1.5, float("nan")])
-def test_a_warmup_out_of_range_is_refused_by_its_key(warmup):
+def test_the_error_for_a_warmup_out_of_range_names_its_key(warmup):
     with pytest.raises(ValueError, match=rf"model\.lr_scheduler\.warmup is {warmup}"):
         _model(lr_scheduler=partial(OneCycle, warmup=warmup)).configure_optimizers()
 
 
-def test_a_training_that_was_stopped_resumes_on_its_schedule(digits, make_trainer, tmp_path):
-    whole, rest = _Rates(), _Rates()
-    first, resumed = make_trainer(max_epochs=4, callbacks=[_Rates(stop_after=2)]), _model()
+def test_a_stopped_training_resumes_on_its_schedule(digits, make_trainer, tmp_path):
+    all_rates, resumed_rates = _RecordRates(), _RecordRates()
+    first, resumed = make_trainer(max_epochs=4, callbacks=[_RecordRates(stop_after=2)]), _model()
     uninterrupted = _model()
-    make_trainer(max_epochs=4, callbacks=[whole]).fit(uninterrupted, digits)
+    make_trainer(max_epochs=4, callbacks=[all_rates]).fit(uninterrupted, digits)
     first.fit(_model(), digits)
     first.save_checkpoint(tmp_path / "half.ckpt")
-    make_trainer(max_epochs=4, callbacks=[rest]).fit(
+    make_trainer(max_epochs=4, callbacks=[resumed_rates]).fit(
         resumed, digits, ckpt_path=tmp_path / "half.ckpt", weights_only=True
     )
-    assert rest.rates == whole.rates[10:] == pytest.approx(_expected(20)[10:])
+    assert resumed_rates.rates == all_rates.rates[10:] == pytest.approx(_expected(20)[10:])
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), uninterrupted.parameters(), strict=True))
 
 
-def test_a_training_that_is_made_longer_goes_on_with_the_longer_schedule(digits, make_trainer, tmp_path):
-    """Two epochs end at a rate of zero; resumed for two more, the training would otherwise stand still."""
-    first, rest = make_trainer(max_epochs=2), _Rates()
+def test_a_resumed_longer_training_continues_on_the_longer_schedule(digits, make_trainer, tmp_path):
+    """Two epochs end with a rate of zero; without a longer schedule, two more epochs would learn nothing."""
+    first, resumed_rates = make_trainer(max_epochs=2), _RecordRates()
     first.fit(_model(), digits)
     first.save_checkpoint(tmp_path / "half.ckpt")
-    longer = make_trainer(max_epochs=4, callbacks=[rest])
+    longer = make_trainer(max_epochs=4, callbacks=[resumed_rates])
     longer.fit(_model(), digits, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
-    assert rest.rates[1:] == pytest.approx(_expected(20)[11:])  # the first step still has the saved rate
+    assert resumed_rates.rates[1:] == pytest.approx(_expected(20)[11:])  # the first step uses the saved rate
     assert _last_rate(longer) == pytest.approx(0, abs=1e-12)

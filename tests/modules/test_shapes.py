@@ -1,4 +1,4 @@
-"""Sizes and parts of the networks: counts from the literature, and options that do what their names say."""
+"""Architectures: parameter counts from the literature, shapes, activations, dropout and pooling."""
 
 from itertools import pairwise
 
@@ -24,7 +24,7 @@ MNIST_SHAPE = (1, 28, 28)
         (ConvNet, {"channels": (), "hidden": ()}, 7_850),
     ],
 )
-def test_parameter_counts_are_those_computed_by_hand(build, options, expected):
+def test_parameter_counts_equal_hand_computed_ones(build, options, expected):
     model = build(MNIST_SHAPE, 10, **options)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
@@ -42,7 +42,7 @@ def test_each_model_maps_a_batch_of_images_to_one_logit_per_class(build, input_s
 
 
 @pytest.mark.parametrize("build", [LinearClassifier, MLP, ConvNet])
-def test_each_image_of_a_batch_is_classified_on_its_own(build, digits):
+def test_each_image_of_a_batch_is_classified_independently(build, digits):
     model = build(MNIST_SHAPE, 10).eval()
     images = digits.normalize(digits.val_set.images_NCHW[:8])
     one_by_one = torch.cat([model(image[None]) for image in images])
@@ -52,8 +52,8 @@ def test_each_image_of_a_batch_is_classified_on_its_own(build, digits):
 @pytest.mark.parametrize(("pool", "side"), [("none", 28), ("average", 7), ("max", 7)])
 def test_each_pooling_stage_halves_the_image(pool, side):
     model = ConvNet(MNIST_SHAPE, 10, channels=(2, 3), pool=pool, hidden=())
-    (top,) = (layer for layer in model.net if isinstance(layer, nn.Linear))
-    assert top.in_features == 3 * side**2
+    (head,) = (layer for layer in model.net if isinstance(layer, nn.Linear))
+    assert head.in_features == 3 * side**2
     assert model(torch.zeros(1, *MNIST_SHAPE)).shape == (1, 10)
 
 
@@ -64,7 +64,7 @@ def test_each_stage_has_its_own_kernel_size():
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_a_convolution_has_a_bias_exactly_when_no_batch_norm_follows(batch_norm):
+def test_a_convolution_has_a_bias_only_without_batch_norm(batch_norm):
     layers = list(ConvNet(MNIST_SHAPE, 10, channels=(2, 3), batch_norm=batch_norm).net)
     norms = [type(after) is nn.BatchNorm2d for before, after in pairwise(layers) if type(before) is nn.Conv2d]
     biases = [layer.bias is not None for layer in layers if type(layer) is nn.Conv2d]
@@ -72,8 +72,8 @@ def test_a_convolution_has_a_bias_exactly_when_no_batch_norm_follows(batch_norm)
     assert biases == [not batch_norm] * 2
 
 
-def test_building_a_network_leaves_batch_norm_as_it_was_born():
-    """The number of features is found by sending a blank image through, which must not count as data."""
+def test_building_a_network_does_not_change_batch_norm_statistics():
+    """The blank image that is used to count features must not update the running statistics."""
     model = ConvNet(MNIST_SHAPE, 10, channels=(2,), batch_norm=True)
     (norm,) = (layer for layer in model.net if isinstance(layer, nn.BatchNorm2d))
     assert int(norm.num_batches_tracked) == 0
@@ -81,7 +81,7 @@ def test_building_a_network_leaves_batch_norm_as_it_was_born():
     assert all(layer.training for layer in model.modules())
 
 
-def _departure_from_affine(model: nn.Module) -> float:
+def _deviation_from_affine(model: nn.Module) -> float:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 8, *MNIST_SHAPE, dtype=torch.float64, generator=generator)
     model = model.double().eval()
@@ -93,18 +93,18 @@ def _departure_from_affine(model: nn.Module) -> float:
     [{"pool": "average"}, {"pool": "none"}, {"pool": "average", "batch_norm": True}],
 )
 def test_a_convnet_with_average_pooling_and_no_activation_is_affine(options):
-    assert _departure_from_affine(ConvNet(MNIST_SHAPE, 10, channels=(4, 5), activation="none", **options)) < 1e-12
+    assert _deviation_from_affine(ConvNet(MNIST_SHAPE, 10, channels=(4, 5), activation="none", **options)) < 1e-12
 
 
 def test_an_mlp_without_activation_is_affine():
-    assert _departure_from_affine(MLP(MNIST_SHAPE, 10, activation="none")) < 1e-12
+    assert _deviation_from_affine(MLP(MNIST_SHAPE, 10, activation="none")) < 1e-12
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "tanh", "sigmoid"])
-def test_any_activation_and_max_pooling_make_a_network_more_than_affine(name):
-    assert _departure_from_affine(ConvNet(MNIST_SHAPE, 10, channels=(4,), pool="average", activation=name)) > 1e-3
-    assert _departure_from_affine(ConvNet(MNIST_SHAPE, 10, channels=(4,), hidden=(), activation="none")) > 1e-3
-    assert _departure_from_affine(MLP(MNIST_SHAPE, 10, activation=name)) > 1e-3
+def test_any_activation_and_max_pooling_make_a_network_non_affine(name):
+    assert _deviation_from_affine(ConvNet(MNIST_SHAPE, 10, channels=(4,), pool="average", activation=name)) > 1e-3
+    assert _deviation_from_affine(ConvNet(MNIST_SHAPE, 10, channels=(4,), hidden=(), activation="none")) > 1e-3
+    assert _deviation_from_affine(MLP(MNIST_SHAPE, 10, activation=name)) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -117,44 +117,44 @@ def test_any_activation_and_max_pooling_make_a_network_more_than_affine(name):
         ("none", lambda x: x),
     ],
 )
-def test_an_activation_is_the_function_of_its_name(name, formula):
+def test_each_activation_equals_its_formula(name, formula):
     x = torch.linspace(-4, 4, 41, dtype=torch.float64)
     torch.testing.assert_close(activation(name)(x), formula(x))
 
 
-def _rates(model: nn.Module) -> list[tuple[str, float]]:
-    """Each dropout layer's predecessor and rate, in order."""
+def _dropout_layers(model: nn.Module) -> list[tuple[str, float]]:
+    """Type of the previous layer and rate, for each dropout layer in order."""
     layers = list(model.net)
     return [(type(a).__name__, b.p) for a, b in pairwise(layers) if isinstance(b, nn.Dropout)]
 
 
 def test_dropout_follows_each_hidden_layer_and_each_stage():
-    assert _rates(MLP(MNIST_SHAPE, 10, hidden=(8, 8), dropout=0.3)) == [("ReLU", 0.3)] * 2
+    assert _dropout_layers(MLP(MNIST_SHAPE, 10, hidden=(8, 8), dropout=0.3)) == [("ReLU", 0.3)] * 2
     model = ConvNet(MNIST_SHAPE, 10, channels=(2, 3), hidden=(8,), conv_dropout=0.2, dropout=0.4)
-    assert _rates(model) == [("MaxPool2d", 0.2), ("MaxPool2d", 0.2), ("ReLU", 0.4)]
-    assert _rates(ConvNet(MNIST_SHAPE, 10, batch_norm=True)) == _rates(MLP(MNIST_SHAPE, 10)) == []
+    assert _dropout_layers(model) == [("MaxPool2d", 0.2), ("MaxPool2d", 0.2), ("ReLU", 0.4)]
+    assert _dropout_layers(ConvNet(MNIST_SHAPE, 10, batch_norm=True)) == _dropout_layers(MLP(MNIST_SHAPE, 10)) == []
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
 @pytest.mark.parametrize(("build", "key"), [(MLP, "dropout"), (ConvNet, "dropout"), (ConvNet, "conv_dropout")])
-def test_a_dropout_rate_out_of_range_is_refused_by_its_key(build, key, rate):
+def test_the_error_for_a_dropout_rate_out_of_range_names_its_key(build, key, rate):
     with pytest.raises(ValueError, match=rf"model\.{key} is {rate}"):
         build(MNIST_SHAPE, 10, **{key: rate})
 
 
 @pytest.mark.parametrize("kernels", [(), (5,), (5, 3, 1)])
-def test_a_kernel_size_for_each_stage_is_needed(kernels):
+def test_the_number_of_kernel_sizes_must_equal_the_number_of_stages(kernels):
     with pytest.raises(ValueError, match=rf"model\.kernel_size has {len(kernels)} entries for 2 model\.channels"):
         ConvNet(MNIST_SHAPE, 10, channels=(2, 3), kernel_size=kernels)
 
 
 @pytest.mark.parametrize("pool", ["max", "average"])
-def test_more_pooling_stages_than_the_image_has_room_for_are_refused(pool):
+def test_too_many_pooling_stages_for_the_image_size_are_an_error(pool):
     ConvNet(MNIST_SHAPE, 10, channels=(2,) * 4, pool=pool)
     with pytest.raises(ValueError, match=r"model\.channels has too many stages for images of \(28, 28\)"):
         ConvNet(MNIST_SHAPE, 10, channels=(2,) * 5, pool=pool)
 
 
-def test_without_pooling_there_is_room_for_any_number_of_stages():
+def test_without_pooling_any_number_of_stages_is_accepted():
     model = ConvNet(MNIST_SHAPE, 10, channels=(1,) * 8, kernel_size=3, pool="none", hidden=())
     assert model(torch.zeros(1, *MNIST_SHAPE)).shape == (1, 10)

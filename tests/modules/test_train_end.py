@@ -1,4 +1,4 @@
-"""The training set measured once more: the figures of the weights at the epoch's end, beside the running averages."""
+"""`evaluate_train`: metrics of the training set with the weights at the end of each epoch."""
 
 import pytest
 import torch
@@ -23,8 +23,8 @@ def _mlp(**options) -> MLP:
     return MLP(SHAPE, 10, hidden=(32,), **options)
 
 
-class _Epochs(Callback):
-    """The figures of each epoch, and from the second one on the training figures of the one before."""
+class _RecordEpochs(Callback):
+    """Record the logged metrics of each epoch, and the metrics of the training set measured at its end."""
 
     def __init__(self, measure=None) -> None:
         self.logged: list[dict[str, float]] = []
@@ -32,7 +32,7 @@ class _Epochs(Callback):
         self._measure = measure
 
     def on_validation_end(self, trainer, pl_module) -> None:
-        if self._measure is not None:  # in evaluation mode, as the model is now anyway
+        if self._measure is not None:  # the model is in evaluation mode here
             self.measured.append(self._measure(pl_module, trainer.datamodule.train_set))
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
@@ -47,12 +47,12 @@ class _Epochs(Callback):
         (ConvNet, {"channels": (2,), "hidden": (), "batch_norm": True}, {}),
     ],
 )
-def test_they_are_those_of_the_weights_without_augmentation_and_dropout(
-    build, options, augmentation, make_trainer, by_hand, monkeypatch
+def test_train_end_metrics_are_those_of_the_final_weights_without_augmentation_and_dropout(
+    build, options, augmentation, make_trainer, reference_metrics, monkeypatch
 ):
     monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 70)  # 4 batches, the last one of 40
     torch.manual_seed(0)
-    epochs = _Epochs(by_hand)
+    epochs = _RecordEpochs(reference_metrics)
     make_trainer(max_epochs=3, callbacks=[epochs]).fit(build(SHAPE, 10, **options), _data(**augmentation))
     assert len(epochs.measured) == 3
     for logged, measured in zip(epochs.logged, epochs.measured, strict=True):
@@ -60,20 +60,19 @@ def test_they_are_those_of_the_weights_without_augmentation_and_dropout(
     assert len({loss for loss, _ in epochs.measured}) == 3
 
 
-def test_they_change_no_other_figure(make_trainer):
-    found = []
+def test_evaluating_the_training_set_changes_no_other_metric(make_trainer):
+    logged = []
     for evaluate_train in (True, False):
-        epochs = _Epochs()
+        epochs = _RecordEpochs()
         trainer = make_trainer(max_epochs=3, callbacks=[epochs])
         trainer.fit(_mlp(dropout=0.5), _data(evaluate_train=evaluate_train))
-        found.append(epochs.logged)
-    with_them, without = found
-    for one, other in zip(with_them, without, strict=True):
-        assert {name: one[name] for name in other} == other
-        assert one.keys() - other.keys() == {"train_end/loss", "train_end/acc"}
+        logged.append(epochs.logged)
+    for with_train_end, without in zip(*logged, strict=True):
+        assert {name: with_train_end[name] for name in without} == without
+        assert with_train_end.keys() - without.keys() == {"train_end/loss", "train_end/acc"}
 
 
-def test_only_a_training_has_them(make_trainer):
+def test_validate_and_test_log_no_train_end_metrics(make_trainer):
     data, model = _data(), _mlp()
     (validated,) = make_trainer().validate(model, data, verbose=False)
     (tested,) = make_trainer().test(model, data, verbose=False)
@@ -81,8 +80,8 @@ def test_only_a_training_has_them(make_trainer):
     assert set(tested) == {"test/loss", "test/acc"}
 
 
-def test_the_first_epoch_ends_better_on_the_training_set_than_its_average(make_trainer):
-    """Why the validation accuracy of a first epoch may lie above the training accuracy."""
+def test_after_the_first_epoch_the_training_set_has_better_metrics_than_on_average(make_trainer):
+    """This is why the validation accuracy of the first epoch may be above the training accuracy."""
     trainer = make_trainer(max_epochs=1)
     trainer.fit(_mlp(), _data())
     first = trainer.callback_metrics
@@ -91,60 +90,19 @@ def test_the_first_epoch_ends_better_on_the_training_set_than_its_average(make_t
 
 
 class _Interrupt(Callback):
-    """Stops the first evaluation in the middle of the training set."""
+    """Raise in the first evaluation, in the middle of the training set."""
 
     def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0) -> None:
         if dataloader_idx == 1 and batch_idx == 1:
             raise InterruptedError
 
 
-def test_an_interrupted_evaluation_leaves_nothing_behind(make_trainer, by_hand, monkeypatch):
+def test_an_interrupted_evaluation_does_not_affect_the_next_one(make_trainer, reference_metrics, monkeypatch):
     monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)
     data, model = _data(), _mlp()
     with pytest.raises(InterruptedError):
         make_trainer(max_epochs=1, callbacks=[_Interrupt()]).fit(model, datamodule=data)
-    again = make_trainer(max_epochs=1)
-    again.fit(model.train(), datamodule=data)
-    logged = float(again.callback_metrics["train_end/loss"]), float(again.callback_metrics["train_end/acc"])
-    assert logged == pytest.approx(by_hand(model, data.train_set), rel=1e-5)
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_smoothed_labels_are_trained_on_and_not_logged(smoothing, digits, make_trainer):
-    """What is minimised is (1 - s) of the label's loss and s of the mean over all classes; the plain one is logged."""
-    model = _mlp(label_smoothing=smoothing)
-    images, labels = digits.normalize(digits.train_set.images_NCHW), digits.train_set.labels_N
-    with torch.no_grad():
-        log_p = model(images).double().log_softmax(1)
-    plain, spread = -log_p[range(250), labels].mean(), -log_p.mean()
-    model.train_metrics.reset()
-    loss = model.training_step((images, labels), 0)
-    assert float(loss.detach()) == pytest.approx(float((1 - smoothing) * plain + smoothing * spread), rel=1e-6)
-    assert float(model.train_metrics.compute()["train/loss"]) == pytest.approx(float(plain), rel=1e-6)
-    outputs = model.validation_step((images, labels), 0)
-    assert set(outputs) == {"logits", "labels"}
-    assert float(model.val_metrics.compute()["val/loss"]) == pytest.approx(float(plain), rel=1e-6)
-
-
-def test_smoothing_keeps_the_logits_from_growing(digits, make_trainer):
-    largest = []
-    for smoothing in (0.0, 0.2):
-        model = _mlp(label_smoothing=smoothing)
-        make_trainer(max_epochs=20).fit(model, digits)
-        logits = model.eval()(digits.normalize(digits.train_set.images_NCHW))
-        largest.append(float(logits.detach().softmax(1).amax(1).mean()))
-    assert largest[1] < largest[0] - 0.1
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"label_smoothing": -0.1},
-        {"label_smoothing": 1.0},
-        {"label_smoothing": float("nan")},
-        {"label_smoothing": 0.1, "loss": "quadratic"},
-    ],
-)
-def test_a_label_smoothing_out_of_range_or_with_the_quadratic_loss_is_refused_by_its_key(options):
-    with pytest.raises(ValueError, match=rf"model\.label_smoothing is {options['label_smoothing']}"):
-        _mlp(**options)
+    repeated = make_trainer(max_epochs=1)
+    repeated.fit(model.train(), datamodule=data)
+    logged = float(repeated.callback_metrics["train_end/loss"]), float(repeated.callback_metrics["train_end/acc"])
+    assert logged == pytest.approx(reference_metrics(model, data.train_set), rel=1e-5)

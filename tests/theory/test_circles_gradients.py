@@ -1,10 +1,10 @@
-"""Back-propagation by hand through the network of the circles.
+"""Backpropagation by hand through the network of the circles experiments.
 
 Forward: h~ = x W_hid^T + b_hid, h = tanh(h~), logits = h W_out^T + b_out, p = softmax(logits); y is the one-hot label.
-The loss is softmax cross-entropy, averaged over the batch. The mean enters once, at the logits, as a division by B;
-after that every formula is the one for a sum over examples, and the products with ^T do the summing.
+The loss is softmax cross-entropy, averaged over the batch. The mean enters once, as a division by B at the logits.
+All other formulas are those for a sum over examples, which is computed by the products with ^T.
 
-Shapes: B examples, I inputs, H hidden units, K classes.
+Shapes: B batch size, I inputs, H hidden units, K classes.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ assert_equal = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 
 
 def network(seed: int, sizes: dict[str, int]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Weights, inputs and labels."""
+    """Return random weights, inputs and labels."""
     B, I, H, K = (sizes[name] for name in "BIHK")  # noqa: E741
     torch.manual_seed(seed)
     shapes = {"W_hid": (H, I), "b_hid": (H,), "W_out": (K, H), "b_out": (K,)}
@@ -32,7 +32,7 @@ def network(seed: int, sizes: dict[str, int]) -> tuple[dict[str, Tensor], Tensor
 
 
 def gradients_by_hand(weights: dict[str, Tensor], x_BI: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
-    """The four formulas, and the two for the biases."""
+    """Return the gradients of logits, pre-activations, weights and biases by their formulas."""
     W_hid, b_hid, W_out, b_out = (tensor.detach() for tensor in weights.values())
     h_BH = torch.tanh(x_BI @ W_hid.T + b_hid)
     exponentials_BK = torch.exp(h_BH @ W_out.T + b_out)
@@ -54,13 +54,13 @@ def gradients_by_hand(weights: dict[str, Tensor], x_BI: Tensor, labels_B: Tensor
 def gradients_by_autograd(weights: dict[str, Tensor], x_BI: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
     h_tilde_BH = F.linear(x_BI, weights["W_hid"], weights["b_hid"])
     logits_BK = F.linear(h_tilde_BH.tanh(), weights["W_out"], weights["b_out"])
-    wanted = {"logits": logits_BK, "h_tilde": h_tilde_BH, **weights}
-    gradients = torch.autograd.grad(F.cross_entropy(logits_BK, labels_B), list(wanted.values()))
-    return dict(zip(wanted, gradients, strict=True))
+    tensors = {"logits": logits_BK, "h_tilde": h_tilde_BH, **weights}
+    gradients = torch.autograd.grad(F.cross_entropy(logits_BK, labels_B), list(tensors.values()))
+    return dict(zip(tensors, gradients, strict=True))
 
 
 @given(seed=SEEDS, sizes=SIZES)
-def test_the_formulas_of_the_circles_are_the_gradients(seed, sizes):
+def test_the_formulas_equal_the_gradients_of_autograd(seed, sizes):
     """With D = (p - y) / B for the logits: dW_out = D^T h, dh~ = (D W_out) * (1 - h^2), dW_hid = dh~^T x."""
     weights, x, labels = network(seed, sizes)
     by_autograd = gradients_by_autograd(weights, x, labels)
@@ -72,7 +72,7 @@ def test_the_formulas_of_the_circles_are_the_gradients(seed, sizes):
 
 @given(seed=SEEDS, sizes=SIZES)
 def test_the_gradient_of_a_batch_is_the_mean_of_its_examples_gradients(seed, sizes):
-    """With B = 1 the formulas are those without the division, and their mean over the examples is the batch's."""
+    """The formulas with B = 1 have no division; their mean over the examples is the gradient of the batch."""
     weights, x, labels = network(seed, sizes)
     batch = gradients_by_hand(weights, x, labels)
     singles = [gradients_by_hand(weights, x[b : b + 1], labels[b : b + 1]) for b in range(len(x))]
@@ -81,8 +81,8 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_examples_gradients(seed, siz
 
 
 @given(seed=SEEDS, sizes=SIZES)
-def test_a_small_step_against_the_gradient_lowers_the_loss_by_lr_times_its_square(seed, sizes):
-    """To first order L(w - lr g) = L(w) - lr |g|^2, which needs neither autograd nor a formula to believe."""
+def test_a_small_gradient_step_decreases_the_loss_by_lr_times_the_squared_gradient(seed, sizes):
+    """To first order L(w - lr g) = L(w) - lr |g|^2: a check that uses neither autograd nor the formulas."""
     weights, x, labels = network(seed, sizes)
     gradients = gradients_by_hand(weights, x, labels)
 

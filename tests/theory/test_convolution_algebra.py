@@ -1,7 +1,7 @@
-"""What kind of operation a convolution is: its size, its symmetry, its matrix, its Fourier transform.
+"""Properties of convolution: output size, equivariance, matrix form, Fourier transform.
 
-"Convolution" means here what mathematics means, (x * f)[i] = sum over m of f[m] x[i - m]. torch's `conv2d` does not
-turn the filter and is a cross-correlation; a test says so.
+"Convolution" is used in the mathematical sense: (x * f)[i] = sum over m of f[m] x[i - m]. torch's `conv2d` does not
+rotate the filter and is a cross-correlation, as one of the tests shows.
 """
 
 from functools import partial
@@ -18,36 +18,36 @@ SIDES = st.integers(1, 5)
 assert_equal = partial(torch.testing.assert_close, rtol=1e-10, atol=1e-10)
 
 
-# --- how long the output is -------------------------------------------------------------------------------------------
+# --- output size ------------------------------------------------------------------------------------------------------
 
 
-def places(n: int, k: int, padding: int = 0, stride: int = 1) -> list[int]:
-    """Where a kernel of length k can start on n values between two runs of zeros, found by trying every place."""
+def start_positions(n: int, k: int, padding: int = 0, stride: int = 1) -> list[int]:
+    """Return where a kernel of length k can start on n values with zero padding at both ends, by exhaustive search."""
     length = n + 2 * padding
     return [start for start in range(0, length, stride) if start + k <= length]
 
 
 @given(n=st.integers(1, 20), k=st.integers(1, 20))
 def test_the_valid_output_has_n_minus_k_plus_1_values(n, k):
-    """A kernel of length k fits into n values at n - k + 1 places."""
+    """A kernel of length k fits into n values at n - k + 1 positions."""
     n = n + k
     output = F.conv1d(torch.zeros(1, 1, n), torch.zeros(1, 1, k))
-    assert output.shape[-1] == len(places(n, k)) == n - k + 1
+    assert output.shape[-1] == len(start_positions(n, k)) == n - k + 1
 
 
 @given(n=st.integers(1, 20), k=st.integers(1, 7), padding=st.integers(0, 4), stride=st.integers(1, 5))
-def test_padding_and_stride_make_it_floor_of_n_plus_2p_minus_k_over_s_plus_1(n, k, padding, stride):
-    """With p zeros at both ends and a step of s there are floor((n + 2p - k) / s) + 1 places."""
+def test_with_padding_and_stride_it_has_floor_of_n_plus_2p_minus_k_over_s_plus_1_values(n, k, padding, stride):
+    """With p zeros at both ends and stride s there are floor((n + 2p - k) / s) + 1 positions."""
     n = max(n, k - 2 * padding, 1)
     output = F.conv1d(torch.zeros(1, 1, n), torch.zeros(1, 1, k), padding=padding, stride=stride)
-    assert output.shape[-1] == len(places(n, k, padding, stride)) == (n + 2 * padding - k) // stride + 1
+    assert output.shape[-1] == len(start_positions(n, k, padding, stride)) == (n + 2 * padding - k) // stride + 1
 
 
-# --- what a shift of the image does -----------------------------------------------------------------------------------
+# --- shifts -----------------------------------------------------------------------------------------------------------
 
 
-def two_photographs(scene_HW: Tensor, side: int, down: int, right: int) -> tuple[Tensor, Tensor]:
-    """Two square cut-outs of one scene, the second taken `down` rows lower and `right` columns further right."""
+def shifted_crops(scene_HW: Tensor, side: int, down: int, right: int) -> tuple[Tensor, Tensor]:
+    """Return two square crops of one scene, the second `down` rows lower and `right` columns further to the right."""
     return scene_HW[:side, :side], scene_HW[down : down + side, right : right + side]
 
 
@@ -60,7 +60,7 @@ def max_pool(image_HW: Tensor) -> Tensor:
 
 
 def assert_shifted(first: Tensor, second: Tensor, down: int, right: int) -> None:
-    """The second map is the first one moved: they agree where both see the same piece of the scene."""
+    """Assert that the second map is the first one shifted: they are equal where both see the same part of the scene."""
     rows, columns = first.shape
     assert rows > down
     assert columns > right
@@ -68,44 +68,44 @@ def assert_shifted(first: Tensor, second: Tensor, down: int, right: int) -> None
 
 
 @given(seed=SEEDS, k=st.integers(1, 4), down=st.integers(0, 4), right=st.integers(0, 4))
-def test_shifting_the_image_shifts_the_output_by_as_much(seed, k, down, right):
-    """Convolution is equivariant to translation: shift the input by s and the valid output shifts by s."""
+def test_shifting_the_image_shifts_the_output_equally(seed, k, down, right):
+    """Convolution is equivariant to translation: if the input shifts by s, the valid output shifts by s."""
     torch.manual_seed(seed)
-    first, second = two_photographs(torch.randn(14, 14), 10, down, right)
+    first, second = shifted_crops(torch.randn(14, 14), 10, down, right)
     filter_ = torch.randn(k, k)
     assert_shifted(correlate(first, filter_), correlate(second, filter_), down, right)
 
 
 @given(seed=SEEDS, k=st.integers(1, 4), stride=st.integers(2, 3), down=st.integers(0, 2), right=st.integers(0, 2))
-def test_with_a_stride_only_multiples_of_the_stride_pass(seed, k, stride, down, right):
-    """With stride t the output shifts by m when the input shifts by m t."""
+def test_a_strided_convolution_is_equivariant_to_multiples_of_the_stride(seed, k, stride, down, right):
+    """With stride t the output shifts by m if the input shifts by m t."""
     torch.manual_seed(seed)
-    first, second = two_photographs(torch.randn(20, 20), 13, down * stride, right * stride)
+    first, second = shifted_crops(torch.randn(20, 20), 13, down * stride, right * stride)
     filter_ = torch.randn(k, k)
     assert_shifted(correlate(first, filter_, stride), correlate(second, filter_, stride), down, right)
 
 
-def test_with_stride_2_a_shift_by_1_is_no_shift_of_the_output():
-    """Stripes seen with stride 2 are all white, and one pixel further all black: no shift turns one into the other."""
+def test_with_stride_2_a_shift_by_1_does_not_shift_the_output():
+    """Stripes sampled with stride 2 are all white, and one pixel further all black, which is not a shift."""
     stripes = torch.tensor([1.0, 0.0]).repeat(5).expand(6, 10)
-    first, second = two_photographs(stripes, 6, 0, 1)
+    first, second = shifted_crops(stripes, 6, 0, 1)
     pixel = torch.ones(1, 1)
     assert correlate(first, pixel, stride=2).unique().tolist() == [1.0]
     assert correlate(second, pixel, stride=2).unique().tolist() == [0.0]
 
 
 @given(seed=SEEDS, down=st.integers(0, 3), right=st.integers(0, 3))
-def test_max_pooling_passes_even_shifts(seed, down, right):
-    """Max-pooling by 2 shifts by m when the input shifts by 2 m."""
+def test_max_pooling_is_equivariant_to_even_shifts(seed, down, right):
+    """The output of max pooling of size 2 shifts by m if the input shifts by 2 m."""
     torch.manual_seed(seed)
-    first, second = two_photographs(torch.randn(18, 18), 12, 2 * down, 2 * right)
+    first, second = shifted_crops(torch.randn(18, 18), 12, 2 * down, 2 * right)
     assert_shifted(max_pool(first), max_pool(second), down, right)
 
 
-def test_max_pooling_does_not_pass_odd_shifts():
-    """Pairs of stripes are pooled to all white or, one pixel further, to white and black: no shift of one another."""
+def test_max_pooling_is_not_equivariant_to_odd_shifts():
+    """Pairs of stripes are pooled to all white or, one pixel further, to white and black, which is not a shift."""
     pairs = torch.tensor([0.0, 1.0, 1.0, 0.0]).repeat(3).expand(8, 12)
-    first, second = two_photographs(pairs, 8, 0, 1)
+    first, second = shifted_crops(pairs, 8, 0, 1)
     assert max_pool(first)[0].tolist() == [1.0, 1.0, 1.0, 1.0]
     assert max_pool(second)[0].tolist() == [1.0, 0.0, 1.0, 0.0]
 
@@ -114,7 +114,7 @@ def test_max_pooling_does_not_pass_odd_shifts():
 
 
 def toeplitz(filter_K: Tensor, n: int) -> Tensor:
-    """The matrix of the valid correlation on n values: each row is the filter, one place further right."""
+    """Return the matrix of the valid correlation on n values: row i is the filter, shifted by i."""
     k = len(filter_K)
     matrix = torch.zeros(n - k + 1, n)
     for i in range(n - k + 1):
@@ -123,19 +123,19 @@ def toeplitz(filter_K: Tensor, n: int) -> Tensor:
 
 
 def toeplitz_2d(filter_RS: Tensor, rows: int, columns: int, stride: int = 1) -> Tensor:
-    """The matrix on images: row (i, j) is a blank image with the filter laid at i, j, written out as one line."""
+    """Return the matrix of the correlation of images: row (i, j) is a flattened blank image with the filter at i, j."""
     R, S = filter_RS.shape
-    lines = []
-    for i in places(rows, R, stride=stride):
-        for j in places(columns, S, stride=stride):
+    matrix_rows = []
+    for i in start_positions(rows, R, stride=stride):
+        for j in start_positions(columns, S, stride=stride):
             image = torch.zeros(rows, columns)
             image[i : i + R, j : j + S] = filter_RS
-            lines.append(image.flatten())
-    return torch.stack(lines)
+            matrix_rows.append(image.flatten())
+    return torch.stack(matrix_rows)
 
 
 @given(seed=SEEDS, k=SIDES, n=st.integers(0, 6))
-def test_a_convolution_is_a_toeplitz_matrix(seed, k, n):
+def test_a_convolution_is_a_product_with_a_toeplitz_matrix(seed, k, n):
     """A 1-D convolution is a product with a matrix whose diagonals are constant."""
     n = n + k
     torch.manual_seed(seed)
@@ -146,8 +146,8 @@ def test_a_convolution_is_a_toeplitz_matrix(seed, k, n):
 
 
 @given(seed=SEEDS, R=SIDES, S=SIDES, I=SIDES, J=SIDES, stride=st.integers(1, 3))
-def test_on_images_it_is_a_matrix_times_the_vectorised_image(seed, R, S, I, J, stride):  # noqa: E741
-    """A 2-D convolution, with any stride, is a product of one matrix with the pixels in one column."""
+def test_a_2d_convolution_is_a_matrix_times_the_flattened_image(seed, R, S, I, J, stride):  # noqa: E741
+    """A 2-D convolution, with any stride, is a product of a matrix with the vector of pixels."""
     rows, columns = R + stride * (I - 1), S + stride * (J - 1)
     torch.manual_seed(seed)
     image, filter_ = torch.randn(rows, columns), torch.randn(R, S)
@@ -156,18 +156,18 @@ def test_on_images_it_is_a_matrix_times_the_vectorised_image(seed, R, S, I, J, s
 
 
 @given(seed=SEEDS, R=SIDES, S=SIDES, I=SIDES, J=SIDES)
-def test_that_matrix_is_toeplitz_in_blocks_and_inside_each_block(seed, R, S, I, J):  # noqa: E741
-    """One step down in output and input leaves the weight the same, and so does one step to the right."""
+def test_the_matrix_of_a_2d_convolution_is_block_toeplitz_with_toeplitz_blocks(seed, R, S, I, J):  # noqa: E741
+    """Moving down by one in both output and input does not change the weight; neither does moving right by one."""
     torch.manual_seed(seed)
     rows, columns = I + R - 1, J + S - 1
-    weight = toeplitz_2d(torch.randn(R, S), rows, columns).view(I, J, rows, columns)  # output place, then input place
+    weight = toeplitz_2d(torch.randn(R, S), rows, columns).view(I, J, rows, columns)  # output, then input position
     assert torch.equal(weight[1:, :, 1:, :], weight[:-1, :, :-1, :])
     assert torch.equal(weight[:, 1:, :, 1:], weight[:, :-1, :, :-1])
 
 
 @given(seed=SEEDS, R=SIDES, S=SIDES, I=SIDES, J=SIDES, stride=st.integers(1, 3))
 def test_the_transposed_matrix_is_the_transposed_convolution(seed, R, S, I, J, stride):  # noqa: E741
-    """`conv_transpose2d` multiplies with the transpose of the matrix: it undoes the shape, not the values."""
+    """`conv_transpose2d` multiplies by the transpose of the matrix: it inverts the shape, not the values."""
     rows, columns = R + stride * (I - 1), S + stride * (J - 1)
     torch.manual_seed(seed)
     output, filter_ = torch.randn(I, J), torch.randn(R, S)
@@ -176,11 +176,11 @@ def test_the_transposed_matrix_is_the_transposed_convolution(seed, R, S, I, J, s
     assert_equal((matrix.T @ output.flatten()).view(rows, columns), transposed)
 
 
-# --- true convolution, and its Fourier transform ----------------------------------------------------------------------
+# --- mathematical convolution and its Fourier transform ---------------------------------------------------------------
 
 
 def convolve(image_HW: Tensor, filter_RS: Tensor) -> Tensor:
-    """(x * f)[i, j] = sum over r, s of f[r, s] x[i - r, j - s], at all places that are not surely 0 ("full")."""
+    """(x * f)[i, j] = sum over r, s of f[r, s] x[i - r, j - s], at all positions where it can be nonzero ("full")."""
     (H, W), (R, S) = image_HW.shape, filter_RS.shape
     output = torch.zeros(H + R - 1, W + S - 1)
     for r in range(R):
@@ -190,23 +190,23 @@ def convolve(image_HW: Tensor, filter_RS: Tensor) -> Tensor:
 
 
 def convolve_circular(x_N: Tensor, f_N: Tensor) -> Tensor:
-    """(x * f)[i] = sum over m of f[m] x[i - m], where the index runs round in a circle of n values."""
+    """(x * f)[i] = sum over m of f[m] x[i - m], with indices modulo n."""
     n = len(x_N)
     return torch.stack([sum(f_N[m] * x_N[(i - m) % n] for m in range(n)) for i in range(n)])
 
 
 @given(seed=SEEDS, R=SIDES, S=SIDES, I=SIDES, J=SIDES)
-def test_conv2d_is_cross_correlation_and_convolution_is_it_with_the_rotated_kernel(seed, R, S, I, J):  # noqa: E741
-    """The `conv2d` of torch does not turn the kernel: given a rotated one, it is the inner part of the convolution."""
+def test_conv2d_is_cross_correlation_which_equals_convolution_with_the_rotated_kernel(seed, R, S, I, J):  # noqa: E741
+    """`conv2d` of torch does not rotate the kernel: with a rotated kernel, it is the valid part of the convolution."""
     H, W = I + R - 1, J + S - 1
     torch.manual_seed(seed)
     image, filter_ = torch.randn(H, W), torch.randn(R, S)
-    inner = convolve(image, filter_)[R - 1 : H, S - 1 : W]
-    assert_equal(inner, correlate(image, filter_.flip(0, 1)))
+    valid = convolve(image, filter_)[R - 1 : H, S - 1 : W]
+    assert_equal(valid, correlate(image, filter_.flip(0, 1)))
 
 
-def test_without_the_rotation_the_two_differ():
-    """On a single white pixel convolution draws the kernel, cross-correlation the kernel upside down."""
+def test_without_the_rotation_convolution_and_cross_correlation_differ():
+    """For a single white pixel, convolution gives the kernel, cross-correlation the kernel rotated by 180 degrees."""
     image = torch.zeros(3, 3)
     image[1, 1] = 1
     kernel = torch.arange(4.0).view(2, 2)
@@ -216,7 +216,7 @@ def test_without_the_rotation_the_two_differ():
 
 @given(seed=SEEDS, sides=st.tuples(SIDES, SIDES, SIDES, SIDES))
 def test_convolution_is_commutative(seed, sides):
-    """That is, x * f = f * x: it does not matter which of the two is called the image."""
+    """That is, x * f = f * x: image and filter can be exchanged."""
     torch.manual_seed(seed)
     x, f = torch.randn(sides[:2]), torch.randn(sides[2:])
     assert_equal(convolve(x, f), convolve(f, x))
@@ -224,7 +224,7 @@ def test_convolution_is_commutative(seed, sides):
 
 @given(seed=SEEDS, sides=st.tuples(*[SIDES] * 6))
 def test_convolution_is_associative(seed, sides):
-    """(x * f) * g = x * (f * g): two filters in a row are one filter, the convolution of the two."""
+    """(x * f) * g = x * (f * g): two successive filters are one filter, the convolution of the two."""
     torch.manual_seed(seed)
     x, f, g = torch.randn(sides[:2]), torch.randn(sides[2:4]), torch.randn(sides[4:])
     assert_equal(convolve(convolve(x, f), g), convolve(x, convolve(f, g)))
@@ -241,17 +241,17 @@ def test_without_an_activation_5x5_then_3x3_is_one_7x7(seed, n):
 
 
 def test_cross_correlation_is_not_commutative():
-    """Exchanging the two operands of a full cross-correlation turns the result round."""
+    """Exchanging the two operands of a full cross-correlation reverses the result."""
     x, f = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 10.0, 0.0]])
     full = partial(F.pad, pad=(2, 2))
-    there, back = correlate(full(x), f), correlate(full(f), x)
-    assert there.tolist() == back.flip(1).tolist()
-    assert there.tolist() != back.tolist()
+    result, exchanged = correlate(full(x), f), correlate(full(f), x)
+    assert result.tolist() == exchanged.flip(1).tolist()
+    assert result.tolist() != exchanged.tolist()
 
 
 @given(seed=SEEDS, n=st.integers(1, 12))
 def test_the_fourier_transform_turns_circular_convolution_into_products(seed, n):
-    """The convolution theorem: the transform of x * f, on a circle, is the product of the two transforms."""
+    """The convolution theorem: the transform of the circular convolution x * f is the product of the two transforms."""
     torch.manual_seed(seed)
     x, f = torch.randn(n), torch.randn(n)
     product = torch.fft.fft(x) * torch.fft.fft(f)
@@ -259,20 +259,20 @@ def test_the_fourier_transform_turns_circular_convolution_into_products(seed, n)
 
 
 @given(seed=SEEDS, sides=st.tuples(SIDES, SIDES, SIDES, SIDES))
-def test_zeros_make_room_for_the_linear_convolution(seed, sides):
-    """Padded with zeros to n + k - 1 values nothing comes round the circle: the FFT gives the linear convolution."""
+def test_with_zero_padding_the_fft_gives_the_linear_convolution(seed, sides):
+    """Zero padding to n + k - 1 values prevents wrap-around, so that the FFT gives the linear convolution."""
     torch.manual_seed(seed)
     x, f = torch.randn(sides[:2]), torch.randn(sides[2:])
-    room = (sides[0] + sides[2] - 1, sides[1] + sides[3] - 1)
-    product = torch.fft.rfft2(x, s=room) * torch.fft.rfft2(f, s=room)
-    assert_equal(convolve(x, f), torch.fft.irfft2(product, s=room))
+    size = (sides[0] + sides[2] - 1, sides[1] + sides[3] - 1)
+    product = torch.fft.rfft2(x, s=size) * torch.fft.rfft2(f, s=size)
+    assert_equal(convolve(x, f), torch.fft.irfft2(product, s=size))
 
 
-@pytest.mark.parametrize(("room", "right"), [(4, False), (5, False), (6, True), (7, True)])
-def test_with_less_room_the_end_is_added_to_the_beginning(room, right):
-    """4 and 3 values need 4 + 3 - 1 = 6 places; on fewer the ends of the convolution overlap."""
+@pytest.mark.parametrize(("size", "is_linear"), [(4, False), (5, False), (6, True), (7, True)])
+def test_with_less_padding_the_convolution_wraps_around(size, is_linear):
+    """4 and 3 values need 4 + 3 - 1 = 6 positions; with fewer, the end of the convolution is added to its start."""
     x, f = torch.ones(1, 4), torch.ones(1, 3)
-    product = torch.fft.rfft(x, n=room) * torch.fft.rfft(f, n=room)
-    by_fft = torch.fft.irfft(product, n=room)
-    linear = F.pad(convolve(x, f), (0, max(room - 6, 0)))[:, :room]
-    assert torch.allclose(by_fft, linear, rtol=0, atol=1e-10) == right
+    product = torch.fft.rfft(x, n=size) * torch.fft.rfft(f, n=size)
+    by_fft = torch.fft.irfft(product, n=size)
+    linear = F.pad(convolve(x, f), (0, max(size - 6, 0)))[:, :size]
+    assert torch.allclose(by_fft, linear, rtol=0, atol=1e-10) == is_linear

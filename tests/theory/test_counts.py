@@ -1,7 +1,7 @@
-"""Parameters, multiply-adds and output sizes: from formulas, and from torch's own layers.
+"""Parameters, multiply-adds and output sizes: from formulas, and from torch's layers.
 
-The numbers are those of the reports that litlab repeats. Where a report misprints one, the comment says so.
-Layers live on torch's "meta" device, which knows shapes and stores nothing.
+The numbers are those of the reports that litlab reproduces. A comment marks each misprint in a report.
+Layers are on torch's "meta" device, which has shapes but no data.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SMALL = st.integers(1, 6)
 
 
 def conv_parameters(n_in: int, n_out: int, kernel: int) -> int:
-    """Each of n_out filters has kernel x kernel weights for each input channel, and one bias."""
+    """Each of n_out filters has kernel * kernel weights for each input channel, and one bias."""
     return n_out * (n_in * kernel * kernel + 1)
 
 
@@ -32,7 +32,7 @@ def output_side(n: int, kernel: int, padding: int = 0, stride: int = 1) -> int:
 
 
 def conv_multiply_adds(n_in: int, n_out: int, kernel: int, side: int) -> int:
-    """Products: kernel x kernel x n_in for each of n_out x side x side output values; biases are not counted."""
+    """Each of n_out * side * side output values has kernel * kernel * n_in products; biases are not counted."""
     return kernel * kernel * n_in * n_out * side * side
 
 
@@ -41,7 +41,7 @@ def count_parameters(layer: nn.Module) -> int:
 
 
 def count_multiply_adds(layer: nn.Module, *shape: int) -> int:
-    """Half of what torch counts: it takes a multiplication and an addition for two operations."""
+    """Half of torch's count, which counts a multiplication and an addition as two operations."""
     with FlopCounterMode(display=False) as counter:
         layer(torch.empty(1, *shape, device="meta"))
     flops = counter.get_total_flops()
@@ -57,12 +57,12 @@ def test_parameters_of_any_convolution_and_any_fully_connected_layer(n_in, n_out
 
 
 def test_96_filters_of_5x5_on_rgb_have_7296_parameters():
-    """96 filters of 5x5 on three colours, with biases, are 96 (3 * 25 + 1) = 7,296 parameters (printed: 1,728)."""
+    """96 filters of 5x5 on three channels, with biases, have 96 (3 * 25 + 1) = 7,296 parameters (printed: 1,728)."""
     assert conv_parameters(3, 96, kernel=5) == count_parameters(nn.Conv2d(3, 96, 5, device="meta")) == 7_296
 
 
 def test_a_fully_connected_layer_on_4x4x256_has_16781312_parameters():
-    """From 4x4x256 values to as many, fully connected, are 4,096 * 4,097 = 16,781,312 parameters."""
+    """From 4x4x256 values to as many, a fully connected layer has 4,096 * 4,097 = 16,781,312 parameters."""
     n = 4 * 4 * 256
     assert fc_parameters(n, n) == count_parameters(nn.Linear(n, n, device="meta")) == 16_781_312
 
@@ -76,7 +76,7 @@ def deep_mnist() -> nn.Sequential:
 
 
 def one_conv() -> nn.Sequential:
-    """An even kernel keeps the size with one zero more on one side than on the other."""
+    """An even kernel keeps the size if one side is padded with one more zero than the other."""
     return nn.Sequential(nn.ZeroPad2d((3, 4, 3, 4)), nn.Conv2d(1, 8, 8), nn.Flatten(), nn.Linear(6272, 10))
 
 
@@ -150,29 +150,29 @@ NETWORKS = [
 def test_parameters_of_the_networks_of_the_reports(
     build: Callable[[], nn.Sequential], image, by_formula, layers, total
 ):
-    """The formulas, the layers of torch and the true figures agree, layer by layer; and the layers fit together."""
+    """The formulas, torch's layers and the correct numbers agree for each layer, and the layers fit together."""
     channels, side = image
     with torch.device("meta"):
         network = build()
-    of_torch = [count_parameters(layer) for layer in network if isinstance(layer, nn.Conv2d | nn.Linear)]
-    assert by_formula == of_torch == layers
+    counted = [count_parameters(layer) for layer in network if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert by_formula == counted == layers
     assert sum(layers) == count_parameters(network) == total
     assert network(torch.empty(1, channels, side, side, device="meta")).shape == (1, 10)
 
 
 def test_the_misprint_of_small_deep_mnist_is_its_first_convolution():
-    """The printed 1,326,586 is the true total with 310 in place of the first convolution's 16 * 49 + 16 = 800."""
+    """The printed 1,326,586 is the correct total with 310 instead of 16 * 49 + 16 = 800 for the first convolution."""
     assert 1_327_076 - conv_parameters(1, 16, 7) + 310 == 1_326_586
 
 
 @given(n=st.integers(1, 40), kernel=SMALL, padding=st.integers(0, 3), stride=st.integers(1, 4))
 def test_output_sizes_of_convolution_and_pooling(n, kernel, padding, stride):
-    """Both have floor((n + 2p - k) / s) + 1 rows; pooling by 2 halves the side, rounded down."""
+    """Both have floor((n + 2p - k) / s) + 1 rows; pooling of size 2 halves the side, rounded down."""
     n = n + kernel
     layer = nn.Conv2d(1, 1, kernel, padding=padding, stride=stride, device="meta")
     side = output_side(n, kernel, padding, stride)
     assert layer(torch.empty(1, 1, n, n, device="meta")).shape[2:] == (side, side)
-    padding = min(padding, kernel // 2)  # torch pools with no more zeros than half a window
+    padding = min(padding, kernel // 2)  # torch allows at most half a window of padding
     pool = nn.MaxPool2d(kernel, stride=stride, padding=padding)
     side = output_side(n, kernel, padding, stride)
     assert pool(torch.empty(1, 1, n, n, device="meta")).shape[2:] == (side, side)
@@ -180,7 +180,7 @@ def test_output_sizes_of_convolution_and_pooling(n, kernel, padding, stride):
 
 
 @given(kernel=st.integers(0, 4).map(lambda half: 2 * half + 1), n=st.integers(1, 40))
-def test_half_a_kernel_of_zeros_keeps_the_size(kernel, n):
+def test_padding_by_half_a_kernel_keeps_the_size(kernel, n):
     """An odd kernel keeps the size with (k - 1) / 2 zeros around the image."""
     layer = nn.Conv2d(1, 1, kernel, padding="same", device="meta")
     assert output_side(n, kernel, padding=(kernel - 1) // 2) == n
@@ -195,8 +195,8 @@ def test_multiply_adds_of_one_7x7(n):
 
 
 @given(n=st.integers(7, 300))
-def test_multiply_adds_of_two_layers_are_added(n):
-    """5x5 and then 3x3 costs 25 (n - 4)^2 + 9 (n - 6)^2: the costs add, they do not multiply as the report has it."""
+def test_multiply_adds_of_two_layers_add_up(n):
+    """5x5 and then 3x3 costs 25 (n - 4)^2 + 9 (n - 6)^2: costs add up, and do not multiply as stated in the report."""
     layers = nn.Sequential(nn.Conv2d(1, 1, 5, bias=False), nn.Conv2d(1, 1, 3, bias=False)).to("meta")
     first, second = 25 * (n - 4) ** 2, 9 * (n - 6) ** 2
     assert conv_multiply_adds(1, 1, 5, output_side(n, 5)) == first
@@ -212,14 +212,14 @@ def test_multiply_adds_of_three_3x3(n):
 
 
 def test_two_small_kernels_are_cheaper_than_one_large_from_14_pixels_on():
-    """One 7x7 costs more than 5x5 and 3x3 exactly if n is at least 14; on smaller images 5x5 fits too often."""
+    """One 7x7 costs more than 5x5 and 3x3 if and only if n >= 14; on smaller images 5x5 fits at too many positions."""
     for n in range(7, 1000):
         assert (49 * (n - 6) ** 2 > 25 * (n - 4) ** 2 + 9 * (n - 6) ** 2) == (n >= 14)
 
 
 @given(n_in=SMALL, n_out=SMALL, kernel=SMALL, side=SMALL, stride=st.integers(1, 3))
 def test_multiply_adds_of_any_convolution(n_in, n_out, kernel, side, stride):
-    """A convolution costs k^2 n_in multiply-adds for every value that comes out."""
+    """A convolution costs k^2 n_in multiply-adds for every output value."""
     n = kernel + stride * (side - 1)
     layer = nn.Conv2d(n_in, n_out, kernel, stride=stride, device="meta")
     assert output_side(n, kernel, stride=stride) == side

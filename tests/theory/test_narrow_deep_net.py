@@ -1,13 +1,13 @@
-"""Depth for width: any network with one hidden ReLU layer, on an interval, as a deep one of three units a layer.
+"""Depth instead of width: on an interval, a deep network of width three equals any network with one hidden ReLU layer.
 
-The shallow network adds up n hinges, f(x) = c + sum over i of a[i] relu(w[i] x + b[i]), with one hidden unit for
-each. The deep one does so one after another, in n hidden layers. Of three units in a layer
+The shallow network is a sum of n hinges, f(x) = c + sum over i of a[i] relu(w[i] x + b[i]), with one hidden unit for
+each. The deep network adds one hinge per hidden layer, in n hidden layers of three units:
 
-- the first carries x on, as x - low, which is never negative on [low, high], so that ReLU leaves it alone;
-- the second makes one hinge from it, relu(w[i] x + b[i]);
-- the third holds the sum of the hinges before it. That may be negative, and ReLU would cut it off. So it is held as
-  sum + shift, where shift is as much as the hinges with negative a can ever take away on the interval. A hinge is
-  greatest at one of the two ends. The last layer, which has no ReLU, takes the shift off again.
+- the first passes on x as x - low, which is not negative on [low, high], so that ReLU does not change it;
+- the second computes one hinge, relu(w[i] x + b[i]);
+- the third stores the sum of the previous hinges. It may be negative, and ReLU would set it to 0. So it is stored as
+  sum + shift, where shift is the largest amount that hinges with negative a can subtract on the interval. A hinge has
+  its maximum at one of the two ends. The last layer, which has no ReLU, subtracts the shift.
 """
 
 import math
@@ -35,16 +35,16 @@ def shallow(x: float, hinges: list[Hinge], c: float) -> float:
 
 
 def safe_shift(hinges: list[Hinge], low: float, high: float) -> float:
-    """No partial sum of the hinges is below minus this on [low, high]."""
+    """Return a shift such that no partial sum of the hinges is below -shift on [low, high]."""
     return sum(-a * max(relu(w * low + b), relu(w * high + b)) for a, w, b in hinges if a < 0)
 
 
 def deep(hinges: list[Hinge], c: float, low: float, shift: float) -> list[Layer]:
-    """The layers of the narrow network. Rows are the three units: x - low, the hinge, the sum + shift."""
+    """Return the layers of the deep network. Rows are the three units: x - low, the hinge, the sum + shift."""
     _, w, b = hinges[0]
     layers = [(torch.tensor([[1.0], [w], [0.0]]), torch.tensor([-low, b, shift]))]
-    for (a_before, _, _), (_, w, b) in pairwise(hinges):
-        weight = torch.tensor([[1.0, 0.0, 0.0], [w, 0.0, 0.0], [0.0, a_before, 1.0]])
+    for (a_previous, _, _), (_, w, b) in pairwise(hinges):
+        weight = torch.tensor([[1.0, 0.0, 0.0], [w, 0.0, 0.0], [0.0, a_previous, 1.0]])
         layers.append((weight, torch.tensor([0.0, w * low + b, 0.0])))
     a_last = hinges[-1][0]
     layers.append((torch.tensor([[0.0, a_last, 1.0]]), torch.tensor([c - shift])))
@@ -52,7 +52,7 @@ def deep(hinges: list[Hinge], c: float, low: float, shift: float) -> list[Layer]
 
 
 def run(layers: list[Layer], x_N: Tensor) -> Tensor:
-    """ReLU after every layer but the last."""
+    """Apply the layers, with ReLU after every layer but the last."""
     h = x_N[:, None]
     for weight, bias in layers[:-1]:
         h = (h @ weight.T + bias).relu()
@@ -61,14 +61,14 @@ def run(layers: list[Layer], x_N: Tensor) -> Tensor:
 
 
 def scale(hinges: list[Hinge], c: float, low: float, high: float) -> float:
-    """The size of the terms that are added: rounding is relative to it, not to a sum that may cancel."""
-    reach = max(abs(low), abs(high))
-    return abs(c) + sum(abs(a) * (abs(w) * reach + abs(b)) for a, w, b in hinges)
+    """Return the magnitude of the added terms: rounding errors are relative to it, not to the sum, which may cancel."""
+    max_x = max(abs(low), abs(high))
+    return abs(c) + sum(abs(a) * (abs(w) * max_x + abs(b)) for a, w, b in hinges)
 
 
 @given(hinges=HINGES, c=NUMBERS, low=NUMBERS, length=st.floats(0.01, 20))
-def test_three_units_a_layer_are_enough(hinges, c, low, length):
-    """On any interval the shallow network of n hidden units and the deep one of 3 are the same function, to 1e-9."""
+def test_three_units_per_layer_are_enough(hinges, c, low, length):
+    """On any interval the shallow network of n hidden units and the deep one of width 3 are equal, to 1e-9."""
     high = low + length
     kinks = [-b / w for _, w, b in hinges if w and low < -b / w < high]
     x = torch.cat([torch.linspace(low, high, 50), torch.tensor([*kinks, low, high])]).clamp(low, high)
@@ -79,8 +79,8 @@ def test_three_units_a_layer_are_enough(hinges, c, low, length):
 
 
 @given(hinges=HINGES, c=NUMBERS)
-def test_every_hidden_layer_has_three_units_and_there_are_as_many_as_hinges(hinges, c):
-    """Width 3 whatever n is, and depth n: the network becomes deeper, not wider."""
+def test_every_hidden_layer_has_three_units_and_there_is_one_per_hinge(hinges, c):
+    """The width is 3 for any n, and the depth is n: the network becomes deeper, not wider."""
     layers = deep(hinges, c, low=-1.0, shift=safe_shift(hinges, -1.0, 1.0))
     hidden = [weight.shape[0] for weight, _ in layers[:-1]]
     assert hidden == [3] * len(hinges)
@@ -89,7 +89,7 @@ def test_every_hidden_layer_has_three_units_and_there_are_as_many_as_hinges(hing
 
 @given(hinges=HINGES, low=NUMBERS, length=st.floats(0.01, 20), position=st.floats(0, 1))
 def test_the_shift_bounds_every_partial_sum(hinges, low, length, position):
-    """On the interval no partial sum of the hinges falls below minus the shift, so ReLU never cuts the sum off."""
+    """On the interval no partial sum of the hinges is below -shift, so ReLU never truncates the sum."""
     high = low + length
     x = min(low + position * length, high)
     shift = safe_shift(hinges, low, high)
@@ -97,18 +97,18 @@ def test_the_shift_bounds_every_partial_sum(hinges, low, length, position):
         assert shallow(x, hinges[:count], 0.0) + shift >= -1e-12 * scale(hinges, 0.0, low, high)
 
 
-def test_without_the_shift_the_sum_is_cut_off():
-    """f(x) = -relu(x) + 2 relu(x - 1) is -1 at x = 1; a network that holds the bare sum there says 0."""
+def test_without_the_shift_the_sum_is_truncated():
+    """f(x) = -relu(x) + 2 relu(x - 1) is -1 at x = 1; without the shift the deep network returns 0."""
     hinges, x = [(-1.0, 1.0, 0.0), (2.0, 1.0, -1.0)], torch.tensor([1.0])
     assert shallow(1.0, hinges, 0.0) == -1.0
     assert run(deep(hinges, 0.0, low=-2.0, shift=0.0), x).tolist() == [0.0]
     assert run(deep(hinges, 0.0, low=-2.0, shift=safe_shift(hinges, -2.0, 2.0)), x).tolist() == [-1.0]
 
 
-def test_outside_the_interval_the_promise_ends():
-    """Below low the first unit is 0, so the deep network goes on as a constant where the shallow one does not."""
+def test_outside_the_interval_the_networks_differ():
+    """Below low the first unit is 0, so the deep network is constant where the shallow one is not."""
     hinges = [(1.0, -1.0, 0.0), (1.0, -2.0, 0.0)]
     layers = deep(hinges, 0.0, low=-1.0, shift=safe_shift(hinges, -1.0, 1.0))
     assert math.isclose(float(run(layers, torch.tensor([-1.0]))), shallow(-1.0, hinges, 0.0))
     assert shallow(-3.0, hinges, 0.0) == 9.0
-    assert float(run(layers, torch.tensor([-3.0]))) == 3.0 + 2.0  # the first hinge sees x itself, the second x - low
+    assert float(run(layers, torch.tensor([-3.0]))) == 3.0 + 2.0  # the input of the first hinge is x, then x - low

@@ -1,6 +1,6 @@
-"""Pooling and its gradients, by hand; why an average is a convolution and a maximum is not.
+"""Pooling and its gradients by hand, and why average pooling is a convolution and max pooling is not.
 
-Shapes: B examples, C channels, HxW the image; windows of k x k stand side by side.
+Shapes: B examples, C channels, HxW image; the windows of k x k do not overlap.
 """
 
 from functools import partial
@@ -18,13 +18,13 @@ shapes = given(seed=SEEDS, B=SIDES, C=SIDES, k=SIDES, rows=SIDES, columns=SIDES)
 
 
 def windows(image_HW: Tensor, k: int) -> list[tuple[int, int, Tensor]]:
-    """Each window's place in the output, and the window itself: writing into it writes into the image."""
+    """Return each window's position in the output, and the window as a view of the image."""
     H, W = image_HW.shape
     return [(i, j, image_HW[i * k : (i + 1) * k, j * k : (j + 1) * k]) for i in range(H // k) for j in range(W // k)]
 
 
 def max_pool_gradient(image_HW: Tensor, dO_IJ: Tensor, k: int) -> Tensor:
-    """The greatest value of a window takes the whole gradient, the others nothing."""
+    """The maximum of a window receives the whole gradient, the other values 0."""
     dX_HW = torch.zeros_like(image_HW)
     for (i, j, values), (_, _, gradient) in zip(windows(image_HW, k), windows(dX_HW, k), strict=True):
         row, column = divmod(int(values.argmax()), k)
@@ -33,7 +33,7 @@ def max_pool_gradient(image_HW: Tensor, dO_IJ: Tensor, k: int) -> Tensor:
 
 
 def average_pool_gradient(image_HW: Tensor, dO_IJ: Tensor, k: int) -> Tensor:
-    """All k x k values of a window take an equal share of the gradient."""
+    """All k x k values of a window receive an equal part of the gradient."""
     dX_HW = torch.zeros_like(image_HW)
     for i, j, gradient in windows(dX_HW, k):
         gradient[:] = dO_IJ[i, j] / k**2
@@ -41,14 +41,14 @@ def average_pool_gradient(image_HW: Tensor, dO_IJ: Tensor, k: int) -> Tensor:
 
 
 def by_hand(gradient_of_one, images_BCHW: Tensor, dO_BCIJ: Tensor, k: int) -> Tensor:
-    """Pooling treats each channel of each example on its own."""
+    """Apply a gradient function to each channel of each example."""
     pairs = zip(images_BCHW.detach().flatten(0, 1), dO_BCIJ.flatten(0, 1), strict=True)
     return torch.stack([gradient_of_one(image, dO, k) for image, dO in pairs]).view_as(images_BCHW)
 
 
 @shapes
-def test_max_pooling_sends_the_gradient_to_the_greatest_value(seed, B, C, k, rows, columns):
-    """The gradient of max-pooling goes to the position of the maximum, and 0 goes elsewhere."""
+def test_the_gradient_of_max_pooling_goes_to_the_maximum(seed, B, C, k, rows, columns):
+    """The gradient of max pooling is that of the output at the position of the maximum, and 0 elsewhere."""
     torch.manual_seed(seed)
     images = torch.randn(B, C, k * rows, k * columns, requires_grad=True)
     dO = torch.randn(B, C, rows, columns)
@@ -57,8 +57,8 @@ def test_max_pooling_sends_the_gradient_to_the_greatest_value(seed, B, C, k, row
 
 
 @shapes
-def test_average_pooling_shares_the_gradient_out(seed, B, C, k, rows, columns):
-    """The gradient of average pooling is 1 / k^2 of the output's, at each place of the window."""
+def test_the_gradient_of_average_pooling_is_distributed_equally(seed, B, C, k, rows, columns):
+    """The gradient of average pooling is 1 / k^2 times that of the output, at each position of the window."""
     torch.manual_seed(seed)
     images = torch.randn(B, C, k * rows, k * columns, requires_grad=True)
     dO = torch.randn(B, C, rows, columns)
@@ -68,7 +68,7 @@ def test_average_pooling_shares_the_gradient_out(seed, B, C, k, rows, columns):
 
 @shapes
 def test_average_pooling_is_a_strided_convolution(seed, B, C, k, rows, columns):
-    """A convolution with stride k represents average pooling: its kernel is 1 / k^2 everywhere, on its own channel."""
+    """Average pooling is a convolution with stride k and a kernel of 1 / k^2 within each channel."""
     torch.manual_seed(seed)
     images = torch.randn(B, C, k * rows, k * columns)
     filters = torch.zeros(C, C, k, k)
@@ -78,8 +78,8 @@ def test_average_pooling_is_a_strided_convolution(seed, B, C, k, rows, columns):
 
 
 @shapes
-def test_every_convolution_and_average_is_odd(seed, B, C, k, rows, columns):
-    """A linear operation takes -x to minus its value at x, so the two add up to 0: any kernel, and the mean."""
+def test_convolution_and_average_pooling_are_odd_functions(seed, B, C, k, rows, columns):
+    """For a linear operation f(-x) = -f(x): the two add up to 0, for any kernel and for the mean."""
     torch.manual_seed(seed)
     images, filters = torch.randn(B, C, k * rows, k * columns), torch.randn(2, C, k, k)
     zeros = F.conv2d(images, filters, stride=k) + F.conv2d(-images, filters, stride=k)
@@ -97,8 +97,8 @@ def test_max_pooling_is_not_linear():
 
 
 @given(seed=SEEDS, factor=st.floats(0, 100), constant=st.floats(-100, 100))
-def test_max_pooling_keeps_positive_factors_and_constants(seed, factor, constant):
-    """The maximum is not linear, but max(a x + c) = a max(x) + c for a not below 0: order is all that it looks at."""
+def test_max_pooling_commutes_with_positive_factors_and_constants(seed, factor, constant):
+    """The maximum is not linear, but max(a x + c) = a max(x) + c for a >= 0, because it depends on the order only."""
     torch.manual_seed(seed)
     x = torch.randn(1, 1, 4, 4)
     assert_equal(F.max_pool2d(factor * x + constant, 2), factor * F.max_pool2d(x, 2) + constant)

@@ -1,7 +1,7 @@
-"""How much of the input one unit sees: a formula, and the inputs whose gradient is not 0.
+"""Receptive fields: a formula, compared with the inputs whose gradient is not 0.
 
-A layer has a kernel size and a stride; pooling counts as one. With positive weights and inputs nothing cancels and
-every ReLU is open, so a unit's gradient is positive exactly at the inputs that it sees.
+A layer, which may be a pooling layer, has a kernel size and a stride. With positive weights and inputs nothing cancels
+and every ReLU is active, so a unit's gradient is positive exactly for the inputs in its receptive field.
 """
 
 import pytest
@@ -15,8 +15,8 @@ LAYERS = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3)), min_size=1, m
 
 
 def receptive_field(layers: list[tuple[int, int]]) -> int:
-    """Its side: 1 + sum over layers of (kernel - 1) times the product of the strides before it."""
-    field, jump = 1, 1  # jump: how many inputs lie between two neighbours of the present layer
+    """Return its side: 1 + sum over layers of (kernel - 1) times the product of the strides of previous layers."""
+    field, jump = 1, 1  # jump: distance of two adjacent units of the current layer, in inputs
     for kernel, stride in layers:
         field += (kernel - 1) * jump
         jump *= stride
@@ -24,7 +24,7 @@ def receptive_field(layers: list[tuple[int, int]]) -> int:
 
 
 def seen_by_first_unit(layers: list[tuple[int, int]], n: int) -> Tensor:
-    """Which of n inputs the first unit of the last layer depends on."""
+    """Return on which of n inputs the first unit of the last layer depends."""
     x = torch.rand(1, 1, n).requires_grad_()
     h = x
     for kernel, stride in layers:
@@ -37,16 +37,16 @@ def seen_by_first_unit(layers: list[tuple[int, int]], n: int) -> Tensor:
     ("kernels", "field"),
     [((7,), 7), ((3, 3, 3), 7), ((5, 3), 7), ((3, 5), 7), ((3, 3, 3, 3), 9), ((1, 1), 1)],
 )
-def test_stacked_kernels_see_as_far_as_a_large_one(kernels, field):
-    """7x7 sees 7, three times 3x3 sees 7, 5x5 and 3x3 see 7, and 3x3 with three more 3x3 sees 9."""
+def test_stacked_small_kernels_have_the_receptive_field_of_a_large_one(kernels, field):
+    """The receptive field of 7x7, of three 3x3, and of 5x5 and 3x3 is 7; that of four 3x3 is 9."""
     layers = [(kernel, 1) for kernel in kernels]
     assert receptive_field(layers) == field
     assert int(seen_by_first_unit(layers, n=12).sum()) == field
 
 
 @given(seed=st.integers(0, 2**32 - 1), layers=LAYERS)
-def test_the_formula_is_the_reach_of_the_gradient(seed, layers):
-    """With r = 1 + sum (k_i - 1) s_1 ... s_(i-1) the first unit reaches from input 0 to input r - 1."""
+def test_the_formula_equals_the_extent_of_the_gradient(seed, layers):
+    """With r = 1 + sum (k_i - 1) s_1 ... s_(i-1) the first unit depends on inputs from 0 to r - 1."""
     torch.manual_seed(seed)
     field = receptive_field(layers)
     seen = seen_by_first_unit(layers, n=field + 5).nonzero().flatten().tolist()
@@ -56,21 +56,21 @@ def test_the_formula_is_the_reach_of_the_gradient(seed, layers):
 
 @given(seed=st.integers(0, 2**32 - 1), layers=LAYERS)
 def test_no_input_is_skipped_if_no_stride_exceeds_its_kernel(seed, layers):
-    """A unit sees all of its receptive field if every layer's kernel is at least as long as its stride."""
+    """A unit depends on every input of its receptive field if no layer has a stride larger than its kernel."""
     torch.manual_seed(seed)
     layers = [(max(kernel, stride), stride) for kernel, stride in layers]
     assert int(seen_by_first_unit(layers, n=receptive_field(layers) + 5).sum()) == receptive_field(layers)
 
 
-def test_a_stride_longer_than_its_kernel_leaves_holes():
-    """Kernel 1 with stride 2 and then kernel 2: the unit reaches over three inputs but never sees the middle one."""
+def test_a_stride_larger_than_its_kernel_leaves_gaps():
+    """With kernel 1 and stride 2, then kernel 2, the field has three inputs, but the unit ignores the middle one."""
     assert receptive_field([(1, 2), (2, 1)]) == 3
     assert seen_by_first_unit([(1, 2), (2, 1)], n=4).tolist() == [True, False, True, False]
 
 
 @given(seed=st.integers(0, 2**32 - 1), layers=LAYERS, more=st.integers(0, 3))
-def test_neighbours_see_fields_that_lie_apart_by_the_product_of_the_strides(seed, layers, more):
-    """The m-th unit sees the field of the first, moved by m times the product of all strides."""
+def test_fields_of_adjacent_units_are_shifted_by_the_product_of_the_strides(seed, layers, more):
+    """The field of the m-th unit is that of the first, shifted by m times the product of all strides."""
     torch.manual_seed(seed)
     jump = 1
     for _, stride in layers:
@@ -85,13 +85,13 @@ def test_neighbours_see_fields_that_lie_apart_by_the_product_of_the_strides(seed
     assert gradient[0, 0].nonzero().flatten().tolist()[0] == more * jump
 
 
-CIFAR_BASE = [(5, 1), (2, 2), (5, 1), (2, 2), (5, 1), (2, 2)]  # convolution, pooling, three times
+CIFAR_BASE = [(5, 1), (2, 2), (5, 1), (2, 2), (5, 1), (2, 2)]  # three times convolution and pooling
 
 
-def test_the_second_convolution_of_the_cifar_network_sees_14x14():
-    """5x5, pool by 2, 5x5: 1 + 4 + 1 + 4 * 2 = 14 pixels a side, for a unit away from the border.
+def test_the_receptive_field_of_the_second_convolution_of_cifar_base_is_14x14():
+    """5x5, pooling of size 2, 5x5: a side of 1 + 4 + 1 + 4 * 2 = 14 pixels, for a unit away from the border.
 
-    Average pooling stands in for max-pooling: it has the same window, and its gradient shows all of it.
+    Average pooling replaces max pooling: it has the same window, and its gradient is nonzero in the whole window.
     """
     torch.manual_seed(0)
     network = nn.Sequential(
@@ -107,6 +107,6 @@ def test_the_second_convolution_of_the_cifar_network_sees_14x14():
     assert int(rows.max() - rows.min()) == int(columns.max() - columns.min()) == 13
 
 
-def test_the_third_convolution_of_the_cifar_network_sees_as_much_as_the_image_holds():
-    """Each pooling doubles the step: 5, 6, 14, 16 and then 32 pixels, the side of the image."""
+def test_the_receptive_field_of_the_third_convolution_of_cifar_base_is_the_image():
+    """Each pooling doubles the jump: 5, 6, 14, 16 and then 32 pixels, the side of the image."""
     assert [receptive_field(CIFAR_BASE[:depth]) for depth in range(1, 6)] == [5, 6, 14, 16, 32]

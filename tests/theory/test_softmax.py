@@ -1,7 +1,7 @@
-"""Softmax and its two losses: which gradient reaches the logits, and which one fades when the network is badly wrong.
+"""Softmax with two losses: the gradients of the logits, and which one vanishes for confident mistakes.
 
 p = softmax(z) are the probabilities, y is the one-hot label. Cross-entropy is -log p[label]; the quadratic cost is
-half the squared distance |p - y|^2 / 2. Both are averaged over the batch. Shapes: B examples, K classes.
+half the squared error, |p - y|^2 / 2. Both are averaged over the batch. Shapes: B examples, K classes.
 """
 
 import math
@@ -48,13 +48,13 @@ def quadratic_gradient(p_BK: Tensor, y_BK: Tensor) -> Tensor:
 
 
 def batch(seed: int, B: int, K: int) -> tuple[Tensor, Tensor]:
-    """Logits of some spread, which want a gradient, and labels."""
+    """Return logits with a standard deviation of 3, which require a gradient, and labels."""
     torch.manual_seed(seed)
     return (3 * torch.randn(B, K)).requires_grad_(), torch.randint(K, (B,))
 
 
 def confidently_wrong(seed: int, K: int, margin: float) -> tuple[Tensor, Tensor]:
-    """One example of class 0, for which class 1 leads all others by about `margin`."""
+    """Return one example of class 0, for which the logit of class 1 is about `margin` above all others."""
     torch.manual_seed(seed)
     logits = torch.rand(1, K)
     logits[0, 1] += margin
@@ -63,7 +63,7 @@ def confidently_wrong(seed: int, K: int, margin: float) -> tuple[Tensor, Tensor]
 
 @given(seed=SEEDS, B=st.integers(1, 6), K=CLASSES)
 def test_the_gradient_of_cross_entropy_is_p_minus_y(seed, B, K):
-    """The gradient of softmax cross-entropy with respect to the logits is p - y, over B for a batch mean."""
+    """The gradient of softmax cross-entropy with respect to the logits is p - y, divided by B for a batch mean."""
     logits, labels = batch(seed, B, K)
     (by_autograd,) = torch.autograd.grad(F.cross_entropy(logits, labels), logits)
     p = torch.tensor([softmax(z) for z in logits.tolist()])
@@ -72,7 +72,7 @@ def test_the_gradient_of_cross_entropy_is_p_minus_y(seed, B, K):
 
 @given(seed=SEEDS, K=CLASSES)
 def test_the_gradients_of_the_logits_add_up_to_zero(seed, K):
-    """As p and y both add up to 1, p - y adds up to 0: what one class gains the others lose."""
+    """Since p and y both add up to 1, p - y adds up to 0."""
     logits, labels = batch(seed, 1, K)
     for loss in (F.cross_entropy, quadratic_loss):
         (gradient,) = torch.autograd.grad(loss(logits, labels), logits)
@@ -81,7 +81,7 @@ def test_the_gradients_of_the_logits_add_up_to_zero(seed, K):
 
 @given(seed=SEEDS, K=CLASSES, constant=st.floats(-1e4, 1e4))
 def test_adding_a_constant_to_all_logits_changes_nothing(seed, K, constant):
-    """Softmax is invariant to adding a constant, which cancels in the fraction."""
+    """Softmax is invariant to adding a constant to all logits, which cancels in the fraction."""
     logits, _ = batch(seed, 1, K)
     assert_equal((logits + constant).softmax(1), torch.tensor([softmax(logits[0].tolist())]))
 
@@ -97,7 +97,7 @@ def test_the_jacobian_of_softmax(seed, K):
 
 
 @given(seed=SEEDS, B=st.integers(1, 6), K=CLASSES)
-def test_the_gradient_of_the_quadratic_cost_goes_through_the_jacobian(seed, B, K):
+def test_the_gradient_of_the_quadratic_cost_contains_the_jacobian_of_softmax(seed, B, K):
     """The gradient of |softmax(z) - y|^2 / 2 is (p - y) times the Jacobian of softmax."""
     logits, labels = batch(seed, B, K)
     p, y = logits.detach().softmax(1), F.one_hot(labels, K).double()
@@ -108,12 +108,12 @@ def test_the_gradient_of_the_quadratic_cost_goes_through_the_jacobian(seed, B, K
 
 
 @given(seed=SEEDS, K=CLASSES, margin=st.floats(3, 40))
-def test_quadratic_cost_learns_nothing_from_a_confident_mistake_and_cross_entropy_all(seed, K, margin):
-    """If the wrong class has all but d of the probability, the quadratic gradient is at most 4 d, the other 2 (1 - d).
+def test_for_a_confident_mistake_the_quadratic_gradient_vanishes_and_that_of_cross_entropy_does_not(seed, K, margin):
+    """If the wrong class has probability 1 - d, the quadratic gradient is at most 4 d, the other at least 2 (1 - d).
 
-    In the sum of absolute values: p[k] |e[k] - sum p e|, with errors e = p - y between -1 and 1, is at most 2 d for
-    the d that is spread over the other classes, and at most 2 d for the wrong class, whose own error cancels. The
-    gradient of cross-entropy is |p - y| = 2 (1 - p[label]), and p[label] is at most d.
+    Gradients are measured by their sum of absolute values. p[k] |e[k] - sum p e|, with errors e = p - y between -1 and
+    1, is at most 2 d for the other classes together, which have probability d, and at most 2 d for the wrong class,
+    whose own error cancels. For cross-entropy, |p - y| = 2 (1 - p[label]), and p[label] is at most d.
     """
     logits, label = confidently_wrong(seed, K, margin)
     p = logits.detach().softmax(1)[0]
@@ -125,8 +125,8 @@ def test_quadratic_cost_learns_nothing_from_a_confident_mistake_and_cross_entrop
 
 
 @pytest.mark.parametrize("margin", [1.0, 5.0, 10.0, 20.0])
-def test_two_classes_the_quadratic_gradient_is_2_q_times_1_minus_q_squared(margin):
-    """With probability q for the right one of two classes the gradients are 2 q (1 - q)^2 and 1 - q, downwards."""
+def test_for_two_classes_the_quadratic_gradient_is_2_q_times_1_minus_q_squared(margin):
+    """With probability q of the correct class, the gradients of its logit are -2 q (1 - q)^2 and q - 1."""
     logits, label = torch.tensor([[0.0, margin]], requires_grad=True), torch.tensor([0])
     q = 1 / (1 + math.exp(margin))
     (quadratic,) = torch.autograd.grad(quadratic_loss(logits, label), logits)

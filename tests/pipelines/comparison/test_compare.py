@@ -176,7 +176,7 @@ def test_a_table_has_40_rows_at_most_and_says_how_many_more_there_are(litlab, re
     assert len(out.splitlines()) == 1 + 1 + 40 + 2  # title, header, what is unpaired, how many more
     assert len(records("long")) == 43
     assert len(litlab("compare", "long", "--format", "csv").out.splitlines()) == 1 + 43
-    assert litlab("compare", "long", "--format", "md").out.count("\n| ") == 2 + 43
+    assert litlab("compare", "long", "--format", "md").out.count("\n|") == 2 + 43
 
 
 def test_csv_reads_back_as_what_json_says(litlab, records, dropouts):

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from pipelines.config.cli import config_hash, load_data, parse_config
+from pipelines.config.cli import load_data, parse_config
 from pipelines.runtime.errors import UserError
 
 YAML = """
@@ -86,15 +86,6 @@ def test_the_printed_configuration_is_the_same_configuration(litlab, tmp_path):
     assert parse_config("fit", ["-c", printed]).resolved() == resolved
     assert resolved["seed_everything"] == 3
     assert "tracking_uri" not in resolved
-
-
-def test_the_hash_ignores_seed_and_place_but_nothing_else():
-    def hash_of(*args):
-        return config_hash(parse_config("fit", ["mnist-mlp", *args]).resolved())
-
-    plain = hash_of()
-    assert plain == hash_of("--seed_everything", "3") == hash_of("--data.data_dir", "elsewhere")
-    assert len({plain, hash_of("--model.dropout", "0.3"), hash_of("--data.n_train", "250")}) == 3
 
 
 def test_params_are_flat_and_name_the_section():

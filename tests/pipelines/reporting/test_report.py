@@ -89,7 +89,8 @@ def test_the_page_says_what_was_compared_and_which_row_is_the_best(reported, tra
     comparison = rows.group_and_rank(find_runs(Store(trained), ["digits-mlp"]))
     best, other = comparison.rows
     label = f"dropout={best.label('model.dropout')}"
-    assert f"the best of 2 rows is row 1 ({label}): {format_mean_sd(best.summary)} (mean" in found.text
+    measured = format_mean_sd(best.summary.mean, best.summary.sd)
+    assert f"the best of 2 rows is row 1 ({label}): {measured} (mean" in found.text
     assert "95 % interval of the mean" in found.text
     assert "Student's t distribution" in found.text
     noise = "Within the noise of it: row 2" if other.difference.within_noise else "None of the other rows"

@@ -171,7 +171,7 @@ def _finished() -> bool:
 
 def test_the_hash_of_a_configuration_does_not_depend_on_what_was_imported_before():
     code = (
-        "{}from pipelines.config.cli import config_hash, parse_config\n"
+        "{}from pipelines.config.cli import parse_config\nfrom pipelines.config.identity import config_hash\n"
         "print(config_hash(parse_config('fit', ['one-conv']).resolved()))"
     )
     said = [
