@@ -14,7 +14,7 @@ from pipelines.commands.options import VerbParser
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
-from pipelines.runtime.text import escape_control_characters, redact_credentials, typed
+from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
 from sweeps.search.space import NOT_SEARCHED
 from sweeps.search.space_files import space_names
 
@@ -78,11 +78,11 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return _print_status(argv[1:])
     if argv[0] == "best":
         return _print_best(argv[1:])
-    options, arguments = parse_sweep(argv)
+    options, overrides = parse_sweep(argv)
     exit_on_sigterm()
     from sweeps.search.sweep import sweep
 
-    return _print_result(sweep(arguments=arguments, command=typed(verb, argv), **vars(options)), options)
+    return _print_result(sweep(overrides=overrides, command=format_command(verb, argv), **vars(options)), options)
 
 
 def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -98,14 +98,14 @@ def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     for name in ("--workers", "--stacked"):
         parser.add_argument(name, type=int, default=1)
     name = "" if argv[0].startswith("-") else argv[0]
-    options, arguments = parser.parse_known_args(list(argv[1:] if name else argv))
+    options, overrides = parser.parse_known_args(list(argv[1:] if name else argv))
     if bool(name) == (options.space is not None):
         raise UserError(f"give one space first ({', '.join(space_names())}), or one file with -c FILE")
-    if arguments and not arguments[0].startswith("-"):
-        raise UserError(f"one space at a time: unexpected argument {arguments[0]!r}")
-    _check_keys([token.partition("=")[0] for token in arguments if token.startswith("--")], parser)
+    if overrides and not overrides[0].startswith("-"):
+        raise UserError(f"one space at a time: unexpected argument {overrides[0]!r}")
+    _check_keys([token.partition("=")[0] for token in overrides if token.startswith("--")], parser)
     options.space = name or options.space
-    return options, arguments
+    return options, overrides
 
 
 def _check_keys(flags: Sequence[str], parser: argparse.ArgumentParser) -> None:

@@ -77,7 +77,7 @@ def sweep(
     study: str | None = None,
     storage: str | None = None,
     tracking_uri: str | None = None,
-    arguments: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     command: str = "",
 ) -> SweepResult:
     """Search a space until the study has its total of trials, then train and test the best on fresh seeds.
@@ -100,20 +100,20 @@ def sweep(
         study: The study's name; the space's unless given.
         storage: URL of Optuna's storage, or path of a journal file; optuna.db next to the runs' database unless given.
         tracking_uri: URI of the tracking store.
-        arguments: Keys of the experiment for all trials, as on the command line.
+        overrides: Keys of the experiment for all trials, as on the command line.
         command: Recorded in the study's run.
 
     Raises:
-        UserError: The space, an argument or the experiment is refused, another process runs the study, or the tracking
+        UserError: The space, an override or the experiment is refused, another process runs the study, or the tracking
             server or the study's database is lost.
     """
     for name, number in (("workers", workers), ("stacked", stacked)):
         if number < 1:
             raise UserError(f"{name} {number}: expected at least 1")
-    overrides = {"trials": trials, "timeout": timeout, "trial_timeout": trial_timeout, "sampler": sampler}
-    overrides |= {"pruner": pruner, "seeds": seeds, "confirm": confirm, "keep": keep}
-    searched = read_space(str(space), {key: value for key, value in overrides.items() if value is not None})
-    _check_arguments(searched, arguments)
+    changes = {"trials": trials, "timeout": timeout, "trial_timeout": trial_timeout, "sampler": sampler}
+    changes |= {"pruner": pruner, "seeds": seeds, "confirm": confirm, "keep": keep}
+    searched = read_space(str(space), {key: value for key, value in changes.items() if value is not None})
+    _check_overrides(searched, overrides)
     from sweeps.workers.pool import Pool
 
     with (
@@ -121,13 +121,13 @@ def sweep(
         Pool(workers, Path(folder), searched.trial_timeout) as pool,
     ):
         pool.warm_up()  # imports torch and Lightning in the background
-        return _sweep(searched, pool, study or searched.name, storage, tracking_uri, arguments, stacked, command)
+        return _sweep(searched, pool, study or searched.name, storage, tracking_uri, overrides, stacked, command)
 
 
-def _check_arguments(space: Space, arguments: Sequence[str]) -> None:
+def _check_overrides(space: Space, overrides: Sequence[str]) -> None:
     """Refuse to fix a key that is searched."""
     searched = {f"--{key}" for name in space.space for key in split_keys(name)}
-    for flag in (token.partition("=")[0].replace(".init_args.", ".") for token in arguments):
+    for flag in (token.partition("=")[0].replace(".init_args.", ".") for token in overrides):
         if flag in searched:
             raise UserError(f"{flag} is searched by space {space.name}; remove it from the space to fix it")
 
@@ -138,7 +138,7 @@ def _sweep(
     name: str,
     storage: str | None,
     tracking_uri: str | None,
-    arguments: Sequence[str],
+    overrides: Sequence[str],
     stacked: int,
     command: str,
 ) -> SweepResult:
@@ -154,7 +154,7 @@ def _sweep(
     url = storage_url(storage, store)
     lock, is_exclusive = StudyLock(sqlite_path(url)), sqlite_path(url) is not None
     with lock.acquire(name), SweepDisplay() as display:
-        fixed = [space.experiment, *as_arguments(space.fixed()), *arguments]
+        fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
         facts = _check_experiment(pool, space, fixed, stacked=stacked > 1)
         study = Study(open_storage(url), name, space, facts, lock.name, exclusive=is_exclusive)
         experiment = f"{name}-sweep"

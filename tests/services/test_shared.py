@@ -25,15 +25,15 @@ GRID = {"x": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "one": [True, False]}
 
 @pytest.fixture(params=["journal", "postgres"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
-    """Create a new storage by name; return its URL."""
+    """Return a function that gives the URL of a new storage."""
     if request.param == "postgres":
         return request.getfixturevalue("postgres")  # type: ignore[no-any-return]
     return lambda name: str(tmp_path / name)
 
 
-def space_of(wanted: dict[str, Any], trials: int | None) -> Space:
-    sampler = "random" if wanted is RANGES else "grid"
-    return Space(name="s", experiment="e", space=wanted, trials=trials, sampler=sampler)
+def space_of(ranges: dict[str, Any], trials: int | None) -> Space:
+    sampler = "random" if ranges is RANGES else "grid"
+    return Space(name="s", experiment="e", space=ranges, trials=trials, sampler=sampler)
 
 
 def study_of(storage: BaseStorage, space: Space, controller: str = "") -> Study:
@@ -41,12 +41,12 @@ def study_of(storage: BaseStorage, space: Space, controller: str = "") -> Study:
     return Study(storage, "s", space, facts, controller or StudyLock(None).name, exclusive=False)
 
 
-def control(url: str, space: Space, together: Any) -> None:
-    """Do what a controller does, without training; all start before one ends a trial."""
-    together.wait()
+def control(url: str, space: Space, barrier: Any) -> None:
+    """Act as a controller, without training; all controllers ask for a trial before one ends its trial."""
+    barrier.wait()
     study = study_of(open_storage(url), space)
     trial = study.ask()
-    together.wait()
+    barrier.wait()
     while trial:
         study.optuna.tell(trial, sum(trial.params.values()))
         trial = study.ask()
@@ -59,17 +59,17 @@ def ask_and_hang(url: str, space: Space, asked: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted", "trials"), [("ranges", RANGES, 20), ("whole", GRID, None), ("part", GRID, 7)]
+    ("name", "ranges", "trials"), [("random", RANGES, 20), ("grid", GRID, None), ("part", GRID, 7)]
 )
-def test_controllers_that_start_together_share_the_total_exactly(
+def test_controllers_that_start_at_once_share_the_number_of_trials_exactly(
     place: Callable[[str], str],
     opened: Any,
     at_once: Callable[..., None],
     name: str,
-    wanted: dict[str, Any],
+    ranges: dict[str, Any],
     trials: int | None,
 ) -> None:
-    url, space = place(name), space_of(wanted, trials)
+    url, space = place(name), space_of(ranges, trials)
 
     at_once(3, control, url, space)
 
@@ -78,11 +78,11 @@ def test_controllers_that_start_together_share_the_total_exactly(
     assert {trial.state.name for trial in done} == {"COMPLETE"}
     assert len({trial.user_attrs[CONTROLLER] for trial in done}) == 3
     assert len({params_key(trial.params) for trial in done}) == space.total
-    if wanted is RANGES:
+    if ranges is RANGES:
         assert done[0].params == {"x": 0.3, "n": 7}
 
 
-def test_trials_of_a_killed_controller_are_run_by_the_others(place: Callable[[str], str], opened: Any) -> None:
+def test_the_trial_of_a_killed_controller_is_repeated_by_another(place: Callable[[str], str], opened: Any) -> None:
     url, space, asked = place("dead"), space_of(GRID, None), FORK.Event()
     killed = FORK.Process(target=ask_and_hang, args=(url, space, asked))
     killed.start()
@@ -106,13 +106,13 @@ def test_trials_of_a_killed_controller_are_run_by_the_others(place: Callable[[st
 def test_the_study_lock_is_held_by_one_controller_at_a_time(place: Callable[[str], str], opened: Any) -> None:
     url = place("turns")
     study = optuna.create_study(storage=opened(url), study_name="s")
-    seen: list[str] = []
+    order: list[str] = []
 
     def take(name: str) -> None:
         with study_lock(opened(url), study._study_id):
-            seen.append(name)
+            order.append(name)
             study.ask()
-            seen.append(name)
+            order.append(name)
 
     threads = [threading.Thread(target=take, args=(name,)) for name in "abcd"]
     for thread in threads:
@@ -120,8 +120,8 @@ def test_the_study_lock_is_held_by_one_controller_at_a_time(place: Callable[[str
     for thread in threads:
         thread.join()
 
-    assert len(seen) == 8
-    assert seen[::2] == seen[1::2]
+    assert len(order) == 8
+    assert order[::2] == order[1::2]
 
 
 def hold(url: str, study: int, holding: Any) -> None:
@@ -130,10 +130,10 @@ def hold(url: str, study: int, holding: Any) -> None:
         threading.Event().wait(120)
 
 
-def test_the_study_lock_of_a_machine_that_vanishes_is_released(
+def test_a_machine_that_hangs_while_it_holds_the_study_lock_loses_it_within_a_minute(
     postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the server, a machine without power and one that does nothing look the same."""
+    """To a server, a machine without power and one that hangs look the same."""
     monkeypatch.setattr(storage, "LOCK_IDLE_S", 1)
     url, holding = postgres("silent"), FORK.Event()
     study = optuna.create_study(storage=opened(url), study_name="s")
@@ -151,7 +151,7 @@ def test_the_study_lock_of_a_machine_that_vanishes_is_released(
     silent.join()
 
 
-def test_a_controller_with_a_wrong_clock_is_alive(
+def test_a_controller_with_a_wrong_clock_is_not_taken_for_dead(
     postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = opened(postgres("clocks"))

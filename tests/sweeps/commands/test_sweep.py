@@ -20,16 +20,16 @@ def test_every_option_is_an_argument_of_its_function() -> None:
     sweep_options, _ = parse_sweep(["digits-mlp"])
     status, best = (vars(parse_study(verb, ["digits-mlp"])) for verb in ("status", "best"))
 
-    assert {*vars(sweep_options), "arguments", "command"} == set(inspect.signature(sweep).parameters)
+    assert {*vars(sweep_options), "overrides", "command"} == set(inspect.signature(sweep).parameters)
     assert set(status) - {"json"} == set(inspect.signature(sweep_status).parameters)
     assert set(best) == set(inspect.signature(best_configuration).parameters)
 
 
 def test_keys_of_the_experiment_are_passed_on() -> None:
-    options, arguments = parse_sweep(["digits-mlp", "--trainer.max_epochs", "2", "--trials=3", "--data.batch_size=8"])
+    options, overrides = parse_sweep(["digits-mlp", "--trainer.max_epochs", "2", "--trials=3", "--data.batch_size=8"])
 
     assert (options.space, options.trials) == ("digits-mlp", 3)
-    assert arguments == ["--trainer.max_epochs", "2", "--data.batch_size=8"]
+    assert overrides == ["--trainer.max_epochs", "2", "--data.batch_size=8"]
 
 
 @pytest.mark.parametrize(
