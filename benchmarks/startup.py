@@ -67,10 +67,10 @@ def trial(folder: Path) -> float:
         for number in range(4):
             arguments = [*FIT[1:], "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
             uri, seed = os.environ["MLFLOW_TRACKING_URI"], number
-            spec = Job(arguments=arguments, seed=seed, experiment="trials", uri=uri, name="trial", tags={})
+            job = Job(arguments=arguments, seed=seed, experiment="trials", tracking_uri=uri, run_name="trial", tags={})
             first.unlink(missing_ok=True)
             began = time.time()
-            pool.start(spec)
+            pool.start(job)
             while pool.children:
                 for child, message in pool.events(0.1):
                     if message[0] == "epoch":

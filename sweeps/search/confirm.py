@@ -32,25 +32,25 @@ def confirm(controller: Controller, own: dict[str, Any], *, train: bool) -> Conf
     if key_of(settings["best"]) == key_of(settings["default"]):
         del settings["default"]
     seeds = range(space.seeds, space.seeds + space.confirm)
-    specs = {
-        (which, seed): _spec(controller, values, which, seed, best.number)
+    jobs = {
+        (which, seed): _job(controller, values, which, seed, best.number)
         for seed in seeds
         for which, values in settings.items()
     }
     done = _runs(controller, finished=False)
-    waiting = [spec for spec in specs.values() if (spec.tags["configuration"], spec.seed) not in done]
+    waiting = [job for job in jobs.values() if (job.tags["configuration"], job.seed) not in done]
     if train:
         title = f"confirm {study.name}"
         run_jobs(controller.pool, waiting, controller.store, controller.board, title=title)
     done = _runs(controller, finished=True)
     runs: Confirmed = {which: [] for which in settings}
-    for (which, seed), spec in specs.items():
-        if found := done.get((spec.tags["configuration"], seed)):
+    for (which, seed), job in jobs.items():
+        if found := done.get((job.tags["configuration"], seed)):
             runs[which].append(found)
     return runs
 
 
-def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int, trial: int) -> Job:
+def _job(controller: Controller, values: dict[str, Any], which: str, seed: int, trial: int) -> Job:
     tags = {
         STAGE_TAG: "confirm",
         TRIAL_TAG: str(trial) if which == "best" else NO_TRIAL,
@@ -60,8 +60,8 @@ def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int,
         arguments=[*controller.arguments, *as_arguments(values)],
         seed=seed,
         experiment=controller.experiment,
-        uri=controller.store.uri,
-        name=f"confirm {which} seed {seed}",
+        tracking_uri=controller.store.uri,
+        run_name=f"confirm {which} seed {seed}",
         tags={**controller.tags, **tags},
         metric=controller.space.metric,
         test=True,

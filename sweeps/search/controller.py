@@ -89,7 +89,7 @@ class Controller:
     @property
     def stops(self) -> int:
         """How often the user has asked for an end: once properly, twice at once."""
-        return self.pool.stops
+        return self.pool.stop_requests
 
     def _end_runs(self, alive: Collection[str]) -> dict[tuple[str, int], StoredRun]:
         """End the runs of all but these controllers; returns the finished ones, by configuration and seed."""
@@ -135,7 +135,7 @@ class Controller:
             lost = self.study.reap()
             for number in lost:
                 who = called(self.study.trials()[number].user_attrs.get(CONTROLLER, "its controller"))
-                self.board.say(f"trial {number:>3}  interrupted: {who} died; it comes again")
+                self.board.print(f"trial {number:>3}  interrupted: {who} died; it comes again")
             if lost:
                 self._finished = self._end_runs(self.study.alive())
 
@@ -154,26 +154,26 @@ class Controller:
                 self._complete = self.study.counted() >= self.space.total
                 if not (self._going or self._complete or self._waits):
                     self._waits = True
-                    self.board.say(f"{self.study.name}: the last trials are with others; waiting, in case one dies")
+                    self.board.print(f"{self.study.name}: the last trials are with others; waiting, in case one dies")
             else:
                 self._begin(trial)
         self._start_waiting()
 
     def _has_room(self) -> bool:
-        return len(self._going) < self.pool.workers * self.stacked and bool(self.pool.free)
+        return len(self._going) < self.pool.workers * self.stacked and bool(self.pool.free_slots)
 
     def _start_waiting(self) -> None:
         """Begin the trainings that wait, shared out among the free slots; after a stop, none."""
-        while self._waiting and (self.stops or self.pool.free):
-            size = min(self.stacked, math.ceil(len(self._waiting) / max(1, len(self.pool.free))))
-            specs, self._waiting = self._waiting[:size], self._waiting[size:]
+        while self._waiting and (self.stops or self.pool.free_slots):
+            size = min(self.stacked, math.ceil(len(self._waiting) / max(1, len(self.pool.free_slots))))
+            jobs, self._waiting = self._waiting[:size], self._waiting[size:]
             if self.stops:
-                for spec in specs:
-                    self._drop(self._going[int(spec.tags[TRIAL_TAG])], "stopped")
+                for job in jobs:
+                    self._drop(self._going[int(job.tags[TRIAL_TAG])], "stopped")
             elif self.stacked > 1:
-                self.pool.start_stack(specs)
+                self.pool.start_stack(jobs)
             else:
-                self.pool.start(specs[0])
+                self.pool.start(jobs[0])
 
     def _begin(self, trial: "Trial") -> None:
         """Train a configuration, unless it has been trained, or is being trained."""
@@ -204,20 +204,20 @@ class Controller:
             known = self._finished.get((key_of(going.trial.params), seed))
             value = known.metrics.get(f"selected/{self.space.metric}") if known else None
             if known is None or value is None:
-                self._waiting.append(self._spec(going.trial.params, seed, going.trial.number))
+                self._waiting.append(self._job(going.trial.params, seed, going.trial.number))
                 return
             self._take(going, seed, value, known.run_id)
         self._end(going, "COMPLETE")
 
-    def _spec(self, params: Mapping[str, Any], seed: int, trial: int) -> Job:
+    def _job(self, params: Mapping[str, Any], seed: int, trial: int) -> Job:
         tags = {STAGE_TAG: "search", TRIAL_TAG: str(trial), CONFIGURATION_TAG: key_of(params)}
         name = f"trial {trial}" + (f" seed {seed}" if self.space.seeds > 1 else "")
         return Job(
             arguments=[*self.arguments, *as_arguments(self.space.settings(params))],
             seed=seed,
             experiment=self.experiment,
-            uri=self.store.uri,
-            name=name,
+            tracking_uri=self.store.uri,
+            run_name=name,
             tags={**self.tags, **tags},
             metric=self.space.metric,
             pruner=self.study.pruner_name,
@@ -234,10 +234,10 @@ class Controller:
         }
 
     def _hear(self, child: WorkerProcess, message: Message) -> None:
-        going = self._going[int(child.spec.tags[TRIAL_TAG])]
+        going = self._going[int(child.job.tags[TRIAL_TAG])]
         kind, *rest = authoritative_message(self.store, child, message)
         if kind == "epoch":
-            child.answer(self._prune(going, child.spec.seed, *rest))
+            child.answer(self._prune(going, child.job.seed, *rest))
             return
         if child.run_id:
             going.runs.append(child.run_id)
@@ -272,7 +272,7 @@ class Controller:
         if value is None or not math.isfinite(value):
             self._end(going, "FAIL", f"{self.space.metric} of the selected epoch is {value}")
             return
-        self._take(going, child.spec.seed, value, child.run_id)
+        self._take(going, child.job.seed, value, child.run_id)
         if self.stops and len(going.values) < self.space.seeds:
             self._drop(going, "stopped")  # the seeds that are done are kept
         else:
@@ -308,7 +308,9 @@ class Controller:
 
     def _lose(self, going: Going) -> None:
         """Leave a trial to others, which have taken this controller for dead, and queued it again."""
-        self.board.say(f"trial {going.trial.number:>3}  lost: this controller was silent, and others took it for dead")
+        self.board.print(
+            f"trial {going.trial.number:>3}  lost: this controller was silent, and others took it for dead"
+        )
         for run_id in going.runs:
             self.store.tag(run_id, REASON_TAG, "its controller was taken for dead")
         self._drop(going, "its controller was taken for dead")

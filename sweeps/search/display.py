@@ -31,7 +31,7 @@ class SweepDisplay(LiveDisplay):
         so_far = f"best {best.value:.4f} (trial {best.number})" if best is not None and best.value is not None else ""
         took = f"({format_duration(seconds)})" if seconds else ""
         words = [f"trial {number:>3}", f"{state.lower():<8}", value, what, took, so_far]
-        self.say("  ".join(word for word in words if word))
+        self.print("  ".join(word for word in words if word))
 
     def show(self, study: "Study", children: "Sequence[WorkerProcess]") -> None:
         """Draw how far the study is, and what is running."""

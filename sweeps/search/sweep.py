@@ -183,7 +183,7 @@ def _drive(controller: "Controller", own: dict[str, Any]) -> "Confirmed":
                 confirmed = confirm(controller, own, train=not controller.stops)
             elif not controller.stops:
                 others = " and ".join(map(called, study.enders())) or "others"
-                controller.board.say(f"{study.name}: the rest is done by {others}")
+                controller.board.print(f"{study.name}: the rest is done by {others}")
             status = "KILLED" if controller.stops else "FINISHED"
         finally:
             _end(controller, status, confirmed, last=last)
@@ -228,11 +228,11 @@ def _tell(board: Any, study: Any, parent: Any, confirmed: Any, store: Store, url
     from sweeps.search.study_run import summary
 
     for line in summary(study, confirmed):
-        board.say(line)
-    board.say(f"run         {parent.run_id}")
+        board.print(line)
+    board.print(f"run         {parent.run_id}")
     where = f" --storage {redact_credentials(options.storage)}" if options.storage else ""
     given = f" --tracking_uri {redact_credentials(store.uri)}" if options.tracking_uri else ""
     if study.best() is not None:
-        board.say(f"best        litlab sweep best {shlex.quote(study.name)}{where}{given} > best.yaml")
+        board.print(f"best        litlab sweep best {shlex.quote(study.name)}{where}{given} > best.yaml")
     runs = redact_credentials(store.uri) if store.uri.startswith("http") else f"litlab ui{given}"
-    board.say(f"look        {runs}; optuna-dashboard {redact_credentials(url)}")
+    board.print(f"look        {runs}; optuna-dashboard {redact_credentials(url)}")

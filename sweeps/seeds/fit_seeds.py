@@ -33,7 +33,7 @@ from pipelines.tracking.tags import (
     SEED_TAG,
     SOURCE_NAME_TAG,
 )
-from sweeps.seeds.summary import in_short, log_summary, metrics_table, seeds_table
+from sweeps.seeds.summary import format_test_metrics, log_summary, metrics_table, seeds_table
 from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
 from sweeps.workers.display import LiveDisplay
 from sweeps.workers.job import Job
@@ -220,7 +220,7 @@ def _train(pool: Pool, store: Store, parent: Run, plan: Plan) -> tuple[list[Stor
             ends = run_jobs(pool, missing, store, on_screen, title=plan.name, reused=len(done))
         _end_left(store, parent)
         runs = _finished(store, parent)
-        if pool.stops < 2:
+        if pool.stop_requests < 2:
             log_summary(store, parent, _heading(plan, runs), runs)
         status, reason = _status(pool, ends)
     except MlflowException as error:
@@ -246,7 +246,7 @@ def _spec(store: Store, parent: Run, plan: Plan, seed: int) -> Job:
         arguments=plan.arguments,
         seed=seed,
         experiment=plan.name,
-        uri=store.uri,
+        tracking_uri=store.uri,
         tags={PARENT_RUN_TAG: parent.run_id},
         test=True,
         devices=plan.facts["devices"],
@@ -255,16 +255,16 @@ def _spec(store: Store, parent: Run, plan: Plan, seed: int) -> Job:
 
 def _status(pool: Pool, ends: Sequence[JobResult]) -> tuple[str, str]:
     """The parent's status, and why."""
-    if pool.stops:
+    if pool.stop_requests:
         return "KILLED", "stopped"
-    failed = sorted((end.spec.seed, end.reason) for end in ends if end.status != "FINISHED")
+    failed = sorted((end.job.seed, end.reason) for end in ends if end.status != "FINISHED")
     return ("FAILED" if failed else "FINISHED"), "; ".join(f"seed {seed}: {reason}" for seed, reason in failed)
 
 
 def _heading(plan: Plan, runs: Sequence[StoredRun]) -> str:
     """What the note begins with: the result."""
     done = f"{len(runs)} of {len(plan.seeds)} seeds ({plan.span}) are done"
-    result = f": **{short}**" if (short := in_short(runs)) else ""
+    result = f": **{short}**" if (short := format_test_metrics(runs)) else ""
     description = str(plan.facts["tags"][NOTE_TAG])
     return "\n\n".join(filter(None, [f"{done}{result}.", description]))
 

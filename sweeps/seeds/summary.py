@@ -23,7 +23,7 @@ def log_summary(store: Store, parent: Run, heading: str, runs: Sequence[StoredRu
         heading: The note's first lines, in Markdown; the MLflow UI folds what comes after the first few.
         runs: In the order of their seeds.
     """
-    parent.log_metrics(headline(runs), len(runs))
+    parent.log_metrics(summary_metrics(runs), len(runs))
     if runs:
         _draw(store, parent, runs)
     tables = [markdown_table(metrics_table(runs)), "Seed by seed:", markdown_table(seeds_table(runs))] if runs else []
@@ -32,7 +32,7 @@ def log_summary(store: Store, parent: Run, heading: str, runs: Sequence[StoredRu
     parent.set_tags({NOTE_TAG: note[:NOTE_LENGTH].rpartition("\n")[0]})  # whole lines; the file has all
 
 
-def headline(runs: Sequence[StoredRun]) -> dict[str, float]:
+def summary_metrics(runs: Sequence[StoredRun]) -> dict[str, float]:
     """Mean, standard deviation and both ends of the 95 % interval of each metric, and the number of runs as n."""
     metrics = {"n": float(len(runs))}
     for key, summary in _summaries(runs).items():
@@ -43,7 +43,7 @@ def headline(runs: Sequence[StoredRun]) -> dict[str, float]:
     return metrics
 
 
-def in_short(runs: Sequence[StoredRun]) -> str:
+def format_test_metrics(runs: Sequence[StoredRun]) -> str:
     """The test metrics, mean and standard deviation; "" if nothing was tested."""
     tested = {key: summary for key, summary in _summaries(runs).items() if key.startswith("test/")}
     return ", ".join(f"{key} {format_mean_sd(of.mean, of.sd, fixed_spec(of.mean))}" for key, of in tested.items())

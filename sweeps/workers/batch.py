@@ -29,7 +29,7 @@ class JobResult:
         reason: Why it is not FINISHED.
     """
 
-    spec: Job
+    job: Job
     status: str
     run_id: str
     metrics: dict[str, float]
@@ -61,14 +61,13 @@ class _Count:
 
 def run_jobs(
     pool: Pool,
-    specs: Sequence[Job],
+    jobs: Sequence[Job],
     store: Store,
-    on_screen: LiveDisplay,
+    display: LiveDisplay,
     *,
     title: str,
     reused: int = 0,
-    ended: Callable[[JobResult], object] = lambda end: None,
-    tick: Callable[[], object] = lambda: None,
+    on_result: Callable[[JobResult], object] = lambda end: None,
 ) -> list[JobResult]:
     """Train them all, unless the pool is to stop; a failure costs one training, and is said.
 
@@ -76,13 +75,12 @@ def run_jobs(
 
     Args:
         pool: Who trains.
-        specs: The trainings; the first ones begin first.
+        jobs: The trainings; the first ones begin first.
         store: Where the runs go.
-        on_screen: What the user sees.
+        display: What the user sees.
         title: What the trainings are, for the screen.
         reused: How many more the screen counts, which there were before.
-        ended: Called at the end of each.
-        tick: Called a few times a second.
+        on_result: Called at the end of each.
 
     Returns:
         The end of each that was begun, in the order of their ends.
@@ -90,10 +88,10 @@ def run_jobs(
     Raises:
         UserError: The store has gone.
     """
-    waiting, count = list(specs), _Count(title, reused + len(specs), reused)
+    waiting, count = list(jobs), _Count(title, reused + len(jobs), reused)
     try:
-        while (waiting and not pool.stops) or pool.children:
-            while waiting and pool.free and not pool.stops:
+        while (waiting and not pool.stop_requests) or pool.children:
+            while waiting and pool.free_slots and not pool.stop_requests:
                 pool.start(waiting.pop(0))
             for child, message in pool.events(0.25):
                 if message[0] == "epoch":  # for the screen
@@ -101,10 +99,9 @@ def run_jobs(
                     continue
                 end = _end(pool, store, child, authoritative_message(store, child, message))
                 count.ends.append(end)
-                on_screen.say(_said(end))
-                ended(end)
-            tick()
-            on_screen.draw(lambda: count.line(len(pool.children)), pool.children)
+                display.print(_said(end))
+                on_result(end)
+            display.draw(lambda: count.line(len(pool.children)), pool.children)
     finally:
         left = list(pool.children)
         pool.kill_all()
@@ -126,7 +123,7 @@ def end_orphan(store: Store, child: WorkerProcess, status: str, reason: str) -> 
     """End the run of a process that could not, and keep what it printed."""
     if child.run_id:
         store.end(child.run_id, status, reason)
-        store.keep_file(child.run_id, Path(child.spec.log), "log.txt")
+        store.keep_file(child.run_id, Path(child.job.log_file), "log.txt")
 
 
 @contextlib.contextmanager
@@ -136,7 +133,7 @@ def graceful_shutdown(pool: Pool) -> Iterator[list[int]]:
 
     def hear(number: int, frame: object) -> None:
         signals.append(number)
-        pool.stops = len(signals)
+        pool.stop_requests = len(signals)
 
     with signal_handlers(hear, signal.SIGINT, signal.SIGTERM):
         yield signals
@@ -145,11 +142,11 @@ def graceful_shutdown(pool: Pool) -> Iterator[list[int]]:
 def _end(pool: Pool, store: Store, child: WorkerProcess, message: Message) -> JobResult:
     kind, said = message
     if kind == "done":
-        return JobResult(child.spec, "FINISHED", child.run_id, said, "", child.seconds)
-    stopped = kind == "stopped" or pool.stops > 0
+        return JobResult(child.job, "FINISHED", child.run_id, said, "", child.seconds)
+    stopped = kind == "stopped" or pool.stop_requests > 0
     status, reason = ("KILLED", "stopped") if stopped else ("FAILED", said)
     end_orphan(store, child, status, reason)
-    return JobResult(child.spec, status, child.run_id, {}, reason, child.seconds)
+    return JobResult(child.job, status, child.run_id, {}, reason, child.seconds)
 
 
 def _said(end: JobResult) -> str:
@@ -157,4 +154,4 @@ def _said(end: JobResult) -> str:
     shown = [key for key in sorted(end.metrics) if key.startswith("test/")]
     what = [f"{key} {end.metrics[key]:.4f}" for key in shown]
     what += {"FAILED": [f"failed: {end.reason}"], "KILLED": ["stopped"]}.get(end.status, [])
-    return "  ".join([end.spec.experiment, end.spec.label, *what, f"({format_duration(end.seconds)})"])
+    return "  ".join([end.job.experiment, end.job.label, *what, f"({format_duration(end.seconds)})"])

@@ -49,8 +49,8 @@ class Reporter(Callback):
         value = self.value(trainer, pl_module)
         stop = False
         if trainer.is_global_zero and self.pipe is not None:
-            self.tell(trainer.current_epoch + 1, value)
-            stop = self.hear()
+            self.report(trainer.current_epoch + 1, value)
+            stop = self.should_stop()
         if trainer.strategy.broadcast(stop):
             self.pruned_at = trainer.current_epoch
             trainer.should_stop = True
@@ -74,12 +74,12 @@ class Reporter(Callback):
             raise FloatingPointError(f"{self._metric} is {value} in epoch {trainer.current_epoch}")
         return value
 
-    def tell(self, epoch: int, value: float | None) -> None:
+    def report(self, epoch: int, value: float | None) -> None:
         """Tell the controller; it will answer."""
         assert self.pipe is not None
         send(self.pipe, ("epoch", epoch, value))
 
-    def hear(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the controller ends the training.
 
         Raises:
@@ -99,40 +99,40 @@ def final_message(error: BaseException) -> tuple[str, str]:
     if isinstance(error, RefusedError):
         return "refused", str(error)
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        return "stopped", _reason(error)
+        return "stopped", describe_error(error)
     if not isinstance(error, UserError | FloatingPointError):
         traceback.print_exception(error)
-    return "failed", _reason(error)
+    return "failed", describe_error(error)
 
 
-def make_run(spec: Job, cli: LitlabCLI, more: Mapping[str, str] | None = None) -> Run:
+def create_run(job: Job, cli: LitlabCLI, more: Mapping[str, str] | None = None) -> Run:
     """The training's run, with more tags if they are given."""
-    tags = {**run_tags(cli, shlex.join(["litlab", "fit", *spec.command])), **spec.tags, **(more or {})}
+    tags = {**run_tags(cli, shlex.join(["litlab", "fit", *job.arguments_with_seed])), **job.tags, **(more or {})}
     try:
-        return Run(Store(spec.uri), spec.experiment, spec.name or run_name(spec.arguments, spec.seed), tags)
+        return Run(Store(job.tracking_uri), job.experiment, job.run_name or run_name(job.arguments, job.seed), tags)
     except UserError as error:  # the store is away
         raise RefusedError(str(error)) from error
 
 
-def selected(run: Run) -> dict[str, float]:
+def selected_metrics(run: Run) -> dict[str, float]:
     """A finished run's metrics at the selected epoch."""
     return run.metrics_at(max(at for at, metrics in run.history if SELECTED_EPOCH in metrics))
 
 
-def setup_process(spec: Job) -> None:
+def setup_process(job: Job) -> None:
     """Make this process one of its own: its group, its output, its share of the machine, and its end."""
     configure_logging()
     os.setsid()  # Ctrl-C is for the controller, which tells its children
     exit_with_rank_zero()
     try:
-        log = os.open(spec.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        log = os.open(job.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except FileNotFoundError:  # the controller has gone, and its folder
         sys.exit(1)
     for stream in (1, 2):
         os.dup2(log, stream)
-    if gpus := visible_gpus(spec, torch.cuda.device_count()):
+    if gpus := visible_gpus(job, torch.cuda.device_count()):
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-    share = max(1, spec.threads // spec.devices)
+    share = max(1, job.threads // job.devices)
     os.environ["OMP_NUM_THREADS"] = str(share)  # for further devices' processes
     torch.set_num_threads(share)
     threading.Thread(target=_end_with_controller, daemon=True).start()
@@ -155,7 +155,7 @@ def send(pipe: connection.Connection, message: tuple[Any, ...]) -> None:
         pipe.send(message)
 
 
-def _reason(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     said = str(error).strip().splitlines()
     if isinstance(error, UserError | FloatingPointError):
         return said[0] if said else type(error).__name__

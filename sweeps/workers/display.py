@@ -42,7 +42,7 @@ class LiveDisplay:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, markup=False)
 
@@ -63,7 +63,7 @@ def time_left(seconds: Sequence[float], left: int, running: int) -> str:
 def _line(child: "WorkerProcess") -> Text:
     """A training: which, how far, and with what."""
     value = "" if child.value is None else f"{child.value:.4f}"
-    epoch, spec = f"epoch {child.epoch or '-':>3}", child.spec
-    what = format_params(json.loads(spec.tags["configuration"])) if "configuration" in spec.tags else spec.experiment
-    cells = (f"{spec.label:<24}", epoch, f"{value:>7}", f"{format_duration(child.seconds):>11}", what)
+    epoch, job = f"epoch {child.epoch or '-':>3}", child.job
+    what = format_params(json.loads(job.tags["configuration"])) if "configuration" in job.tags else job.experiment
+    cells = (f"{job.label:<24}", epoch, f"{value:>7}", f"{format_duration(child.seconds):>11}", what)
     return Text("  ".join(cells), no_wrap=True, overflow="ellipsis")

@@ -6,22 +6,22 @@ from typing import Any
 from sweeps.workers.job import Job
 
 
-def train_job(spec: Job, pipe: connection.Connection) -> None:
+def train_job(job: Job, pipe: connection.Connection) -> None:
     """Where a process for one training begins."""
     from sweeps.workers import worker
 
-    worker.begin(spec, pipe)
+    worker.begin(job, pipe)
 
 
-def train_stack(specs: list[Job], pipes: list[connection.Connection]) -> None:
+def train_stack(jobs: list[Job], pipes: list[connection.Connection]) -> None:
     """Where a process for several trainings as one begins."""
     from sweeps.workers import stacked_trials as stacked
 
-    stacked.begin(specs, pipes)
+    stacked.begin(jobs, pipes)
 
 
-def check_experiment(spec: Job, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
+def check_experiment(job: Job, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
     """Where a process begins that only looks at an experiment."""
     from sweeps.workers import worker
 
-    worker.check(spec, ends, pipe)
+    worker.check(job, ends, pipe)

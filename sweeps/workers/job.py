@@ -15,34 +15,34 @@ class Job:
         arguments: Of the verb: the experiment, and keys with values.
         seed: The run's seed.
         experiment: The MLflow experiment that the run goes to.
-        uri: Where runs are kept.
-        name: The run's name; "" leaves it to `litlab fit`.
+        tracking_uri: Where runs are kept.
+        run_name: The run's name; "" leaves it to `litlab fit`.
         tags: The run's tags, beside those of any run.
         metric: The validation metric to report after each epoch, which must be there and finite; None reports what the
             model monitors, whatever that is.
         pruner: What the reason says if the training is ended early.
         test: Whether the test set is opened at the end.
-        log: The file that takes what the training prints.
-        path: Where this specification is written down, for the other processes of a training on several devices.
+        log_file: The file that takes what the training prints.
+        job_file: Where this specification is written down, for the other processes of a training on several devices.
         threads: How many CPU threads the training may use.
         slot: Which of the trainings side by side this is, from 0.
         devices: How many GPUs it uses, if there are any.
         stacked: Whether it is one of several that train as one.
-        verb: "fit"; or "baseline", which takes of all this arguments, seed, experiment and uri; or "explain",
-            which takes arguments and uri.
+        verb: "fit"; or "baseline", which takes of all this arguments, seed, experiment and tracking_uri; or "explain",
+            which takes arguments and tracking_uri.
     """
 
     arguments: list[str]
     seed: int = 0
     experiment: str = ""
-    uri: str = ""
-    name: str = ""
+    tracking_uri: str = ""
+    run_name: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     metric: str | None = None
     pruner: str = ""
     test: bool = False
-    log: str = os.devnull
-    path: str = ""
+    log_file: str = os.devnull
+    job_file: str = ""
     threads: int = 1
     slot: int = 0
     devices: int = 1
@@ -50,20 +50,20 @@ class Job:
     verb: str = "fit"
 
     @property
-    def command(self) -> list[str]:
+    def arguments_with_seed(self) -> list[str]:
         return [*self.arguments, "--seed_everything", str(self.seed)]
 
     @property
     def label(self) -> str:
         """What to call it on a screen."""
-        return self.name or f"seed={self.seed}"
+        return self.run_name or f"seed={self.seed}"
 
 
-def write_job(spec: Job, path: Path) -> Job:
+def write_job(job: Job, path: Path) -> Job:
     """Write the specification down, and return it with its place."""
-    spec.path = str(path)
-    path.write_text(json.dumps(asdict(spec)))
-    return spec
+    job.job_file = str(path)
+    path.write_text(json.dumps(asdict(job)))
+    return job
 
 
 def as_arguments(values: dict[str, Any]) -> list[str]:
@@ -72,12 +72,12 @@ def as_arguments(values: dict[str, Any]) -> list[str]:
     return [f"--{key}={text}" for key, text in texts.items()]
 
 
-def visible_gpus(spec: Job, count: int) -> str:
+def visible_gpus(job: Job, count: int) -> str:
     """The GPUs of this training, of those that the machine or CUDA_VISIBLE_DEVICES offers; "" where there are none."""
     if not count:
         return ""
     given = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
     offered = [name for name in given.split(",") if name]
-    number = spec.devices
-    first = spec.slot * number
+    number = job.devices
+    first = job.slot * number
     return ",".join(offered[(first + place) % len(offered)] for place in range(min(number, len(offered))))

@@ -17,9 +17,8 @@ from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import signal_handlers
 from sweeps.workers import entrypoints
-from sweeps.workers import job as spec_file
 from sweeps.workers.entrypoints import train_job, train_stack
-from sweeps.workers.job import Job
+from sweeps.workers.job import Job, write_job
 
 PRELOAD = [
     "sweeps.workers.worker",
@@ -38,24 +37,24 @@ class WorkerProcess:
     """A training, its process, what it was told, and what it has said so far.
 
     Attributes:
-        mates: The trainings of the same process that have not ended, itself among them.
+        siblings: The trainings of the same process that have not ended, itself among them.
     """
 
-    spec: Job
+    job: Job
     process: Any
     pipe: connection.Connection
-    began: float
-    mates: list["WorkerProcess"]
-    limit_s: float | None = None
+    started: float
+    siblings: list["WorkerProcess"]
+    timeout_s: float | None = None
     run_id: str = ""
     epoch: int = 0
     value: float | None = None
-    asked_to_stop: float | None = None
-    late: bool = False
+    stop_requested_at: float | None = None
+    timed_out: bool = False
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.began
+        return time.monotonic() - self.started
 
     def answer(self, stop: bool) -> None:
         """Tell it whether its training ends here; it waits for that after each epoch."""
@@ -64,9 +63,9 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Ask it to end properly."""
-        if self.asked_to_stop is None and self.process.pid is not None:
-            for mate in self.mates:
-                mate.asked_to_stop = time.monotonic()
+        if self.stop_requested_at is None and self.process.pid is not None:
+            for sibling in self.siblings:
+                sibling.stop_requested_at = time.monotonic()
             _signal(os.kill, self.process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
@@ -82,16 +81,16 @@ class Pool:
     Args:
         workers: How many slots.
         folder: For specifications and logs.
-        limit_s: Seconds after which a process is ended; None for no limit.
+        timeout_s: Seconds after which a process is ended; None for no limit.
 
     Attributes:
-        stops: How often everything was to end: once properly, twice at once. A signal handler may count it up.
+        stop_requests: How often everything was to end: once properly, twice at once. A signal handler may count it up.
     """
 
-    def __init__(self, workers: int, folder: Path, limit_s: float | None = None) -> None:
-        self.workers, self._folder, self._limit_s = workers, folder, limit_s
+    def __init__(self, workers: int, folder: Path, timeout_s: float | None = None) -> None:
+        self.workers, self._folder, self._timeout_s = workers, folder, timeout_s
         self.children: list[WorkerProcess] = []
-        self.stops = 0
+        self.stop_requests = 0
         self._numbers = itertools.count()  # of specifications, for the names of their files
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
@@ -111,41 +110,41 @@ class Pool:
             forkserver.ensure_running()
 
     @property
-    def free(self) -> list[int]:
+    def free_slots(self) -> list[int]:
         """The slots that nobody uses."""
-        return [slot for slot in range(self.workers) if slot not in {child.spec.slot for child in self.children}]
+        return [slot for slot in range(self.workers) if slot not in {child.job.slot for child in self.children}]
 
-    def start(self, spec: Job) -> WorkerProcess:
+    def start(self, job: Job) -> WorkerProcess:
         """Begin a training in a process of its own, in a free slot."""
-        self._settle([spec])
-        (child,) = self._start([spec], train_job, (spec,), self._limit_s)
+        self._settle([job])
+        (child,) = self._start([job], train_job, (job,), self._timeout_s)
         return child
 
-    def start_stack(self, specs: list[Job]) -> list[WorkerProcess]:
+    def start_stack(self, jobs: list[Job]) -> list[WorkerProcess]:
         """Begin several trainings as one in a process of their own, in a free slot."""
-        self._settle(specs)
-        return self._start(specs, train_stack, (specs,), self._limit_s)
+        self._settle(jobs)
+        return self._start(jobs, train_stack, (jobs,), self._timeout_s)
 
-    def _settle(self, specs: list[Job]) -> None:
+    def _settle(self, jobs: list[Job]) -> None:
         """Give trainings their slot and files; those of one process share them."""
-        path, slot = self._folder / f"{next(self._numbers)}.json", self.free[0]
-        for spec in specs:
-            spec.slot, spec.threads, spec.log = slot, threads_each(self.workers), str(path.with_suffix(".log"))
-            spec_file.write_job(spec, path)
+        path, slot = self._folder / f"{next(self._numbers)}.json", self.free_slots[0]
+        for job in jobs:
+            job.slot, job.threads, job.log_file = slot, threads_each(self.workers), str(path.with_suffix(".log"))
+            write_job(job, path)
 
-    def check(self, spec: Job, ends: list[dict[str, Any]]) -> Message:
+    def check(self, job: Job, ends: list[dict[str, Any]]) -> Message:
         """Look at an experiment, in a process of its own; returns what it says."""
-        spec.log = str(self._folder / "check.log")
-        self._start([spec], entrypoints.check_experiment, (spec, ends), None)
+        job.log_file = str(self._folder / "check.log")
+        self._start([job], entrypoints.check_experiment, (job, ends), None)
         while True:
             for _, message in self.events(1.0):
                 return message
 
     def _start(
-        self, specs: list[Job], target: Callable[..., None], args: tuple[Any, ...], limit_s: float | None
+        self, jobs: list[Job], target: Callable[..., None], args: tuple[Any, ...], timeout_s: float | None
     ) -> list[WorkerProcess]:
         for _ in range(START_TRIES):
-            ours, theirs = zip(*(self._context.Pipe() for _ in specs), strict=True)
+            ours, theirs = zip(*(self._context.Pipe() for _ in jobs), strict=True)
             pipes = list(theirs) if target is train_stack else theirs[0]
             process = self._context.Process(target=target, args=(*args, pipes), daemon=False)
             try:
@@ -158,28 +157,28 @@ class Pool:
             finally:
                 for pipe in theirs:
                     pipe.close()
-            mates: list[WorkerProcess] = []
-            for spec, pipe in zip(specs, ours, strict=True):
-                mates.append(WorkerProcess(spec, process, pipe, time.monotonic(), mates, limit_s))
-            self.children += mates
-            return list(mates)
+            siblings: list[WorkerProcess] = []
+            for job, pipe in zip(jobs, ours, strict=True):
+                siblings.append(WorkerProcess(job, process, pipe, time.monotonic(), siblings, timeout_s))
+            self.children += siblings
+            return list(siblings)
         raise RuntimeError("the server that starts processes does not live; is there memory for it?")
 
     def events(self, timeout: float) -> list[tuple[WorkerProcess, Message]]:
         """What the children say, waited for at most so many seconds; a child that is gone has said its last."""
-        self._end_some()
+        self._enforce_limits()
         pipes = {child.pipe: child for child in self.children}
         heard = []
         for pipe in connection.wait(list(pipes), timeout):
             child = pipes[pipe]  # type: ignore[index]
-            message = self._hear(child)
+            message = self._receive(child)
             if message[0] == "run":
                 child.run_id = message[1]
             elif message[0] == "epoch":
                 child.epoch, child.value = message[1:]
                 heard.append((child, message))
             else:
-                self._bury(child)
+                self._reap(child)
                 heard.append((child, message))
         return heard
 
@@ -187,20 +186,22 @@ class Pool:
         """End everything at once."""
         for child in list(self.children):
             child.kill()
-            self._bury(child)
+            self._reap(child)
 
-    def _hear(self, child: WorkerProcess) -> Message:
+    def _receive(self, child: WorkerProcess) -> Message:
         try:
             message: Message = child.pipe.recv()
         except (EOFError, OSError):
             child.process.join(10)
-            return "died", f"ran longer than {child.limit_s:g} s" if child.late else _death(child.process.exitcode)
+            if child.timed_out:
+                return "died", f"ran longer than {child.timeout_s:g} s"
+            return "died", _death(child.process.exitcode)
         return message
 
-    def _bury(self, child: WorkerProcess) -> None:
+    def _reap(self, child: WorkerProcess) -> None:
         """Wait for the end of a process whose trainings have all said their last; it has nothing more to do."""
-        child.mates.remove(child)
-        if not child.mates:
+        child.siblings.remove(child)
+        if not child.siblings:
             child.process.join(GRACE_S)
             child.kill()  # the other processes of a training on several devices, or one that does not end
             child.process.join()
@@ -208,16 +209,16 @@ class Pool:
         child.pipe.close()
         self.children.remove(child)
 
-    def _end_some(self) -> None:
+    def _enforce_limits(self) -> None:
         """Those that take too long, or all, if that is wanted."""
         for child in self.children:
-            asked = child.asked_to_stop
-            if child.limit_s is not None and child.seconds > child.limit_s and not child.late:
-                child.late = True
+            asked = child.stop_requested_at
+            if child.timeout_s is not None and child.seconds > child.timeout_s and not child.timed_out:
+                child.timed_out = True
                 child.kill()
-            elif self.stops > 1 or (asked is not None and time.monotonic() - asked > GRACE_S):
+            elif self.stop_requests > 1 or (asked is not None and time.monotonic() - asked > GRACE_S):
                 child.kill()
-            elif self.stops:
+            elif self.stop_requests:
                 child.stop()
 
 
