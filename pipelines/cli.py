@@ -69,7 +69,7 @@ def _call(verb: str, rest: Sequence[str]) -> int:
     if verb not in VERBS:
         raise UserError(f"{verb!r} is no command{_suggest(verb)}; the commands are {', '.join(VERBS)}")
     several = verb == "fit" and any(token.partition("=")[0] == "--seeds" for token in rest)
-    name = "sweeps.seeds.fit_seeds" if several else VERBS[verb][0]
+    name = "sweeps.commands.fit_seeds" if several else VERBS[verb][0]
     if name == "pipelines.training.fit":
         from pipelines.tracking import prestart as ahead
 

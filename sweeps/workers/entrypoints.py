@@ -7,21 +7,21 @@ from sweeps.workers.job import Job
 
 
 def train_job(job: Job, pipe: connection.Connection) -> None:
-    """Where a process for one training begins."""
+    """Train one job."""
     from sweeps.workers import worker
 
-    worker.begin(job, pipe)
+    worker.run_job(job, pipe)
 
 
 def train_stack(jobs: list[Job], pipes: list[connection.Connection]) -> None:
-    """Where a process for several trainings as one begins."""
+    """Train several jobs together, in one process."""
     from sweeps.workers import stacked_trials as stacked
 
     stacked.begin(jobs, pipes)
 
 
-def check_experiment(job: Job, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
-    """Where a process begins that only looks at an experiment."""
+def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: connection.Connection) -> None:
+    """Check an experiment without training it."""
     from sweeps.workers import worker
 
-    worker.check(job, ends, pipe)
+    worker.check_experiment(job, configurations, pipe)

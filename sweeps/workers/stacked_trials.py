@@ -116,7 +116,7 @@ def _net(model: LightningModule) -> nn.Sequential:
 
 
 def begin(jobs: list[Job], pipes: list[connection.Connection]) -> None:
-    """The trainings of a fresh process; the last message of each is as that of `sweeps.workers.worker.begin`."""
+    """The trainings of a fresh process; the last message of each is as that of `sweeps.workers.worker.run_job`."""
     setup_process(jobs[0])
     exit_on_sigterm()
     Trials(jobs, pipes).train()

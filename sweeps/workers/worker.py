@@ -1,8 +1,8 @@
-"""What a child process does: one training with a trial's values. It reports through a pipe; it never sees Optuna.
+"""Train one job in a worker process, and report through a pipe. Knows nothing of Optuna.
 
-The processes are forked from a server that has imported torch and lightning, so that they start warm. In a training on
-several devices this process is the first; Lightning starts the others by running this file with the specification's
-name.
+Worker processes are forked from a server that has imported torch and lightning, so they start warm. In a training on
+several devices this process has rank 0; Lightning starts the other ranks by running this file with the path of the job
+file.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder, whose names are nobody's but ours
+    sys.path.pop(0)  # this folder; its modules must not hide others of the same name
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities import rank_zero_only
@@ -47,11 +47,11 @@ from sweeps.workers.child import (
 from sweeps.workers.job import Job, as_arguments
 
 
-def begin(job: Job, pipe: connection.Connection) -> None:
-    """The training of a fresh process; the last message is ("done", metrics), or says why there are none."""
+def run_job(job: Job, pipe: connection.Connection) -> None:
+    """Run a job in a new process. The last message is ("done", metrics), or that of `final_message`."""
     setup_process(job)
-    sys.argv = [str(Path(__file__).resolve()), job.job_file]  # what Lightning runs for further devices
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # which import from where this one does
+    sys.argv = [str(Path(__file__).resolve()), job.job_file]  # Lightning runs this for further devices
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # further devices import from the same places
     sys.modules["__main__"].__spec__ = None
     try:
         send(pipe, ("done", _train(job, pipe) if job.verb == "fit" else OTHERS[job.verb](job)))
@@ -59,8 +59,11 @@ def begin(job: Job, pipe: connection.Connection) -> None:
         send(pipe, final_message(error))
 
 
-def check(job: Job, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
-    """Parse and build the experiment with each of these values, and read its data; sends what it says of itself."""
+def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: connection.Connection) -> None:
+    """Parse and build an experiment, also with each configuration, and read its data; send the facts about it.
+
+    The message is ("done", facts), ("refused", reason) for a mistake of the user, or ("failed", reason).
+    """
     from sweeps.workers import stacked_trials as stacked
 
     setup_process(job)
@@ -68,8 +71,8 @@ def check(job: Job, ends: list[dict[str, Any]], pipe: connection.Connection) -> 
         silence_lightning()
         cli = parse_config(job.verb, job.arguments)
         if job.stacked:
-            stacked.check_keys([key for values in ends for key in values])
-        built = {_said(values): _build(job.arguments, values) for values in ends}
+            stacked.check_keys([key for values in configurations for key in values])
+        built = {_format_values(values): _build(job.arguments, values) for values in configurations}
         check_config(cli)
         data, model = cli.build()
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
@@ -86,7 +89,7 @@ def check(job: Job, ends: list[dict[str, Any]], pipe: connection.Connection) -> 
 
 
 def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
-    """What a controller needs to know of an experiment, as plain values."""
+    """Return what a controller needs to know about an experiment, as plain values."""
     devices = cli.config.trainer.devices
     return {
         "values": flatten_config(cli.resolved()),
@@ -97,7 +100,7 @@ def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any
         "tracking_uri": cli.config.tracking_uri,
         "run_name": run_name(job.arguments, job.seed),
         "tags": run_tags(cli, shlex.join(["litlab", job.verb, *job.arguments])),
-        "card": data.describe() if job.test and isinstance(data, InMemoryDataModule) else None,
+        "dataset": data.describe() if job.test and isinstance(data, InMemoryDataModule) else None,
     }
 
 
@@ -105,15 +108,15 @@ def _build(arguments: list[str], values: dict[str, Any]) -> LightningModule:
     try:
         return parse_config("sweep", [*arguments, *as_arguments(values)]).build()[1]
     except UserError as error:
-        raise UserError(f"space: {_said(values)}: {error}") from error
+        raise UserError(f"space: {_format_values(values)}: {error}") from error
 
 
-def _said(values: dict[str, Any]) -> str:
+def _format_values(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value!r}" for key, value in values.items())
 
 
 def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
-    """Train, and keep the run as `litlab fit` does; returns its metrics at the selected epoch."""
+    """Train like `litlab fit`, and return the metrics at the selected epoch; on further devices, an empty dict."""
     silence_lightning()
     cli: LitlabCLI = parse_config("sweep", job.arguments_with_seed)
     reporter = Reporter(job.metric, pipe)
@@ -156,7 +159,7 @@ def _call(main: Callable[[str, list[str]], int], job: Job, argv: list[str]) -> d
 
 
 OTHERS = {"baseline": _baseline, "explain": _explain}
-if __name__ == "__main__":  # a further device of a training on several
+if __name__ == "__main__":  # a further device of a training on several devices
     configure_logging()
     exit_with_rank_zero()
     _train(Job(**json.loads(Path(sys.argv[1]).read_text())), None)
