@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 
 if any(token.startswith("--one=litlab") for token in sys.argv):  # as the command does: before torch is imported
-    from pipelines.cli import calm_threads
+    from pipelines.cli import limit_thread_spinning
 
-    calm_threads()
+    limit_thread_spinning()
 
 import torch
 from epochs import fit, mark, measure_in_turn, print_epoch_times, report

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 if "--one=litlab" in sys.argv:  # as the command does: before torch is imported
-    from pipelines.cli import calm_threads
+    from pipelines.cli import limit_thread_spinning
 
-    calm_threads()
+    limit_thread_spinning()
 
 import torch  # but not lightning: it slows Adam down in every process that imports it, and `raw` must not be affected
 from epochs import fit, mark, measure_in_turn, print_epoch_times, report

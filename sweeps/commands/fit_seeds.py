@@ -8,7 +8,7 @@ from pipelines.commands.options import VerbParser
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.log import logger
-from pipelines.runtime.text import redact_credentials, typed
+from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
     from sweeps.seeds.fit_seeds import SeedsResult
@@ -40,7 +40,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         workers=options.workers,
         first_seed=options.seed_everything,
         overrides=overrides,
-        command=typed(verb, argv),
+        command=format_command(verb, argv),
     )
     _print_result(result)
     done = f"{len(result.runs)} of {len(result.seeds)} seeds are done"
@@ -71,6 +71,7 @@ def _print_result(result: "SeedsResult") -> None:
     from rich.console import Console
 
     from pipelines.runtime.console import numeric_table
+    from pipelines.tracking.uri import tracking_uri_arguments
     from sweeps.seeds.plan import format_seeds
     from sweeps.seeds.summary import metrics_table, seeds_table
 
@@ -80,7 +81,11 @@ def _print_result(result: "SeedsResult") -> None:
         console.print(numeric_table(title, metrics_table(result.runs)))
     if 0 < len(result.runs) <= MAX_ROWS:
         console.print(numeric_table("", seeds_table(result.runs)))
-    uri = f" --tracking_uri {redact_credentials(result.tracking_uri)}" if result.tracking_uri else ""
-    lines = {"run": result.run_id, "compare": f"litlab compare {result.run_id}{uri}", "view": f"litlab ui{uri}"}
+    uri = tracking_uri_arguments(result.tracking_uri)
+    lines = {
+        "run": result.run_id,
+        "compare": " ".join(["litlab compare", result.run_id, *uri]),
+        "view": " ".join(["litlab ui", *uri]),
+    }
     for name, value in lines.items():
         console.print(f"{name:<10}  {value}", markup=False)

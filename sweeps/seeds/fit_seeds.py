@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.text import first_line
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
@@ -32,7 +32,7 @@ class SeedsResult:
         failed: Results of the jobs of this call that did not finish.
         refused: What the tracking store refused to take of the summary run, and why.
         stop_signal: The signal that stopped the training, or None.
-        tracking_uri: URI of the tracking store, if one was given.
+        tracking_uri: URI of the tracking store.
     """
 
     run_id: str
@@ -42,7 +42,7 @@ class SeedsResult:
     failed: list[JobResult]
     refused: tuple[str, ...]
     stop_signal: int | None
-    tracking_uri: str | None
+    tracking_uri: str
 
 
 def fit_seeds(
@@ -99,7 +99,7 @@ def _fit_plan(pool: Pool, plan: SeedsPlan) -> SeedsResult:
         failed=[result for result in results if result.status != "FINISHED"],
         refused=tuple(parent.refused),
         stop_signal=signals[0] if signals else None,
-        tracking_uri=plan.facts["tracking_uri"],
+        tracking_uri=store.uri,
     )
 
 
@@ -124,11 +124,11 @@ def _train(pool: Pool, store: Store, parent: Run, plan: SeedsPlan) -> tuple[list
         _end_orphans(store, parent)
         runs = _finished_runs(store, parent)
         if pool.stop_requests < 2:
-            log_summary(store, parent, _note_heading(plan, runs), runs)
+            log_summary(parent, _note_heading(plan, runs), runs)
         status, reason = _final_status(pool, results)
     except MlflowException as error:
-        message = redact_credentials(str(error).splitlines()[0])
-        raise UserError(f"Lost the tracking server. Run the same command again to continue. ({message})") from error
+        message = "Lost the tracking server or database. Run the same command again to continue."
+        raise UserError(f"{message} ({first_line(error)})") from error
     finally:
         parent.finish(status, reason)
     return runs, results

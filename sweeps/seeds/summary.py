@@ -7,25 +7,24 @@ from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import FIT_SECONDS, NOTE_TAG, SELECTED_EPOCH
 
 NOTE_LENGTH = 5000  # MLflow takes 8000
 SUMMARIZED = ("test/", "selected/val/", "selected/", SELECTED_EPOCH, FIT_SECONDS)  # prefixes, in order of display
 
 
-def log_summary(store: Store, parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
+def log_summary(parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
     """Log summary metrics, learning curves and a note on the summary run.
 
     Args:
-        store: Tracking store of the runs.
         parent: The summary run.
         heading: First lines of the note, in Markdown; the MLflow UI folds a note after the first few lines.
         runs: Finished runs in the order of their seeds.
     """
     parent.log_metrics(summary_metrics(runs), len(runs))
     if runs:
-        _save_learning_curves(store, parent, runs)
+        _save_learning_curves(parent, runs)
     tables = [markdown_table(metrics_table(runs)), "Seed by seed:", markdown_table(seeds_table(runs))] if runs else []
     note = "\n\n".join([heading, *tables]) + "\n"
     (parent.folder / "note.md").write_text(note)
@@ -69,12 +68,13 @@ def seeds_table(runs: Sequence[StoredRun]) -> list[list[str]]:
     return lines
 
 
-def _save_learning_curves(store: Store, parent: Run, runs: Sequence[StoredRun]) -> None:
-    from pipelines.comparison import figures
+def _save_learning_curves(parent: Run, runs: Sequence[StoredRun]) -> None:
+    from pipelines.comparison.figures import save_figures
+    from pipelines.comparison.learning_curves import plot_learning_curves
 
     try:
-        figure = figures.curves({runs[0].experiment: runs}, store)
-        figures.save({"learning_curves": figure}, parent.folder / "figures")
+        figure = plot_learning_curves({runs[0].experiment: runs})
+        save_figures({"learning_curves": figure}, parent.folder / "figures")
     except (ValueError, ArithmeticError, RuntimeError) as error:  # from matplotlib; the runs are not affected
         logger.warning("cannot draw the learning curves: %s", error)
 

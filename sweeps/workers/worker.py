@@ -31,10 +31,10 @@ from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import recorded
-from pipelines.training import fit
 from pipelines.training.job import check_config, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import run_name, run_tags
+from pipelines.training.train import run_trainer, train
 from sweeps.workers.child import (
     Reporter,
     create_run,
@@ -54,7 +54,7 @@ def run_job(job: Job, pipe: connection.Connection) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # further devices import from the same places
     sys.modules["__main__"].__spec__ = None
     try:
-        send(pipe, ("done", _train(job, pipe) if job.verb == "fit" else OTHERS[job.verb](job)))
+        send(pipe, ("done", _train(job, pipe) if job.verb == "fit" else OTHER_VERBS[job.verb](job)))
     except BaseException as error:
         send(pipe, final_message(error))
 
@@ -123,13 +123,13 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     training = prepare_training(cli, [reporter], test=job.test)
     exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]
-        fit.run_trainer(training)
+        run_trainer(training)
         return {}
     assert pipe is not None
     run = create_run(job, cli)
     send(pipe, ("run", run.run_id))
     with recorded(run):
-        seconds = fit.train(training, run)
+        seconds = train(training, run)
         if reporter.pruned_at is not None:
             raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({job.pruner})")
         finalize(training, run, seconds, test=job.test)
@@ -137,18 +137,18 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
 
 
 def _baseline(job: Job) -> dict[str, float]:
-    """What `litlab baseline` does; its runs say for themselves what came out."""
-    from pipelines.evaluation import baseline
+    """Run `litlab baseline`; the metrics are in its runs."""
+    from pipelines.commands import baseline
 
     return _call(baseline.main, job, [*job.arguments_with_seed, "--name", job.experiment])
 
 
 def _explain(job: Job) -> dict[str, float]:
-    """What `litlab explain` does; picture and numbers are kept in the look's own run."""
-    from pipelines.explanation import explain
+    """Run `litlab explain`; figures and numbers are in its child run."""
+    from pipelines.commands.explain import main
 
-    with tempfile.TemporaryDirectory(prefix="litlab-look-") as folder:
-        return _call(explain.main, job, [*job.arguments, "--out", folder])
+    with tempfile.TemporaryDirectory(prefix="litlab-explain-") as folder:
+        return _call(main, job, [*job.arguments, "--out", folder])
 
 
 def _call(main: Callable[[str, list[str]], int], job: Job, argv: list[str]) -> dict[str, float]:
@@ -158,7 +158,7 @@ def _call(main: Callable[[str, list[str]], int], job: Job, argv: list[str]) -> d
     return {}
 
 
-OTHERS = {"baseline": _baseline, "explain": _explain}
+OTHER_VERBS = {"baseline": _baseline, "explain": _explain}
 if __name__ == "__main__":  # a further device of a training on several devices
     configure_logging()
     exit_with_rank_zero()
