@@ -52,7 +52,7 @@ def runs_of(store, name):
 
 
 def log_of(run):
-    return (Path(run.info.artifact_uri.removeprefix("file://")) / "log.txt").read_text()
+    return (Path(run.artifact_uri.removeprefix("file://")) / "log.txt").read_text()
 
 
 def test_two_trainings_of_one_seed_share_no_file(train, spec, store):
@@ -64,7 +64,7 @@ def test_two_trainings_of_one_seed_share_no_file(train, spec, store):
     assert len({end.spec.log for end in ends}) == len({end.spec.path for end in ends}) == 2
     for name, score in scores.items():
         (run,) = runs_of(store, name)
-        assert run.data.params["model.score"] == str(score)
+        assert run.params["model.score"] == str(score)
         assert log_of(run).count("RuntimeError: out of luck") == 1
 
 
@@ -80,8 +80,8 @@ def test_what_fails_costs_no_other_and_each_end_is_told(train, spec, store, capf
     assert reasons["raises 1"] == "RuntimeError: out of luck"
     assert reasons["killed 2"].startswith("killed (SIGKILL)")
     for run in runs_of(store, "moody"):
-        assert run.info.status == status[run.info.run_name]
-        assert reasons[run.info.run_name] in run.data.tags.get("litlab.reason", "")
+        assert run.status == status[run.name]
+        assert reasons[run.name] in run.tags.get("litlab.reason", "")
     done = next(end for end in ends if end.status == "FINISHED")
     assert done.metrics["test/acc"] == done.metrics["selected/val/acc"] == 0.5
     out = capfd.readouterr().out
@@ -100,7 +100,7 @@ def test_a_stop_ends_what_runs_and_begins_nothing_more(train, spec, store, pool)
     assert ends[0].status == "FINISHED"
     assert {end.status for end in ends[1:]} == {"KILLED"}
     assert len(ends) < len(specs)
-    assert "RUNNING" not in [run.info.status for run in runs_of(store, "moody")]
+    assert "RUNNING" not in [run.status for run in runs_of(store, "moody")]
     assert pool.children == []
 
 
@@ -112,7 +112,7 @@ def test_an_error_of_the_caller_leaves_neither_process_nor_run(train, spec, stor
     with pytest.raises(ValueError, match="of the caller"):
         train(specs, ended=fail)
     assert pool.children == []
-    assert "RUNNING" not in [run.info.status for run in runs_of(store, "moody")]
+    assert "RUNNING" not in [run.status for run in runs_of(store, "moody")]
 
 
 def test_a_terminal_shows_how_far_the_list_and_each_training_is(train, spec, monkeypatch, capfd):
@@ -132,6 +132,6 @@ def test_a_baseline_is_trained_beside_the_networks(train, spec, store, uri):
     assert {end.spec.label: end.status for end in ends if end.spec.verb == "fit"} == {"seed=0": "FINISHED"}
     assert next(end.reason for end in ends if end.spec is refused).startswith("'svm-cubic' is not a baseline")
     runs = runs_of(store, "digits-svm")
-    assert [(run.info.run_name, run.info.status) for run in runs] == [("C=0.01", "FINISHED"), ("C=0.1", "FINISHED")]
-    assert {run.data.tags["seed"] for run in runs} == {"3"}
-    assert all(run.data.metrics["test/acc"] > 0.8 for run in runs)
+    assert [(run.name, run.status) for run in runs] == [("C=0.01", "FINISHED"), ("C=0.1", "FINISHED")]
+    assert {run.tags["seed"] for run in runs} == {"3"}
+    assert all(run.metrics["test/acc"] > 0.8 for run in runs)
