@@ -68,7 +68,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if stopped:
         print("litlab: stopped; the same command goes on from here", file=sys.stderr)
         return 128 + stopped
-    failures = {end.spec.tags[REPRODUCES_TAG]: end.reason for end in ends if end.status != "FINISHED"}
+    failures = {end.job.tags[REPRODUCES_TAG]: end.reason for end in ends if end.status != "FINISHED"}
     outcome = _judge(plan, options, store, runs, failures)
     _write(outcome, out, redact_credentials(again))
     return 1 if failures else 0
@@ -114,9 +114,11 @@ def _run(plan: Plan, options: argparse.Namespace, store: Store, folder: Path) ->
             (job, seed) for seed in range(options.seeds) for job in plan.jobs.values() if job.has_chance or not seed
         ]
         reused = sum(str(seed) in runs[job.label] for job, seed in wanted)
-        screen.say(f"{plan.tier} tier, {options.seeds} seeds: {len(wanted)} runs, {reused} of them are there already")
+        screen.print(f"{plan.tier} tier, {options.seeds} seeds: {len(wanted)} runs, {reused} of them are there already")
         if plan.tier == "quick":
-            screen.say("on data that come with litlab: digits instead of MNIST and CIFAR-10, which are for --tier full")
+            screen.print(
+                "on data that come with litlab: digits instead of MNIST and CIFAR-10, which are for --tier full"
+            )
         ends: list[JobResult] = []
         with graceful_shutdown(pool) as signals:
             for looks in (False, True):  # at runs, which have to be there
@@ -153,8 +155,8 @@ def _spec(
         arguments=arguments,
         seed=seed,
         experiment=QUICK_EXPERIMENT if tier == "quick" else name,
-        uri=store.uri,
-        name=f"{job.label} seed={seed}",
+        tracking_uri=store.uri,
+        run_name=f"{job.label} seed={seed}",
         tags={REPRODUCES_TAG: job.label},
         test=True,
         verb=job.verb,
