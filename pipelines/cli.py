@@ -20,7 +20,7 @@ VERBS = {
     "validate": ("pipelines.commands.evaluate", "evaluate a finished run on its validation set"),
     "test": ("pipelines.commands.evaluate", "evaluate a finished run on its test set"),
     "predict": ("pipelines.commands.predict", "classify image files with the model of a finished run"),
-    "sweep": ("sweeps.search.sweep", "search hyperparameters with Optuna; every trial is a run"),
+    "sweep": ("sweeps.commands.sweep", "search hyperparameters with Optuna; every trial is a run"),
     "compare": ("pipelines.commands.compare", "compare finished runs: mean, spread and differences over seeds"),
     "report": ("pipelines.commands.report", "write a self-contained HTML report of a study or an experiment"),
     "reproduce": ("sweeps.commands.reproduce", "run the published experiments and judge each published claim"),
@@ -31,7 +31,7 @@ VERBS = {
     "doctor": ("pipelines.commands.doctor", "check the installation and repair what can be repaired"),
     "ui": ("pipelines.commands.ui", "open the MLflow UI on this project's runs"),
 }
-FIT_SEEDS = "sweeps.seeds.fit_seeds"  # of `litlab fit --seeds N`
+FIT_SEEDS = "sweeps.commands.fit_seeds"  # of `litlab fit --seeds N`
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,9 +24,9 @@ configuration are reused; run the same command again to continue after a stop.
                      for each core, at most 4; one with a GPU)
   --as-is          train nothing: judge the runs that exist
   --data_dir DIR   folder of MNIST and CIFAR-10 (data)
-  --out DIR        folder for RESULTS.md and results.html (reproduction; docs for
-                     all of the full tier)
-  --tracking_uri URI   database or server of the runs (mlflow.db of this project)"""
+  --out DIR        folder for RESULTS.md and results.html (reproduction; docs
+                     for all of the full tier)
+  --tracking_uri URI   database or server of the runs (default: mlflow.db)"""
 
 
 def main(verb: str, argv: Sequence[str]) -> int:

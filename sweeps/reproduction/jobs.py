@@ -83,7 +83,7 @@ def run_missing_jobs(
                 results += run_jobs(pool, missing, store, display, title=title, reused=reused)
                 reused += len(missing)
                 runs = find_finished_runs(store, identities, seeds)
-    failures = {result.spec.tags[REPRODUCES_TAG]: result.reason for result in results if result.status != "FINISHED"}
+    failures = {result.job.tags[REPRODUCES_TAG]: result.reason for result in results if result.status != "FINISHED"}
     return JobRuns(runs, failures, signals[0] if signals else None)
 
 
@@ -94,9 +94,9 @@ def _expected_runs(jobs: Iterable[PublishedJob], seeds: int) -> list[tuple[Publi
 
 
 def _announce(display: LiveDisplay, tier: str, seeds: int, count: int, reused: int) -> None:
-    display.say(f"{tier} tier, {seeds} seeds: {count} runs, {reused} of them are already finished")
+    display.print(f"{tier} tier, {seeds} seeds: {count} runs, {reused} of them are already finished")
     if tier == "quick":
-        display.say("on data that come with litlab: digits instead of MNIST and CIFAR-10, which --tier full uses")
+        display.print("on data that come with litlab: digits instead of MNIST and CIFAR-10, which --tier full uses")
 
 
 def _missing_jobs(
@@ -127,8 +127,8 @@ def _worker_job(tier: str, job: PublishedJob, seed: int, arguments: list[str], s
         arguments=arguments,
         seed=seed,
         experiment=QUICK_EXPERIMENT if tier == "quick" else name,
-        uri=store.uri,
-        name=f"{job.label} seed={seed}",
+        tracking_uri=store.uri,
+        run_name=f"{job.label} seed={seed}",
         tags={REPRODUCES_TAG: job.label},
         test=True,
         verb=job.verb,

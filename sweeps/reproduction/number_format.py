@@ -10,7 +10,7 @@ def format_number(value: float) -> str:
 
 
 def format_summary(summary: Summary) -> str:
-    """Format a mean and its spread: 0.9843 ± 0.0011, with the same number of digits unless that would hide the spread."""
+    """Format a mean and its spread: 0.9843 ± 0.0011. Both have the same digits unless that would hide the spread."""
     mean, sd = abs(summary.mean), summary.sd or 0.0
     same_digits = 0.001 <= mean < 10 and sd >= 0.0001
     sd_spec = ",.1f" if mean >= 10 else ".4f" if same_digits else _spec(sd)

@@ -12,10 +12,10 @@ from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PROCESSOR_TAG, VERSION_TAG
 from sweeps.reproduction.claims import TIERS, load_plan
 from sweeps.reproduction.finished_runs import Runs
+from sweeps.reproduction.jobs import default_workers, run_missing_jobs
 from sweeps.reproduction.measurements import dataset_descriptions, measure
 from sweeps.reproduction.result import Reproduction
 from sweeps.reproduction.results_page import write_pages
-from sweeps.reproduction.jobs import default_workers, run_missing_jobs
 from sweeps.reproduction.verdicts import judge
 
 PACKAGES = ("torch", "lightning", "litlab")  # whose versions the page states
