@@ -15,7 +15,7 @@ import yaml
 from bench import Bench, Project, Row, Tally, format_counts, record_errors
 from commands import Command, is_alive, process_tree, until
 
-from sweeps.search.study import key_of
+from sweeps.search.trials import params_key
 
 TOTAL, TRIALS, EPOCHS, WORKERS = 105, 50, 2, 2
 METRIC = "val/acc"
@@ -187,7 +187,7 @@ def _format_value(value: float | None) -> str:
 def _check_trial(project: Project, trial: Any, all_runs: list[Any]) -> list[str]:
     """Check that a complete trial has one finished run with each value once, and a failed one none but a reason."""
     searched = [run for run in all_runs if run.data.tags.get("stage") == "search"]
-    own = [run for run in searched if run.data.tags["configuration"] == key_of(trial.params)]
+    own = [run for run in searched if run.data.tags["configuration"] == params_key(trial.params)]
     finished = [run for run in own if run.info.status == "FINISHED"]
     if trial.state.name == "FAIL":
         killed = "SIGKILL" in trial.user_attrs.get("reason", "")

@@ -43,7 +43,7 @@ class LiveDisplay:
         self._live.stop()
 
     def print(self, text: str) -> None:
-        """Print a permanent line."""
+        """Print a line above the live lines."""
         self.console.print(text, markup=False)
 
     def draw(self, summary: Callable[[], RenderableType], children: "Sequence[WorkerProcess]") -> None:
