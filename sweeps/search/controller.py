@@ -72,7 +72,9 @@ class Controller:
 
     def _fill(self) -> None:
         """Ask for trials while there is room, and give the waiting jobs to the workers."""
-        while not self._context.stop_requests and self._ask_after < time.monotonic() < self._deadline and self._has_room():
+        while (
+            not self._context.stop_requests and self._ask_after < time.monotonic() < self._deadline and self._has_room()
+        ):
             trial = self._study.ask()
             if trial is not None:
                 self._trials.start(trial)
@@ -133,9 +135,10 @@ class Controller:
             self._trials.end(active, "FAIL", reason)
 
     def _should_prune(self, active: ActiveTrial, seed: int, step: int, value: float) -> bool:
-        """Report an epoch of a trial's first seed; return whether to end the training.
+        """Report an epoch of a trial's first seed.
 
-        That is so if the pruner says so, or if another controller has ended the trial.
+        Returns:
+            Whether the pruner or another controller has ended the trial.
         """
         from optuna.exceptions import UpdateFinishedTrialError
 
