@@ -72,9 +72,7 @@ class Controller:
 
     def _fill(self) -> None:
         """Ask for trials while there is room, and give the waiting jobs to the workers."""
-        while (
-            not self._context.stop_requests and self._ask_after < time.monotonic() < self._deadline and self._has_room()
-        ):
+        while self._ask_after < time.monotonic() < self._deadline and self._has_room():
             trial = self._study.ask()
             if trial is not None:
                 self._trials.start(trial)
@@ -89,7 +87,9 @@ class Controller:
         self._start_jobs()
 
     def _has_room(self) -> bool:
-        return len(self._trials) < self._pool.workers * self._context.stacked and bool(self._pool.free_slots)
+        if self._context.stop_requests or not self._pool.free_slots:
+            return False
+        return len(self._trials) < self._pool.workers * self._context.stacked
 
     def _start_jobs(self) -> None:
         """Start the waiting jobs, spread over the free workers; after a stop, interrupt their trials."""
