@@ -15,7 +15,7 @@ import yaml
 from bench import Bench, Project, Row, Tally, format_counts, record_errors
 from commands import Command, is_alive, process_tree, until
 
-from sweeps.search.trials import params_key
+from sweeps.search.trial_state import params_key
 
 TOTAL, TRIALS, EPOCHS, WORKERS = 105, 50, 2, 2
 METRIC = "val/acc"

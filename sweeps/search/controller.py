@@ -9,7 +9,7 @@ from sweeps.search.active_trials import ActiveTrial, ActiveTrials
 from sweeps.search.child_runs import ChildRuns
 from sweeps.search.context import SearchContext
 from sweeps.search.heartbeat import BEAT_S, called
-from sweeps.search.trials import CONTROLLER
+from sweeps.search.trial_state import CONTROLLER
 from sweeps.workers.batch import authoritative_message, end_orphan
 from sweeps.workers.pool import Message, WorkerProcess
 

@@ -17,8 +17,8 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
 from sweeps.workers import stacked_trials as stacked
 from sweeps.workers import worker
-from sweeps.workers.child import send
 from sweeps.workers.job import Job
+from sweeps.workers.messages import send
 
 QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false"]
 DIGITS = ["digits-mlp", "--data.n_train=300", "--model.hidden=[16, 8]", *QUICK]
