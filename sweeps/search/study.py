@@ -34,7 +34,7 @@ class Study(SharedStudy):
         storage: See `open_storage`.
         name: The study's name.
         space: The search space.
-        facts: Facts about the experiment, from `sweeps.workers.worker.check`.
+        facts: Facts about the experiment, from `sweeps.workers.worker.check_experiment`.
         controller: Name of this controller.
         exclusive: Whether no other controller can join.
 
