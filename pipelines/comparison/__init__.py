@@ -1,1 +1,4 @@
-"""Finished runs side by side: rows of configurations, statistics, tables and figures."""
+"""Compare finished runs: rows over seeds, intervals, tables and figures.
+
+Imported by commands, reporting and sweeps. Only `model_plots` imports torch.
+"""

@@ -1,89 +1,122 @@
-"""The figures of a comparison, and how they are kept; they can be read in black and white too."""
+"""Draw the figures of a comparison, save them, and log them as an MLflow run. All can be read in black and white."""
 
 import re
 import shutil
-import sys
 from collections.abc import Mapping
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from pipelines.comparison.learning_curves import KINDS, curves
-from pipelines.comparison.metric_plots import keys, labels, plot_metric_vs_cost, plot_metric_vs_param
-from pipelines.comparison.rows import Comparison, Row, titles
+from pipelines.comparison.export import as_markdown
+from pipelines.comparison.learning_curves import KINDS, plot_learning_curves
+from pipelines.comparison.metric_plots import keys_to_plot, plot_metric_vs_cost, plot_metric_vs_param, row_labels
+from pipelines.comparison.rows import Comparison, Row, short_names
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run, recorded
-from pipelines.tracking.store import Store
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, NOTE_TAG, PARENT_TAG, SELECTED_EPOCH, SOURCE_NAME_TAG, SOURCE_TYPE_TAG
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["curves", "draw", "keep", "save"]
-
-CURVES, REGIONS, CODES = 6, 6, 3  # rows that each figure has room for
-PLANES, CODERS = "datamodules.circles.", "modules.autoencoder."
+MAX_CURVES, MAX_REGIONS, MAX_CODES = 6, 6, 3  # rows in a figure
+REGIONS, CODES = "decision_regions", "codes"  # figures of the models; `litlab fit` saves them under the same names
 COMPARISONS = "comparisons"  # the MLflow experiment
-MAX_NOTE = 8000  # characters of a tag that MLflow takes
+MAX_NOTE = 8000  # characters of a tag in MLflow
 DPI = 150
 
 
-def draw(comparison: Comparison, store: Store) -> dict[str, "Figure"]:
-    """All figures that suit a comparison, by name; what has nothing to show is left out."""
-    named = dict(zip(labels(comparison), comparison.rows, strict=True))
-    drawn = {"learning_curves": _learning_curves(named, store)}
-    short = titles(comparison.columns)
-    for key in keys(comparison):
-        name = re.sub(r"\W+", "_", short.get(key, key.rpartition(".")[2]))
-        drawn[f"against_{name}"] = plot_metric_vs_param(comparison, key)
-    drawn["against_cost"] = plot_metric_vs_cost(comparison)
-    drawn |= _views(named, store)
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+def draw_figures(comparison: Comparison) -> dict[str, "Figure"]:
+    """Draw all figures that suit a comparison.
+
+    Returns:
+        The figures by name; those with nothing to show are left out.
+    """
+    rows = dict(zip(row_labels(comparison), comparison.rows, strict=True))
+    figures = {"learning_curves": _learning_curves(rows)}
+    names = short_names(comparison.columns)
+    for key in keys_to_plot(comparison):
+        name = re.sub(r"\W+", "_", names.get(key, key.rpartition(".")[2]))
+        figures[f"against_{name}"] = plot_metric_vs_param(comparison, key)
+    figures["against_cost"] = plot_metric_vs_cost(comparison)
+    figures |= _model_figures(rows)
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _learning_curves(named: Mapping[str, Row], store: Store) -> "Figure | None":
-    """Of the first rows that were trained epoch by epoch; what scikit-learn has fitted was not."""
+def _learning_curves(rows: Mapping[str, Row]) -> "Figure | None":
+    """Draw the first rows that were trained epoch by epoch, unlike scikit-learn's baselines."""
     logged = {f"{split}/{kind}" for split in ("train", "val") for kind in KINDS}
     trained = {
         label: row.runs
-        for label, row in named.items()
+        for label, row in rows.items()
         if any(SELECTED_EPOCH in run.metrics and logged & set(run.metrics) for run in row.runs)
     }
-    return curves(dict(list(trained.items())[:CURVES]), store) if trained else None
+    return plot_learning_curves(dict(islice(trained.items(), MAX_CURVES))) if trained else None
 
 
-def _views(named: Mapping[str, Row], store: Store) -> dict[str, "Figure | None"]:
-    """What the networks themselves show; only they need torch."""
-    planes = {
-        label: row for label, row in named.items() if _param(row, "data").startswith(PLANES) and _param(row, "model")
-    }
-    coders = {
-        label: row
-        for label, row in named.items()
-        if _param(row, "model").startswith(CODERS) and _param(row, "model.code") == "2"
-    }
-    if not planes and not coders:
+def _model_figures(rows: Mapping[str, Row]) -> dict[str, "Figure | None"]:
+    """Draw what the trained models do; torch is imported only if there is something to draw."""
+    regions, codes = _rows_with_regions(rows), _rows_with_codes(rows)
+    if not regions and not codes:
         return {}
-    from pipelines.comparison import model_plots as views
+    from pipelines.comparison import model_plots
 
-    drawn: dict[str, Figure | None] = {}
-    for name, view, rows in (
-        ("decision_regions", views.decision_regions, dict(list(planes.items())[:REGIONS])),
-        ("codes", views.codes, dict(list(coders.items())[:CODES])),
+    store = next(iter(rows.values())).runs[0].store
+    figures: dict[str, Figure | None] = {}
+    for name, plot, chosen in (
+        (REGIONS, model_plots.decision_regions, regions),
+        (CODES, model_plots.codes, codes),
     ):
         try:
-            drawn[name] = view(rows, store) if rows else None
-        except UserError as error:  # the data, or a checkpoint, lie elsewhere now
-            print(f"litlab: note: no figure {name}: {error}", file=sys.stderr)
-    return drawn
+            figures[name] = plot(chosen, store) if chosen else None
+        except UserError as error:  # the data or a checkpoint are not there any more
+            logger.info(f"note: no figure {name}: {error}")
+    return figures
 
 
-def _param(row: Row, key: str) -> str:
-    return row.runs[0].configuration.get(key, "")
+def _rows_with_regions(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Return the rows of classifiers of points in a plane: their runs saved a figure of decision regions.
+
+    That depends on the data alone, so one run for each class of data is asked.
+    """
+    is_plane: dict[str, bool] = {}
+    chosen: dict[str, Row] = {}
+    for label, row in rows.items():
+        run = row.runs[0]
+        if SELECTED_EPOCH in run.metrics and any(key.startswith("test/") for key in run.metrics):
+            data = run.configuration.get("data", "")
+            if data not in is_plane:
+                is_plane[data] = REGIONS in _saved_figures(run)
+            if is_plane[data] and len(chosen) < MAX_REGIONS:
+                chosen[label] = row
+    return chosen
 
 
-def save(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
-    """Write each figure as NAME.png and as NAME.svg.
+def _rows_with_codes(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Return the rows of autoencoders with two numbers per code: their runs saved a figure of codes."""
+    coders = (
+        (label, row)
+        for label, row in rows.items()
+        if {SELECTED_EPOCH, "test/knn_acc"} <= set(row.runs[0].metrics) and CODES in _saved_figures(row.runs[0])
+    )
+    return dict(islice(coders, MAX_CODES))
+
+
+def _saved_figures(run: StoredRun) -> set[str]:
+    """Return the names of the figures that a run saved; empty if they cannot be listed."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        files = run.store.client.list_artifacts(run.run_id, "figures")
+    except (MlflowException, OSError):
+        return set()
+    return {PurePosixPath(file.path).stem for file in files}
+
+
+def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+    """Save each figure as NAME.png and NAME.svg.
 
     Raises:
         UserError: The folder cannot be written to.
@@ -101,7 +134,7 @@ def save(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
 
 
 def _save_svg(figure: "Figure", path: Path) -> None:
-    """One that can stand beside others in one page: its ids begin with its name, its letters are outlines."""
+    """Save an SVG file that can be inlined beside others: its ids start with its name, its text is outlines."""
     from matplotlib import rc_context
 
     with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}):
@@ -110,51 +143,47 @@ def _save_svg(figure: "Figure", path: Path) -> None:
     path.write_text(text)
 
 
-def keep(
-    comparison: Comparison, figures: Mapping[str, "Figure"], store: Store, folder: Path, command: str, table: str
-) -> str:
-    """Save the figures, and keep them with the table in an MLflow run of the experiment "comparisons".
+def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], folder: Path, command: str) -> str:
+    """Save the figures, and log them with the table as a run of the MLflow experiment "comparisons".
 
     Args:
-        comparison: What was compared.
-        figures: By name.
-        store: Where the run goes.
-        folder: Where the figures are saved too.
-        command: What was typed.
-        table: The rows, in Markdown.
+        comparison: The rows.
+        figures: The figures by name.
+        folder: Where the figures are saved; the run gets copies.
+        command: The command that made the comparison.
 
     Returns:
-        The id of the run.
+        The run id.
 
     Raises:
-        UserError: The folder cannot be written to, or the store takes no run.
+        UserError: The folder cannot be written to, or the tracking store refuses the run.
     """
-    paths = save(figures, folder)
-    what = " ".join(comparison.selection.names) or "all runs"
+    paths = save_figures(figures, folder)
+    selected = " ".join(comparison.selection.names) or "all runs"
     tags = {
         PARENT_TAG: "comparison",
         COMMAND_TAG: redact_credentials(command),
         SOURCE_NAME_TAG: "litlab compare",
         SOURCE_TYPE_TAG: "LOCAL",
     }
-    run = Run(store, COMPARISONS, f"compare {what}"[:200], tags)
+    run = Run(comparison.rows[0].runs[0].store, COMPARISONS, f"compare {selected}"[:200], tags)
     with recorded(run):
-        kept = run.folder / "figures"
-        kept.mkdir(exist_ok=True)
+        copies = run.folder / "figures"
+        copies.mkdir(exist_ok=True)
         for path in paths:
-            shutil.copyfile(path, kept / path.name)
-        note = _note(comparison, table)
+            shutil.copyfile(path, copies / path.name)
+        note = _note(comparison)
         (run.folder / "comparison.md").write_text(note)
         if len(note) > MAX_NOTE:
-            note = note[: MAX_NOTE - 100] + " ...\n\nThe whole of it is in comparison.md."
+            note = note[: MAX_NOTE - 100] + " ...\n\nThe complete table is in comparison.md."
         run.set_tags({NOTE_TAG: note})
     return run.run_id
 
 
-def _note(comparison: Comparison, table: str) -> str:
-    """The table, and the runs that it is made of, in Markdown."""
-    lines = [
+def _note(comparison: Comparison) -> str:
+    """Return the table and the run ids of each row, in Markdown."""
+    runs = [
         f"- {label}: {' '.join(run.run_id for run in row.runs)}"
-        for label, row in zip(labels(comparison), comparison.rows, strict=True)
+        for label, row in zip(row_labels(comparison), comparison.rows, strict=True)
     ]
-    return "\n".join([table.strip(), "", "Runs:", "", *lines, ""])
+    return "\n".join([as_markdown(comparison).strip(), "", "Runs:", "", *runs, ""])

@@ -1,36 +1,35 @@
-"""What a person reads of a comparison: numbers with as many digits as mean something, and what they come to."""
+"""Format numbers and rows for people: means with their spread, table cells, verdicts, Markdown tables."""
 
 import math
 import re
 from collections.abc import Sequence
 
-from pipelines.comparison import rows
 from pipelines.comparison.intervals import Difference, Summary
-from pipelines.comparison.rows import Comparison, Row
+from pipelines.comparison.rows import Comparison, Row, format_value
 from pipelines.runtime.console import format_duration
 from pipelines.runtime.text import escape_control_characters
-from pipelines.tracking.tags import FIT_SECONDS, SELECTED_EPOCH
+from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
 
 UNPAIRED = " *"
 
 
 def table_title(comparison: Comparison) -> str:
-    """What is compared, and which end is the good one."""
+    """Return what is compared, and which values are better."""
     names, count = comparison.selection.names, len(comparison.rows)
-    which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    good = "lower" if comparison.lower_is_better else "higher"
-    counted = "1 row" if count == 1 else f"{count} rows"
-    return f"{comparison.metric} of {which or 'all experiments'}: {counted}, {good} is better"
+    listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    rows = "1 row" if count == 1 else f"{count} rows"
+    better = "lower" if comparison.lower_is_better else "higher"
+    return f"{comparison.metric} of {listed or 'all experiments'}: {rows}, {better} is better"
 
 
 def param_cells(row: Row, comparison: Comparison) -> dict[str, str]:
-    """What a person reads of a row's configuration, by the keys that are columns."""
-    return {key: rows.shown(row.label(key)) for key in comparison.columns}
+    """Return the cells of a row's configuration, by key."""
+    return {key: format_value(row.value(key)) for key in comparison.columns}
 
 
 def metric_cells(row: Row, comparison: Comparison) -> dict[str, str]:
-    """What a person reads of a row's values, by title."""
-    epoch, seconds, parameters = map(row.mean, (SELECTED_EPOCH, FIT_SECONDS, "parameters"))
+    """Return the cells of a row's values, by column title."""
+    epoch, seconds, parameters = map(row.mean, (SELECTED_EPOCH, FIT_SECONDS, PARAMETERS))
     return {
         "mean ± sd": format_mean_sd(row.summary.mean, row.summary.sd),
         "n": str(row.summary.n),
@@ -44,14 +43,14 @@ def metric_cells(row: Row, comparison: Comparison) -> dict[str, str]:
 
 
 def verdict(row: Row, *, lower_is_better: bool) -> str:
-    """What the difference of a row to the best one comes to, in a word or two."""
+    """Return in a word or two what the difference to the best row means."""
     if row.difference is None:
         return "best"
     if row.difference.within_noise is None:
         return "n too small"
     if row.difference.within_noise:
         return "within noise"
-    # The pairs may be fewer than the values, and then say something else than the means.
+    # There may be fewer pairs than values; their differences can then contradict the means.
     return "worse" if (row.difference.mean > 0) == lower_is_better else "better in pairs"
 
 
@@ -73,34 +72,37 @@ def fixed_spec(mean: float) -> str:
     return ".4f" if abs(mean) >= 0.01 or mean == 0 else ".2e"
 
 
-def _interval(found: Summary) -> str:
-    spec = _significant_spec(found.mean, found.sd)
-    return "" if found.ci95 is None else f"{found.ci95[0]:{spec}} to {found.ci95[1]:{spec}}"
+def _interval(summary: Summary) -> str:
+    spec = _significant_spec(summary.mean, summary.sd)
+    return "" if summary.ci95 is None else f"{summary.ci95[0]:{spec}} to {summary.ci95[1]:{spec}}"
 
 
-def _difference(found: Difference, n: int) -> str:
-    half = None if found.ci95 is None else (found.ci95[1] - found.ci95[0]) / 2
-    spec = _significant_spec(found.mean, half)
-    pairs = f" ({found.n} pairs)" if found.n < n else ""
-    return format_mean_sd(found.mean, half, f"+{spec}", sd_spec=spec) + (pairs if found.paired else UNPAIRED)
+def _difference(difference: Difference, n: int) -> str:
+    """Format a difference to the best row, with half its interval; the number of pairs if it is less than n."""
+    half = None if difference.ci95 is None else (difference.ci95[1] - difference.ci95[0]) / 2
+    spec = _significant_spec(difference.mean, half)
+    pairs = f" ({difference.n} pairs)" if difference.n < n else ""
+    text = format_mean_sd(difference.mean, half, f"+{spec}", sd_spec=spec)
+    return text + (pairs if difference.paired else UNPAIRED)
 
 
 def _significant_spec(mean: float, spread: float | None) -> str:
-    """How to write a number: two digits of the spread, four of the mean without one, six of the mean at most."""
+    """Keep two digits of the spread, or four of the mean without one; at most six of the mean."""
     size = max(abs(mean), spread or 0.0)
     if size and not 1e-4 <= size < 1e6:
         return ".2e"
-    whole = _power(size)
-    wanted = 1 - _power(spread) if spread else 3 - whole if size else 4
-    return f".{max(0, min(wanted, 5 - whole))}f"
+    leading = _power(size)
+    decimals = 1 - _power(spread) if spread else 3 - leading if size else 4
+    return f".{max(0, min(decimals, 5 - leading))}f"
 
 
 def _power(value: float) -> int:
     return math.floor(math.log10(value)) if value else 0
 
 
-def footnote(some: Sequence[Row]) -> str:
-    unpaired = any(row.difference and not row.difference.paired for row in some)
+def footnote(rows: Sequence[Row]) -> str:
+    """Return the explanation of the mark on unpaired differences; "" if no row has one."""
+    unpaired = any(row.difference and not row.difference.paired for row in rows)
     return "* not in pairs: fewer than two seeds in common with the best row" if unpaired else ""
 
 

@@ -1,9 +1,9 @@
-"""Means over seeds, how far to trust them, and whether two of them differ; imports nothing heavy.
+"""Confidence intervals of means over seeds and of differences between them. Imports nothing heavy.
 
 All intervals are two-sided 95 % intervals of Student's t distribution: of a mean over n seeds with n - 1 degrees of
-freedom, of the mean of paired differences likewise, and of the difference of two means without pairs as Welch does it
-(B. L. Welch, Biometrika 34, 1947). Each is of one comparison: among twenty rows that are alike, one is expected
-outside the noise by chance.
+freedom, of the mean of paired differences likewise, and of the difference of two means without pairs by Welch's method
+(B. L. Welch, Biometrika 34, 1947). Each interval is of one comparison: of twenty rows that do not differ, one is
+expected outside the noise by chance.
 """
 
 import math
@@ -18,13 +18,13 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Summary:
-    """What n values say of their mean.
+    """Mean and spread of n values.
 
     Attributes:
-        mean: Of the values.
-        sd: Standard deviation between them (n - 1 in the denominator); None for a single one.
-        n: How many.
-        ci95: Lower and upper end of the 95 % interval of the mean; None for a single one.
+        mean: Mean of the values.
+        sd: Standard deviation of the values (n - 1 in the denominator); None for a single value.
+        n: Number of values.
+        ci95: Lower and upper end of the 95 % interval of the mean; None for a single value.
     """
 
     mean: float
@@ -35,13 +35,13 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one row is from another.
+    """Difference between the means of two rows.
 
     Attributes:
-        mean: This one's mean less the other's; of pairs, the mean of their differences.
-        ci95: Its 95 % interval; None if there are too few values to say.
-        n: The number of pairs; without pairs, of values on the smaller side.
-        paired: Whether values were compared pair by pair.
+        mean: Mean of the row minus mean of the reference; for pairs, the mean of their differences.
+        ci95: 95 % interval of the difference; None for too few values.
+        n: Number of pairs; without pairs, number of values on the smaller side.
+        paired: Whether the values were compared in pairs.
     """
 
     mean: float
@@ -51,51 +51,51 @@ class Difference:
 
     @property
     def within_noise(self) -> bool | None:
-        """Whether the interval holds 0, so that there may be no difference; None if it cannot be said."""
+        """Whether the interval contains 0; None without an interval."""
         return None if self.ci95 is None else self.ci95[0] <= 0 <= self.ci95[1]
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation and interval of at least one value."""
+    """Return mean, standard deviation and 95 % interval of at least one value."""
     mean, n = statistics.fmean(values), len(values)
     if n < 2:
         return Summary(mean, None, n, None)
     sd = statistics.stdev(values)
-    return Summary(mean, sd, n, _interval(mean, sd / math.sqrt(n), n - 1))
+    return Summary(mean, sd, n, _t_interval(mean, sd / math.sqrt(n), n - 1))
 
 
-def prediction_interval(of: Summary) -> Interval:
-    """Where one more value is expected, with 95 % probability; of at least two values."""
-    assert of.sd is not None
-    return _interval(of.mean, of.sd * math.sqrt(1 + 1 / of.n), of.n - 1)
+def prediction_interval(summary: Summary) -> Interval:
+    """Return the 95 % prediction interval of one more value; needs at least two values."""
+    assert summary.sd is not None
+    return _t_interval(summary.mean, summary.sd * math.sqrt(1 + 1 / summary.n), summary.n - 1)
 
 
-def paired_difference(these: Mapping[Any, float], others: Mapping[Any, float]) -> Difference:
-    """How far the mean of these values is from that of others, by the pairs that have a key in common, such as a seed.
+def paired_difference(values: Mapping[Any, float], reference: Mapping[Any, float]) -> Difference:
+    """Return the difference of two means, paired by the keys that both have in common, such as seeds.
 
-    With fewer than two such pairs, all values of both sides are compared, without pairs (Welch).
+    With fewer than two pairs, all values of both sides are compared without pairs (Welch).
     """
-    shared = [key for key in these if key in others]
+    shared = [key for key in values if key in reference]
     if len(shared) > 1:
-        of_pairs = summarize([these[key] - others[key] for key in shared])
-        return Difference(of_pairs.mean, of_pairs.ci95, of_pairs.n, paired=True)
-    one, two = summarize(list(these.values())), summarize(list(others.values()))
-    return Difference(one.mean - two.mean, _welch(one, two), min(one.n, two.n), paired=False)
+        pairs = summarize([values[key] - reference[key] for key in shared])
+        return Difference(pairs.mean, pairs.ci95, pairs.n, paired=True)
+    one, two = summarize(list(values.values())), summarize(list(reference.values()))
+    return Difference(one.mean - two.mean, _welch_interval(one, two), min(one.n, two.n), paired=False)
 
 
-def _welch(one: Summary, two: Summary) -> Interval | None:
+def _welch_interval(one: Summary, two: Summary) -> Interval | None:
     if one.sd is None or two.sd is None:
         return None
-    apart = one.mean - two.mean
+    difference = one.mean - two.mean
     error = math.hypot(one.sd / math.sqrt(one.n), two.sd / math.sqrt(two.n))
     if error == 0:
-        return apart, apart
-    share = (one.sd / error) ** 2 / one.n  # of the variance; squares of the errors themselves could be too small
+        return difference, difference
+    share = (one.sd / error) ** 2 / one.n  # of the variance; squares of the errors themselves could underflow
     freedom = 1 / (share**2 / (one.n - 1) + (1 - share) ** 2 / (two.n - 1))
-    return _interval(apart, error, freedom)
+    return _t_interval(difference, error, freedom)
 
 
-def _interval(mean: float, error: float, freedom: float) -> Interval:
+def _t_interval(mean: float, error: float, freedom: float) -> Interval:
     from scipy.special import stdtrit
 
     half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error

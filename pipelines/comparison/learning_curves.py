@@ -1,4 +1,4 @@
-"""Learning curves over seeds: mean and band, a panel for each configuration."""
+"""Learning curves: mean and standard deviation over the runs of a row, one panel per row."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.evaluation.figures import MANY_EPOCHS, MANY_FOLD, NAMES, STYLES
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -20,20 +20,20 @@ UNITS = {"acc": " (fraction)"}
 SPLITS = {"train": "training (average over the epoch)", "val": "validation"}
 COLUMNS = 3  # panels side by side
 TITLE = 36  # characters that a panel's title has room for, in a line
-Curve = list[tuple[int, Summary]]  # an epoch, and what the runs that still go on have there
+Curve = list[tuple[int, Summary]]  # epoch, and the summary of the runs that reached it
 
 
-def curves(runs_by_label: Mapping[str, Sequence[StoredRun]], store: Store) -> "Figure":
-    """Loss and accuracy over the epochs, of training and validation: the mean over runs, and a standard deviation.
+def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "Figure":
+    """Plot training and validation loss and accuracy over the epochs: mean ± one standard deviation over runs.
 
-    Each label has a panel for each kind, all of a kind on the same scale, with the other labels' validation in grey.
-    Where runs are of different length, the mean is of those that still go on.
+    Each label has one panel for loss and one for accuracy, all on the same scale, with the validation curves of the
+    other labels in grey. Where runs differ in length, the mean is over those that reached the epoch.
     """
     from matplotlib.figure import Figure
 
-    read = {label: _read(runs, store) for label, runs in runs_by_label.items()}
-    kinds = [kind for kind in KINDS if any((split, kind) in found for found in read.values() for split in SPLITS)]
-    kinds = kinds or ["loss"]  # a foreign module that logs neither
+    read = {label: _read(runs) for label, runs in runs_by_label.items()}
+    kinds = [kind for kind in KINDS if any((split, kind) in curves for curves in read.values() for split in SPLITS)]
+    kinds = kinds or ["loss"]  # a module that logs neither
     alone = len(read) == 1
     columns = len(read) if len(read) <= COLUMNS else math.ceil(len(read) / math.ceil(len(read) / COLUMNS))
     blocks = math.ceil(len(read) / columns)
@@ -41,37 +41,38 @@ def curves(runs_by_label: Mapping[str, Sequence[StoredRun]], store: Store) -> "F
     figure = Figure(figsize=(1 + 4 * columns, 1 + 2.9 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
-        axis.set_axis_off()  # until something is drawn there
+        axis.set_axis_off()  # unless something is drawn there
     for number, kind in enumerate(kinds):
         panels = {}
-        for index, (label, found) in enumerate(read.items()):
+        for index, (label, curves) in enumerate(read.items()):
             block, column = (0, number) if alone else divmod(index, columns)
             axis = panels[label] = axes[block * len(kinds) + (0 if alone else number), column]
-            _panel(axis, kind, found, [other for name, other in read.items() if name != label])
+            _panel(axis, kind, curves, [other for name, other in read.items() if name != label])
             if alone or number == 0:
-                title = "\n".join([*wrap(label, TITLE), f"({_counted(runs_by_label[label], found)})"])
+                title = "\n".join([*wrap(label, TITLE), f"({_run_counts(runs_by_label[label], curves)})"])
                 axis.set_title(title, fontsize="medium")
         _same_scale(list(panels.values()), kind, list(read.values()))
     _legend(figure)
     return figure
 
 
-def _read(runs: Sequence[StoredRun], store: Store) -> dict[tuple[str, str], Curve]:
-    """The curves by split and kind, of those metrics that the runs have."""
-    found = {}
+def _read(runs: Sequence[StoredRun]) -> dict[tuple[str, str], Curve]:
+    """Return the curves of the metrics that the runs have, by split and kind."""
+    curves = {}
     for split, kind in itertools.product(SPLITS, KINDS):
-        having = [run.run_id for run in runs if f"{split}/{kind}" in run.metrics]
-        histories = [_history(store, run_id, f"{split}/{kind}") for run_id in having]
+        metric = f"{split}/{kind}"
+        histories = [_history(run, metric) for run in runs if metric in run.metrics]
         epochs = sorted({epoch for history in histories for epoch in history})
-        curve = [(at, summarize([history[at] for history in histories if at in history])) for at in epochs]
+        curve = [(epoch, summarize([values[epoch] for values in histories if epoch in values])) for epoch in epochs]
         if curve:
-            found[split, kind] = curve
-    return found
+            curves[split, kind] = curve
+    return curves
 
 
-def _history(store: Store, run_id: str, metric: str) -> dict[int, float]:
-    """Finite values by epoch; of an epoch that was measured twice, the latest."""
-    points = sorted(store.client.get_metric_history(run_id, metric), key=lambda point: int(point.timestamp))
+def _history(run: StoredRun, metric: str) -> dict[int, float]:
+    """Return the finite values by epoch; of an epoch that was logged twice, the latest."""
+    points = run.store.client.get_metric_history(run.run_id, metric)
+    points = sorted(points, key=lambda point: int(point.timestamp))
     return {int(point.step): float(point.value) for point in points if math.isfinite(point.value)}
 
 
@@ -118,17 +119,19 @@ def _same_scale(panels: "Sequence[Axes]", kind: str, read: Sequence[Mapping[tupl
         panels[0].set_ylim(bottom=min(means) / 2)  # a band may reach below 0
 
 
-def _counted(runs: Sequence[StoredRun], found: Mapping[tuple[str, str], Curve]) -> str:
-    """How many runs the means are of, and where they become fewer."""
-    what = "seeds" if len({run.seed for run in runs}) == len(runs) else "runs"
-    counts = [(at, point.n) for at, point in max(found.values(), key=len, default=[])]
-    fewer = [f"{after} from epoch {at}" for (_, before), (at, after) in itertools.pairwise(counts) if after != before]
-    text = f"n = {len(runs)} {what if len(runs) != 1 else what[:-1]}"
-    return ", ".join([text, *fewer]) if len(fewer) <= 2 else f"{text}, {fewer[-1]}"
+def _run_counts(runs: Sequence[StoredRun], curves: Mapping[tuple[str, str], Curve]) -> str:
+    """Return the number of runs, and from which epoch on there are fewer."""
+    unit = "seed" if len({run.seed for run in runs}) == len(runs) else "run"
+    text = f"n = {len(runs)} {unit}" + ("" if len(runs) == 1 else "s")
+    counts = [(epoch, point.n) for epoch, point in max(curves.values(), key=len, default=[])]
+    changes = [
+        f"{after} from epoch {epoch}" for (_, before), (epoch, after) in itertools.pairwise(counts) if after != before
+    ]
+    return ", ".join([text, *changes]) if len(changes) <= 2 else f"{text}, {changes[-1]}"
 
 
 def _legend(figure: "Figure") -> None:
-    """One for all panels, below them."""
+    """Draw one legend for all panels, below them."""
     entries: dict[str, Artist] = {}
     for axis in figure.axes:
         handles, labels = axis.get_legend_handles_labels()

@@ -1,6 +1,6 @@
-"""The metric of a comparison against the keys that differ, and against what a network costs.
+"""Plot the metric of a comparison against params, and against the number of parameters and the training time.
 
-An error bar is one standard deviation between runs to either side of their mean.
+Error bars are one standard deviation over runs to either side of the mean.
 """
 
 import itertools
@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison.intervals import summarize
-from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, shown, titles
+from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, format_value, short_names
 from pipelines.evaluation.figures import MANY_FOLD
-from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY, FIT_SECONDS
+from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CATEGORIES, LINES, MARKED = 12, 6, 12
-LONG = 60  # characters of a label
-WIDE = 30  # values that span more than this factor are drawn on a logarithmic scale
-# Of different lightness, so that they differ in grey too, as far as they do; markers and lines do the rest.
+MAX_CATEGORIES, MAX_LINES, MAX_MARKERS = 12, 6, 12
+MAX_LABEL = 60  # characters
+WIDE = 30  # values that span more than this factor get a logarithmic axis
+# The colours differ in lightness as far as possible, to be told apart in grey; markers and line styles do the rest.
 COLOURS = ("#000000", "#1b5faa", "#c4451c", "#3b9a5f", "#a970c4", "#cf9a00")
 MARKERS, STYLES = "os^DvPX*<>ph", ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -29,46 +29,46 @@ NAMES = {
     "acc": "accuracy (fraction{})",
     "knn_acc": "accuracy of the nearest codes' vote (fraction{})",
     FIT_SECONDS: "training time in seconds{}",
-    "parameters": "number of parameters{}",
+    PARAMETERS: "number of parameters{}",
 }
 SPREAD = "mean ± 1 standard deviation"
-Points = dict[float, list[float]]  # place on the axis to the metric of each run there
+Points = dict[float, list[float]]  # position on the axis to the metric of each run
 
 
-def labels(comparison: Comparison) -> list[str]:
-    """What tells each row from the others, in one short line; a row's number where nothing does."""
+def row_labels(comparison: Comparison) -> list[str]:
+    """Return a short, unique label for each row: what distinguishes it from the others, numbered if nothing does."""
     columns = [key for key in comparison.columns if key != CONFIGURATIONS]
-    return _distinct([_said(row, columns, titles(columns)) or "all runs" for row in comparison.rows])
+    return _distinct([_describe(row, columns, short_names(columns)) or "all runs" for row in comparison.rows])
 
 
-def _distinct(texts: Sequence[str]) -> list[str]:
-    """The texts cut to a length, with a number where they would be alike then."""
-    cut = [_short(text) for text in texts]
-    return [f"{text} ({number + 1})" if cut.count(text) > 1 else text for number, text in enumerate(cut)]
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """Shorten the labels, and number those that are the same then."""
+    short = [_shorten(label) for label in labels]
+    return [f"{label} ({index + 1})" if short.count(label) > 1 else label for index, label in enumerate(short)]
 
 
-def _said(row: Row, columns: Sequence[str], short: Mapping[str, str]) -> str:
-    """What a row has in these columns, those that it does not have left out; an experiment by its bare name."""
-    said = {key: shown(row.label(key)) for key in columns if row.label(key)}
-    return " ".join(text if key == EXPERIMENT_KEY else f"{short[key]}={text}" for key, text in said.items())
+def _describe(row: Row, columns: Sequence[str], names: Mapping[str, str]) -> str:
+    """Return "key=value ..." for the columns that are set; an experiment without its key."""
+    values = {key: format_value(row.value(key)) for key in columns if row.value(key)}
+    return " ".join(text if key == EXPERIMENT_KEY else f"{names[key]}={text}" for key, text in values.items())
 
 
-def _short(text: str, length: int = LONG) -> str:
+def _shorten(text: str, length: int = MAX_LABEL) -> str:
     return text if len(text) <= length else f"{text[: length - 4]} ..."
 
 
-def metric_name(metric: str, beside: str = "") -> str:
-    """A metric for a person, with its unit: "test/acc" is "test accuracy (fraction)"."""
+def metric_name(metric: str, remark: str = "") -> str:
+    """Return the label of an axis, with the unit: "test accuracy (fraction)" for "test/acc"."""
     *parts, kind = metric.split("/")
-    words = [SPLITS.get(part, part) for part in parts if part != "selected"]
+    words = [SPLITS.get(part, part) for part in parts if part != SELECTED]
     name = NAMES.get(kind)
-    text = name.format(f", {beside}" if beside else "") if name else kind.replace("_", " ")
-    selected = "\nof the selected epoch" if "selected" in parts else ""
-    return " ".join([*words, text]) + selected + (f" ({beside})" if beside and not name else "")
+    text = name.format(f", {remark}" if remark else "") if name else kind.replace("_", " ")
+    selected = "\nof the selected epoch" if SELECTED in parts else ""
+    return " ".join([*words, text]) + selected + (f" ({remark})" if remark and not name else "")
 
 
-def keys(comparison: Comparison) -> list[str]:
-    """The keys to draw the metric against: those that say more than the experiment's name, or are all that differs."""
+def keys_to_plot(comparison: Comparison) -> list[str]:
+    """Return the keys to plot the metric against: the columns, or the only key besides the experiment that differs."""
     differing = [key for key in comparison.differing if key not in (EXPERIMENT_KEY, DATA_HASH_KEY)]
     if len(differing) == 1:
         return differing
@@ -76,43 +76,47 @@ def keys(comparison: Comparison) -> list[str]:
 
 
 def plot_metric_vs_param(comparison: Comparison, key: str) -> "Figure | None":
-    """The metric against a key: a line for each combination of the other keys, or all of them together."""
+    """Plot the metric against a key, with one line per combination of the other keys, or all combinations in one line.
+
+    Returns:
+        The figure; None if the key has fewer than two values, or too many that are not numbers.
+    """
     from matplotlib.figure import Figure
 
-    rows = [row for row in comparison.rows if row.label(key)]
-    values = list(dict.fromkeys(row.label(key) for row in rows))
-    places = _numbers(values)
-    numeric = places is not None
-    places = places or {value: float(number) for number, value in enumerate(values)}
-    if len(set(places.values())) < 2 or not (numeric or len(values) <= CATEGORIES):
+    rows = [row for row in comparison.rows if row.value(key)]
+    values = list(dict.fromkeys(row.value(key) for row in rows))
+    positions = _as_numbers(values)
+    numeric = positions is not None
+    positions = positions or {value: float(index) for index, value in enumerate(values)}
+    if len(set(positions.values())) < 2 or not (numeric or len(values) <= MAX_CATEGORIES):
         return None
-    lines, note = _lines(comparison, key, rows, places)
+    lines, note = _lines(comparison, key, rows, positions)
     height = 4.5 if numeric else 1.6 + 0.35 * len(values) * (1 + 0.4 * (len(lines) - 1))
     figure = Figure(figsize=(7.5 if len(lines) == 1 else 9.5, height), layout="constrained")
     axis = figure.subplots()
-    for number, (label, points) in enumerate(lines.items()):
-        aside = 0.0 if numeric else 0.5 * (number + 0.5) / len(lines) - 0.25
-        _line(axis, number, label, {at + aside: those for at, those in points.items()}, upright=numeric)
-    title = titles(comparison.columns).get(key, key.rpartition(".")[2])
+    for index, (label, points) in enumerate(lines.items()):
+        shift = 0.0 if numeric else 0.5 * (index + 0.5) / len(lines) - 0.25
+        _line(axis, index, label, {position + shift: runs for position, runs in points.items()}, vertical=numeric)
+    title = short_names(comparison.columns).get(key, key.rpartition(".")[2])
     if numeric:
-        _scale_of_values(axis, sorted(set(places.values())))
+        _scale_param_axis(axis, sorted(set(positions.values())))
         axis.set(xlabel=title, ylabel=metric_name(comparison.metric, SPREAD))
     else:
-        axis.set_yticks(list(places.values()), [_short(shown(value), 40) for value in values])
+        axis.set_yticks(list(positions.values()), [_shorten(format_value(value), 40) for value in values])
         axis.set(ylim=(len(values) - 0.5, -0.5), xlabel=metric_name(comparison.metric, SPREAD))
         axis.set_ylabel("" if key == EXPERIMENT_KEY else title)
-    _scale_of_metric(axis, comparison, upright=numeric)
+    _scale_metric_axis(axis, comparison, vertical=numeric)
     axis.grid(alpha=0.3)
-    left = len(comparison.rows) - len(rows)
-    if notes := [text for text in (note, f"rows without {title}: {left}" if left else "") if text]:
+    missing = len(comparison.rows) - len(rows)
+    if notes := [text for text in (note, f"rows without {title}: {missing}" if missing else "") if text]:
         figure.suptitle("\n".join(notes), fontsize="small")
     if len(lines) > 1:
         _legend(figure)
     return figure
 
 
-def _numbers(values: Sequence[str]) -> dict[str, float] | None:
-    """The values as numbers, unless one of them is none."""
+def _as_numbers(values: Sequence[str]) -> dict[str, float] | None:
+    """Return the values as numbers; None unless all are finite numbers."""
     try:
         numbers = {value: float(value) for value in values}
     except ValueError:
@@ -121,64 +125,68 @@ def _numbers(values: Sequence[str]) -> dict[str, float] | None:
 
 
 def _lines(
-    comparison: Comparison, key: str, rows: Sequence[Row], places: Mapping[str, float]
+    comparison: Comparison, key: str, rows: Sequence[Row], positions: Mapping[str, float]
 ) -> tuple[dict[str, Points], str]:
-    """The points of each line, by what it has in the other keys; all in one if there would be too many, and a note."""
+    """Return the points of each line, by its values of the other keys, and a note.
+
+    All points are one line if there would be too many lines, or lines of single points only.
+    """
     others = [other for other in comparison.columns if other not in (key, CONFIGURATIONS)]
-    others = others if key in comparison.columns else []  # then nothing else differs but the experiment's name
-    short = titles(comparison.columns)
+    others = others if key in comparison.columns else []  # else only the experiment's name differs too
+    names = short_names(comparison.columns)
     lines: dict[str, Points] = {}
-    together: Points = {}
-    for row in sorted(rows, key=lambda row: places[row.label(key)]):
-        for points in (lines.setdefault(_said(row, others, short), {}), together):
-            points.setdefault(places[row.label(key)], []).extend(row.values.values())
-    if len(lines) > LINES or (len(lines) > 1 and all(len(points) < 2 for points in lines.values())):
-        return {"": together}, f"other keys differ too: {_short(', '.join(short[other] for other in others))}"
+    pooled: Points = {}
+    for row in sorted(rows, key=lambda row: positions[row.value(key)]):
+        for points in (lines.setdefault(_describe(row, others, names), {}), pooled):
+            points.setdefault(positions[row.value(key)], []).extend(row.values.values())
+    if len(lines) > MAX_LINES or (len(lines) > 1 and all(len(points) < 2 for points in lines.values())):
+        return {"": pooled}, f"other keys differ too: {_shorten(', '.join(names[other] for other in others))}"
     longest = sorted(lines, key=lambda line: -len(lines[line]))
     return dict(zip(_distinct(longest), (lines[line] for line in longest), strict=True)), ""
 
 
-def _line(axis: "Axes", number: int, label: str, points: Points, *, upright: bool) -> None:
-    """Means with error bars, over small dots for the single runs; upright if the metric is the vertical axis."""
+def _line(axis: "Axes", index: int, label: str, points: Points, *, vertical: bool) -> None:
+    """Plot means with error bars beside small dots for the single runs; `vertical` if the y axis is the metric."""
     from matplotlib.transforms import offset_copy
 
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
     summaries = [summarize(values) for values in points.values()]
-    places, means = list(points), [summary.mean for summary in summaries]
+    positions, means = list(points), [summary.mean for summary in summaries]
     sds = [summary.sd if summary.sd is not None else math.nan for summary in summaries]
-    single = [(at, value) for at, values in points.items() for value in values]
-    x, y = zip(*single, strict=True)
-    dots = (x, y) if upright else (y, x)
+    runs = [(position, value) for position, values in points.items() for value in values]
+    x, y = zip(*runs, strict=True)
+    dots = (x, y) if vertical else (y, x)
     figure = axis.get_figure(root=True)
-    beside = offset_copy(axis.transData, figure, *((7, 0) if upright else (0, -7)), units="points")
-    axis.plot(*dots, ".", color=colour, markersize=4, alpha=0.6, zorder=1, transform=beside)
-    style = STYLES[number % len(STYLES)] if upright else "none"
-    bars: dict[str, Any] = {"yerr": sds} if upright else {"xerr": sds}
-    across, up = (places, means) if upright else (means, places)
+    offset = offset_copy(axis.transData, figure, *((7, 0) if vertical else (0, -7)), units="points")
+    axis.plot(*dots, ".", color=colour, markersize=4, alpha=0.6, zorder=1, transform=offset)
+    style = STYLES[index % len(STYLES)] if vertical else "none"
+    bars: dict[str, Any] = {"yerr": sds} if vertical else {"xerr": sds}
+    across, up = (positions, means) if vertical else (means, positions)
     axis.errorbar(
         across, up, **bars, color=colour, marker=marker, linestyle=style, markersize=6, capsize=3, lw=1.3, label=label
     )
 
 
-def _scale_of_values(axis: "Axes", values: Sequence[float]) -> None:
-    """Logarithmic for values that span much; a tick at each value where they leave room for it."""
+def _scale_param_axis(axis: "Axes", values: Sequence[float]) -> None:
+    """Make the x axis logarithmic for a wide range of values; set a tick at each value if there is room."""
     from matplotlib.ticker import NullLocator
 
     log = _is_wide(values)
     if log:
         axis.set_xscale("log")
-    at = [math.log(value) for value in values] if log else list(values)
-    gaps = [(b - a) / (at[-1] - at[0]) for a, b in itertools.pairwise(at)]
+    positions = [math.log(value) for value in values] if log else list(values)
+    gaps = [(b - a) / (positions[-1] - positions[0]) for a, b in itertools.pairwise(positions)]
     if min(gaps) > 0.05:
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _scale_of_metric(axis: "Axes", comparison: Comparison, *, upright: bool) -> None:
+def _scale_metric_axis(axis: "Axes", comparison: Comparison, *, vertical: bool) -> None:
+    """Make the axis of the metric logarithmic for losses that span orders of magnitude."""
     values = [value for row in comparison.rows for value in row.values.values()]
     if comparison.lower_is_better and min(values) > 0 and max(values) > MANY_FOLD * min(values):
-        (axis.set_yscale if upright else axis.set_xscale)("log")
-        (axis.set_ylim if upright else axis.set_xlim)(min(values) / 1.5, max(values) * 1.5)  # a bar may reach below 0
+        (axis.set_yscale if vertical else axis.set_xscale)("log")
+        (axis.set_ylim if vertical else axis.set_xlim)(min(values) / 1.5, max(values) * 1.5)  # a bar may reach below 0
 
 
 def _is_wide(values: Sequence[float]) -> bool:
@@ -186,61 +194,61 @@ def _is_wide(values: Sequence[float]) -> bool:
 
 
 def plot_metric_vs_cost(comparison: Comparison) -> "Figure | None":
-    """The metric against the number of parameters and the training time, as far as rows differ in them."""
+    """Plot the metric against the number of parameters and the training time; None if rows do not differ in them."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
-    costs = [cost for cost in ("parameters", FIT_SECONDS) if len(_means(comparison, cost)) > 1]
+    costs = [cost for cost in (PARAMETERS, FIT_SECONDS) if len(_means(comparison, cost)) > 1]
     if not costs:
         return None
     figure = Figure(figsize=(4.2 * len(costs) + 2.6, 4.4), layout="constrained")
     axes = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
-    named = dict(zip(labels(comparison), comparison.rows, strict=True))
+    rows = dict(zip(row_labels(comparison), comparison.rows, strict=True))
     for axis, cost in zip(axes, costs, strict=True):
-        for number, (label, row) in enumerate(named.items()):
-            _mark(axis, row, cost, label, number)
+        for index, (label, row) in enumerate(rows.items()):
+            _plot_row(axis, index, label, row, cost)
         axis.set_xlabel(metric_name(cost))
         axis.grid(alpha=0.3)
         if _is_wide(_means(comparison, cost)):
             axis.set_xscale("log")
-        if cost == "parameters":
+        if cost == PARAMETERS:
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        _scale_of_metric(axis, comparison, upright=True)
+        _scale_metric_axis(axis, comparison, vertical=True)
     axes[0].set_ylabel(metric_name(comparison.metric, SPREAD))
-    _legend(figure, list(named), title="best first")
+    _legend(figure, list(rows), title="best first")
     return figure
 
 
 def _means(comparison: Comparison, metric: str) -> list[float]:
-    """The different means that rows have."""
+    """Return the distinct means of the rows."""
     return sorted({mean for row in comparison.rows if (mean := row.mean(metric)) is not None})
 
 
-def _mark(axis: "Axes", row: Row, cost: str, label: str, number: int) -> None:
-    """A row's mean against its mean cost, with error bars both ways; in grey beyond those that markers can tell."""
+def _plot_row(axis: "Axes", index: int, label: str, row: Row, cost: str) -> None:
+    """Plot a row's mean against its mean cost, with error bars; in grey once the markers are used up."""
     costs = [run.metrics[cost] for run in row.runs if cost in run.metrics]
     if not costs:
         return
-    across = summarize(costs)
-    told = number < MARKED
+    summary = summarize(costs)
+    marked = index < MAX_MARKERS
     axis.errorbar(
-        [across.mean],
+        [summary.mean],
         [row.summary.mean],
-        xerr=[across.sd or math.nan],
+        xerr=[summary.sd or math.nan],
         yerr=[row.summary.sd or math.nan],
-        color=COLOURS[number % len(COLOURS)] if told else "0.7",
-        marker=MARKERS[number] if told else ".",
+        color=COLOURS[index % len(COLOURS)] if marked else "0.7",
+        marker=MARKERS[index] if marked else ".",
         linestyle="none",
-        markersize=7 if told else 5,
+        markersize=7 if marked else 5,
         capsize=3,
         lw=1,
-        label=label if told else "all others",
-        zorder=3 if told else 2,
+        label=label if marked else "all others",
+        zorder=3 if marked else 2,
     )
 
 
 def _legend(figure: "Figure", order: Sequence[str] = (), title: str = "") -> None:
-    """One for all panels, at the right, without error bars; in this order, and what is not in it last."""
+    """Draw one legend for all panels, at the right, without error bars; labels that are not in `order` come last."""
     from matplotlib.container import ErrorbarContainer
 
     entries: dict[str, Artist] = {}

@@ -1,4 +1,4 @@
-"""Runs as rows that can be compared: gathered by configuration, averaged over seeds, set beside the best."""
+"""Group finished runs into rows, summarise each row over its seeds, and rank the rows."""
 
 import math
 import re
@@ -13,23 +13,23 @@ from pipelines.tracking.query import RunSelection
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY
 
-METRICS = ("test/acc", "test/loss", "selected/val/acc", "selected/val/loss")  # compared by, if nothing is asked for
-CONFIGURATIONS = "configurations"  # the column that says how many a row holds
+METRICS = ("test/acc", "test/loss", "selected/val/acc", "selected/val/loss")  # candidates, if no metric is given
+CONFIGURATIONS = "configurations"  # column with the number of configurations in a row
 _LOWER = re.compile(r"(^|[/_.])(loss|error|mse|mae|rmse|nll|seconds|parameters|perplexity|dead|changed)")
 
 
 @dataclass
 class Row:
-    """All runs of one configuration, or of one value of the keys that rows are made by.
+    """All runs of one configuration, or of one combination of values of the `by` keys.
 
     Attributes:
-        configuration: What all its runs have alike.
-        runs: Those that count: of runs that repeat a seed, the latest.
-        values: The metric of each, by what tells it from the row's other runs: the seed, and perhaps other keys.
-        summary: Of the values.
-        configurations: How many are gathered here; 1 unless rows are made by some keys only.
-        repeats: How many runs do not count, because a later one repeats their seed.
-        difference: To the best row; None for that row itself.
+        configuration: The keys whose values are the same in all its runs.
+        runs: The runs that count: of runs that repeat a seed, the latest.
+        values: The metric of each run, by its seed and, with `by`, its other keys.
+        summary: Mean, standard deviation and interval of the values.
+        configurations: Number of configurations; 1 without `by`.
+        repeats: Number of runs that do not count, because a later run repeats their seed.
+        difference: Difference to the best row; None for the best row.
     """
 
     configuration: dict[str, str]
@@ -40,28 +40,28 @@ class Row:
     repeats: int = 0
     difference: Difference | None = None
 
-    def label(self, column: str) -> str:
-        """What the row has in a column; "" if the key is not set there."""
+    def value(self, column: str) -> str:
+        """Return the row's value of a column; "" if the key is not set."""
         return str(self.configurations) if column == CONFIGURATIONS else self.configuration.get(column, "")
 
     def mean(self, metric: str) -> float | None:
-        """The mean of another metric, over the runs that have it, such as fit_seconds, parameters, selected_epoch."""
+        """Return the mean of another metric over the runs that have it, such as fit_seconds or parameters."""
         values = [run.metrics[metric] for run in self.runs if math.isfinite(run.metrics.get(metric, math.nan))]
         return math.fsum(values) / len(values) if values else None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows, the best first.
+    """Rows of finished runs, ranked by a metric.
 
     Attributes:
-        selection: The runs that were asked for.
-        metric: What the rows are compared by.
-        lower_is_better: Which end of it is the good one.
-        rows: The best first.
-        columns: The keys that tell the rows from one another, as few as will do.
+        selection: The runs that were selected.
+        metric: The metric that ranks the rows.
+        lower_is_better: Whether lower values of the metric are better.
+        rows: The rows, best first.
+        columns: The smallest set of keys that distinguishes the rows.
         differing: All keys in which rows differ.
-        notes: What a person should know, such as runs that were left out.
+        notes: Caveats for the reader, such as runs that were left out.
     """
 
     selection: RunSelection
@@ -74,22 +74,23 @@ class Comparison:
 
 
 def group_and_rank(selection: RunSelection, metric: str | None = None, by: Sequence[str] = ()) -> Comparison:
-    """Gather runs in rows, and set each beside the best one.
+    """Group runs into rows and compare each row with the best one.
 
     Args:
         selection: The runs.
-        metric: What to compare by; None takes what a study was searched by, or else the first of `METRICS` there is.
-        by: Keys whose values make the rows; none: all of them, so that each configuration is a row.
+        metric: Metric to rank by; None takes the metric of the selected study, or else the one of `METRICS` that most
+            runs have.
+        by: Keys whose values make the rows; if empty, each configuration is a row.
 
     Raises:
         UserError: No run has the metric, or a key is unknown.
     """
-    metric = metric or selection.metric or _usual(selection.runs)
+    metric = metric or selection.metric or _default_metric(selection.runs)
     measured = [run for run in selection.runs if math.isfinite(run.metrics.get(metric, math.nan))]
     if not measured:
         raise UserError(_no_metric(metric, selection))
-    keys = [_key(name, measured) for name in by]
-    rows = _gather(measured, metric, keys)
+    keys = [_resolve_key(name, measured) for name in by]
+    rows = _group(measured, metric, keys)
     searched = selection.direction if metric == selection.metric else None
     lower = searched == "minimize" if searched else lower_is_better(metric)
     rows.sort(key=lambda row: row.summary.mean if lower else -row.summary.mean)
@@ -100,17 +101,17 @@ def group_and_rank(selection: RunSelection, metric: str | None = None, by: Seque
     if any(row.configurations > 1 for row in rows):
         columns = [*columns, CONFIGURATIONS]
     notes = [*selection.notes, *_left_out(len(selection.runs) - len(measured), rows, metric)]
-    notes += [*_also_differing(rows, keys), *_on_other_data(rows, metric)]
+    notes += [*_also_differing(rows, keys), *_different_data(rows, metric)]
     return Comparison(selection, metric, lower, rows, columns, differing, notes)
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether the good end of a metric is the lower one, by its name."""
+    """Return whether lower values of a metric are better, judged by its name."""
     return bool(_LOWER.search(metric))
 
 
-def titles(columns: Sequence[str]) -> dict[str, str]:
-    """A short name for each key: its last parts, as many as no other key ends with."""
+def short_names(columns: Sequence[str]) -> dict[str, str]:
+    """Map each key to a short name: its last parts, as many as make it unique."""
     short = {}
     for key in columns:
         parts = key.split(".")
@@ -120,74 +121,76 @@ def titles(columns: Sequence[str]) -> dict[str, str]:
     return short
 
 
-def shown(value: str) -> str:
-    """A value for a person: a class without its module, a long number with four digits."""
+def format_value(value: str) -> str:
+    """Shorten a value for display: a class without its module, a long number with four digits."""
     if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", value):
         return f"{float(value):.4g}"
     return value.rpartition(".")[2] if re.fullmatch(r"[a-z_]\w*(\.\w+)*\.[A-Z]\w*", value) else value
 
 
-def _gather(runs: Sequence[StoredRun], metric: str, keys: Sequence[str]) -> list[Row]:
+def _group(runs: Sequence[StoredRun], metric: str, keys: Sequence[str]) -> list[Row]:
     groups: dict[Hashable, list[StoredRun]] = {}
     for run in runs:
-        whole = run.configuration
-        group = tuple(whole.get(key, "") for key in keys) if keys else tuple(whole.items())
+        configuration = run.configuration
+        group = tuple(configuration.get(key, "") for key in keys) if keys else tuple(configuration.items())
         groups.setdefault(group, []).append(run)
-    rests = _rests(list(groups.values()), keys) if keys else {}
-    return [_row(group, metric, rests) for group in groups.values()]
+    nuisance = _nuisance_params(list(groups.values()), keys) if keys else {}
+    return [_row(group, metric, nuisance) for group in groups.values()]
 
 
-def _rests(groups: Sequence[Sequence[StoredRun]], keys: Sequence[str]) -> dict[str, Hashable]:
-    """What each run is beside these keys, by its id; nothing, if no row holds more than one such rest.
+def _nuisance_params(groups: Sequence[Sequence[StoredRun]], keys: Sequence[str]) -> dict[str, Hashable]:
+    """Return what each run sets beside the `by` keys, by run id; empty if no row holds more than one combination.
 
-    The data's digest is a part of it only if some row holds runs that differ in nothing else: it may follow from a key.
+    The digest of the data may follow from a key: it is included only if runs of some row differ in nothing else.
     """
-    whole = [{run.run_id: _rest(run, keys) for run in group} for group in groups]
-    short = [{run.run_id: _rest(run, [*keys, DATA_HASH_KEY]) for run in group} for group in groups]
-    mixed = any(len({*of_run.values()}) > len({*less.values()}) for of_run, less in zip(whole, short, strict=True))
-    chosen = whole if mixed else short
-    if all(len({*of_run.values()}) < 2 for of_run in chosen):
+    full = [{run.run_id: _other_params(run, keys) for run in group} for group in groups]
+    without_data = [{run.run_id: _other_params(run, [*keys, DATA_HASH_KEY]) for run in group} for group in groups]
+    data_differ = any(
+        len({*params.values()}) > len({*fewer.values()}) for params, fewer in zip(full, without_data, strict=True)
+    )
+    chosen = full if data_differ else without_data
+    if all(len({*params.values()}) < 2 for params in chosen):
         return {}
-    return {run_id: rest for of_run in chosen for run_id, rest in of_run.items()}
+    return {run_id: value for params in chosen for run_id, value in params.items()}
 
 
-def _row(runs: Sequence[StoredRun], metric: str, rests: Mapping[str, Hashable]) -> Row:
-    latest = {(rests.get(run.run_id, ()), run.seed): run for run in sorted(runs, key=lambda run: run.started)}
-    counted = list(latest.values())
-    first, *others = [run.configuration for run in counted]
-    alike = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
-    values: dict[Hashable, float] = {key: float(run.metrics[metric]) for key, run in latest.items()}
-    configurations = len({rest for rest, _ in latest})
-    return Row(alike, counted, values, summarize(list(values.values())), configurations, len(runs) - len(counted))
-
-
-def _rest(run: StoredRun, keys: Sequence[str]) -> Hashable:
+def _other_params(run: StoredRun, keys: Sequence[str]) -> Hashable:
     return tuple((key, value) for key, value in run.configuration.items() if key not in keys)
 
 
+def _row(runs: Sequence[StoredRun], metric: str, nuisance: Mapping[str, Hashable]) -> Row:
+    latest = {(nuisance.get(run.run_id, ()), run.seed): run for run in sorted(runs, key=lambda run: run.started)}
+    counted = list(latest.values())
+    first, *others = [run.configuration for run in counted]
+    common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    values: dict[Hashable, float] = {key: float(run.metrics[metric]) for key, run in latest.items()}
+    configurations = len({params for params, _ in latest})
+    return Row(common, counted, values, summarize(list(values.values())), configurations, len(runs) - len(counted))
+
+
 def _differing(rows: Sequence[Row]) -> list[str]:
-    """The keys in which rows differ; the data's digest only where nothing else tells two rows apart."""
+    """Return the keys in which rows differ; the digest of the data only if nothing else distinguishes two rows."""
     keys = dict.fromkeys(key for row in rows for key in row.configuration if key != DATA_HASH_KEY)
-    differing = [key for key in keys if len({row.label(key) for row in rows}) > 1]
-    told = Counter(tuple(row.label(key) for key in differing) for row in rows)
-    return [*differing, DATA_HASH_KEY] if any(count > 1 for count in told.values()) else differing
+    differing = [key for key in keys if len({row.value(key) for row in rows}) > 1]
+    counts = Counter(tuple(row.value(key) for key in differing) for row in rows)
+    return [*differing, DATA_HASH_KEY] if any(count > 1 for count in counts.values()) else differing
 
 
 def _columns(rows: Sequence[Row], differing: Sequence[str]) -> list[str]:
-    """Without the keys that say no more than the experiment's name: those that are alike within each experiment."""
+    """Drop the keys that are constant within each experiment: the experiment's name says as much."""
     if EXPERIMENT_KEY not in differing:
         return list(differing)
-    within: dict[str, list[Row]] = {}
+    by_experiment: dict[str, list[Row]] = {}
     for row in rows:
-        within.setdefault(row.label(EXPERIMENT_KEY), []).append(row)
-    more = [key for key in differing if any(len({row.label(key) for row in group}) > 1 for group in within.values())]
-    return [EXPERIMENT_KEY, *(key for key in more if key != EXPERIMENT_KEY)]
+        by_experiment.setdefault(row.value(EXPERIMENT_KEY), []).append(row)
+    groups = by_experiment.values()
+    varying = [key for key in differing if any(len({row.value(key) for row in group}) > 1 for group in groups)]
+    return [EXPERIMENT_KEY, *(key for key in varying if key != EXPERIMENT_KEY)]
 
 
-def _usual(runs: Sequence[StoredRun]) -> str:
-    """The metric that most runs have, of those that are usual."""
+def _default_metric(runs: Sequence[StoredRun]) -> str:
     counts = Counter(metric for run in runs for metric in METRICS if metric in run.metrics)
-    return max(METRICS, key=lambda metric: counts[metric])  # the first of those that are as frequent
+    return max(METRICS, key=lambda metric: counts[metric])  # of equal counts, the first
 
 
 def _no_metric(metric: str, selection: RunSelection) -> str:
@@ -195,42 +198,45 @@ def _no_metric(metric: str, selection: RunSelection) -> str:
         where = f" in {', '.join(selection.names)}" if selection.names else ""
         return f"there is no finished run{where}{f' with {selection.wanted}' if selection.wanted else ''}"
     counts = Counter(key for run in selection.runs for key in run.metrics)
-    near = get_close_matches(metric, counts, n=3) or [key for key, _ in counts.most_common(8)]
-    return f"none of {len(selection.runs)} finished runs has a finite {metric}; there is {', '.join(near) or 'none'}"
+    suggestions = get_close_matches(metric, counts, n=3) or [key for key, _ in counts.most_common(8)]
+    known = ", ".join(suggestions) or "none"
+    return f"none of {len(selection.runs)} finished runs has a finite {metric}; available metrics: {known}"
 
 
-def _key(name: str, runs: Sequence[StoredRun]) -> str:
-    """A key of the configuration, given in full or as its last parts."""
+def _resolve_key(name: str, runs: Sequence[StoredRun]) -> str:
+    """Find a key of the configuration, given in full or by its last parts."""
     known = sorted({key for run in runs for key in run.configuration} - {DATA_HASH_KEY})
     if name in known:
         return name
-    ends = [key for key in known if key.endswith(f".{name}")]
-    if len(ends) == 1:
-        return ends[0]
-    near = ends or get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    matches = [key for key in known if key.endswith(f".{name}")]
+    if len(matches) == 1:
+        return matches[0]
+    suggestions = matches or get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""
     raise UserError(f"--by {name}: no run has such a key{hint}")
 
 
 def _left_out(missing: int, rows: Sequence[Row], metric: str) -> list[str]:
     repeats = sum(row.repeats for row in rows)
-    notes = [f"{_runs(missing)} left out: finished, but without a finite {metric}"] if missing else []
-    return notes + ([f"{_runs(repeats)} left out: a later one has the same configuration and seed"] if repeats else [])
+    notes = [f"{_runs_are(missing)} left out: finished, but without a finite {metric}"] if missing else []
+    repeated = f"{_runs_are(repeats)} left out: a later run has the same configuration and seed"
+    return [*notes, repeated] if repeats else notes
 
 
-def _runs(count: int) -> str:
+def _runs_are(count: int) -> str:
     return "1 run is" if count == 1 else f"{count} runs are"
 
 
 def _also_differing(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
-    """What a choice of keys hides: others in which whole rows differ."""
+    """Name the other keys in which rows differ, which a choice of keys hides."""
     others = [key for key in _differing(rows) if key not in (*keys, DATA_HASH_KEY)] if keys else []
-    named = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-    return [f"the rows differ in more than {', '.join(keys)}: also in {named}"] if others else []
+    names = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    return [f"the rows differ in more than {', '.join(keys)}: also in {names}"] if others else []
 
 
-def _on_other_data(rows: Sequence[Row], metric: str) -> list[str]:
+def _different_data(rows: Sequence[Row], metric: str) -> list[str]:
     split = metric.removeprefix("selected/").partition("/")[0]
-    sets = {run.tags.get(f"{DATA_HASH_KEY}.{split}") for row in rows for run in row.runs} - {None}
-    said = f"{metric} was measured on {len(sets)} different {split} sets: differences between rows may be the data's"
-    return [said] if len(sets) > 1 else []
+    digests = {run.tags.get(f"{DATA_HASH_KEY}.{split}") for row in rows for run in row.runs} - {None}
+    if len(digests) < 2:
+        return []
+    return [f"{metric} was measured on {len(digests)} different {split} sets, which may explain differences"]

@@ -1,1 +1,4 @@
-"""The HTML page of `litlab report`."""
+"""The HTML page of `litlab report`, and what other pages share with it.
+
+Imported by commands and sweeps.reproduction. Imports no torch, unless the runs have figures that need their models.
+"""

@@ -1,35 +1,34 @@
-"""HTML pages that need nothing but themselves: templates, figures inside the page, files that are whole or not there.
+"""Self-contained HTML pages: templates, inline figures, atomic writes.
 
-A page has no script, and its Content-Security-Policy forbids whatever lies outside of it.
+A page has no script, and its Content-Security-Policy forbids everything from outside the page.
 """
 
 import base64
-import contextlib
 import io
 import os
 import re
-import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import write_atomically
 
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
-MAX_SVG = 500_000  # characters; a figure of more, such as one of many points, may be smaller as pixels
+MAX_SVG = 500_000  # characters; a larger figure, such as one of many points, may be smaller as PNG
 DPI = 110
-SMALLEST = 0.6  # of the size that a figure is drawn in; on a narrower screen it scrolls
+MIN_SCALE = 0.6  # of the size that a figure was drawn in; on a narrower screen it scrolls
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that a name may have, but no XML
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that a label may contain but XML may not
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
-    """Fill in a template of this package; everything is escaped unless it is `Markup`."""
+    """Render a template of this package. Everything is escaped unless it is `Markup`."""
     import jinja2
 
     loader = jinja2.PackageLoader("pipelines.reporting")
@@ -39,75 +38,69 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(context)
 
 
-def target(path: Path) -> Path:
-    """The file that a page shall be written to.
+def check_output_path(path: Path) -> Path:
+    """Return the path of a page that is to be written.
 
     Raises:
-        UserError: It is a folder, or in none that can be written to.
+        UserError: It is a folder, or its folder does not exist or cannot be written to.
     """
+    folder = path.absolute().parent
     if path.is_dir():
         raise UserError(f"--out {path} is a folder; name a file, such as {path / 'report.html'}")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--out {path}: there is no folder {path.absolute().parent}")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise UserError(f"--out {path}: the folder {path.absolute().parent} cannot be written to")
+    if not folder.is_dir():
+        raise UserError(f"--out {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out {path}: the folder {folder} cannot be written to")
     return path
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file as a whole: who opens it meanwhile sees the former one.
+    """Write a page in one step: a reader sees the old or the new content.
 
     Raises:
-        UserError: There is no room for it.
+        UserError: The file cannot be written, for example because the disk is full.
     """
-    handle, scratch = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(scratch).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        Path(scratch).replace(path)
+        write_atomically(path, text)
     except OSError as error:
         raise UserError(f"--out {path} cannot be written: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):  # it has become the file
-            Path(scratch).unlink()
 
 
-def inline(figure: "Figure", name: str, description: str) -> "Markup":
-    """A figure as an element of the page.
+def inline_figure(figure: "Figure", name: str, description: str) -> "Markup":
+    """Return a figure as an element of the page: an SVG, or a PNG if the SVG is large.
 
     Args:
-        figure: As drawn.
-        name: Of the figure, unlike those of all others in the page.
-        description: What it shows, for those who cannot see it.
+        figure: The figure.
+        name: Unique within the page.
+        description: What the figure shows, for screen readers.
     """
     import matplotlib
     from markupsafe import Markup
 
     text, pixels = io.StringIO(), io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):  # so that a page can be made again
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):  # makes the output reproducible
         figure.savefig(text, format="svg", metadata={"Date": None})
     if len(text.getvalue()) > MAX_SVG:
         figure.savefig(pixels, format="png", dpi=DPI)
         if pixels.tell() < MAX_SVG:
-            return image(pixels.getvalue(), description, DPI)
-    return Markup(_own(text.getvalue(), name, description))  # noqa: S704 (ElementTree has escaped it)
+            return inline_png(pixels.getvalue(), description, DPI)
+    return Markup(_namespace_svg_ids(text.getvalue(), name, description))  # noqa: S704 (ElementTree has escaped it)
 
 
-def image(png: bytes, description: str, dpi: int = 120) -> "Markup":
-    """A PNG file as an element of the page; with how many dots per inch it was drawn says how large it is shown."""
+def inline_png(png: bytes, description: str, dpi: int = 120) -> "Markup":
+    """Return a PNG file as an element of the page; its size follows from the dots per inch that it was drawn with."""
     from markupsafe import Markup
 
-    width = int.from_bytes(png[16:20], "big") * 96 / dpi  # of the header chunk, which comes first
+    width = int.from_bytes(png[16:20], "big") * 96 / dpi  # the header chunk comes first
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return Markup('<img src="{}" alt="{}" style="{}">').format(source, description, _size(width, "px"))
 
 
-def _own(svg: str, name: str, description: str) -> str:
-    """Matplotlib's file as an element: ids that no other figure has, no style that would hold for the whole page."""
+def _namespace_svg_ids(svg: str, name: str, description: str) -> str:
+    """Make Matplotlib's SVG file an element: prefix its ids, and remove the style, which would hold for the page."""
     ET.register_namespace("", _SVG)
     ET.register_namespace("xlink", _XLINK)
-    root = ET.fromstring(_UNSEEN.sub("", svg))  # noqa: S314 (as Matplotlib wrote it)
+    root = ET.fromstring(_NOT_XML.sub("", svg))  # noqa: S314 (as Matplotlib wrote it)
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag.rpartition("}")[2] in ("metadata", "style"):
@@ -122,17 +115,11 @@ def _own(svg: str, name: str, description: str) -> str:
                 element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", value))
     width = float(root.attrib.pop("width").removesuffix("pt"))
     root.attrib.pop("height")
-    own = {"stroke-linejoin": "round", "stroke-linecap": "butt"}  # what the style said
-    root.attrib.update({"role": "img", "aria-label": description, "style": _size(width, "pt"), **own})
+    stroke = {"stroke-linejoin": "round", "stroke-linecap": "butt"}  # from the style that was removed
+    root.attrib.update({"role": "img", "aria-label": description, "style": _size(width, "pt"), **stroke})
     return ET.tostring(root, encoding="unicode")
 
 
 def _size(width: float, unit: str) -> str:
-    """As wide as there is room for, but neither larger than drawn nor too small to read."""
-    return f"max-width: {width:g}{unit}; min-width: {SMALLEST * width:g}{unit}"
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+    """Limit the width: not larger than drawn, not too small to read."""
+    return f"max-width: {width:g}{unit}; min-width: {MIN_SCALE * width:g}{unit}"

@@ -70,11 +70,12 @@ def seeds_table(runs: Sequence[StoredRun]) -> list[list[str]]:
 
 
 def _draw(store: Store, parent: Run, runs: Sequence[StoredRun]) -> None:
-    from pipelines.comparison import figures as plots
+    from pipelines.comparison.figures import save_figures
+    from pipelines.comparison.learning_curves import plot_learning_curves
 
     try:
-        figure = plots.curves({runs[0].experiment: runs}, store)
-        plots.save({"learning_curves": figure}, parent.folder / "figures")
+        figure = plot_learning_curves({runs[0].experiment: runs})
+        save_figures({"learning_curves": figure}, parent.folder / "figures")
     except (ValueError, ArithmeticError, RuntimeError) as error:  # of matplotlib; the runs have ended well
         print(f"litlab: the learning curves cannot be drawn: {error}", file=sys.stderr)
 

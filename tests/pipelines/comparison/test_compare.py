@@ -210,7 +210,7 @@ def test_a_seed_that_is_run_again_counts_once_the_latest_time(records, litlab, w
     (row,) = records("again")
     assert sorted(row["values"]) == [0.7, 0.9]
     outcome = litlab("compare", "again", "--format", "json")
-    assert "litlab: note: 1 run is left out: a later one has the same configuration and seed" in outcome.err
+    assert "litlab: note: 1 run is left out: a later run has the same configuration and seed" in outcome.err
 
 
 def test_runs_without_the_metric_are_left_out_and_said(litlab, records, write):
@@ -224,7 +224,7 @@ def test_runs_without_the_metric_are_left_out_and_said(litlab, records, write):
 def test_a_metric_that_no_run_has_is_refused_and_the_near_ones_are_named(litlab, dropouts):
     outcome = litlab("compare", dropouts, "--metric", "test/ac")
     assert (outcome.code, outcome.out) == (2, "")
-    assert "none of 9 finished runs has a finite test/ac; there is test/acc" in outcome.err
+    assert "none of 9 finished runs has a finite test/ac; available metrics: test/acc" in outcome.err
 
 
 def test_runs_of_others_without_tags_or_seeds_are_rows_too_and_differences_are_marked_as_unpaired(
@@ -301,8 +301,8 @@ def test_by_says_what_else_the_rows_differ_in(litlab, write):
     ("args", "said"),
     [
         (["--by", "dropuot"], "--by dropuot: no run has such a key; did you mean model.dropout?"),
-        (["--filtr", "x"], "--filtr is no option: did you mean --filter?"),
-        (["--metr=test/acc"], "--metr is no option: did you mean --metric?"),
+        (["--filtr", "x"], "unknown option --filtr: did you mean --filter?"),
+        (["--metr=test/acc"], "unknown option --metr: did you mean --metric?"),
         (["--format", "xml"], "--format: invalid choice: 'xml'"),
         (["--metric"], "--metric: expected one argument"),
         (["--filter", "nonsense"], "--filter nonsense: Invalid clause(s) in filter string: 'nonsense'"),

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from pipelines.comparison import figures as plots
+from pipelines.comparison.figures import draw_figures, log_comparison, save_figures
+from pipelines.comparison.learning_curves import plot_learning_curves
 from pipelines.comparison.rows import group_and_rank
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import configure_logging
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
@@ -68,7 +71,7 @@ def legend_of(figure):
 
 def test_learning_curves_are_means_over_seeds_with_a_standard_deviation_to_either_side(store):
     comparison = compared(store, "digits-mlp")
-    figure = plots.draw(comparison, store)["learning_curves"]
+    figure = draw_figures(comparison)["learning_curves"]
     row = comparison.rows[0]
     values = np.array([history(store, run, "val/loss") for run in row.runs])
     axis = figure.axes[0]
@@ -90,7 +93,7 @@ def test_learning_curves_are_means_over_seeds_with_a_standard_deviation_to_eithe
 
 
 def test_training_and_validation_differ_in_line_and_marker_and_not_only_in_colour(store):
-    axis = plots.curves({"all": compared(store, "digits-mlp").rows[0].runs}, store).axes[0]
+    axis = plot_learning_curves({"all": compared(store, "digits-mlp").rows[0].runs}).axes[0]
     train, val = axis.lines
     assert train.get_linestyle() == "--"
     assert val.get_linestyle() == "-"
@@ -98,7 +101,7 @@ def test_training_and_validation_differ_in_line_and_marker_and_not_only_in_colou
 
 
 def test_a_single_seed_has_no_band(store):
-    figure = plots.curves({"one": find_runs(store, ["long"]).runs}, store)
+    figure = plot_learning_curves({"one": find_runs(store, ["long"]).runs})
     assert len(figure.axes) == 2
     assert not bands(figure)
     assert not any("standard deviation" in text for text in legend_of(figure))
@@ -107,7 +110,7 @@ def test_a_single_seed_has_no_band(store):
 
 def test_where_a_run_has_ended_the_mean_is_of_those_that_go_on(store):
     runs = [*compared(store, "digits-mlp").rows[0].runs, *find_runs(store, ["long"]).runs]
-    figure = plots.curves({"three": runs}, store)
+    figure = plot_learning_curves({"three": runs})
     long = history(store, runs[2], "val/acc")
     epochs, means = drawn_line(figure.axes[1], "validation")
     firsts = [history(store, run, "val/acc")[0] for run in runs]
@@ -119,8 +122,8 @@ def test_where_a_run_has_ended_the_mean_is_of_those_that_go_on(store):
 
 def test_the_metric_against_a_number_has_means_error_bars_and_the_single_seeds(store):
     comparison = compared(store, "digits-mlp")
-    (axis,) = plots.draw(comparison, store)["against_dropout"].axes
-    rows = sorted(comparison.rows, key=lambda row: float(row.label("model.dropout")))
+    (axis,) = draw_figures(comparison)["against_dropout"].axes
+    rows = sorted(comparison.rows, key=lambda row: float(row.value("model.dropout")))
     (bars,) = axis.containers
     means, _, (whiskers,) = bars.lines
     assert list(means.get_xdata()) == [0.2, 0.5]
@@ -138,15 +141,15 @@ def test_values_that_span_much_are_on_a_logarithmic_scale_with_a_tick_each(store
     comparison = compared(store, "digits-mlp")
     for row, value in zip(comparison.rows, ("1", "50"), strict=True):
         row.configuration["model.dropout"] = value
-    (axis,) = plots.draw(comparison, store)["against_dropout"].axes
+    (axis,) = draw_figures(comparison)["against_dropout"].axes
     assert axis.get_xscale() == "log"
     assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "50"]
 
 
 def test_words_are_categories_with_the_best_on_top(store):
     comparison = compared(store, "digits-mlp", "long", by=["experiment"])
-    (axis,) = plots.draw(comparison, store)["against_experiment"].axes
-    assert [text.get_text() for text in axis.get_yticklabels()] == [row.label("experiment") for row in comparison.rows]
+    (axis,) = draw_figures(comparison)["against_experiment"].axes
+    assert [text.get_text() for text in axis.get_yticklabels()] == [row.value("experiment") for row in comparison.rows]
     assert axis.yaxis_inverted()
     means = axis.containers[0].lines[0]
     assert np.allclose(means.get_xdata(), [row.summary.mean for row in comparison.rows])
@@ -160,7 +163,7 @@ def test_rows_that_differ_in_another_key_too_have_a_line_for_each_of_its_values(
             comparison.rows.append(row)
         row.configuration["data.batch_size"] = size
     comparison.columns.append("data.batch_size")
-    figure = plots.draw(comparison, store)["against_dropout"]
+    figure = draw_figures(comparison)["against_dropout"]
     assert legend_of(figure) == ["batch_size=10", "batch_size=50"]
     styles = {(bars.lines[0].get_linestyle(), bars.lines[0].get_marker()) for bars in figure.axes[0].containers}
     assert len(styles) == 2
@@ -168,7 +171,7 @@ def test_rows_that_differ_in_another_key_too_have_a_line_for_each_of_its_values(
 
 def test_the_metric_is_drawn_against_parameters_and_seconds_where_they_differ(store):
     comparison = compared(store, "digits-mlp", "circles")
-    figure = plots.draw(comparison, store)["against_cost"]
+    figure = draw_figures(comparison)["against_cost"]
     parameters, seconds = figure.axes
     assert parameters.get_xlabel() == "number of parameters"
     assert parameters.get_xscale() == "log"
@@ -181,25 +184,25 @@ def test_the_metric_is_drawn_against_parameters_and_seconds_where_they_differ(st
     assert named[0].startswith("digits-mlp")
     looks = {(bars.lines[0].get_marker(), to_rgba(bars.lines[0].get_color())) for bars in seconds.containers}
     assert len(looks) == 3
-    alike = plots.draw(compared(store, "digits-mlp"), store)["against_cost"]
+    alike = draw_figures(compared(store, "digits-mlp"))["against_cost"]
     assert [axis.get_xlabel() for axis in alike.axes] == ["training time in seconds"]
 
 
 def test_a_single_row_has_curves_and_nothing_to_be_compared_with(store):
-    assert set(plots.draw(compared(store, "long"), store)) == {"learning_curves"}
+    assert set(draw_figures(compared(store, "long"))) == {"learning_curves"}
 
 
 def test_runs_that_logged_neither_loss_nor_accuracy_have_no_curves(store):
     comparison = compared(store, "long")
     (run,) = comparison.rows[0].runs
     comparison.rows[0].runs = [replace(run, metrics={"test/acc": 0.9, "selected_epoch": 0.0})]
-    assert plots.draw(comparison, store) == {}
-    assert not plots.curves({"none": comparison.rows[0].runs}, store).axes[0].lines
+    assert draw_figures(comparison) == {}
+    assert not plot_learning_curves({"none": comparison.rows[0].runs}).axes[0].lines
 
 
 def test_decision_regions_are_those_of_the_selected_weights(store):
     comparison = compared(store, "circles")
-    figure = plots.draw(comparison, store)["decision_regions"]
+    figure = draw_figures(comparison)["decision_regions"]
     panels = [axis for axis in figure.axes if axis.get_xlabel() == "x1"]
     for row, axis in zip(comparison.rows, panels, strict=True):
         shown = np.asarray(axis.images[0].get_array())
@@ -218,7 +221,7 @@ def test_decision_regions_are_those_of_the_selected_weights(store):
 
 def test_codes_are_beside_principal_components_with_accuracy_and_error(store):
     comparison = compared(store, "coder")
-    figure = plots.draw(comparison, store)["codes"]
+    figure = draw_figures(comparison)["codes"]
     codes, components = figure.axes
     (run,) = comparison.rows[0].runs
     assert f"accuracy {run.metrics['test/knn_acc']:.3f}" in codes.get_title()
@@ -229,11 +232,24 @@ def test_codes_are_beside_principal_components_with_accuracy_and_error(store):
     assert sum(len(points.get_offsets()) for points in codes.collections) == 360
 
 
+def test_which_models_are_drawn_follows_from_the_figures_of_their_runs_and_not_from_their_classes(store):
+    for name, figure in (("circles", "decision_regions"), ("coder", "codes")):
+        comparison = compared(store, name)
+        (run,) = comparison.rows[0].runs
+        renamed = {**run.params, "data": "mine.Data", "model": "mine.Model", "model.code": ""}
+        comparison.rows[0].runs = [replace(run, params=renamed)]
+        assert figure in draw_figures(comparison)
+        untested = {key: value for key, value in run.metrics.items() if not key.startswith("test/")}
+        comparison.rows[0].runs = [replace(run, metrics=untested)]
+        assert figure not in draw_figures(comparison)
+
+
 def test_what_cannot_be_rebuilt_is_a_note_and_the_other_figures_are_drawn(store, database, tmp_path, capfd):
+    configure_logging()
     (checkpoints,) = database.glob("mlartifacts/coder/*/artifacts/checkpoints")
     moved = shutil.move(checkpoints, tmp_path / "moved")
     try:
-        drawn = plots.draw(compared(store, "coder"), store)
+        drawn = draw_figures(compared(store, "coder"))
     finally:
         shutil.move(moved, checkpoints)
     assert set(drawn) == {"learning_curves"}
@@ -241,6 +257,7 @@ def test_what_cannot_be_rebuilt_is_a_note_and_the_other_figures_are_drawn(store,
 
 
 def test_data_that_are_not_there_are_a_note_and_are_not_fetched(store, small, tmp_path, capfd):
+    configure_logging()
     uri = ("--tracking_uri", store.uri)
     there = tmp_path / "data"
     shutil.copytree(small("autoencoder")[2], there)
@@ -248,15 +265,15 @@ def test_data_that_are_not_there_are_a_note_and_are_not_fetched(store, small, tm
     assert fit("fit", ["autoencoder", *scans, "--trainer.max_epochs", "1", *uri]) == 0
     shutil.rmtree(there)
     capfd.readouterr()
-    drawn = plots.draw(compared(store, "autoencoder"), store)
+    drawn = draw_figures(compared(store, "autoencoder"))
     assert "codes" not in drawn
     assert "litlab: note: no figure codes: " in capfd.readouterr().err
     assert not there.exists()
 
 
 def test_figures_are_saved_as_png_and_as_svg_that_do_not_disturb_one_another(store, tmp_path):
-    drawn = plots.draw(compared(store, "digits-mlp"), store)
-    paths = plots.save(drawn, tmp_path / "new" / "folder")
+    drawn = draw_figures(compared(store, "digits-mlp"))
+    paths = save_figures(drawn, tmp_path / "new" / "folder")
     assert [path.name for path in paths] == [f"{name}.{end}" for name in drawn for end in ("png", "svg")]
     ids: list[str] = []
     for path in paths[1::2]:
@@ -269,16 +286,16 @@ def test_figures_are_saved_as_png_and_as_svg_that_do_not_disturb_one_another(sto
         ids += here
     assert len(ids) == len(set(ids))
     first = [path.read_bytes() for path in paths]
-    again = plots.save(plots.draw(compared(store, "digits-mlp"), store), tmp_path / "again")
+    again = save_figures(draw_figures(compared(store, "digits-mlp")), tmp_path / "again")
     assert [path.read_bytes() for path in again] == first
     assert all(data.startswith(b"\x89PNG") for data in first[::2])
 
 
 def test_a_comparison_is_kept_as_a_run_that_is_never_compared_itself(store, tmp_path):
     comparison = compared(store, "digits-mlp")
-    drawn = plots.draw(comparison, store)
+    drawn = draw_figures(comparison)
     command = "litlab compare digits-mlp --plot figures"
-    run_id = plots.keep(comparison, drawn, store, tmp_path / "figures", command, "| dropout | test/acc |\n|---|---|\n")
+    run_id = log_comparison(comparison, drawn, tmp_path / "figures", command)
     run = store.find(run_id)
     assert run.status == "FINISHED"
     assert store.client.get_experiment(run.experiment_id).name == "comparisons"
@@ -292,30 +309,31 @@ def test_a_comparison_is_kept_as_a_run_that_is_never_compared_itself(store, tmp_
     )
     note = run.tags["mlflow.note.content"]
     assert note == run.file("comparison.md").read_text()
-    assert note.startswith("| dropout | test/acc |")
+    assert note.startswith("test/acc of digits-mlp: 2 rows, higher is better\n\n| dropout | mean ± sd |")
     assert all(found.run_id in note for row in comparison.rows for found in row.runs)
     assert not find_runs(store, ["comparisons"]).runs
 
 
-def test_a_note_that_is_too_long_for_mlflow_is_whole_in_the_file(store, tmp_path):
+def test_a_note_that_is_too_long_for_mlflow_is_complete_in_the_file(store, tmp_path):
     comparison = compared(store, "long")
-    run = store.find(plots.keep(comparison, {}, store, tmp_path, "litlab compare long", "| a long row |\n" * 1000))
+    (row,) = comparison.rows
+    run = store.find(log_comparison(replace(comparison, rows=[row] * 300), {}, tmp_path, "litlab compare long"))
     assert len(run.tags["mlflow.note.content"]) <= 8000
     assert run.tags["mlflow.note.content"].endswith("comparison.md.")
-    assert run.file("comparison.md").read_text().count("a long row") == 1000
+    assert run.file("comparison.md").read_text().count("| best |") == 300
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(store, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(plots.UserError, match="file"):
-        plots.save({}, tmp_path / "file")
+    with pytest.raises(UserError, match="file"):
+        save_figures({}, tmp_path / "file")
 
 
 def test_classifiers_of_images_are_drawn_without_torch(store):
     code = (
-        "import sys; from pipelines.comparison import figures as plots; from pipelines.tracking.store import Store;"
+        "import sys; from pipelines.comparison.figures import draw_figures; from pipelines.tracking.store import Store;"
         "from pipelines.tracking.query import find_runs; from pipelines.comparison.rows import group_and_rank;"
-        f"store = Store({store.uri!r}); plots.draw(group_and_rank(find_runs(store, ['digits-mlp'])), store);"
+        f"store = Store({store.uri!r}); draw_figures(group_and_rank(find_runs(store, ['digits-mlp'])));"
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import shutil
 import stat
@@ -13,7 +14,7 @@ import pytest
 
 from pipelines.comparison import rows
 from pipelines.comparison.formatting import format_mean_sd
-from pipelines.reporting import html_page as page
+from pipelines.reporting.html_page import write
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
@@ -68,10 +69,10 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reported(trained, tmp_path_factory):
     """The page of these runs, and its file."""
-    from pipelines.reporting.report import main
+    from pipelines.reporting.report import report
 
     path = tmp_path_factory.mktemp("report") / "digits.html"
-    assert main("report", ["digits-mlp", "--out", str(path), "--tracking_uri", trained]) == 0
+    assert report(["digits-mlp"], out=path, tracking_uri=trained).missing == []
     return Page(path.read_text()), path
 
 
@@ -88,12 +89,12 @@ def test_the_page_says_what_was_compared_and_which_row_is_the_best(reported, tra
     found, _ = reported
     comparison = rows.group_and_rank(find_runs(Store(trained), ["digits-mlp"]))
     best, other = comparison.rows
-    label = f"dropout={best.label('model.dropout')}"
+    label = f"dropout={best.value('model.dropout')}"
     measured = format_mean_sd(best.summary.mean, best.summary.sd)
     assert f"the best of 2 rows is row 1 ({label}): {measured} (mean" in found.text
     assert "95 % interval of the mean" in found.text
     assert "Student's t distribution" in found.text
-    noise = "Within the noise of it: row 2" if other.difference.within_noise else "None of the other rows"
+    noise = "Within the noise of it: row 2" if other.difference.within_noise else "No other row"
     assert noise in found.text
 
 
@@ -107,7 +108,7 @@ def test_the_page_has_every_run_with_its_value_configuration_data_machine_and_co
     for tag in ("data.sha256.train", "data.sha256.test", "version.torch", "machine.processor", "git.commit"):
         assert runs[0].tags[tag] in found.text
     assert found.text.count("class_path: modules.mlp.MLP") == 2
-    assert "All runs agree in all of it." in found.text
+    assert "All runs agree in all of these." in found.text
     assert "Digits (4 runs)" in found.text
     assert "litlab compare digits-mlp --tracking_uri" in found.text
 
@@ -208,7 +209,7 @@ def test_what_is_missing_is_said_in_the_page(litlab, uri, tmp_path):
     assert f"run {run.run_id} (FINISHED) has no config.yaml" in found.text
     assert f"run {run.run_id} (FINISHED) has no data.json" in found.text
     assert f"the best trial's run {'0' * 32} cannot be read" in found.text
-    assert f"run {study.run_id} keeps no figures" in found.text
+    assert f"run {study.run_id} has no figures" in found.text
     assert "model.dropout 0.1" in found.text
     assert "a single run" in found.text
 
@@ -246,14 +247,16 @@ def test_what_cannot_be_done_is_the_users_mistake_and_leaves_no_file(
 
 def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
     path = tmp_path / "report.html"
-    page.write(path, "first")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~page._umask()
+    umask = os.umask(0)
+    os.umask(umask)
+    write(path, "first")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
     path.chmod(0o640)
-    page.write(path, "second")
+    write(path, "second")
     assert path.read_text() == "second"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     with pytest.raises(UnicodeEncodeError):
-        page.write(path, "third \ud800")
+        write(path, "third \ud800")
     assert path.read_text() == "second"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,0 +1,49 @@
+"""`litlab report`: write one HTML page of finished runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.commands.options import VerbParser
+from pipelines.runtime.log import logger
+
+HELP = """usage: litlab report NAME ... [--out report.html] [--metric METRIC] [...]
+
+Write one HTML page of finished runs, to archive and to share: the table of
+litlab compare with its figures, the search space and results of a study, every
+configuration, machine, versions, data, and the commands that reproduce it. The
+page needs no network and no script.
+
+  NAME ...            experiments, studies, or run ids
+  --out FILE          the page (report.html); an existing file is replaced
+  --metric METRIC     as in litlab compare: test/acc, selected/val/loss ...
+  --by KEY ...        one row for each value of these keys only
+  --filter "..."      MLflow filter: "params.model.dropout = '0.3'"
+  --tracking_uri URI  database or server with the runs (default: mlflow.db)"""
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Parse `litlab report`, write the page, and print its path."""
+    if not argv:
+        print(HELP)
+        return 2
+    parser = VerbParser(verb, HELP)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--out", type=Path, default=Path("report.html"))
+    parser.add_argument("--by", nargs="+", action="extend", default=[])
+    parser.add_argument("--metric")
+    parser.add_argument("--filter", default="")
+    options = parser.parse(argv)
+    from pipelines.reporting.report import report
+
+    result = report(
+        options.names,
+        out=options.out,
+        metric=options.metric,
+        by=options.by,
+        filter_string=options.filter,
+        tracking_uri=options.tracking_uri,
+    )
+    for text in result.missing:
+        logger.info(f"note: {text}")
+    print(f"report  {result.path}  ({result.path.stat().st_size / 1e6:.1f} MB)")
+    return 0
