@@ -15,9 +15,9 @@ import tempfile
 from pathlib import Path
 
 if any(token.startswith("--one=litlab") for token in sys.argv):  # what the command does first; torch is too late for it
-    from pipelines.cli import calm_threads
+    from pipelines.cli import limit_thread_spinning
 
-    calm_threads()
+    limit_thread_spinning()
 
 import torch
 from epochs import fit, mark, print_spans, report, take_turns

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 if "--one=litlab" in sys.argv:  # what the command does first; torch is too late for it once it is imported
-    from pipelines.cli import calm_threads
+    from pipelines.cli import limit_thread_spinning
 
-    calm_threads()
+    limit_thread_spinning()
 
 import torch  # but not lightning: it slows Adam down in every process that imports it, and `raw` must not pay for that
 from epochs import fit, mark, print_spans, report, take_turns

@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import median
 
 if any(token.startswith("--one") for token in sys.argv):
-    from pipelines.cli import calm_threads
+    from pipelines.cli import limit_thread_spinning
 
-    calm_threads()
+    limit_thread_spinning()
 
 import torch
 from epochs import Seconds, fit, print_spans, take_turns

@@ -43,7 +43,7 @@ def separate(argv: list[str], uri: str) -> list[float]:
     from pipelines.config.cli import parse_config
     from pipelines.tracking.run import Run
     from pipelines.tracking.store import Store
-    from pipelines.training import fit
+    from pipelines.training.train import train
 
     marks: list[float] = []
     timer = LambdaCallback(
@@ -51,7 +51,7 @@ def separate(argv: list[str], uri: str) -> list[float]:
         on_train_end=lambda *_: marks.append(time.process_time()),
     )
     job = prepare_training(parse_config("fit", argv), [timer], test=False)
-    fit.train(job, Run(Store(uri), "separate", "one", {}))
+    train(job, Run(Store(uri), "separate", "one", {}))
     return [after - before for before, after in pairwise(marks)][1:]
 
 
@@ -60,7 +60,7 @@ def stacked(argv: list[str], uri: str, size: int) -> list[float]:
     from pipelines.config.cli import parse_config
     from pipelines.tracking.run import Run
     from pipelines.tracking.store import Store
-    from pipelines.training import fit
+    from pipelines.training.train import run_trainer
     from sweeps.workers.stacked_training import Member, Ready, Stack
 
     members: list[Member] = []
@@ -69,8 +69,8 @@ def stacked(argv: list[str], uri: str, size: int) -> list[float]:
         ready = Ready()
         job = prepare_training(cli, [ready], test=False, like=members[0].job if members else None)
         members.append(Member(job, Run(store, "stacked", str(number), {}), seed=0))
-        job.keeper.write_to(members[-1].run)
-        fit.run_trainer(job)
+        job.checkpoint_callback.bind_run(members[-1].run)
+        run_trainer(job)
         members[-1].begin(ready.random)
     stack, marks = Stack(members), [time.process_time()]
     for epoch in range(members[0].job.trainer.max_epochs or 0):

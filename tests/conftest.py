@@ -1,4 +1,4 @@
-"""Shared by all tests: a store of their own for the runs, the command in this process, small data in MNIST's format."""
+"""Fixtures for all tests: a tracking store per test, the command in this process, small data in MNIST's format."""
 
 import multiprocessing
 import os
@@ -17,9 +17,7 @@ from typing import Any
 from urllib.request import urlopen
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch; small models gain nothing from more
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # in a shell's background; processes that are started take it over
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; child processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import mlflow
@@ -32,13 +30,16 @@ from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from pipelines.cli import main
 from pipelines.config.experiments import describe_experiment
+from pipelines.runtime.log import configure_logging
+from pipelines.tracking.client import MLFLOW_SETTINGS
 from pipelines.tracking.store import Store
-from pipelines.tracking.uri import MLFLOW_SETTINGS
+
+configure_logging()  # messages are printed in tests that call no command, too
 
 
 @dataclass
 class Outcome:
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -46,7 +47,7 @@ class Outcome:
 
     @property
     def run_id(self) -> str:
-        """The run that `litlab fit` says it made."""
+        """The run id that `litlab fit` has printed."""
         lines = [line for line in self.out.splitlines() if line.startswith("run ")]
         assert lines, self.err
         return lines[0].split()[1]
@@ -54,7 +55,7 @@ class Outcome:
 
 @pytest.fixture(autouse=True)
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test has its own database, cache and outbox; none can reach the project's."""
+    """Give every test its own database, cache and folder of unsent data; none can reach the project's."""
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("LITLAB_UNSENT", str(tmp_path / "unsent"))
@@ -65,7 +66,7 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of runs that has its tables, which take a second to make."""
+    """A database of runs with its tables, whose creation takes a second."""
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
     Store(f"sqlite:///{path}")
     return path
@@ -73,7 +74,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tables(uri: str, empty_store: Path) -> None:
-    """The test begins with a database that has its tables; for files of which nearly every test makes runs."""
+    """Start the test with a database that has its tables; for files in which nearly every test creates runs."""
     path = Path(uri.removeprefix("sqlite:///"))
     path.parent.mkdir()
     shutil.copy(empty_store, path)
@@ -81,7 +82,7 @@ def tables(uri: str, empty_store: Path) -> None:
 
 @pytest.fixture
 def mlflow_store() -> Iterator[Callable[[str], None]]:
-    """What `mlflow.set_tracking_uri` sets holds for the whole process: it is taken back after the test."""
+    """`mlflow.set_tracking_uri`, which sets it for the process; it is reset after the test."""
     yield mlflow.set_tracking_uri
     mlflow.set_tracking_uri(None)
 
@@ -93,26 +94,26 @@ def _free_port() -> int:
 
 
 class Server:
-    """A real `mlflow server`, on one port however often it is started; files are in its folder, runs in a database."""
+    """A real `mlflow server`: it keeps its port when restarted; files are in its folder, runs in a database."""
 
     def __init__(self, folder: Path, database: str) -> None:
         self._folder, self._database, self.port = folder, database, _free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", self._database, "--artifacts-destination", str(self._folder / "files")]
         environment = {**MLFLOW_SETTINGS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         environment.pop("MLFLOW_TRACKING_URI", None)
         path = self._folder / "log"
         with path.open("a") as log:
-            own: dict[str, Any] = {"env": environment, "cwd": self._folder, "start_new_session": True}
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **own)
-        end = time.monotonic() + 180
+            options: dict[str, Any] = {"env": environment, "cwd": self._folder, "start_new_session": True}
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **options)
+        deadline = time.monotonic() + 180
         while not self._answers():
             assert self._process.poll() is None, path.read_text()
-            assert time.monotonic() < end, path.read_text()
+            assert time.monotonic() < deadline, path.read_text()
             time.sleep(0.1)
 
     def kill(self) -> None:
@@ -129,7 +130,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def mlflow_server() -> Callable[..., AbstractContextManager[Server]]:
-    """A server that is up, to be killed at the end: of a folder, and of a database if that is not to be there."""
+    """Return a context manager that runs a server in a folder; its database is there unless another is given."""
 
     @contextmanager
     def serve(folder: Path, database: str = "") -> Iterator[Server]:
@@ -145,13 +146,13 @@ def mlflow_server() -> Callable[..., AbstractContextManager[Server]]:
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """Finds a port that nothing listens on."""
+    """Return a function that finds a free port."""
     return _free_port
 
 
 @pytest.fixture
 def litlab(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """The command, in this process."""
+    """Return a function that runs the command in this process."""
 
     def run(*args: str | Path) -> Outcome:
         capfd.readouterr()
@@ -166,24 +167,24 @@ def litlab(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 @pytest.fixture
 def at_once() -> Callable[..., None]:
-    """Does the same in several processes, each given a barrier after its arguments; all must end well."""
+    """Return a function that runs `work` in several processes, with a barrier as last argument; all must succeed."""
     fork = multiprocessing.get_context("fork")
 
     def run(number: int, work: Callable[..., None], *args: Any) -> None:
-        together = fork.Barrier(number)
-        every = [fork.Process(target=work, args=(*args, together)) for _ in range(number)]
-        for each in every:
-            each.start()
-        for each in every:
-            each.join()
-        assert [each.exitcode for each in every] == [0] * number
+        barrier = fork.Barrier(number)
+        processes = [fork.Process(target=work, args=(*args, barrier)) for _ in range(number)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0] * number
 
     return run
 
 
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
-    """A quiet Trainer on the CPU that leaves no files."""
+    """Return a function that creates a quiet Trainer on the CPU, which writes no files."""
 
     def make(**kwargs: Any) -> Trainer:
         quiet: dict[str, Any] = {
@@ -200,7 +201,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
 
 @pytest.fixture(scope="session")
 def write_idx() -> Callable[[Path, np.ndarray], Path]:
-    """Writes an array as an IDX file of unsigned bytes."""
+    """Return a function that writes an array as an IDX file of unsigned bytes."""
 
     def write(path: Path, values: np.ndarray) -> Path:
         header = struct.pack(f">I{values.ndim}I", 0x0800 | values.ndim, *values.shape)
@@ -213,7 +214,7 @@ def write_idx() -> Callable[[Path, np.ndarray], Path]:
 
 @pytest.fixture(scope="session")
 def mnist_format(tmp_path_factory: pytest.TempPathFactory, write_idx: Callable[[Path, np.ndarray], Path]) -> Path:
-    """scikit-learn's digits in MNIST's files, for `MNIST(verify=False)`: 1,437 for training, 360 for the test."""
+    """scikit-learn's digits in MNIST's file format, for `MNIST(verify=False)`: 1,437 for training, 360 for test."""
     folder = tmp_path_factory.mktemp("data")
     for part, train in (("train", True), ("t10k", False)):
         images, labels = Digits().load(train=train)
@@ -224,7 +225,7 @@ def mnist_format(tmp_path_factory: pytest.TempPathFactory, write_idx: Callable[[
 
 @pytest.fixture(scope="session")
 def cifar_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """scikit-learn's digits as 32x32 colour files in the folders of CIFAR-10: 40 of each for training, 10 to test."""
+    """scikit-learn's digits as 32x32 colour images in CIFAR-10's folders: per class 40 for training, 10 for test."""
     folder = tmp_path_factory.mktemp("colour")
     for part, train, count in (("train", True, 40), ("test", False, 10)):
         images, labels = Digits().load(train=train)
@@ -238,10 +239,10 @@ def cifar_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small(mnist_format: Path, cifar_format: Path) -> Callable[[str], list[str]]:
-    """Arguments that let an experiment run on real scans in the format of its data, without a download."""
-    of_mnist = ["--data.data_dir", str(mnist_format), "--data.verify", "false", "--data.n_val", "200"]
-    of_cifar = ["--data.data_dir", str(cifar_format), "--data.n_val", "100"]
-    sources = {"MNIST": of_mnist, "PairedDigits": of_mnist, "CIFAR10": of_cifar}
+    """Return a function with the arguments that run an experiment on small data in its format, without a download."""
+    mnist_args = ["--data.data_dir", str(mnist_format), "--data.verify", "false", "--data.n_val", "200"]
+    cifar_args = ["--data.data_dir", str(cifar_format), "--data.n_val", "100"]
+    sources = {"MNIST": mnist_args, "PairedDigits": mnist_args, "CIFAR10": cifar_args}
 
     def arguments(name: str) -> list[str]:
         return [name, *sources.get(describe_experiment(name)["data"], [])]

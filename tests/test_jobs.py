@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from pipelines.cli import VERBS
+from pipelines.commands import resume
 from pipelines.config.cli import parse_config
-from pipelines.training import resume
 from sweeps.search import status as look
 from sweeps.search import sweep
 

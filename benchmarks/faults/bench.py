@@ -172,7 +172,7 @@ class Bench:
 
     def tell(self, refused: Command, project: Project) -> None:
         """Where `litlab resume` says that the store does not know of the run's end, do what it says."""
-        if "to tell it: litlab sync" in refused.text:
+        if "To send it: litlab sync" in refused.text:
             self.litlab("sync", uri=project.uri).end()
 
     def side_by_side(self, works: Sequence[Callable[[], Result]]) -> list[Result]:

@@ -142,7 +142,7 @@ def _resumed(
     if code := command.end():
         lost.append(f"exit code {code}: {command.last}")
     lost += [f"nothing said of {file}" for file in files if str(folder / "checkpoints" / file) not in command.text]
-    if f"from {LAST}" in command.text or "going on with run" not in command.text:
+    if f"from {LAST}" in command.text or "Resuming run" not in command.text:
         lost.append("it did not go on from the one before")
     lost += ["the pickle has run"] if (project.folder / "evil").exists() else []
     with noted(lost, "the check"):

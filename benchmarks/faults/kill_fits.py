@@ -10,7 +10,7 @@ import torch
 from bench import Bench, Project, Row, Tally, counted, noted
 from commands import Command, until
 
-from pipelines.tracking.store import local_path
+from pipelines.tracking.uri import local_path
 
 ONE_CYCLE = ["--model.lr_scheduler", "modules.schedules.OneCycle"]
 PLATEAU = [
@@ -35,7 +35,7 @@ CASES = {
     ],
 }
 TOTAL, KILLS_EACH = 105, 7
-NOTHING = "ended before it began; start anew"  # what `litlab resume` says where no configuration was kept
+NOTHING = "ended before training started"  # what `litlab resume` prints where no configuration was saved
 MOMENTS = ("before the run was there", "before the first checkpoint", "in the training", "after it")
 
 

@@ -89,7 +89,7 @@ def comes_back(scene: Scene) -> list[str]:
     scene.server.signal(signal.SIGKILL)
     scene.server.start()
     lost = [] if command.end() == 0 else [f"exit code {command.end()}: {command.last}"]
-    return lost + _synced(scene, "nothing waits")
+    return lost + _synced(scene, "nothing to send")
 
 
 def away(scene: Scene) -> list[str]:
@@ -115,7 +115,7 @@ def killed_too(scene: Scene) -> list[str]:
     (run,) = runs.every(scene.server.uri)
     command = scene.litlab("resume", run.info.run_id)
     lost = [] if command.end() == 0 else [f"exit code {command.end()}: {command.last}"]
-    return lost + _synced(scene, "nothing waits")
+    return lost + _synced(scene, "nothing to send")
 
 
 def hangs(scene: Scene) -> list[str]:

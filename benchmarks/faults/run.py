@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipelines.tracking.uri import MLFLOW_SETTINGS
+from pipelines.tracking.client import MLFLOW_SETTINGS
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch; every process trains on one core
 os.environ.pop("LITLAB_UNSENT", None)  # copies of a project have runs of one name; what waits is beside each of them

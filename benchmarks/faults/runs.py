@@ -10,7 +10,7 @@ import torch
 from bench import Project
 from mlflow import MlflowClient
 
-from pipelines.tracking.store import local_path
+from pipelines.tracking.uri import local_path
 
 TIMES = ("timestamp", "fit_seconds")
 PARTS = ("epoch", "global_step", "loops", "state_dict", "optimizer_states", "lr_schedulers")

@@ -1,1 +1,4 @@
-"""Checkpoints written atomically, verified when read, and the random state in them."""
+"""Checkpoints that are written atomically and verified when read, with the random state that training resumes from.
+
+Imported by config and the rooms above it. Imports tracking and runtime only.
+"""

@@ -1,4 +1,4 @@
-"""The state of all random number generators that training draws from, saved and restored."""
+"""Save and restore the state of every random number generator that training draws from."""
 
 import random
 from typing import Any
@@ -11,7 +11,7 @@ RandomState = dict[str, Any]
 
 
 def get_random_state() -> RandomState:
-    """The generators that training draws from, as tensors and plain values."""
+    """Return the state of the generators of torch, CUDA, NumPy and Python, as tensors and plain values."""
     name, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -22,7 +22,7 @@ def get_random_state() -> RandomState:
 
 
 def set_random_state(state: RandomState) -> None:
-    """Go on drawing where `random_state` was."""
+    """Restore what `get_random_state` returned; CUDA's only if there are as many devices as then."""
     torch.set_rng_state(state["torch"])
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -33,6 +33,7 @@ def set_random_state(state: RandomState) -> None:
 
 
 def gather_random_states(trainer: Trainer, state: RandomState) -> list[RandomState]:
+    """Return the states of all processes, by rank. Every process must call it."""
     if trainer.world_size == 1:
         return [state]
     states: list[Any] = [None] * trainer.world_size

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
 from pipelines.runtime.log import logger
-from pipelines.runtime.text import escape_control_characters, typed
+from pipelines.runtime.text import escape_control_characters, format_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +62,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if options.plot:
         from pipelines.comparison.figures import draw_figures, log_comparison
 
-        run_id = log_comparison(comparison, draw_figures(comparison), options.plot, typed(verb, argv))
+        run_id = log_comparison(comparison, draw_figures(comparison), options.plot, format_command(verb, argv))
         print(f"figures  {options.plot}\nrun      {run_id}", file=sys.stdout if is_table else sys.stderr)
     return 0
 

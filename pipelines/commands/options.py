@@ -42,6 +42,21 @@ class VerbParser(argparse.ArgumentParser):
             raise UserError(self._unknown(unknown))
         return options
 
+    def parse_with_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
+        """Parse the options of a verb that takes keys of a configuration too, such as `--model.lr 0.1`.
+
+        Returns:
+            The verb's own options; the leading positional arguments, which the verb must not declare; the other
+            arguments, as the functions of the rooms take them as `overrides`.
+
+        Raises:
+            UserError: A value is missing or wrong. Unknown options are overrides: the configuration checks them.
+            SystemExit: Help was printed.
+        """
+        options, remaining = self.parse_known_args(list(argv))
+        first = next((index for index, token in enumerate(remaining) if token.startswith("-")), len(remaining))
+        return options, remaining[:first], remaining[first:]
+
     def _unknown(self, tokens: Sequence[str]) -> str:
         option = next((token for token in tokens if token.startswith("-")), None)
         if option is None:

@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pipelines.comparison.intervals import Summary, summarize
-from pipelines.evaluation.figures import MANY_EPOCHS, MANY_FOLD, NAMES, STYLES
+from pipelines.evaluation.plots import label_learning_curves, plot_learning_curve, spans_decades
 from pipelines.tracking.store import StoredRun
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = ("loss", "acc")
-UNITS = {"acc": " (fraction)"}
-SPLITS = {"train": "training (average over the epoch)", "val": "validation"}
+SPLITS = ("train", "val")
 COLUMNS = 3  # panels side by side
 TITLE = 36  # characters that a panel's title has room for, in a line
 Curve = list[tuple[int, Summary]]  # epoch, and the summary of the runs that reached it
@@ -79,34 +78,21 @@ def _history(run: StoredRun, metric: str) -> dict[int, float]:
 def _panel(
     axis: "Axes", kind: str, found: Mapping[tuple[str, str], Curve], others: Sequence[Mapping[tuple[str, str], Curve]]
 ) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     axis.set_axis_on()
     for other in others:
         if ("val", kind) in other:
             epochs, means = zip(*((at, point.mean) for at, point in other["val", kind]), strict=True)
             axis.plot(epochs, means, color="0.75", linewidth=0.8, zorder=1, label="validation of the other panels")
-    for split, text in SPLITS.items():
-        _line(axis, split, text, found.get((split, kind), []))
-    axis.set(xlabel="epoch (from 0)", ylabel=NAMES[kind] + UNITS.get(kind, ""))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(alpha=0.3)
+    for split in SPLITS:
+        _line(axis, split, found.get((split, kind), []))
+    label_learning_curves(axis, kind)
 
 
-def _line(axis: "Axes", split: str, text: str, curve: Curve) -> None:
-    """A mean with its band; without one where a single run is left."""
-    if not curve:
-        return
-    colour, style, marker = STYLES[split]
-    epochs = [at for at, _ in curve]
-    means = [point.mean for _, point in curve]
-    marker = marker if len(epochs) <= MANY_EPOCHS else ""
-    axis.plot(epochs, means, color=colour, linestyle=style, marker=marker, markersize=3, label=text)
-    if any(point.sd is not None for _, point in curve):
-        sds = [math.nan if point.sd is None else point.sd for _, point in curve]
-        low, high = ([mean + sign * sd for mean, sd in zip(means, sds, strict=True)] for sign in (-1, 1))
-        band = f"{text.partition(' (')[0]}: mean ± 1 standard deviation over runs"
-        axis.fill_between(epochs, low, high, color=colour, alpha=0.25, linewidth=0, label=band)
+def _line(axis: "Axes", split: str, curve: Curve) -> None:
+    """Plot a mean with its band; without one where a single run is left."""
+    if curve:
+        epochs = [epoch for epoch, _ in curve]
+        plot_learning_curve(axis, split, epochs, [point.mean for _, point in curve], [point.sd for _, point in curve])
 
 
 def _same_scale(panels: "Sequence[Axes]", kind: str, read: Sequence[Mapping[tuple[str, str], Curve]]) -> None:
@@ -114,7 +100,7 @@ def _same_scale(panels: "Sequence[Axes]", kind: str, read: Sequence[Mapping[tupl
     means = [point.mean for found in read for (_, of), curve in found.items() if of == kind for _, point in curve]
     for panel in panels[1:]:
         panel.sharey(panels[0])
-    if kind == "loss" and means and min(means) > 0 and max(means) > MANY_FOLD * min(means):
+    if kind == "loss" and spans_decades(means):
         panels[0].set_yscale("log")
         panels[0].set_ylim(bottom=min(means) / 2)  # a band may reach below 0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison.intervals import summarize
 from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, format_value, short_names
-from pipelines.evaluation.figures import MANY_FOLD
+from pipelines.evaluation.plots import LARGE_RATIO
 from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _scale_param_axis(axis: "Axes", values: Sequence[float]) -> None:
 def _scale_metric_axis(axis: "Axes", comparison: Comparison, *, vertical: bool) -> None:
     """Make the axis of the metric logarithmic for losses that span orders of magnitude."""
     values = [value for row in comparison.rows for value in row.values.values()]
-    if comparison.lower_is_better and min(values) > 0 and max(values) > MANY_FOLD * min(values):
+    if comparison.lower_is_better and min(values) > 0 and max(values) > LARGE_RATIO * min(values):
         (axis.set_yscale if vertical else axis.set_xscale)("log")
         (axis.set_ylim if vertical else axis.set_xlim)(min(values) / 1.5, max(values) * 1.5)  # a bar may reach below 0
 

@@ -218,7 +218,7 @@ def _default_metric(runs: Sequence[StoredRun]) -> str:
 def _no_metric(metric: str, selection: RunSelection) -> str:
     if not selection.runs:
         where = f" in {', '.join(selection.names)}" if selection.names else ""
-        return f"there is no finished run{where}{f' with {selection.wanted}' if selection.wanted else ''}"
+        return f"there is no finished run{where}{f' with {selection.filter_string}' if selection.filter_string else ''}"
     counts = Counter(key for run in selection.runs for key in run.metrics)
     suggestions = get_close_matches(metric, counts, n=3) or [key for key, _ in counts.most_common(8)]
     known = ", ".join(suggestions) or "none"

@@ -1,1 +1,4 @@
-"""From a command line and YAML files to a data module, a module and a trainer."""
+"""Turn a command line and YAML files into a data module, a module and a trainer, and compare configurations.
+
+Imported by the rooms that train or evaluate. Imports checkpoints, tracking and runtime.
+"""

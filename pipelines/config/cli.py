@@ -1,4 +1,4 @@
-"""From a command line to a datamodule, a module and a trainer: LightningCLI, with litlab's experiments and errors."""
+"""Turn a command line into a data module, a module and a trainer: LightningCLI with litlab's experiments and errors."""
 
 import contextlib
 import inspect
@@ -25,20 +25,28 @@ from pipelines.config.identity import flatten_config
 from pipelines.runtime.errors import UserError
 
 
-class _Unprofiled(PassThroughProfiler):
-    """Lightning's own way not to profile makes a generator for each of seventy hooks a step."""
+class _NoProfiler(PassThroughProfiler):
+    """Do not profile. Lightning's default creates a generator for each of about seventy hooks per step."""
 
-    _nothing = contextlib.nullcontext()
+    _no_context = contextlib.nullcontext()
 
     def profile(self, action_name: str) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
-        return self._nothing
+        return self._no_context
 
 
 class LitlabCLI(LightningCLI):
-    """LightningCLI for any module and datamodule, that only parses; `build` and `trainer` make the parts when asked.
+    """LightningCLI for any module and data module that only parses. `build` and `make_trainer` create the parts.
+
+    Args:
+        args: Command-line arguments.
+        default_name: Name of the MLflow experiment if none is given.
+
+    Attributes:
+        config: The parsed configuration.
+        config_init: The same with instances instead of class paths, after `build`.
 
     Raises:
-        UserError: A key is unknown or a value has the wrong type; the message names it and what is near.
+        UserError: A key is unknown or a value has the wrong type; the message names it and suggests the nearest key.
     """
 
     def __init__(self, args: Sequence[str], *, default_name: str) -> None:
@@ -56,7 +64,7 @@ class LitlabCLI(LightningCLI):
                 args=list(args),
                 run=False,
                 auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,  # modules keep their own, plain hyper-parameters
+                load_from_checkpoint_support=False,  # modules save their own, plain hyperparameters
             )
         except ArgumentError as error:
             raise UserError(explain_parser_error(str(error), self.parser, args)) from error
@@ -64,15 +72,13 @@ class LitlabCLI(LightningCLI):
             raise UserError(str(error)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--name", type=str, default=self._default_name, help="The MLflow experiment that runs go to."
-        )
-        parser.add_argument("--description", type=str, default="", help="The experiment in one line.")
+        parser.add_argument("--name", type=str, default=self._default_name, help="The MLflow experiment of the run.")
+        parser.add_argument("--description", type=str, default="", help="One-line description of the experiment.")
         parser.add_argument(
             "--tracking_uri",
             type=str | None,
             default=None,
-            help="Where runs are kept; default: mlflow.db of this project.",
+            help="Where runs are stored; default: mlflow.db of this project.",
         )
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.input_shape", "model.init_args.input_shape", apply_on="instantiate")
@@ -82,34 +88,35 @@ class LitlabCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def instantiate_classes(self) -> None:
-        """Nothing yet: `build` does it, when the caller is ready."""
+        """Do nothing: `build` instantiates the classes."""
 
     def build(self) -> tuple[LightningDataModule, LightningModule]:
-        """The datamodule and the module, made from the configuration.
+        """Create the data module and the module.
 
         Raises:
             UserError: A value is out of range, or a file that the data needs is missing.
         """
         if self.config.trainer.logger is not None:
-            raise UserError("trainer.logger: litlab logs to MLflow by itself (--tracking_uri says where)")
+            raise UserError("trainer.logger: litlab logs to MLflow itself (--tracking_uri sets where)")
         try:
             self.config_init = self.parser.instantiate_classes(self.config)
             if isinstance(self.config_init.model, Learner):
-                self._refuse_what_data_say()
-                self.config_init.model.configure_optimizers()  # it says now what it would say after the start
+                self._check_no_data_keys()
+                self.config_init.model.configure_optimizers()  # reports now what it would report after the start
         except (ValueError, FileNotFoundError, MisconfigurationException) as error:
-            raise UserError(str(_root(error))) from error
+            raise UserError(str(_root_cause(error))) from error
         return self.config_init.data, self.config_init.model
 
-    def _refuse_what_data_say(self) -> None:
+    def _check_no_data_keys(self) -> None:
+        """Refuse model keys that are taken from the data."""
         for key in ("num_classes", "input_shape"):
             if self.config.get(f"model.init_args.{key}") is not None:
-                raise ValueError(f"model.{key} is known from the data, and not to be given")
+                raise ValueError(f"model.{key} is known from the data and must not be set")
 
     def make_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer of the configuration, with these arguments instead of its own."""
+        """Create the trainer of the configuration; `kwargs` override its arguments."""
         settings = {**self.config_init.trainer.as_dict(), **kwargs}
-        settings["profiler"] = settings.get("profiler") or _Unprofiled()
+        settings["profiler"] = settings.get("profiler") or _NoProfiler()
         synced = [SyncBatchNorm()] if settings.get("sync_batchnorm") else []
         settings["plugins"] = [
             *_as_list(settings.get("plugins")),
@@ -124,30 +131,30 @@ class LitlabCLI(LightningCLI):
 
     @property
     def callbacks(self) -> list[Callback]:
-        """The callbacks of the configuration."""
+        """Callbacks of the configuration."""
         return _as_list(self.config_init.trainer.callbacks)
 
     def params(self) -> dict[str, Any]:
-        """Flat keys and values for people to compare runs by: without what is not set, or is Trainer's own default."""
-        usual = {f"trainer.{key}": item.default for key, item in inspect.signature(Trainer).parameters.items()}
+        """Return the params of a run: flat keys with values, without None and the defaults of Trainer."""
+        defaults = {f"trainer.{key}": item.default for key, item in inspect.signature(Trainer).parameters.items()}
         flat = flatten_config(self.resolved())
-        shown = {key: value for key, value in flat.items() if value is not None and value != usual.get(key)}
-        return {key: value for key, value in shown.items() if key not in ("name", "description", "data.data_dir")}
+        params = {key: value for key, value in flat.items() if value is not None and value != defaults.get(key)}
+        return {key: value for key, value in params.items() if key not in ("name", "description", "data.data_dir")}
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, as plain YAML types; what `litlab fit -c` reproduces the run from."""
+        """Return every key with its value as plain YAML types, from which `litlab fit -c` reproduces the run."""
         config: Namespace = self.config.clone()
         for key in ("config", "tracking_uri"):
             config.pop(key, None)
         resolved: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_none=False))
         for key, value in resolved["trainer"].items():
             if key.startswith("limit_") and isinstance(value, float) and value > 1:
-                resolved["trainer"][key] = int(value)  # 1000 or 1000.0: it depends on what has been imported before
+                resolved["trainer"][key] = int(value)  # 1000 or 1000.0 depends on what was imported before
         return resolved
 
 
-def _root(error: BaseException) -> BaseException:
-    """The error that a class raised, inside those that jsonargparse wraps around it."""
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the error that a class raised, which jsonargparse wraps in others."""
     while True:
         inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if not isinstance(inner, ValueError | OSError):
@@ -160,17 +167,26 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def parse_config(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI:
-    """Parse `[NAME | PATH] [-c FILE ...] [--key value ...]`, on top of a base file if one is given."""
+    """Parse `[NAME | PATH] [-c FILE ...] [--key value ...]`.
+
+    Args:
+        verb: Named in messages.
+        argv: The arguments.
+        base: Configuration file that the arguments change, such as that of a run. An experiment cannot be named then.
+
+    Raises:
+        UserError: An argument or a file is invalid.
+    """
     args = list(argv)
     if base is None and args and not args[0].startswith("-"):
         base = find_experiment(args.pop(0))
     files = [base] if base else []
     if stray := [token for token in args[:1] if not token.startswith("-")]:
-        raise UserError(f"one experiment at a time: {stray[0]!r} is one too many")
+        raise UserError(f"unexpected argument {stray[0]!r}: one experiment at a time")
     given = [Path(value) for value in option_values(args, "-c", "--config")]
-    asks_for_help = any(token.endswith(".help") for token in args)  # of jsonargparse, such as --model.help CLASS
-    if not (files or given or asks_for_help):
-        raise UserError(f"name an experiment (litlab list shows them) first, or a file: litlab {verb} -c FILE")
+    help_requested = any(token.endswith(".help") for token in args)  # jsonargparse's, such as --model.help CLASS
+    if not (files or given or help_requested):
+        raise UserError(f"name an experiment first (litlab list shows them), or a file: litlab {verb} -c FILE")
     for path in given:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
@@ -180,6 +196,18 @@ def parse_config(verb: str, argv: Sequence[str], base: Path | None = None) -> Li
     return LitlabCLI([*config_args, *args], default_name=[*files, *given, Path("NAME")][0].stem)
 
 
+def config_arguments(
+    experiment: str | Path | None,
+    config_files: Sequence[str | Path] = (),
+    overrides: Sequence[str] = (),
+    tracking_uri: str | None = None,
+) -> list[str]:
+    """Return the arguments for `parse_config`: the experiment, files, overrides and the tracking URI, in this order."""
+    names = [] if experiment is None else [str(experiment)]
+    files = [token for path in config_files for token in ("--config", str(path))]
+    return [*names, *files, *overrides, *([] if tracking_uri is None else ["--tracking_uri", tracking_uri])]
+
+
 def print_full_help() -> NoReturn:
     """Print every argument that LightningCLI takes, and exit."""
     LitlabCLI(["--help"], default_name="NAME")
@@ -187,14 +215,14 @@ def print_full_help() -> NoReturn:
 
 
 def option_values(args: Sequence[str], *flags: str) -> list[str]:
-    """The values given for a flag, as `--flag value` or `--flag=value`."""
+    """Return the values of a flag, given as `--flag value` or `--flag=value`."""
     following = [value for flag, value in pairwise(args) if flag in flags]
     joined = [token.partition("=")[2] for token in args if token.partition("=")[0] in flags and "=" in token]
     return following + joined
 
 
 def load_data(data: LightningDataModule, stage: str) -> None:
-    """Read the data of a stage before anything depends on it.
+    """Load the data of a stage ("fit" or "test"), before a run is created.
 
     Raises:
         UserError: A file is missing or damaged; the message names it.

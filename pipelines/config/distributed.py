@@ -1,56 +1,62 @@
-"""Several processes, one for each device, that train together: what they must agree on."""
+"""Training with several processes, one per device: what they must agree on."""
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from datamodules.base import InMemoryDataModule
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
 from pipelines.tracking.tags import PROCESS_COUNT_TAG
 
-CHECKPOINT_ENV = (
-    "LITLAB_START"  # for processes that Lightning starts: the checkpoint that the first one chose, or nothing
-)
+CHECKPOINT_ENV = "LITLAB_START"  # tells processes that Lightning starts the checkpoint of rank zero; "" for none
+
+
+def is_rank_zero() -> bool:
+    """Return whether this is the first process of a training, which owns the run and tests."""
+    return not rank_zero_only.rank  # type: ignore[attr-defined]
 
 
 def cluster_environments() -> list[SLURMEnvironment]:
-    """SLURM's, if it started this process: without Lightning's checkpoint of its own at SIGUSR1, and its requeueing.
+    """Return SLURM's environment, if SLURM started this process, without Lightning's checkpoint and requeue at SIGUSR1.
 
-    A later training in the same folder would begin with that checkpoint.
+    A later training in the same folder would start from that checkpoint.
     """
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def check_batch_split(data: LightningDataModule, model: LightningModule, trainer: Trainer) -> None:
-    """Refuse what the processes cannot do together, and say, once, what part of the batch each of them has.
+    """Check that the processes can share each batch, and report the share of each, once.
 
     Raises:
-        UserError: They cannot share the batch, or each of them would train for itself.
+        UserError: The batch size is not a multiple of the processes, or each process would train on its own.
     """
     processes = trainer.world_size
     started = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if torch.distributed.is_torchelastic_launched():
         started = int(os.environ["WORLD_SIZE"])
     if started > 1 and started != processes:
-        told = f"{started} processes were started, and trainer.devices by trainer.num_nodes is {processes}"
-        raise UserError(f"{told}: add --trainer.devices N --trainer.strategy ddp, N of them on each machine")
+        raise UserError(
+            f"{started} processes were started, but trainer.devices times trainer.num_nodes is {processes}: "
+            "add --trainer.devices N --trainer.strategy ddp, with N processes per machine"
+        )
     if processes == 1 or not isinstance(data, InMemoryDataModule):
         return
     try:
-        each = data.per_process_batch_size(processes)
+        batch_size = data.per_process_batch_size(processes)
     except ValueError as error:
         raise UserError(str(error)) from error
     if not trainer.is_global_zero:
         return
-    print(f"litlab: batch of {data.batch_size} over {processes} processes: {each} each", file=sys.stderr)
+    logger.info("Batch of %d over %d processes: %d each", data.batch_size, processes, batch_size)
     if any(isinstance(layer, _BatchNorm) for layer in model.modules()) and not _is_synced(trainer):
-        print(f"litlab: batch norm sees {each} at a time; all with --trainer.sync_batchnorm true", file=sys.stderr)
+        logger.info("Batch norm sees %d examples at a time; all with --trainer.sync_batchnorm true", batch_size)
 
 
 def _is_synced(trainer: Trainer) -> bool:
@@ -58,12 +64,12 @@ def _is_synced(trainer: Trainer) -> bool:
 
 
 def process_count_tags(trainer: Trainer) -> dict[str, str]:
-    """How many processes train a run, where that is more than one."""
+    """Return the tag with the number of processes that train a run, if there are several."""
     return {PROCESS_COUNT_TAG: str(trainer.world_size)} if trainer.world_size > 1 else {}
 
 
 def check_process_count(run_id: str, tags: Mapping[str, str], trainer: Trainer) -> None:
-    """Each process has generators of its own in a checkpoint, and its own part of each batch.
+    """Check that a run resumes with as many processes as it had: each has its random state and its part of a batch.
 
     Raises:
         UserError: The run was trained by more or fewer processes.
@@ -71,20 +77,20 @@ def check_process_count(run_id: str, tags: Mapping[str, str], trainer: Trainer) 
     before, now = int(tags.get(PROCESS_COUNT_TAG, 1)), trainer.world_size
     if before != now:
         raise UserError(
-            f"run {run_id} was trained by {before} processes, and there are {now} now: start it as before, "
-            "with torchrun or srun if it was"
+            f"run {run_id} was trained by {before} processes, but {now} are running now: start it as before, "
+            "with torchrun or srun if you used them"
         )
 
 
 def broadcast_checkpoint(trainer: Trainer, choose: Callable[[], Path | None] = lambda: None) -> Path | None:
-    """The checkpoint to start from: what the first process chooses, told to all others.
+    """Return the checkpoint that rank zero chose, in every process; None to train from the start.
 
     Args:
-        trainer: Of this process.
-        choose: Called in the first process only.
+        trainer: This process's trainer.
+        choose: Chooses the checkpoint; called in rank zero only.
 
     Raises:
-        UserError: The processes of several machines were started by hand, and cannot be told.
+        UserError: The processes of several machines were started by hand and cannot communicate yet.
     """
     if trainer.world_size == 1:
         return choose()
@@ -92,11 +98,11 @@ def broadcast_checkpoint(trainer: Trainer, choose: Callable[[], Path | None] = l
     if CHECKPOINT_ENV in os.environ and not trainer.is_global_zero:
         return Path(os.environ[CHECKPOINT_ENV]) if os.environ[CHECKPOINT_ENV] else None
     environment = getattr(strategy, "cluster_environment", None)
-    if environment is not None and environment.creates_processes_externally:  # torchrun, SLURM: all are here already
+    if environment is not None and environment.creates_processes_externally:  # by torchrun or SLURM
         strategy.setup_environment()
         return strategy.broadcast(choose() if trainer.is_global_zero else None)
     if not trainer.is_global_zero:
-        raise UserError("a training on several machines is resumed with torchrun or by SLURM")
-    start = choose()
-    os.environ[CHECKPOINT_ENV] = str(start or "")  # the others are about to be started
-    return start
+        raise UserError("resume a training on several machines with torchrun or SLURM")
+    checkpoint = choose()
+    os.environ[CHECKPOINT_ENV] = str(checkpoint or "")  # inherited by the processes that Lightning starts next
+    return checkpoint

@@ -1,4 +1,4 @@
-"""jsonargparse's error messages, said so that a person sees the key, the value and what would be right."""
+"""Rewrite jsonargparse's error messages: one line with the key, the value and what is expected."""
 
 import importlib
 import re
@@ -22,85 +22,89 @@ _SECTION = re.compile(r'Parser key "([\w.]+)"')
 _NOISE = re.compile(
     r"Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given|Expected a <class 'NoneType'>"
 )
-_SET_BY_LITLAB = {
-    "input_shape",
-    "num_classes",
-    "params",
-}  # known from the data and the network, never the user's to give
+_SET_BY_LITLAB = {"input_shape", "num_classes", "params"}  # taken from the data and the network, never given
 
 
 def explain_parser_error(message: str, parser: ArgumentParser, args: Sequence[str]) -> str:
-    """One line for a message of jsonargparse: the key and the nearest one, or the value and what it should be."""
+    """Return a one-line message: the unknown key and the nearest one, or the wrong value and what is expected.
+
+    Args:
+        message: jsonargparse's message.
+        parser: The parser that raised it.
+        args: The arguments that it parsed.
+    """
     unknown = _UNKNOWN.search(message)
     if unknown is None:
-        return _wrong_value(message)
-    section = _joined([*_SECTION.findall(message[: unknown.start()]), unknown["group"]])
-    key = _joined([section, unknown["a"] or unknown["b"] or unknown["c"]])
+        return _explain_wrong_value(message)
+    section = _join_keys([*_SECTION.findall(message[: unknown.start()]), unknown["group"]])
+    key = _join_keys([section, unknown["a"] or unknown["b"] or unknown["c"]])
     known = _known_keys(message, unknown, section, parser, args) - {key}
-    nearest = max(known, key=lambda candidate: _likeness(key, candidate))
-    hint = f"did you mean {nearest}?" if _likeness(key, nearest) > 0.6 else "litlab fit --full-help lists the keys"
+    nearest = max(known, key=lambda candidate: _similarity(key, candidate))
+    hint = f"did you mean {nearest}?" if _similarity(key, nearest) > 0.6 else "litlab fit --full-help lists the keys"
     siblings = sorted(name.removeprefix(f"{section}.") for name in known if section and name.startswith(f"{section}."))
     allowed = ", ".join(name for name in siblings if "." not in name and name not in _SET_BY_LITLAB)
     return f"unknown key {key}: {hint}" + (f" ({section} takes {allowed})" if 0 < len(allowed) < 200 else "")
 
 
-def _joined(parts: Iterable[str | None]) -> str:
+def _join_keys(parts: Iterable[str | None]) -> str:
     return ".".join(part for part in parts if part).replace("init_args.", "")
 
 
-def _wrong_value(message: str) -> str:
-    section = _joined(_SECTION.findall(message))
+def _explain_wrong_value(message: str) -> str:
+    section = _join_keys(_SECTION.findall(message))
     if missing := re.search(r"arguments are required: ([\w.]+)", message):
-        return f"{_joined([section, missing[1]])} is required"
+        return f"{_join_keys([section, missing[1]])} is required"
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    said = "; ".join(line.rstrip(":") for line in lines if line and not _NOISE.match(line))
-    said = re.sub(r"\ban? <class '(?:\w+\.)*(\w+)'>", r"\1", said)
-    said = re.sub(r"\ban? typing\.Literal\[(.*?)\]", r"one of \1", said)
+    text = "; ".join(line.rstrip(":") for line in lines if line and not _NOISE.match(line))
+    text = re.sub(r"\ban? <class '(?:\w+\.)*(\w+)'>", r"\1", text)
+    text = re.sub(r"\ban? typing\.Literal\[(.*?)\]", r"one of \1", text)
     given = re.search(r"Given value: (?:NestedArg\(.*val=)?'?(.*?)'?\)?$", message)
-    got = f", got {given[1]!r}" if given and "value" not in said else ""
-    said = re.sub(r"\. (?:Got|But got) value: (.*)", r", got \1", said)
-    return f"{section}: {said}{got}" if section else f"{said}{got}"
+    got = f", got {given[1]!r}" if given and "value" not in text else ""
+    text = re.sub(r"\. (?:Got|But got) value: (.*)", r", got \1", text)
+    return f"{section}: {text}{got}" if section else f"{text}{got}"
 
 
 def _known_keys(
     message: str, unknown: re.Match[str], section: str, parser: ArgumentParser, args: Sequence[str]
 ) -> set[str]:
+    """Return the keys that could have been meant: of the parser, of experiments and of the class in the message."""
     keys = {name for name in parser.get_defaults().keys() if name != "config"}  # noqa: SIM118  # a Namespace
-    for path in _experiments(args):
-        keys |= set(_dotted(yaml.safe_load(path.read_text())))
+    for path in _experiment_files(args):
+        keys |= set(_dotted_keys(yaml.safe_load(path.read_text())))
     after, before = _CLASS.search(message, unknown.end()), _CLASS.findall(message[: unknown.start()])
     class_path = after[1] if after else before[-1] if before else None
     if class_path:
         keys = {name for name in keys if name.rpartition(".")[0] != section}
-        keys |= {f"{section}.{option}" for option in _options(class_path)}
+        keys |= {f"{section}.{argument}" for argument in _arguments_of(class_path)}
     return keys
 
 
-def _experiments(args: Sequence[str]) -> Iterable[Path]:
-    """The experiment that was named, or all of them: their keys are spelt right."""
-    all_of_them = [find_experiment(name) for name in experiment_names()]
-    return [path for path in all_of_them if str(path) in args] or all_of_them
+def _experiment_files(args: Sequence[str]) -> Iterable[Path]:
+    """Return the file of the experiment in the arguments, or of all experiments: their keys are spelt right."""
+    files = [find_experiment(name) for name in experiment_names()]
+    return [path for path in files if str(path) in args] or files
 
 
-def _dotted(config: dict[str, Any], prefix: str = "") -> Iterable[str]:
+def _dotted_keys(config: dict[str, Any], prefix: str = "") -> Iterable[str]:
     for key, value in config.items():
         name = prefix if key in ("class_path", "init_args") else f"{prefix}.{key}" if prefix else key
         yield name
         if isinstance(value, dict):
-            yield from _dotted(value, name)
+            yield from _dotted_keys(value, name)
 
 
-def _options(class_path: str) -> Iterable[str]:
+def _arguments_of(class_path: str) -> Iterable[str]:
+    """Return the argument names of a class."""
     module, _, name = class_path.rpartition(".")
     parser = ArgumentParser(exit_on_error=False)
-    named = getattr(importlib.import_module(module), name)
-    if not isinstance(named, type):  # a function, which has no options here
+    found = getattr(importlib.import_module(module), name)
+    if not isinstance(found, type):  # a function, which has no arguments here
         return set()
-    parser.add_class_arguments(named, "it", fail_untyped=False)
+    parser.add_class_arguments(found, "it", fail_untyped=False)
     return {key.removeprefix("it.").partition(".")[0] for key in parser.get_defaults().keys()} - {"it"}  # noqa: SIM118
 
 
-def _likeness(key: str, known: str) -> float:
-    """Between 0 and 1; a key in the wrong place is nearly as near as a key misspelt."""
+def _similarity(key: str, known: str) -> float:
+    """Return a similarity from 0 to 1; a key in the wrong section counts nearly as much as a misspelt one."""
     same_name = SequenceMatcher(None, key.rpartition(".")[2], known.rpartition(".")[2]).ratio()
     return max(SequenceMatcher(None, key, known).ratio(), 0.98 * same_name if key[0] == known[0] else 0)

@@ -1,4 +1,4 @@
-"""The experiments that come with litlab, and `litlab list`."""
+"""Find and describe the experiments that come with litlab. Imports neither torch nor Lightning."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,12 +12,12 @@ FOLDER = Path(__file__).parents[1] / "experiments"
 
 
 def experiment_names() -> list[str]:
-    """The names of all experiments, sorted."""
+    """Return the names of all experiments, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def find_experiment(experiment: str) -> Path:
-    """The YAML file of an experiment, given its name or a path.
+    """Return the YAML file of an experiment, given its name or a path.
 
     Raises:
         UserError: There is no such experiment or file.
@@ -29,16 +29,20 @@ def find_experiment(experiment: str) -> Path:
         if path.is_file():
             return path
         raise UserError(f"{path}: no such file")
-    near = get_close_matches(experiment, experiment_names(), n=3, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    suggestions = get_close_matches(experiment, experiment_names(), n=3, cutoff=0.4)
+    hint = f" Did you mean {' or '.join(suggestions)}?" if suggestions else ""
     raise UserError(f"there is no experiment {experiment!r}.{hint} litlab list shows them all")
 
 
 def read_yaml(path: Path, expected: str) -> dict[str, Any]:
-    """The keys and values of a YAML file.
+    """Read a YAML file of keys and values.
+
+    Args:
+        path: The file.
+        expected: The keys that the file should have, for the message.
 
     Raises:
-        UserError: It cannot be read, or holds something else; the message names what is `expected`.
+        UserError: The file cannot be read, or contains something else.
     """
     try:
         content = yaml.safe_load(path.read_text())

@@ -1,1 +1,4 @@
-"""The checks of `litlab doctor`, one subject per file. Importing a file imports nothing heavy."""
+"""The checks of `litlab doctor`, one subject per file; none but those of `torch_process` import torch.
+
+Imported by commands and by sweeps.
+"""

@@ -1,4 +1,4 @@
-"""Whether the databases of runs and of studies can be read, are whole, and have the tables of what is installed."""
+"""Check that the databases of runs and studies are readable, undamaged and at the version of what is installed."""
 
 import importlib.util
 import shlex
@@ -18,21 +18,22 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 
-from pipelines.diagnostics.finding import Finding, Place, todo
+from pipelines.diagnostics.check import CheckResult, Context, failed
+from pipelines.runtime.files import file_lock
 from pipelines.runtime.text import redact_credentials
 
-PATIENCE_S = 5.0
-OPTUNA = "optuna.db"  # beside the runs' database, unless `litlab sweep --storage` names another
+TIMEOUT_S = 5.0
+OPTUNA_FILE = "optuna.db"  # beside the runs' database, unless `litlab sweep --storage` names another
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Whose tables a database has.
+class Schema:
+    """The tables of a package in a database.
 
     Attributes:
-        package: That reads and writes them.
-        migrations: The folder in the package that says how they came to be, with Alembic.
-        command: Brings the tables of the URI that follows to the version that is installed.
+        package: Name of the package.
+        migrations: Folder of its Alembic migrations, in the package.
+        command: Upgrades the tables of the URI that follows to the installed version.
     """
 
     package: str
@@ -40,143 +41,144 @@ class Kind:
     command: tuple[str, ...]
 
     def revisions(self) -> list[str]:
-        """All versions of the tables that the installed package knows, the newest first."""
+        """Return all versions of the tables that the installed package knows, the newest first."""
         from alembic.script import ScriptDirectory
 
-        found = importlib.util.find_spec(self.package)
-        if found is None or not found.submodule_search_locations:
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or not spec.submodule_search_locations:
             raise ModuleNotFoundError(f"{self.package} is not installed")
-        folder = Path(found.submodule_search_locations[0]) / self.migrations
-        return [str(one.revision) for one in ScriptDirectory(str(folder)).walk_revisions()]
+        folder = Path(spec.submodule_search_locations[0]) / self.migrations
+        return [str(script.revision) for script in ScriptDirectory(str(folder)).walk_revisions()]
 
 
-RUNS = Kind("mlflow", "store/db_migrations", ("mlflow", "db", "upgrade"))
-STUDIES = Kind("optuna", "storages/_rdb/alembic", ("optuna", "storage", "upgrade", "--storage"))
+RUNS = Schema("mlflow", "store/db_migrations", ("mlflow", "db", "upgrade"))
+STUDIES = Schema("optuna", "storages/_rdb/alembic", ("optuna", "storage", "upgrade", "--storage"))
 _MAIN = {"mlflow": "from mlflow.cli import cli as main", "optuna": "from optuna.cli import main"}
 
 
-def runs(place: Place) -> Iterator[Finding]:
-    """The database or the server that runs are kept in."""
-    database = place.database
+def check_runs_database(context: Context) -> Iterator[CheckResult]:
+    """Check the database or the server that stores the runs."""
+    database = context.database
     if database is not None:
-        yield from _file(RUNS, database, place)
-    elif place.uri.startswith("http"):
-        yield from _server(place.uri)
+        yield from _file(RUNS, database, context)
+    elif context.uri.startswith("http"):
+        yield from _server(context.uri)
     else:
-        yield from _served_database(place.uri)
+        yield from _served_database(context.uri)
 
 
-def studies(place: Place) -> Iterator[Finding]:
-    """Optuna's database beside that of the runs."""
-    yield from _file(STUDIES, place.folder / OPTUNA, place)
+def check_studies(context: Context) -> Iterator[CheckResult]:
+    """Check Optuna's database in the folder of the runs' database."""
+    yield from _file(STUDIES, context.folder / OPTUNA_FILE, context)
 
 
-def _file(kind: Kind, path: Path, place: Place) -> Iterator[Finding]:
+def _file(schema: Schema, path: Path, context: Context) -> Iterator[CheckResult]:
     name = path.name
     if not path.exists():
-        yield Finding(name, f"none yet at {path}; the first {'fit' if kind is RUNS else 'sweep'} makes it")
+        yield CheckResult(name, f"none yet at {path}; the first {'fit' if schema is RUNS else 'sweep'} creates it")
         return
     try:
-        revision, damage = _look_into(path)
+        revision, damage = _inspect(path)
     except sqlite3.Error as error:
-        yield todo(name, f"{path} cannot be read ({error}): {_rescue(path)}")
+        yield failed(name, f"{path} cannot be read ({error}): {_rescue(path)}")
         return
     if damage:
-        yield todo(name, f"{path} is damaged ({damage}): {_rescue(path)}")
+        yield failed(name, f"{path} is damaged ({damage}): {_rescue(path)}")
     elif revision is None:
         yield _without_tables(name, path)
     else:
-        yield from _tables(kind, path, revision, place)
+        yield from _tables(schema, path, revision, context)
 
 
-def _look_into(path: Path) -> tuple[str | None, str]:
-    """The version of the tables, None where there are none; what is damaged, in words."""
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE_S)) as database:
-        (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
+def _inspect(path: Path) -> tuple[str | None, str]:
+    """Return the version of the tables, None without tables, and a message about damage, "" without damage."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=TIMEOUT_S)) as database:
+        (integrity,) = database.execute("PRAGMA quick_check(1)").fetchone()
         tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         rows = (
             database.execute("SELECT version_num FROM alembic_version").fetchall()
             if "alembic_version" in tables
             else []
         )
-    return (str(rows[0][0]) if rows else None), "" if said == "ok" else str(said)
+    return (str(rows[0][0]) if rows else None), "" if integrity == "ok" else str(integrity)
 
 
 def _rescue(path: Path) -> str:
-    return (
-        f"if no other program holds it, put a copy back, or save what is left: sqlite3 {path} .recover | sqlite3 NEW.db"
+    command = f"sqlite3 {path} .recover | sqlite3 NEW.db"
+    return f"if no other program holds it, restore a copy, or recover what is left: {command}"
+
+
+def _without_tables(name: str, path: Path) -> CheckResult:
+    if path.stat().st_size == 0:
+        return CheckResult(name, f"{path} is empty; its tables are created on first use")
+    return failed(name, f"{path} belongs to another program: give another file with --tracking_uri, or move it away")
+
+
+def _tables(schema: Schema, path: Path, revision: str, context: Context) -> Iterator[CheckResult]:
+    name, known = path.name, schema.revisions()
+    here = f"{schema.package} {version(schema.package)}"
+    command = [*schema.command, f"sqlite:///{path}"]
+    if revision == known[0]:
+        yield CheckResult(name, f"undamaged, with the tables of {here} ({path}, {path.stat().st_size / 1e6:.1f} MB)")
+    elif revision not in known:
+        yield failed(name, f"{path} is of a newer {schema.package} than {here}: pip install -U {schema.package}")
+    elif context.fix:
+        yield _upgrade(schema, path, command)
+    else:
+        advice = f"{shlex.join(['cp', str(path), f'{path}.copy'])}, then {shlex.join(command)}"
+        yield failed(name, f"its tables are older than {here}: litlab doctor --fix, or {advice}")
+
+
+def _upgrade(schema: Schema, path: Path, command: list[str]) -> CheckResult:
+    """Copy a database in its folder, then let its own package upgrade its tables."""
+    copy = path.with_name(f"{path.name}.{datetime.now():%Y%m%d-%H%M%S}.copy")
+    if shutil.disk_usage(path.parent).free < 3 * path.stat().st_size:
+        return failed(path.name, f"not enough disk space to copy {path} and change its tables: free some first")
+    try:
+        with file_lock(f"{path}.lock", timeout=TIMEOUT_S):
+            _copy(path, copy)
+            program = f"import sys; {_MAIN[schema.package]}; sys.exit(main())"
+            arguments = [sys.executable, "-c", program, *command[1:]]
+            done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    except TimeoutError:
+        return failed(path.name, f"{path} is in use: stop the programs that use it, then litlab doctor --fix")
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return failed(path.name, f"{shlex.join(command)} failed ({reason}); {copy} is the database as it was")
+    return CheckResult(
+        path.name, f"upgraded to {schema.package} {version(schema.package)}; the database as it was: {copy}", "fixed"
     )
 
 
-def _without_tables(name: str, path: Path) -> Finding:
-    if path.stat().st_size == 0:
-        return Finding(name, f"{path} is empty; its tables are made when it is used")
-    return todo(name, f"{path} is a database of something else: name another file with --tracking_uri, or move it away")
-
-
-def _tables(kind: Kind, path: Path, revision: str, place: Place) -> Iterator[Finding]:
-    name, known = path.name, kind.revisions()
-    here = f"{kind.package} {version(kind.package)}"
-    command = [*kind.command, f"sqlite:///{path}"]
-    if revision == known[0]:
-        yield Finding(name, f"whole, with the tables of {here} ({path}, {path.stat().st_size / 1e6:.1f} MB)")
-    elif revision not in known:
-        yield todo(name, f"{path} was made by a newer {kind.package} than {here}: pip install -U {kind.package}")
-    elif place.fix:
-        yield _upgrade(kind, path, command)
-    else:
-        advice = f"{shlex.join(['cp', str(path), f'{path}.copy'])}, then {shlex.join(command)}"
-        yield todo(name, f"its tables are older than {here}: litlab doctor --fix, or {advice}")
-
-
-def _upgrade(kind: Kind, path: Path, command: list[str]) -> Finding:
-    """Copy a database beside itself, then let its own package bring its tables up to date."""
-    from filelock import FileLock, Timeout
-
-    kept = path.with_name(f"{path.name}.{datetime.now():%Y%m%d-%H%M%S}.copy")
-    if shutil.disk_usage(path.parent).free < 3 * path.stat().st_size:
-        return todo(path.name, f"no room for a copy of {path} and for changing its tables: make some first")
-    try:
-        with FileLock(f"{path}.lock", timeout=PATIENCE_S):
-            _copy(path, kept)
-            program = f"import sys; {_MAIN[kind.package]}; sys.exit(main())"
-            done = subprocess.run(
-                [sys.executable, "-c", program, *command[1:]], capture_output=True, text=True, check=False
-            )
-    except Timeout:
-        return todo(path.name, f"{path} is in use: end what uses it, then litlab doctor --fix")
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return todo(path.name, f"{shlex.join(command)} failed ({reason}); {kept} is the database as it was")
-    return Finding(path.name, f"brought to {kind.package} {version(kind.package)}; as it was: {kept}", "fixed")
-
-
-def _copy(path: Path, kept: Path) -> None:
-    """Copy a database as SQLite does it: whole, whoever writes to it meanwhile."""
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(kept)) as target:
+def _copy(path: Path, copy: Path) -> None:
+    """Copy a database by SQLite's own means: consistent, even if another process writes to it meanwhile."""
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
 
 
-def _server(uri: str) -> Iterator[Finding]:
-    shown, place = redact_credentials(uri), urlsplit(uri)
-    asked = urlunsplit(place._replace(netloc=place.netloc.rpartition("@")[2], path=f"{place.path.rstrip('/')}/version"))
+def _server(uri: str) -> Iterator[CheckResult]:
+    shown, parts = redact_credentials(uri), urlsplit(uri)
+    path = f"{parts.path.rstrip('/')}/version"
+    version_url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=path))
     try:
-        with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:  # noqa: S310 (http, as store_uri has seen)
-            said = answer.read(100).decode(errors="replace").strip()
+        with urllib.request.urlopen(version_url, timeout=TIMEOUT_S) as answer:  # noqa: S310 (http, as store_uri checked)
+            server_version = answer.read(100).decode(errors="replace").strip()
     except HTTPError as error:
-        if error.code == 401:  # the line of the runs says whether it is content
-            yield Finding("server", f"{shown} answers, and asks for a name and a password")
+        if error.code == 401:  # the check of the runs shows whether they are accepted
+            yield CheckResult("server", f"{shown} answers, and requires a user name and a password")
         else:
-            yield todo("server", f"{shown} refuses ({error.code} {error.reason}): is it MLflow's, and of this address?")
+            yield failed(
+                "server", f"{shown} refuses ({error.code} {error.reason}): is it an MLflow server, at this address?"
+            )
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        yield todo("server", f"{shown} does not answer ({reason}): start it, or see to the network")
+        yield failed("server", f"{shown} does not answer ({reason}): start it, or check the network")
     else:
-        yield Finding("server", f"{shown} answers: MLflow {said}; here is {version('mlflow')}")
+        yield CheckResult("server", f"{shown} answers: MLflow {server_version}; {version('mlflow')} is installed here")
 
 
-def _served_database(uri: str) -> Iterator[Finding]:
-    """A database server that MLflow uses without a server of its own; who looks after it makes the copy."""
+def _served_database(uri: str) -> Iterator[CheckResult]:
+    """Check a database server that is used without an MLflow server. Its administrator makes the copy."""
     from sqlalchemy import create_engine, text
 
     engine: Any = create_engine(uri)
@@ -186,7 +188,7 @@ def _served_database(uri: str) -> Iterator[Finding]:
     finally:
         engine.dispose()
     if revision == RUNS.revisions()[0]:
-        yield Finding("database", f"{redact_credentials(uri)} has the tables of mlflow {version('mlflow')}")
+        yield CheckResult("database", f"{redact_credentials(uri)} has the tables of mlflow {version('mlflow')}")
     else:
-        advice = f"make a copy, then mlflow db upgrade {redact_credentials(uri)}"
-        yield todo("database", f"its tables are not those of mlflow {version('mlflow')}: {advice}")
+        advice = f"back it up, then mlflow db upgrade {redact_credentials(uri)}"
+        yield failed("database", f"its tables are not those of mlflow {version('mlflow')}: {advice}")

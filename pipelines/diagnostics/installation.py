@@ -1,4 +1,4 @@
-"""Whether what litlab needs is installed, in the versions that it and its packages ask for."""
+"""Check that the packages that litlab needs are installed, in the versions that it and its packages require."""
 
 import platform
 import shutil
@@ -6,76 +6,79 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import TYPE_CHECKING
 
-from pipelines.diagnostics.finding import Finding, Place, todo
+from pipelines.diagnostics.check import CheckResult, Context, failed
 from pipelines.tracking.origin import git_tags
-from pipelines.tracking.tags import DIRTY_TAG
+from pipelines.tracking.tags import COMMIT_TAG, DIRTY_TAG
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-INSTALL = "pip install -e . in litlab's folder, in its own environment, installs what is missing"
+INSTALL = "to install it: pip install -e . in litlab's folder, in its own environment"
 
 
-def python(place: Place) -> Iterator[Finding]:
-    """The interpreter, against what litlab's own metadata ask for."""
+def check_python(context: Context) -> Iterator[CheckResult]:
+    """Check the interpreter against litlab's own metadata."""
     from packaging.specifiers import SpecifierSet
 
-    wanted = SpecifierSet(metadata("litlab")["Requires-Python"])
-    here = platform.python_version()
-    if here in wanted:
-        yield Finding("Python", here)
+    required = SpecifierSet(metadata("litlab")["Requires-Python"])
+    version_here = platform.python_version()
+    if version_here in required:
+        yield CheckResult("Python", version_here)
     else:
-        yield todo("Python", f"{here} is not {wanted}: make the environment anew with another Python")
+        yield failed("Python", f"{version_here} is not {required}: create the environment again with another Python")
 
 
-def packages(place: Place) -> Iterator[Finding]:
-    """Every package that litlab names, against the versions that it allows."""
-    wrong = list(_wrong("litlab"))
-    count = sum(1 for _ in _needed("litlab"))
-    yield from (todo("packages", f"{text}; {INSTALL}") for text in wrong)
+def check_packages(context: Context) -> Iterator[CheckResult]:
+    """Check each package that litlab requires against the versions that it allows."""
+    wrong = list(_unmet("litlab"))
+    count = sum(1 for _ in _requirements("litlab"))
+    yield from (failed("packages", f"{text}; {INSTALL}") for text in wrong)
     if not wrong:
-        yield Finding("packages", f"all {count} that litlab names are here, in versions that it allows")
+        yield CheckResult("packages", f"all {count} that litlab requires are installed, in versions that it allows")
 
 
-def pair(place: Place) -> Iterator[Finding]:
-    """Torch and torchvision belong together: a torchvision says which torch it was built for."""
-    wrong = [text for text in _wrong("torchvision") if text.startswith("torch ")]
+def check_torch_pair(context: Context) -> Iterator[CheckResult]:
+    """Check that torchvision was built for this torch, which its metadata name."""
+    wrong = [text for text in _unmet("torchvision") if text.startswith("torch ")]
     here = f"torch {version('torch')} and torchvision {version('torchvision')}"
     if wrong:
-        yield todo(
+        yield failed(
             "torch pair", f"{here} do not match: {wrong[0]}; install both at once: pip install torch torchvision"
         )
     else:
-        asked = next((str(need) for need in _needed("torchvision") if need.name == "torch"), "no torch by name")
-        yield Finding("torch pair", f"{here}, which asks for {asked}")
+        pins = [str(requirement) for requirement in _requirements("torchvision") if requirement.name == "torch"]
+        yield CheckResult("torch pair", f"{here}, which requires {pins[0] if pins else 'no certain torch'}")
 
 
-def git(place: Place) -> Iterator[Finding]:
-    """Whether runs can say which commit they are from."""
+def check_git(context: Context) -> Iterator[CheckResult]:
+    """Check whether runs can record their commit."""
     tags = git_tags()
     if tags:
-        changes = "with changes that are not committed" if tags[DIRTY_TAG] == "true" else "nothing uncommitted"
-        yield Finding("git", f"commit {tags['git.commit'][:12]}, {changes}")
+        changes = "with uncommitted changes" if tags[DIRTY_TAG] == "true" else "nothing uncommitted"
+        yield CheckResult("git", f"commit {tags[COMMIT_TAG][:12]}, {changes}")
     else:
-        why = "this is no checkout" if shutil.which("git") else "there is no git"
-        yield Finding("git", f"{why}: runs do not say which commit they are from")
+        why = "this is not a git checkout" if shutil.which("git") else "git is not installed"
+        yield CheckResult("git", f"{why}: runs do not record a commit")
 
 
-def _needed(package: str) -> Iterator["Requirement"]:
-    """What a package needs on this machine, without its extras."""
+def _requirements(package: str) -> Iterator["Requirement"]:
+    """Yield what a package requires on this machine, without its extras."""
     from packaging.requirements import Requirement
 
-    needs = [Requirement(text) for text in requires(package) or []]
-    yield from (need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""}))
+    for text in requires(package) or []:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement
 
 
-def _wrong(package: str) -> Iterator[str]:
-    """What is missing or has another version than a package asks for, in words."""
-    for need in _needed(package):
+def _unmet(package: str) -> Iterator[str]:
+    """Yield a message for each requirement of a package that is missing or has another version."""
+    for requirement in _requirements(package):
+        name = requirement.name
         try:
-            here = version(need.name)
+            installed = version(name)
         except PackageNotFoundError:
-            yield f"{need.name} is missing"
+            yield f"{name} is missing"
             continue
-        if not need.specifier.contains(here, prereleases=True):
-            yield f"{need.name} {here} is here, {package} asks for {need.specifier}"
+        if not requirement.specifier.contains(installed, prereleases=True):
+            yield f"{name} {installed} is installed, {package} requires {requirement.specifier}"

@@ -1,4 +1,4 @@
-"""Whether this machine has room, and lets us write."""
+"""Check that this machine has disk space, memory and a free port, and that files can be written."""
 
 import os
 import shutil
@@ -7,29 +7,32 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.diagnostics.finding import Finding, Place, todo
+from pipelines.diagnostics.check import CheckResult, Context, failed
 from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.errors import UserError
 from pipelines.tracking import ui
 
-LEAST_GB = 2.0  # of disk or memory, under which a training may end in its middle
-OLD_S = 3600.0  # a file that is being written is younger
+MINIMUM_GB = 2.0  # of disk or memory; with less, a training may fail half-way
+STALE_S = 3600.0  # a file that is being written is younger
 
 
-def space(place: Place) -> Iterator[Finding]:
-    """Free space where databases, artifacts and temporary files are, each file system once."""
-    seen: dict[int, list[str]] = {}
-    for folder in _written(place):
-        seen.setdefault(folder.stat().st_dev, []).append(str(folder))
-    for folders in seen.values():
+def check_disk(context: Context) -> Iterator[CheckResult]:
+    """Check the free space for databases, artifacts and temporary files, once for each file system."""
+    by_device: dict[int, list[str]] = {}
+    for folder in _written(context):
+        by_device.setdefault(folder.stat().st_dev, []).append(str(folder))
+    for folders in by_device.values():
         gb = shutil.disk_usage(folders[0]).free / 1e9
-        said = f"{gb:.1f} GB free for {', '.join(dict.fromkeys(folders))}"
-        yield Finding("disk", said) if gb >= LEAST_GB else todo("disk", f"{said}: make room, {LEAST_GB:g} GB at least")
+        message = f"{gb:.1f} GB free for {', '.join(dict.fromkeys(folders))}"
+        if gb >= MINIMUM_GB:
+            yield CheckResult("disk", message)
+        else:
+            yield failed("disk", f"{message}: free at least {MINIMUM_GB:g} GB")
 
 
-def writing(place: Place) -> Iterator[Finding]:
-    """Whether files can be made where runs and temporary files go."""
-    folders = list(dict.fromkeys(_written(place)))
+def check_writing(context: Context) -> Iterator[CheckResult]:
+    """Check that files can be created in the folders of runs and temporary files."""
+    folders = list(dict.fromkeys(_written(context)))
     refused = []
     for folder in folders:
         try:
@@ -37,59 +40,61 @@ def writing(place: Place) -> Iterator[Finding]:
                 file.write(b"litlab")
         except OSError as error:
             refused.append(f"{folder}: {error.strerror}")
-    for said in refused:
-        yield todo("writing", f"{said}; give yourself the right to write there, or name another --tracking_uri")
+    for message in refused:
+        yield failed("writing", f"{message}; get write permission there, or give another --tracking_uri")
     if not refused:
-        yield Finding("writing", f"works in {', '.join(map(str, folders))}")
+        yield CheckResult("writing", f"works in {', '.join(map(str, folders))}")
 
 
-def memory(place: Place) -> Iterator[Finding]:
-    """Memory that is free for a training, and processors."""
+def check_memory(context: Context) -> Iterator[CheckResult]:
+    """Check the free memory; name the number of processors too."""
     cores = cpu_count()
     gb = _free_memory() / 1e9
-    said = f"{gb:.1f} GB free, {cores} processor{'' if cores == 1 else 's'}"
-    yield Finding("memory", said) if gb >= LEAST_GB else todo("memory", f"{said}: end other programs before a training")
+    message = f"{gb:.1f} GB free, {cores} processor{'' if cores == 1 else 's'}"
+    if gb >= MINIMUM_GB:
+        yield CheckResult("memory", message)
+    else:
+        yield failed("memory", f"{message}: close other programs before a training")
 
 
-def ports(place: Place) -> Iterator[Finding]:
-    """Which port `litlab ui` would take."""
+def check_ports(context: Context) -> Iterator[CheckResult]:
+    """Check that `litlab ui` finds a port."""
     try:
-        yield Finding("ports", f"{ui.free_port(None)} is free for litlab ui")
+        yield CheckResult("ports", f"{ui.free_port(None)} is free for litlab ui")
     except UserError as error:
-        yield todo("ports", str(error))
+        yield failed("ports", str(error))
 
 
-def leftovers(place: Place) -> Iterator[Finding]:
-    """Halves of files that a process was writing when it was killed; lock files without a holder do no harm."""
-    artifacts = place.folder / "mlartifacts"
-    halves = [*artifacts.glob("*/*/artifacts/checkpoints/.*.part"), *artifacts.glob("*/*/artifacts/.*.part")]
-    old = [path for path in halves if time.time() - path.stat().st_mtime > OLD_S]
-    aside = list(artifacts.glob("*/*/artifacts/checkpoints/*.damaged"))
-    for path in old:
-        if place.fix:
+def check_leftovers(context: Context) -> Iterator[CheckResult]:
+    """Check for unfinished files of processes that were killed. Lock files without a holder do no harm."""
+    artifacts = context.folder / "mlartifacts"
+    parts = [*artifacts.glob("*/*/artifacts/checkpoints/.*.part"), *artifacts.glob("*/*/artifacts/.*.part")]
+    stale = [path for path in parts if time.time() - path.stat().st_mtime > STALE_S]
+    quarantined = list(artifacts.glob("*/*/artifacts/checkpoints/*.damaged"))
+    for path in stale:
+        if context.fix:
             path.unlink(missing_ok=True)
-            yield Finding(
-                "leftovers",
-                f"{path} is deleted: half of a file, of which the whole or its forerunner is there",
-                "fixed",
-            )
+            message = f"{path} is deleted: an unfinished file, of which the complete or the previous version exists"
+            yield CheckResult("leftovers", message, "fixed")
         else:
-            yield todo("leftovers", f"{path} is half of a file that was never finished: litlab doctor --fix deletes it")
-    kept = f"; {len(aside)} damaged checkpoints that were put aside ({aside[0]}) are yours to delete" if aside else ""
-    if not old:
-        yield Finding("leftovers", f"no halves of files under {artifacts}{kept}")
+            yield failed("leftovers", f"{path} is a file that was never finished: litlab doctor --fix deletes it")
+    if not stale:
+        message = f"no unfinished files under {artifacts}"
+        if quarantined:
+            message += f"; {len(quarantined)} damaged checkpoints ({quarantined[0]}) can be deleted if not needed"
+        yield CheckResult("leftovers", message)
 
 
-def _written(place: Place) -> Iterator[Path]:
-    """The folders that a training writes to; of one that is not there yet, the one that it will be made in."""
-    for folder in (place.folder, place.folder / "mlartifacts", Path(tempfile.gettempdir())):
+def _written(context: Context) -> Iterator[Path]:
+    """Yield the folders that a training writes to; for one that does not exist yet, its nearest parent."""
+    for folder in (context.folder, context.folder / "mlartifacts", Path(tempfile.gettempdir())):
         while not folder.exists():
             folder = folder.parent
         yield folder
 
 
 def _free_memory() -> int:
-    """In bytes: what the machine has free, or what the control group of this process may still take."""
+    """Return the bytes that the machine has free, or that the control group of this process may still use."""
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024

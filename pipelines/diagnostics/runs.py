@@ -1,94 +1,99 @@
-"""Runs that say RUNNING, though nobody is at them any more."""
+"""Check for runs that are marked RUNNING although their process is gone, and for what was not sent to the server."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines.diagnostics.finding import Finding, Place, todo
+from pipelines.diagnostics.check import CheckResult, Context, failed
 from pipelines.tracking import outbox
 from pipelines.tracking.origin import is_alive, is_here
-from pipelines.tracking.store import Store, StoredRun, local_path
+from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, PARENT_RUN_TAG, PARENT_TAG, PROCESS_TAG, SOURCE_NAME_TAG
+from pipelines.tracking.uri import local_path
 
 REASON = "its process was gone; ended by litlab doctor"
-MOST_CHECKPOINTS = 20
+MAX_CHECKPOINTS = 20
 
 
-def orphans(place: Place) -> Iterator[Finding]:
-    """End, or name, runs whose process on this machine is gone; what they have logged and kept stays."""
-    store = _store(place)
+def check_orphans(context: Context) -> Iterator[CheckResult]:
+    """End, or list, runs whose process on this machine is gone. What they have logged and saved stays."""
+    store = _store(context)
     if store is None:
-        yield Finding("runs", "none yet")
+        yield CheckResult("runs", "none yet")
         return
     running = _search(store, "attributes.status = 'RUNNING'")
     gone = [run for run in running if _is_gone(run)]
-    at_work = {run.tags.get(PARENT_RUN_TAG) for run in running if run not in gone}
-    gone = [run for run in gone if run.run_id not in at_work]  # another machine may drive the same study
-    yield from (_end(store, run) if place.fix else _name(run) for run in gone)
+    active_parents = {run.tags.get(PARENT_RUN_TAG) for run in running if run not in gone}
+    gone = [run for run in gone if run.run_id not in active_parents]  # another machine may drive the same study
+    yield from (_end(store, run) if context.fix else _report(run) for run in gone)
     if not gone:
         elsewhere = sum(not is_here(run.tags) for run in running)
-        beyond = f", of which {elsewhere} are of other machines and cannot be seen from here" if elsewhere else ""
-        yield Finding("runs", f"{len(running)} are RUNNING{beyond}; none without its process")
+        beyond = f", of which {elsewhere} are on other machines and cannot be checked from here" if elsewhere else ""
+        yield CheckResult("runs", f"{len(running)} are RUNNING{beyond}; none without its process")
 
 
-def unsent(place: Place) -> Iterator[Finding]:
-    """Runs of which something waits on this machine's disk, though nobody is at them who would send it."""
-    waiting = [box for box in outbox.waiting(place.given) if not is_here(box.process) or not is_alive(box.process)]
+def check_unsent(context: Context) -> Iterator[CheckResult]:
+    """Check for data of ended runs that wait on this machine's disk to be sent to the tracking store."""
+    waiting = [
+        box for box in outbox.waiting(context.tracking_uri) if not is_here(box.process) or not is_alive(box.process)
+    ]
     for box in waiting:
-        yield todo("unsent", f"{box.run_id}: {box.uri} does not have all of it; litlab sync sends it")
+        yield failed("unsent", f"{box.run_id}: {box.uri} does not have all of its data: litlab sync sends it")
     if not waiting:
-        yield Finding("unsent", "the stores have all runs of this machine that have ended")
+        yield CheckResult("unsent", "the tracking stores have all data of this machine's ended runs")
 
 
-def checkpoints(place: Place) -> list[Path]:
-    """Checkpoints of fits that are not finished and are not under way, the latest first: what `litlab resume` needs."""
-    store = _store(place)
+def unfinished_checkpoints(context: Context) -> list[Path]:
+    """Return the checkpoints that `litlab resume` needs: of fits that neither finished nor run now, latest first."""
+    store = _store(context)
     if store is None:
         return []
-    unfinished = [run for run in _search(store, "attributes.status != 'FINISHED'") if _can_go_on(run)]
+    unfinished = [run for run in _search(store, "attributes.status != 'FINISHED'") if _is_resumable(run)]
     folders = [local_path(run.artifact_uri) for run in unfinished if not is_alive(run.tags)]
     return [path for folder in folders if folder for path in sorted(folder.glob("checkpoints/*.ckpt"))][
-        :MOST_CHECKPOINTS
+        :MAX_CHECKPOINTS
     ]
 
 
-def _store(place: Place) -> Store | None:
-    """Where runs are kept; None if there is no database yet, and none shall be made."""
-    if place.database is not None and not place.database.exists():
+def _store(context: Context) -> Store | None:
+    """Open the tracking store; None if there is no database yet, since none shall be created."""
+    if context.database is not None and not context.database.exists():
         return None
-    return Store(place.given)
+    return Store(context.tracking_uri)
 
 
-def _search(store: Store, wanted: str) -> list[StoredRun]:
-    experiments: Sequence[str] = [str(one.experiment_id) for one in store.client.search_experiments()]
-    return store.search(experiments, wanted, ["attributes.start_time DESC"])
+def _search(store: Store, filter_string: str) -> list[StoredRun]:
+    experiments: Sequence[str] = [str(item.experiment_id) for item in store.client.search_experiments()]
+    return store.search(experiments, filter_string, ["attributes.start_time DESC"])
 
 
 def _is_gone(run: StoredRun) -> bool:
-    """Whether it is sure that nobody is at a run: it says whose it is, and that process of this machine has ended."""
+    """Return whether a run recorded its process, and that process, of this machine, has ended."""
     return PROCESS_TAG in run.tags and is_here(run.tags) and not is_alive(run.tags)
 
 
-def _can_go_on(run: StoredRun) -> bool:
-    """Whether `litlab resume` takes it, rather than the command that looks after several."""
-    own = run.tags.get(SOURCE_NAME_TAG, "").startswith("litlab fit")
-    return own and not {PARENT_TAG, PARENT_RUN_TAG} & set(run.tags)
+def _is_resumable(run: StoredRun) -> bool:
+    """Return whether `litlab resume` takes a run; a child run is resumed by the command of its parent."""
+    is_fit = run.tags.get(SOURCE_NAME_TAG, "").startswith("litlab fit")
+    return is_fit and not {PARENT_TAG, PARENT_RUN_TAG} & set(run.tags)
 
 
 def _advice(run: StoredRun) -> str:
-    if _can_go_on(run):
-        return f"litlab resume {run.run_id} goes on with it"
-    return f"to go on, the same command: {run.tags.get(COMMAND_TAG, 'the one that made it')}"
+    if _is_resumable(run):
+        return f"to continue: litlab resume {run.run_id}"
+    return f"to continue, run the same command again: {run.tags.get(COMMAND_TAG, 'the one that created it')}"
 
 
-def _name(run: StoredRun) -> Finding:
-    said = f"{run.run_id} says RUNNING, but its process is gone: litlab doctor --fix ends it as KILLED; {_advice(run)}"
-    return todo("runs", said)
+def _report(run: StoredRun) -> CheckResult:
+    status = f"{run.run_id} is marked RUNNING, but its process is gone"
+    return failed("runs", f"{status}: litlab doctor --fix ends it as KILLED; {_advice(run)}")
 
 
-def _end(store: Store, run: StoredRun) -> Finding:
-    again = store.find(run.run_id)  # somebody may have gone on with it meanwhile
-    if again.status != "RUNNING" or not _is_gone(again):
-        return Finding("runs", f"{run.run_id} is looked after again")
+def _end(store: Store, run: StoredRun) -> CheckResult:
+    current = store.find(run.run_id)  # another process may have resumed it meanwhile
+    if current.status != "RUNNING" or not _is_gone(current):
+        return CheckResult("runs", f"{run.run_id} has been resumed")
     if store.end(run.run_id, "KILLED", REASON):
-        return Finding("runs", f"{run.run_id}, whose process was gone, is KILLED now; {_advice(run)}", "fixed")
-    return todo("runs", f"{run.run_id} says RUNNING, but its process is gone, and the store does not take its end")
+        return CheckResult("runs", f"{run.run_id}, whose process was gone, is now KILLED; {_advice(run)}", "fixed")
+    return failed(
+        "runs", f"{run.run_id} is marked RUNNING, but its process is gone; the tracking store refuses the change"
+    )

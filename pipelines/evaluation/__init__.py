@@ -1,1 +1,4 @@
-"""A trained model measured: validation, test, prediction, baselines and their figures."""
+"""Load a trained model, measure it, classify with it and plot it; fit the baselines of scikit-learn.
+
+Imported by the rooms training, comparison, reporting, explanation and diagnostics, by commands and by sweeps.
+"""

@@ -1,26 +1,26 @@
 """Decision regions of classifiers of points in the plane.
 
-Shapes: N points of a map, R rows and C columns of it.
+Shapes: N points of a grid, R rows and C columns of it.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import STATE_KEY
 
-SIDE = 150  # points of a map, per side
-MARGIN = 0.1  # around the training points, of their extent
+SIDE = 150  # points of a grid, per side
+MARGIN = 0.1  # around the training points, as a fraction of their extent
 
 
-def is_plane(data: InMemoryDataModule) -> bool:
-    """Whether the inputs are points of the plane, of two classes."""
-    return data.input_shape == (2,) and data.num_classes == 2
+def is_plane(data: LightningDataModule) -> TypeGuard[InMemoryDataModule]:
+    """Return whether the inputs are points of the plane, of two classes."""
+    return isinstance(data, InMemoryDataModule) and data.input_shape == (2,) and data.num_classes == 2
 
 
 class Plane:
@@ -42,15 +42,15 @@ class Plane:
         self.points_N2 = torch.stack([x_RC, y_RC], 2).flatten(0, 1)
         self.corners = (left, right, lower, upper)
 
-    def as_map(self, values_N: Tensor) -> NDArray[np.float32]:
-        """Values of the grid's points as an array of shape (R, C), its first row the lowest."""
+    def as_grid(self, values_N: Tensor) -> NDArray[np.float32]:
+        """Return values of the grid's points as an array of shape (R, C), its first row the lowest."""
         return values_N.float().view(SIDE, SIDE).numpy()
 
 
 class DecisionRegions(Callback):
-    """Keeps the probability of the second class over the plane: after the first, the best and the last epoch.
+    """Save the probability of the second class over the plane: after the first, the best and the last epoch.
 
-    It comes after the `Keeper`, which says which epoch is the best.
+    Must come after the callback that saves checkpoints, which knows the best epoch. The grids are part of a checkpoint.
     """
 
     def __init__(self, data: InMemoryDataModule) -> None:
@@ -58,10 +58,10 @@ class DecisionRegions(Callback):
         self._probabilities: dict[int, Tensor] = {}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.look(trainer, pl_module, trainer.current_epoch)
+        self.record(trainer, pl_module, trainer.current_epoch)
 
-    def look(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        """Keep the map of an epoch whose weights the module has."""
+    def record(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        """Save the grid of an epoch; the module has the weights of that epoch."""
         points_N2 = self.plane.points_N2.to(pl_module.device, next(pl_module.parameters()).dtype)
         with trainer.precision_plugin.forward_context():
             logits_N2 = pl_module(points_N2)
@@ -71,15 +71,15 @@ class DecisionRegions(Callback):
         if (state := checkpoint.get(STATE_KEY)) is None:
             return
         epochs = sorted(self._probabilities)
-        wanted = {*epochs[:1], *epochs[-1:], state["best_epoch"]}
-        self._probabilities = {epoch: self._probabilities[epoch] for epoch in epochs if epoch in wanted}
+        needed = {*epochs[:1], *epochs[-1:], state["best_epoch"]}
+        self._probabilities = {epoch: self._probabilities[epoch] for epoch in epochs if epoch in needed}
         state["regions"] = self._probabilities
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._probabilities = dict(checkpoint.get(STATE_KEY, {}).get("regions", {}))
 
-    def maps(self, selected_epoch: int) -> dict[str, NDArray[np.float32]]:
-        """The maps of the first, the selected and the last epoch, by title."""
+    def grids(self, selected_epoch: int) -> dict[str, NDArray[np.float32]]:
+        """Return the grids of the first, the selected and the last epoch, by title."""
         first, last = min(self._probabilities), max(self._probabilities)
-        chosen = {first: "first epoch", last: "last epoch", selected_epoch: "selected epoch"}
-        return {f"{chosen[epoch]}, {epoch}": self.plane.as_map(self._probabilities[epoch]) for epoch in sorted(chosen)}
+        titles = {first: "first epoch", last: "last epoch", selected_epoch: "selected epoch"}
+        return {f"{titles[epoch]}, {epoch}": self.plane.as_grid(self._probabilities[epoch]) for epoch in sorted(titles)}

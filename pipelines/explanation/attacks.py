@@ -1,6 +1,6 @@
-"""Images changed so that a network sees another class: descent on the published objective, and signs of gradients.
+"""Attacks: images changed so that a network predicts another class, by gradient descent or by gradient signs.
 
-An attack takes a network from pixels in [0, 1] to logits, and leaves pixels in [0, 1]; `summary` says what came of it.
+An attack takes a network from pixels in [0, 1] to logits, and returns pixels in [0, 1].
 
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
@@ -13,45 +13,72 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-STRENGTH = 500_000 / 255  # published with pixels from 0 to 255, where the distance counts 255 times as much
+from pipelines.explanation.settings import PUBLISHED_STRENGTH
+
 PGD_STEP = 2.5  # of PGD, in budgets divided by steps, so that the border can be reached (Madry et al., 2018)
 Objective = Literal["nearest", "published"]
-Steps = Callable[[int], Iterable[int]]
+Progress = Callable[[int], Iterable[int]]
 
 
 @dataclass
-class Pairs:
-    """Images and the classes that are wanted of them, before and after.
+class AttackResult:
+    """Pairs of an image and a target class, before and after an attack.
 
     Attributes:
         start_NCHW: The images.
-        own_N: The class of each.
-        wanted_N: The targets; None where any other class will do.
-        changed_NCHW: What became of the images.
+        true_N: The true class of each.
+        target_N: The target class of each; None if any class but the true one counts.
+        changed_NCHW: The changed images.
         before_NK: Probabilities of the images.
-        after_NK: Probabilities of what became of them.
-        rounded_N: The class that is seen when pixels are rounded to 8 bits.
+        after_NK: Probabilities of the changed images.
+        rounded_N: The predicted class after rounding the changed pixels to 8 bits.
     """
 
     start_NCHW: Tensor
-    own_N: Tensor
-    wanted_N: Tensor | None
+    true_N: Tensor
+    target_N: Tensor | None
     changed_NCHW: Tensor
     before_NK: Tensor
     after_NK: Tensor
     rounded_N: Tensor
 
+    def __len__(self) -> int:
+        return len(self.true_N)
+
     def distances(self) -> tuple[Tensor, Tensor]:
-        """L2 and L-infinity distance of each, of pixels in [0, 1]."""
+        """Return the L2 and the L-infinity distance of each pair, for pixels in [0, 1]."""
         difference_ND = (self.changed_NCHW - self.start_NCHW).flatten(1)
         return difference_ND.norm(dim=1), difference_ND.abs().amax(1)
 
-    def reached(self, seen_N: Tensor) -> Tensor:
-        """Whether these classes are what was wanted, shape (N,)."""
-        return seen_N != self.own_N if self.wanted_N is None else seen_N == self.wanted_N
+    def succeeded(self, predicted_N: Tensor) -> Tensor:
+        """Return whether these predictions are what the attack aims at, shape (N,)."""
+        return predicted_N != self.true_N if self.target_N is None else predicted_N == self.target_N
+
+    def summarize(self) -> dict[str, float]:
+        """Return success rates, and mean probabilities and distances over all pairs."""
+        predicted_N, rows = self.after_NK.argmax(1), range(len(self))
+        succeeded_N = self.succeeded(predicted_N)
+        above_half_N = succeeded_N & (self.after_NK.amax(1) > 0.5)
+        l2_N, linf_N = self.distances()
+        values = {
+            "success_rate": succeeded_N.double().mean(),
+            "success_rate_above_half": above_half_N.double().mean(),
+            "success_rate_8_bits": self.succeeded(self.rounded_N).double().mean(),
+            "p_own_before": self.before_NK[rows, self.true_N].mean(),
+            "p_own_after": self.after_NK[rows, self.true_N].mean(),
+            "l2_mean": l2_N.mean(),
+            "l2_max": l2_N.max(),
+            "rms_mean": l2_N.mean() / self.start_NCHW[0].numel() ** 0.5,
+            "linf_mean": linf_N.mean(),
+            "linf_max": linf_N.max(),
+        }
+        if self.target_N is not None:
+            values["p_target_before"] = self.before_NK[rows, self.target_N].mean()
+            values["p_target_after"] = self.after_NK[rows, self.target_N].mean()
+        return {name: float(value) for name, value in values.items()}
 
 
-def descend(
+def gradient_descent(
     network: nn.Module,
     pixels_NCHW: Tensor,
     targets_N: Tensor,
@@ -61,69 +88,69 @@ def descend(
     confidence: float = 0.6,
     steps: int = 200,
     lr: float = 0.01,
-    counted: Steps = range,
+    progress: Progress = range,
 ) -> Tensor:
-    """Gradient descent (Adam) from each image towards its target class b, at a small distance; shape (N, C, H, W).
+    """Change each image towards its target class b at a small distance, with Adam; shape (N, C, H, W).
 
-    "published" minimises -strength * p(b) + ||x - x0|| and gives the last x. Where p(b) is so small at x0 that its
-    gradient is less than the distance's, it stays there.
+    "published" minimises -strength * p(b) + ||x - x0|| and returns the last x. Where p(b) is so small at x0 that its
+    gradient is smaller than that of the distance, x stays there.
 
     "nearest" minimises strength * max(0, logit(confidence) - logit p(b)) + ||x - x0||: the log-odds have a gradient
-    wherever x begins and however high p(b) is, and once the target is reached only the distance counts. It gives the
-    nearest x on the way with p(b) of at least `confidence`, or where there is none the x with the highest p(b).
+    at any p(b), and once the target is reached only the distance counts. It returns the nearest x on the way whose
+    p(b) is at least `confidence`, or, if there is none, the x with the highest p(b).
 
     Args:
         network: Frozen, in evaluation mode.
-        pixels_NCHW: Where the descent begins, x0.
+        pixels_NCHW: The images, x0.
         targets_N: Class b of each image.
-        objective: Which of the two.
-        strength: What the probability counts against the Euclidean distance of pixels in [0, 1]; None is STRENGTH
-            for "published", 1 for "nearest".
-        confidence: Of "nearest": when the target counts as reached.
+        objective: "nearest" or "published".
+        strength: Factor of the probability, relative to the Euclidean distance of pixels in [0, 1]; None is
+            PUBLISHED_STRENGTH for "published", 1 for "nearest".
+        confidence: For "nearest": the probability at which the target counts as reached.
         steps: Number of steps.
-        lr: Of Adam, in pixels in [0, 1]; it falls to nothing along half a cosine.
-        counted: Gives the numbers of the steps, and may draw a progress bar.
+        lr: Of Adam, for pixels in [0, 1]; it decays to 0 along half a cosine.
+        progress: Yields the step numbers, and may draw a progress bar.
     """
-    strength = strength if strength is not None else STRENGTH if objective == "published" else 1.0
+    strength = strength if strength is not None else PUBLISHED_STRENGTH if objective == "published" else 1.0
     x = pixels_NCHW.clone().requires_grad_()
     adam = torch.optim.Adam([x], lr=lr, betas=(0.9, 0.99), eps=1e-12)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-    best = _Best(pixels_NCHW, confidence)
-    for _ in counted(steps):
-        odds_N = _log_odds(network, x, targets_N)
-        best.see(x, odds_N)
+    best = _BestImages(pixels_NCHW, confidence)
+    for _ in progress(steps):
+        log_odds_N = _log_odds(network, x, targets_N)
+        best.update(x, log_odds_N)
         if objective == "published":
-            aim_N = -strength * odds_N.sigmoid()
+            loss_N = -strength * log_odds_N.sigmoid()
         else:
-            aim_N = strength * (torch.tensor(confidence).logit() - odds_N).clamp(min=0)
-        (x.grad,) = torch.autograd.grad((aim_N + _distances(x - pixels_NCHW)).sum(), x)
+            loss_N = strength * (torch.tensor(confidence).logit() - log_odds_N).clamp(min=0)
+        (x.grad,) = torch.autograd.grad((loss_N + _euclidean_norm(x - pixels_NCHW)).sum(), x)
         adam.step()
         schedule.step()
         x.data.clamp_(0, 1)
     with torch.no_grad():
-        best.see(x, _log_odds(network, x, targets_N))
+        best.update(x, _log_odds(network, x, targets_N))
     return x.detach() if objective == "published" else best.x
 
 
-class _Best:
-    """The nearest of the images seen that reach the target, or the one that comes closest to reaching it."""
+class _BestImages:
+    """For each pair the nearest image that reaches the target, or the one with the highest probability of it."""
 
     def __init__(self, pixels_NCHW: Tensor, confidence: float) -> None:
         self.x, self._start = pixels_NCHW.clone(), pixels_NCHW
-        self._enough = torch.tensor(confidence).logit()
+        self._required_log_odds = torch.tensor(confidence).logit()
         self._rank_N = torch.full((len(pixels_NCHW),), torch.inf, device=pixels_NCHW.device)
 
     @torch.no_grad()
-    def see(self, x: Tensor, odds_N: Tensor) -> None:
-        missing_N = (self._enough - odds_N).clamp(min=0)
-        farthest = self._start[0].numel() ** 0.5  # so any that reaches the target is before any that does not
-        rank_N = torch.where(missing_N > 0, farthest + missing_N, _distances(x - self._start))
+    def update(self, x: Tensor, log_odds_N: Tensor) -> None:
+        missing_N = (self._required_log_odds - log_odds_N).clamp(min=0)
+        max_distance = self._start[0].numel() ** 0.5  # ranks any image that reaches the target before all others
+        rank_N = torch.where(missing_N > 0, max_distance + missing_N, _euclidean_norm(x - self._start))
         better_N = rank_N < self._rank_N
         self._rank_N = torch.where(better_N, rank_N, self._rank_N)
         self.x[better_N] = x[better_N]
 
 
-def signs(
+def fgsm_or_pgd(
     network: nn.Module,
     pixels_NCHW: Tensor,
     classes_N: Tensor,
@@ -132,64 +159,40 @@ def signs(
     targeted: bool,
     steps: int = 1,
 ) -> Tensor:
-    """FGSM (one step) or PGD (several) of captum: no pixel changes by more than the budget; shape (N, C, H, W).
+    """Apply captum's FGSM (one step) or PGD (several): no pixel changes by more than the budget; shape (N, C, H, W).
 
     Args:
         network: Frozen, in evaluation mode.
-        pixels_NCHW: Where it begins.
-        classes_N: The classes to be seen if targeted, otherwise the true ones, not to be seen.
-        budget: L-infinity distance, in pixels in [0, 1].
-        targeted: Whether to lower the cross-entropy of the classes, or to raise it.
+        pixels_NCHW: The images.
+        classes_N: The target classes if targeted, otherwise the true classes, to move away from.
+        budget: L-infinity distance, for pixels in [0, 1].
+        targeted: Whether to decrease the cross-entropy of the classes, or to increase it.
         steps: 1 is FGSM; more are PGD, with steps of PGD_STEP * budget / steps.
     """
     from captum.robust import FGSM, PGD
 
     loss = nn.CrossEntropyLoss(reduction="none")
-    one, many = FGSM(network, loss, 0.0, 1.0), PGD(network, loss, 0.0, 1.0)
-    one.zero_thresh = many.fgsm.zero_thresh = 0.0  # captum's 1e-6 would leave images alone of which the network is sure
-    start = pixels_NCHW.clone()  # captum asks for gradients of what it is given, and warns that it does
+    fgsm, pgd = FGSM(network, loss, 0.0, 1.0), PGD(network, loss, 0.0, 1.0)
+    fgsm.zero_thresh = pgd.fgsm.zero_thresh = 0.0  # captum's 1e-6 would skip images of which the network is certain
+    start = pixels_NCHW.clone()  # captum sets requires_grad on its input, and warns of it
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Input Tensor .* did not already require gradients")
         if steps == 1:
-            changed: Tensor = one.perturb(start, budget, classes_N, targeted=targeted)
+            changed: Tensor = fgsm.perturb(start, budget, classes_N, targeted=targeted)
         else:
             step = PGD_STEP * budget / steps
-            changed = many.perturb(start, budget, step, steps, classes_N, targeted=targeted)
+            changed = pgd.perturb(start, budget, step, steps, classes_N, targeted=targeted)
     return changed.detach()
 
 
-def summary(pairs: Pairs) -> dict[str, float]:
-    """Success rates, and means over all pairs of probabilities and distances."""
-    seen_N, rows = pairs.after_NK.argmax(1), range(len(pairs.own_N))
-    reached_N = pairs.reached(seen_N)
-    certain_N = reached_N & (pairs.after_NK.amax(1) > 0.5)
-    l2_N, linf_N = pairs.distances()
-    told = {
-        "success_rate": reached_N.double().mean(),
-        "success_rate_above_half": certain_N.double().mean(),
-        "success_rate_8_bits": pairs.reached(pairs.rounded_N).double().mean(),
-        "p_own_before": pairs.before_NK[rows, pairs.own_N].mean(),
-        "p_own_after": pairs.after_NK[rows, pairs.own_N].mean(),
-        "l2_mean": l2_N.mean(),
-        "l2_max": l2_N.max(),
-        "rms_mean": l2_N.mean() / pairs.start_NCHW[0].numel() ** 0.5,
-        "linf_mean": linf_N.mean(),
-        "linf_max": linf_N.max(),
-    }
-    if pairs.wanted_N is not None:
-        told["p_target_before"] = pairs.before_NK[rows, pairs.wanted_N].mean()
-        told["p_target_after"] = pairs.after_NK[rows, pairs.wanted_N].mean()
-    return {name: float(value) for name, value in told.items()}
-
-
 def _log_odds(network: nn.Module, x_NCHW: Tensor, classes_N: Tensor) -> Tensor:
-    """Log-odds, log p - log(1 - p), of each image's class, exact where p is near 0 or 1."""
+    """Return the log-odds, log p - log(1 - p), of each image's class, exact where p is near 0 or 1."""
     logits_NK: Tensor = network(x_NCHW)
-    own_N = logits_NK.gather(1, classes_N[:, None])[:, 0]
-    return own_N - logits_NK.scatter(1, classes_N[:, None], -torch.inf).logsumexp(1)
+    class_logits_N = logits_NK.gather(1, classes_N[:, None])[:, 0]
+    return class_logits_N - logits_NK.scatter(1, classes_N[:, None], -torch.inf).logsumexp(1)
 
 
-def _distances(difference_NCHW: Tensor) -> Tensor:
-    """Euclidean length, whose gradient at 0 is 0."""
-    lengths_N: Tensor = torch.linalg.vector_norm(difference_NCHW.flatten(1), dim=1)
-    return lengths_N
+def _euclidean_norm(difference_NCHW: Tensor) -> Tensor:
+    """Return the Euclidean norm of each image, shape (N,). Its gradient at 0 is 0."""
+    norms_N: Tensor = torch.linalg.vector_norm(difference_NCHW.flatten(1), dim=1)
+    return norms_N

@@ -1,91 +1,72 @@
-"""`litlab explain saliency` and `gradcam`: which pixels, and which places of a convolution, speak for the class.
+"""`litlab explain saliency` and `gradcam`: pixels, and positions in a convolution, that influence the class.
 
-Both follow the logit of the class, through captum.
+Both are gradients of the logit of the class, computed by captum.
 
-Shapes: N images, C channels, H rows, W columns.
+Shapes: N images, C channels, H rows, W columns, K classes.
 """
 
-import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from pipelines.explanation import classes, images, output
-from pipelines.explanation.target import COMMON, Target, parse
+from pipelines.explanation.figures import draw_image, panel_grid
+from pipelines.explanation.images import Images
+from pipelines.explanation.results import Explanation
+from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CLASS = """
-  --class C            by number or name; the image's own, or without a label
-                       the one that the network sees"""
-HELP = {
-    "saliency": """usage: litlab explain saliency RUN_ID [--image IMAGE ...] [--class C]
 
-Draws how much each pixel would change the logit of the class: the size of its
-gradient, the largest of the channels.
-"""
-    + CLASS
-    + images.OPTIONS
-    + COMMON,
-    "gradcam": """usage: litlab explain gradcam RUN_ID [--image IMAGE ...] [--layer L]
+def saliency(target: Target, images: Images, *, of_class: str | None = None) -> Explanation:
+    """Show the absolute gradient of the class's logit at each pixel, the largest of the channels.
 
-Draws where a convolution finds what speaks for the class (Grad-CAM): its
-channels, weighted by the mean gradient of the class's logit with respect to
-each, added, and what is negative left out.
+    Args:
+        target: The network.
+        images: The images.
+        of_class: Name or index; by default each image's true class, or the predicted class of a file.
 
-  --layer L            as litlab inspect names it, or conv2 (last convolution)"""
-    + CLASS
-    + images.OPTIONS
-    + COMMON,
-}
+    Raises:
+        UserError: There is no such class.
+    """
+    p_NK, classes_N = _classes(target, images, of_class)
+    maps_NHW = saliency_maps(target.pixels_to_logits(), images.pixels_NCHW, classes_N)
+    title = ["saliency", images.description]
+    params = {"of_class": of_class, **images.selection.params()}
+    return _explanation(target, images, maps_NHW, p_NK, classes_N, "gradient of each pixel", title, params)
 
 
-def main(word: str, argv: Sequence[str]) -> int:
-    """`litlab explain saliency RUN_ID ...` and `litlab explain gradcam RUN_ID ...`."""
-    if {"-h", "--help"} & set(argv):
-        print(HELP[word])
-        return 0
-    parser = argparse.ArgumentParser(prog=f"litlab explain {word}", add_help=False, allow_abbrev=False)
-    parser.add_argument("--class", dest="of_class")
-    if word == "gradcam":
-        parser.add_argument("--layer")
-    images.add_options(parser)
-    subject, options = parse(word, argv, parser)
-    chosen = images.choose(subject, options)
-    with torch.no_grad():
-        p_NK = subject.probabilities(chosen.pixels_NCHW)
-    classes_N = classes.of_images(chosen, p_NK)
-    if options.of_class is not None:
-        classes_N = torch.full_like(classes_N, classes.named(subject, "--class", options.of_class))
-    if word == "saliency":
-        maps_NHW, how = saliency(subject.whole(), chosen.pixels_NCHW, classes_N), "gradient of each pixel"
-    else:
-        layer = options.layer or _last_convolution(subject)
-        maps_NHW, how = gradcam(subject, layer, chosen.pixels_NCHW, classes_N), f"Grad-CAM at {layer}"
-    names = [subject.classes[number] for number in classes_N.tolist()]
-    p_N = p_NK.gather(1, classes_N[:, None])[:, 0].tolist()
-    rows = [
-        {"image": source, "class": name, "probability": p, **_facts(map_HW)}
-        for source, name, p, map_HW in zip(chosen.sources, names, p_N, maps_NHW, strict=True)
-    ]
-    caption = (
-        f"{how[0].upper()}{how[1:]}, for the logit of the class that stands above each image, of {subject.name}. Left "
-        f"the image, right the map over it: bright is much, each map has its own scale. Its strongest tenth of the "
-        f"pixels holds {sum(row['in_top_tenth'] for row in rows) / len(rows):.0%} of a map, on average."
-    )
-    what = " ".join([word, getattr(options, "layer", None) or "", classes.in_short(chosen, options)])
-    what += f" class {options.of_class}" if options.of_class is not None else ""
-    figure = _picture(chosen.pixels_NCHW, maps_NHW, [f"{name}\n{p:.2f}" for name, p in zip(names, p_N, strict=True)])
-    output.keep(subject, what, figure, {"how": how, "images": rows}, options, caption)
-    return 0
+def gradcam(target: Target, images: Images, *, layer: str | None = None, of_class: str | None = None) -> Explanation:
+    """Show where a convolution supports the class: Grad-CAM, enlarged to the image.
+
+    Args:
+        target: The network.
+        images: The images.
+        layer: By default the last convolution.
+        of_class: Name or index; by default each image's true class, or the predicted class of a file.
+
+    Raises:
+        UserError: There is no such class or layer, or the layer's output has no rows and columns.
+    """
+    p_NK, classes_N = _classes(target, images, of_class)
+    used_layer = layer or _last_convolution(target)
+    maps_NHW = gradcam_maps(target, used_layer, images.pixels_NCHW, classes_N)
+    title = ["gradcam", *([layer] if layer else []), images.description]
+    params = {"of_class": of_class, "layer": layer, **images.selection.params()}
+    return _explanation(target, images, maps_NHW, p_NK, classes_N, f"Grad-CAM at {used_layer}", title, params)
 
 
-def saliency(network: nn.Module, pixels_NCHW: Tensor, classes_N: Tensor) -> Tensor:
-    """Largest absolute gradient, over the channels, of the class's logit at each pixel; shape (N, H, W), on the CPU."""
+def saliency_maps(network: nn.Module, pixels_NCHW: Tensor, classes_N: Tensor) -> Tensor:
+    """Return the largest absolute gradient of the class's logit over the channels, shape (N, H, W), on the CPU.
+
+    Args:
+        network: Maps pixels in [0, 1] to logits.
+        pixels_NCHW: The images.
+        classes_N: The class of each.
+    """
     from captum.attr import Saliency
 
     gradients_NCHW = Saliency(network).attribute(pixels_NCHW.clone().requires_grad_(), target=classes_N, abs=True)
@@ -93,20 +74,20 @@ def saliency(network: nn.Module, pixels_NCHW: Tensor, classes_N: Tensor) -> Tens
     return largest_NHW
 
 
-def gradcam(subject: Target, layer: str, pixels_NCHW: Tensor, classes_N: Tensor) -> Tensor:
-    """Grad-CAM of the class's logit at a layer, enlarged to the image; shape (N, H, W), on the CPU.
+def gradcam_maps(target: Target, layer: str, pixels_NCHW: Tensor, classes_N: Tensor) -> Tensor:
+    """Return Grad-CAM of the class's logit at a layer, enlarged to the image; shape (N, H, W), on the CPU.
 
     Raises:
         UserError: The layer does not exist, or its output has no rows and columns.
     """
     from captum.attr import LayerAttribution, LayerGradCam
 
-    module = subject.layer(layer)
+    module = target.layer(layer)
     with torch.no_grad():
-        shape = tuple(subject.activations(layer, pixels_NCHW[:1]).shape)
+        shape = tuple(target.activations(layer, pixels_NCHW[:1]).shape)
     if len(shape) != 4:
-        raise UserError(f"--layer {layer}: its output has shape {shape[1:]} and no rows and columns to draw")
-    maps = LayerGradCam(subject.whole(), module).attribute(
+        raise UserError(f"--layer {layer}: its output of shape {shape[1:]} has no rows and columns")
+    maps = LayerGradCam(target.pixels_to_logits(), module).attribute(
         pixels_NCHW.clone().requires_grad_(), target=classes_N, relu_attributions=True
     )
     size = tuple(pixels_NCHW.shape[2:])
@@ -114,27 +95,65 @@ def gradcam(subject: Target, layer: str, pixels_NCHW: Tensor, classes_N: Tensor)
     return enlarged_NHW
 
 
-def _last_convolution(subject: Target) -> str:
-    names = [name for name in subject.short_names() if name.startswith("conv")]
+def _classes(target: Target, images: Images, of_class: str | None) -> tuple[Tensor, Tensor]:
+    """Return probabilities of shape (N, K), and the class to explain of each image."""
+    with torch.no_grad():
+        p_NK = target.probabilities(images.pixels_NCHW)
+    classes_N = images.true_or_predicted(p_NK)
+    if of_class is not None:
+        classes_N = torch.full_like(classes_N, target.class_index(of_class))
+    return p_NK, classes_N
+
+
+def _last_convolution(target: Target) -> str:
+    names = target.layers_of_kind("conv")
     if not names:
-        raise UserError(f"{subject.name} has no convolution: Grad-CAM needs one; litlab explain saliency does not")
+        raise UserError(f"{target.name} has no convolution, which Grad-CAM needs; use litlab explain saliency")
     return names[-1]
 
 
-def _facts(map_HW: Tensor) -> dict[str, float]:
-    """Where the map is highest, and the share of its sum that the tenth of its pixels with the most holds."""
+def _explanation(
+    target: Target,
+    images: Images,
+    maps_NHW: Tensor,
+    p_NK: Tensor,
+    classes_N: Tensor,
+    method: str,
+    title: Sequence[str],
+    params: dict[str, Any],
+) -> Explanation:
+    """Draw the maps, and describe them."""
+    names = [target.classes[index] for index in classes_N.tolist()]
+    p_N = p_NK.gather(1, classes_N[:, None])[:, 0].tolist()
+    rows = [
+        {"image": source, "class": name, "probability": p, **_map_statistics(map_HW)}
+        for source, name, p, map_HW in zip(images.sources, names, p_N, maps_NHW, strict=True)
+    ]
+    caption = (
+        f"{method[0].upper()}{method[1:]}, for the logit of the class named above each image, of {target.name}. Left "
+        f"the image, right the map over it: bright is high, each map has its own scale. The highest tenth of the "
+        f"pixels holds {sum(row['in_top_tenth'] for row in rows) / len(rows):.0%} of a map's sum, on average."
+    )
+    of_class = params["of_class"]
+    words = [*title, *([] if of_class is None else ["class", of_class])]
+    figure = _draw(images.pixels_NCHW, maps_NHW, [f"{name}\n{p:.2f}" for name, p in zip(names, p_N, strict=True)])
+    return Explanation(target, " ".join(words), figure, {"how": method, "images": rows}, caption, params)
+
+
+def _map_statistics(map_HW: Tensor) -> dict[str, float]:
+    """Return the position of the maximum, and the share of the map's sum in the highest tenth of its pixels."""
     row, column = divmod(int(map_HW.argmax()), map_HW.shape[1])
     ordered = map_HW.flatten().sort(descending=True).values
-    whole = float(ordered.sum())
-    share = float(ordered[: max(1, len(ordered) // 10)].sum()) / whole if whole else 0.0
+    total = float(ordered.sum())
+    share = float(ordered[: max(1, len(ordered) // 10)].sum()) / total if total else 0.0
     return {"row": row, "column": column, "in_top_tenth": share}
 
 
-def _picture(pixels_NCHW: Tensor, maps_NHW: Tensor, titles: Sequence[str]) -> "Figure":
-    figure, axes = output.grid(2 * len(titles), min(10, 2 * len(titles)))
-    for number, title in enumerate(titles):
-        left, right = axes[2 * number : 2 * number + 2]
-        output.show(left, pixels_NCHW[number], title)
-        output.show(right, pixels_NCHW[number].mean(0, keepdim=True))
-        right.imshow(maps_NHW[number].numpy(), cmap="inferno", alpha=0.65, interpolation="nearest")
+def _draw(pixels_NCHW: Tensor, maps_NHW: Tensor, titles: Sequence[str]) -> "Figure":
+    figure, axes = panel_grid(2 * len(titles), min(10, 2 * len(titles)))
+    for n, title in enumerate(titles):
+        left, right = axes[2 * n : 2 * n + 2]
+        draw_image(left, pixels_NCHW[n], title)
+        draw_image(right, pixels_NCHW[n].mean(0, keepdim=True))
+        right.imshow(maps_NHW[n].numpy(), cmap="inferno", alpha=0.65, interpolation="nearest")
     return figure

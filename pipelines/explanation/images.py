@@ -1,6 +1,8 @@
-"""The images that are looked at: of the test set by index or by class, or files."""
+"""The images that are explained: of the test set, by index or by class, or from files.
 
-import argparse
+Shapes: N images, C channels, H rows, W columns, K classes.
+"""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,97 +11,105 @@ import torch
 from torch import Tensor
 
 from datamodules.images import read_image
+from pipelines.explanation.settings import ImageSelection
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
-
-OPTIONS = """
-  --image IMAGE ...    indices of the test set, or files, which are made grey
-                       or RGB and resized as litlab predict does
-  --images-per-class N  the first N test images of each class instead (1)
-  --invert             for files that are dark on light, where the network has
-                       learnt light on dark"""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images to look at.
+    """Images to explain.
 
     Attributes:
         pixels_NCHW: float32, 0 to 1, on the network's device.
-        labels: The class of each; None for files.
-        captions: What each is, in a few words.
+        labels: The true class of each; None for files.
+        captions: A short description of each.
         sources: Index of the test set, or path, of each.
+        selection: How they were selected.
     """
 
     pixels_NCHW: Tensor
     labels: list[int | None]
     captions: list[str]
     sources: list[int | str]
+    selection: ImageSelection
 
     def __len__(self) -> int:
         return len(self.captions)
 
+    @property
+    def description(self) -> str:
+        """Which images these are, for the title of an explanation."""
+        if self.selection.image:
+            return "image " + " ".join(map(file_name, self.sources))
+        return f"{self.selection.images_per_class or 1} of each class"
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """--image, --images-per-class and --invert, which `choose` reads."""
-    parser.add_argument("--image", nargs="+", default=[])
-    parser.add_argument("--images-per-class", type=int)
-    parser.add_argument("--invert", action="store_true")
+    def true_or_predicted(self, predictions_NK: Tensor) -> Tensor:
+        """Return the true class of each image, or the predicted one of files; shape (N,).
+
+        Args:
+            predictions_NK: Logits or probabilities.
+        """
+        predicted = predictions_NK.argmax(1).tolist()
+        classes = [guess if label is None else label for label, guess in zip(self.labels, predicted, strict=True)]
+        return torch.tensor(classes, device=predictions_NK.device)
 
 
-def choose(subject: Target, options: argparse.Namespace) -> Images:
-    """The images that were asked for; without --image, the first test images of each class, ordered by class.
+def select_images(target: Target, selection: ImageSelection | None = None) -> Images:
+    """Load the selected images; by default the first test image of each class, ordered by class.
 
     Raises:
         UserError: An index or a file does not exist, or there is no test set.
     """
-    if options.image and options.images_per_class is not None:
-        raise UserError("--image and --images-per-class: one of them")
-    if options.image:
-        return _named(subject, options.image, invert=options.invert)
-    count = 1 if options.images_per_class is None else options.images_per_class
-    if count < 1:
-        raise UserError(f"--images-per-class {count}: 1 or more")
-    labels_N = subject.test_set()[1]
-    first = [torch.nonzero(labels_N == number).flatten()[:count] for number in range(len(subject.classes))]
-    return _named(subject, [str(int(index)) for index in torch.cat(first)], invert=False)
+    selection = selection or ImageSelection()
+    if selection.image:
+        return _load(target, selection.image, selection)
+    count = selection.images_per_class or 1
+    labels_N = target.test_set()[1]
+    first = [torch.nonzero(labels_N == number).flatten()[:count] for number in range(len(target.classes))]
+    return _load(target, [str(int(index)) for index in torch.cat(first)], selection)
 
 
-def _named(subject: Target, names: Sequence[str], *, invert: bool) -> Images:
+def _load(target: Target, names: Sequence[str], selection: ImageSelection) -> Images:
     pixels: list[Tensor] = []
     labels: list[int | None] = []
     captions: list[str] = []
     sources: list[int | str] = []
     for name in names:
         if name.isdecimal():
-            image, label = _of_test_set(subject, int(name))
-            captions.append(f"test image {int(name)}: {subject.classes[label]}")
+            image, label = _test_image(target, int(name))
+            captions.append(f"test image {int(name)}: {target.classes[label]}")
             labels.append(label)
             sources.append(int(name))
         else:
-            image = of_file(subject, Path(name))
-            image = 255 - image if invert else image
+            image = read_pixels(target, Path(name))
+            image = 255 - image if selection.invert else image
             captions.append(Path(name).name)
             labels.append(None)
             sources.append(name)
         pixels.append(image)
-    return Images((torch.stack(pixels).float() / 255).to(subject.device), labels, captions, sources)
+    return Images((torch.stack(pixels).float() / 255).to(target.device), labels, captions, sources, selection)
 
 
-def _of_test_set(subject: Target, index: int) -> tuple[Tensor, int]:
-    images, labels = subject.test_set()
+def _test_image(target: Target, index: int) -> tuple[Tensor, int]:
+    images, labels = target.test_set()
     if index >= len(labels):
         raise UserError(f"--image {index}: the test set has {len(labels):,} images, 0 to {len(labels) - 1}")
     return images[index], int(labels[index])
 
 
-def of_file(subject: Target, path: Path) -> Tensor:
-    """uint8 pixels of the network's input shape; the file is made grey or RGB and resized.
+def read_pixels(target: Target, path: Path) -> Tensor:
+    """Read an image file as uint8 pixels of the network's input shape, converted to grey or RGB and resized.
 
     Raises:
-        UserError: It is not there, or no image.
+        UserError: The file does not exist, or is not an image.
     """
     try:
-        return read_image(path, subject.input_shape)
+        return read_image(path, target.input_shape)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+def file_name(source: int | str) -> str:
+    """Return the last part of a path, or an index as text."""
+    return str(source).rpartition("/")[2]

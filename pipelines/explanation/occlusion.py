@@ -3,165 +3,151 @@
 Shapes: N images, C channels, H rows, W columns.
 """
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
 from torch import Tensor, nn
 
-from pipelines.explanation import classes, images, output
-from pipelines.explanation.target import COMMON, Target, parse
+from pipelines.explanation.figures import draw_image, panel_grid, track
+from pipelines.explanation.images import Images
+from pipelines.explanation.results import Explanation
+from pipelines.explanation.settings import Fill, check_occlusion
+from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HELP = (
-    """usage: litlab explain occlusion RUN_ID [--image IMAGE ...] [--block SIZE]
-
-Slides a block over each image and records the probability of its class; a
-pixel of the map is the mean over the blocks that cover it. Where the map is
-lowest, the network looks. An image without a label has the class it is given.
-
-  --block SIZE         rows and columns of the block (4)
-  --stride PIXELS      between two blocks (1)
-  --fill black|mean    what a block is filled with; mean is the image's colour
-  --stroke LEVEL       count the minima that lie on an object: of pixels that
-                       are brighter than LEVEL, 0 to 1,
-  --boxes FILE         or in a box, from a YAML file with, for each image,
-                       12: [top, left, bottom, right], in pixels from 0"""
-    + images.OPTIONS
-    + COMMON
-)
-TOGETHER = 100  # blocks in one pass
-Fill = Literal["black", "mean"]
+BATCH = 100  # blocks
 
 
-def main(word: str, argv: Sequence[str]) -> int:
-    """`litlab explain occlusion RUN_ID ...`."""
-    if {"-h", "--help"} & set(argv):
-        print(HELP)
-        return 0
-    subject, options = parse(word, argv, _parser(word))
-    _require(subject, options)
-    chosen = images.choose(subject, options)
-    objects_NHW = _objects(chosen, options)
+def occlusion(
+    target: Target,
+    images: Images,
+    *,
+    block: int = 4,
+    stride: int = 1,
+    fill: Fill = "black",
+    stroke: float | None = None,
+    boxes: Path | None = None,
+) -> Explanation:
+    """Slide a block over each image and record the probability of its class.
+
+    Args:
+        target: The network.
+        images: The images; of a file, the class is the predicted one.
+        block: Rows and columns of the block.
+        stride: Pixels between two blocks.
+        fill: Black, or the image's mean colour.
+        stroke: Count the minima on an object: on pixels brighter than this, 0 to 1,
+        boxes: or in a box, from a YAML file with `SOURCE: [top, left, bottom, right]` for each image.
+
+    Raises:
+        UserError: An option is out of range, or the file of boxes is missing or incomplete.
+    """
+    check_occlusion(block, stride, stroke=stroke, has_boxes=boxes is not None)
+    smallest = min(target.input_shape[1:])
+    if not 1 <= block <= smallest:
+        raise UserError(f"--block {block}: must be 1 to {smallest}, the size of an image")
+    objects_NHW = _object_masks(images, stroke, boxes)
     with torch.no_grad():
-        p_NK = subject.probabilities(chosen.pixels_NCHW)
-    classes_N = classes.of_images(chosen, p_NK)
-    settings = {name: getattr(options, name) for name in ("block", "stride", "fill")}
-    maps_NHW = probability_maps(subject.whole(), chosen.pixels_NCHW, classes_N, **settings)
-    rows = [_row(subject, *each) for each in zip(chosen.sources, classes_N.tolist(), p_NK.cpu(), maps_NHW, strict=True)]
+        p_NK = target.probabilities(images.pixels_NCHW)
+    classes_N = images.true_or_predicted(p_NK)
+    settings: dict[str, Any] = {"block": block, "stride": stride, "fill": fill}
+    maps_NHW = probability_maps(
+        target.pixels_to_logits(), images.pixels_NCHW, classes_N, block=block, stride=stride, fill=fill
+    )
+    results = zip(images.sources, classes_N.tolist(), p_NK.cpu(), maps_NHW, strict=True)
+    rows = [_row(target, *result) for result in results]
     numbers: dict[str, Any] = {**settings, "lowest_mean": _mean(rows, "lowest")}
     if objects_NHW is not None:
-        numbers |= on_object(objects_NHW, [(row["row"], row["column"]) for row in rows], options.block)
-    what = f"occlusion block {options.block} {options.fill} {classes.in_short(chosen, options)}"
-    figure = _picture(chosen, maps_NHW, objects_NHW, rows)
-    output.keep(subject, what, figure, {**numbers, "images": rows}, options, _caption(subject, rows, numbers))
-    return 0
-
-
-def _parser(word: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"litlab explain {word}", add_help=False, allow_abbrev=False)
-    parser.add_argument("--block", type=int, default=4)
-    parser.add_argument("--stride", type=int, default=1)
-    parser.add_argument("--fill", choices=("black", "mean"), default="black")
-    parser.add_argument("--stroke", type=float)
-    parser.add_argument("--boxes", type=Path)
-    images.add_options(parser)
-    return parser
-
-
-def _require(subject: Target, options: argparse.Namespace) -> None:
-    smallest = min(subject.input_shape[1:])
-    if not 1 <= options.block <= smallest:
-        raise UserError(f"--block {options.block}: 1 to {smallest}, the size of an image")
-    if not 1 <= options.stride <= options.block:
-        raise UserError(f"--stride {options.stride}: 1 to {options.block}, the size of the block")
-    if options.boxes and options.stroke is not None:
-        raise UserError("--stroke and --boxes: one of them")
+        numbers |= count_on_object(objects_NHW, [(row["row"], row["column"]) for row in rows], block)
+    title = f"occlusion block {block} {fill} {images.description}"
+    params = {**settings, "stroke": stroke, "boxes": boxes, **images.selection.params()}
+    figure = _draw(images, maps_NHW, objects_NHW, rows)
+    return Explanation(target, title, figure, {**numbers, "images": rows}, _caption(target, rows, numbers), params)
 
 
 def probability_maps(
     network: nn.Module, pixels_NCHW: Tensor, classes_N: Tensor, *, block: int, stride: int, fill: Fill = "black"
 ) -> Tensor:
-    """Mean probability of each image's class over the blocks that cover a pixel, shape (N, H, W), on the CPU.
+    """Return the mean probability of the class over the blocks that cover a pixel, shape (N, H, W), on the CPU.
 
     Args:
-        network: Pixels in [0, 1] to logits.
+        network: Maps pixels in [0, 1] to logits.
         pixels_NCHW: The images.
         classes_N: The class of each.
-        block: Rows and columns that are hidden; the last block of a row may be cut off by the edge.
+        block: Rows and columns of a block; the edge may cut off the last block of a row.
         stride: Pixels between two blocks; at most `block`.
-        fill: What is put there: black, or the image's own mean colour.
+        fill: Black, or the image's mean colour.
     """
     from captum.attr import Occlusion
 
-    occlusion = Occlusion(nn.Sequential(network, nn.Softmax(1)))
+    attribution = Occlusion(nn.Sequential(network, nn.Softmax(1)))
     maps = []
-    for index in output.track(range(len(pixels_NCHW)), "images"):
+    for index in track(range(len(pixels_NCHW)), "images"):
         image_1CHW, class_1 = pixels_NCHW[index : index + 1], classes_N[index : index + 1]
         mean_1CHW = image_1CHW.mean((2, 3), keepdim=True).expand_as(image_1CHW)
         with torch.no_grad():
             p_1K = network(image_1CHW).softmax(1)
-        drop_1CHW = occlusion.attribute(
+        drop_1CHW = attribution.attribute(
             image_1CHW,
             sliding_window_shapes=(image_1CHW.shape[1], block, block),
             strides=(1, stride, stride),
             baselines=mean_1CHW if fill == "mean" else 0.0,
             target=class_1,
-            perturbations_per_eval=TOGETHER,
+            perturbations_per_eval=BATCH,
         )
         maps.append((p_1K[0, class_1] - drop_1CHW[0, 0]).detach().cpu())
     return torch.stack(maps)
 
 
-def lowest(map_HW: Tensor) -> tuple[int, int]:
-    """Row and column of the minimum; of several, the first."""
+def minimum_position(map_HW: Tensor) -> tuple[int, int]:
+    """Return row and column of the minimum; of several, the first."""
     row, column = divmod(int(map_HW.argmin()), map_HW.shape[1])
     return row, column
 
 
-def on_object(objects_NHW: Tensor, minima: Sequence[tuple[int, int]], block: int) -> dict[str, float]:
-    """How many minima lie on the object, and how many would, were each at a random pixel.
+def count_on_object(objects_NHW: Tensor, minima: Sequence[tuple[int, int]], block: int) -> dict[str, float]:
+    """Count the minima on the object, and how many would be expected at random pixels.
 
     Args:
-        objects_NHW: Whether a pixel is of the object.
+        objects_NHW: Whether a pixel belongs to the object.
         minima: Row and column of each image's minimum.
         block: Rows and columns of the block.
 
     Returns:
-        `on_object` counts minima that are pixels of the object; `block_on_object` those where a block centred at the
-        minimum covers such a pixel; `..._by_chance` is the number to be expected of random pixels.
+        `on_object` counts minima on pixels of the object; `block_on_object` those for which a block centred at the
+        minimum covers such a pixel; `..._by_chance` is the number expected at random pixels.
     """
     before, after = block // 2, block - 1 - block // 2
     padded_NHW = nn.functional.pad(objects_NHW.float(), (before, after, before, after))
-    near_NHW = nn.functional.max_pool2d(padded_NHW[:, None], block, stride=1)[:, 0] > 0
+    covered_NHW = nn.functional.max_pool2d(padded_NHW[:, None], block, stride=1)[:, 0] > 0
     counts: dict[str, float] = {}
-    for name, masks_NHW in {"on_object": objects_NHW, "block_on_object": near_NHW}.items():
-        counts[name] = sum(bool(mask_HW[place]) for mask_HW, place in zip(masks_NHW, minima, strict=True))
+    for name, masks_NHW in {"on_object": objects_NHW, "block_on_object": covered_NHW}.items():
+        counts[name] = sum(bool(mask_HW[position]) for mask_HW, position in zip(masks_NHW, minima, strict=True))
         counts[f"{name}_by_chance"] = float(masks_NHW.float().mean((1, 2)).sum())
     return counts
 
 
-def _objects(chosen: images.Images, options: argparse.Namespace) -> Tensor | None:
-    """Whether a pixel is of the object, shape (N, H, W), if somebody says what the object is."""
-    if options.stroke is not None:
-        bright_NHW: Tensor = chosen.pixels_NCHW.amax(1).cpu() > options.stroke
+def _object_masks(images: Images, stroke: float | None, boxes_file: Path | None) -> Tensor | None:
+    """Return whether a pixel belongs to the object, shape (N, H, W); None if the object is not given."""
+    if stroke is not None:
+        bright_NHW: Tensor = images.pixels_NCHW.amax(1).cpu() > stroke
         return bright_NHW
-    if options.boxes is None:
+    if boxes_file is None:
         return None
-    boxes = _read_boxes(options.boxes)
-    masks_NHW = torch.zeros(len(chosen), *chosen.pixels_NCHW.shape[2:], dtype=torch.bool)
-    for mask_HW, source in zip(masks_NHW, chosen.sources, strict=True):
+    boxes = _read_boxes(boxes_file)
+    masks_NHW = torch.zeros(len(images), *images.pixels_NCHW.shape[2:], dtype=torch.bool)
+    for mask_HW, source in zip(masks_NHW, images.sources, strict=True):
         match boxes.get(source):
             case [int(top), int(left), int(bottom), int(right)]:
                 mask_HW[top : bottom + 1, left : right + 1] = True
             case _:
-                raise UserError(f"{options.boxes}: no [top, left, bottom, right] for image {source}")
+                raise UserError(f"{boxes_file}: no [top, left, bottom, right] for image {source}")
     return masks_NHW
 
 
@@ -171,55 +157,53 @@ def _read_boxes(path: Path) -> dict[Any, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path}: for each image it has to say 12: [top, left, bottom, right]")
+        raise UserError(f"{path}: expected, for each image, 12: [top, left, bottom, right]")
     return content
 
 
-def _row(subject: Target, source: int | str, number: int, p_K: Tensor, map_HW: Tensor) -> dict[str, Any]:
-    row, column = lowest(map_HW)
+def _row(target: Target, source: int | str, class_index: int, p_K: Tensor, map_HW: Tensor) -> dict[str, Any]:
+    row, column = minimum_position(map_HW)
     return {
         "image": source,
-        "class": subject.classes[number],
-        "probability": float(p_K[number]),
+        "class": target.classes[class_index],
+        "probability": float(p_K[class_index]),
         "lowest": float(map_HW[row, column]),
         "row": row,
         "column": column,
     }
 
 
-def _picture(
-    chosen: images.Images, maps_NHW: Tensor, objects_NHW: Tensor | None, rows: Sequence[dict[str, Any]]
-) -> "Figure":
-    """Each image beside its map, with a cross at the minimum and the object's outline."""
-    figure, axes = output.grid(2 * len(rows), min(10, 2 * len(rows)))
-    for number, row in enumerate(rows):
-        left, right = axes[2 * number : 2 * number + 2]
-        output.show(left, chosen.pixels_NCHW[number], f"{row['class']}\n{row['probability']:.2f}")
-        right.imshow(maps_NHW[number].numpy(), cmap="viridis", interpolation="nearest")
-        right.set_title(f"{row['lowest']:.2f} to\n{float(maps_NHW[number].max()):.2f}", fontsize=7)
+def _draw(images: Images, maps_NHW: Tensor, objects_NHW: Tensor | None, rows: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Draw each image and its map, with a cross at the minimum and the outline of the object."""
+    figure, axes = panel_grid(2 * len(rows), min(10, 2 * len(rows)))
+    for n, row in enumerate(rows):
+        left, right = axes[2 * n : 2 * n + 2]
+        draw_image(left, images.pixels_NCHW[n], f"{row['class']}\n{row['probability']:.2f}")
+        right.imshow(maps_NHW[n].numpy(), cmap="viridis", interpolation="nearest")
+        right.set_title(f"{row['lowest']:.2f} to\n{float(maps_NHW[n].max()):.2f}", fontsize=7)
         for axis in (left, right):
             axis.plot(row["column"], row["row"], "x", color="red", markersize=5)
             if objects_NHW is not None:
-                axis.contour(objects_NHW[number].numpy(), [0.5], colors="orange", linewidths=0.6)
+                axis.contour(objects_NHW[n].numpy(), [0.5], colors="orange", linewidths=0.6)
     return figure
 
 
-def _caption(subject: Target, rows: Sequence[dict[str, Any]], numbers: dict[str, Any]) -> str:
+def _caption(target: Target, rows: Sequence[Mapping[str, Any]], numbers: Mapping[str, Any]) -> str:
     block, count = numbers["block"], len(rows)
-    said = (
-        f"Occlusion of {subject.name}: mean probability of the class over the {block} x {block} blocks "
-        f"({numbers['fill']}, every {numbers['stride']} pixels) that cover a pixel; yellow is high, each map has its "
-        f"own scale, the cross is the minimum. Mean probability of the class: {_mean(rows, 'probability'):.3f} as it "
-        f"is, {numbers['lowest_mean']:.3f} at the minimum."
+    caption = (
+        f"Occlusion of {target.name}: mean probability of the class over the {block} x {block} blocks "
+        f"({numbers['fill']}, every {numbers['stride']} pixels) that cover a pixel. Yellow is high, each map has its "
+        f"own scale, the cross marks the minimum. Mean probability of the class: {_mean(rows, 'probability'):.3f} "
+        f"without a block, {numbers['lowest_mean']:.3f} at the minimum."
     )
     if "on_object" in numbers:
-        said += (
+        caption += (
             f" On the object (outlined): {numbers['on_object']} of {count} minima "
-            f"({numbers['on_object_by_chance']:.1f} expected of random pixels); a block centred there touches it: "
+            f"({numbers['on_object_by_chance']:.1f} expected at random pixels); a block centred there touches it: "
             f"{numbers['block_on_object']} of {count} ({numbers['block_on_object_by_chance']:.1f})."
         )
-    return said
+    return caption
 
 
-def _mean(rows: Sequence[dict[str, Any]], key: str) -> float:
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
     return float(sum(row[key] for row in rows)) / len(rows)

@@ -1,14 +1,10 @@
-"""The network that is looked at: frozen, in evaluation mode, and fed with pixels in [0, 1].
+"""The network that is explained: frozen, in evaluation mode, with pixels in [0, 1] as input.
 
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
 
-import argparse
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,60 +12,30 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from datamodules.base import ImageDataModule
-from modules.base import Classifier
-from pipelines.checkpoints.files import fetch_checkpoint, load_checkpoint
-from pipelines.config.cli import LitlabCLI, load_data, parse_config
-from pipelines.evaluation.load_run import parse_run
-from pipelines.explanation import pretrained
+from pipelines.config.cli import load_data
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.silence import silence_lightning
-from pipelines.runtime.text import typed
 from pipelines.tracking.store import StoredRun
 
-KINDS: dict[str, type[nn.Module] | tuple[type[nn.Module], ...]] = {
+LAYER_KINDS: dict[str, type[nn.Module] | tuple[type[nn.Module], ...]] = {
     "conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d),
     "fc": nn.Linear,
 }
-PLACES = ("--out", "--tracking_uri", "--data.data_dir")
-COMMON = """
-  RUN_ID               as printed by litlab fit and shown in the UI; or one of
-  --checkpoint FILE    a checkpoint of litlab; its config.yaml beside it, or
-                       one folder above, or -c FILE
-  --torchvision NAME   a classifier of torchvision, with weights that are on
-                       this machine, or --weights FILE
-  --out DIR            where picture and numbers are written (explain)
-  --seed N             of everything that is drawn (0)
-  --KEY VALUE          another value for a key of the run's configuration,
-                       such as --data.data_dir FOLDER
-  --tracking_uri URI   where runs are kept (mlflow.db of this project)"""
-
-
-class FromPixels(nn.Module):
-    """Pixels in [0, 1] to what the network sees, for a normalisation that begins with 0 to 255."""
-
-    def __init__(self, normalize: nn.Module) -> None:
-        super().__init__()
-        self.normalize = normalize
-
-    def forward(self, pixels_NCHW: Tensor) -> Tensor:
-        seen: Tensor = self.normalize(pixels_NCHW * 255)
-        return seen
 
 
 @dataclass
 class Target:
-    """A network that is looked at; only inputs have gradients.
+    """A network to explain. It is frozen: only inputs have gradients.
 
     Attributes:
         name: The experiment, or torchvision's name.
-        id: Short, for the names of files.
+        id: Short, for file names.
         run: The run that it comes from, if any.
         network: Its layers have the names that `litlab inspect` prints.
-        normalize: Pixels in [0, 1], shape (N, C, H, W), to what the network sees; differentiable.
+        normalize: Maps pixels in [0, 1], shape (N, C, H, W), to the network's input; differentiable.
         input_shape: Channels, rows, columns.
         classes: Names, in the order of the logits.
-        data: Not read yet: see `test_set` and `train_images`. None for torchvision's.
-        device: Where the network is, and pixels are to be.
+        data: Not loaded yet: see `test_set` and `train_images`. None for torchvision's networks.
+        device: The network's device; pixels have to be on it.
     """
 
     name: str
@@ -87,190 +53,112 @@ class Target:
             part.to(self.device).eval().requires_grad_(False)
         for module in self.network.modules():
             if hasattr(module, "inplace"):
-                module.inplace = False  # type: ignore[assignment]  # it would change an output that is being looked at
+                module.inplace = False  # type: ignore[assignment]  # it would overwrite outputs that are recorded
 
     def logits(self, pixels_NCHW: Tensor) -> Tensor:
-        """Logits of shape (N, K)."""
+        """Return logits of shape (N, K)."""
         logits_NK: Tensor = self.network(self.normalize(pixels_NCHW))
         return logits_NK
 
     def probabilities(self, pixels_NCHW: Tensor) -> Tensor:
-        """Class probabilities of shape (N, K)."""
+        """Return class probabilities of shape (N, K)."""
         return self.logits(pixels_NCHW).softmax(1)
 
-    def whole(self) -> nn.Module:
-        """Pixels in [0, 1] to logits, as one module."""
+    def pixels_to_logits(self) -> nn.Module:
+        """Return normalisation and network as one module."""
         return nn.Sequential(self.normalize, self.network).eval()
 
+    def class_index(self, name: str, option: str = "--class") -> int:
+        """Return the index of a class, given by name or index.
+
+        Args:
+            name: What the user gave.
+            option: Named in the error message.
+
+        Raises:
+            UserError: There is no such class.
+        """
+        if name in self.classes:
+            return self.classes.index(name)
+        if name.isdecimal() and int(name) < len(self.classes):
+            return int(name)
+        shown = ", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else "")
+        raise UserError(f"{option} {name}: the classes are {shown}, or 0 to {len(self.classes) - 1}")
+
     def short_names(self) -> dict[str, str]:
-        """conv1, conv2, ... and fc1, fc2, ... and the names that these layers have."""
-        counts, names = dict.fromkeys(KINDS, 0), {}
+        """Return conv1, conv2, ... and fc1, fc2, ... and the full names of these layers."""
+        counts, names = dict.fromkeys(LAYER_KINDS, 0), {}
         for name, module in self.network.named_modules():
-            for kind, types in KINDS.items():
+            for kind, types in LAYER_KINDS.items():
                 if isinstance(module, types):
                     counts[kind] += 1
                     names[f"{kind}{counts[kind]}"] = name
         return names
 
+    def layers_of_kind(self, kind: str) -> list[str]:
+        """Return the short names of the convolutions ("conv") or the fully connected layers ("fc")."""
+        return [name for name in self.short_names() if name.startswith(kind)]
+
     def layer(self, name: str) -> nn.Module:
-        """A layer, by the name that `litlab inspect` prints, or by kind and order: conv1, conv2, fc1.
+        """Return a layer, by the name that `litlab inspect` prints, or by kind and order: conv1, conv2, fc1.
 
         Raises:
             UserError: There is no such layer.
         """
         short, modules = self.short_names(), dict(self.network.named_modules())
-        named: nn.Module | None = modules.get(short.get(name, name)) if name else None
-        if named is None:
+        layer: nn.Module | None = modules.get(short.get(name, name)) if name else None
+        if layer is None:
             layers = {key: module for key, module in modules.items() if not isinstance(module, Metric)}
-            every = [*short, *(key for key, module in layers.items() if key and not list(module.children()))]
-            near = get_close_matches(name, every, n=3, cutoff=0.4)
-            hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-            raise UserError(f"{self.name} has no layer {name!r}{hint}; it has {', '.join(every)}")
-        return named
+            known = [*short, *(key for key, module in layers.items() if key and not list(module.children()))]
+            suggestions = get_close_matches(name, known, n=3, cutoff=0.4)
+            hint = f" (did you mean {' or '.join(suggestions)}?)" if suggestions else ""
+            raise UserError(f"{self.name} has no layer {name!r}{hint}; it has {', '.join(known)}")
+        return layer
 
     def activations(self, name: str, pixels_NCHW: Tensor) -> Tensor:
-        """The output of a layer; first axis N."""
-        return self.output_of(self.layer(name), self.normalize(pixels_NCHW))
+        """Return the output of a layer for pixels in [0, 1]; the first axis is N."""
+        return self.layer_output(self.layer(name), self.normalize(pixels_NCHW))
 
-    def output_of(self, layer: nn.Module, inputs_NCHW: Tensor) -> Tensor:
-        """The output of a layer for what the network sees, which has gradients with respect to it; first axis N.
+    def layer_output(self, layer: nn.Module, inputs_NCHW: Tensor) -> Tensor:
+        """Return the output of a layer for normalised inputs, differentiable with respect to them; first axis N.
 
         Raises:
-            UserError: The layer is not used, or its output is no tensor.
+            UserError: The layer is not called, or its output is not a tensor.
         """
-        seen: list[Tensor] = []
+        outputs: list[Tensor] = []
 
-        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        def record_output(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor):
-                seen.append(output.clone())  # a function that comes next may work in place
+                outputs.append(output.clone())  # the next function may work in place
 
-        handle = layer.register_forward_hook(keep)
+        handle = layer.register_forward_hook(record_output)
         try:
             self.network(inputs_NCHW)
         finally:
             handle.remove()
-        if not seen:
-            raise UserError(f"{type(layer).__name__} of {self.name} is not called, or gives no tensor")
-        return seen[-1]
+        if not outputs:
+            raise UserError(f"{type(layer).__name__} of {self.name} is not called, or its output is not a tensor")
+        return outputs[-1]
 
     def test_set(self) -> tuple[Tensor, Tensor]:
-        """uint8 pixels of shape (N, C, H, W) and classes of shape (N,) of the test set, on the CPU.
+        """Return uint8 pixels of shape (N, C, H, W) and classes of shape (N,) of the test set, on the CPU.
 
         Raises:
-            UserError: There are no data, or a file is missing.
+            UserError: The network comes without data, or a file is missing.
         """
-        data = self._data("test")
+        data = self._load_data("test")
         return data.test_set.inputs, data.test_set.targets
 
     def train_images(self, count: int) -> Tensor:
-        """The first training images, uint8 pixels of shape (N, C, H, W), on the CPU.
+        """Return the first training images, uint8 pixels of shape (N, C, H, W), on the CPU.
 
         Raises:
-            UserError: There are no data, or a file is missing.
+            UserError: The network comes without data, or a file is missing.
         """
-        return self._data("fit").train_set.inputs[:count]
+        return self._load_data("fit").train_set.inputs[:count]
 
-    def _data(self, stage: str) -> ImageDataModule:
+    def _load_data(self, stage: str) -> ImageDataModule:
         if self.data is None:
             raise UserError(f"{self.name} comes without data: give image files, --image FILE")
         load_data(self.data, stage)
         return self.data
-
-
-def parse(word: str, argv: Sequence[str], parser: argparse.ArgumentParser) -> tuple[Target, argparse.Namespace]:
-    """The network that a command names, and the options of the command.
-
-    Args:
-        word: What follows `litlab explain`.
-        argv: What follows the word: RUN_ID first, if a run is looked at.
-        parser: Has the word's own options; gets those that all words share. It has no positional arguments.
-
-    Returns:
-        The network; the options, with `out`, `seed`, `command`, which is what was typed, and `asked`, which is that
-        without the run and the places of things.
-
-    Raises:
-        UserError: There is no such run, file or network, or it does not classify images.
-    """
-    run_id, rest = ("", list(argv)) if not argv or argv[0].startswith("-") else (argv[0], list(argv[1:]))
-    parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("-c", "--config", type=Path)
-    parser.add_argument("--torchvision")
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("explain"))
-    parser.add_argument("--seed", type=int, default=0)
-    options, overrides = parser.parse_known_args(rest)
-    options.command = typed("explain", [word, *argv])
-    options.asked = shlex.join([word, *_without_places(rest)])
-    if sum(map(bool, (run_id, options.checkpoint, options.torchvision))) != 1:
-        raise UserError(f"name one network: litlab explain {word} RUN_ID, or --checkpoint FILE, or --torchvision NAME")
-    if options.weights and not options.torchvision:
-        raise UserError("--weights goes with --torchvision; a checkpoint of litlab is given by --checkpoint FILE")
-    if options.config and not options.checkpoint:
-        raise UserError("-c goes with --checkpoint; a run has its configuration")
-    silence_lightning()
-    torch.manual_seed(options.seed)
-    if options.torchvision:
-        return _of_torchvision(options.torchvision, options.weights, overrides), options
-    if options.checkpoint:
-        return _of_checkpoint(options.checkpoint, options.config, overrides), options
-    return _of_run(run_id, overrides), options
-
-
-def _without_places(words: Sequence[str]) -> list[str]:
-    """What was asked, wherever data, runs and pictures are."""
-    kept, skip = [], False
-    for word in words:
-        option, joined, _ = word.partition("=")
-        if not skip and option not in PLACES:
-            kept.append(word)
-        skip = option in PLACES and not joined
-    return kept
-
-
-def _of_run(run_id: str, overrides: Sequence[str]) -> Target:
-    cli, run = parse_run("explain", [run_id, *overrides])
-    return _of_litlab(cli, fetch_checkpoint(run), run, run_id[:8])
-
-
-def _of_checkpoint(path: Path, given: Path | None, overrides: Sequence[str]) -> Target:
-    beside = [folder / "config.yaml" for folder in (path.parent, path.parent.parent)]
-    found = next((file for file in ([given] if given else beside) if file.is_file()), None)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if found is None:
-        raise UserError(f"{given or beside[0]}: no such file; -c FILE gives the configuration of {path}")
-    cli = parse_config("explain", overrides, base=found)
-    return _of_litlab(cli, path, None, f"{cli.config.name}-{path.stem}")
-
-
-def _of_litlab(cli: LitlabCLI, checkpoint: Path, run: StoredRun | None, short: str) -> Target:
-    """A network of litlab with the weights, and the statistics of its data, of a checkpoint."""
-    data, model = cli.build()
-    if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
-        raise UserError(f"{cli.config.name} was not trained to classify images")
-    loaded = load_checkpoint(checkpoint)
-    try:
-        model.load_state_dict(loaded["state_dict"])
-        data.load_state_dict(loaded[type(data).__qualname__])
-    except (KeyError, RuntimeError) as error:
-        raise UserError(f"{checkpoint}: not a checkpoint of {cli.config.name} ({_first_line(error)})") from error
-    assert data.normalize is not None
-    device = _device(cli.config.trainer.accelerator)
-    normalize = FromPixels(data.normalize)
-    return Target(cli.config.name, short, run, model, normalize, data.input_shape, data.classes, data, device)
-
-
-def _of_torchvision(name: str, weights: Path | None, overrides: Sequence[str]) -> Target:
-    if overrides:
-        raise UserError(f"{overrides[0]}: no option for torchvision's networks, which have no configuration")
-    network, normalize, shape, classes = pretrained.load(name, weights)
-    return Target(name, name, None, network, normalize, shape, classes, None, _device("auto"))
-
-
-def _device(accelerator: str) -> torch.device:
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -1,4 +1,4 @@
-"""A call of a torch function: its arguments by name, its window, its multiply-adds."""
+"""Calls of torch functions: their arguments by name, their sliding windows, their multiply-adds."""
 
 import re
 from collections.abc import Callable
@@ -27,41 +27,48 @@ _WINDOWED = {"conv", "conv_transpose", "max_pool", "avg_pool"}
 
 @dataclass(frozen=True)
 class OpCall:
-    """One call of a torch function, and the reaches of those tensors in it that depend on the input."""
+    """One call of a torch function.
+
+    Attributes:
+        name: Without underscores, equal for a function, a method and an operator: "add", "getitem".
+        func: The function, to call it again.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        result: What it returned.
+        reaches: Of the tensors in it that depend on the input, by the tensor's id; see `receptive_field`.
+    """
 
     name: str
-    """Without underscores, equal for a function, a method and an operator: "add", "getitem"."""
     func: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     result: Any
     reaches: dict[int, Tensor]
-    """By the tensor's id; see `receptive`."""
 
     @property
     def family(self) -> str:
-        """The name without the number of axes: conv_transpose of conv_transpose2d."""
+        """The name without the number of axes: conv_transpose for conv_transpose2d."""
         match = _FAMILY.fullmatch(self.name)
         return match[1] if match else self.name
 
     @property
     def given(self) -> dict[str, Any]:
-        """The arguments by name; of functions that are not in SIGNATURES, input and dim."""
+        """The arguments by name; for functions that are not in SIGNATURES, input and dim."""
         names = SIGNATURES.get(self.family, "input dim").split()
         return dict(zip(names, self.args, strict=False)) | self.kwargs
 
     def reach(self, value: Any) -> Tensor | None:
-        """What an argument sees; None if it does not depend on the input."""
+        """Return the reach of an argument; None if it does not depend on the input."""
         return self.reaches.get(id(value))
 
-    def only(self, value: Any) -> Tensor | None:
-        """What an argument sees, if nothing else in the call depends on the input."""
+    def only_reach(self, value: Any) -> Tensor | None:
+        """Return the reach of an argument; None too if another argument depends on the input."""
         return self.reach(value) if len(self.reaches) == 1 else None
 
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """What a convolution or pooling looks at, per axis. Mere padding has no kernel, and an entry for each side."""
+    """The sliding window of a convolution or pooling, per axis. Padding alone has no kernel, and an entry per side."""
 
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
@@ -70,7 +77,7 @@ class SlidingWindow:
 
     @classmethod
     def of(cls, call: OpCall) -> "SlidingWindow | None":
-        """The window of a call; None for other functions, and for pooling that adapts to the size of its input."""
+        """Return the window of a call; None for other functions, and for adaptive pooling."""
         given = call.given
         if call.family == "pad":
             return cls((), (), tuple(given["pad"]), ())
@@ -87,8 +94,8 @@ class SlidingWindow:
             _per_axis(given.get("dilation", 1), axes),
         )
 
-    def before(self, axis: int) -> int:
-        """Padding on the side of the first position."""
+    def padding_before(self, axis: int) -> int:
+        """Return the padding on the side of the first position."""
         if isinstance(self.padding, str):
             return self.dilation[axis] * (self.kernel[axis] - 1) // 2 if self.padding == "same" else 0
         return self.padding[axis]
@@ -100,12 +107,12 @@ def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
 
 
 def tensors(values: Any) -> list[Tensor]:
-    """The tensors in nested lists, tuples and dicts."""
+    """Return the tensors in nested lists, tuples and dicts."""
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def multiply_adds(call: OpCall) -> int:
-    """Of a convolution or matrix product, for the whole batch; 0 of any other function."""
+    """Return the multiply-adds of a convolution or matrix product, for the complete batch; 0 for any other function."""
     return COSTS[call.name](call) if call.name in COSTS else 0
 
 
@@ -120,13 +127,13 @@ def _per_input(call: OpCall) -> int:
 
 
 def _product(call: OpCall) -> int:
-    """Of a and b, perhaps added to something: each output is a sum over a row of a."""
+    """A @ b, or that added to something: each output is a sum over a row of a."""
     *_, a, _b = tensors((call.args, call.kwargs))
     return int(call.result.numel() * a.shape[-1])
 
 
 def _attention(call: OpCall) -> int:
-    """Each query meets each key, and each weight each value."""
+    """Each query is multiplied by each key, and each weight by each value."""
     return int((call.given["query"].numel() + call.result.numel()) * call.given["key"].shape[-2])
 
 

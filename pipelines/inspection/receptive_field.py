@@ -1,9 +1,9 @@
-"""What each value of a tensor sees of the input: intervals of rows and columns, followed through torch's functions.
+"""Receptive fields: intervals of input rows and columns that each value depends on, propagated through torch functions.
 
-A *reach* stands beside a tensor and has its shape. It belongs to a batch of 2A blank examples, where A is the number of
-the input's spatial axes: in example 2a it holds -lo, in example 2a+1 hi, of the positions lo to hi on axis a that lead
-to the value. -inf says that it sees nothing, as padding does. So the union of two reaches is their maximum, a
-convolution or pooling is a sliding maximum, and a function that only moves values does to a reach what it does to them.
+The *reach* of a tensor has its shape. It belongs to a batch of 2A blank examples, where A is the number of the input's
+spatial axes: example 2a holds -lo, and example 2a+1 hi, of the positions lo to hi on axis a that the value depends on.
+-inf means that it depends on nothing, as padding does. So the union of two reaches is their maximum, a convolution or
+pooling is a sliding maximum, and a function that only moves values applies to a reach as it does to the values.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from pipelines.inspection.ops import OpCall, SlidingWindow, tensors
 
 NOTHING = -torch.inf
 _BAND = 2.0**32
-"""Added once per example, so that a value that comes from another example can be told."""
+"""Added once per example, so that values of another example are recognised."""
 
 _POINTWISE = """abs add alpha_dropout batch_norm bool celu clamp clip clone contiguous cos detach div double dropout
 dropout1d dropout2d dropout3d elu eq exp feature_dropout float ge gelu gt half hardsigmoid hardswish hardtanh le
@@ -34,8 +34,8 @@ _REDUCTIONS = "amax amin argmax argmin logsumexp mean prod sum"
 POINTWISE = frozenset(_POINTWISE.split())
 
 
-def of_input(input_shape: tuple[int, ...]) -> Tensor:
-    """The reach of the input, each position of which sees itself; shape (2A, *input_shape).
+def input_reach(input_shape: tuple[int, ...]) -> Tensor:
+    """Return the reach of the input, of which each position depends on itself; shape (2A, *input_shape).
 
     Args:
         input_shape: Channels and then spatial axes, or one axis alone, whose entries count as positions.
@@ -53,9 +53,9 @@ def _bands(reach: Tensor) -> Tensor:
 
 
 def intervals(reach: Tensor, axes: int) -> tuple[Tensor, Tensor] | None:
-    """First and last position that each value sees, each of shape (A, *value); inf and -inf where it sees nothing.
+    """Return the first and last position that each value depends on, each of shape (A, *value).
 
-    None if the tensor has lost the order of the examples.
+    inf and -inf where it depends on nothing. None if the tensor has lost the order of the examples.
     """
     if reach.ndim < 2 or len(reach) != 2 * axes:
         return None
@@ -65,21 +65,21 @@ def intervals(reach: Tensor, axes: int) -> tuple[Tensor, Tensor] | None:
     return -position[0::2], position[1::2]
 
 
-def field(reach: Tensor, axes: int) -> tuple[int, ...] | None:
-    """Positions that the value with the widest view sees, per axis; None if that cannot be told."""
-    seen = intervals(reach, axes)
-    if seen is None:
+def field_size(reach: Tensor, axes: int) -> tuple[int, ...] | None:
+    """Return the largest receptive field of a tensor's values, in positions per axis; None if it is unknown."""
+    bounds = intervals(reach, axes)
+    if bounds is None:
         return None
-    lo, hi = seen
+    lo, hi = bounds
     return tuple(int(size) for size in (hi - lo + 1).clamp(min=0).flatten(1).amax(1))
 
 
-def after(call: OpCall) -> list[Tensor | None]:
-    """What each tensor sees that comes out of a call; None for functions and uses that are not known here."""
+def propagate(call: OpCall) -> list[Tensor | None]:
+    """Return the reach of each tensor that a call returns; None for functions and uses that have no rule."""
     outputs = tensors(call.result)
-    found = tree_leaves(RULES[call.name](call)) if call.name in RULES else [None]
-    found = found * len(outputs) if len(found) == 1 else found
-    pairs = zip(found, outputs, strict=True)
+    reaches = tree_leaves(RULES[call.name](call)) if call.name in RULES else [None]
+    reaches = reaches * len(outputs) if len(reaches) == 1 else reaches
+    pairs = zip(reaches, outputs, strict=True)
     return [reach if reach is not None and reach.shape == value.shape else None for reach, value in pairs]
 
 
@@ -87,21 +87,21 @@ def _union(reaches: list[Tensor], value: Tensor) -> Tensor:
     return reduce(torch.maximum, reaches).broadcast_to(value.shape)
 
 
-def _slide(reach: Tensor, axis: int, seen: Tensor) -> Tensor:
-    """The union, for each output position on an axis, of the input positions `seen` (outputs, positions) there.
+def _slide(reach: Tensor, axis: int, positions: Tensor) -> Tensor:
+    """Return the union, for each output position on an axis, of its input positions, of shape (outputs, positions).
 
-    Positions outside of the input are padding.
+    Positions outside the input are padding.
     """
     before, size, behind = reach.shape[:axis], reach.shape[axis], reach.shape[axis + 1 :]
     padded = torch.cat([reach, torch.full_like(reach.narrow(axis, 0, 1), NOTHING)], axis)
-    index = seen.where((seen >= 0) & (seen < size), size)
+    index = positions.where((positions >= 0) & (positions < size), size)
     return padded.index_select(axis, index.flatten()).view(*before, *index.shape, *behind).amax(axis + 1)
 
 
 def _windowed(call: OpCall) -> Tensor | None:
     """Convolution, transposed convolution, pooling."""
     window, value, source = SlidingWindow.of(call), tensors(call.result)[0], call.given["input"]
-    reach = call.only(source)
+    reach = call.only_reach(source)
     assert window is not None
     if reach is None or reach.ndim != 2 + len(window.kernel):
         return None
@@ -113,9 +113,9 @@ def _windowed(call: OpCall) -> Tensor | None:
 
 
 def _positions(window: SlidingWindow, axis: int, size: int, *, transposed: bool) -> Tensor:
-    """The input positions that each of `size` outputs sees; shape (size, kernel)."""
+    """Return the input positions of each of `size` outputs; shape (size, kernel)."""
     output = torch.arange(size)[:, None]
-    offset = torch.arange(window.kernel[axis]) * window.dilation[axis] - window.before(axis)
+    offset = torch.arange(window.kernel[axis]) * window.dilation[axis] - window.padding_before(axis)
     stride = window.stride[axis]
     if not transposed:
         return output * stride + offset
@@ -124,8 +124,8 @@ def _positions(window: SlidingWindow, axis: int, size: int, *, transposed: bool)
 
 
 def _adapted(call: OpCall) -> Tensor | None:
-    """Pooling to a given size: output p of m sees the inputs from floor(p n / m) to before ceil((p + 1) n / m)."""
-    value, reach = tensors(call.result)[0], call.only(call.given["input"])
+    """Pooling to a given size: output p of m covers the inputs floor(p n / m) to ceil((p + 1) n / m) - 1."""
+    value, reach = tensors(call.result)[0], call.only_reach(call.given["input"])
     if reach is None or reach.ndim != 2 + int(call.name.removesuffix("_with_indices")[-2]):
         return None
     for axis, m in enumerate(value.shape[2:], 2):
@@ -137,7 +137,7 @@ def _adapted(call: OpCall) -> Tensor | None:
 
 def _padded(call: OpCall) -> Tensor | None:
     given = call.given
-    reach, mode = call.only(given["input"]), given.get("mode", "constant")
+    reach, mode = call.only_reach(given["input"]), given.get("mode", "constant")
     if reach is None:
         return None
     return F.pad(reach, given["pad"], value=NOTHING) if mode == "constant" else F.pad(reach, given["pad"], mode=mode)
@@ -154,17 +154,17 @@ def _pointwise(call: OpCall) -> Tensor | None:
 
 
 def _moved(call: OpCall) -> Any:
-    """The call itself, on the reach."""
+    """Apply the function to the reach."""
     first = call.given.get("input")
-    if (reach := call.only(first)) is None:
+    if (reach := call.only_reach(first)) is None:
         return None
-    stand_in = reach.contiguous()  # or a view that the value allows may be refused
+    stand_in = reach.contiguous()  # else a view that the value allows may fail
     args, kwargs = tree_map(lambda leaf: stand_in if leaf is first else leaf, (call.args, call.kwargs))
     return call.func(*args, **kwargs)
 
 
 def _joined(call: OpCall) -> Any:
-    """The call itself, on the reaches; what does not depend on the input sees nothing."""
+    """Apply the function to the reaches; tensors that do not depend on the input reach nothing."""
 
     def swap(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
@@ -178,7 +178,7 @@ def _joined(call: OpCall) -> Any:
 
 def _spread(call: OpCall, dims: Any) -> Tensor | None:
     """Functions that mix all values along these axes, whether they keep the axes or not."""
-    reach, value = call.only(call.given.get("input")), tensors(call.result)[0]
+    reach, value = call.only_reach(call.given.get("input")), tensors(call.result)[0]
     if reach is None:
         return None
     union = reach.amax(dims, keepdim=True)
@@ -195,12 +195,12 @@ def _normalized(call: OpCall) -> Tensor | None:
 
 
 def _paired(call: OpCall) -> Tensor | None:
-    """A bilinear form: everything in both vectors."""
+    """A bilinear form depends on all of both vectors."""
     return _union([reach.amax(-1, keepdim=True) for reach in call.reaches.values()], call.result)
 
 
 def _multiplied(call: OpCall) -> Tensor | None:
-    """Matrix products a @ b, and added to something: a row of a and a column of b."""
+    """Matrix products a @ b, or added to something, depend on a row of a and a column of b."""
     *added, a, b = tensors((call.args, call.kwargs))
     if min(a.ndim, b.ndim) < 2:
         return None

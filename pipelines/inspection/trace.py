@@ -1,6 +1,6 @@
-"""A blank example through a network: each layer in the order of the calls, what it costs and what it sees.
+"""Trace a blank example through a network: each layer in the order of the calls, its cost and its receptive field.
 
-The network runs as it is, and every torch function that it calls is observed. So layers, hand-written formulas and
+The network runs unchanged, and every torch function that it calls is observed. So layers, hand-written formulas and
 control flow that depends on shapes are all followed; only a path that depends on values is not.
 """
 
@@ -15,45 +15,52 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from pipelines.inspection import receptive_field as receptive
 from pipelines.inspection.ops import COSTS, OpCall, SlidingWindow, multiply_adds, tensors
+from pipelines.inspection.receptive_field import POINTWISE, RULES, field_size, input_reach, propagate
 
 _FACTS = """data_ptr device dim dtype element_size get_device grad grad_fn hash is_complex is_contiguous is_cuda
 is_floating_point is_leaf is_meta is_nested is_sparse layout len ndim ndimension nelement numel requires_grad shape
 size storage_offset stride"""
-"""What can be asked of a tensor without reading its values."""
+"""Attributes of a tensor that do not depend on its values."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One call of a layer, or of a function outside of layers."""
+    """One call of a layer, or of a function outside of layers.
+
+    Attributes:
+        name: Qualified; for a function, its parameters, or else the module that calls it.
+        type: Class of the layer, or name of the function.
+        output: Shape, without the batch.
+        window: Of the only convolution or pooling in it; None if there is not exactly one.
+        parameters: Number of those that no earlier row has counted.
+        multiply_adds: Per example.
+        receptive_field: The largest of its outputs, in input positions per spatial axis; None if unknown.
+        note: Such as "shared".
+        reach: See `receptive_field.py`.
+    """
 
     name: str
-    """Qualified; for a function, its parameters, or else the module that calls it."""
     type: str
     output: tuple[int, ...]
-    """Shape, without the batch."""
     window: SlidingWindow | None
     parameters: int
-    """Those that no earlier row has counted."""
     multiply_adds: int
-    """Per example."""
     receptive_field: tuple[int, ...] | None
-    """Positions of the input that the output with the widest view sees, per spatial axis."""
     note: str = ""
     reach: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Trace:
-    """The rows of a network, and what cannot be said of them."""
+    """The layers of a network, and remarks on what is unknown about them."""
 
     layers: list[Layer]
     remarks: list[str]
 
 
 def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Trace:
-    """Follow a blank example through a network in evaluation mode, and leave the network as it was.
+    """Trace a blank example through a network in evaluation mode, and leave the network as it was.
 
     Args:
         model: Maps a batch of inputs to outputs.
@@ -72,8 +79,8 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Trace:
             afterwards.callback(handle.remove)
         with torch.no_grad(), observer:
             model(blank)
-    layers = [*observer.layers, *observer.left_over()]
-    if len(input_shape) == 1 and not observer.slid:  # the numbers of a vector are places only to what slides over them
+    layers = [*observer.layers, *observer.unused_parameters()]
+    if len(input_shape) == 1 and not observer.slid:  # entries of a vector are positions only to a sliding window
         layers = [replace(layer, receptive_field=None) for layer in layers]
     return Trace(layers, observer.remarks())
 
@@ -85,7 +92,7 @@ def _restore(modes: dict[nn.Module, bool]) -> None:
 
 @dataclass
 class _Running:
-    """The layer that is being computed, and what it has called."""
+    """The layer that is being computed, and the cost and windows of what it has called."""
 
     module: nn.Module
     cost: int = 0
@@ -93,32 +100,32 @@ class _Running:
 
 
 class _Observer(TorchFunctionMode):
-    """Hears of each module and each torch function that a forward pass calls."""
+    """Observe each module and each torch function that a forward pass calls."""
 
     def __init__(self, model: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.layers: list[Layer] = []
         self.slid = False
-        self._input = receptive.of_input(input_shape)
+        self._input = input_reach(input_shape)
         self.batch, self._axes = len(self._input), len(self._input) // 2
         self._model = model
         self._names = {module: name for name, module in model.named_modules()}
         self._parameters = dict(model.named_parameters())
         # Of tensors that depend on the input, a reach, or None where it is unknown:
         self._reaches: MutableMapping[Tensor, Tensor | None] = WeakTensorKeyDictionary()
-        # Of all others, the names of the parameters that they are made of:
-        self._made_of: MutableMapping[Tensor, frozenset[str]] = WeakTensorKeyDictionary()
+        # Of all others, the names of the parameters that they are computed from:
+        self._sources: MutableMapping[Tensor, frozenset[str]] = WeakTensorKeyDictionary()
         for name, parameter in self._parameters.items():
-            self._made_of[parameter] = frozenset([name])
-        self._counted: set[str] = set()  # parameters that a row has
+            self._sources[parameter] = frozenset([name])
+        self._counted: set[str] = set()  # parameters that a row has counted
         self._used: set[str] = set()
-        self._lost = False  # nothing that comes from now on can be followed
-        self._unknown: dict[str, str] = {}  # functions, and what is not known of them
+        self._lost = False  # no reach is known from here on
+        self._unknown: dict[str, str] = {}  # functions, and what is unknown from them on
         self._running: _Running | None = None
-        self._around: list[str] = []  # modules that are no layers
+        self._containers: list[str] = []  # running modules that are not layers
 
     def watch(self, model: nn.Module, blank: Tensor) -> list[RemovableHandle]:
-        """Make `blank` the input and hook all modules."""
+        """Register `blank` as the input, and hook all modules."""
         self._reaches[blank] = self._input
         hooks = [module.register_forward_pre_hook(self._enter) for module in model.modules()]
         return hooks + [module.register_forward_hook(self._leave) for module in model.modules()]
@@ -128,17 +135,17 @@ class _Observer(TorchFunctionMode):
             if module is not self._model and _is_layer(module):
                 self._running = _Running(module)
             else:
-                self._around.append(self._names[module])
+                self._containers.append(self._names[module])
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._running is None:
-            self._around.pop()
+            self._containers.pop()
         elif self._running.module is module:
             done, self._running = self._running, None
-            own = [name for parameter in module.parameters() for name in self._made_of[parameter]]
+            names = [name for parameter in module.parameters() for name in self._sources[parameter]]
             windows = [window for window in done.windows if window.kernel] or done.windows
             window = windows[0] if len(windows) == 1 else None
-            self._add(self._names[module], type(module).__name__, own, output, window, done.cost)
+            self._add(self._names[module], type(module).__name__, names, output, window, done.cost)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -150,17 +157,24 @@ class _Observer(TorchFunctionMode):
         return result
 
     def _observe(self, call: OpCall, inputs: list[Tensor], *, depends: bool, known: bool) -> None:
-        """Args: `depends` on the input; `known` is what all of these inputs see."""
-        parts: frozenset[str] = frozenset().union(*(self._made_of.get(value, frozenset()) for value in inputs))
+        """Record a call.
+
+        Args:
+            call: The call.
+            inputs: All tensors among its arguments.
+            depends: Whether one of them depends on the input.
+            known: Whether the reaches of all that do are known.
+        """
+        parts: frozenset[str] = frozenset().union(*(self._sources.get(value, frozenset()) for value in inputs))
         self._used |= parts
-        if depends and parts and call.name not in COSTS and call.name not in receptive.RULES:
+        if depends and parts and call.name not in COSTS and call.name not in RULES:
             self._unknown.setdefault(call.name, "multiply-adds and receptive fields")
         outputs = tensors(call.result)
         if depends:
             self._follow(call, outputs, known)
         else:
             for value in outputs:
-                self._made_of[value] = parts
+                self._sources[value] = parts
         cost = multiply_adds(call) * (1 if depends else self.batch)
         window = SlidingWindow.of(call)
         self.slid |= window is not None and bool(window.kernel)
@@ -168,31 +182,31 @@ class _Observer(TorchFunctionMode):
             self._running.cost += cost
             self._running.windows += [window] if window else []
         elif outputs and (cost or (depends and (window or parts or call.name == "interpolate"))):
-            name = ", ".join(sorted(parts)) or self._around[-1] or "forward"
+            name = ", ".join(sorted(parts)) or self._containers[-1] or "forward"
             self._add(name, call.name, list(parts), outputs, window, cost)
 
     def _follow(self, call: OpCall, outputs: list[Tensor], known: bool) -> None:
-        """Note what the outputs of a call see."""
-        changes = _changes_its_input(call)
-        if changes and (call.name not in receptive.POINTWISE or not outputs or call.reach(outputs[0]) is None):
+        """Record the reaches of the outputs of a call."""
+        in_place = _is_in_place(call)
+        if in_place and (call.name not in POINTWISE or not outputs or call.reach(outputs[0]) is None):
             self._lose(call.name, "receptive fields")
-        elif not outputs and not changes and call.name not in _FACTS.split():
+        elif not outputs and not in_place and call.name not in _FACTS.split():
             self._lose(call.name, "receptive fields, and the path that other values take,")
         if not known or self._lost:
-            found: list[Tensor | None] = [None] * len(outputs)
+            reaches: list[Tensor | None] = [None] * len(outputs)
         else:
-            found = receptive.after(call)
-            if any(reach is None for reach in found):
+            reaches = propagate(call)
+            if any(reach is None for reach in reaches):
                 self._unknown.setdefault(call.name, "receptive fields")
-        for value, reach in zip(outputs, found, strict=True):
-            self._see(value, reach)
+        for value, reach in zip(outputs, reaches, strict=True):
+            self._set_reach(value, reach)
 
-    def _see(self, value: Tensor, reach: Tensor | None) -> None:
+    def _set_reach(self, value: Tensor, reach: Tensor | None) -> None:
         before = self._reaches.get(value)
         if before is not None and (reach is None or not torch.equal(before, reach)):  # changed in place
-            place = value.untyped_storage().data_ptr()
+            storage = value.untyped_storage().data_ptr()
             for other in list(self._reaches):
-                if other.untyped_storage().data_ptr() == place:
+                if other.untyped_storage().data_ptr() == storage:
                     self._reaches[other] = None
         self._reaches[value] = reach
 
@@ -200,13 +214,16 @@ class _Observer(TorchFunctionMode):
         self._lost = True
         self._unknown[function] = what
 
-    def _add(self, name: str, kind: str, own: list[str], output: Any, window: SlidingWindow | None, cost: int) -> None:
+    def _add(
+        self, name: str, kind: str, parameters: list[str], output: Any, window: SlidingWindow | None, cost: int
+    ) -> None:
+        """Add a row for a call, with the names of its parameters and its cost for the batch."""
         value = (tensors(output) or [torch.empty(0)])[0]
         reach = self._reaches.get(value)
-        seen = None if reach is None else receptive.field(reach, self._axes)
-        if seen is None and value in self._reaches and not self._unknown:
+        size = None if reach is None else field_size(reach, self._axes)
+        if size is None and value in self._reaches and not self._unknown:
             self._unknown[name] = "receptive fields"  # examples are mixed, or memory is shared
-        new = set(own) - self._counted
+        new = set(parameters) - self._counted
         self._counted |= new
         row = Layer(
             name,
@@ -215,14 +232,14 @@ class _Observer(TorchFunctionMode):
             window,
             sum(self._parameters[part].numel() for part in new),
             cost // self.batch,
-            seen,
-            "shared" if own and not new else "",
+            size,
+            "shared" if parameters and not new else "",
             reach,
         )
         self.layers.append(row)
 
-    def left_over(self) -> list[Layer]:
-        """Rows for parameters that no layer has."""
+    def unused_parameters(self) -> list[Layer]:
+        """Return rows for parameters that no layer has."""
         return [
             Layer(
                 name,
@@ -243,17 +260,17 @@ class _Observer(TorchFunctionMode):
 
 
 def _is_layer(module: nn.Module) -> bool:
-    """What has no parts, or parts that it does not call as such."""
+    """Return whether a module has no submodules, or does not call them."""
     return not list(module.children()) or isinstance(module, nn.MultiheadAttention)
 
 
-def _changes_its_input(call: OpCall) -> bool:
-    """So do relu_ and x[i] = y, but not add and __add__."""
+def _is_in_place(call: OpCall) -> bool:
+    """Return whether a call works in place: relu_ and x[i] = y do, add and __add__ do not."""
     name = str(getattr(call.func, "__name__", ""))
     return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or "out" in call.kwargs
 
 
 def _name(func: Any) -> str:
-    """The name without underscores; for a getter, such as that of Tensor.shape, the name of what it gets."""
+    """Return the name without underscores; for a getter, such as that of Tensor.shape, the name of the attribute."""
     name = str(getattr(func, "__name__", ""))
     return str(func.__self__.__name__) if name == "__get__" else name.strip("_")

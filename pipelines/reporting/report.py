@@ -18,7 +18,7 @@ from pipelines.reporting.pictures import comparison_pictures
 from pipelines.reporting.provenance import command_of, describe_data, describe_environment
 from pipelines.reporting.summary import join_names, summarize_comparison
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import redact_credentials, typed
+from pipelines.runtime.text import format_command, redact_credentials
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import NOTE_TAG
 
@@ -70,8 +70,8 @@ def report(
     options = {"--by": [*by], "--metric": metric, "--filter": filter_string, "--tracking_uri": tracking_uri}
     arguments = [*names, *_arguments(options)]
     commands = [
-        typed("report", [*arguments, *_arguments({"--out": str(out) if out != DEFAULT_PATH else None})]),
-        typed("compare", arguments),
+        format_command("report", [*arguments, *_arguments({"--out": str(out) if out != DEFAULT_PATH else None})]),
+        format_command("compare", arguments),
     ]
     context = page_context(comparison)
     write(out, render("report.html", {**context, "own_commands": commands}))

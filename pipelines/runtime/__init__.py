@@ -1,1 +1,1 @@
-"""This process and this machine: errors, text, console, signals, environment. Imports no other room."""
+"""This process and this machine: errors, text, console, files, signals, environment. Imports no other room."""

@@ -1,4 +1,4 @@
-"""Tables and times for a person to read; imports nothing heavy."""
+"""Tables and durations for the terminal. Imports nothing heavy."""
 
 from collections.abc import Sequence
 
@@ -9,44 +9,61 @@ from rich.text import Text
 from pipelines.runtime.text import escape_control_characters
 
 MAX_COLUMNS = 4
+METRIC_TITLES = {"acc": "accuracy"}
 
 
 def print_results(title: str, rows: dict[str, dict[str, float]], facts: dict[str, str]) -> None:
-    """Print the metrics of each split, one split a line unless there are many metrics, then facts, one a line."""
+    """Print metrics as a table and facts below it, one a line.
+
+    Args:
+        title: Title of the table.
+        rows: Metrics by split. Each split is a row, or a column if there are more than `MAX_COLUMNS` metrics.
+        facts: Texts by name.
+    """
     console = Console(soft_wrap=True)
-    kinds = list(dict.fromkeys(key for metrics in rows.values() for key in metrics))
-    shown = {kind: {"acc": "accuracy"}.get(kind, kind) for kind in kinds}
-    cells = {(split, kind): f"{value:.4f}" for split, metrics in rows.items() for kind, value in metrics.items()}
-    if len(kinds) <= MAX_COLUMNS:
-        body = [[split, *(cells.get((split, kind), "") for kind in kinds)] for split in rows]
-        header = ["", *shown.values()]
-    else:
-        body = [[shown[kind], *(cells.get((split, kind), "") for split in rows)] for kind in kinds]
-        header = ["", *rows]
-    console.print(numeric_table(title, [header, *body]))
+    console.print(numeric_table(title, _metric_cells(rows)))
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         console.print(escape_control_characters(f"{name:<{width}}  {value}"), highlight=False, markup=False)
 
 
+def _metric_cells(rows: dict[str, dict[str, float]]) -> list[list[str]]:
+    """Return the header and the rows of a table of metrics, transposed if there are many metrics."""
+    metrics = list(dict.fromkeys(key for values in rows.values() for key in values))
+    titles = [METRIC_TITLES.get(metric, metric) for metric in metrics]
+    cells = {(split, metric): f"{value:.4f}" for split, values in rows.items() for metric, value in values.items()}
+    if len(metrics) <= MAX_COLUMNS:
+        return [["", *titles], *([split, *(cells.get((split, metric), "") for metric in metrics)] for split in rows)]
+    body = [
+        [title, *(cells.get((split, metric), "") for split in rows)]
+        for title, metric in zip(titles, metrics, strict=True)
+    ]
+    return [["", *rows], *body]
+
+
 def numeric_table(title: str, lines: Sequence[Sequence[str]]) -> Table:
-    """A table of figures, right-aligned but for the first column, below the header; rich's markup is text in it."""
-    made = Table(
+    """Return a table of numbers; rich's markup in a cell is shown as text.
+
+    Args:
+        title: Title, or "" for none.
+        lines: Header and rows. The first column is aligned left, the others right.
+    """
+    table = Table(
         title=Text(escape_control_characters(title), style="table.title") if title else None,
         title_justify="left",
         box=None,
         header_style="bold",
         pad_edge=False,
     )
-    for number, name in enumerate(lines[0]):
-        made.add_column(Text(escape_control_characters(name)), justify="right" if number else "left", no_wrap=True)
+    for index, name in enumerate(lines[0]):
+        table.add_column(Text(escape_control_characters(name)), justify="right" if index else "left", no_wrap=True)
     for cells in lines[1:]:
-        made.add_row(*(Text(escape_control_characters(text)) for text in cells))
-    return made
+        table.add_row(*(Text(escape_control_characters(text)) for text in cells))
+    return table
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a person says them: 41.2 s, 3 min 20 s, 2 h 5 min."""
+    """Format a duration, such as 41.2 s, 3 min 20 s or 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

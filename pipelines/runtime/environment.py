@@ -1,4 +1,4 @@
-"""Facts about this project and this machine that a run records; imports nothing heavy."""
+"""The project's folder and commit, the user and the CPU. Imports nothing heavy."""
 
 import getpass
 import os
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def project_folder() -> Path:
-    """The project's folder: the checkout that litlab is installed from, or else the current folder."""
+    """Return the checkout that litlab is installed from, or the current folder if there is none."""
     checkout = Path(__file__).resolve().parents[2]
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
 def git(*args: str) -> str | None:
-    """Return the output of a git command in the project's folder; None if it fails."""
+    """Return the output of a git command in the project's folder, or None if it fails."""
     command = ["git", "-C", str(project_folder()), *args]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -24,20 +24,20 @@ def git(*args: str) -> str | None:
 
 
 def cpu_count() -> int:
-    """How many CPU cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def user() -> str:
-    """Return the user's name, or the number where there is no name."""
+    """Return the user's name, or the user id if the system has no name for it."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
+    except (KeyError, OSError):  # a container may run under an id without a name
         return str(os.getuid())
 
 
 def processor() -> str:
-    """Return number and model of the CPU cores."""
+    """Return number and model of the CPU cores, such as "8 x Intel Xeon"."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,9 +1,9 @@
-"""Errors that are no faults of the program."""
+"""Exceptions that are not bugs."""
 
 
 class UserError(ValueError):
-    """What the user asked for cannot be done; the message says what, and what is allowed instead. Exit code 2."""
+    """The request is invalid or cannot be fulfilled; the message says why and what is allowed. Exit code 2."""
 
 
 class StoppedError(Exception):
-    """A run was ended on purpose; the message says by what. The run is KILLED."""
+    """A run was stopped on purpose; the message says by what. The run's status becomes KILLED."""

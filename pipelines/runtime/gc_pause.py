@@ -1,4 +1,4 @@
-"""Python's garbage collector, kept from looking again and again through what stays."""
+"""Pause Python's garbage collector while many long-lived objects are created."""
 
 import atexit
 import gc
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Do not look for garbage meanwhile: many small objects that stay are made, and looking takes longer than that."""
+    """Pause garbage collection. With many small objects that survive, scanning them takes longer than creating them."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -21,9 +21,12 @@ def gc_paused() -> Iterator[None]:
 
 @contextmanager
 def gc_paused_for_import(module: str) -> Iterator[None]:
-    """While this module is imported, for the first time, nothing is collected; what there is by then, only at the end.
+    """Pause garbage collection during the first import of a module, and exempt all objects from it until exit.
 
-    It saves a sixth of what torch, Lightning and MLflow take (benchmarks/startup.py).
+    Saves a sixth of the import time of torch, Lightning and MLflow (benchmarks/startup.py).
+
+    Args:
+        module: Full name of the module. If it is already imported, nothing is paused.
     """
     if module in sys.modules or not gc.isenabled():
         yield
@@ -33,4 +36,4 @@ def gc_paused_for_import(module: str) -> Iterator[None]:
             yield
         finally:
             gc.freeze()
-            atexit.register(gc.unfreeze)  # some libraries call what is left then a leak
+            atexit.register(gc.unfreeze)  # some libraries report frozen objects as leaks

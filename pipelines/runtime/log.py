@@ -1,4 +1,4 @@
-"""Messages to the user beside a command's result: `logger.warning("...")` prints `litlab: ...` to stderr."""
+"""Messages to the user: `logger.warning("...")` prints `litlab: ...` to stderr. Results go to stdout instead."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ logger = logging.getLogger("litlab")
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Write to what sys.stderr is at that moment, one prefixed message a line."""
+    """Write each message with a prefix to the current sys.stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -21,7 +21,7 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
 
 def configure_logging() -> None:
-    """Print litlab's messages from INFO on. Called once by each process that a command runs in."""
+    """Print messages of level INFO and above. Every process that runs a command calls this once."""
     if not logger.handlers:
         logger.addHandler(_StderrHandler())
         logger.setLevel(logging.INFO)

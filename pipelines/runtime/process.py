@@ -1,26 +1,27 @@
-"""Whether the process that a run belongs to is still alive."""
+"""Identify processes: their start time, their pid namespace, and whether they are alive."""
 
 import os
 import threading
 import time
 from pathlib import Path
 
-RANK_ZERO_PID = "LITLAB_FIRST"  # the number of the process that starts those of further devices
+RANK_ZERO_PID = "LITLAB_FIRST"  # environment variable: id of the process that starts the other ranks
 
 
 def pid_namespace() -> str:
-    """What process numbers count in: a start of a kernel and one of its namespaces, such as a container's own.
+    """Return an id of the pid namespace: process ids are comparable only between processes with the same one.
 
-    Empty where the system does not say: then numbers of a machine of the same name say nothing.
+    It combines the kernel's boot id and the namespace, such as a container's. Empty on systems without /proc, where
+    process ids of other machines with the same host name cannot be told apart.
     """
     try:
-        return f"{_boot()}.{Path('/proc/self/ns/pid').stat().st_ino}"
+        return f"{_boot_id()}.{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return ""
 
 
 def is_process_alive(pid: int, start: str) -> bool:
-    """Return whether a process of this machine is alive and started then, see `process_start`."""
+    """Return whether a process of this machine is alive and has this start time, see `process_start`."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -31,39 +32,39 @@ def is_process_alive(pid: int, start: str) -> bool:
 
 
 def exit_with_rank_zero() -> None:
-    """In a process that Lightning started for a further device: end as soon as the first one has gone.
+    """Exit as soon as rank zero has died, in a process that Lightning started for another device; else do nothing.
 
-    It would wait for it for half an hour, if it was killed before all were there. Elsewhere nothing happens.
+    Otherwise the process would wait half an hour for rank zero if that was killed before all ranks had joined.
     """
-    started = "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ  # torchrun ends its own
+    started = "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ  # torchrun ends its own processes
     if not started or RANK_ZERO_PID not in os.environ:
         os.environ[RANK_ZERO_PID] = str(os.getpid())
         return
-    first = int(os.environ[RANK_ZERO_PID])
+    rank_zero = int(os.environ[RANK_ZERO_PID])
 
     def watch() -> None:
-        while os.getppid() == first:
+        while os.getppid() == rank_zero:
             time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def process_start(number: int) -> str:
-    """When a process began, as Linux has it: clock ticks since the start of this boot; empty on other systems."""
+def process_start(pid: int) -> str:
+    """Return boot id and start time (clock ticks since boot) of a process; "" if it is dead or there is no /proc."""
     try:
-        stat = Path(f"/proc/{number}/stat").read_text()
-        boot = _boot()
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        boot = _boot_id()
     except OSError:
         return ""
-    fields = stat.rpartition(")")[2].split()  # the name before it may have blanks
+    fields = stat.rpartition(")")[2].split()  # the process name before it may contain blanks
     return "" if fields[0] == "Z" else f"{boot}-{fields[19]}"
 
 
-def _boot() -> str:
-    """Which start of the kernel this is.
+def _boot_id() -> str:
+    """Return the first 8 characters of the kernel's boot id.
 
     Raises:
-        OSError: The system does not say, as those other than Linux.
+        OSError: The system has none; only Linux has.
     """
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, as Python says them."""
+"""Signal handling: Ctrl-C stays KeyboardInterrupt, SIGTERM exits with code 143."""
 
 import signal
 import sys
@@ -15,10 +15,10 @@ Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 @contextmanager
 def reraise_keyboard_interrupt(trainer: "Trainer") -> Iterator[None]:
-    """Turn the `SystemExit(1)` that Lightning makes of a Ctrl-C back into KeyboardInterrupt.
+    """Turn the SystemExit(1) that Lightning raises on Ctrl-C back into KeyboardInterrupt.
 
     Raises:
-        KeyboardInterrupt: Somebody pressed Ctrl-C while the trainer was at work.
+        KeyboardInterrupt: Ctrl-C was pressed while the trainer was running.
     """
     try:
         yield
@@ -29,16 +29,16 @@ def reraise_keyboard_interrupt(trainer: "Trainer") -> Iterator[None]:
 
 
 @contextmanager
-def signal_handlers(handler: Handler, *numbers: int) -> Iterator[None]:
-    """Have signals handled so for a while; only in the main thread."""
-    before = {number: signal.signal(number, handler) for number in numbers}
+def signal_handlers(handler: Handler, *signals: int) -> Iterator[None]:
+    """Install `handler` for the given signals and restore the previous handlers on exit. Main thread only."""
+    previous = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        for number, former in before.items():
+        for number, former in previous.items():
             signal.signal(number, former)
 
 
 def exit_on_sigterm() -> None:
-    """Make SIGTERM a SystemExit with code 143, so that what is under way can be ended properly."""
+    """Raise SystemExit(143) on SIGTERM so that `finally` blocks and context managers run. Main thread only."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -1,13 +1,13 @@
-"""Silences what Lightning says to everybody and nobody here needs; its other warnings stay."""
+"""Silence Lightning warnings that do not apply here."""
 
 import logging
 import warnings
 
 IRRELEVANT_WARNINGS = (
-    ".*does not have many workers.*",  # in memory, a worker process only costs
-    ".*`tensorboardX` has been removed.*",  # runs go to MLflow
+    ".*does not have many workers.*",  # data are in memory: worker processes only add cost
+    ".*`tensorboardX` has been removed.*",  # metrics go to MLflow
     ".*You are using a CUDA device .* that has Tensor Cores.*",
-    ".*available but not used.*",  # accelerators: the configuration says which
+    ".*available but not used.*",  # the configuration chooses the accelerator
     ".*exists and is not empty.*",  # the run's own folder
     ".*litlogger.*",
     ".*smaller than the logging interval.*",  # nothing is logged per step
@@ -17,7 +17,7 @@ IRRELEVANT_WARNINGS = (
 
 
 def silence_lightning() -> None:
-    """Keep warnings and errors of Lightning, drop its greetings."""
+    """Hide Lightning's info messages and `IRRELEVANT_WARNINGS`; other warnings and errors are still shown."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in IRRELEVANT_WARNINGS:

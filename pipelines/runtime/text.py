@@ -1,4 +1,4 @@
-"""Text that others wrote, such as the names of runs of a shared server, as a terminal may see it."""
+"""Make text safe to show: control characters, credentials, command lines, error messages."""
 
 import re
 import shlex
@@ -7,21 +7,29 @@ from collections.abc import Sequence
 
 
 def escape_control_characters(text: str) -> str:
-    """The text, with the characters that could move the cursor, set colours or turn lines around written out."""
-    return "".join(char if char in "\n\t" or _is_seen(char) else ascii(char)[1:-1] for char in text)
+    """Escape characters that could move the cursor, set colours or reverse the text direction in a terminal.
+
+    For text from other people, such as run names on a shared server. Line feeds and tabs are kept.
+    """
+    return "".join(char if char in "\n\t" or _is_printable(char) else ascii(char)[1:-1] for char in text)
 
 
-def _is_seen(char: str) -> bool:
-    kind = unicodedata.category(char)
-    return kind[0] != "C" and kind not in ("Zl", "Zp")
+def _is_printable(char: str) -> bool:
+    category = unicodedata.category(char)
+    return category[0] != "C" and category not in ("Zl", "Zp")
 
 
-def typed(verb: str, argv: Sequence[str]) -> str:
-    """A command of ours, as one would type it."""
+def format_command(verb: str, argv: Sequence[str]) -> str:
+    """Return a litlab command line, quoted for a shell and without passwords."""
     return redact_credentials(shlex.join(["litlab", verb, *argv]))
 
 
 def redact_credentials(text: str) -> str:
-    """The text, with the password of every URI in it replaced by stars."""
+    """Replace the password of every URI in a text by ***."""
     text = re.sub(r"(://[^\s:/@]*):[^\s@/]*@", r"\1:***@", text)
     return re.sub(r"([?&](?:ssl)?password=)[^\s&'\"]*", r"\1***", text)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message without passwords; the error's class name if it has no message."""
+    return redact_credentials(str(error).splitlines()[0]) if str(error) else type(error).__name__

@@ -1,1 +1,4 @@
-"""Runs written to MLflow and found again."""
+"""Write runs to MLflow, find them again, and serve them: one tracking store, a database or a server.
+
+May import `pipelines.runtime` only.
+"""

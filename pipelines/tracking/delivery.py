@@ -1,48 +1,48 @@
-"""Brings a store to what a run says: the metrics of its journal, its outbox and its files, each of them once."""
+"""Send a run's metrics, outbox and files to the store, each exactly once."""
 
 import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.text import first_line
 from pipelines.tracking import logged_model
-from pipelines.tracking.metrics_log import Entry, Journal
+from pipelines.tracking.metrics_log import Entry, MetricsLog
 from pipelines.tracking.outbox import Outbox
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import REASON_TAG
 
-MAX_BATCH = 1000  # metrics that MLflow takes in one call
-MAX_PARAMS = 100  # likewise, and tags
-REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # to send it again would be in vain
+MAX_BATCH = 1000  # metrics that MLflow accepts in one call
+MAX_PARAMS = 100  # params or tags that MLflow accepts in one call
+REFUSALS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")  # sending the same again would fail again
 
 
 class Delivery:
-    """What a store is still to be sent of a run.
+    """The data of a run that the store does not have yet.
 
-    Whatever is sent twice is there once: params, tags and files replace themselves; metrics are compared with what the
-    store has whenever it is not known which of them it has taken.
+    Data sent twice are stored once: params, tags and files replace themselves; metrics are compared with those in the
+    store whenever it is unknown which of them arrived.
 
     Args:
-        store: Where it goes.
-        box: What the run says.
-        journal: The metrics of the run.
-        new: Whether the store has no metrics of it yet.
+        store: Where the run is sent.
+        box: Params, tags, model and status of the run.
+        journal: Metrics of the run.
+        new: Whether the store has no metrics of the run yet.
 
     Attributes:
         lock: Held while box, journal and metrics are changed or read.
-        refused: What the store will never take, and why.
+        refused: What the store refuses for good, and why.
     """
 
-    def __init__(self, store: Store, box: Outbox, journal: Journal, *, new: bool) -> None:
+    def __init__(self, store: Store, box: Outbox, journal: MetricsLog, *, new: bool) -> None:
         self.lock = threading.RLock()
         self.refused: list[str] = []
         self._store, self._box, self._journal = store, box, journal
         self._sent: dict[str, dict[str, str]] = {"params": {}, "tags": {}, "dataset": {}}
         self._sent_files: dict[str, tuple[int, int]] = {}
         self._doubtful = not new
-        self._waiting: list[tuple[str, float, int, int]] = []  # as MLflow's metrics take them
-        self._surplus: Counter[tuple[str, int]] = Counter()  # what the store has and the journal does not, yet
+        self._waiting: list[tuple[str, float, int, int]] = []  # key, value, timestamp, step
+        self._surplus: Counter[tuple[str, int]] = Counter()  # points in the store that the journal does not have yet
         self._told: Callable[[int], None] = lambda size: None
 
     @property
@@ -51,11 +51,11 @@ class Delivery:
 
     @property
     def values(self) -> int:
-        """How many metrics wait."""
+        """Number of unsent metrics."""
         return len(self._waiting)
 
     def add(self, entry: Entry) -> None:
-        """Have metrics sent that were written to the journal, unless the store has them."""
+        """Queue metrics that were written to the journal, unless the store has them."""
         for key, value in entry.values.items():
             if self._surplus[key, entry.epoch]:
                 self._surplus[key, entry.epoch] -= 1
@@ -63,22 +63,22 @@ class Delivery:
                 self._waiting.append((key, value, entry.timestamp, entry.epoch))
 
     def doubt(self) -> None:
-        """Compare the journal with what the store has before more metrics are sent."""
+        """Compare the journal with the store before more metrics are sent."""
         self._doubtful = True
 
     def send(self, told: Callable[[int], None] = lambda size: None) -> None:
-        """Send all that waits, and the end if the run has ended.
+        """Send everything unsent, and the final status if the run has ended.
 
         Args:
-            told: Called whenever the store has taken something, with the size in bytes of what comes next, or 0.
+            told: Called after each successful request with the size in bytes of the next one, or 0.
 
         Raises:
-            MlflowException: The store is away; what it has not taken waits.
-            UserError: Likewise, and it has never been opened.
-            OSError: Likewise, or a file cannot be read.
+            MlflowException: The store is unavailable; the rest stays unsent.
+            UserError: The store is unavailable and was never opened.
+            OSError: The store is unavailable, or a file cannot be read.
         """
-        self._store.open()  # before MLflow is imported below: by one thread at a time
-        self._told, ended = told, self._box.status  # whatever is told after this is for the next time
+        self._store.open()  # before MLflow is imported below: one thread at a time
+        self._told, ended = told, self._box.status  # later changes are sent by the next call
         self._take("params", self._params)
         self._take("tags", self._tags)
         self._take("the dataset", self._dataset)
@@ -100,11 +100,11 @@ class Delivery:
             self._refuse(what, error)
 
     def _refuse(self, what: str, error: Exception) -> None:
-        said = redact_credentials(f"{what}: {str(error).splitlines()[0]}")
-        self.refused += [said] if said not in self.refused else []
+        message = f"{what}: {first_line(error)}"
+        self.refused += [message] if message not in self.refused else []
 
     def _log(self, kind: str, batch: list[Any]) -> None:
-        """Log params, tags or metrics; one that is refused does not keep out the others."""
+        """Log params, tags or metrics. If one is refused, the others are still logged."""
         from mlflow.exceptions import MlflowException
 
         given: dict[str, Any] = {kind: batch}
@@ -121,7 +121,7 @@ class Delivery:
                 self._log(kind, part)
 
     def _new(self, kind: str) -> dict[str, str]:
-        """The params, the tags or the dataset that have not been sent, or not so."""
+        """Return params, tags or dataset fields that are unsent or have changed."""
         with self.lock:
             now: dict[str, str] = dict(getattr(self._box, kind))
         return {key: value for key, value in now.items() if self._sent[kind].get(key) != value}
@@ -163,13 +163,13 @@ class Delivery:
             try:
                 self._log("metrics", [Metric(*values) for values in batch])
             except Exception:
-                self._doubtful = True  # the store may have taken them nevertheless
+                self._doubtful = True  # the store may have received them nevertheless
                 raise
             with self.lock:
                 del self._waiting[: len(batch)]
 
     def _compare(self) -> None:
-        """Have of the journal's metrics sent what the store does not have; they are alike in key and epoch."""
+        """Queue the metrics of the journal that the store does not have, matched by key and epoch."""
         stored: Counter[tuple[str, int]] = Counter()
         for key in self._client.get_run(self._box.run_id).data.metrics:
             stored.update((key, point.step) for point in self._client.get_metric_history(self._box.run_id, key))
@@ -185,7 +185,7 @@ class Delivery:
             logged_model.send(self._client, self._box, self._box.model_epoch)
 
     def _files(self) -> None:
-        """Send the files that were not sent, or not so; a file that is written aside is none."""
+        """Send files that are unsent or have changed, except temporary files."""
         for file in sorted(self._box.artifacts.rglob("*")):
             name, about = str(file.relative_to(self._box.artifacts)), file.stat()
             mark = (about.st_size, about.st_mtime_ns)

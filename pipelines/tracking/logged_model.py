@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.gc_pause import gc_paused_for_import
+from pipelines.tracking.client import IMPORTING
 from pipelines.tracking.outbox import Outbox
-from pipelines.tracking.uri import IMPORTING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 def save(path: Path, model: "nn.Module", example: "Tensor", metadata: Mapping[str, Any]) -> None:
-    """Write a module in MLflow's format; needs no store.
+    """Save a module in MLflow's format. Needs no store.
 
     Args:
-        path: The folder to be made.
+        path: The folder to create.
         model: On the CPU, in evaluation mode.
-        example: Two of its inputs, shape (2, ...); more or fewer may come later.
-        metadata: What to know of the model, such as the names of its classes.
+        example: Two of its inputs, shape (2, ...). The batch size may differ later.
+        metadata: Facts about the model, such as its class names.
     """
     import torch
 
@@ -35,7 +35,7 @@ def save(path: Path, model: "nn.Module", example: "Tensor", metadata: Mapping[st
 
     with torch.no_grad():
         signature = ModelSignature(spec(example), spec(model(example)))
-    shutil.rmtree(path, ignore_errors=True)  # of a process that was killed meanwhile
+    shutil.rmtree(path, ignore_errors=True)  # left by a process that was killed while saving
     mlflow.pytorch.save_model(
         model,
         str(path),
@@ -48,16 +48,16 @@ def save(path: Path, model: "nn.Module", example: "Tensor", metadata: Mapping[st
 
 
 def send(client: Any, box: Outbox, epoch: int) -> None:
-    """Log the model that waits, of an epoch, unless the run has one.
+    """Log the saved model, whose weights are from `epoch`, unless the run has one.
 
     Raises:
-        MlflowException: The store is away; nothing is there twice when it is called again.
+        MlflowException: The store is unavailable. Calling it again logs nothing twice.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.models import Model
 
     outputs = client.get_run(box.run_id).outputs
-    if outputs and outputs.model_outputs:  # the run was stopped after this, and went on
+    if outputs and outputs.model_outputs:  # logged before the run was interrupted and resumed
         return
     logged = _place(client, box)
     described = Model.load(str(box.model / "MLmodel"))
@@ -73,12 +73,12 @@ def send(client: Any, box: Outbox, epoch: int) -> None:
 
 
 def _place(client: Any, box: Outbox) -> Any:
-    """The run's own logged model, whether or not the answer came when it was made, or it was made more than once."""
-    wanted, order = f"source_run_id = '{box.run_id}'", [{"field_name": "creation_timestamp"}]
-    found = client.search_logged_models([box.experiment_id], wanted, order_by=order)
+    """Return the run's logged model. Create it if missing, and delete duplicates after lost responses."""
+    query, order = f"source_run_id = '{box.run_id}'", [{"field_name": "creation_timestamp"}]
+    found = client.search_logged_models([box.experiment_id], query, order_by=order)
     if not found:
         client.create_logged_model(box.experiment_id, name="model", source_run_id=box.run_id)
-        found = client.search_logged_models([box.experiment_id], wanted, order_by=order)
-    for again in found[1:]:
-        client.delete_logged_model(again.model_id)
+        found = client.search_logged_models([box.experiment_id], query, order_by=order)
+    for duplicate in found[1:]:
+        client.delete_logged_model(duplicate.model_id)
     return found[0]

@@ -1,4 +1,4 @@
-"""metrics.jsonl: every metric of a run, in a file beside it; what the store has not taken is here."""
+"""metrics.jsonl: a file with every metric of a run, including those that the store does not have yet."""
 
 import contextlib
 import json
@@ -19,18 +19,18 @@ class Entry:
     values: dict[str, float]
 
 
-class Journal:
-    """A file of one JSON object per line, which is written at its end only.
+class MetricsLog:
+    """An append-only file with one JSON object per line.
 
     Args:
-        path: Made when there is something to write.
+        path: Created by the first write.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def write(self, epoch: int, values: Mapping[str, float]) -> Entry:
-        """Append metrics; a value that is no finite number is kept as null, and is NaN when it is read."""
+        """Append metrics. A value that is not finite is written as null and read as NaN."""
         now = int(time.time() * 1000)
         kept = {key: value if math.isfinite(value) else None for key, value in values.items()}
         with self._path.open("a") as file:
@@ -38,19 +38,19 @@ class Journal:
         return Entry(epoch, now, _numbers(kept))
 
     def mark(self) -> int:
-        """The end of what has been written until now, which is on the disk for good."""
+        """Flush the file to the disk and return its size in bytes, to rewind to later."""
         with self._path.open("a") as file:
             os.fsync(file.fileno())
             return file.tell()
 
     def rewind(self, mark: int) -> list[Entry]:
-        """Forget what was written after a mark; returns what was written before it."""
+        """Delete what was written after a mark; return the entries before it."""
         with self._path.open("ab") as file:
             file.truncate(min(mark, file.tell()))
         return self.read()
 
     def read(self) -> list[Entry]:
-        """All that was written, without what was cut off when the process was killed or the disk full."""
+        """Return all entries, without lines cut off by a killed process or a full disk."""
         entries = []
         for text in self._path.read_text().splitlines() if self._path.exists() else []:
             with contextlib.suppress(json.JSONDecodeError):

@@ -1,7 +1,7 @@
-"""What a run has to say to its store, on disk until the store has it: `unsent/RUN_ID/`.
+"""Unsent data of a run, on disk until the store has it: `unsent/RUN_ID/`.
 
-`run.json` has params, tags and the end; `model/` is a model that waits; `files/` is the run's folder, if the store is a
-server. With a local database files are where they belong, and only what goes into the database may have to wait.
+`run.json` has params, tags and status; `model/` is a model to be logged; `files/` is the run's folder if the store is a
+server. With a local database, files are written to their final place, and only what goes into the database is unsent.
 """
 
 import contextlib
@@ -17,29 +17,29 @@ from typing import Any
 
 from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import file_lock, write_atomically
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.origin import process_tags
-from pipelines.tracking.store import local_path
-from pipelines.tracking.uri import folder_of, store_uri
+from pipelines.tracking.uri import folder_of, local_path, store_uri
 
 FOLDER_VARIABLE = "LITLAB_UNSENT"
 NOTE, FILES, MODEL, LOCK, RESERVE = "run.json", "files", "model", "lock", "reserve"
-RESERVE_BYTES = 1 << 18  # for the last words of a run on a disk that is full
+RESERVE_BYTES = 1 << 18  # space for the final status of a run when the disk is full
 
 
 @dataclass
 class Outbox:
-    """Everything of a run but its metrics and files; what is set here is set again as often as it is sent.
+    """Everything of a run except metrics and files. Sending it twice has the same effect as sending it once.
 
     Args:
-        home: The folder of this run.
-        uri: Of the store, without a password.
-        artifacts: The folder of the run's files; its metrics are there.
-        dataset: Name, digest, source and profile as MLflow takes them; empty if there is none.
-        model_epoch: The epoch that the model is from; None if there is no model.
-        status: How the run has ended; "" if it has not.
+        home: The folder of the run's unsent data.
+        uri: Tracking URI, without a password.
+        artifacts: The folder of the run's files, with metrics.jsonl.
+        dataset: Name, digest, source and profile, as in MLflow's Dataset; empty if there is none.
+        model_epoch: Epoch of the model's weights; None if there is no model.
+        status: Final status of the run; "" if it has not ended.
         end_time: In milliseconds since 1970.
-        process: The tags of the process that the run belongs to.
+        process: Tags that identify the process that owns the run.
     """
 
     home: Path
@@ -59,7 +59,7 @@ class Outbox:
 
     @classmethod
     def new(cls, uri: str, info: Any, home: Path | None = None) -> "Outbox":
-        """That of a run that has nothing to say yet; MLflow's `info` says which it is."""
+        """Create an empty outbox for the run of MLflow's `info`."""
         home = home or home_of(uri, info.run_id)
         return cls(
             home=home,
@@ -72,44 +72,37 @@ class Outbox:
 
     @classmethod
     def load(cls, home: Path) -> "Outbox | None":
-        """The one in a folder; None if there is none."""
+        """Load the outbox in a folder; None if there is none."""
         try:
             content: dict[str, Any] = json.loads((home / NOTE).read_text())
-        except (OSError, json.JSONDecodeError):  # not there, or none of ours
+        except (OSError, json.JSONDecodeError):  # missing, or not written by litlab
             return None
         return cls(home=home, artifacts=Path(content.pop("artifacts")), **content)
 
     def save(self) -> None:
-        """Write it down; for its owner's eyes only.
+        """Write run.json, readable only by its owner.
 
         Raises:
-            OSError: The disk is full, for example.
+            OSError: For example, the disk is full.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
         content = dataclasses.asdict(self) | {"artifacts": str(self.artifacts)}
         del content["home"]
-        part = self.home / f"{NOTE}.part"
-        part.touch(mode=0o600)
-        with part.open("w") as file:
-            file.write(json.dumps(content, indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.home / NOTE)
+        write_atomically(self.home / NOTE, json.dumps(content, indent=1), mode=0o600)
 
     def reserve(self, *, free: bool = False) -> None:
-        """Hold a little room on the disk, or free it."""
+        """Reserve a little disk space, or free it."""
         if free:
             (self.home / RESERVE).unlink(missing_ok=True)
         else:
             (self.home / RESERVE).write_bytes(bytes(RESERVE_BYTES))
 
     def remove(self) -> None:
-        """Forget it: the store has all."""
-        (self.home / NOTE).unlink(missing_ok=True)  # what is left of the rest counts no more
+        """Delete it, once the store has everything."""
+        (self.home / NOTE).unlink(missing_ok=True)  # without it the rest is ignored
         shutil.rmtree(self.home, ignore_errors=True)
 
     def fetch(self, client: Any) -> None:
-        """Bring the files of a run from its server, all or none, unless they are here."""
+        """Download the files of a run from its server, all or none, unless they are here."""
         if not self.is_sent_away or self.artifacts.is_dir():
             return
         part = self.artifacts.with_suffix(".part")
@@ -121,7 +114,7 @@ class Outbox:
 
     @property
     def is_sent_away(self) -> bool:
-        """Whether the run's files lie here, and go to a server."""
+        """Whether the run's files are here and are to be sent to a server."""
         return self.artifacts == self.home / FILES
 
     @property
@@ -130,34 +123,33 @@ class Outbox:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Let no other process of this machine send it or go on with it.
+        """Lock the run so that no other process of this machine sends or resumes it.
 
         Raises:
-            UserError: One is about to.
+            UserError: Another process holds the lock.
         """
-        from filelock import FileLock, Timeout
-
-        self.home.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.home / LOCK, timeout=0):
-                yield
-        except Timeout as error:
-            raise UserError(f"run {self.run_id} is being sent by another process: wait until it has ended") from error
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(file_lock(self.home / LOCK, timeout=0))
+            except TimeoutError as error:
+                message = f"another process is sending run {self.run_id}: wait until it has finished"
+                raise UserError(message) from error
+            yield
 
 
 def home_of(uri: str, run_id: str) -> Path:
-    """Where what a run has to say waits.
+    """Return the folder of a run's unsent data.
 
     Raises:
-        UserError: The id, which servers choose, would not do as a folder's name.
+        UserError: The run id, which the server chooses, is not a safe folder name.
     """
     if not re.fullmatch(r"[\w-]+", run_id):
-        raise UserError(f"{run_id!r} is no name of a run")
+        raise UserError(f"{run_id!r} is not a run id")
     return _root(uri) / run_id
 
 
 def waiting(uri: str | None = None) -> list[Outbox]:
-    """All that waits on this machine, the oldest first; `uri` is of one more database to look beside."""
+    """Return all unsent runs of this machine, oldest first; `uri` names another database to look next to."""
     roots = dict.fromkeys([_root(store_uri(uri)), _root(store_uri()), _root("http://server")])
     homes = [home for root in roots if root.is_dir() for home in root.iterdir()]
     found = [box for home in homes if (box := Outbox.load(home))]

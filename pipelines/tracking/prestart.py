@@ -1,6 +1,6 @@
-"""The creation of a run in a process of its own, which imports MLflow while this one imports torch.
+"""Create a run in a helper process, which imports MLflow while this process imports torch.
 
-A run has its id from the store before its first step. Without this, a fifth of the time until then would be MLflow's.
+A run needs its id from the store before its first step. Without this, MLflow would take a fifth of the time until then.
 """
 
 import contextlib
@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.client import import_client
 from pipelines.tracking.store import NewRun, Store
-from pipelines.tracking.uri import import_client, store_uri
+from pipelines.tracking.uri import store_uri
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-_HELPERS: list[tuple[Any, "Connection"]] = []  # one, until it has been asked
+_HELPERS: list[tuple[Any, "Connection"]] = []  # at most one, until the run is created
 
 
 def start(argv: Sequence[str]) -> None:
-    """Begin the process, for a command that will create a run; not where nothing would be gained.
+    """Start the helper process for a command that will create a run, unless nothing would be gained.
 
-    It is a fork, while this process has no threads and no large libraries: only where that is safe, which is Linux.
+    It is a fork, made while this process has no threads and no large libraries. Only Linux, where that is safe.
     """
     asks = not argv or {"-h", "--help", "--full-help", "--print_config"} & set(argv)
     first = "LOCAL_RANK" not in os.environ and not {"mlflow", "torch"} & set(sys.modules)
@@ -36,14 +37,14 @@ def start(argv: Sequence[str]) -> None:
 
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, ours), daemon=True)  # ends with this one
+    process = context.Process(target=_work, args=(theirs, ours), daemon=True)  # ends with this process
     process.start()
     theirs.close()
     _HELPERS.append((process, ours))
 
 
 def create_run(store: Store, experiment: str, name: str, tags: Mapping[str, str]) -> NewRun:
-    """Create a run: there, if that process has been started, else here.
+    """Create a run in the helper process if it was started, else in this process.
 
     Raises:
         UserError: See `Store.create_run`.
@@ -51,7 +52,7 @@ def create_run(store: Store, experiment: str, name: str, tags: Mapping[str, str]
     answer: NewRun | str | None = None
     try:
         for _, pipe in _HELPERS:
-            with contextlib.suppress(EOFError, OSError):  # it is gone: the memory did not suffice, perhaps
+            with contextlib.suppress(EOFError, OSError):  # it died, perhaps for lack of memory
                 pipe.send((store.uri, experiment, name, dict(tags)))
                 answer = pipe.recv()
     finally:
@@ -62,7 +63,7 @@ def create_run(store: Store, experiment: str, name: str, tags: Mapping[str, str]
 
 
 def stop() -> None:
-    """End the process: there will be no run, or it has been created."""
+    """End the helper process: the run was created, or there will be none."""
     while _HELPERS:
         process, pipe = _HELPERS.pop()
         pipe.close()
@@ -71,10 +72,10 @@ def stop() -> None:
 
 
 def _work(pipe: "Connection", other: "Connection") -> None:
-    """Import what it takes, then create the one run that is asked for."""
-    other.close()  # else this process would not see that the other one has gone
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other one, which ends this
-    with contextlib.suppress(UserError):  # the other one says it
+    """Import MLflow, then create the one run that is requested."""
+    other.close()  # else this process would not notice the death of the other
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C and ends this one
+    with contextlib.suppress(UserError):  # the main process reports it
         import_client(store_uri())
     with contextlib.suppress(EOFError, OSError):
         uri, experiment, name, tags = pipe.recv()

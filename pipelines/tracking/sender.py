@@ -1,28 +1,28 @@
-"""A thread that sends, so that the training never waits for a store."""
+"""A background thread that sends data, so that training never waits for a store."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable
 
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.log import logger
+from pipelines.runtime.text import first_line
 
 Told = Callable[[int], None]
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 60.0  # after a failure, before the next try
-SILENCE_S = 60.0  # in which nothing is taken, until the end no longer waits
-SLOWEST = 1_000_000  # bytes a second; a file may take its time
-QUIET_S = 5.0  # of waiting, until it is said
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 60.0  # after a failure, before the next attempt
+SILENCE_S = 60.0  # without progress, after which the end of a run stops waiting
+SLOWEST = 1_000_000  # bytes per second: extra time for large files
+QUIET_S = 5.0  # of waiting before a message is printed
 
 
 class Sender:
-    """Calls `job` in a thread of its own, whenever it is asked to; after a failure not at once again.
+    """Call `job` in a background thread on request, with a pause after a failure.
 
     Args:
-        job: Sends what waits, and tells of its progress: the size in bytes of what it sends next. It raises if the
-            store is away.
-        where: The store, for people.
-        kept: Where that is kept which cannot be sent.
-        after_s: Seconds from now until it begins to, unless it is to be the last.
+        job: Sends everything unsent and reports progress: the size in bytes of the next request. It raises if the
+            store is unavailable.
+        where: The store, as shown in messages.
+        kept: The folder of unsent data, as shown in messages.
+        after_s: Seconds from now before the first call, unless the run ends earlier.
     """
 
     def __init__(self, job: Callable[[Told], None], where: str, kept: str, after_s: float = 0.0) -> None:
@@ -37,25 +37,25 @@ class Sender:
         self._away = False
 
     def ask(self) -> None:
-        """Have what waits sent soon, unless the store has just failed."""
+        """Request a call soon, unless the store has just failed."""
         with self._state:
             if time.monotonic() >= self._not_before:
                 self._ask()
 
     def last(self) -> bool:
-        """Have all sent, and wait for it; whether it has been. A store that takes nothing is not waited for."""
+        """Send everything and wait for it; return whether it succeeded. Give up if the store makes no progress."""
         with self._state:
             self._begin = 0.0
-            enough = self._failures + (2 if self._busy else 1)  # what is under way may fail of what is over
+            enough = self._failures + (2 if self._busy else 1)  # the call in progress may have failed already
             self._ask()
             self._tell(0)
-            began, said = time.monotonic(), False
+            began, reported = time.monotonic(), False
             while not self._state.wait_for(lambda: self._is_idle() or self._failures >= enough, timeout=0.5):
                 if time.monotonic() > self._patient_until:
                     break
-                if not said and time.monotonic() - began > QUIET_S:
-                    said = True
-                    print(f"litlab: waiting for {self._where}", file=sys.stderr)
+                if not reported and time.monotonic() - began > QUIET_S:
+                    reported = True
+                    logger.info(f"waiting for {self._where}")
             return self._is_idle() and not self._away
 
     def _ask(self) -> None:
@@ -80,30 +80,30 @@ class Sender:
                     self._thread = None
                     return
                 self._asked, self._busy = False, True
-            said = self._try()
+            failure = self._try()
             with self._state:
-                self._note(said)
+                self._note(failure)
                 self._busy = False
                 self._state.notify_all()
 
     def _try(self) -> str | None:
-        """Why it failed; None if it did not."""
+        """Call `job`; return the reason of a failure, or None."""
         try:
             self._job(self._tell)
-        except Exception as error:  # whatever it is, the training goes on
-            return redact_credentials(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        except Exception as error:  # whatever it is, the training continues
+            return first_line(error)
         return None
 
-    def _note(self, said: str | None) -> None:
-        """Count failures, and say when they begin and end."""
-        if said is None:
+    def _note(self, failure: str | None) -> None:
+        """Count failures, and print a message when they begin and end."""
+        if failure is None:
             if self._away:
-                print(f"litlab: {self._where} takes what it is sent again", file=sys.stderr)
+                logger.info(f"sending to {self._where} works again")
             self._away, self._pause = False, FIRST_PAUSE_S
             return
         if not self._away:
-            print(f"litlab: {self._where} takes nothing now ({said[:300]})", file=sys.stderr)
-            print(f"litlab: the run goes on; what is to be sent is kept in {self._kept}", file=sys.stderr)
+            logger.warning(f"cannot send to {self._where} now: {failure[:300]}")
+            logger.warning(f"the run continues; unsent data are saved in {self._kept}")
         self._away, self._failures = True, self._failures + 1
         self._not_before = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE_S)

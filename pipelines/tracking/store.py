@@ -1,19 +1,19 @@
-"""Where runs are kept, and how they are found again: MLflow's client on a database or a server."""
+"""The tracking store: MLflow's client on a database or a server, and the runs read from it."""
 
 import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlparse
 
 from pipelines.runtime.class_paths import text_with_old_class_paths
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.tracking.client import IMPORTING, all_pages, attempt, connect, unreachable
 from pipelines.tracking.tags import (
     DATA_HASH_KEY,
     DATA_HASH_TAG,
@@ -27,14 +27,14 @@ from pipelines.tracking.tags import (
     SEED_TAG,
     STAGE_KEY,
 )
-from pipelines.tracking.uri import IMPORTING, connect, database_lock, folder_of, store_uri
+from pipelines.tracking.uri import database_lock, folder_of, local_path, store_uri
 
-MAX_NAME = 200  # bytes of a name that is a folder's too; file systems take 255
-PAGE = 1000  # runs that MLflow gives in one answer
+MAX_NAME = 200  # bytes of an experiment name, which is also a folder name; file systems allow 255
+PAGE = 1000  # runs per request
 
 
 class NewRun(NamedTuple):
-    """A run that has just been created, as the store describes it."""
+    """A run that was just created."""
 
     run_id: str
     run_name: str
@@ -43,11 +43,11 @@ class NewRun(NamedTuple):
 
 
 class Store:
-    """A place that keeps runs: MLflow's client on a database, which is made on first use, or on a server.
+    """A tracking store: MLflow's client on a database, which is created on first use, or on a server.
 
     Args:
         uri: See `store_uri`.
-        opened: Whether it is opened at once; else when it is first used.
+        opened: Whether to connect now or on first use.
 
     Raises:
         UserError: The database cannot be opened or the server does not answer.
@@ -62,7 +62,7 @@ class Store:
 
     @property
     def client(self) -> Any:
-        """MLflow's client; opens the store, unless it is open."""
+        """MLflow's client; connects if the store is not open."""
         self.open()
         return self._client
 
@@ -71,7 +71,7 @@ class Store:
         return self._client is not None
 
     def open(self) -> None:
-        """Open it, unless it is open.
+        """Connect to the store if it is not open.
 
         Raises:
             UserError: See `Store`.
@@ -81,43 +81,43 @@ class Store:
 
     @property
     def folder(self) -> Path | None:
-        """Where a local database lies; None for a server."""
+        """The folder of a local database; None for a server."""
         return folder_of(self.uri)
 
     def experiment_id(self, name: str) -> str:
-        """The MLflow experiment of that name, created or restored if need be.
+        """Return the id of an MLflow experiment. It is created if missing and restored if deleted.
 
         Raises:
-            UserError: The name would not do as a folder's.
+            UserError: The name is not a valid folder name.
         """
         if not re.fullmatch(r"\w[\w. -]*", name) or len(name.encode()) > MAX_NAME:
             raise UserError(
-                f"name {name!r}: only letters, digits, '.', '_', '-' and spaces, {MAX_NAME} at most; "
-                "give another with --name"
+                f"name {name!r}: only letters, digits, '.', '_', '-' and spaces, at most {MAX_NAME} bytes; "
+                "choose another with --name"
             )
-        client = self.client  # to open it takes the same lock
+        client = self.client  # connecting takes the same lock
         with database_lock(self.uri):
             found = client.get_experiment_by_name(name)
             if found is None:
                 location = (self.folder / "mlartifacts" / name).as_uri() if self.folder else None
-                kind = {EXPERIMENT_KIND_TAG: "custom_model_development"}  # else the UI greets with its GenAI pages
+                kind = {EXPERIMENT_KIND_TAG: "custom_model_development"}  # else the UI opens its GenAI pages
                 return str(client.create_experiment(name, artifact_location=location, tags=kind))
             if found.lifecycle_stage == "deleted":
                 client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
 
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> NewRun:
-        """Create a run of an experiment, once; if the answer is lost, the run that was created is found.
+        """Create a run, exactly once: if the response is lost, the run that was created is found by a random key.
 
         Raises:
-            UserError: The store does not take it.
+            UserError: The store refuses it or cannot be reached.
         """
         from mlflow.exceptions import MlflowException
 
         try:
             info = self._create_run(self.experiment_id(experiment), name, {**tags, KEY_TAG: uuid.uuid4().hex})
         except MlflowException as error:
-            raise UserError(f"{redact_credentials(self.uri)} takes no run: {str(error).splitlines()[0]}") from error
+            raise UserError(f"no run can be created in {redact_credentials(self.uri)}: {first_line(error)}") from error
         return NewRun(info.run_id, info.run_name, info.experiment_id, info.artifact_uri)
 
     def _create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> Any:
@@ -133,12 +133,12 @@ class Store:
         found = self._search([experiment_id], f"tags.`{KEY_TAG}` = '{tags[KEY_TAG]}'")
         if lost is not None and not found:
             raise lost
-        for again in found[1:]:  # MLflow itself asks again when the answer is lost
-            self.client.delete_run(again.info.run_id)
+        for duplicate in found[1:]:  # MLflow repeats a request whose response is lost
+            self.client.delete_run(duplicate.info.run_id)
         return found[0].info
 
     def find(self, run_id: str) -> "StoredRun":
-        """A run by its id.
+        """Return a run by its id.
 
         Raises:
             UserError: There is no such run.
@@ -148,37 +148,27 @@ class Store:
         try:
             return self._read(self.client.get_run(run_id))
         except MlflowException as error:
-            where, reason = redact_credentials(self.uri), redact_credentials(str(error).splitlines()[0])
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise UserError(f"there is no run {run_id!r} in {where}") from error
-            raise UserError(f"the runs at {where} cannot be reached: {reason}") from error
+                raise UserError(f"there is no run {run_id!r} in {redact_credentials(self.uri)}") from error
+            raise UserError(unreachable(self.uri, error)) from error
 
     def search(
         self, experiment_ids: Sequence[str], filter_string: str, order_by: Sequence[str] = ()
     ) -> list["StoredRun"]:
-        """Return all runs of these experiments that match MLflow's filter, page by page."""
+        """Return all runs of these experiments that match an MLflow filter."""
         return [self._read(run) for run in self._search(experiment_ids, filter_string, order_by)]
 
     def _search(self, experiment_ids: Sequence[str], filter_string: str, order_by: Sequence[str] = ()) -> list[Any]:
-        runs: list[Any] = []
-        token = None
-        while experiment_ids:
-            page = self.client.search_runs(
+        def page(token: str | None) -> Any:
+            return self.client.search_runs(
                 list(experiment_ids), filter_string, max_results=PAGE, order_by=list(order_by), page_token=token
             )
-            runs += page
-            token = page.token
-            if not token:
-                break
-        return runs
+
+        return all_pages(page) if experiment_ids else []
 
     def experiment_names(self) -> dict[str, str]:
         """Return the names of all experiments, by id."""
-        page = self.client.search_experiments()
-        experiments = list(page)
-        while page.token:
-            page = self.client.search_experiments(page_token=page.token)
-            experiments += page
+        experiments = all_pages(lambda token: self.client.search_experiments(page_token=token))
         self._names = {str(experiment.experiment_id): str(experiment.name) for experiment in experiments}
         return dict(self._names)
 
@@ -204,58 +194,41 @@ class Store:
         )
 
     def children(self, run_id: str) -> list["StoredRun"]:
-        """Return the runs that name this one as their parent, the oldest first."""
+        """Return the child runs of a run, oldest first."""
         experiment_id = self.client.get_run(run_id).info.experiment_id
         return self.search([experiment_id], f"tags.{PARENT_RUN_TAG} = '{run_id}'", ["attributes.start_time ASC"])
 
     def delete_files(self, run_id: str, name: str) -> bool:
-        """Delete an artifact of a run, a file or a folder; whether the store has done it."""
+        """Delete an artifact of a run, a file or a folder; return whether it succeeded."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         def delete() -> None:
             uri = self.client.get_run(run_id).info.artifact_uri
             get_artifact_repository(uri, self.uri).delete_artifacts(name)  # type: ignore[no-untyped-call]
 
-        return taken(delete)
+        return attempt(delete)
 
     def tag(self, run_id: str, key: str, value: str) -> bool:
-        """Tag a run; whether the store has done it."""
-        return taken(lambda: self.client.set_tag(run_id, key, value))
+        """Set a tag of a run; return whether it succeeded."""
+        return attempt(lambda: self.client.set_tag(run_id, key, value))
 
     def end(self, run_id: str, status: str, reason: str) -> bool:
-        """End a run whose own process cannot do it any more, unless it has ended; whether the store has done it."""
+        """End a run on behalf of a process that cannot, unless it has ended; return whether it succeeded."""
 
         def end() -> None:
             if self.client.get_run(run_id).info.status == "RUNNING":
                 self.client.set_tag(run_id, REASON_TAG, reason[:5000])
                 self.client.set_terminated(run_id, status)
 
-        return taken(end)
+        return attempt(end)
 
     def keep_file(self, run_id: str, path: Path, name: str) -> bool:
-        """Keep a file as an artifact of a run, under this name; whether the store has done it."""
+        """Log a non-empty file as an artifact of a run under this name; return whether it succeeded."""
         if not path.is_file() or not path.stat().st_size:
             return False
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(path, Path(folder) / name)
-            return taken(lambda: self.client.log_artifact(run_id, str(Path(folder) / name)))
-
-
-def local_path(artifact_uri: str) -> Path | None:
-    """Where the artifacts of a run are, if they are files that this process can write itself."""
-    parsed = urlparse(artifact_uri)
-    return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
-
-
-def taken(step: Callable[[], object]) -> bool:
-    """Whether the store has done it."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        step()
-    except (MlflowException, OSError):
-        return False
-    return True
+            return attempt(lambda: self.client.log_artifact(run_id, str(Path(folder) / name)))
 
 
 @dataclass(frozen=True)
@@ -263,7 +236,7 @@ class StoredRun:
     """A run read from the tracking store, as it was at that moment.
 
     Attributes:
-        store: Where it was read from.
+        store: The store that it was read from.
         experiment: Name of its MLflow experiment.
         status: "RUNNING", "FINISHED", "FAILED" or "KILLED".
         started: Start time in milliseconds since the epoch.
@@ -310,7 +283,7 @@ class StoredRun:
         return next((str(value) for value in recorded if value), self.run_id)
 
     def file(self, name: str) -> Path:
-        """Return the path of an artifact, for reading: its own path if it is on this machine, else a local copy.
+        """Return the path of an artifact for reading: the original if it is on this machine, else a local copy.
 
         Raises:
             UserError: The run has no such artifact.

@@ -1,7 +1,7 @@
 """Names of the tags, params and metrics that pipelines and sweeps write, each in one place. Imports nothing.
 
 Not listed here: the keys of a configuration (`model.lr`) and what modules log (`val/acc`). A tag that was renamed keeps
-its old name beside it: tags that earlier versions wrote are read for ever.
+its old name next to it: tags that earlier versions wrote are read for ever.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ SELECTED = "selected"  # prefix: `selected/val/acc` is val/acc at the selected e
 SELECTED_EPOCH, FIT_SECONDS, PARAMETERS = "selected_epoch", "fit_seconds", "parameters"
 TRIALS, BEST, IMPORTANCE = "trials", "best", "importance"  # prefixes, of a study's run: `trials/complete`
 
-# Keys of a run's configuration in `compare`, beside its params
+# Keys of a run's configuration in `compare`, besides its params
 EXPERIMENT_KEY, STAGE_KEY, DATA_HASH_KEY = "experiment", STAGE_TAG, DATA_HASH_TAG
 
 

@@ -1,1 +1,4 @@
-"""One training: fit and resume, from prepared parts to a finished run."""
+"""Train one run: prepare its parts, fit or resume it, test the selected epoch, record the results.
+
+Imported by commands and sweeps. Imports evaluation, config, checkpoints, tracking and runtime.
+"""

@@ -1,33 +1,49 @@
-"""What the machine did to a run, in words for the one who can mend it."""
+"""Why a run failed, and what the user can do about it."""
 
 import errno
 import re
 from pathlib import Path
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
-_PEERS = re.compile(r"by peer|Broken pipe|remote worker|NCCL|gloo")
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+_LOST_PEER = re.compile(r"by peer|Broken pipe|remote worker|NCCL|gloo")
+
+
+class RunFailedError(RuntimeError):
+    """A run failed; the message says why. The original error is the cause.
+
+    Attributes:
+        run_id: The run, whose status is FAILED. Metrics logged before the failure are kept.
+        resume_command: The command that continues the run, or "" if it would fail again.
+        refused: Whether model and data reject the configuration, so that it is the user's mistake.
+        explained: Whether the message says all, so that the traceback adds nothing.
+    """
+
+    def __init__(self, message: str, run_id: str, *, resume_command: str, refused: bool, explained: bool) -> None:
+        super().__init__(message)
+        self.run_id, self.resume_command = run_id, resume_command
+        self.refused, self.explained = refused, explained
 
 
 def diagnose(error: BaseException | None, folder: Path, processes: int) -> str | None:
-    """What to mend, if an error comes from the disk, or from another process of the training; None if not.
+    """Explain an error of the disk or of another process of the training; None for any other error.
 
     Args:
-        error: Whatever was raised; the cause may be behind it.
-        folder: Where the run writes, for an error that names no file.
-        processes: How many train together.
+        error: The exception; its causes are searched too.
+        folder: Folder of the run, for an error that names no file.
+        processes: Number of processes of the training.
     """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return f"no space left in {_place(error, folder)}: make some"
-        if isinstance(error, OSError) and error.errno in _CLOSED:
-            return f"{_place(error, folder)} cannot be written: {error.strerror}"
-        if isinstance(error, RuntimeError) and processes > 1 and _PEERS.search(str(error)):
-            lost = str(error).splitlines()[0].partition("]")[2].strip()[:200] or str(error)[:200]
-            return f"one of the {processes} processes that train together is gone: {lost}"
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return f"no space left in {_folder_of(error, folder)}; free some space"
+        if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+            return f"{_folder_of(error, folder)} cannot be written: {error.strerror}"
+        if isinstance(error, RuntimeError) and processes > 1 and _LOST_PEER.search(str(error)):
+            details = str(error).splitlines()[0].partition("]")[2].strip()[:200] or str(error)[:200]
+            return f"one of the {processes} training processes is gone: {details}"
         error = error.__cause__ or error.__context__
     return None
 
 
-def _place(error: OSError, folder: Path) -> Path:
+def _folder_of(error: OSError, folder: Path) -> Path:
     return Path(str(error.filename)).parent if error.filename else folder

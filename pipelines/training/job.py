@@ -20,42 +20,51 @@ from pipelines.training.progress_bar import EpochBar
 
 @dataclass
 class Training:
-    """A training that is ready to begin: its data are read, its parts are made."""
+    """A training that is ready to start.
+
+    Attributes:
+        cli: The configuration.
+        data: The data module, whose data are loaded.
+        model: The module, before its first step.
+        trainer: Lightning's trainer, without a logger.
+        checkpoint_callback: Saves the best and the last epoch.
+        regions: Callback that records decision regions, if the data are points of a plane; else empty.
+    """
 
     cli: LitlabCLI
     data: LightningDataModule
     model: LightningModule
     trainer: Trainer
-    keeper: BestAndLastCheckpoint
+    checkpoint_callback: BestAndLastCheckpoint
     regions: list[DecisionRegions]
 
 
 def prepare_training(
     cli: LitlabCLI, callbacks: Sequence[Callback] = (), *, test: bool = True, like: Training | None = None
 ) -> Training:
-    """Read the data and make all parts, so that what is wrong is said before there is a run.
+    """Load the data and build all parts, so that mistakes are reported before a run is created.
 
     Args:
         cli: The configuration.
-        callbacks: More callbacks than the configuration names.
-        test: Whether to read the test set too.
-        like: A job whose data are the same, which need not be read again.
+        callbacks: Callbacks in addition to those of the configuration.
+        test: Whether to load the test set too.
+        like: A training with the same data, whose loaded data are shared.
 
     Raises:
-        UserError: Something in the configuration or the data is to be mended.
+        UserError: The configuration or the data are invalid.
     """
     data, model = build_parts(cli, test=test) if like is None else _build_like(cli, like)
-    if not torch.cuda.is_available():  # Lightning has torch look for NVML; each step of Adam would look again
+    if not torch.cuda.is_available():  # Lightning makes torch query NVML, which each step of Adam would repeat
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     regions = [DecisionRegions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
-    keeper = BestAndLastCheckpoint(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
-    trainer = _trainer(cli, keeper, [*callbacks, *regions])
+    checkpoint_callback = BestAndLastCheckpoint(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
+    trainer = _build_trainer(cli, checkpoint_callback, [*callbacks, *regions])
     check_batch_split(data, model, trainer)
-    return Training(cli, data, model, trainer, keeper, regions)
+    return Training(cli, data, model, trainer, checkpoint_callback, regions)
 
 
 def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, LightningModule]:
-    """Data that are read, and the module."""
+    """Build the data module, whose data are loaded, and the module."""
     check_config(cli)
     data, model = cli.build()
     for stage in ("fit", "test") if test else ("fit",):
@@ -64,7 +73,7 @@ def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, Lig
 
 
 def _build_like(cli: LitlabCLI, like: Training) -> tuple[LightningDataModule, LightningModule]:
-    """The data of another job, and the module."""
+    """Build the module, and share the data of another training."""
     check_config(cli)
     _, model = cli.build()
     cli.config_init.data = like.data
@@ -72,26 +81,32 @@ def _build_like(cli: LitlabCLI, like: Training) -> tuple[LightningDataModule, Li
 
 
 def check_config(cli: LitlabCLI) -> None:
-    """Refuse what would leave no epoch to select, or another one than it seems."""
+    """Reject settings of the trainer that conflict with how litlab selects, tests and saves the best epoch.
+
+    Raises:
+        UserError: A setting is rejected; the message names it.
+    """
     trainer = cli.config.trainer
     if trainer.max_epochs == 0 or trainer.limit_val_batches == 0:
         raise UserError("trainer.max_epochs and trainer.limit_val_batches must not be 0: the best epoch is selected")
     if trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches must not be 0: the selected epoch is tested")
     if any(word in str(trainer.strategy) for word in ("spawn", "fork", "notebook")):
-        raise UserError(f"trainer.strategy: {trainer.strategy} leaves what was measured in other processes; use ddp")
-    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
-    if every and epochs and 0 < epochs < every and not trainer.fast_dev_run:
-        told = f"trainer.check_val_every_n_epoch {every} is more than trainer.max_epochs {epochs}"
-        raise UserError(f"{told}: no epoch would be validated")
+        raise UserError(f"trainer.strategy: {trainer.strategy} leaves the metrics in other processes; use ddp")
+    every_n_epochs, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if every_n_epochs and epochs and 0 < epochs < every_n_epochs and not trainer.fast_dev_run:
+        raise UserError(
+            f"trainer.check_val_every_n_epoch {every_n_epochs} is more than trainer.max_epochs {epochs}: "
+            "no epoch would be validated"
+        )
     if trainer.val_check_interval not in (None, 1.0):
         raise UserError("trainer.val_check_interval: litlab validates once after each epoch")
     if trainer.enable_checkpointing is False:
-        raise UserError("trainer.enable_checkpointing: litlab keeps the best and the last epoch")
+        raise UserError("trainer.enable_checkpointing: litlab saves the best and the last epoch")
 
 
-def _trainer(cli: LitlabCLI, keeper: BestAndLastCheckpoint, more: Sequence[Callback]) -> Trainer:
-    bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
-    others = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
-    callbacks = [keeper, *cli.callbacks, *more, TerminateOnNaN(), *bar]
-    return cli.make_trainer(callbacks=callbacks, logger=False, enable_checkpointing=others)
+def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[Callback]) -> Trainer:
+    progress_bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
+    other_checkpoints = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
+    callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), *progress_bar]
+    return cli.make_trainer(callbacks=callbacks, logger=False, enable_checkpointing=other_checkpoints)

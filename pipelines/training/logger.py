@@ -1,4 +1,4 @@
-"""Lightning's view of a run: it hands over metrics, with the epoch as x axis, and nothing else."""
+"""Lightning logger that writes metrics to a `Run`, with the epoch as x axis."""
 
 from argparse import Namespace
 from typing import Any
@@ -11,9 +11,9 @@ from pipelines.tracking.run import Run
 
 
 class RunLogger(Logger):
-    """A Lightning logger that writes to a `Run`.
+    """Log metrics to a `Run`.
 
-    It does not end the run: Lightning would finalise it before the test, and as failed when it was stopped.
+    Does not end the run: Lightning would finalize it before the test, and as failed after an interruption.
     """
 
     def __init__(self, run: Run, trainer: Trainer) -> None:
@@ -39,10 +39,10 @@ class RunLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         values = dict(metrics)
-        epoch = int(values.pop("epoch", self._trainer.current_epoch))  # some callbacks name the step only
+        epoch = int(values.pop("epoch", self._trainer.current_epoch))  # some callbacks give the step only
         if values:
             self._run.log_metrics(values, epoch)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Params come from the resolved configuration, when the run is made."""
+        """Do nothing: params come from the resolved configuration, when the run is created."""

@@ -7,11 +7,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 CHECK_EVERY_N_STEPS = 50
-"""Steps between two looks at the loss; the last one of an epoch is looked at, too."""
+"""Steps between two checks of the loss; the last step of each epoch is checked too."""
 
 
 class TerminateOnNaN(Callback):
-    """Ends a training whose loss is no longer a number: the weights are lost, and so is the time from then on."""
+    """Raise FloatingPointError in all processes when the training loss is NaN or infinite."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -23,7 +23,8 @@ class TerminateOnNaN(Callback):
 
 
 def nan_error(loss: float, step: int, epoch: int) -> FloatingPointError:
-    """What ends a training whose loss is no longer a number, in this process or in another one."""
-    said = "no number in another process" if math.isfinite(loss) else loss
-    where = f"step {step} (epoch {epoch})"
-    return FloatingPointError(f"the training loss is {said} at {where}: try a smaller learning rate")
+    """Return the error for a loss that is not finite, in this process or in another one."""
+    value = "not finite in another process" if math.isfinite(loss) else loss
+    return FloatingPointError(
+        f"the training loss is {value} at step {step} (epoch {epoch}): try a smaller learning rate"
+    )

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar, and the metrics of each epoch."""
+"""Progress of a training on the terminal: a bar, and one line of metrics per epoch."""
 
 import time
 from typing import Any
@@ -12,22 +12,22 @@ REFRESH_S = 0.25
 
 
 class EpochBar(ProgressBar):
-    """A bar over all steps of the training, and a line of metrics per epoch; only the lines where there is no terminal.
+    """Show a bar over all training steps and print a line of metrics per epoch; without a terminal, the lines only.
 
-    It draws a few times a second however fast the steps are: drawing at each step costs more than a small model's step.
+    The bar is drawn a few times per second: drawing it at each step takes longer than the step of a small model.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._console = Console()
         self._progress: Progress | None = None
-        self._drawn = 0.0
-        self._epoch_began = 0.0
-        self._pending: int | None = None
-        self._validated: int | None = None
+        self._last_drawn = 0.0
+        self._epoch_start = 0.0
+        self._unreported_epoch: int | None = None
+        self._validated_epoch: int | None = None
 
     def disable(self) -> None:
-        """Say nothing: Lightning's call in all processes but the first."""
+        """Print nothing. Lightning calls this in all processes but the first."""
         self._console = Console(quiet=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -48,39 +48,41 @@ class EpochBar(ProgressBar):
             self._progress.start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._report(trainer)
-        self._pending, self._epoch_began = trainer.current_epoch, time.monotonic()
+        self._print_epoch(trainer)
+        self._unreported_epoch, self._epoch_start = trainer.current_epoch, time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._progress is not None and time.monotonic() - self._drawn > REFRESH_S:
-            self._drawn = time.monotonic()
+        if self._progress is not None and time.monotonic() - self._last_drawn > REFRESH_S:
+            self._last_drawn = time.monotonic()
             self._progress.update(
                 self._task, completed=trainer.global_step, description=f"epoch {trainer.current_epoch}", refresh=True
             )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._validated = trainer.current_epoch
+        self._validated_epoch = trainer.current_epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._report(trainer)
+        self._print_epoch(trainer)
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
-    def _report(self, trainer: Trainer) -> None:
-        """One line for the epoch that has ended; its training metrics are there only once the next hook is called."""
-        if self._pending is None:
+    def _print_epoch(self, trainer: Trainer) -> None:
+        """Print the metrics of the last complete epoch. Its training metrics are only available in the next hook."""
+        if self._unreported_epoch is None:
             return
-        stale = () if self._validated == self._pending else ("val/",)  # from an epoch before this one
+        stale = () if self._validated_epoch == self._unreported_epoch else ("val/",)  # from an earlier epoch
         logged = trainer.callback_metrics.items()
         metrics = {key: float(value) for key, value in logged if "/" in key and not key.startswith(stale)}
         text = "  ".join(f"{key} {metrics[key]:.4f}" for key in sorted(metrics))
-        seconds = time.monotonic() - self._epoch_began
-        self._console.print(f"epoch {self._pending:>3}  {text}  ({seconds:.1f} s)", highlight=False, soft_wrap=True)
-        self._pending = None
+        seconds = time.monotonic() - self._epoch_start
+        self._console.print(
+            f"epoch {self._unreported_epoch:>3}  {text}  ({seconds:.1f} s)", highlight=False, soft_wrap=True
+        )
+        self._unreported_epoch = None
 
     def _stop(self) -> None:
         if self._progress is not None:

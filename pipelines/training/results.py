@@ -1,65 +1,105 @@
-"""Test the selected epoch, and save and print the results of a run."""
+"""Test the selected epoch of a run, and record its results."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import PREVIOUS, remove_checkpoint
 from pipelines.evaluation import figures
-from pipelines.evaluation.evaluate import Evaluation, by_kind, evaluate
-from pipelines.runtime.console import format_duration, print_results
-from pipelines.runtime.text import redact_credentials
+from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED, SELECTED_EPOCH
 from pipelines.training.export import exportable
 from pipelines.training.job import Training
 
 
-def finalize(job: Training, run: Run, seconds: float, *, test: bool) -> None:
-    """Keep and tell what came out; with `test`, open the test set, once, with the selected weights.
+@dataclass(frozen=True)
+class FitResult:
+    """The results of a trained and tested run.
 
-    Without it there are no test metrics, no figures of the test set and no exported model.
+    Attributes:
+        run_id: MLflow's id of the run.
+        experiment: Name of the MLflow experiment.
+        seed: The run's seed.
+        metrics: All metrics at the selected epoch by name, such as "val/acc" and "test/acc".
+        selected_epoch: Index of the best epoch on the validation set, which was tested.
+        last_epoch: Index of the last epoch.
+        monitor: Metric that selected the epoch.
+        seconds: Training time, with that before an interruption.
+        parameters: Number of parameters of the model.
+        checkpoint: Checkpoint of the selected epoch.
+        tracking_uri: Where the run is stored.
+        refused: What the tracking store refused to take, and why. What it has not taken yet is not listed here.
     """
-    epoch, best = job.keeper.best_epoch, job.keeper.best
+
+    run_id: str
+    experiment: str
+    seed: int
+    metrics: dict[str, float]
+    selected_epoch: int
+    last_epoch: int
+    monitor: str
+    seconds: float
+    parameters: int
+    checkpoint: Path
+    tracking_uri: str
+    refused: tuple[str, ...] = ()
+
+
+def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> FitResult:
+    """Record the results of a training.
+
+    Args:
+        training: Its trainer has trained.
+        run: Receives metrics, figures and the exported model.
+        seconds: Training time.
+        test: Whether to test the selected epoch. Without it there are no test metrics, no figures of the test set and
+            no exported model.
+    """
+    callback, model = training.checkpoint_callback, training.model
+    epoch, best = callback.best_epoch, callback.best
     if epoch is None:
-        raise RuntimeError(f"no epoch was selected: the validation metric {job.keeper.monitor} was never logged")
+        raise RuntimeError(f"no epoch was selected: the validation metric {callback.monitor} was never logged")
     selected = {f"{SELECTED}/{key}": value for key, value in run.metrics_at(epoch).items()}
-    parameters = sum(parameter.numel() for parameter in job.model.parameters())
-    facts = {FIT_SECONDS: seconds, PARAMETERS: parameters, SELECTED_EPOCH: epoch}
-    last_epoch = max(at for at, _ in run.history)
-    run.log_metrics({**selected, **facts}, epoch)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    last_epoch = max(epoch for epoch, _ in run.history)
+    run.log_metrics({**selected, FIT_SECONDS: seconds, PARAMETERS: parameters, SELECTED_EPOCH: epoch}, epoch)
     run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
     if test:
-        tested = evaluate("test", job.cli, job.model, job.data, best)
-        run.log_metrics(tested.metrics, epoch)
-        save_test_figures(job, run, tested, epoch)
-        if isinstance(job.data, InMemoryDataModule):
-            example = job.data.test_set.inputs[:2]
-            known = {"classes": list(job.data.classes)} if job.data.classes else {}
-            run.log_model(exportable(job.data.normalize, job.model), example, known, epoch)
-    remove_checkpoint(best.with_name(PREVIOUS))  # nobody will go on from there
-    print_summary(job, run, f"epoch {epoch} of 0 to {last_epoch}, by {job.keeper.monitor}", seconds, parameters, epoch)
+        _test_and_export(training, run, epoch)
+    remove_checkpoint(best.with_name(PREVIOUS))  # only needed to resume
+    config = training.cli.config
+    return FitResult(
+        run_id=run.run_id,
+        experiment=config.name,
+        seed=config.seed_everything,
+        metrics=run.metrics_at(epoch),
+        selected_epoch=epoch,
+        last_epoch=last_epoch,
+        monitor=callback.monitor,
+        seconds=seconds,
+        parameters=parameters,
+        checkpoint=best,
+        tracking_uri=run.store.uri,
+    )
 
 
-def print_summary(job: Training, run: Run, selected: str, seconds: float, parameters: int, epoch: int) -> None:
-    """The results on the screen."""
-    uri = job.cli.config.tracking_uri
-    facts = {
-        "selected": selected,
-        "training": format_duration(seconds),
-        "parameters": f"{parameters:,}",
-        "checkpoint": str(job.keeper.best),
-        "run": run.run_id,
-        "look": "litlab ui" + (f" --tracking_uri {redact_credentials(run.store.uri)}" if uri else ""),
-    }
-    rows = {split: by_kind(run.metrics_at(epoch), split) for split in ("train", "val", "test")}
-    print_results(f"{job.cli.config.name}, seed {job.cli.config.seed_everything}", rows, facts)
+def _test_and_export(training: Training, run: Run, epoch: int) -> None:
+    """Test the selected weights, once, and save figures and the exported model."""
+    data = training.data
+    tested = evaluate("test", training.cli, training.model, data, training.checkpoint_callback.best)
+    run.log_metrics(tested.metrics, epoch)
+    if isinstance(data, InMemoryDataModule):
+        _save_test_figures(training, data, run, tested, epoch)
+        metadata = {"classes": list(data.classes)} if data.classes else {}
+        run.log_model(exportable(data.normalize, training.model), data.test_set.inputs[:2], metadata, epoch)
 
 
-def save_test_figures(job: Training, run: Run, tested: Evaluation, epoch: int) -> None:
-    """What the test set looks like to the model."""
-    if not isinstance(job.data, InMemoryDataModule):
-        return
-    outputs = {name: part.float().numpy() for name, part in tested.outputs.items()}
-    drawn = figures.of_outputs(job.data.test_set.inputs.numpy(), outputs, job.data.classes)
-    for kept in job.regions:
-        drawn["decision_regions"] = figures.decision_regions(kept.maps(epoch), kept.plane.corners, job.data.test_set)
+def _save_test_figures(training: Training, data: InMemoryDataModule, run: Run, tested: Evaluation, epoch: int) -> None:
+    outputs = {name: tensor.float().numpy() for name, tensor in tested.outputs.items()}
+    drawn = figures.output_figures(data.test_set.inputs.numpy(), outputs, data.classes)
+    for regions in training.regions:
+        grids, corners = regions.grids(epoch), regions.plane.corners
+        drawn["decision_regions"] = figures.decision_regions(grids, corners, data.test_set, data.classes)
     for name, figure in drawn.items():
         run.save_figure(name, figure)

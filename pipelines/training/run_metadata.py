@@ -20,11 +20,18 @@ from pipelines.tracking.tags import (
     SOURCE_NAME_TAG,
     SOURCE_TYPE_TAG,
 )
-from pipelines.tracking.uri import store_uri
+from pipelines.tracking.uri import tracking_uri_arguments
+
+_NOT_IN_NAME = ("seed_everything", "tracking_uri", "data_dir", "name", "config", "enable_progress_bar")
 
 
 def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
-    """What a run says of where it comes from."""
+    """Return the tags that record where a run comes from.
+
+    Args:
+        cli: The configuration.
+        command: The command that trains the run. Passwords in it are replaced by stars.
+    """
     resolved = cli.resolved()
     return {
         EXPERIMENT_TAG: resolved["name"],
@@ -38,7 +45,7 @@ def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
 
 
 def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
-    """Log what is known before the first step: the configuration, and what the data are."""
+    """Log what is known before the first step: configuration, params and a description of the data."""
     resolved = cli.resolved()
     if "class_names" in resolved["data"].get("init_args", {}):  # of a folder, which may change
         resolved["data"]["init_args"]["class_names"] = list(cli.config_init.data.classes)
@@ -49,17 +56,14 @@ def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
 
 
 def resume_command(run: Run) -> str:
-    """The command that goes on with a run."""
-    uri = run.store.uri
-    given = [] if uri == store_uri() else ["--tracking_uri", redact_credentials(uri)]
-    return shlex.join(["litlab", "resume", run.run_id, *given])
+    """Return the command that continues a run."""
+    return shlex.join(["litlab", "resume", run.run_id, *tracking_uri_arguments(run.store.uri)])
 
 
 def run_name(argv: Sequence[str], seed: int) -> str:
-    """What this run changes in the experiment, and its seed: "dropout=0.3 max_epochs=6 seed=0"."""
-    skipped = ("seed_everything", "tracking_uri", "data_dir", "name", "config", "enable_progress_bar")
+    """Return a run's name, what it changes in the experiment and its seed: "dropout=0.3 max_epochs=6 seed=0"."""
     pairs = [token.partition("=")[::2] for token in argv if token.startswith("--") and "=" in token]
     pairs += [(key, value) for key, value in pairwise(argv) if key.startswith("--") and "=" not in key]
     changes = [(key.rpartition(".")[2].lstrip("-"), value) for key, value in pairs]
-    words = [f"{key}={value}" for key, value in changes if key not in skipped]
+    words = [f"{key}={value}" for key, value in changes if key not in _NOT_IN_NAME]
     return " ".join([*words, f"seed={seed}"])[:200]

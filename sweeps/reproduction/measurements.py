@@ -56,13 +56,16 @@ def look(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
 def _look(job: PublishedJob) -> ConfigIdentity:
     from pipelines.config.cli import parse_config
     from pipelines.config.identity import config_hash
-    from pipelines.evaluation import baseline
 
     if job.verb == "baseline":
-        method, options, rest = baseline.split(job.arguments)
-        cli = parse_config(job.verb, rest)
-        (setting,) = baseline.settings(method, options)
-        known = baseline.config_hash(method, setting, cli)
+        from pipelines.commands import baseline
+        from pipelines.evaluation.baseline import baseline_hash
+        from pipelines.evaluation.baseline_methods import settings_of
+
+        asked = baseline.parse(job.arguments)
+        cli = parse_config(job.verb, [asked.experiment, *asked.overrides])
+        (setting,) = settings_of(asked.method, C=asked.C, components=asked.components)
+        known = baseline_hash(asked.method, setting, cli)
     else:
         cli = parse_config(job.verb, job.arguments)
         known = config_hash(cli.resolved())

@@ -80,7 +80,7 @@ class Plan:
 def main(verb: str, argv: Sequence[str]) -> int:
     """`litlab fit NAME --seeds N [--workers W] [--key value ...]`."""
     if {"-h", "--help"} & set(argv):
-        from pipelines.training import fit
+        from pipelines.commands import fit
 
         return fit.main(verb, ["--help"])
     options, arguments = _options(argv)

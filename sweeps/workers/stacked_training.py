@@ -104,21 +104,21 @@ class Member:
         """Log the training's metrics, and keep the checkpoint if it is the best."""
         self.run.log_metrics(self.measure(self.model.train_metrics.compute()), epoch)
         self._validated = epoch if val_batches else self._validated
-        if self.job.keeper.end_apart(self.job.trainer, epoch, val_batches):
+        if self.job.checkpoint_callback.end_external_epoch(self.job.trainer, epoch, val_batches):
             self._best = self._content()
 
     def save(self) -> None:
         """Write the checkpoints of the best and of the last epoch."""
-        self.job.keeper.write(self._content(), LAST)
+        self.job.checkpoint_callback.save_state(self._content(), LAST)
         if self._best:
-            self.job.keeper.write(self._best, BEST)
+            self.job.checkpoint_callback.save_state(self._best, BEST)
 
     def _content(self) -> dict[str, object]:
         for regions in self.job.regions:
             with torch.no_grad():
-                regions.look(self.job.trainer, self.model, self._validated)
+                regions.record(self.job.trainer, self.model, self._validated)
         set_random_state({**self.random, "torch": self.generator.get_state()})
-        return self.job.keeper.content(self.job.trainer)
+        return self.job.checkpoint_callback.state(self.job.trainer)
 
 
 class Stack:

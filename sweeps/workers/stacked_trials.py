@@ -21,9 +21,9 @@ from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import recorded
-from pipelines.training import fit
 from pipelines.training.job import Training, prepare_training
 from pipelines.training.results import finalize
+from pipelines.training.train import train
 from sweeps.workers.child import Reporter, final_message, make_run, selected, send, setup_process
 from sweeps.workers.job import Job
 from sweeps.workers.stacked_training import Member, Ready, Stack
@@ -159,7 +159,7 @@ class Trials:
             first = first or member.job
             self._reporters[member], self._pipes[member] = Reporter(spec.metric, pipe), pipe
             try:
-                fit.train(member.job, member.run)
+                train(member.job, member.run)
                 member.begin(ready.random)
             except Exception as error:
                 self._leave(member, error)
@@ -216,7 +216,7 @@ class Trials:
                     member.save()
                 if error is not None:
                     raise error
-                finalize(member.job, member.run, member.job.keeper.seconds, test=False)
+                finalize(member.job, member.run, member.job.checkpoint_callback.seconds, test=False)
             last = ("done", selected(member.run))
         except BaseException as raised:
             last = final_message(raised)

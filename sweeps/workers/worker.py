@@ -31,10 +31,10 @@ from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import recorded
-from pipelines.training import fit
 from pipelines.training.job import check_config, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import run_name, run_tags
+from pipelines.training.train import run_trainer, train
 from sweeps.workers.child import Reporter, _reason, final_message, make_run, selected, send, setup_process
 from sweeps.workers.job import Job, as_arguments
 
@@ -112,13 +112,13 @@ def _train(spec: Job, pipe: connection.Connection | None) -> dict[str, float]:
     job = prepare_training(cli, [reporter], test=spec.test)
     exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]
-        fit.run_trainer(job)
+        run_trainer(job)
         return {}
     assert pipe is not None
     run = make_run(spec, cli)
     send(pipe, ("run", run.run_id))
     with recorded(run):
-        seconds = fit.train(job, run)
+        seconds = train(job, run)
         if reporter.pruned_at is not None:
             raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({spec.pruner})")
         finalize(job, run, seconds, test=spec.test)
@@ -126,18 +126,18 @@ def _train(spec: Job, pipe: connection.Connection | None) -> dict[str, float]:
 
 
 def _baseline(spec: Job) -> dict[str, float]:
-    """What `litlab baseline` does; its runs say for themselves what came out."""
-    from pipelines.evaluation import baseline
+    """Do what `litlab baseline` does; its runs have the metrics."""
+    from pipelines.commands import baseline
 
     return _call(baseline.main, spec, [*spec.command, "--name", spec.experiment])
 
 
 def _explain(spec: Job) -> dict[str, float]:
-    """What `litlab explain` does; picture and numbers are kept in the look's own run."""
-    from pipelines.explanation import explain
+    """Run `litlab explain`; picture and numbers are saved in its child run."""
+    from pipelines.commands.explain import main
 
-    with tempfile.TemporaryDirectory(prefix="litlab-look-") as folder:
-        return _call(explain.main, spec, [*spec.arguments, "--out", folder])
+    with tempfile.TemporaryDirectory(prefix="litlab-explain-") as folder:
+        return _call(main, spec, [*spec.arguments, "--out", folder])
 
 
 def _call(main: Callable[[str, list[str]], int], spec: Job, argv: list[str]) -> dict[str, float]:

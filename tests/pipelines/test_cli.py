@@ -1,4 +1,4 @@
-"""The command itself: what it imports, what it says, how it ends."""
+"""The `litlab` command: its imports, help, errors and exit codes."""
 
 import json
 import subprocess
@@ -14,7 +14,22 @@ HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "mlflow", "optuna"
 
 @pytest.mark.parametrize(
     "args",
-    [["--help"], ["list"], ["list", "--json"], ["frobnicate"], ["ui", "--help"], ["doctor", "--help"]],
+    [
+        ["--help"],
+        ["list"],
+        ["list", "--json"],
+        ["frobnicate"],
+        ["ui", "--help"],
+        ["sync", "--help"],
+        ["register", "--help"],
+        ["doctor", "--help"],
+        ["doctor", "--fx"],
+        ["inspect", "--help"],
+        ["test", "--help"],
+        ["predict", "RUN_ID", "missing.png"],
+        ["baseline", "svm-cubic", "circles"],
+        ["baseline", "pca", "circles", "--C", "1"],
+    ],
     ids=" ".join,
 )
 def test_light_commands_import_nothing_heavy(args):
@@ -25,7 +40,7 @@ def test_light_commands_import_nothing_heavy(args):
     assert not HEAVY & set(done.stdout.splitlines()[-1].split())
 
 
-def test_list_names_every_experiment_file_with_its_data_and_model(litlab):
+def test_list_shows_every_experiment_file_with_its_data_and_model(litlab):
     rows = json.loads(litlab("list", "--json").out)
     assert [row["name"] for row in rows] == sorted(path.stem for path in FOLDER.iterdir())
     assert {"name": "mnist-mlp", "data": "MNIST", "model": "MLP"}.items() <= rows[
@@ -35,14 +50,18 @@ def test_list_names_every_experiment_file_with_its_data_and_model(litlab):
     assert all(row["name"] in table and row["description"][:30] in table for row in rows)
 
 
-def test_an_unknown_verb_is_the_users_mistake_and_the_nearest_one_is_named(litlab):
+def test_an_unknown_verb_exits_with_2_and_the_nearest_one_is_suggested(litlab):
     outcome = litlab("pedict", "x")
     assert outcome.code == 2
     assert "did you mean predict" in outcome.err
 
 
+def test_the_list_of_verbs_fits_80_characters(litlab):
+    assert max(map(len, litlab("--help").out.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_fits_a_screen(litlab, verb):
+def test_the_help_of_every_verb_fits_24_lines_of_80_characters(litlab, verb):
     outcome = litlab(verb, "--help")
     assert outcome.code == 0
     lines = outcome.out.splitlines()
@@ -50,13 +69,13 @@ def test_help_fits_a_screen(litlab, verb):
     assert max(map(len, lines)) <= 80
 
 
-def test_the_whole_of_lightnings_help_is_one_flag_away(litlab):
+def test_full_help_lists_lightnings_options(litlab):
     outcome = litlab("fit", "--full-help")
     assert outcome.code == 0
     assert "--trainer.gradient_clip_val" in outcome.out
 
 
-def test_help_of_a_model_lists_its_arguments(litlab):
+def test_the_help_of_a_model_lists_its_arguments(litlab):
     outcome = litlab("fit", "--model.help", "modules.convnet.ConvNet")
     assert outcome.code == 0
     assert "--model.kernel_size" in outcome.out
@@ -64,9 +83,9 @@ def test_help_of_a_model_lists_its_arguments(litlab):
 
 
 @pytest.mark.parametrize("args", [["list", "--json"], ["--help"]], ids=" ".join)
-def test_nobody_reads_on_and_that_is_no_error(args):
+def test_a_closed_output_pipe_exits_with_141_and_prints_no_error(args):
     program = f"import sys; from pipelines.cli import main; sys.exit(main({args}))"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.close()  # as head does
+        process.stdout.close()  # as `head` does
         assert process.stderr.read() == b""
     assert process.returncode == 141

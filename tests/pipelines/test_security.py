@@ -1,4 +1,4 @@
-"""What others wrote is data: no file is run, no name leaves its folder, no text becomes a command of the screen."""
+"""Foreign input is data: no file is executed, no name escapes its folder, no text controls the terminal."""
 
 import json
 import os
@@ -16,13 +16,13 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from pipelines.checkpoints.files import write_checkpoint
+from pipelines.commands.fit import main as fit
 from pipelines.reporting import html_page as page
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import escape_control_characters
 from pipelines.tracking.outbox import home_of
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
-from pipelines.training.fit import main as fit
 from sweeps.search import storage
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ HOSTILE = [MARKUP, HTML, CODES, "a|b", "\u202etxt", "../../x", "'\">"]
 
 
 class Evil:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self._path = path
@@ -43,7 +43,7 @@ class Evil:
 
 @pytest.fixture(scope="module")
 def evil_run(tmp_path_factory):
-    """A run whose checkpoints were replaced, with digests to match: the run, its store, and what would betray them."""
+    """A run whose checkpoints were replaced by malicious ones: run id, tracking URI and folder."""
     folder = tmp_path_factory.mktemp("evil")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     assert fit("fit", ["digits-mlp", "--trainer.max_epochs", "1", "--tracking_uri", uri]) == 0
@@ -55,23 +55,23 @@ def evil_run(tmp_path_factory):
     return run.info.run_id, uri, folder
 
 
-def test_no_verb_runs_what_a_checkpoint_brings(litlab, evil_run, tmp_path):
+def test_no_verb_executes_code_from_a_checkpoint(litlab, evil_run, tmp_path):
     run_id, uri, folder = evil_run
     Image.new("L", (28, 28)).save(tmp_path / "digit.png")
     for verb in (["test"], ["validate"], ["predict", tmp_path / "digit.png"], ["explain saliency", "--image", "0"]):
         outcome = litlab(*verb[0].split(), run_id, *verb[1:], "--tracking_uri", uri)
         assert outcome.code == 2, outcome.err
-        assert "holds more than tensors and plain values" in outcome.err
+        assert "contains more than tensors and plain values" in outcome.err
     MlflowClient(uri).set_terminated(run_id, "KILLED")
     outcome = litlab("resume", run_id, "--tracking_uri", uri)
     assert outcome.code == 0
-    assert "last.ckpt holds more than tensors and plain values, and is not loaded" in outcome.err
+    assert "last.ckpt was not loaded: it contains more than tensors and plain values" in outcome.err
     assert not (folder / "executed").exists()
     torch.load(folder / "evil", weights_only=False)
     assert (folder / "executed").exists(), "the checkpoint was harmless: this test proves nothing"
 
 
-def test_a_logged_model_is_no_pickle(evil_run):
+def test_a_logged_model_contains_no_pickle(evil_run):
     run_id, uri, _ = evil_run
     client = MlflowClient(uri)
     (output,) = client.get_run(run_id).outputs.model_outputs
@@ -81,13 +81,13 @@ def test_a_logged_model_is_no_pickle(evil_run):
     assert [name for name in names if name.endswith((".pkl", ".pickle", ".pth", ".pt", ".ckpt"))] == []
 
 
-def test_no_source_loads_objects_from_files():
-    """What ruff's S rules do not know: NumPy's and joblib's pickles, Lightning's and MLflow's models."""
+def test_no_source_file_loads_pickled_objects():
+    """Covers what ruff's S rules do not: pickles of NumPy and joblib, models of Lightning and MLflow."""
     unsafe = re.compile(
         r"allow_pickle=True|joblib|cloudpickle|(?<!dump_checkpoint\()weights_only=False|mlflow\.\w+\.load_model\("
     )
     files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
-    quoted = ROOT / "pipelines" / "tracking" / "register.py"  # what others may do with a model
+    quoted = ROOT / "pipelines" / "tracking" / "register.py"  # prints code that loads a model
     assert len(files) > 100
     assert [path for path in files if path != quoted and unsafe.search(path.read_text())] == []
 
@@ -104,7 +104,7 @@ EVIL_CLASSES = {
 
 
 @pytest.mark.parametrize("key", EVIL_CLASSES)
-def test_a_configuration_can_name_no_class_of_another_kind(litlab, uri, tmp_path, key):
+def test_a_configuration_cannot_name_a_class_of_another_kind(litlab, uri, tmp_path, key):
     config = yaml.safe_load((ROOT / "pipelines/experiments/digits-mlp.yaml").read_text())
     evil = {"class_path": EVIL_CLASSES[key], "init_args": {"args": f"touch {tmp_path / 'executed'}", "shell": True}}
     section, _, rest = key.partition(".")
@@ -119,10 +119,10 @@ def test_a_configuration_can_name_no_class_of_another_kind(litlab, uri, tmp_path
     assert outcome.code == 2
     assert key in outcome.err
     assert not (tmp_path / "executed").exists()
-    assert not (tmp_path / "runs").exists(), "there is no run"
+    assert not (tmp_path / "runs").exists(), "a run was created"
 
 
-def test_a_configuration_makes_no_objects_of_yaml(litlab, tmp_path):
+def test_yaml_tags_in_a_configuration_create_no_objects(litlab, tmp_path):
     text = f"data: !!python/object/apply:os.system ['touch {tmp_path / 'executed'}']"
     (tmp_path / "evil.yaml").write_text(text)
     for args in (["fit", "-c"], ["sweep", "-c"]):
@@ -132,7 +132,7 @@ def test_a_configuration_makes_no_objects_of_yaml(litlab, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_names_that_are_folders_cannot_leave_theirs(litlab, uri, tmp_path):
+def test_names_that_become_folders_cannot_contain_paths(litlab, uri, tmp_path):
     outcome = litlab("fit", "digits-mlp", "--name", "../x")
     assert outcome.code == 2
     assert "only letters, digits" in outcome.err
@@ -147,7 +147,7 @@ def test_names_that_are_folders_cannot_leave_theirs(litlab, uri, tmp_path):
 
 
 def hostile_runs(uri):
-    """Finished runs, of which each text is an attack on the screen."""
+    """Log finished runs in which every text is an attack on the terminal."""
     for number, text in enumerate(HOSTILE):
         tags = {"seed": "0", "litlab.command": text, "mlflow.source.name": f"litlab fit {text}"}
         run = Run(Store(uri), "hostile", text, {**tags, "litlab.experiment": text})
@@ -158,46 +158,46 @@ def hostile_runs(uri):
         killed.finish("KILLED")
 
 
-def test_names_of_runs_are_neither_markup_nor_commands_of_the_terminal(litlab, uri, monkeypatch):
+def test_run_names_are_printed_neither_as_markup_nor_as_terminal_commands(litlab, uri, monkeypatch):
     hostile_runs(uri)
-    monkeypatch.setenv("FORCE_COLOR", "1")  # so that markup would be carried out
+    monkeypatch.setenv("FORCE_COLOR", "1")  # so that markup would take effect
     shown = [litlab("compare", "hostile").out, litlab("resume").err]
     markdown = litlab("compare", "hostile", "--format", "md").out
-    own = re.compile(r"\x1b\[[0-9;]*m")  # how rich shows the best row
-    assert all(text in own.sub("", shown[0]) for text in ("[red]x[/red][/]", "<script>", "a|b", r"\x1b]0;title\x07"))
+    style = re.compile(r"\x1b\[[0-9;]*m")  # how rich highlights the best row
+    assert all(text in style.sub("", shown[0]) for text in ("[red]x[/red][/]", "<script>", "a|b", r"\x1b]0;title\x07"))
     assert "[red]x[/red][/]" in shown[1]
-    for text in [*(own.sub("", text) for text in shown), markdown]:
+    for text in [*(style.sub("", text) for text in shown), markdown]:
         assert not set("\x1b\x07\u202e") & set(text)
-    assert "31m" not in "".join(own.findall(shown[0]))
+    assert "31m" not in "".join(style.findall(shown[0]))
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1, "as many cells in each row"
     assert "\\<script>" in markdown
     assert not re.search(r"(?<!\\)<script>", markdown)
 
 
-def test_what_could_mislead_a_reader_is_written_out():
+def test_control_characters_are_escaped_and_other_text_is_kept():
     assert escape_control_characters("a\x1b[31mb\x07\r\u202e\u2028\x9b") == r"a\x1b[31mb\x07\r\u202e\u2028\x9b"
     assert escape_control_characters("naïve ± 0,5\u00a0%\n\t日本 [red]") == "naïve ± 0,5\u00a0%\n\t日本 [red]"
 
 
-def test_the_page_of_reproductions_shows_text_as_text():
+def test_the_reproduction_page_escapes_html():
     text = "<script>alert(1)</script>\"' onload=x javascript:alert(1)"
     cells = [[text, text], [text, text]]
     part = {"title": text, "about": text, "data": [text], "failures": [text], "claims": cells, "runs": cells}
     context = {"title": text, "again": text, "summary": text, "facts": [text], "rules": [text]}
-    made = page.render("reproduction.html", {**context, "parts": [{**part, "commands": [text]}]})
-    assert "<script" not in made
-    assert made.count("&lt;script&gt;") > 15
+    html = page.render("reproduction.html", {**context, "parts": [{**part, "commands": [text]}]})
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") > 15
     attributes = []
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attrs: attributes.extend(attrs)
-    parser.feed(made)
+    parser.feed(html)
     assert not [name for name, _ in attributes if name.startswith("on")]
     assert all(value.startswith(("#", "data:")) for name, value in attributes if name in ("href", "src"))
 
 
 class HostileServer(BaseHTTPRequestHandler):
-    """An MLflow server whose run lists files outside of its folder."""
+    """An MLflow server with a run whose artifact paths point outside of its folder."""
 
     listed = "../../../executed"
 
@@ -223,11 +223,11 @@ class HostileServer(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format, *args):
-        """Say nothing."""
+        """Print nothing."""
 
 
 @pytest.mark.parametrize("listed", ["../../../executed", "/{folder}/executed", "%2e%2e/%2e%2e/x", "a/../../executed"])
-def test_a_server_cannot_place_files_outside_of_the_folder_of_a_download(tmp_path, monkeypatch, listed):
+def test_a_server_cannot_write_files_outside_of_the_download_folder(tmp_path, monkeypatch, listed):
     inside = tmp_path / "a" / "b" / "c"
     inside.mkdir(parents=True)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -247,7 +247,7 @@ def test_a_server_cannot_place_files_outside_of_the_folder_of_a_download(tmp_pat
 
 
 @pytest.mark.parametrize("run_id", ["../../executed", "/tmp/executed", ".."])
-def test_a_server_cannot_place_a_run_outside_of_the_folder_of_what_waits(tmp_path, monkeypatch, run_id):
+def test_a_server_cannot_write_a_run_outside_of_the_folder_of_unsent_data(tmp_path, monkeypatch, run_id):
     monkeypatch.setenv("LITLAB_UNSENT", str(tmp_path / "unsent"))
-    with pytest.raises(UserError, match="no name of a run"):
+    with pytest.raises(UserError, match="is not a run id"):
         home_of("http://server", run_id)

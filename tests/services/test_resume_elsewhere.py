@@ -1,4 +1,4 @@
-"""A fit whose runs go to a server: power cut, pre-emption, and the rest on another machine."""
+"""A fit on a tracking server: power cut, pre-emption, and resuming on another machine."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 pytestmark = pytest.mark.services
 
-EPOCHS = 300  # metrics are sent every five seconds, and it must last longer than that
+EPOCHS = 300  # metrics are sent every five seconds, so the fit must last longer
 FIT = [
     "fit",
     "digits-mlp",
@@ -23,7 +23,7 @@ FIT = [
 ]
 
 
-def test_a_fit_outlives_a_power_cut_and_moves_to_another_machine(
+def test_a_fit_resumes_after_a_power_cut_and_then_on_another_machine(
     machine: Callable[..., Any], tracking: str, litlab: Callable[..., Any], uri: str, until: Callable[..., Any]
 ) -> None:
     client = MlflowClient(tracking)
@@ -42,30 +42,30 @@ def test_a_fit_outlives_a_power_cut_and_moves_to_another_machine(
     one.power_off()
     before, run_id = epochs(), run().info.run_id
     assert run().info.status == "RUNNING"
-    assert not client.list_artifacts(run_id), "all its files are on the machine"
+    assert not client.list_artifacts(run_id), "its files should still be on the machine"
 
-    going_on = one.litlab("resume", run_id)
+    resumed = one.litlab("resume", run_id)
     until(lambda: epochs() > before)
-    (first,) = Path(f"/proc/{going_on.pid}/task/{going_on.pid}/children").read_text().split()
+    (first,) = Path(f"/proc/{resumed.pid}/task/{resumed.pid}/children").read_text().split()
     os.kill(int(first), signal.SIGTERM)
-    assert going_on.wait(timeout=120) == 143
-    assert "going on with run" in one.out
+    assert resumed.wait(timeout=120) == 143
+    assert "Resuming run" in one.err
     assert run().info.status == "KILLED"
     assert f"litlab resume {run_id}" in one.err
-    assert not list((one.folder / "tmp").glob("litlab-*")), "the server has all of it"
+    assert not list((one.folder / "tmp").glob("litlab-*")), "the server does not have all files"
 
     assert two.litlab("resume", run_id).wait(timeout=300) == 0, two.err
-    assert "going on with run" in two.out
+    assert "Resuming run" in two.err
     assert run().info.status == "FINISHED"
     steps = [point.step for point in client.get_metric_history(run_id, "val/loss")]
     assert sorted(steps) == list(range(EPOCHS))
-    undisturbed = litlab(*FIT)
-    expected = MlflowClient(uri).get_run(undisturbed.run_id).data.metrics
+    uninterrupted = litlab(*FIT)
+    expected = MlflowClient(uri).get_run(uninterrupted.run_id).data.metrics
     for metric in ("val/loss", "train/loss", "test/loss", "selected_epoch"):
         assert run().data.metrics[metric] == expected[metric], metric
 
 
-def test_a_fit_whose_files_are_where_all_machines_reach_them_goes_on_on_any(
+def test_a_fit_with_shared_files_resumes_on_any_machine(
     machine: Callable[..., Any], tracking: str, tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     client, name = MlflowClient(tracking), "shared-files"
@@ -76,8 +76,8 @@ def test_a_fit_whose_files_are_where_all_machines_reach_them_goes_on_on_any(
     one.power_off()
 
     assert two.litlab("resume", run.info.run_id, "--dead").wait(timeout=300) == 0, two.err
-    assert "going on with run" in two.out
-    assert "after epoch" in two.out
+    assert "Resuming run" in two.err
+    assert "after epoch" in two.err
     assert client.get_run(run.info.run_id).info.status == "FINISHED"
     steps = [point.step for point in client.get_metric_history(run.info.run_id, "val/loss")]
     assert sorted(steps) == list(range(EPOCHS))

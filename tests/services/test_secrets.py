@@ -1,4 +1,4 @@
-"""The password of a database or a server, given on the command line, is in nothing that litlab writes or starts."""
+"""A password on the command line appears in nothing that litlab writes and in no process that it starts."""
 
 import contextlib
 import stat
@@ -23,16 +23,16 @@ SPACE = {
 }
 
 
-def started(pid: int) -> list[str]:
-    """The command lines of the processes that a process has started, and of theirs."""
+def command_lines(pid: int) -> list[str]:
+    """Return the command lines of all descendants of a process."""
     found = []
     with contextlib.suppress(OSError):
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found += [Path(f"/proc/{child}/cmdline").read_text().replace("\0", " "), *started(int(child))]
+            found += [Path(f"/proc/{child}/cmdline").read_text().replace("\0", " "), *command_lines(int(child))]
     return found
 
 
-def test_a_password_goes_nowhere(
+def test_a_password_is_neither_stored_nor_passed_on(
     machine: Callable[..., Any], server: Any, tracking: str, tmp_path: Path, until: Callable[..., Any]
 ) -> None:
     one = machine("one")
@@ -45,7 +45,7 @@ def test_a_password_goes_nowhere(
     folders: set[Path] = set()
 
     def ended() -> bool:
-        seen.update(started(sweep.pid))
+        seen.update(command_lines(sweep.pid))
         with contextlib.suppress(OSError):
             folders.update((one.folder / "tmp").glob("litlab-*"))
             modes.update(stat.S_IMODE(folder.stat().st_mode) for folder in folders)
@@ -54,9 +54,9 @@ def test_a_password_goes_nowhere(
     modes: set[int] = set()
     until(ended)
     assert sweep.returncode == 0, one.err
-    others = [command for command in seen if " sweep -c secret.yaml" not in command]  # than what the user typed
-    assert others
-    assert not [command for command in others if server.password in command]
+    children = [command for command in seen if " sweep -c secret.yaml" not in command]  # without the user's command
+    assert children
+    assert not [command for command in children if server.password in command]
     assert modes == {0o700}
     for text in (one.out, one.err, server.dump("secret"), server.dump("mlflow")):
         assert server.password not in text
@@ -65,7 +65,7 @@ def test_a_password_goes_nowhere(
     client = MlflowClient(tracking)
     experiment = client.get_experiment_by_name("secret-sweep")
     for run in client.search_runs([experiment.experiment_id]):
-        kept = Path(client.download_artifacts(run.info.run_id, "", str(tmp_path)))
-        files = [file for file in kept.rglob("*") if file.is_file()]
+        folder = Path(client.download_artifacts(run.info.run_id, "", str(tmp_path)))
+        files = [file for file in folder.rglob("*") if file.is_file()]
         assert files
         assert not [file for file in files if server.password.encode() in file.read_bytes()]

@@ -1,4 +1,4 @@
-"""Several controllers of one study, each a process of its own, on a journal and on a real PostgreSQL server."""
+"""Several controllers of one study, each in its own process, on a journal file and on a real PostgreSQL server."""
 
 import multiprocessing
 import threading
@@ -24,15 +24,15 @@ GRID = {"x": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "one": [True, False]}
 
 @pytest.fixture(params=["journal", "postgres"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
-    """Where a study is kept: a new storage by name."""
+    """Return a function that gives the URL of a new storage."""
     if request.param == "postgres":
         return request.getfixturevalue("postgres")  # type: ignore[no-any-return]
     return lambda name: str(tmp_path / name)
 
 
-def space_of(wanted: dict[str, Any], trials: int | None) -> Space:
-    sampler = "random" if wanted is RANGES else "grid"
-    return Space(name="s", experiment="e", space=wanted, trials=trials, sampler=sampler)
+def space_of(ranges: dict[str, Any], trials: int | None) -> Space:
+    sampler = "random" if ranges is RANGES else "grid"
+    return Space(name="s", experiment="e", space=ranges, trials=trials, sampler=sampler)
 
 
 def study_of(storage: BaseStorage, space: Space, controller: str = "") -> Study:
@@ -40,12 +40,12 @@ def study_of(storage: BaseStorage, space: Space, controller: str = "") -> Study:
     return Study(storage, "s", space, facts, controller or StudyLock(None).name, exclusive=False)
 
 
-def control(url: str, space: Space, together: Any) -> None:
-    """What a controller does, but for the training; all begin before one ends a trial."""
-    together.wait()
+def control(url: str, space: Space, barrier: Any) -> None:
+    """Act as a controller, without training; all controllers ask for a trial before one ends its trial."""
+    barrier.wait()
     study = study_of(open_storage(url), space)
     trial = study.ask()
-    together.wait()
+    barrier.wait()
     while trial:
         study.optuna.tell(trial, sum(trial.params.values()))
         trial = study.ask()
@@ -58,17 +58,17 @@ def ask_and_hang(url: str, space: Space, asked: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted", "trials"), [("ranges", RANGES, 20), ("whole", GRID, None), ("part", GRID, 7)]
+    ("name", "ranges", "trials"), [("random", RANGES, 20), ("grid", GRID, None), ("part", GRID, 7)]
 )
-def test_controllers_that_begin_at_once_share_the_total_exactly(
+def test_controllers_that_start_at_once_share_the_number_of_trials_exactly(
     place: Callable[[str], str],
     opened: Any,
     at_once: Callable[..., None],
     name: str,
-    wanted: dict[str, Any],
+    ranges: dict[str, Any],
     trials: int | None,
 ) -> None:
-    url, space = place(name), space_of(wanted, trials)
+    url, space = place(name), space_of(ranges, trials)
 
     at_once(3, control, url, space)
 
@@ -77,11 +77,11 @@ def test_controllers_that_begin_at_once_share_the_total_exactly(
     assert {trial.state.name for trial in done} == {"COMPLETE"}
     assert len({trial.user_attrs[CONTROLLER] for trial in done}) == 3
     assert len({key_of(trial.params) for trial in done}) == space.total
-    if wanted is RANGES:
+    if ranges is RANGES:
         assert done[0].params == {"x": 0.3, "n": 7}
 
 
-def test_a_controller_that_is_killed_leaves_its_trial_to_the_others(place: Callable[[str], str], opened: Any) -> None:
+def test_the_trial_of_a_killed_controller_is_repeated_by_another(place: Callable[[str], str], opened: Any) -> None:
     url, space, asked = place("dead"), space_of(GRID, None), FORK.Event()
     killed = FORK.Process(target=ask_and_hang, args=(url, space, asked))
     killed.start()
@@ -102,16 +102,16 @@ def test_a_controller_that_is_killed_leaves_its_trial_to_the_others(place: Calla
     assert len(study.trials()) == 13
 
 
-def test_turns_are_taken_one_after_another(place: Callable[[str], str], opened: Any) -> None:
+def test_the_study_lock_is_held_by_one_controller_at_a_time(place: Callable[[str], str], opened: Any) -> None:
     url = place("turns")
     study = optuna.create_study(storage=opened(url), study_name="s")
-    seen: list[str] = []
+    order: list[str] = []
 
     def take(name: str) -> None:
         with turn(opened(url), study._study_id):
-            seen.append(name)
+            order.append(name)
             study.ask()
-            seen.append(name)
+            order.append(name)
 
     threads = [threading.Thread(target=take, args=(name,)) for name in "abcd"]
     for thread in threads:
@@ -119,8 +119,8 @@ def test_turns_are_taken_one_after_another(place: Callable[[str], str], opened: 
     for thread in threads:
         thread.join()
 
-    assert len(seen) == 8
-    assert seen[::2] == seen[1::2]
+    assert len(order) == 8
+    assert order[::2] == order[1::2]
 
 
 def hold(url: str, study: int, holding: Any) -> None:
@@ -129,10 +129,10 @@ def hold(url: str, study: int, holding: Any) -> None:
         threading.Event().wait(120)
 
 
-def test_a_machine_that_falls_silent_in_its_turn_keeps_nobody_waiting_for_hours(
+def test_a_machine_that_hangs_while_it_holds_the_study_lock_loses_it_within_a_minute(
     postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To a server, one that lost its power and one that does nothing look the same."""
+    """To a server, a machine without power and one that hangs look the same."""
     monkeypatch.setattr(storage, "TURN_S", 1)
     url, holding = postgres("silent"), FORK.Event()
     study = optuna.create_study(storage=opened(url), study_name="s")
@@ -150,7 +150,7 @@ def test_a_machine_that_falls_silent_in_its_turn_keeps_nobody_waiting_for_hours(
     silent.join()
 
 
-def test_a_controller_whose_clock_is_wrong_is_alive_all_the_same(
+def test_a_controller_with_a_wrong_clock_is_not_taken_for_dead(
     postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = opened(postgres("clocks"))

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or old, never half; damaged ones are seen."""
+"""Checkpoint files: a write is complete or has no effect, and damage is detected."""
 
 import hashlib
 import multiprocessing
@@ -44,10 +44,10 @@ def save(folder, epoch, best=None, name=LAST):
 
 
 def flip(path, place=0.5):
-    """Turn one bit around, without a new modification of the file's size."""
+    """Flip one bit; the size stays."""
     content = bytearray(path.read_bytes())
     content[int(len(content) * place)] ^= 4
-    path.unlink()  # it may have another name
+    path.unlink()  # it may have another hard link
     path.write_bytes(content)
 
 
@@ -62,7 +62,7 @@ def empty(path):
     path.touch()
 
 
-def test_the_digest_beside_a_checkpoint_is_what_sha256sum_reads(tmp_path):
+def test_sha256sum_reads_the_digest_files(tmp_path):
     save(tmp_path, 0)
     save(tmp_path, 1, best=0)
     for name in (LAST, PREVIOUS, BEST):
@@ -73,7 +73,7 @@ def test_the_digest_beside_a_checkpoint_is_what_sha256sum_reads(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {LAST, PREVIOUS, BEST, *names}
 
 
-def test_the_one_before_the_last_is_kept(tmp_path):
+def test_the_previous_checkpoint_is_kept(tmp_path):
     for epoch in range(3):
         save(tmp_path, epoch)
     assert load_checkpoint(tmp_path / LAST)["epoch"] == 2
@@ -82,7 +82,7 @@ def test_the_one_before_the_last_is_kept(tmp_path):
 
 @pytest.mark.parametrize("harm", [flip, truncate, empty])
 @pytest.mark.parametrize("noted", [True, False], ids=["digest", "no digest"])
-def test_a_damaged_checkpoint_is_not_loaded_and_its_file_is_named(tmp_path, harm, noted):
+def test_a_damaged_checkpoint_is_not_loaded_and_is_named(tmp_path, harm, noted):
     save(tmp_path, 0)
     harm(tmp_path / LAST)
     if not noted:
@@ -91,7 +91,7 @@ def test_a_damaged_checkpoint_is_not_loaded_and_its_file_is_named(tmp_path, harm
         load_checkpoint(tmp_path / LAST)
 
 
-def test_every_bit_counts(tmp_path):
+def test_any_flipped_bit_is_detected(tmp_path):
     save(tmp_path, 0)
     whole = (tmp_path / LAST).read_bytes()
     for place in torch.linspace(0, 0.9999, 50):
@@ -101,51 +101,51 @@ def test_every_bit_counts(tmp_path):
 
 
 @pytest.mark.parametrize("harm", [flip, truncate, empty])
-def test_where_the_last_one_is_damaged_the_one_before_is_taken_and_the_file_is_named(tmp_path, harm):
+def test_if_the_last_checkpoint_is_damaged_it_is_named_and_the_previous_one_is_used(tmp_path, harm):
     save(tmp_path, 0)
     save(tmp_path, 1, best=0)
     harm(tmp_path / LAST)
-    point, said = latest_valid(tmp_path)
+    point, messages = latest_valid(tmp_path)
     assert (point.path, point.epoch) == (tmp_path / PREVIOUS, 0)
-    assert f"{tmp_path}/last.ckpt is damaged" in said[0]
+    assert f"{tmp_path}/last.ckpt is damaged" in messages[0]
     assert (tmp_path / "last.ckpt.damaged").is_file()
     save(tmp_path, 1, best=0)
-    assert load_checkpoint(tmp_path / PREVIOUS)["epoch"] == 0, "the damaged one has not become the one before"
+    assert load_checkpoint(tmp_path / PREVIOUS)["epoch"] == 0, "the damaged file did not become previous.ckpt"
 
 
-def test_a_damaged_best_checkpoint_is_made_again_from_one_of_its_epoch(tmp_path):
+def test_a_damaged_best_checkpoint_is_restored_from_another_of_its_epoch(tmp_path):
     save(tmp_path, 0)
     save(tmp_path, 1)
     flip(tmp_path / BEST)
-    point, said = latest_valid(tmp_path)
+    point, messages = latest_valid(tmp_path)
     assert point.epoch == 1
-    assert "best.ckpt is damaged" in said[0]
+    assert "best.ckpt is damaged" in messages[0]
     assert load_checkpoint(tmp_path / BEST)["epoch"] == 1
 
 
-def test_where_the_best_epoch_is_lost_the_training_goes_back_to_before_it(tmp_path):
+def test_checkpoints_whose_best_epoch_is_lost_are_skipped(tmp_path):
     save(tmp_path, 0)
     for epoch in (1, 2):
         save(tmp_path, epoch, best=0)
     flip(tmp_path / BEST)
-    point, said = latest_valid(tmp_path)
+    point, messages = latest_valid(tmp_path)
     assert point is None
-    assert "the best epoch until then, 0, is gone" in said[-1]
+    assert "the checkpoint of its best epoch, 0, is lost" in messages[-1]
 
 
-def test_without_any_that_is_whole_there_is_no_point_to_go_on_from(tmp_path):
+def test_without_an_intact_checkpoint_there_is_no_resume_point(tmp_path):
     assert latest_valid(tmp_path) == (None, [])
     save(tmp_path, 0)
     save(tmp_path, 1)
     for name in (LAST, PREVIOUS, BEST):
         truncate(tmp_path / name)
-    point, said = latest_valid(tmp_path)
+    point, messages = latest_valid(tmp_path)
     assert point is None
-    assert len(said) == 3
+    assert len(messages) == 3
 
 
 class Evil:
-    """Runs a command when it is unpickled."""
+    """Run a command when unpickled."""
 
     def __init__(self, path):
         self._path = path
@@ -156,12 +156,12 @@ class Evil:
 
 def test_objects_are_never_unpickled(tmp_path):
     torch.save({"epoch": 0, "evil": Evil(tmp_path / "here")}, tmp_path / "evil.ckpt")
-    with pytest.raises(UserError, match=r"evil.ckpt holds more than tensors and plain values"):
+    with pytest.raises(UserError, match=r"evil.ckpt was not loaded: it contains more than tensors and plain values"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt", weights_only=False)
     assert not (tmp_path / "here").exists()
 
 
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     save(tmp_path, 0)
 
     def full(number):
@@ -171,12 +171,12 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 1)
     monkeypatch.undo()
-    point, said = latest_valid(tmp_path)
-    assert (point.epoch, said) == (0, [])
+    point, messages = latest_valid(tmp_path)
+    assert (point.epoch, messages) == (0, [])
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_copy_works_where_there_are_no_links(tmp_path, monkeypatch):
+def test_copying_works_without_hard_links(tmp_path, monkeypatch):
     def refuse(self, target):
         raise OSError(1, "Operation not permitted")
 
@@ -187,7 +187,7 @@ def test_a_copy_works_where_there_are_no_links(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", range(8))
-def test_whichever_renaming_is_the_last_one_a_whole_checkpoint_is_left_and_no_false_alarm(
+def test_a_kill_before_or_after_any_rename_leaves_an_intact_checkpoint_without_false_alarms(
     tmp_path, monkeypatch, step, when
 ):
     save(tmp_path, 0)
@@ -205,15 +205,15 @@ def test_whichever_renaming_is_the_last_one_a_whole_checkpoint_is_left_and_no_fa
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, 2)
     monkeypatch.undo()
-    point, said = latest_valid(tmp_path)
-    assert said == []
+    point, messages = latest_valid(tmp_path)
+    assert messages == []
     assert point.epoch in (1, 2)
     assert load_checkpoint(tmp_path / BEST)["epoch"] == point.epoch
     save(tmp_path, 3)
     assert latest_valid(tmp_path)[0].epoch == 3
 
 
-def test_kill_9_at_any_moment_of_the_writing_leaves_a_whole_checkpoint_and_no_false_alarm(tmp_path):
+def test_sigkill_at_any_moment_of_a_write_leaves_an_intact_checkpoint_without_false_alarms(tmp_path):
     warm = multiprocessing.get_context("forkserver")
     warm.set_forkserver_preload(["torch", "lightning.pytorch", "torchmetrics", "mlflow", "pipelines.training.fit"])
     moments = torch.rand(25, generator=torch.Generator().manual_seed(0)) * 0.05
@@ -227,8 +227,8 @@ def test_kill_9_at_any_moment_of_the_writing_leaves_a_whole_checkpoint_and_no_fa
         time.sleep(moment)
         os.kill(child.pid, signal.SIGKILL)
         child.join()
-        point, said = latest_valid(tmp_path)
-        assert said == []
+        point, messages = latest_valid(tmp_path)
+        assert messages == []
         assert point.epoch >= done
         assert float(load_checkpoint(point.path)["weights"][0]) == point.epoch
         assert load_checkpoint(tmp_path / BEST)["epoch"] == point.epoch

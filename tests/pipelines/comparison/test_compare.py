@@ -307,7 +307,7 @@ def test_by_says_what_else_the_rows_differ_in(litlab, write):
         (["--metric"], "--metric: expected one argument"),
         (["--filter", "nonsense"], "--filter nonsense: Invalid clause(s) in filter string: 'nonsense'"),
         (["--filter", "metrics.test/acc > 2"], "there is no finished run in dropouts with metrics.test/acc > 2"),
-        (["droputs"], "'droputs' is no experiment, study or run in"),
+        (["droputs"], "'droputs' is not an experiment, study or run in"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
+from pipelines.commands.fit import main as fit
 from pipelines.comparison.figures import draw_figures, log_comparison, save_figures
 from pipelines.comparison.learning_curves import plot_learning_curves
 from pipelines.comparison.rows import group_and_rank
@@ -21,7 +22,6 @@ from pipelines.runtime.log import configure_logging
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
-from pipelines.training.fit import main as fit
 
 TWO_EPOCHS = ("--trainer.max_epochs", "2")
 CODER = ("autoencoder", "--data", "datamodules.digits.Digits", "--model.hidden", "[32]", "--name", "coder")

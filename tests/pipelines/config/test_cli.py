@@ -1,4 +1,4 @@
-"""From the command line to a configuration: what is refused, and what stays the same."""
+"""Parse command lines and configuration files: values, precedence and error messages."""
 
 import pytest
 import yaml
@@ -34,11 +34,11 @@ def write(path, text):
         ("digits-mlp --model.dropout 1.5", "model.dropout is 1.5; it must be at least 0 and below 1"),
         ("digits-mlp --data.batch_size 0", "data.batch_size is 0; it must be 1 or more"),
         ("digits-mlp --trainer.max_epochs -5", "max_epochs"),
-        ("digits-mlp --trainer.logger true", "trainer.logger: litlab logs to MLflow by itself"),
+        ("digits-mlp --trainer.logger true", "trainer.logger: litlab logs to MLflow itself"),
         ("digits-mpl", "Did you mean digits-mlp"),
         ("nowhere/my.yaml", "nowhere/my.yaml: no such file"),
         ("-c nowhere.yaml", "nowhere.yaml: no such file"),
-        ("digits-mlp mnist-mlp", "'mnist-mlp' is one too many"),
+        ("digits-mlp mnist-mlp", "unexpected argument 'mnist-mlp'"),
         ("--model.dropout 0.3", "name an experiment"),
         ("digits-mlp --tracking_uri ./mlruns", "expected sqlite:///FILE"),
     ],
@@ -70,7 +70,7 @@ def test_a_mistake_in_a_file_is_named(litlab, tmp_path, text, says):
     assert says in outcome.err
 
 
-def test_later_files_and_the_command_line_win(tmp_path):
+def test_later_files_and_the_command_line_take_precedence(tmp_path):
     first = write(tmp_path / "first.yaml", YAML)
     second = write(tmp_path / "second.yaml", "model: {init_args: {dropout: 0.2}}\ntrainer: {max_epochs: 4}")
     resolved = parse_config("fit", ["-c", first, "-c", second, "--trainer.max_epochs", "5"]).resolved()
@@ -79,7 +79,7 @@ def test_later_files_and_the_command_line_win(tmp_path):
     assert resolved["name"] == "first"
 
 
-def test_the_printed_configuration_is_the_same_configuration(litlab, tmp_path):
+def test_print_config_reproduces_the_configuration(litlab, tmp_path):
     args = ["digits-mlp", "--model.dropout", "0.3", "--seed_everything", "3"]
     printed = write(tmp_path / "printed.yaml", litlab("fit", *args, "--print_config").out)
     resolved = parse_config("fit", args).resolved()
@@ -88,13 +88,13 @@ def test_the_printed_configuration_is_the_same_configuration(litlab, tmp_path):
     assert "tracking_uri" not in resolved
 
 
-def test_params_are_flat_and_name_the_section():
+def test_params_have_dotted_keys_and_omit_trainer_defaults():
     params = parse_config("fit", ["digits-mlp", "--model.optimizer", "SGD", "--model.optimizer.lr", "0.1"]).params()
     assert params["data"] == "datamodules.digits.Digits"
     assert params["model.optimizer"] == "torch.optim.SGD"
     assert params["model.optimizer.lr"] == 0.1
     assert params["trainer.max_epochs"] == 20
-    assert "trainer.detect_anomaly" not in params, "what is Lightning's default says nothing"
+    assert "trainer.detect_anomaly" not in params, "a default of Lightning's Trainer"
 
 
 def test_the_model_gets_its_shape_from_the_data():
@@ -107,6 +107,6 @@ def test_the_model_gets_its_shape_from_the_data():
 
 def test_a_missing_data_file_is_named(tmp_path):
     data, _ = parse_config("fit", ["mnist-mlp", "--data.data_dir", str(tmp_path)]).build()
-    data.download = lambda: None  # as where a download has half succeeded
+    data.download = lambda: None  # as after a partial download
     with pytest.raises(UserError, match="train-images-idx3-ubyte: no such file"):
         load_data(data, "fit")

@@ -1,4 +1,4 @@
-"""Every experiment that comes with litlab."""
+"""The experiments that come with litlab."""
 
 import pytest
 import yaml
@@ -16,7 +16,7 @@ def test_every_experiment_builds_and_runs_a_batch(litlab, small, tmp_path, name)
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_every_experiment_says_what_it_is_in_one_line(name):
+def test_every_experiment_has_a_one_line_description(name):
     description = describe_experiment(name)["description"]
     assert 20 < len(description) < 130
     assert "\n" not in description
@@ -37,12 +37,12 @@ def test_every_experiment_says_what_it_is_in_one_line(name):
         ("cifar-base", 1_191_170),
     ],
 )
-def test_parameter_counts_are_those_of_the_reports(name, parameters):
+def test_parameter_counts_match_the_reports(name, parameters):
     _, model = parse_config("fit", [name]).build()
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
-def test_deep_mnist_trains_for_the_20_000_steps_of_the_report():
+def test_deep_mnist_trains_for_20_000_steps_as_in_the_report():
     trainer = parse_config("fit", ["deep-mnist"])
     trainer.build()
     settings = trainer.make_trainer(logger=False)
@@ -50,8 +50,8 @@ def test_deep_mnist_trains_for_the_20_000_steps_of_the_report():
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_experiments_name_only_keys_that_they_need(name):
-    """An experiment is short: a key that repeats a default would hide what matters."""
+def test_experiments_are_short_and_have_four_sections(name):
+    """Keys that repeat a default would hide what matters."""
     text = find_experiment(name).read_text()
     assert len(text.splitlines()) <= 30
     assert set(yaml.safe_load(text)) == {"description", "data", "model", "trainer"}

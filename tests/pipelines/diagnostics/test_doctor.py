@@ -1,10 +1,11 @@
-"""`litlab doctor`: says what is wrong, mends what it can, and stands whatever is broken."""
+"""`litlab doctor`: it reports what is wrong, repairs what it can, and survives whatever is broken."""
 
 import hashlib
 import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,9 @@ from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from datamodules.mnist import OFFICIAL_SHA256
-from pipelines.diagnostics import databases, machine, runs
-from pipelines.diagnostics import installation as installed
-from pipelines.diagnostics import torch_process as child
-from pipelines.diagnostics.finding import Place, guarded
+from pipelines.diagnostics import databases, installation, machine, runs, torch_process
+from pipelines.diagnostics.check import Context, run_check
+from pipelines.diagnostics.doctor import diagnose
 from pipelines.tracking import ui
 from pipelines.tracking.outbox import Outbox, home_of
 from pipelines.tracking.run import Run
@@ -32,13 +32,13 @@ DOCTOR = "import sys; from pipelines.cli import main; code = main(['doctor']); p
 
 
 @pytest.fixture
-def place(uri, tmp_path):
-    """A project's folder; what is there is to be mended."""
-    return Place(uri, tmp_path / "data", fix=True)
+def context(uri, tmp_path):
+    """A project's folder; what is there is to be repaired."""
+    return Context(uri, tmp_path / "data", fix=True)
 
 
-def look(place, **changes):
-    return Place(**{"given": place.given, "data_dir": place.data_dir, "fix": False, **changes})
+def without_fix(context, **changes):
+    return replace(context, fix=False, **changes)
 
 
 def doctor(tmp_path, **environment):
@@ -51,25 +51,25 @@ def doctor(tmp_path, **environment):
     return int(code), imported == "True", lines
 
 
-def test_where_all_is_well_each_line_is_ok_and_torch_stays_in_its_own_process(tmp_path):
+def test_on_a_sound_machine_each_line_is_ok_and_torch_is_imported_only_in_its_own_process(tmp_path):
     code, imported_torch, lines = doctor(tmp_path)
     assert (code, imported_torch) == (0, False), lines
     assert all(line.startswith("ok ") for line in lines)
     names = ["Python", "packages", "torch pair", "git", "disk", "writing", "memory", "ports", "leftovers"]
-    names += ["optuna.db", "mlflow.db", "runs", "unsent", *child.STEPS]
+    names += ["optuna.db", "mlflow.db", "runs", "unsent", *torch_process.STEPS]
     assert list(dict.fromkeys(line[7:19].strip() for line in lines)) == names
-    assert not (tmp_path / "runs").exists(), "it only looks"
+    assert not (tmp_path / "runs").exists(), "it only checks"
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("raise OSError('libcudart.so.12: cannot open it')", "cannot be used (OSError: libcudart"),
         ("import os; os.abort()", "Python itself ended (signal 6)"),
     ],
     ids=["a library is missing", "a crash"],
 )
-def test_a_broken_torch_and_a_broken_folder_are_told_and_all_else_is_looked_at(tmp_path, content, said):
+def test_a_broken_torch_and_a_broken_folder_are_reported_and_all_other_checks_run(tmp_path, content, message):
     (tmp_path / "broken" / "torch").mkdir(parents=True)
     (tmp_path / "broken" / "torch" / "__init__.py").write_text(content)
     (tmp_path / "runs").write_text("no folder")
@@ -80,21 +80,21 @@ def test_a_broken_torch_and_a_broken_folder_are_told_and_all_else_is_looked_at(t
     assert writing.startswith("to do  writing ")
     assert f"{tmp_path / 'runs'}: Not a directory" in writing
     assert torch.startswith("to do  torch ")
-    assert said in torch
+    assert message in torch
     assert "pip install --force-reinstall torch torchvision" in torch
 
 
-def test_a_check_that_fails_is_a_line_like_any_other():
+def test_an_exception_in_a_check_becomes_a_result_without_passwords():
     def check():
         raise ZeroDivisionError("postgresql://me:secret@host/db\nand more")
 
-    (found,) = guarded(check, "numbers")
-    assert found.state == "to do"
-    assert found.said == "could not be checked: ZeroDivisionError: postgresql://me:***@host/db"
+    (result,) = run_check(check, "numbers")
+    assert result.state == "to do"
+    assert result.message == "could not be checked: ZeroDivisionError: postgresql://me:***@host/db"
 
 
-def outdated(uri):
-    """A database as the version of MLflow before the last change of its tables has made it."""
+def create_outdated_database(uri):
+    """Create a database as the version of MLflow before the last change of its tables did."""
     engine = sqlalchemy.create_engine(uri)
     Base.metadata.create_all(engine)
     config = _get_alembic_config(uri)
@@ -105,107 +105,107 @@ def outdated(uri):
     engine.dispose()
 
 
-def test_tables_of_an_older_mlflow_are_brought_up_to_date_after_a_copy(place, uri):
-    place.folder.mkdir()
-    outdated(uri)
-    (found,) = databases.runs(look(place))
-    assert found.state == "to do"
-    assert f"mlflow db upgrade {uri}" in found.said
-    before = sqlite3.connect(place.database).execute("SELECT * FROM alembic_version").fetchall()
-    (found,) = databases.runs(place)
-    assert found.state == "fixed", found.said
-    (copy,) = place.folder.glob("mlflow.db.*.copy")
-    assert str(copy) in found.said
+def test_tables_of_an_older_mlflow_are_brought_up_to_date_after_a_copy(context, uri):
+    context.folder.mkdir()
+    create_outdated_database(uri)
+    (result,) = databases.check_runs_database(without_fix(context))
+    assert result.state == "to do"
+    assert f"mlflow db upgrade {uri}" in result.message
+    before = sqlite3.connect(context.database).execute("SELECT * FROM alembic_version").fetchall()
+    (result,) = databases.check_runs_database(context)
+    assert result.state == "fixed", result.message
+    (copy,) = context.folder.glob("mlflow.db.*.copy")
+    assert str(copy) in result.message
     assert sqlite3.connect(copy).execute("SELECT * FROM alembic_version").fetchall() == before
-    (found,) = databases.runs(look(place))
-    assert found.state == "ok"
+    (result,) = databases.check_runs_database(without_fix(context))
+    assert result.state == "ok"
     Run(Store(uri), "an experiment", "a run", {}).finish("FINISHED")
 
 
-def test_tables_of_an_older_optuna_are_brought_up_to_date_after_a_copy(place, uri):
+def test_tables_of_an_older_optuna_are_brought_up_to_date_after_a_copy(context, uri):
     """Its last change added an index that new databases have under another name."""
-    place.folder.mkdir()
-    path = place.folder / databases.OPTUNA
+    context.folder.mkdir()
+    path = context.folder / databases.OPTUNA_FILE
     storage.open_storage(storage.url_of(None, Store(uri)))
-    assert path.exists(), "where litlab sweep has it"
+    assert path.exists(), "where litlab sweep creates it"
     with sqlite3.connect(path) as database:
         database.execute("UPDATE alembic_version SET version_num = 'v3.0.0.d'")
-    assert [found.state for found in databases.studies(look(place))] == ["to do"]
-    (found,) = databases.studies(place)
-    assert found.state == "fixed", found.said
-    assert len(list(place.folder.glob("optuna.db.*.copy"))) == 1
-    assert [found.state for found in databases.studies(look(place))] == ["ok"]
+    assert [result.state for result in databases.check_studies(without_fix(context))] == ["to do"]
+    (result,) = databases.check_studies(context)
+    assert result.state == "fixed", result.message
+    assert len(list(context.folder.glob("optuna.db.*.copy"))) == 1
+    assert [result.state for result in databases.check_studies(without_fix(context))] == ["ok"]
 
 
-def test_tables_of_a_newer_mlflow_and_a_database_of_something_else_are_left_alone(place):
-    place.folder.mkdir()
-    with sqlite3.connect(place.database) as database:
+def test_tables_of_a_newer_mlflow_and_a_database_of_another_program_are_not_changed(context):
+    context.folder.mkdir()
+    with sqlite3.connect(context.database) as database:
         database.execute("CREATE TABLE recipes (name TEXT)")
-    (found,) = databases.runs(place)
-    assert "is a database of something else" in found.said
-    with sqlite3.connect(place.database) as database:
+    (result,) = databases.check_runs_database(context)
+    assert "belongs to another program" in result.message
+    with sqlite3.connect(context.database) as database:
         database.execute("CREATE TABLE alembic_version (version_num TEXT)")
         database.execute("INSERT INTO alembic_version VALUES ('of the future')")
-    (found,) = databases.runs(place)
-    assert "was made by a newer mlflow" in found.said
-    assert [path.name for path in place.folder.iterdir()] == ["mlflow.db"]
+    (result,) = databases.check_runs_database(context)
+    assert "is of a newer mlflow" in result.message
+    assert [path.name for path in context.folder.iterdir()] == ["mlflow.db"]
 
 
-def test_a_damaged_database_is_named_with_a_way_out(place, uri):
+def test_a_damaged_database_is_reported_with_a_way_to_recover_it(context, uri):
     Store(uri)
-    whole = place.database.read_bytes()
-    half = len(whole) // 2
-    for content in (b"x" * 100 + whole[100:], whole[:half], whole[:half] + os.urandom(half)):
-        place.database.write_bytes(content)
-        (found,) = databases.runs(place)
-        assert found.state == "to do"
-        assert str(place.database) in found.said
-        assert ".recover" in found.said
-        assert place.database.read_bytes() == content
+    content_before = context.database.read_bytes()
+    half = len(content_before) // 2
+    for content in (b"x" * 100 + content_before[100:], content_before[:half], content_before[:half] + os.urandom(half)):
+        context.database.write_bytes(content)
+        (result,) = databases.check_runs_database(context)
+        assert result.state == "to do"
+        assert str(context.database) in result.message
+        assert ".recover" in result.message
+        assert context.database.read_bytes() == content
 
 
-def test_a_server_that_is_down_is_named_without_its_password(place):
-    (found,) = databases.runs(look(place, given="http://me:secret@127.0.0.1:9"))
-    assert found.state == "to do"
-    assert "http://me:***@127.0.0.1:9 does not answer (" in found.said
-    assert "refused" in found.said
-    assert "secret" not in found.said
+def test_a_server_that_is_down_is_reported_without_its_password(context):
+    (result,) = databases.check_runs_database(without_fix(context, tracking_uri="http://me:secret@127.0.0.1:9"))
+    assert result.state == "to do"
+    assert "http://me:***@127.0.0.1:9 does not answer (" in result.message
+    assert "refused" in result.message
+    assert "secret" not in result.message
 
 
-def test_a_fit_that_is_gone_is_ended_and_can_still_be_resumed(litlab, uri, place):
+def test_a_fit_whose_process_is_gone_is_ended_and_can_still_be_resumed(litlab, uri, context):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id
     client = MlflowClient(uri)
     client.update_run(run_id, status="RUNNING")
     client.set_tag(run_id, PROCESS_TAG, DEAD)
-    (found,) = runs.orphans(look(place))
-    assert found.state == "to do"
-    assert f"litlab resume {run_id}" in found.said
+    (result,) = runs.check_orphans(without_fix(context))
+    assert result.state == "to do"
+    assert f"litlab resume {run_id}" in result.message
     assert client.get_run(run_id).info.status == "RUNNING"
-    (found,) = runs.orphans(place)
-    assert found.state == "fixed"
+    (result,) = runs.check_orphans(context)
+    assert result.state == "fixed"
     run = client.get_run(run_id)
     assert (run.info.status, run.data.tags["litlab.reason"]) == ("KILLED", runs.REASON)
-    assert [path.name for path in runs.checkpoints(place)] == ["best.ckpt", "last.ckpt"]
+    assert [path.name for path in runs.unfinished_checkpoints(context)] == ["best.ckpt", "last.ckpt"]
     assert f"{run_id}  KILLED" in litlab("resume").err
     assert litlab("resume", run_id).code == 0
     assert client.get_run(run_id).info.status == "FINISHED"
-    assert runs.checkpoints(place) == []
+    assert runs.unfinished_checkpoints(context) == []
 
 
-def test_runs_of_which_something_waits_are_named_unless_their_process_is_alive(uri, place):
+def test_runs_with_unsent_data_are_reported_unless_their_process_is_alive(uri, context):
     run = Run(Store(uri), "experiment", "run", {})
-    assert [found.state for found in runs.unsent(place)] == ["ok"]
+    assert [result.state for result in runs.check_unsent(context)] == ["ok"]
     box = Outbox.load(home_of(uri, run.run_id))
     box.process = {**box.process, PROCESS_TAG: DEAD}
     box.save()
-    (found,) = runs.unsent(place)
-    assert found.state == "to do"
-    assert found.said.startswith(run.run_id)
+    (result,) = runs.check_unsent(context)
+    assert result.state == "to do"
+    assert result.message.startswith(run.run_id)
     run.finish("FINISHED")
-    assert [found.state for found in runs.unsent(place)] == ["ok"]
+    assert [result.state for result in runs.check_unsent(context)] == ["ok"]
 
 
-def test_runs_that_somebody_may_be_at_are_left_alone(uri, place):
+def test_runs_that_may_still_be_running_are_not_ended(uri, context):
     store = Store(uri)
     study = Run(store, "an experiment", "a study", {"litlab.parent": "sweep"})
     Run(store, "an experiment", "alive", {"mlflow.parentRunId": study.run_id})
@@ -215,96 +215,106 @@ def test_runs_that_somebody_may_be_at_are_left_alone(uri, place):
         store.tag(run.run_id, PROCESS_TAG, DEAD)
     store.tag(elsewhere.run_id, HOST_TAG, "elsewhere")
     store.client.delete_tag(foreign.run_id, PROCESS_TAG)
-    (found,) = runs.orphans(place)
-    assert found.state == "ok"
-    assert "4 are RUNNING, of which 1 are of other machines" in found.said
+    (result,) = runs.check_orphans(context)
+    assert result.state == "ok"
+    assert "4 are RUNNING, of which 1 are on other machines" in result.message
     tags = {"mlflow.parentRunId": "0" * 32, "litlab.command": "litlab sweep x"}
     store.tag(Run(store, "an experiment", "a trial", tags).run_id, PROCESS_TAG, DEAD)
-    (found,) = runs.orphans(place)
-    assert found.said.endswith("is KILLED now; to go on, the same command: litlab sweep x")
+    (result,) = runs.check_orphans(context)
+    assert result.message.endswith("is now KILLED; to continue, run the same command again: litlab sweep x")
 
 
-def test_data_files_are_held_against_the_official_digests(mnist_format, monkeypatch, tmp_path):
-    assert "litlab fit mnist-mlp downloads it" in child._mnist(tmp_path).said
-    found = child._mnist(mnist_format)
-    assert found.state == "to do"
-    assert "train-images-idx3-ubyte: the content is damaged" in found.said
+def test_data_files_are_compared_with_the_official_digests(mnist_format, monkeypatch, tmp_path):
+    assert "litlab fit mnist-mlp downloads it" in torch_process._mnist(tmp_path).message
+    result = torch_process._mnist(mnist_format)
+    assert result.state == "to do"
+    assert "train-images-idx3-ubyte: the content is damaged" in result.message
     for name in OFFICIAL_SHA256:
         content = (mnist_format / "MNIST" / "raw" / name).read_bytes()
         monkeypatch.setitem(OFFICIAL_SHA256, name, hashlib.sha256(content).hexdigest())
-    assert child._mnist(mnist_format).state == "ok"
+    assert torch_process._mnist(mnist_format).state == "ok"
 
 
-def test_folders_of_images_lack_no_class(cifar_format, tmp_path):
-    assert child._cifar(tmp_path).state == "ok"
-    assert child._cifar(cifar_format).state == "ok"
+def test_a_missing_class_folder_is_reported(cifar_format, tmp_path):
+    assert torch_process._cifar(tmp_path).state == "ok"
+    assert torch_process._cifar(cifar_format).state == "ok"
     (tmp_path / "cifar10" / "train" / "cat").mkdir(parents=True)
-    found = child._cifar(tmp_path)
-    assert found.state == "to do"
-    assert str(tmp_path / "cifar10" / "train" / "airplane") in found.said
+    result = torch_process._cifar(tmp_path)
+    assert result.state == "to do"
+    assert str(tmp_path / "cifar10" / "train" / "airplane") in result.message
 
 
-def test_damaged_checkpoints_are_named(tmp_path):
+def test_damaged_checkpoints_are_reported(tmp_path):
     (tmp_path / "last.ckpt").write_bytes(b"x" * 1000)
-    (found,) = child._damaged([tmp_path / "last.ckpt"])
-    assert found.state == "to do"
-    assert f"{tmp_path / 'last.ckpt'} is damaged" in found.said
+    (result,) = torch_process._checkpoints([tmp_path / "last.ckpt"])
+    assert result.state == "to do"
+    assert f"{tmp_path / 'last.ckpt'} is damaged" in result.message
 
 
 def distribution(folder, name, version, *requires):
-    """Metadata as pip installs them, before all others on the path."""
+    """Write metadata of a package as pip installs them."""
     (folder / f"{name}-{version}.dist-info").mkdir()
-    needs = [f"Requires-Dist: {one}" for one in requires]
+    needs = [f"Requires-Dist: {requirement}" for requirement in requires]
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *needs]
     (folder / f"{name}-{version}.dist-info" / "METADATA").write_text("\n".join([*lines, ""]))
 
 
-def test_a_torchvision_for_another_torch_and_a_version_that_litlab_refuses_are_named(place, tmp_path, monkeypatch):
+def test_a_torchvision_for_another_torch_and_a_refused_version_are_reported(context, tmp_path, monkeypatch):
     distribution(tmp_path, "torchvision", "0.29.9", "torch==2.0.1")
     distribution(tmp_path, "lightning", "2.6.3")
     monkeypatch.syspath_prepend(tmp_path)
-    (found,) = installed.pair(place)
-    assert found.state == "to do"
-    assert "torchvision asks for ==2.0.1" in found.said
-    (found,) = installed.packages(place)
-    assert found.state == "to do"
-    assert "lightning 2.6.3 is here, litlab asks for" in found.said
+    (result,) = installation.check_torch_pair(context)
+    assert result.state == "to do"
+    assert "torchvision requires ==2.0.1" in result.message
+    (result,) = installation.check_packages(context)
+    assert result.state == "to do"
+    assert "lightning 2.6.3 is installed, litlab requires" in result.message
 
 
-def test_only_old_halves_of_files_are_deleted(place):
-    folder = place.folder / "mlartifacts" / "an experiment" / ("0" * 32) / "artifacts" / "checkpoints"
+def test_only_old_unfinished_files_are_deleted(context):
+    folder = context.folder / "mlartifacts" / "an experiment" / ("0" * 32) / "artifacts" / "checkpoints"
     folder.mkdir(parents=True)
     names = [".last.ckpt.part", ".best.ckpt.part", "last.ckpt", "last.ckpt.damaged"]
     for name in names:
         (folder / name).write_text("some")
     os.utime(folder / names[0], (0, 0))
-    assert [found.state for found in machine.leftovers(look(place))] == ["to do"]
-    (found,) = machine.leftovers(place)
-    assert found.state == "fixed"
-    assert str(folder / names[0]) in found.said
+    assert [result.state for result in machine.check_leftovers(without_fix(context))] == ["to do"]
+    (result,) = machine.check_leftovers(context)
+    assert result.state == "fixed"
+    assert str(folder / names[0]) in result.message
     assert sorted(path.name for path in folder.iterdir()) == sorted(names[1:])
-    (found,) = machine.leftovers(place)
-    assert found.state == "ok"
-    assert "last.ckpt.damaged" in found.said
+    (result,) = machine.check_leftovers(context)
+    assert result.state == "ok"
+    assert "last.ckpt.damaged" in result.message
 
 
-def test_too_little_room_memory_or_no_port_is_to_do_and_the_numbers_are_said(place, monkeypatch):
-    checks = (machine.space, machine.memory, machine.ports)
-    assert {found.state for check in checks for found in check(place)} == {"ok"}
-    monkeypatch.setattr(machine, "LEAST_GB", 1e9)
+def test_too_little_disk_or_memory_and_no_free_port_fail_with_their_values(context, monkeypatch):
+    checks = (machine.check_disk, machine.check_memory, machine.check_ports)
+    assert {result.state for check in checks for result in check(context)} == {"ok"}
+    monkeypatch.setattr(machine, "MINIMUM_GB", 1e9)
     monkeypatch.setattr(ui, "PORTS_TO_TRY", 0)
-    found = [each for check in checks for each in check(place)]
-    assert {each.state for each in found} == {"to do"}
-    assert all(" GB free" in each.said for each in found[:-1])
+    results = [result for check in checks for result in check(context)]
+    assert {result.state for result in results} == {"to do"}
+    assert all(" GB free" in result.message for result in results[:-1])
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(place, monkeypatch):
+def test_a_folder_without_write_permission_is_reported(context, monkeypatch):
     monkeypatch.setattr(machine.tempfile, "tempdir", "/proc")
-    (found,) = [found for found in machine.writing(place) if found.state == "to do"]
-    assert found.said.startswith("/proc: ")
+    (result,) = [result for result in machine.check_writing(context) if result.state == "to do"]
+    assert result.message.startswith("/proc: ")
 
 
-def test_folders_that_are_not_there_yet_are_not_made(place):
-    for check in (machine.space, machine.writing, machine.leftovers, databases.runs, databases.studies, runs.orphans):
-        assert all(found.state == "ok" for found in check(place))
-    assert not Path(place.folder).exists()
+def test_missing_folders_are_not_created(context):
+    checks = [machine.check_disk, machine.check_writing, machine.check_leftovers]
+    checks += [databases.check_runs_database, databases.check_studies, runs.check_orphans]
+    for check in checks:
+        assert all(result.state == "ok" for result in check(context))
+    assert not Path(context.folder).exists()
+
+
+def test_diagnose_returns_the_results_of_all_checks(uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_process, "TIMEOUT_S", 0)
+    results = {result.name: result for result in diagnose(tracking_uri=uri, data_dir=tmp_path)}
+    assert {"Python", "optuna.db", "mlflow.db", "runs", "unsent", "torch"} <= results.keys()
+    assert results["torch"].state == "to do"
+    assert "no answer after 0 s" in results["torch"].message

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from datamodules.digits import Digits
-from pipelines.training.fit import main as fit
+from pipelines.commands.fit import main as fit
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +49,14 @@ def test_a_run_measured_again_gives_what_was_recorded(litlab, run_id, verb):
     assert outcome.err == ""
 
 
-def test_measuring_on_other_data_is_said(litlab, run_id):
+def test_measuring_on_other_data_is_reported(litlab, run_id):
     outcome = litlab("validate", run_id, "--data.split_seed", "1")
     assert outcome.code == 0
     assert "not the val set that the run was measured on" in outcome.err
 
 
 @pytest.mark.parametrize("verb", ["test", "validate", "predict"])
-def test_an_unknown_run_is_named(litlab, run_id, scans, verb):
+def test_an_unknown_run_is_reported(litlab, run_id, scans, verb):
     images = scans[0] if verb == "predict" else []
     outcome = litlab(verb, "0123456789abcdef", *images)
     assert outcome.code == 2
@@ -102,7 +102,7 @@ def test_inverted_images_are_the_same_images_with_invert(litlab, run_id, scans, 
     assert answers(*inverted) != answers(*paths)
 
 
-def test_an_unreadable_image_is_named_and_nothing_is_written(litlab, run_id, scans, tmp_path):
+def test_an_unreadable_image_is_reported_and_nothing_is_written(litlab, run_id, scans, tmp_path):
     bad = tmp_path / "notes.png"
     bad.write_text("not an image")
     outcome = litlab("predict", run_id, *scans[0], bad, "--out", tmp_path / "predictions.csv")
@@ -111,7 +111,7 @@ def test_an_unreadable_image_is_named_and_nothing_is_written(litlab, run_id, sca
     assert not (tmp_path / "predictions.csv").exists()
 
 
-def test_a_missing_image_is_named_before_anything_is_loaded(litlab):
+def test_a_missing_image_is_reported_before_anything_is_loaded(litlab):
     outcome = litlab("predict", "some-run", "nowhere.png")
     assert outcome.code == 2
     assert "nowhere.png: no such file" in outcome.err

@@ -1,22 +1,22 @@
-"""A small network that was really trained, once for all tests of looking inside, and the command in this process."""
+"""A small trained network, shared by all tests of explanations, and `litlab explain` in this process."""
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from pipelines.explanation.explain import main
-from pipelines.explanation.target import Target, parse
+from pipelines.commands.explain import main
+from pipelines.commands.fit import main as fit
+from pipelines.explanation.load_target import load_target
+from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
-from pipelines.training.fit import main as fit
 
 
 @dataclass
-class Looked:
-    """What a command did, and the files that it wrote."""
+class Outcome:
+    """What a command returned and printed, and the folder of its files."""
 
     code: int
     out: str
@@ -25,35 +25,37 @@ class Looked:
 
 
 @pytest.fixture(scope="session")
-def looked_at(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The store and the id of a run: digits-convnet after three epochs."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('looked_at') / 'mlflow.db'}"
+def explained_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The tracking URI and the id of a run: digits-convnet after three epochs."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('explained_run') / 'mlflow.db'}"
     assert fit("fit", ["digits-convnet", "--trainer.max_epochs", "3", "--tracking_uri", uri]) == 0
     store = Store(uri)
     (run,) = store.search([store.experiment_id("digits-convnet")], "")
-    return uri, str(run.info.run_id)
+    return uri, run.run_id
 
 
 @pytest.fixture(scope="session")
-def subject(looked_at: tuple[str, str]) -> Target:
-    """The network of that run, ready to be looked at."""
-    uri, run_id = looked_at
-    return parse("maximise", [run_id, "--tracking_uri", uri], argparse.ArgumentParser())[0]
+def target(explained_run: tuple[str, str]) -> Target:
+    """The network of that run."""
+    uri, run_id = explained_run
+    return load_target(run_id, tracking_uri=uri)
 
 
 @pytest.fixture
-def explain(looked_at: tuple[str, str], capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Looked]:
-    """`litlab explain WORD ...` on that run, or without RUN_ID where another network is named."""
-    uri, run_id = looked_at
+def explain(
+    explained_run: tuple[str, str], capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Outcome]:
+    """`litlab explain METHOD ...` on that run, or without RUN_ID if another network is named."""
+    uri, run_id = explained_run
 
-    def look(word: str, *args: str | Path, run: bool = True) -> Looked:
+    def run_command(method: str, *args: str | Path, run: bool = True) -> Outcome:
         capfd.readouterr()
         named = [run_id, "--tracking_uri", uri] if run else []
         folder = tmp_path / "explain"
         try:
-            code = main("explain", [word, *named, *map(str, args), "--out", str(folder)])
-            return Looked(code, *capfd.readouterr(), folder)
+            code = main("explain", [method, *named, *map(str, args), "--out", str(folder)])
+            return Outcome(code, *capfd.readouterr(), folder)
         except UserError as error:
-            return Looked(2, capfd.readouterr().out, str(error), folder)
+            return Outcome(2, capfd.readouterr().out, str(error), folder)
 
-    return look
+    return run_command

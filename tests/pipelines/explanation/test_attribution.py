@@ -6,104 +6,102 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.explanation.attribution import _facts, gradcam, saliency
+from pipelines.explanation.attribution import _last_convolution, _map_statistics, gradcam_maps, saliency_maps
 from pipelines.explanation.target import Target
+from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
 
 
 def test_saliency_of_a_linear_network_is_its_largest_weight_at_each_pixel():
     network = nn.Sequential(nn.Flatten(), nn.Linear(18, 4)).requires_grad_(False)
     weights = network[1].weight.reshape(4, 2, 3, 3)
-    maps = saliency(network, torch.rand(3, 2, 3, 3), torch.tensor([2, 0, 3]))
+    maps = saliency_maps(network, torch.rand(3, 2, 3, 3), torch.tensor([2, 0, 3]))
     torch.testing.assert_close(maps, weights[[2, 0, 3]].abs().amax(1))
 
 
-def test_saliency_is_the_gradient_of_the_logit_and_leaves_the_images_alone(subject):
-    images, classes = subject.test_set()
+def test_saliency_is_the_gradient_of_the_logit_and_leaves_the_images_alone(target):
+    images, classes = target.test_set()
     pixels, classes = images[:4].float() / 255, classes[:4]
     before, x = pixels.clone(), pixels.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(subject.logits(x).gather(1, classes[:, None]).sum(), x)
-    torch.testing.assert_close(saliency(subject.whole(), pixels, classes), gradient.abs().amax(1))
+    (gradient,) = torch.autograd.grad(target.logits(x).gather(1, classes[:, None]).sum(), x)
+    torch.testing.assert_close(saliency_maps(target.pixels_to_logits(), pixels, classes), gradient.abs().amax(1))
     assert pixels.equal(before)
     assert pixels.grad is None
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2"])
-def test_gradcam_is_the_published_formula(subject, layer):
-    images, classes = subject.test_set()
+def test_gradcam_is_the_published_formula(target, layer):
+    images, classes = target.test_set()
     pixels, classes = images[:4].float() / 255, classes[:4]
-    seen = []
-    handle = subject.layer(layer).register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    logits = subject.logits(pixels.clone().requires_grad_())
+    outputs = []
+    handle = target.layer(layer).register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    logits = target.logits(pixels.clone().requires_grad_())
     handle.remove()
-    (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), seen[0])
-    weighted = (gradient.mean((2, 3), keepdim=True) * seen[0].detach()).sum(1, keepdim=True).relu()
+    (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), outputs[0])
+    weighted = (gradient.mean((2, 3), keepdim=True) * outputs[0].detach()).sum(1, keepdim=True).relu()
     expected = nn.functional.interpolate(weighted, (28, 28), mode="bilinear")[:, 0]
-    maps = gradcam(subject, layer, pixels, classes)
+    maps = gradcam_maps(target, layer, pixels, classes)
     assert maps.max() > 0
     torch.testing.assert_close(maps, expected)
 
 
-def test_what_is_said_of_a_map_is_where_it_is_highest_and_what_its_strongest_tenth_holds():
+def test_statistics_of_a_map_are_its_maximum_and_the_share_of_its_highest_tenth():
     map_HW = torch.ones(4, 5)
     map_HW[2, 3], map_HW[1, 1] = 12.0, 10.0
-    assert _facts(map_HW) == {"row": 2, "column": 3, "in_top_tenth": pytest.approx(22 / 40)}
-    assert _facts(torch.zeros(4, 5))["in_top_tenth"] == 0
+    assert _map_statistics(map_HW) == {"row": 2, "column": 3, "in_top_tenth": pytest.approx(22 / 40)}
+    assert _map_statistics(torch.zeros(4, 5))["in_top_tenth"] == 0
 
 
-def read(outcome):
+def read_numbers(outcome):
     assert outcome.code == 0, outcome.err
     return json.loads(next(outcome.folder.glob("*.json")).read_text())
 
 
-@pytest.mark.parametrize("word", ["saliency", "gradcam"])
-def test_the_command_follows_the_class_of_each_image_and_keeps_both_beneath_the_run(explain, subject, looked_at, word):
-    outcome = explain(word)  # without --image: the first of each class
-    kept = read(outcome)
-    images, classes = subject.test_set()
-    chosen = [int(torch.nonzero(classes == number)[0]) for number in range(10)]
-    pixels = images[chosen].float() / 255
+@pytest.mark.parametrize("method", ["saliency", "gradcam"])
+def test_the_command_explains_the_class_of_each_image_and_logs_a_child_run(explain, target, explained_run, method):
+    outcome = explain(method)  # without --image: the first of each class
+    numbers = read_numbers(outcome)
+    images, classes = target.test_set()
+    indices = [int(torch.nonzero(classes == number)[0]) for number in range(10)]
+    pixels = images[indices].float() / 255
     maps = (
-        saliency(subject.whole(), pixels, torch.arange(10))
-        if word == "saliency"
-        else gradcam(subject, "conv2", pixels, torch.arange(10))
+        saliency_maps(target.pixels_to_logits(), pixels, torch.arange(10))
+        if method == "saliency"
+        else gradcam_maps(target, "conv2", pixels, torch.arange(10))
     )
-    assert [row["image"] for row in kept["images"]] == chosen
-    assert [row["class"] for row in kept["images"]] == list(subject.classes)
-    for row, map_HW in zip(kept["images"], maps, strict=True):
+    assert [row["image"] for row in numbers["images"]] == indices
+    assert [row["class"] for row in numbers["images"]] == list(target.classes)
+    for row, map_HW in zip(numbers["images"], maps, strict=True):
         assert float(map_HW[row["row"], row["column"]]) == pytest.approx(float(map_HW.max()), rel=1e-4)
-    uri, run_id = looked_at
+    uri, run_id = explained_run
     (child,) = [child for child in Store(uri).children(run_id) if child.run_id in outcome.out]
     (picture,) = outcome.folder.glob("*.png")
     assert child.file(f"figures/{picture.name}").read_bytes() == picture.read_bytes()
 
 
-def test_another_class_may_be_followed(explain, subject):
-    kept = read(explain("saliency", "--image", "12", "--class", "3"))
-    (row,) = kept["images"]
-    p = subject.probabilities(subject.test_set()[0][12:13].float() / 255)[0, 3]
+def test_another_class_can_be_explained(explain, target):
+    numbers = read_numbers(explain("saliency", "--image", "12", "--class", "3"))
+    (row,) = numbers["images"]
+    p = target.probabilities(target.test_set()[0][12:13].float() / 255)[0, 3]
     assert row["class"] == "3"
     assert row["probability"] == pytest.approx(float(p), abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
-        (["gradcam", "--layer", "fc1"], "no rows and columns to draw"),
+        (["gradcam", "--layer", "fc1"], "has no rows and columns"),
         (["gradcam", "--layer", "conv9"], "no layer 'conv9'"),
         (["saliency", "--class", "10"], "0 to 9"),
     ],
 )
-def test_layers_and_classes_that_are_not_there_are_the_users_mistake(explain, argv, said):
+def test_unknown_layers_and_classes_are_the_users_mistake(explain, argv, message):
     outcome = explain(*argv)
     assert outcome.code == 2
-    assert said in outcome.err
+    assert message in outcome.err
 
 
 def test_gradcam_of_a_network_without_a_convolution_is_refused():
-    from pipelines.explanation.attribution import _last_convolution
-    from pipelines.runtime.errors import UserError
-
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     names = tuple(map(str, range(10)))
     dense = Target("dense", "dense", None, network, nn.Identity(), (1, 28, 28), names, None, torch.device("cpu"))

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.explanation.layers import _facts, _panels
+from pipelines.explanation.layers import _map_statistics, _panels
 
 
-def test_a_filter_is_grey_where_it_is_0_and_keeps_the_sign_of_its_weights():
+def test_a_weight_of_0_is_grey_and_signs_are_kept():
     weights = torch.tensor([[[[-2.0, 0.0], [1.0, 2.0]]], [[[0.0, 0.0], [0.1, 0.0]]]])
     shown, columns = _panels(weights, as_images=True)
     assert columns == 16
@@ -17,7 +17,7 @@ def test_a_filter_is_grey_where_it_is_0_and_keeps_the_sign_of_its_weights():
     torch.testing.assert_close(shown[1][0], torch.tensor([[0.5, 0.5], [1.0, 0.5]]))
 
 
-def test_planes_of_later_filters_make_a_row_for_each_filter():
+def test_planes_of_later_filters_are_drawn_in_a_row_for_each_filter():
     weights = torch.randn(40, 20, 3, 3, generator=torch.Generator().manual_seed(0))
     shown, columns = _panels(weights, as_images=False)
     assert (len(shown), columns) == (256, 16)
@@ -25,29 +25,29 @@ def test_planes_of_later_filters_make_a_row_for_each_filter():
     torch.testing.assert_close(shown[2 * 16 + 5][0], expected)
 
 
-def test_the_numbers_of_filters_are_those_of_the_weights(explain, subject):
+def test_the_numbers_of_filters_are_norms_of_the_weights(explain, target):
     outcome = explain("filters", "--layer", "conv1")
     assert outcome.code == 0, outcome.err
     numbers = json.loads(next(outcome.folder.glob("filters-*-conv1.json")).read_text())
     assert numbers["shape"] == [16, 1, 5, 5]
-    norms = subject.layer("conv1").weight.flatten(1).norm(dim=1)
+    norms = target.layer("conv1").weight.flatten(1).norm(dim=1)
     torch.testing.assert_close(torch.tensor(numbers["norms"]), norms)
 
 
-def test_the_numbers_of_activations_are_those_of_the_layers(explain, subject):
+def test_the_numbers_of_activations_are_statistics_of_the_layers_output(explain, target):
     outcome = explain("activations", "--image", "12")
     assert outcome.code == 0, outcome.err
     layers = json.loads(next(outcome.folder.glob("*.json")).read_text())["layers"]
     assert list(layers) == ["conv1", "conv2"]
-    maps = subject.activations("conv2", subject.test_set()[0][12:13] / 255)[0]
+    maps = target.activations("conv2", target.test_set()[0][12:13] / 255)[0]
     assert layers["conv2"]["channels"] == 32
     assert layers["conv2"]["max"] == pytest.approx(float(maps.max()))
     assert layers["conv2"]["never_positive"] == int((nn.functional.relu(maps).sum((1, 2)) == 0).sum())
 
 
-def test_a_channel_that_is_0_everywhere_is_positive_nowhere():
+def test_a_channel_of_zeros_is_counted_as_never_positive():
     maps = torch.stack([torch.zeros(2, 2), torch.tensor([[-1.0, 0.0], [0.0, 3.0]])])
-    assert _facts(maps) == {
+    assert _map_statistics(maps) == {
         "channels": 2,
         "size": [2, 2],
         "min": -1.0,
@@ -59,14 +59,14 @@ def test_a_channel_that_is_0_everywhere_is_positive_nowhere():
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["filters", "--layer", "fc1"], "a Linear has no filters"),
         (["filters", "--layer", "conv7"], "no layer 'conv7'"),
-        (["activations", "--layer", "fc1"], "no rows and columns to draw"),
+        (["activations", "--layer", "fc1"], "has no rows and columns"),
     ],
 )
-def test_layers_that_cannot_be_drawn_are_said(explain, argv, said):
+def test_an_error_names_the_layer_that_cannot_be_drawn(explain, argv, message):
     outcome = explain(*argv)
     assert outcome.code == 2
-    assert said in outcome.err
+    assert message in outcome.err

@@ -1,4 +1,4 @@
-"""The rows that litlab inspect shows, what it does not claim to know, and the command."""
+"""The rows that litlab inspect shows, what it reports as unknown, and the command."""
 
 import copy
 import json
@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from pipelines.config.cli import parse_config
-from pipelines.inspection.model_summary import examine
+from pipelines.inspection.model_summary import summarize_model
 from pipelines.inspection.trace import trace
 
 
 class HandWritten(nn.Module):
-    """No layers, but parameters, one of them for nothing."""
+    """No layers, but parameters, one of them unused."""
 
     def __init__(self):
         super().__init__()
@@ -25,7 +25,7 @@ class HandWritten(nn.Module):
         return torch.tanh(x @ self.W.T + self.b)
 
 
-def test_a_layer_called_twice_costs_twice_and_has_its_parameters_once():
+def test_a_layer_called_twice_costs_twice_and_counts_its_parameters_once():
     layer = nn.Conv2d(1, 1, 3)
     rows = trace(nn.Sequential(layer, nn.ReLU(), layer), (1, 8, 8)).layers
     assert [row.name for row in rows] == ["0", "1", "0"]
@@ -69,7 +69,7 @@ def _overwrite(x):
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "remark"),
     [
         (lambda x: torch.fft.fft(x).real, "receptive fields are unknown from fft_fft on"),
         (lambda x: x if x.sum() > 0 else -x, "receptive fields, and the path that other values take, are unknown"),
@@ -81,14 +81,14 @@ def _overwrite(x):
         (lambda x: x[x[:, 0, 0, 0].argsort()], "unknown from argsort on"),
     ],
 )
-def test_after_what_cannot_be_followed_there_is_no_receptive_field(function, said):
+def test_after_a_function_that_cannot_be_traced_receptive_fields_are_unknown(function, remark):
     result = trace(Then(function), (4, 8, 8))
     assert [layer.receptive_field for layer in result.layers] == [(3, 3), None]
-    assert said in " ".join(result.remarks)
+    assert remark in " ".join(result.remarks)
     assert {layer.multiply_adds for layer in result.layers} == {4 * 4 * 9 * 36, 4 * 4 * 9 * 16}
 
 
-def test_a_path_that_depends_on_the_shape_is_followed():
+def test_a_path_that_depends_on_the_shape_is_traced():
     result = trace(Then(lambda x: x.narrow(2, 0, x.shape[2] // 2) if x.dim() == 4 and len(x) else x.relu()), (4, 8, 8))
     assert [layer.output for layer in result.layers] == [(4, 6, 6), (4, 1, 4)]
     assert result.layers[-1].receptive_field == (5, 5)
@@ -114,14 +114,14 @@ def test_the_table_shows_layers_and_totals(litlab):
     assert "…" not in shown
 
 
-def test_json_says_the_same(litlab, tmp_path):
-    said = json.loads(litlab("inspect", "deep-mnist", "--json", "--data.n_train", "250").out)
-    first, total = said["layers"][0], 3_274_634
+def test_json_has_the_same_values(litlab, tmp_path):
+    summary = json.loads(litlab("inspect", "deep-mnist", "--json", "--data.n_train", "250").out)
+    first, total = summary["layers"][0], 3_274_634
     expected = {"output": [32, 28, 28], "kernel": [5, 5], "receptive_field": [5, 5], "multiply_adds": 25 * 32 * 784}
     assert {key: first[key] for key in expected} == expected
-    assert said["parameters"] == sum(layer["parameters"] for layer in said["layers"]) == total
-    assert said["multiply_adds"] == sum(layer["multiply_adds"] for layer in said["layers"])
-    assert (said["train_examples"], said["parameters_per_example"]) == (250, total / 250)
+    assert summary["parameters"] == sum(layer["parameters"] for layer in summary["layers"]) == total
+    assert summary["multiply_adds"] == sum(layer["multiply_adds"] for layer in summary["layers"])
+    assert (summary["train_examples"], summary["parameters_per_example"]) == (250, total / 250)
 
 
 def test_training_examples_are_counted_where_the_files_are(litlab, mnist_format, tmp_path):
@@ -135,21 +135,21 @@ def test_training_examples_are_counted_where_the_files_are(litlab, mnist_format,
     assert not (tmp_path / "none").exists()  # nothing was downloaded
 
 
-def test_frozen_parameters_are_told_from_those_that_are_trained():
+def test_frozen_parameters_are_not_counted_as_trainable():
     data, model = parse_config("inspect", ["digits-mlp"]).build()
     model.net[1].requires_grad_(False)
-    anatomy = examine("frozen", data, model)
-    assert anatomy.parameters - anatomy.trainable_parameters == sum(
+    summary = summarize_model("frozen", data, model)
+    assert summary.parameters - summary.trainable_parameters == sum(
         value.numel() for value in model.net[1].parameters()
     )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [(["digits-mpl"], "digits-mlp"), (["digits-mlp", "--model.hiden", "[3]"], "model.hidden"), (["--json"], "name an")],
 )
-def test_a_users_mistake_is_explained(litlab, arguments, said):
+def test_a_users_mistake_is_explained(litlab, arguments, message):
     outcome = litlab("inspect", *arguments)
     assert outcome.code == 2
-    assert said in outcome.err
+    assert message in outcome.err
     assert "Traceback" not in outcome.err

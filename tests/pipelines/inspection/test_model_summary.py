@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.config.cli import parse_config
 from pipelines.config.experiments import experiment_names
-from pipelines.inspection import receptive_field as receptive
+from pipelines.inspection.receptive_field import intervals
 from pipelines.inspection.trace import trace
 
-NARROW = {"cifar-resnet9": ["--model.width", "4"]}  # the widths do not change what a layer sees
+NARROW = {"cifar-resnet9": ["--model.width", "4"]}  # the width does not change receptive fields
 SEEN: set[str] = set()  # networks that were compared with their gradient: many experiments share one
 PUBLISHED = {"deep-mnist": 3_274_634, "one-conv": 63_250, "small-deep-mnist": 1_327_076, "cifar-base": 1_191_170}
 
@@ -82,8 +82,8 @@ def support(gradient):
 
 
 def interval(layer, place, shape):
-    """What the channels of an output position see together, shape (axes, 2)."""
-    lo, hi = receptive.intervals(layer.reach, max(1, len(shape) - 1))
+    """The receptive field of all channels of an output position, shape (axes, 2)."""
+    lo, hi = intervals(layer.reach, max(1, len(shape) - 1))
     first, last = (positions(bound, len(layer.output))[..., place] for bound in (lo, hi))
     ends = torch.stack([first.amin(1), last.amax(1)], 1)
     return ends.long() if ends.isfinite().all() else torch.tensor([0, -1])
@@ -95,7 +95,7 @@ def positions(values, dimensions):
     return flat[..., [0, flat.shape[-1] // 2, -1]]
 
 
-def assert_sees_what_the_gradient_says(model, shape):
+def assert_fields_agree_with_the_gradient(model, shape):
     """For three output positions of each layer, each with an example of its own, so that one backward pass does."""
     rows = trace(model, shape).layers
     rows = [row for row in rows if row.name in dict(model.named_modules())] or rows[-1:]
@@ -110,10 +110,10 @@ def assert_sees_what_the_gradient_says(model, shape):
 
 
 @pytest.mark.parametrize("name", experiment_names())
-def test_each_layer_sees_what_its_gradient_says(name):
+def test_receptive_fields_are_those_of_the_gradient(name):
     model, shape = build(name, *NARROW.get(name, []))
     if (alike := f"{linearised(model)} {shape}") not in SEEN:
-        assert_sees_what_the_gradient_says(model, shape)
+        assert_fields_agree_with_the_gradient(model, shape)
         SEEN.add(alike)
 
 
@@ -177,15 +177,15 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_of_all_kinds_cost_and_see_what_torch_says(name):
+def test_costs_and_receptive_fields_of_all_kinds_of_networks_agree_with_torch(name):
     shape, layers = NETWORKS[name]
     model = nn.Sequential(*copy.deepcopy(layers))
     assert_costs_agree(model, shape)
-    assert_sees_what_the_gradient_says(model, shape)
+    assert_fields_agree_with_the_gradient(model, shape)
 
 
 @pytest.mark.parametrize(("kernels", "side"), [([7], 7), ([3, 3, 3], 7), ([5, 3], 7), ([3, 3, 3, 3], 9)])
-def test_a_chain_of_kernels_sees_one_pixel_and_what_each_adds(kernels, side):
+def test_a_chain_of_kernels_sees_one_pixel_and_what_each_kernel_adds(kernels, side):
     model = nn.Sequential(*(nn.Conv2d(1, 1, kernel, padding="same") for kernel in kernels))
     assert trace(model, (1, 28, 28)).layers[-1].receptive_field == (side, side)
 

@@ -12,13 +12,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from pipelines.commands.fit import main as fit
 from pipelines.comparison import rows
 from pipelines.comparison.formatting import format_mean_sd
 from pipelines.reporting.html_page import write
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
-from pipelines.training.fit import main as fit
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}</pre></details>", "' onload='x"]

@@ -1,4 +1,4 @@
-"""`litlab register`: models that outlast their experiments."""
+"""`litlab register`: registered models remain when their experiment is deleted."""
 
 import json
 import subprocess
@@ -8,9 +8,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from pipelines.commands.fit import main as fit
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
-from pipelines.training.fit import main as fit
 
 LOADER = """
 import sys
@@ -21,7 +21,7 @@ OURS = {"pipelines", "modules", "datamodules", "sweeps"}
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in OURS:
-            raise ImportError(f"{name} is not here")
+            raise ImportError(f"{name} is hidden")
 
 
 sys.meta_path.insert(0, Refuse())
@@ -34,14 +34,14 @@ uri, *models = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
 torch.manual_seed(0)
 images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
-said = [mlflow.pytorch.load_model(model)(images).tolist() for model in models]
+logits = [mlflow.pytorch.load_model(model)(images).tolist() for model in models]
 assert not OURS & {name.partition(".")[0] for name in sys.modules}
-print(json.dumps(said))
+print(json.dumps(logits))
 """
 
 
 def logits(uri, *models):
-    """Of five images, by each model, in a process that cannot import litlab."""
+    """Return the logits of five images by each model, from a process that cannot import litlab."""
     command = [sys.executable, "-I", "-W", "ignore", "-c", LOADER, uri, *models]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -50,13 +50,13 @@ def logits(uri, *models):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A store with two runs that have a model; each test registers names of its own."""
+    """A store with two runs that have a model; each test uses its own names."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
     for seed in ("0", "1"):
         short = ["--trainer.max_epochs", "1", "--seed_everything", seed, "--tracking_uri", uri]
         assert fit("fit", ["digits-mlp", *short]) == 0
     store = Store(uri)
-    return uri, [run.info.run_id for run in store.search([store.experiment_id("digits-mlp")], "", ["tags.seed ASC"])]
+    return uri, [run.run_id for run in store.search([store.experiment_id("digits-mlp")], "", ["tags.seed ASC"])]
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def other(uri, trained):
     return trained[1][1]
 
 
-def test_a_registered_model_predicts_the_same_without_litlab_and_without_its_experiment(litlab, uri, run_id):
+def test_a_registered_model_predicts_the_same_without_litlab_and_after_its_experiment_is_deleted(litlab, uri, run_id):
     outcome = litlab("register", run_id, "digits", "--alias", "champion")
     assert (outcome.code, outcome.err) == (0, "")
     client = MlflowClient(uri)
@@ -93,17 +93,17 @@ def test_a_registered_model_predicts_the_same_without_litlab_and_without_its_exp
         client.restore_experiment(client.get_run(run_id).info.experiment_id)
 
 
-def test_what_it_prints_loads_the_model(litlab, run_id):
+def test_the_printed_code_loads_the_model(litlab, run_id):
     printed = litlab("register", run_id, "digits", "--alias", "champion").out.partition("import mlflow")
     program = "".join([*printed[1:], "import torch; print(model(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape)"])
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == str(torch.Size([2, 10])), done.stderr
 
 
-def test_a_version_says_where_it_comes_from(litlab, uri, run_id):
-    litlab("register", run_id, "told")
+def test_a_version_records_its_origin(litlab, uri, run_id):
+    litlab("register", run_id, "recorded")
     client = MlflowClient(uri)
-    (version,) = client.search_model_versions("name = 'told'")
+    (version,) = client.search_model_versions("name = 'recorded'")
     run = client.get_run(run_id)
     (logged,) = run.outputs.model_outputs
     assert (version.run_id, version.source) == (run_id, f"models:/{logged.model_id}")
@@ -114,20 +114,21 @@ def test_a_version_says_where_it_comes_from(litlab, uri, run_id):
     assert version.tags["seed"] == "0"
 
 
-def test_registering_a_run_again_makes_no_second_version_and_moves_the_alias(litlab, uri, run_id, other):
+def test_registering_a_run_again_creates_no_second_version_and_moves_the_alias(litlab, uri, run_id, other):
     litlab("register", run_id, "moved", "--alias", "champion")
     second = litlab("register", other, "moved", "--alias", "champion")
     assert "version  2\n" in second.out
-    assert "which was version 1 before" in second.out
+    assert "alias    champion (was version 1)" in second.out
     again = litlab("register", run_id, "moved", "--alias", "champion")
     assert again.code == 0
-    assert "version  1, which this run has already" in again.out
+    assert "version  1 (already registered for this run)" in again.out
+    assert "(unchanged)" in litlab("register", run_id, "moved", "--alias", "champion").out
     client = MlflowClient(uri)
     assert len(client.search_model_versions("name = 'moved'")) == 2
     assert client.get_model_version_by_alias("moved", "champion").run_id == run_id
 
 
-def test_a_store_that_is_only_named_on_the_command_line_will_do(litlab, trained, monkeypatch, tmp_path):
+def test_the_store_can_be_given_on_the_command_line(litlab, trained, monkeypatch, tmp_path):
     uri, (run_id, _) = trained
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
     outcome = litlab("register", run_id, "elsewhere", "--tracking_uri", uri)
@@ -136,7 +137,7 @@ def test_a_store_that_is_only_named_on_the_command_line_will_do(litlab, trained,
     assert not (tmp_path / "other.db").exists()
 
 
-def test_one_run_may_have_two_names(litlab, uri, run_id):
+def test_one_run_can_be_registered_under_two_names(litlab, uri, run_id):
     assert litlab("register", run_id, "one").code == litlab("register", run_id, "two").code == 0
     assert {model.name for model in MlflowClient(uri).search_registered_models()} >= {"one", "two"}
 
@@ -146,14 +147,14 @@ def test_one_run_may_have_two_names(litlab, uri, run_id):
     [["a/b"], ["a:b"], ["a@b"], ["a?b"], [""], ["ok", "--alias", "v1"], ["ok", "--alias", "latest"]],
     ids=" ".join,
 )
-def test_a_name_or_alias_that_would_not_do_is_refused_before_anything_is_made(litlab, uri, run_id, wrong):
+def test_an_invalid_name_or_alias_is_refused_before_anything_is_created(litlab, uri, run_id, wrong):
     outcome = litlab("register", run_id, *wrong)
     assert outcome.code == 2
     assert repr(wrong[0]) in outcome.err or f"--alias {wrong[-1]}" in outcome.err
     assert not {model.name for model in MlflowClient(uri).search_registered_models()} & {wrong[0], "ok"}
 
 
-def test_runs_without_a_model_are_refused_with_what_to_take_instead(litlab, uri, run_id):
+def test_runs_without_a_model_are_refused_with_an_alternative(litlab, uri, run_id):
     store = Store(uri)
     experiment = Run(store, "digits-mlp", "seeds", {"litlab.parent": "seeds"})
     empty = Run(store, "digits-mlp", "seeds", {"litlab.parent": "seeds"})

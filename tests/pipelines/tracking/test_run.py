@@ -1,4 +1,4 @@
-"""Where runs go, and that they get there."""
+"""Tracking URIs, and runs that are written and read back."""
 
 import json
 import random
@@ -23,25 +23,25 @@ def new_run(store, **params):
     return run
 
 
-def test_the_default_is_the_projects_database_wherever_the_command_is_called(monkeypatch, tmp_path):
+def test_the_default_is_the_projects_database_in_any_working_directory(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir(tmp_path)
     assert store_uri() == f"sqlite:///{Path(__file__).parents[3] / 'mlflow.db'}"
 
 
-def test_the_argument_wins_over_the_environment_and_relative_files_become_absolute(monkeypatch, tmp_path):
+def test_the_argument_overrides_the_environment_and_relative_paths_become_absolute(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert store_uri("sqlite:///mine.db") == f"sqlite:///{tmp_path / 'mine.db'}"
     assert store_uri("http://127.0.0.1:5000") == "http://127.0.0.1:5000"
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "mlflow.db"])
-def test_a_folder_is_no_store(uri):
+def test_a_folder_is_refused_as_a_store(uri):
     with pytest.raises(UserError, match="expected sqlite:///FILE"):
         store_uri(uri)
 
 
-def test_four_first_runs_at_once_all_work(uri):
+def test_four_processes_can_create_the_first_run_at_once(uri):
     program = (
         "from pipelines.tracking.store import Store\nfrom pipelines.tracking.run import Run, recorded\n"
         "with recorded(Run(Store(), 'an experiment', 'a run', {})) as run:\n"
@@ -66,7 +66,7 @@ def test_four_first_runs_at_once_all_work(uri):
     ],
     ids=["done", "error", "Ctrl-C", "SIGTERM"],
 )
-def test_a_run_ends_as_it_went(uri, error, status):
+def test_the_status_of_a_run_follows_the_exception_that_ended_it(uri, error, status):
     run = new_run(Store())
     expectation = nullcontext() if error is None else pytest.raises(type(error))
     with expectation, recorded(run):
@@ -79,12 +79,12 @@ def test_a_run_ends_as_it_went(uri, error, status):
     assert ("litlab.reason" in stored.data.tags) == (error is not None)
 
 
-def test_metrics_wait_for_each_other_and_arrive_complete(uri):
+def test_metrics_are_sent_in_batches_and_arrive_completely(uri):
     run = new_run(Store())
     for epoch in range(600):
         run.log_metrics({"train/loss": epoch / 7, "val/loss": epoch / 3}, epoch)
     sent_early = 0
-    while not sent_early:  # from a thread of its own
+    while not sent_early:  # by the background thread
         sent_early = len(MlflowClient(uri).get_metric_history(run.run_id, "train/loss"))
     run.finish("FINISHED")
     history = MlflowClient(uri).get_metric_history(run.run_id, "train/loss")
@@ -92,7 +92,7 @@ def test_metrics_wait_for_each_other_and_arrive_complete(uri):
     assert [(point.step, point.value) for point in history] == [(epoch, epoch / 7) for epoch in range(600)]
 
 
-def test_values_that_are_no_numbers_do_not_poison_the_charts(uri):
+def test_infinite_values_are_stored_as_nan(uri):
     run = new_run(Store())
     run.log_metrics({"val/loss": float("inf")}, 0)
     run.finish("FINISHED")
@@ -100,7 +100,7 @@ def test_values_that_are_no_numbers_do_not_poison_the_charts(uri):
     assert point.value != point.value, "MLflow would store infinity as 1.8e308"
 
 
-def test_a_long_parameter_and_more_than_a_hundred_are_kept(uri):
+def test_long_params_and_more_than_a_hundred_params_are_stored(uri):
     params = {f"model.p{index}": index for index in range(150)} | {"model.hidden": list(range(1000))}
     run = new_run(Store(), **params)
     run.finish("FINISHED")
@@ -109,7 +109,7 @@ def test_a_long_parameter_and_more_than_a_hundred_are_kept(uri):
     assert json.loads(stored["model.hidden"]) == list(range(1000))
 
 
-def test_artifacts_lie_beside_the_database(uri, tmp_path):
+def test_artifacts_are_stored_next_to_the_database(uri, tmp_path):
     run = new_run(Store())
     run.save_config({"name": "an experiment"})
     run.finish("FINISHED")
@@ -117,7 +117,7 @@ def test_artifacts_lie_beside_the_database(uri, tmp_path):
     assert [file.path for file in MlflowClient(uri).list_artifacts(run.run_id)] == ["config.yaml"]
 
 
-def test_an_experiment_that_was_deleted_in_the_ui_takes_new_runs(uri):
+def test_a_deleted_experiment_is_restored_by_a_new_run(uri):
     client = MlflowClient(uri)
     new_run(Store()).finish("FINISHED")
     client.delete_experiment(client.get_experiment_by_name("an experiment").experiment_id)
@@ -126,15 +126,15 @@ def test_an_experiment_that_was_deleted_in_the_ui_takes_new_runs(uri):
     assert client.get_run(run.run_id).info.status == "FINISHED"
 
 
-def test_waiting_for_a_server_takes_no_random_numbers_from_the_training():
-    """Python's generator is in checkpoints, and a data set of anybody's may draw from it."""
+def test_waiting_for_a_server_does_not_change_the_random_state():
+    """Checkpoints hold the state of Python's generator, which a data set may use."""
     before = random.getstate()
     with pytest.raises(UserError, match="cannot be reached"):
         Store("http://127.0.0.1:9")
     assert random.getstate() == before
 
 
-def test_a_server_that_is_not_there_is_said_soon(litlab, free_port):
+def test_an_unreachable_server_is_reported_within_a_minute(litlab, free_port):
     began = time.monotonic()
     outcome = litlab("fit", "digits-mlp", "--tracking_uri", f"http://127.0.0.1:{free_port()}")
     assert outcome.code == 2

@@ -1,4 +1,4 @@
-"""A store that is slow, away, or loses its answers: nothing waits for it, nothing is lost, nothing is there twice."""
+"""A store that is slow, unavailable or loses responses: nothing waits for it, nothing is lost or stored twice."""
 
 import contextlib
 import os
@@ -31,12 +31,12 @@ class AtEpoch(Callback):
 
 
 class Line:
-    """What lies between litlab and a server.
+    """A proxy between litlab and a server that can fail.
 
     Attributes:
-        state: "up", "down", or "hangs": it takes everything and answers nothing.
-        lost: How many answers to requests of a path, a pattern, will get lost; the server has done what was asked.
-        left: After how many requests it goes down; None for never.
+        state: "up", "down", or "hangs": it accepts requests and never responds.
+        lost: Number of responses that will be lost, by a pattern of the path; the server has carried out the request.
+        left: Number of requests until it goes down; None for never.
     """
 
     def __init__(self, port):
@@ -48,7 +48,7 @@ class Line:
 
     def close(self):
         _shut(self._listener)
-        self._listening.join()  # else it might go on with the socket that gets the same number next, another line's
+        self._listening.join()  # else it might listen on the next socket with the same descriptor, that of another test
         self._listener.close()
 
     def _listen(self):
@@ -60,7 +60,7 @@ class Line:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client):
-        """Hand over one request after another; the next one comes when the answer to the last is there."""
+        """Forward requests one after another: each comes after the response to the one before."""
         try:
             server = socket.create_connection(("127.0.0.1", self.port))
         except OSError:  # the server itself is down
@@ -128,7 +128,7 @@ def line(server, monkeypatch):
 
 @pytest.fixture
 def fit(litlab, line, tmp_path, monkeypatch):
-    """`litlab fit` on a server behind the line; `do` is called with the number of each epoch that begins."""
+    """Return a function for `litlab fit` through the proxy; it calls `do` with the index of each epoch at its start."""
 
     def run(do):
         (tmp_path / "calling.py").write_text(CALLBACK)
@@ -149,7 +149,7 @@ def points(client, run_id):
 
 
 def assert_all_is_there_once(server, outcome, name):
-    """Everything that a fit has to say, each once: asked of the server itself."""
+    """Assert that the server has all data of a fit, each exactly once; return the run."""
     client = MlflowClient(server.uri)
     experiment = client.get_experiment_by_name(name).experiment_id
     (run,) = client.search_runs([experiment])
@@ -173,36 +173,36 @@ def assert_all_is_there_once(server, outcome, name):
     return run
 
 
-def test_a_server_that_goes_and_stays_away_costs_nothing(litlab, server, line, fit, tmp_path):
+def test_a_fit_finishes_without_its_server_and_sync_sends_everything(litlab, server, line, fit, tmp_path):
     outcome = fit(lambda epoch: setattr(line, "state", "down"))
     assert outcome.code == 0, outcome.err
-    assert f"run {outcome.run_id} is FINISHED; {line.uri} does not have all of it" in outcome.err
-    assert f"to send it: litlab sync {outcome.run_id}" in outcome.err
-    assert outcome.err.count("takes nothing now") == 1
+    assert f"run {outcome.run_id} is FINISHED, but {line.uri} does not have all of its data" in outcome.err
+    assert f"To send it: litlab sync {outcome.run_id}" in outcome.err
+    assert outcome.err.count("cannot send to") == 1
     assert MlflowClient(server.uri).get_run(outcome.run_id).info.status == "RUNNING"
     ended = time.time() * 1000
-    Store(server.uri).end(outcome.run_id, "KILLED", "its process died")  # as a sweep does that goes on before the sync
-    for requests in (0, 6, 14, 25):  # the server goes again, in the middle of it
+    Store(server.uri).end(outcome.run_id, "KILLED", "its process died")  # as a sweep does that resumes before the sync
+    for requests in (0, 6, 14, 25):  # the server goes down again in the middle of it
         line.state, line.left = "up", requests
         interrupted = litlab("sync")
         assert interrupted.code == 1
-        assert "nothing of it is lost" in interrupted.err
+        assert "nothing is lost" in interrupted.err
     line.state, line.left = "up", None
-    refused = litlab("resume", outcome.run_id, "--tracking_uri", line.uri)  # the store says that it is KILLED
+    refused = litlab("resume", outcome.run_id, "--tracking_uri", line.uri)  # in the store it is KILLED
     assert refused.code == 2
-    assert f"to tell it: litlab sync {outcome.run_id}" in refused.err
+    assert f"To send it: litlab sync {outcome.run_id}" in refused.err
     sent = litlab("sync")
     assert sent.code == 0, sent.err
     assert f"sent to {line.uri}" in sent.out
     run = assert_all_is_there_once(server, outcome, tmp_path.name)
     assert "litlab.reason" not in run.data.tags
-    assert run.info.end_time <= ended, "when it ended, not when it was sent"
+    assert run.info.end_time <= ended, "the time when it ended, not when it was sent"
     assert not list((tmp_path / "unsent").iterdir())
-    assert "nothing waits" in litlab("sync").out
+    assert "nothing to send" in litlab("sync").out
 
 
-def test_answers_that_get_lost_leave_nothing_twice(litlab, server, line, fit, tmp_path):
-    """The server has done what it was asked; litlab cannot know, nor can MLflow's client, which asks again."""
+def test_lost_responses_store_nothing_twice(litlab, server, line, fit, tmp_path):
+    """The server has carried out the request; neither litlab nor MLflow's client, which repeats it, can know."""
     line.lost.update({"runs/create": 1, "log-batch": 7, "log-inputs": 2, "logged-models$": 1, "outputs": 2})
     line.lost.update({"runs/update": 2, "mlflow-artifacts": 3})
     outcome = fit(lambda epoch: time.sleep(0.5))
@@ -210,21 +210,21 @@ def test_answers_that_get_lost_leave_nothing_twice(litlab, server, line, fit, tm
     for _ in range(20):
         if not litlab("sync").code:
             break
-    assert not +line.lost, "each was lost as often as planned"
+    assert not +line.lost, "not all planned responses were lost"
     assert_all_is_there_once(server, outcome, tmp_path.name)
 
 
-def test_a_server_that_hangs_makes_nobody_wait_until_the_end_and_there_not_long(litlab, server, line, capfd):
+def test_a_server_that_hangs_delays_neither_training_nor_for_long_the_end_of_a_run(litlab, server, line, capfd):
     run = Run(Store(line.uri), "an experiment", "a run", {})
     run.log_params({"model.lr": 0.1})
     line.state = "hangs"
     began = time.monotonic()
     for epoch in range(2000):
         run.log_metrics({"train/loss": epoch / 7}, epoch)
-    assert time.monotonic() - began < 2, "not even one of the 3 s that a request waits for its answer"
+    assert time.monotonic() - began < 2, "less than the 3 s that one request waits for its response"
     run.finish("FINISHED")
     assert time.monotonic() - began < 30
-    assert "takes nothing now" in capfd.readouterr().err
+    assert "cannot send to" in capfd.readouterr().err
     line.state = "up"
     assert litlab("sync", run.run_id).code == 0
     stored = MlflowClient(server.uri).get_run(run.run_id)
@@ -232,7 +232,7 @@ def test_a_server_that_hangs_makes_nobody_wait_until_the_end_and_there_not_long(
     assert points(MlflowClient(server.uri), run.run_id) == {"train/loss": list(range(2000))}
 
 
-def test_what_the_server_refuses_does_not_keep_out_the_rest(server, line, capfd):
+def test_a_metric_that_the_server_refuses_does_not_block_the_others(server, line, capfd):
     run = Run(Store(line.uri), "an experiment", "a run", {})
     run.log_metrics({"good": 1.0, "x" * 300: 2.0}, 0)
     run.finish("FINISHED")
@@ -253,12 +253,12 @@ def test_a_locked_database_is_waited_for_and_then_left_to_sync(litlab, uri, monk
     run.log_params({"model.lr": 0.1})
     run.log_metrics({"val/acc": 0.5}, 0)
     run.finish("FINISHED")
-    said = capfd.readouterr().err
+    err = capfd.readouterr().err
     assert run.complete == released
-    assert "Traceback" not in said
+    assert "Traceback" not in err
     if not released:
-        assert "does not have all of it" in said
-        assert f"litlab sync {run.run_id}" in said
+        assert "does not have all of its data" in err
+        assert f"litlab sync {run.run_id}" in err
         other.rollback()
         assert litlab("sync").code == 0
     release.cancel()
@@ -271,7 +271,7 @@ def test_a_locked_database_is_waited_for_and_then_left_to_sync(litlab, uri, monk
     )
 
 
-def test_a_run_that_is_alive_is_left_alone_and_one_whose_process_died_is_ended(litlab, uri):
+def test_sync_leaves_active_runs_alone_and_ends_those_whose_process_died(litlab, uri):
     run = Run(Store(), "an experiment", "a run", {})
     run.log_metrics({"val/acc": 0.5}, 0)  # not sent yet
     outcome = litlab("sync")
@@ -286,7 +286,7 @@ def test_a_run_that_is_alive_is_left_alone_and_one_whose_process_died_is_ended(l
     assert stored.data.tags["litlab.reason"] == "its process died"
 
 
-def test_the_files_of_a_run_that_others_have_ended_reach_the_server_before_they_go(litlab, server, line):
+def test_sync_sends_the_files_of_a_run_that_another_process_has_ended_before_deleting_them(litlab, server, line):
     run = Run(Store(line.uri), "an experiment", "a run", {})
     run.save_config({"name": "an experiment"})
     Store(server.uri).end(run.run_id, "KILLED", "stopped")
@@ -301,7 +301,7 @@ def test_the_files_of_a_run_that_others_have_ended_reach_the_server_before_they_
     assert not box.home.exists()
 
 
-def test_what_cannot_be_sent_says_why_and_stays(litlab, uri, server):
+def test_data_that_cannot_be_sent_are_kept_with_a_reason(litlab, uri, server):
     run = Run(Store(), "an experiment", "a run", {})
     MlflowClient(uri).delete_run(run.run_id)
     run.log_metrics({"val/acc": 0.5}, 0)
@@ -317,7 +317,7 @@ def test_what_cannot_be_sent_says_why_and_stays(litlab, uri, server):
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_in_mid_run_and_comes_back_gets_everything(litlab, mlflow_server, fit, line, tmp_path):
+def test_a_server_that_is_killed_during_a_run_and_restarted_gets_everything(litlab, mlflow_server, fit, line, tmp_path):
     def restart(epoch):
         if epoch == 1:
             server.kill()

@@ -1,4 +1,4 @@
-"""`litlab ui`: the pages that MLflow serves."""
+"""`litlab ui`: the MLflow UI, its address and who can reach it."""
 
 import signal
 import socket
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.diagnostics import databases
-from pipelines.diagnostics.finding import Place
+from pipelines.diagnostics.check import Context
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 
@@ -20,7 +20,7 @@ PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
 
 
 def listening(port):
-    """The addresses at which this machine listens on a port, as Linux has them."""
+    """Return the addresses at which this machine listens on a port, from /proc/net."""
     found = []
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
@@ -37,13 +37,13 @@ def test_the_ui_serves_this_projects_runs_on_this_machine_only_and_stops_on_ctrl
     command = [sys.executable, "-c", PROGRAM, "ui", "--port", str(port)]
     ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        assert ui.stdout.readline().strip() == f"the runs of {uri}"
-        address = ui.stdout.readline().split()[2]
+        assert ui.stdout.readline().strip() == f"MLflow UI of {uri}:"
+        address = ui.stdout.readline().split()[0]
         assert address == f"http://127.0.0.1:{port}"
         query = f"{address}/api/2.0/mlflow/experiments/get-by-name?experiment_name=an%20experiment"
         assert b'"name": "an experiment"' in fetch(query)
         assert listening(port) == ["127.0.0.1"]
-        (found,) = databases.runs(Place(address, tmp_path, fix=False))  # what litlab doctor says of it
+        (found,) = databases.check_runs_database(Context(address, tmp_path, fix=False))  # as checked by litlab doctor
         assert found.state == "ok"
     finally:
         ui.send_signal(signal.SIGINT)
@@ -61,7 +61,7 @@ def fetch(url):
     raise TimeoutError(url)
 
 
-def test_a_port_that_is_taken_is_said(litlab):
+def test_a_taken_port_is_refused(litlab):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -71,20 +71,20 @@ def test_a_port_that_is_taken_is_said(litlab):
     assert f"port {port} is taken" in outcome.err
 
 
-def test_who_opens_it_to_others_is_told_what_that_means_and_how_to_ask_for_a_password(uri, free_port):
+def test_a_public_address_prints_a_warning_and_how_to_require_a_password(uri, free_port):
     command = [sys.executable, "-c", PROGRAM, "ui", "--host", "0.0.0.0", "--port", str(free_port())]
     ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        assert ui.stdout.readline().strip() == f"the runs of {uri}"
+        assert ui.stdout.readline().strip() == f"MLflow UI of {uri}:"
     finally:
         ui.send_signal(signal.SIGINT)
-        _, said = ui.communicate(timeout=60)
-    assert "can read, change and\nlitlab: delete all runs, without a password" in said
-    assert "mlflow server --app-name basic-auth --backend-store-uri" in said
+        _, message = ui.communicate(timeout=60)
+    assert "can read, change and\nlitlab: delete all runs, without a password" in message
+    assert "mlflow server --app-name basic-auth --backend-store-uri" in message
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
 def test_an_address_of_another_machine_is_refused(litlab, host):
     outcome = litlab("ui", "--host", host)
     assert outcome.code == 2
-    assert "no address of this machine" in outcome.err
+    assert "not an address of this machine" in outcome.err

@@ -1,4 +1,4 @@
-"""Several processes train the same experiment as one: the batch is theirs together, and every example counts once."""
+"""Training with several processes: they share each batch, and every example counts once."""
 
 import json
 import os
@@ -39,12 +39,12 @@ class Curves(Callback):
     def keep(self, trainer, *args):
         if trainer.callback_metrics:
             self.epochs.append({key: float(value) for key, value in trainer.callback_metrics.items()})
-    on_train_epoch_start = keep  # the metrics of the epoch before are there now
+    on_train_epoch_start = keep  # the metrics of the previous epoch are available now
     def on_train_end(self, trainer, model):
         self.keep(trainer)
         torch.save(dict(model.state_dict()), f"{self.path}-{trainer.global_rank}.pt")
-        kept = {"epochs": self.epochs, "steps": trainer.global_step, "drawn": self.drawn}
-        Path(f"{self.path}-{trainer.global_rank}.json").write_text(json.dumps(kept))
+        results = {"epochs": self.epochs, "steps": trainer.global_step, "drawn": self.drawn}
+        Path(f"{self.path}-{trainer.global_rank}.json").write_text(json.dumps(results))
 
 SGD = partial(torch.optim.SGD, lr=0.02, momentum=0.9)
 IMAGES = (1, 28, 28)
@@ -90,7 +90,7 @@ CASES = {
 def train(name, processes, suffix=""):
     seed_everything(3, verbose=False)
     model, data, options = CASES[name]()
-    data.setup("fit")  # here, because what a forked process sets up stays there
+    data.setup("fit")  # in this process: what a forked process sets up is lost
     if name == "augmented":
         image, label = data.train_set.inputs[:1], data.train_set.targets[:1]
         data.train_set = ImageSet(image.expand(241, -1, -1, -1).contiguous(), label.expand(241).contiguous())
@@ -109,7 +109,7 @@ ALIKE = ["mlp", "accumulated and clipped", "batch norm", "autoencoder", "pairs",
 
 
 def trained(folder, jobs):
-    """Train what the jobs say, each with a number of processes, and leave what came out in a folder."""
+    """Run the jobs (name, number of processes) and save their results in a folder."""
     command = [sys.executable, "-c", TRAININGS, str(folder), json.dumps(jobs)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -142,21 +142,21 @@ def assert_alike(folder, name, processes):
 
 
 @pytest.mark.parametrize("name", ALIKE)
-def test_two_processes_have_the_loss_curve_and_the_weights_of_one(one_and_two, name):
-    """With numbers of examples that neither the batch nor the processes divide, and one process without a last one."""
+def test_two_processes_give_the_loss_curve_and_the_weights_of_one(one_and_two, name):
+    """Neither batch size nor processes divide the number of examples, and one process has no last example."""
     assert_alike(one_and_two, name, 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALIKE)
-def test_four_processes_have_the_loss_curve_and_the_weights_of_one(tmp_path, name):
+def test_four_processes_give_the_loss_curve_and_the_weights_of_one(tmp_path, name):
     assert_alike(trained(tmp_path, [(name, 1), (name, 4)]), name, 4)
 
 
-def test_processes_draw_different_augmentations_and_the_same_seed_draws_them_again(one_and_two):
+def test_processes_draw_different_augmentations_and_the_same_seed_repeats_them(one_and_two):
     first, again = ([record(one_and_two, f"augmented-2{suffix}", rank) for rank in (0, 1)] for suffix in ("", "-again"))
     assert first == again
-    drawn = [one["drawn"] for one in first]  # a sum of pixels for each step, of one image again and again
+    drawn = [one["drawn"] for one in first]  # sum of pixels at each step, always of the same image
     assert len({*drawn[0], *drawn[1]}) > len(drawn[0]) + 3
     assert not any(mine == other for mine, other in zip(*drawn, strict=True))
     paths = [one_and_two / f"augmented-2{suffix}-{rank}.pt" for suffix in ("", "-again") for rank in (0, 1)]
@@ -164,8 +164,8 @@ def test_processes_draw_different_augmentations_and_the_same_seed_draws_them_aga
     assert all(torch.equal(reference[key], other[key]) for other in others for key in reference)
 
 
-def test_batch_norms_averages_are_those_of_the_first_process_wherever_they_are_used(one_and_two):
-    """Each process has its own while it trains; what is validated must be what is kept (DDP sees to it)."""
+def test_batch_norm_statistics_are_those_of_rank_zero_in_validation_and_checkpoints(one_and_two):
+    """Each process has its own statistics while it trains; DDP must validate what is saved."""
     first, second = (torch.load(one_and_two / f"batch norm of each-2-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -186,13 +186,13 @@ if __name__ == "__main__":
     sys.exit(main())
 """
 ON_TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
-UNEVEN = ["digits-mlp", "--data.n_train", "225", "--trainer.max_epochs", "3"]  # of 32 at a time, and the last one alone
+UNEVEN = ["digits-mlp", "--data.n_train", "225", "--trainer.max_epochs", "3"]  # batches of 32, and a last one of 1
 ALL = 9
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    """Litlab as a script, which Lightning can start again; as a module, it has a callback that stops a process."""
+    """A script that runs litlab, which Lightning can start again; it contains a callback that stops a process."""
     path = tmp_path_factory.mktemp("program") / "stopping.py"
     path.write_text(PROGRAM)
     return path
@@ -200,7 +200,7 @@ def program(tmp_path_factory):
 
 @pytest.fixture
 def launch(program, uri, free_port):
-    """`litlab` on two processes: both started by Lightning, by torchrun or, each on its own, as SLURM would."""
+    """Run `litlab` on two processes: started by Lightning, by torchrun, or separately as SLURM does."""
 
     def start(by, *args, stop=""):
         path = os.pathsep.join([str(program.parent), str(ROOT)])
@@ -220,8 +220,8 @@ def launch(program, uri, free_port):
             ]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes = [subprocess.Popen(command, env={**environment, **own}, **pipes) for own in variables]
-        said = [process.communicate(timeout=300) for process in processes]
-        return [process.returncode for process in processes], "".join(out + err for out, err in said)
+        output = [process.communicate(timeout=300) for process in processes]
+        return [process.returncode for process in processes], "".join(out + err for out, err in output)
 
     return start
 
@@ -233,7 +233,7 @@ def only_run(uri):
 
 
 def curves(folder):
-    """Each metric of each epoch, by name and epoch; each of them once."""
+    """Return each metric by name and epoch, and check that each is logged once."""
     points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     keys = [(key, point["epoch"]) for point in points for key in point if key not in ("epoch", "timestamp")]
     assert len({*keys}) == len(keys)
@@ -241,10 +241,10 @@ def curves(folder):
     return {key: value for key, value in zip(keys, values, strict=True) if key[0] != "fit_seconds"}
 
 
-def test_two_processes_make_one_run_which_is_that_of_one_process(launch, litlab, uri, tmp_path):
-    codes, said = launch("lightning", "fit", *UNEVEN, "--model.dropout", "0", *ON_TWO)
-    assert codes == [0], said
-    assert said.count("litlab: batch of 32 over 2 processes: 16 each") == 1
+def test_two_processes_record_one_run_with_the_metrics_of_a_single_process(launch, litlab, uri, tmp_path):
+    codes, output = launch("lightning", "fit", *UNEVEN, "--model.dropout", "0", *ON_TWO)
+    assert codes == [0], output
+    assert output.count("litlab: Batch of 32 over 2 processes: 16 each") == 1
     run, folder = only_run(uri)
     assert run.info.status == "FINISHED"
     alone = f"sqlite:///{tmp_path / 'alone' / 'mlflow.db'}"
@@ -262,17 +262,17 @@ def test_two_processes_make_one_run_which_is_that_of_one_process(launch, litlab,
         ("slurm", f"{ALL} 20 {int(signal.SIGTERM)}", [143, 143]),
     ],
 )
-def test_who_is_stopped_goes_on_as_if_nothing_had_been(launch, uri, tmp_path, by, stop, codes):
-    """Every process ends, whichever is stopped; dropout, order and weights are the same to the last bit."""
+def test_a_stopped_run_of_several_processes_resumes_bit_identically(launch, uri, tmp_path, by, stop, codes):
+    """Every process ends, whichever is stopped; dropout, order and weights are identical to the last bit."""
     arguments = [*UNEVEN, "--trainer.callbacks+=stopping.Stop", *ON_TWO]
-    stopped, said = launch(by, "fit", *arguments, stop=stop)
-    assert stopped == codes, said
+    stopped, output = launch(by, "fit", *arguments, stop=stop)
+    assert stopped == codes, output
     run, folder = only_run(uri)
-    went_on, said = launch(by, "resume", run.info.run_id)
-    assert set(went_on) == {0}, said
-    assert f"going on with run {run.info.run_id} after epoch 1, from last.ckpt" in said
+    resumed, output = launch(by, "resume", run.info.run_id)
+    assert set(resumed) == {0}, output
+    assert f"Resuming run {run.info.run_id} after epoch 1, from last.ckpt" in output
     whole = f"sqlite:///{tmp_path / 'whole' / 'mlflow.db'}"
-    assert launch(by, "fit", *arguments, "--tracking_uri", whole)[0] == went_on
+    assert launch(by, "fit", *arguments, "--tracking_uri", whole)[0] == resumed
     assert only_run(uri)[0].info.status == "FINISHED"
     assert curves(folder) == curves(only_run(whole)[1])
     ends = [
@@ -286,10 +286,14 @@ def test_who_is_stopped_goes_on_as_if_nothing_had_been(launch, uri, tmp_path, by
     ("args", "variables", "says"),
     [
         (["--data.batch_size", "33", *ON_TWO], {}, "data.batch_size is 33, for all processes together; it must be"),
-        ([], {"SLURM_STEP_NUM_TASKS": "4"}, "4 processes were started, and trainer.devices by trainer.num_nodes is 1"),
+        (
+            [],
+            {"SLURM_STEP_NUM_TASKS": "4"},
+            "4 processes were started, but trainer.devices times",
+        ),
     ],
 )
-def test_what_processes_cannot_do_together_is_refused(litlab, monkeypatch, args, variables, says):
+def test_settings_that_processes_cannot_share_are_refused(litlab, monkeypatch, args, variables, says):
     for key, value in variables.items():
         monkeypatch.setenv(key, value)
     outcome = litlab("fit", "digits-mlp", *args)
@@ -297,12 +301,12 @@ def test_what_processes_cannot_do_together_is_refused(litlab, monkeypatch, args,
     assert says in outcome.err
 
 
-def test_a_run_is_resumed_by_as_many_processes_as_it_had(litlab, uri):
+def test_a_run_resumes_only_with_as_many_processes_as_it_had(litlab, uri):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id
     client = MlflowClient(uri)
     client.set_terminated(run_id, "KILLED")
     client.set_tag(run_id, "litlab.processes", "2")
     outcome = litlab("resume", run_id)
     assert outcome.code == 2
-    assert f"run {run_id} was trained by 2 processes, and there are 1 now" in outcome.err
+    assert f"run {run_id} was trained by 2 processes, but 1 are running now" in outcome.err
     assert client.get_run(run_id).info.status == "KILLED"

@@ -1,4 +1,4 @@
-"""Runs that do not end well: status, exit code, and what is left."""
+"""Runs that fail or are stopped: status, exit code, and what is kept."""
 
 import os
 import signal
@@ -12,11 +12,14 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from pipelines.training.failures import RunFailedError
+from pipelines.training.fit import fit
+
 ENDLESS = ["digits-mlp", "--trainer.max_epochs", "100000"]
 
 
 def start(uri, *args):
-    """`litlab fit` in a process of its own, once it has reported three epochs."""
+    """Start `litlab fit` in another process, and return once it has printed three epochs."""
     program = "import sys; from pipelines.cli import main; sys.exit(main())"
     environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-c", program, "fit", *args]
@@ -33,7 +36,7 @@ def only_run(uri):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_fit_is_killed_and_keeps_what_it_had_logged(uri, number, code):
+def test_a_stopped_fit_is_killed_and_keeps_logged_metrics(uri, number, code):
     process = start(uri, *ENDLESS)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
@@ -41,7 +44,7 @@ def test_a_stopped_fit_is_killed_and_keeps_what_it_had_logged(uri, number, code)
     assert process.returncode == code
     assert run.info.status == "KILLED"
     assert run.info.end_time is not None
-    assert f"run {run.info.run_id} is KILLED" in err
+    assert f"Run {run.info.run_id} is KILLED" in err
     assert "Traceback" not in err
     history = client.get_metric_history(run.info.run_id, "val/acc")
     assert [point.step for point in history] == list(range(len(history)))
@@ -50,7 +53,7 @@ def test_a_stopped_fit_is_killed_and_keeps_what_it_had_logged(uri, number, code)
     assert (Path(urlparse(run.info.artifact_uri).path) / "checkpoints/last.ckpt").is_file()
 
 
-def test_a_fit_killed_outright_leaves_a_consistent_database(litlab, uri):
+def test_a_fit_killed_with_sigkill_leaves_a_consistent_database(litlab, uri):
     process = start(uri, *ENDLESS)
     process.kill()
     process.communicate(timeout=60)
@@ -63,7 +66,7 @@ def test_a_fit_killed_outright_leaves_a_consistent_database(litlab, uri):
     assert litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").code == 0
 
 
-def test_a_loss_that_is_no_number_fails_the_run_and_says_so(litlab, uri):
+def test_a_loss_that_is_not_finite_fails_the_run_with_a_message(litlab, uri):
     outcome = litlab("fit", "digits-mlp", "--model.optimizer.lr", "1e30", "--trainer.max_epochs", "3")
     _, run = only_run(uri)
     assert outcome.code == 1
@@ -92,6 +95,52 @@ def test_a_crash_fails_the_run_with_its_reason(litlab, uri, tmp_path, monkeypatc
     assert len(client.get_metric_history(run.info.run_id, "val/acc")) == 1
 
 
+RAISE = """
+from lightning.pytorch import Callback
+
+class Raise(Callback):
+    error = None
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise self.error
+"""
+
+
+@pytest.fixture
+def raising(tmp_path, monkeypatch):
+    """Train and raise an error in the second epoch."""
+    (tmp_path / "raising.py").write_text(RAISE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "raising", raising=False)
+    import raising
+
+    def run(error):
+        raising.Raise.error = error
+        return fit("digits-mlp", overrides=["--trainer.callbacks+=raising.Raise"])
+
+    return run
+
+
+def test_a_failed_run_raises_an_error_with_its_cause_and_the_command_that_continues_it(uri, raising):
+    cause = RuntimeError("out of luck")
+    with pytest.raises(RunFailedError, match="out of luck") as caught:
+        raising(cause)
+    _, run = only_run(uri)
+    assert (caught.value.run_id, run.info.status) == (run.info.run_id, "FAILED")
+    assert caught.value.resume_command == f"litlab resume {run.info.run_id}"
+    assert caught.value.__cause__ is cause
+    assert not caught.value.refused
+
+
+def test_a_stopped_run_raises_the_interruption_with_notes_how_to_continue(uri, raising):
+    with pytest.raises(KeyboardInterrupt) as caught:
+        raising(KeyboardInterrupt())
+    _, run = only_run(uri)
+    assert run.info.status == "KILLED"
+    assert f"To continue: litlab resume {run.info.run_id}" in caught.value.__notes__
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -101,12 +150,12 @@ def test_a_crash_fails_the_run_with_its_reason(litlab, uri, tmp_path, monkeypatc
     ],
     ids=["missing", "truncated", "wrong magic"],
 )
-def test_damaged_data_are_named_before_anything_is_written(litlab, mnist_format, tmp_path, monkeypatch, damage, says):
+def test_damaged_data_files_are_named_before_a_run_exists(litlab, mnist_format, tmp_path, monkeypatch, damage, says):
     import shutil
 
     import torchvision
 
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody answers
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])  # no server answers
     folder = tmp_path / "data"
     shutil.copytree(mnist_format, folder)
     damage(folder / "MNIST/raw/t10k-images-idx3-ubyte")
@@ -128,13 +177,13 @@ time.sleep(60)
 """
 
 
-def test_a_further_device_does_not_wait_for_a_first_one_that_was_killed():
+def test_processes_of_further_devices_end_when_rank_zero_is_killed():
     first = subprocess.Popen([sys.executable, "-c", FIRST], stdout=subprocess.PIPE, text=True)
-    said = {first.stdout.readline().strip(), first.stdout.readline().strip()}  # its number, and that it is up
-    assert said >= {"up"}
+    lines = {first.stdout.readline().strip() for _ in range(2)}  # the other process's id, and "up"
+    assert "up" in lines
     assert first.poll() is None
     first.kill()
-    first.communicate(timeout=30)  # until both have closed their end
+    first.communicate(timeout=30)  # until both have closed their pipes
 
 
 @pytest.mark.parametrize(
@@ -151,31 +200,31 @@ def test_a_further_device_does_not_wait_for_a_first_one_that_was_killed():
         (["--name", "a#b"], "name 'a#b': only letters"),
     ],
 )
-def test_what_could_only_fail_later_is_refused_before_the_run(litlab, uri, args, says):
+def test_settings_that_would_fail_later_are_refused_before_the_run(litlab, uri, args, says):
     outcome = litlab("fit", "digits-mlp", *args)
     assert outcome.code == 2
     assert says in outcome.err
     assert "Traceback" not in outcome.err
     database = Path(uri.removeprefix("sqlite:///"))
-    if database.exists():  # the name is only seen there
+    if database.exists():  # the store checks the name
         assert MlflowClient(uri).get_experiment_by_name("digits-mlp") is None
 
 
-def test_a_file_that_is_no_database_is_said(litlab, tmp_path):
+def test_a_file_that_is_not_a_database_is_reported(litlab, tmp_path):
     (tmp_path / "notes.db").write_text("not a database, but long enough to have a header of its own" * 10)
     outcome = litlab("fit", "digits-mlp", "--tracking_uri", f"sqlite:///{tmp_path}/notes.db")
     assert outcome.code == 2
     assert "cannot be reached" in outcome.err
 
 
-def test_a_word_too_many_does_not_replace_the_runs_configuration(litlab):
+def test_an_extra_argument_does_not_replace_the_configuration_of_a_run(litlab):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id
     outcome = litlab("test", run_id, "digits-convnet")
     assert outcome.code == 2
-    assert "'digits-convnet' is one too many" in outcome.err
+    assert "unexpected argument 'digits-convnet'" in outcome.err
 
 
-def test_metrics_that_mlflow_would_refuse_and_modules_that_are_not_ours_get_through(litlab, uri, tmp_path, monkeypatch):
+def test_a_foreign_module_may_log_metric_names_that_mlflow_refuses(litlab, uri, tmp_path, monkeypatch):
     (tmp_path / "plain.py").write_text(
         "import torch\n"
         "from lightning.pytorch import LightningModule\n"
@@ -203,13 +252,13 @@ def test_metrics_that_mlflow_would_refuse_and_modules_that_are_not_ours_get_thro
     assert {"train_loss_", "val/loss", "test/loss"} <= metrics.keys()
 
 
-def test_an_epoch_without_validation_shows_no_old_figures(litlab):
+def test_an_epoch_without_validation_prints_no_old_metrics(litlab):
     outcome = litlab("fit", "digits-mlp", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2")
     epochs = [line for line in outcome.out.splitlines() if line.startswith("epoch")]
     assert ["val/acc" in line for line in epochs] == [False, True, False]
 
 
-def test_two_experiments_of_one_store_keep_their_runs_apart(uri):
+def test_runs_of_two_experiments_have_separate_folders(uri):
     from pipelines.tracking.run import Run
     from pipelines.tracking.store import Store
 
@@ -240,7 +289,7 @@ def close(folder):
 class Trouble(Callback):
     folder, kind = None, None
 
-    def on_train_epoch_start(self, trainer, pl_module):  # the checkpoint of the epoch before is written
+    def on_train_epoch_start(self, trainer, pl_module):  # the checkpoint of the previous epoch is saved
         if self.folder and trainer.current_epoch == 2:
             {"full": fill, "read-only": close}[self.kind](self.folder)
 """
@@ -263,7 +312,7 @@ def small_disk(tmp_path):
         pytest.param("read-only", "cannot be written: Read-only file system", marks=pytest.mark.slow),
     ],
 )
-def test_a_disk_that_takes_no_more_ends_the_fit_which_goes_on_later(
+def test_a_full_or_read_only_disk_fails_the_fit_which_can_be_resumed(
     litlab, small_disk, tmp_path, monkeypatch, kind, says
 ):
     (tmp_path / "trouble.py").write_text(TROUBLE)
@@ -294,14 +343,14 @@ def test_a_disk_that_takes_no_more_ends_the_fit_which_goes_on_later(
         subprocess.run(["umount", small_disk / "mlartifacts"], check=True)
     resumed = litlab("resume", run_id, *there)
     assert resumed.code == 0, resumed.err
-    assert "going on with run" in resumed.out
+    assert "Resuming run" in resumed.err
     assert client.get_run(run_id).info.status == "FINISHED"
     (before,) = (tmp_path / "runs").glob(f"mlartifacts/*/{whole.run_id}/artifacts")
     one, other = (torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (before, folder))
     assert all(torch.equal(one["state_dict"][key], other["state_dict"][key]) for key in one["state_dict"])
 
 
-def test_a_folder_that_cannot_be_made_is_named(litlab, uri, tmp_path):
+def test_a_folder_that_cannot_be_created_is_named(litlab, uri, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/mlartifacts").write_text("in the way")
     outcome = litlab("fit", "digits-mlp")
@@ -317,7 +366,7 @@ def test_a_folder_that_cannot_be_made_is_named(litlab, uri, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_missing_ends_the_training_of_all_and_says_what_to_do(uri, tmp_path):
+def test_a_lost_process_ends_the_training_of_all_with_advice(uri, tmp_path):
     script = tmp_path / "litlab.py"
     script.write_text("import sys; from pipelines.cli import main; sys.exit(main())")
     (tmp_path / "dying.py").write_text(
@@ -336,7 +385,7 @@ def test_a_process_that_is_missing_ends_the_training_of_all_and_says_what_to_do(
     client, run = only_run(uri)
     assert done.returncode == 1, done.stderr
     assert run.info.status == "FAILED"
-    assert "one of the 2 processes that train together is gone" in done.stderr
+    assert "one of the 2 training processes is gone" in done.stderr
     assert "Traceback" not in done.stderr
     assert f"litlab resume {run.info.run_id}" in done.stderr
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train/acc")] == [0]

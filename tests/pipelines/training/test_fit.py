@@ -1,4 +1,4 @@
-"""`litlab fit`: what a run leaves behind."""
+"""`litlab fit`: what a run records."""
 
 import json
 import subprocess
@@ -15,7 +15,8 @@ from PIL import Image
 
 from datamodules.digits import Digits
 from modules.mlp import MLP
-from pipelines.training.fit import main as fit
+from pipelines.commands.fit import main as fit_command
+from pipelines.training.fit import fit
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -27,7 +28,7 @@ ARGS = ["digits-mlp", "--trainer.max_epochs", str(EPOCHS), "--model.dropout", "0
 def store(tmp_path_factory):
     """One store with one finished run, for all tests of this file."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    assert fit("fit", [*ARGS, "--tracking_uri", uri]) == 0
+    assert fit_command("fit", [*ARGS, "--tracking_uri", uri]) == 0
     return uri
 
 
@@ -49,11 +50,11 @@ def folder(run):
 
 def metrics_of(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    kept = [{key: value for key, value in line.items() if key not in ("timestamp", "fit_seconds")} for line in lines]
-    return [line for line in kept if len(line) > 1]
+    metrics = [{key: value for key, value in line.items() if key not in ("timestamp", "fit_seconds")} for line in lines]
+    return [line for line in metrics if len(line) > 1]
 
 
-def test_a_run_is_finished_and_says_what_made_it(run):
+def test_a_run_is_finished_and_records_where_it_comes_from(run):
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "max_epochs=3 dropout=0.1 seed=7"
     params = run.data.params
@@ -68,7 +69,7 @@ def test_a_run_is_finished_and_says_what_made_it(run):
     assert len(tags["litlab.config_hash"]) == 64
 
 
-def test_the_commit_is_recorded_where_there_is_one(run):
+def test_the_git_commit_is_recorded(run):
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     done = subprocess.run(git, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -82,7 +83,7 @@ def test_each_metric_has_one_value_per_epoch_with_the_epoch_as_x_axis(client, ru
     assert [point.step for point in client.get_metric_history(run.info.run_id, key)] == list(range(EPOCHS))
 
 
-def test_the_test_set_is_measured_once_with_the_epoch_that_validation_selected(client, run):
+def test_the_epoch_selected_on_validation_is_tested_once(client, run):
     accuracies = [point.value for point in client.get_metric_history(run.info.run_id, "val/acc")]
     selected = int(run.data.metrics["selected_epoch"])
     assert selected == accuracies.index(max(accuracies))
@@ -101,7 +102,7 @@ def test_the_recorded_test_accuracy_is_that_of_the_best_checkpoint(run, folder):
     assert run.data.metrics["test/acc"] == pytest.approx(float(accuracy), abs=1e-6)
 
 
-def test_what_was_trained_on_is_recorded(run, folder):
+def test_the_data_set_is_recorded_with_digests_and_statistics(run, folder):
     card = json.loads((folder / "data.json").read_text())
     data = Digits()
     data.setup("fit")
@@ -115,7 +116,7 @@ def test_what_was_trained_on_is_recorded(run, folder):
     assert card["sha256"]["train"].startswith(dataset.dataset.digest)
 
 
-def test_figures_and_checkpoints_are_kept(folder):
+def test_figures_and_checkpoints_are_saved(folder):
     for name in ("learning_curves", "confusion_matrix", "confidently_wrong"):
         with Image.open(folder / f"figures/{name}.png") as figure:
             assert min(figure.size) > 200
@@ -130,7 +131,7 @@ def test_figures_and_checkpoints_are_kept(folder):
     assert last["epoch"] == EPOCHS - 1
 
 
-def test_the_same_seed_gives_the_same_metrics_and_so_does_the_logged_configuration(litlab, folder, tmp_path):
+def test_the_same_seed_and_the_logged_configuration_give_the_same_metrics(litlab, folder, tmp_path):
     again, from_config = tmp_path / "again", tmp_path / "config"
     litlab("fit", *ARGS, "--tracking_uri", f"sqlite:///{again}/mlflow.db")
     litlab("fit", "-c", folder / "config.yaml", "--tracking_uri", f"sqlite:///{from_config}/mlflow.db")
@@ -167,7 +168,7 @@ def test_mlflow_alone_loads_the_model_and_predicts_the_same_in_a_fresh_process(s
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, atol=1e-5)
 
 
-def test_the_logged_model_knows_its_classes_and_takes_any_number_of_images(store, run, mlflow_store):
+def test_the_logged_model_has_class_names_and_takes_any_number_of_images(store, run, mlflow_store):
     mlflow_store(store)
     uri = f"runs:/{run.info.run_id}/model"
     assert mlflow.models.get_model_info(uri).metadata["classes"] == list("0123456789")
@@ -175,7 +176,24 @@ def test_the_logged_model_knows_its_classes_and_takes_any_number_of_images(store
     assert mlflow.pyfunc.load_model(uri).predict(images).shape == (5, 10)
 
 
-def test_the_table_at_the_end_shows_what_was_recorded(litlab, tmp_path):
+def test_fit_returns_the_recorded_results(uri):
+    result = fit("digits-mlp", overrides=["--trainer.max_epochs", "2"], tracking_uri=uri)
+    run = MlflowClient(uri).get_run(result.run_id)
+    recorded = run.data.metrics
+    for metric in ("test/acc", "test/loss", "selected/val/acc"):
+        assert result.metrics[metric] == recorded[metric]
+    assert (result.selected_epoch, result.parameters) == (recorded["selected_epoch"], recorded["parameters"])
+    assert (result.experiment, result.seed, result.last_epoch, result.refused) == ("digits-mlp", 0, 1, ())
+    assert result.checkpoint.is_file()
+    assert run.data.tags["litlab.command"] == f"litlab fit digits-mlp --trainer.max_epochs 2 --tracking_uri {uri}"
+
+
+def test_a_dry_run_returns_no_result_and_records_nothing(tmp_path):
+    assert fit("digits-mlp", overrides=["--trainer.fast_dev_run", "true"]) is None
+    assert not list((tmp_path / "runs").rglob("artifacts"))
+
+
+def test_the_summary_shows_the_recorded_metrics(litlab, tmp_path):
     outcome = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1")
     run = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db").get_run(outcome.run_id)
     rows = {line.split()[0]: line.split()[1:] for line in outcome.out.splitlines() if line}
@@ -185,7 +203,7 @@ def test_the_table_at_the_end_shows_what_was_recorded(litlab, tmp_path):
     assert Path(rows["checkpoint"][0]).is_file()
 
 
-def test_without_a_terminal_there_is_a_plain_line_for_each_epoch(litlab):
+def test_without_a_terminal_each_epoch_prints_a_plain_line(litlab):
     outcome = litlab("fit", "digits-mlp", "--trainer.max_epochs", "2", "--data.n_train", "100")
     epochs = [line for line in outcome.out.splitlines() if line.startswith("epoch")]
     assert [line.split()[1] for line in epochs] == ["0", "1"]
@@ -193,7 +211,7 @@ def test_without_a_terminal_there_is_a_plain_line_for_each_epoch(litlab):
     assert "\x1b" not in outcome.out
 
 
-def test_a_user_may_fit_a_plain_yaml_file_with_other_classes(litlab, tmp_path):
+def test_a_yaml_file_may_name_other_classes(litlab, tmp_path):
     text = """
 data: {class_path: datamodules.digits.Digits, init_args: {n_train: 250}}
 model:
@@ -211,7 +229,7 @@ trainer: {max_epochs: 1}
 
 
 def test_digits_mlp_reaches_95_percent_on_the_test_set(litlab, tmp_path):
-    """Ten seeds gave 0.9694 on average with a standard deviation of 0.0048; four of those below is 0.950."""
+    """Ten seeds gave mean 0.9694 with standard deviation 0.0048; mean minus four standard deviations is 0.950."""
     outcome = litlab("fit", "digits-mlp")
     run = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db").get_run(outcome.run_id)
     assert run.data.metrics["test/acc"] >= 0.95

@@ -1,4 +1,4 @@
-"""The experiments on the real MNIST: minutes, so `make slow`."""
+"""Experiments on the real MNIST; they take minutes (`make slow`)."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ DATA = Path(os.environ.get("LITLAB_TEST_DATA", Path(__file__).parents[4] / "shar
 @pytest.mark.skipif(not (DATA / "MNIST/raw").is_dir(), reason=f"no MNIST in {DATA}; LITLAB_TEST_DATA names its folder")
 @pytest.mark.parametrize(
     ("name", "at_least"),
-    # Below what three seeds gave by two standard errors of 10,000 test examples or more; the seeds differ less.
+    # At least two standard errors (10,000 test examples) below the mean of three seeds; the seeds differ less.
     [("mnist-linear", 0.914), ("mnist-mlp", 0.980), ("mnist-convnet", 0.985)],
 )
 def test_experiments_reach_their_accuracy_on_the_real_test_set(litlab, uri, name, at_least):

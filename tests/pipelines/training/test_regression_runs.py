@@ -1,4 +1,4 @@
-"""`litlab fit` of autoencoders, functions and points in the plane, of what probes measure and of a residual network."""
+"""`litlab fit` of autoencoders, functions, points in the plane and a residual network, with probes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from PIL import Image
 
 from datamodules.circles import Circles
 from modules.probes import shift
+from pipelines.commands.fit import main as fit
 from pipelines.config.cli import parse_config
 from pipelines.evaluation import figures
-from pipelines.training.fit import main as fit
 
 EPOCHS = 3
 RUNS = {
@@ -47,7 +47,7 @@ trainer:
 
 @dataclass
 class Done:
-    """A finished run, and where it is."""
+    """A finished run and its store."""
 
     name: str
     store: str
@@ -88,7 +88,7 @@ def done(request, finished, monkeypatch) -> Done:
     return found
 
 
-def test_the_run_is_finished_and_its_figures_are_there(done):
+def test_the_run_is_finished_and_has_its_figures(done):
     assert done.run.info.status == "FINISHED"
     paths = list((done.folder / "figures").iterdir())
     assert {path.stem for path in paths} == FIGURES[done.name]
@@ -98,7 +98,7 @@ def test_the_run_is_finished_and_its_figures_are_there(done):
             assert np.asarray(figure.convert("L")).std() > 1, f"{path.name} is blank"
 
 
-def test_the_epoch_is_selected_by_the_metric_that_suits_the_module(done):
+def test_the_epoch_is_selected_by_the_metric_of_the_module(done):
     key, best = ("val/loss", min) if done.name in ("autoencoder", "functions-convnet") else ("val/acc", max)
     history = done.history(key)
     assert len(history) == EPOCHS
@@ -106,7 +106,7 @@ def test_the_epoch_is_selected_by_the_metric_that_suits_the_module(done):
     assert done.run.data.metrics[f"selected/{key}"] == best(history)
 
 
-def test_each_metric_has_one_value_per_epoch_and_the_test_one_in_all(done):
+def test_each_metric_has_one_value_per_epoch_and_test_metrics_have_one(done):
     kinds = {
         "autoencoder": {"loss"},
         "functions-convnet": {"loss", "loss_y0", "loss_y1", "loss_y2"},
@@ -123,7 +123,7 @@ def test_each_metric_has_one_value_per_epoch_and_the_test_one_in_all(done):
 
 
 def columns(table: str) -> tuple[list[str], list[str]]:
-    """Recorded and new figures: two lines of a table, or two columns of one with many metrics."""
+    """Recorded and new values: two lines of a table, or two columns if there are many metrics."""
     lines = {line.split()[0]: line.split()[1:] for line in table.splitlines()[1:] if line.strip()}
     if "now" in lines:
         return lines["recorded"], lines["now"]
@@ -132,16 +132,16 @@ def columns(table: str) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("verb", ["test", "validate"])
-def test_measured_again_from_the_run_alone_it_gives_the_same(litlab, done, verb):
+def test_test_and_validate_reproduce_the_recorded_metrics(litlab, done, verb):
     outcome = litlab(verb, done.run_id)
     assert outcome.code == 0, outcome.err
-    assert "litlab: note" not in outcome.err  # of other data
+    assert "litlab: note" not in outcome.err  # that the data differ
     recorded, now = columns(outcome.out)
     assert now == recorded
     assert len(now) >= 2
 
 
-def test_mlflow_loads_the_model_which_says_the_same_to_any_number_of_examples(done, mlflow_store):
+def test_mlflow_loads_the_model_for_any_number_of_examples(done, mlflow_store):
     cli = parse_config("fit", ["-c", str(done.folder / "config.yaml")])
     data, model = cli.build()
     data.setup("fit")
@@ -158,14 +158,14 @@ def test_mlflow_loads_the_model_which_says_the_same_to_any_number_of_examples(do
         torch.testing.assert_close(exported(inputs).detach(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_model_knows_its_classes_where_there_are_any(done, mlflow_store):
+def test_the_logged_model_has_the_class_names_of_its_data(done, mlflow_store):
     mlflow_store(done.store)
     metadata = mlflow.models.get_model_info(f"runs:/{done.run_id}/model").metadata or {}
     data, _ = parse_config("fit", ["-c", str(done.folder / "config.yaml")]).build()
     assert metadata.get("classes") == (None if done.name == "functions-convnet" else list(data.classes))
 
 
-def test_only_a_classifier_of_images_predicts_and_the_others_say_so(litlab, done, tmp_path):
+def test_only_image_classifiers_predict_and_others_are_refused(litlab, done, tmp_path):
     Image.new("L", (28, 28)).save(tmp_path / "black.png")
     outcome = litlab("predict", done.run_id, tmp_path / "black.png")
     if done.name in ("pool-average", "cifar-resnet9"):
@@ -177,7 +177,7 @@ def test_only_a_classifier_of_images_predicts_and_the_others_say_so(litlab, done
         assert "Traceback" not in outcome.err
 
 
-def test_shifts_are_those_of_the_selected_weights_on_the_test_set(finished):
+def test_shift_sensitivity_is_that_of_the_selected_weights_on_the_test_set(finished):
     done = finished["pool-average"]
     data, model = parse_config("fit", ["-c", str(done.folder / "config.yaml")]).build()
     data.setup("fit")
@@ -192,7 +192,7 @@ def test_shifts_are_those_of_the_selected_weights_on_the_test_set(finished):
     assert 0 < recorded < 1
 
 
-def test_the_training_set_measured_again_is_kept_epoch_by_epoch_where_it_was_asked_for(finished):
+def test_evaluate_train_logs_training_metrics_at_the_end_of_each_epoch(finished):
     circles, other = finished["circles"], finished["circles-manual"]
     assert len(circles.history("train_end/acc")) == len(circles.history("train_end/loss")) == EPOCHS
     assert circles.history("train_end/loss")[0] < circles.history("train/loss")[0]
@@ -208,14 +208,14 @@ def test_the_training_set_measured_again_is_kept_epoch_by_epoch_where_it_was_ask
         (["--model.code_activation", "tanh"], "model.code_activation"),
     ],
 )
-def test_a_mistake_in_a_regression_is_said_before_a_run_begins(litlab, small, tmp_path, args, message):
+def test_a_mistake_in_a_regression_is_reported_before_a_run_is_created(litlab, small, tmp_path, args, message):
     outcome = litlab("fit", *small("autoencoder"), *args)
     assert outcome.code == 2
     assert message in outcome.err
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_network_that_is_written_out_by_hand_learns_as_the_plain_one(finished):
+def test_the_handwritten_network_learns_like_the_plain_one(finished):
     tags = [finished[name].run.data.tags for name in ("circles", "circles-manual")]
     assert tags[0]["data.sha256.train"] == tags[1]["data.sha256.train"]
     losses = [finished[name].history("train/loss") for name in ("circles", "circles-manual")]
@@ -223,7 +223,7 @@ def test_the_network_that_is_written_out_by_hand_learns_as_the_plain_one(finishe
 
 
 def _ink(figure, tmp_path) -> float:
-    """How much a figure's pixels vary: 0 for a blank one."""
+    """Return the standard deviation of a figure's pixels; 0 if it is blank."""
     figure.savefig(tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as picture:
         return float(np.asarray(picture.convert("L")).std())
@@ -234,8 +234,8 @@ COLOURED = GENERATOR.integers(0, 256, (5, 3, 8, 8)).astype(np.uint8)
 LABELS = np.array([0, 1, 2, 2, 0])
 
 
-def test_reconstructions_show_colour_and_few_images_too(tmp_path):
-    again = COLOURED[:, :, ::-1].astype(np.float32) / 255 * 1.5 - 0.2  # beyond [0, 1] is cut off
+def test_reconstructions_are_drawn_in_colour_and_for_few_images(tmp_path):
+    again = COLOURED[:, :, ::-1].astype(np.float32) / 255 * 1.5 - 0.2  # values outside [0, 1] are clipped
     figure = figures.reconstructions(COLOURED, again)
     assert len(figure.axes) == 10
     assert _ink(figure, tmp_path) > 1
@@ -244,7 +244,7 @@ def test_reconstructions_show_colour_and_few_images_too(tmp_path):
     np.testing.assert_allclose(figure.axes[5].images[0].get_array(), again[0].clip(0, 1).transpose(1, 2, 0))
 
 
-def test_codes_are_drawn_by_class_with_its_name_in_their_middle(tmp_path):
+def test_codes_are_drawn_by_class_with_the_class_name_at_their_centre(tmp_path):
     codes = np.arange(10, dtype=np.float32).reshape(5, 2)
     figure = figures.codes(codes, LABELS, ("zero", "one", "two", "absent"))
     (axis,) = figure.axes
@@ -257,7 +257,7 @@ def test_codes_are_drawn_by_class_with_its_name_in_their_middle(tmp_path):
     assert _ink(figure, tmp_path) > 1
 
 
-def test_estimates_are_drawn_against_the_truth_with_their_error(tmp_path):
+def test_predictions_are_drawn_against_targets_with_their_error(tmp_path):
     targets = GENERATOR.normal(size=(20, 3)).astype(np.float32)
     figure = figures.estimates(targets + np.array([0, 0.5, 2], np.float32), targets)
     titles = [axis.get_title() for axis in figure.axes]
@@ -266,18 +266,18 @@ def test_estimates_are_drawn_against_the_truth_with_their_error(tmp_path):
     assert _ink(figure, tmp_path) > 1
 
 
-def test_decision_regions_have_a_panel_for_each_map_and_all_test_points(tmp_path):
+def test_decision_regions_have_a_panel_per_map_and_all_test_points(tmp_path):
     data = Circles(n_test=51)
     data.setup("test")
     side = np.linspace(-3, 3, 30, dtype=np.float32)
     inside = (side[:, None] ** 2 + side**2 < 2).astype(np.float32)
-    maps = {"first": inside, "selected": np.full((30, 30), 0.3, np.float32)}  # a map without a border, too
+    maps = {"first": inside, "selected": np.full((30, 30), 0.3, np.float32)}  # also a map without a boundary
     figure = figures.decision_regions(maps, (-3, 3, -3, 3), data.test_set)
     assert _ink(figure, tmp_path) > 1
     assert [axis.get_title() for axis in figure.axes] == ["first", "selected"]
 
 
-def test_learning_curves_of_a_regression_have_a_panel_for_each_error(tmp_path):
+def test_learning_curves_of_a_regression_have_a_panel_per_error(tmp_path):
     names = [f"{split}/{kind}" for split in ("train", "val") for kind in ("loss", "loss_y0")]
     history = [(epoch, dict.fromkeys(names, 1 / (epoch + 1))) for epoch in range(3)]
     figure = figures.learning_curves(history, 2)
@@ -286,13 +286,13 @@ def test_learning_curves_of_a_regression_have_a_panel_for_each_error(tmp_path):
     assert _ink(figure, tmp_path) > 1
 
 
-def test_only_what_suits_the_outputs_is_drawn():
+def test_only_figures_that_fit_the_outputs_are_drawn():
     classes, codes3 = ("a", "b", "c"), np.zeros((5, 3), np.float32)
-    assert figures.of_outputs(COLOURED, {}, classes) == {}
-    assert figures.of_outputs(COLOURED, {"codes": codes3, "labels": LABELS}, classes) == {}  # no plane
+    assert figures.output_figures(COLOURED, {}, classes) == {}
+    assert figures.output_figures(COLOURED, {"codes": codes3, "labels": LABELS}, classes) == {}  # not a plane
     part = {"codes": codes3[:4, :2], "labels": LABELS[:4]}
-    assert figures.of_outputs(COLOURED, part, classes) == {}  # of a part of the test set
+    assert figures.output_figures(COLOURED, part, classes) == {}  # outputs of a part of the test set
     points = GENERATOR.normal(size=(5, 2)).astype(np.float32)
     logits = {"logits": np.eye(3, dtype=np.float32)[LABELS], "labels": LABELS}
-    assert set(figures.of_outputs(points, logits, classes)) == {"confusion_matrix"}
-    assert set(figures.of_outputs(COLOURED, logits, classes)) == {"confusion_matrix", "confidently_wrong"}
+    assert set(figures.output_figures(points, logits, classes)) == {"confusion_matrix"}
+    assert set(figures.output_figures(COLOURED, logits, classes)) == {"confusion_matrix", "confidently_wrong"}

@@ -130,7 +130,7 @@ def test_a_baseline_is_trained_beside_the_networks(train, spec, store, uri):
     refused = Job(["svm-cubic", "digits-mlp"], experiment="digits-svm", uri=uri, verb="baseline")
     ends = train([baseline, refused, spec()])
     assert {end.spec.label: end.status for end in ends if end.spec.verb == "fit"} == {"seed=0": "FINISHED"}
-    assert next(end.reason for end in ends if end.spec is refused).startswith("'svm-cubic' is no baseline")
+    assert next(end.reason for end in ends if end.spec is refused).startswith("'svm-cubic' is not a baseline")
     runs = runs_of(store, "digits-svm")
     assert [(run.info.run_name, run.info.status) for run in runs] == [("C=0.01", "FINISHED"), ("C=0.1", "FINISHED")]
     assert {run.data.tags["seed"] for run in runs} == {"3"}

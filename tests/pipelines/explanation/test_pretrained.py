@@ -1,22 +1,17 @@
-"""The verb: its words, its help, and torchvision's networks in every word of it."""
+"""torchvision's networks, with every method."""
 
-import importlib
 import json
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
 from PIL import Image
 from torchvision import models
 
-from pipelines.explanation.explain import HELP, WORDS
-
 
 @pytest.fixture(scope="session")
 def squeezenet(tmp_path_factory):
-    """A file of weights that were never trained, and options that name them."""
+    """Options that name a torchvision network and a file of untrained weights."""
     file = tmp_path_factory.mktemp("torchvision") / "squeezenet.pth"
     torch.manual_seed(0)
     torch.save(models.squeezenet1_1().state_dict(), file)
@@ -36,39 +31,6 @@ def photographs(tmp_path_factory):
     return files
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_every_word_has_a_module_and_a_line_in_the_overview(word):
-    assert callable(importlib.import_module(f"pipelines.explanation.{WORDS[word]}").main)
-    assert f"\n  {word} " in HELP
-
-
-def test_an_unknown_word_is_the_users_mistake_and_the_nearest_one_is_named(explain):
-    outcome = explain("maximize")
-    assert outcome.code == 2
-    assert "did you mean maximise" in outcome.err
-
-
-@pytest.mark.parametrize("word", WORDS)
-def test_help_of_a_word_fits_a_screen_and_names_every_option(explain, word):
-    outcome = explain(word, "--help")
-    assert outcome.code == 0
-    lines = outcome.out.splitlines()
-    assert 10 < len(lines) <= 30
-    assert max(map(len, lines)) <= 80
-
-
-def test_the_overview_imports_nothing_heavy():
-    program = (
-        "import sys; from pipelines.explanation.explain import main; main('explain', ['--help']); print(*sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    heavy = {"torch", "lightning", "torchvision", "mlflow", "matplotlib", "sklearn", "captum"}
-    assert not heavy & set(done.stdout.splitlines()[-1].split())
-    lines = done.stdout.splitlines()[:-1]
-    assert len(lines) <= 24
-    assert max(map(len, lines)) <= 80
-
-
 def numbers_of(outcome):
     assert outcome.code == 0, outcome.err
     (file,) = outcome.folder.glob("*.json")
@@ -84,13 +46,13 @@ def test_a_class_of_a_torchvision_network_is_maximised(explain, squeezenet):
     assert "natural_high_frequency_share" not in numbers
 
 
-def test_the_fourier_prior_takes_the_spectrum_of_files_where_there_are_no_training_images(
+def test_the_fourier_prior_takes_the_spectrum_of_files_if_there_are_no_training_images(
     explain, squeezenet, photographs
 ):
     argv = ["maximise", *squeezenet, "--layer", "features.3", "--unit", "1,0,0", "--prior", "fourier", "--steps", "2"]
     outcome = explain(*argv, run=False)
     assert outcome.code == 2
-    assert "give some by --spectrum FILE" in outcome.err
+    assert "give --spectrum FILE" in outcome.err
     numbers = numbers_of(explain(*argv, "--spectrum", *photographs[:3], run=False))
     assert 0 < numbers["natural_high_frequency_share"] < 0.2  # blurred by the enlargement
     assert numbers["after"][0] > numbers["before"][0]
@@ -100,13 +62,13 @@ def test_filters_of_a_torchvision_network_are_drawn(explain, squeezenet):
     assert numbers_of(explain("filters", *squeezenet, run=False))["shape"] == [64, 3, 3, 3]
 
 
-def test_what_a_torchvision_network_makes_of_a_file_is_drawn(explain, squeezenet, photographs):
+def test_activations_of_a_torchvision_network_are_drawn_for_a_file(explain, squeezenet, photographs):
     outcome = explain("activations", *squeezenet, "--image", photographs[0], "--layer", "conv1", "conv2", run=False)
     assert numbers_of(outcome)["layers"]["conv1"]["size"] == [111, 111]
     assert next(outcome.folder.glob("*.png")).name == "activations-squeezenet1_1-image-0.png-conv1-conv2.png"
 
 
-def test_files_are_embedded_by_a_torchvision_network_with_the_classes_that_it_sees(explain, squeezenet, photographs):
+def test_files_are_embedded_by_a_torchvision_network_with_the_predicted_classes(explain, squeezenet, photographs):
     argv = ["embedding", *squeezenet, "--layer", "features.12", "--image", *photographs]
     numbers = numbers_of(explain(*argv, run=False))
     assert numbers["count"] == len(numbers["labels"]) == len(numbers["PCA"]) == 12
@@ -115,14 +77,14 @@ def test_files_are_embedded_by_a_torchvision_network_with_the_classes_that_it_se
     assert "12 images or more, not 11" in few.err
 
 
-@pytest.mark.parametrize("word", ["activations", "embedding"])
-def test_without_data_image_files_are_asked_for(explain, squeezenet, word):
-    outcome = explain(word, *squeezenet, "--layer", "conv1", run=False)
+@pytest.mark.parametrize("method", ["activations", "embedding"])
+def test_without_data_the_error_asks_for_image_files(explain, squeezenet, method):
+    outcome = explain(method, *squeezenet, "--layer", "conv1", run=False)
     assert outcome.code == 2
     assert "--image FILE" in outcome.err
 
 
-def test_weights_that_would_run_code_when_they_are_read_are_refused(explain, tmp_path):
+def test_weights_that_would_run_code_when_read_are_rejected(explain, tmp_path):
     class Trap:
         def __reduce__(self):
             return open, (str(tmp_path / "ran"), "w")

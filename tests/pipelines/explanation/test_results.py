@@ -1,4 +1,4 @@
-"""What a look leaves behind, and what it leaves alone."""
+"""What an explanation writes and logs, and what it does not change."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,19 @@ from urllib.parse import urlparse
 import pytest
 from PIL import Image
 
-from pipelines.explanation.explain import main
+from pipelines.commands.explain import main
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 
 
 def state(uri, run_id):
-    """All that is kept of a run: params, metrics with their history, tags, times, and the bytes of its files."""
+    """Everything stored of a run: params, metrics with their history, tags, times, and the bytes of its files."""
     store = Store(uri)
     run = store.client.get_run(run_id)
     history = {key: store.client.get_metric_history(run_id, key) for key in run.data.metrics}
     folder = Path(urlparse(run.info.artifact_uri).path)
-    every = [path for path in folder.rglob("*") if path.is_file()]
-    files = {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in every}
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    files = {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
     assert "checkpoints/best.ckpt" in files
     points = {key: [(point.value, point.step, point.timestamp) for point in values] for key, values in history.items()}
     return run.data.params, points, run.data.tags, vars(run.info), files
@@ -39,8 +39,10 @@ def state(uri, run_id):
     ],
     ids=lambda argv: argv[0],
 )
-def test_a_look_is_a_child_with_picture_and_numbers_and_the_run_is_not_changed(explain, looked_at, argv):
-    uri, run_id = looked_at
+def test_an_explanation_is_a_child_run_with_picture_and_numbers_and_its_parent_is_not_changed(
+    explain, explained_run, argv
+):
+    uri, run_id = explained_run
     before = state(uri, run_id)
     children = {child.run_id for child in Store(uri).children(run_id)}
     outcome = explain(*argv)
@@ -53,16 +55,16 @@ def test_a_look_is_a_child_with_picture_and_numbers_and_the_run_is_not_changed(e
     assert child.status == "FINISHED"
     assert child.file(f"figures/{picture.name}").read_bytes() == picture.read_bytes()
     assert child.file(numbers.name).read_bytes() == numbers.read_bytes()
-    kept = json.loads(numbers.read_text())
-    assert kept["run"] == run_id
-    assert kept["command"].startswith(f"litlab explain {argv[0]} {run_id}")
-    assert kept["command"] == child.tags["litlab.command"]
+    content = json.loads(numbers.read_text())
+    assert content["run"] == run_id
+    assert content["command"].startswith(f"litlab explain {argv[0]} {run_id}")
+    assert content["command"] == child.tags["litlab.command"]
     with Image.open(picture) as image:
-        assert image.text["Description"] == kept["caption"]
+        assert image.text["Description"] == content["caption"]
 
 
-def test_options_become_params_and_single_numbers_metrics(explain, looked_at):
-    uri, run_id = looked_at
+def test_options_become_params_and_single_numbers_metrics(explain, explained_run):
+    uri, run_id = explained_run
     children = {child.run_id for child in Store(uri).children(run_id)}
     outcome = explain("maximise", "--class", "7", "--steps", "3", "--seed", "0")
     numbers = json.loads(next(outcome.folder.glob("*.json")).read_text())
@@ -83,31 +85,31 @@ def test_options_become_params_and_single_numbers_metrics(explain, looked_at):
     assert "steps" not in run.data.metrics
 
 
-def test_looks_are_left_out_of_comparisons(explain, looked_at):
-    uri, run_id = looked_at
+def test_explanations_are_not_compared(explain, explained_run):
+    uri, run_id = explained_run
     explain("filters")
     assert [run.run_id for run in find_runs(Store(uri), ["digits-convnet"]).runs] == [run_id]
 
 
-def test_names_of_files_tell_runs_and_looks_apart(explain, looked_at):
+def test_file_names_distinguish_runs_and_explanations(explain, explained_run):
     for unit in ("0,0,0", "1,0,0"):
         explain("maximise", "--layer", "conv1", "--unit", unit, "--steps", "1")
     names = {path.stem for path in explain("maximise", "--class", "7", "--steps", "1").folder.glob("*.png")}
     assert len(names) == 3
-    assert all(name.startswith(f"maximise-{looked_at[1][:8]}-") for name in names)
+    assert all(name.startswith(f"maximise-{explained_run[1][:8]}-") for name in names)
 
 
-def test_a_folder_that_cannot_be_written_is_said(explain, tmp_path):
+def test_an_error_names_the_folder_that_cannot_be_written(explain, tmp_path):
     (tmp_path / "explain").write_text("a file")
     outcome = explain("filters")
     assert outcome.code == 2
     assert "cannot be written" in outcome.err
 
 
-def test_the_same_question_has_the_same_mark_wherever_pictures_and_runs_are(looked_at, tmp_path):
-    uri, run_id = looked_at
+def test_the_same_question_has_the_same_tag_wherever_pictures_and_runs_are(explained_run, tmp_path):
+    uri, run_id = explained_run
     before = {child.run_id for child in Store(uri).children(run_id)}
     main("explain", ["filters", run_id, "--tracking_uri", uri, "--out", str(tmp_path), "--layer", "conv1"])
     main("explain", ["filters", run_id, "--layer", "conv1", f"--out={tmp_path / 'b'}", f"--tracking_uri={uri}"])
-    looks = [child for child in Store(uri).children(run_id) if child.run_id not in before]
-    assert [look.tags["litlab.look"] for look in looks] == ["filters --layer conv1"] * 2
+    explanations = [child for child in Store(uri).children(run_id) if child.run_id not in before]
+    assert [child.tags["litlab.explain"] for child in explanations] == ["filters --layer conv1"] * 2

@@ -1,0 +1,49 @@
+"""Set the epoch and step counters of Lightning's training loop."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+
+def restore_counters(trainer: Trainer, fit_loop_state: dict[str, Any]) -> None:
+    """Set the counters to those of a checkpoint, without Lightning's own restart, which would skip an epoch."""
+    fit_loop = trainer.fit_loop
+    fit_loop.load_state_dict(fit_loop_state)
+    fit_loop.restarting = False
+    for loop in (fit_loop, fit_loop.epoch_loop, fit_loop.epoch_loop.val_loop):
+        loop.on_iteration_done()
+    progress = fit_loop.epoch_progress
+    for tracker in (progress.total, progress.current):  # the next epoch was about to start
+        tracker.load_state_dict(dict.fromkeys(("ready", "started", "processed"), tracker.completed))
+
+
+def advance_counters(trainer: Trainer, epochs: int, val_batches: int) -> None:
+    """Set the counters as Lightning's loop leaves them after complete epochs.
+
+    Args:
+        trainer: Its loop has not run these epochs.
+        epochs: Complete epochs.
+        val_batches: Batches of the last validation; 0 if the last epoch was not validated.
+    """
+    fit_loop, steps_per_epoch = trainer.fit_loop, int(trainer.num_training_batches)
+    loop, val_loop = fit_loop.epoch_loop, fit_loop.epoch_loop.val_loop
+    optimizer = loop.automatic_optimization.optim_progress.optimizer
+    for tracker in (fit_loop.epoch_progress.total, fit_loop.epoch_progress.current):
+        _set_all(tracker, epochs)
+    for progress in (loop.batch_progress, optimizer.step, optimizer.zero_grad):
+        _set_all(progress.total, epochs * steps_per_epoch)
+        _set_all(progress.current, steps_per_epoch)
+    for config in trainer.lr_scheduler_configs:
+        steps = steps_per_epoch if config.interval == "step" else 1
+        _set_all(loop.scheduler_progress.total, epochs * steps)
+        _set_all(loop.scheduler_progress.current, steps)
+    _set_all(val_loop.batch_progress.total, val_batches)
+    if val_batches:
+        _set_all(val_loop.batch_progress.current, val_batches)
+        val_loop.batch_progress.is_last_batch = True
+    loop.batch_progress.is_last_batch, loop._batches_that_stepped = True, epochs * steps_per_epoch
+
+
+def _set_all(tracker: Any, number: int) -> None:
+    for name in vars(tracker):
+        setattr(tracker, name, number)

@@ -1,0 +1,55 @@
+"""`litlab doctor`: check the installation, and repair what can be repaired."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.commands.options import VerbParser
+from pipelines.runtime.log import logger
+from pipelines.runtime.text import escape_control_characters
+
+if TYPE_CHECKING:
+    from pipelines.diagnostics.check import CheckResult
+
+HELP = """usage: litlab doctor [--fix] [--data_dir DIR] [--tracking_uri URI]
+
+Check what a training needs, one line each: ok, or what to do. Python and
+packages, torch and GPUs, the databases of runs and of studies, runs marked
+RUNNING whose process is gone, data files, disk, memory, ports.
+
+  --fix               repair what can be repaired: tables of an older MLflow or
+                        Optuna (after a copy), runs without a process (KILLED;
+                        litlab resume still takes them), unfinished files.
+                        Prints each repair; deletes nothing that a user made
+  --data_dir DIR      where data sets are (data)
+  --tracking_uri URI  where runs are stored (mlflow.db of this project)
+
+Exit code: 0 all checks are ok, 1 something is to be done."""
+STYLES = {"ok": "green", "fixed": "cyan", "to do": "bold yellow"}
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Parse `litlab doctor [--fix] [--data_dir DIR] [--tracking_uri URI]`, run the checks, and print each result."""
+    parser = VerbParser(verb, HELP)
+    parser.add_argument("--fix", action="store_true")
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    options = parser.parse(argv)
+    from pipelines.diagnostics.check import Context
+    from pipelines.diagnostics.doctor import iterate_checks
+
+    n_failed = 0
+    for result in iterate_checks(Context(options.tracking_uri, options.data_dir.expanduser(), options.fix)):
+        _print(result)
+        n_failed += result.state == "to do"
+    if n_failed:
+        logger.warning(f"{n_failed} to do")
+    return 1 if n_failed else 0
+
+
+def _print(result: "CheckResult") -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    state = Text(f"{result.state:<7}", style=STYLES[result.state])
+    text = Text(escape_control_characters(f"{result.name:<12}{result.message}"))
+    Console(highlight=False, soft_wrap=True).print(state + text)

@@ -1,0 +1,36 @@
+"""`litlab test` and `litlab validate`: measure a finished run again."""
+
+from collections.abc import Sequence
+
+from pipelines.commands.options import VerbParser
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.gc_pause import gc_paused_for_import
+
+HELP = """usage: litlab {verb} RUN_ID [--tracking_uri URI] [--KEY VALUE ...]
+
+Measure a run's selected checkpoint on the {split} set, and print the
+recorded metrics next to the new ones. The run is only read.
+
+  RUN_ID              as printed by litlab fit and shown in the UI
+  --KEY VALUE         another value for a key of the run's configuration,
+                        such as --data.data_dir FOLDER
+  --tracking_uri URI  where runs are stored (mlflow.db of this project)"""
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Parse `litlab test RUN_ID` or `litlab validate RUN_ID`, measure, and print the metrics."""
+    parser = VerbParser(verb, HELP.format(verb=verb, split={"test": "test", "validate": "validation"}[verb]))
+    if not argv:
+        parser.print_help()
+        return 2
+    options, run_ids, overrides = parser.parse_with_overrides(argv)
+    if len(run_ids) != 1:
+        raise UserError(f"name one run: litlab {verb} RUN_ID")
+    with gc_paused_for_import("pipelines.evaluation.evaluate"):
+        from pipelines.evaluation.evaluate import evaluate_run
+    from pipelines.runtime.console import print_results
+
+    result = evaluate_run(run_ids[0], "test" if verb == "test" else "val", overrides, tracking_uri=options.tracking_uri)
+    rows = {"recorded": result.recorded, "now": result.measured}
+    print_results(f"{result.experiment}, run {result.run.run_id}", rows, {})
+    return 0

@@ -1,0 +1,110 @@
+"""`litlab inspect`: the layers of an experiment's network, their sizes, costs and receptive fields."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipelines.commands.options import VerbParser
+from pipelines.runtime.gc_pause import gc_paused_for_import
+
+if TYPE_CHECKING:
+    from pipelines.inspection.model_summary import ModelSummary
+    from pipelines.inspection.ops import SlidingWindow
+    from pipelines.inspection.trace import Layer
+
+HELP = """usage: litlab inspect NAME [--json] [--KEY VALUE ...]
+
+Show the layers of an experiment's network in the order in which they are
+called: size of the output, window, parameters, multiply-adds for one example,
+and the receptive field: the rows and columns of the input that an output can
+depend on, at most. Nothing is trained or downloaded.
+
+  NAME or PATH         an experiment, or a YAML file like those of experiments
+  -c, --config FILE    one more YAML file; later ones win
+  --json               print one JSON object instead of a table
+  --model.channels 16  any key of the experiment, as for litlab fit"""
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Parse `litlab inspect NAME | PATH | -c FILE [--json] [--key value ...]`, and print the summary."""
+    parser = VerbParser(verb, HELP, tracking_uri=False)
+    parser.add_argument("--json", action="store_true")
+    if not argv:
+        parser.print_help()
+        return 2
+    options, experiments, overrides = parser.parse_with_overrides(argv)
+    with gc_paused_for_import("pipelines.inspection.model_summary"):
+        from pipelines.inspection.model_summary import summarize_experiment
+
+    summary = summarize_experiment([*experiments, *overrides])
+    if options.json:
+        print(json.dumps(summary.as_json(), indent=2))
+    else:
+        _print(summary)
+    return 0
+
+
+def _print(summary: "ModelSummary") -> None:
+    """Print a table of the layers, as wide as it needs to be, and the totals below it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    table = Table(title=summary.experiment, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    with_notes = any(layer.note for layer in summary.layers)
+    for column in ("layer", "type", "output", "window"):
+        table.add_column(column, no_wrap=True)
+    for column in ("parameters", "multiply-adds", "receptive\nfield"):
+        table.add_column(column, no_wrap=True, justify="right")
+    if with_notes:
+        table.add_column("")
+    for layer in summary.layers:
+        table.add_row(*_cells(layer), *([layer.note] if with_notes else []))
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
+    console.print(table)
+    for line in _totals(summary):
+        console.print(line, highlight=False, markup=False)
+
+
+def _cells(layer: "Layer") -> list[str]:
+    return [
+        layer.name,
+        layer.type,
+        _by(layer.output),
+        _describe(layer.window) if layer.window else "",
+        f"{layer.parameters:,}" if layer.parameters or layer.note == "shared" else "",
+        f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+        _by(layer.receptive_field) if layer.receptive_field else "-",
+    ]
+
+
+def _describe(window: "SlidingWindow") -> str:
+    """Return the kernel, and what is not the default: "2x2 stride 2", "5x5 pad same"."""
+    words = [_by(window.kernel)] if window.kernel else []
+    for name, value in (("stride", window.stride), ("dilation", window.dilation)):
+        words += [name, _short(value)] if set(value) - {1} else []
+    if isinstance(window.padding, str):
+        words += ["pad", window.padding]
+    elif any(window.padding):
+        words += ["pad", _short(window.padding)]
+    return " ".join(words)
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _short(values: tuple[int, ...]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else ",".join(map(str, values))
+
+
+def _totals(summary: "ModelSummary") -> list[str]:
+    facts = {"parameters": f"{summary.parameters:,}"}
+    if summary.trainable_parameters != summary.parameters:
+        facts["trainable parameters"] = f"{summary.trainable_parameters:,}"
+    facts["multiply-adds"] = f"{summary.multiply_adds:,} per example"
+    if (ratio := summary.parameters_per_example) is not None:
+        number = f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
+        facts["parameters per training example"] = f"{number} ({summary.train_examples:,} examples)"
+    width = max(map(len, facts))
+    return [*(f"{name:<{width}}  {value}" for name, value in facts.items()), *summary.remarks]

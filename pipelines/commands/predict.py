@@ -1,0 +1,61 @@
+"""`litlab predict`: classify image files."""
+
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.commands.options import VerbParser
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.gc_pause import gc_paused_for_import
+
+HELP = """usage: litlab predict RUN_ID IMAGE [IMAGE ...] [--out FILE] [--KEY VALUE ...]
+
+Classify image files with a run's selected checkpoint, and print file, class
+and probability as CSV. Images of any size and format are made grey or RGB and
+resized to what the network takes.
+
+  RUN_ID              as printed by litlab fit and shown in the UI
+  --out FILE          write a file instead of printing
+  --invert            for images that are dark on light, where the network has
+                        learnt light on dark, such as MNIST
+  --KEY VALUE         another value for a key of the run's configuration,
+                        such as --trainer.accelerator cpu
+  --tracking_uri URI  where runs are stored (mlflow.db of this project)"""
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Parse `litlab predict RUN_ID IMAGE ... [--out FILE.csv]`, classify, and print or write the table."""
+    parser = VerbParser(verb, HELP)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--invert", action="store_true")
+    if not argv:
+        parser.print_help()
+        return 2
+    options, positionals, overrides = parser.parse_with_overrides(argv)
+    if len(positionals) < 2:
+        raise UserError("name a run and at least one image: litlab predict RUN_ID IMAGE [IMAGE ...]")
+    run_id, *names = positionals
+    images = [Path(name) for name in names]
+    if missing := [image for image in images if not image.is_file()]:
+        raise UserError(f"{missing[0]}: no such file")
+    with gc_paused_for_import("pipelines.evaluation.predict"):
+        from pipelines.evaluation.predict import predict
+
+    found = predict(run_id, images, overrides, invert=options.invert, tracking_uri=options.tracking_uri)
+    rows = [(str(item.file), item.class_name, f"{item.probability:.6f}") for item in found]
+    _write([("file", "class", "probability"), *rows], options.out)
+    return 0
+
+
+def _write(table: Sequence[Sequence[str]], out: Path | None) -> None:
+    """Write a header and its rows as CSV, to the screen without a file."""
+    if out is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(table)
+        return
+    try:
+        with out.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(table)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+    print(f"{len(table) - 1} predictions in {out}")

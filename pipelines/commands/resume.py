@@ -1,0 +1,51 @@
+"""`litlab resume`: continue a stopped fit."""
+
+from collections.abc import Sequence
+
+from pipelines.commands.fit import run_and_report
+from pipelines.commands.options import VerbParser
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.gc_pause import gc_paused_for_import
+
+HELP = """usage: litlab resume RUN_ID [--dead] [--tracking_uri URI] [--KEY VALUE ...]
+
+Resume a litlab fit that was stopped, crashed or was killed: from its last
+complete epoch, in the same run. On a CPU the result is bit-identical to an
+uninterrupted run. A finished run is not changed, and no value of the
+configuration can be: that would be another run.
+
+  RUN_ID              as printed by litlab fit and shown in the UI; without it,
+                        the unfinished runs are listed
+  --dead              the run is RUNNING on another machine, and its process
+                        there is known to be dead
+  --data.data_dir DIR where the data are now; they must be the same
+  --tracking_uri URI  where runs are stored (mlflow.db of this project)"""
+MAX_LISTED = 10
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Parse `litlab resume RUN_ID [--dead] [--key value ...]`, train, and print the results."""
+    parser = VerbParser(verb, HELP)
+    parser.add_argument("--dead", action="store_true")
+    options, arguments = parser.parse_known_args(argv)
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError(_unfinished(options.tracking_uri))
+    run_id, *overrides = arguments
+    with gc_paused_for_import("pipelines.training.resume"):
+        from pipelines.training.resume import resume
+    return run_and_report(
+        lambda: resume(run_id, assume_dead=options.dead, overrides=overrides, tracking_uri=options.tracking_uri)
+    )
+
+
+def _unfinished(tracking_uri: str | None) -> str:
+    """Return the message for a command without a run: it lists the unfinished runs, one a line."""
+    from pipelines.tracking.tags import COMMAND_TAG
+    from pipelines.training.resumable import unfinished_runs
+
+    runs = unfinished_runs(tracking_uri)
+    if not runs:
+        return "name a run; all runs of litlab fit are finished"
+    lines = [f"  {run.run_id}  {run.status:<8}  {run.tags.get(COMMAND_TAG, '')}" for run in runs[:MAX_LISTED]]
+    more = [f"  and {len(runs) - MAX_LISTED} older ones"] if len(runs) > MAX_LISTED else []
+    return "\n".join(["name a run: litlab resume RUN_ID; these are not finished:", *lines, *more])

@@ -1,0 +1,52 @@
+"""`litlab sync`: send to the tracking store what it could not receive while runs were active."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipelines.commands.options import VerbParser
+from pipelines.runtime.log import logger
+
+if TYPE_CHECKING:
+    from pipelines.tracking.sync import SyncedRun
+
+HELP = """usage: litlab sync [RUN_ID ...] [--tracking_uri URI]
+
+Send data that tracking servers and databases could not receive while runs were
+active. Data are stored once, however often this is called or interrupted. Data
+that cannot be sent are kept, and the exit code is 1. Runs that are still
+active are left alone.
+
+  RUN_ID              as printed by litlab fit (default: all unsent runs here)
+  --tracking_uri URI  where to send, if the server has moved or needs a
+                        password (default: where each run belongs)"""
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Parse `litlab sync`, send, and print the outcome of each run; 1 if data of an ended run are still unsent."""
+    parser = VerbParser(verb, HELP)
+    parser.add_argument("run_ids", metavar="RUN_ID", nargs="*")
+    options = parser.parse(argv)
+    from pipelines.tracking.sync import sync
+
+    runs = sync(options.run_ids, tracking_uri=options.tracking_uri)
+    if not runs:
+        print("nothing to send: the tracking stores have all runs of this machine")
+        return 0
+    _print_table(runs)
+    unsent = [run for run in runs if run.outcome == "unsent"]
+    for run in unsent:
+        logger.warning(f"unsent data of run {run.run_id} are kept in {run.folder}; nothing is lost")
+    return 1 if unsent else 0
+
+
+def _print_table(runs: "Sequence[SyncedRun]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("run", "status", "name", "outcome"):
+        table.add_column(column, no_wrap=column in ("run", "status"), overflow="fold")
+    for run in runs:
+        table.add_row(*map(Text, (run.run_id, run.status or "not ended", run.name, run.message)))
+    Console(highlight=False).print(table)

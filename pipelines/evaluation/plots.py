@@ -1,0 +1,147 @@
+"""Plots that several rooms draw: learning curves, decision regions, examples of classes in the plane.
+
+They draw on an axis that the caller gives, and can be read in black and white. Shapes: N points, R rows and C columns.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+    from datamodules.sets import TensorSet
+
+STYLES = {"train": ("C0", "--", "o"), "train_end": ("C2", "-.", "^"), "val": ("C1", "-", "s")}
+LABELS = {
+    "train": "training (average over the epoch)",
+    "train_end": "training (weights of the epoch's end)",
+    "val": "validation",
+}
+METRIC_NAMES = {"acc": "accuracy (fraction)", "knn_acc": "accuracy of the nearest codes' vote"}
+MARKERS = "o^sDvP*X<>"
+MANY_EPOCHS = 40  # more are drawn without markers
+LARGE_RATIO = 100  # values whose largest and smallest differ by more are drawn on a logarithmic scale
+Array = NDArray[np.float32]
+
+
+def make_figure(*, columns: int, width: float, height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":
+    """Return an empty figure, its size in inches, and its axes, row by row."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no window system
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def plot_learning_curve(
+    axis: "Axes", split: str, epochs: Sequence[int], values: Sequence[float], sds: Sequence[float | None] = ()
+) -> None:
+    """Plot a metric over the epochs, in the style of its split.
+
+    Args:
+        axis: See `label_learning_curves` for its labels.
+        split: "train", "train_end" or "val".
+        epochs: Counted from 0.
+        values: One per epoch; a mean if there are standard deviations.
+        sds: Standard deviation per epoch, drawn as a band; None where only one run is left.
+    """
+    colour, line, marker = STYLES[split]
+    marker = marker if len(epochs) <= MANY_EPOCHS else ""
+    axis.plot(epochs, values, color=colour, linestyle=line, marker=marker, markersize=3.5, label=LABELS[split])
+    if any(sd is not None for sd in sds):
+        spread = [math.nan if sd is None else sd for sd in sds]
+        low, high = ([value + sign * sd for value, sd in zip(values, spread, strict=True)] for sign in (-1, 1))
+        band = f"{LABELS[split].partition(' (')[0]}: mean ± 1 standard deviation over runs"
+        axis.fill_between(epochs, low, high, color=colour, alpha=0.25, linewidth=0, label=band)
+
+
+def label_learning_curves(axis: "Axes", kind: str) -> None:
+    """Label the axes of learning curves of a metric, such as "loss" or "acc", and draw a grid."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set(xlabel="epoch (from 0)", ylabel=METRIC_NAMES.get(kind, kind.replace("_", " ")))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3)
+
+
+def spans_decades(values: Sequence[float]) -> bool:
+    """Return whether values, such as those of a loss that falls far, are better drawn on a logarithmic scale."""
+    return bool(values) and min(values) > 0 and max(values) > LARGE_RATIO * min(values)
+
+
+def plot_decision_regions(
+    axis: "Axes",
+    map_RC: Array,
+    corners: tuple[float, float, float, float],
+    test_set: "TensorSet",
+    classes: Sequence[str] = ("0", "1"),
+) -> "AxesImage":
+    """Plot what a classifier predicts over the plane, the border in black, with the test points.
+
+    Args:
+        axis: Gets entries for a legend: the test points of each class.
+        map_RC: Probability, or decision, of the second class, from the lower left corner.
+        corners: Left, right, lower, upper end of the map.
+        test_set: Points of shape (N, 2) and their classes, 0 or 1.
+        classes: Names of the two classes.
+
+    Returns:
+        The map, for a colour bar.
+    """
+    shade = axis.imshow(map_RC, extent=corners, origin="lower", cmap="cividis", vmin=0, vmax=1)
+    if map_RC.min() < 0.5 < map_RC.max():  # matplotlib warns where there is no border to draw
+        axis.contour(map_RC, levels=[0.5], extent=corners, colors="black", linewidths=1.5)
+    points_N2, labels_N = test_set.inputs.numpy(), test_set.targets.numpy()
+    for number, marker, face in ((0, "o", "white"), (1, "s", "black")):
+        x, y = points_N2[labels_N == number].T
+        name = f"test points of class {classes[number]}"
+        axis.scatter(x, y, s=12, marker=marker, color=face, edgecolors="black", lw=0.5, label=name)
+    axis.set(xlabel="x1", ylabel="x2")
+    return shade
+
+
+def scatter_classes(
+    axis: "Axes",
+    points_N2: Array,
+    labels_N: NDArray[np.int64],
+    classes: Sequence[str],
+    *,
+    size: float = 8,
+    at_most: int | None = None,
+    percentiles: tuple[float, float] | None = None,
+) -> None:
+    """Plot points by class, with a colour and a marker for each class and its name at the median of all its points.
+
+    Args:
+        axis: Gets an entry for a legend for each class.
+        points_N2: Such as codes or principal components.
+        labels_N: Class of each point.
+        classes: Names, in the order of the labels; those without points are left out.
+        size: Area of a marker in square points. From 20 on, a class with a name of one character is drawn as that.
+        at_most: Draw only the first points, where more would hide one another.
+        percentiles: End the frame a tenth beyond these percentiles of the points: outliers do not set the scale.
+    """
+    present = [number for number in range(len(classes)) if (labels_N == number).any()]
+    for number in present:
+        x, y = points_N2[:at_most][labels_N[:at_most] == number].T
+        as_text = size >= 20 and len(classes[number]) == 1
+        marker = f"${classes[number]}$" if as_text else _marker(number, len(classes))
+        axis.scatter(x, y, s=size, marker=marker, color=f"C{number % 10}", alpha=0.7, lw=0.2, label=classes[number])
+    for number in present:  # above all points
+        box = {"facecolor": "white", "alpha": 0.75, "edgecolor": f"C{number % 10}", "pad": 1.5}
+        x, y = np.median(points_N2[labels_N == number], axis=0)
+        axis.text(x, y, classes[number], ha="center", va="center", fontsize="small", bbox=box, clip_on=True)
+    if percentiles is not None:
+        (left, lower), (right, upper) = np.percentile(points_N2, percentiles, axis=0)
+        axis.set_xlim(left - 0.1 * (right - left), right + 0.1 * (right - left))
+        axis.set_ylim(lower - 0.1 * (upper - lower), upper + 0.1 * (upper - lower))
+
+
+def _marker(number: int, n_classes: int) -> str:
+    """Return the marker of a class; from the eleventh class on, where colours repeat, markers differ instead."""
+    return MARKERS[(number // 10 if n_classes > 10 else number) % len(MARKERS)]

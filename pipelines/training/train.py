@@ -1,0 +1,84 @@
+"""Train and test one run, and end it: FINISHED, KILLED or FAILED."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from modules.base import Learner
+from modules.speed import flush_denormals
+from pipelines.runtime.signals import reraise_keyboard_interrupt
+from pipelines.tracking.run import Run, recorded
+from pipelines.training.failures import RunFailedError, diagnose
+from pipelines.training.job import Training
+from pipelines.training.logger import RunLogger
+from pipelines.training.results import FitResult, finalize
+from pipelines.training.run_metadata import log_inputs, resume_command
+
+
+def train_and_test(
+    training: Training, run: Run, find_checkpoint: Callable[[], Path | None] = lambda: None
+) -> FitResult:
+    """Train, test the selected epoch, record the results and end the run.
+
+    Args:
+        training: The prepared training.
+        run: The run that it is recorded in.
+        find_checkpoint: Returns the checkpoint to resume from, or None to train from the start.
+
+    Raises:
+        KeyboardInterrupt, SystemExit, BrokenPipeError: The user stopped the training. The run is KILLED; notes of the
+            exception say how to continue it.
+        RunFailedError: The run is FAILED.
+    """
+    try:
+        with recorded(run):
+            seconds = train(training, run, find_checkpoint())
+            result = finalize(training, run, seconds, test=True)
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError) as stop:
+        stop.add_note(f"Stopped. Run {run.run_id} is KILLED; metrics logged so far are kept.")
+        stop.add_note(f"To continue: {resume_command(run)}")
+        raise
+    except Exception as error:
+        raise _failure(error, training, run) from error
+    return replace(result, refused=tuple(run.refused))
+
+
+def train(training: Training, run: Run, checkpoint: Path | None = None) -> float:
+    """Log configuration and data, then train; returns the training time in seconds.
+
+    Args:
+        training: The prepared training.
+        run: The run that it is recorded in.
+        checkpoint: The checkpoint to resume from.
+    """
+    log_inputs(training.cli, training.data, run)
+    training.checkpoint_callback.bind_run(run)
+    training.trainer.loggers = [RunLogger(run, training.trainer)]
+    return run_trainer(training, checkpoint)
+
+
+def run_trainer(training: Training, checkpoint: Path | None = None) -> float:
+    """Train; returns the training time in seconds, including that before the checkpoint."""
+    with reraise_keyboard_interrupt(training.trainer), flush_denormals():
+        training.trainer.fit(training.model, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
+    if torch.distributed.is_initialized():  # the test runs on one device, and must not wait for other processes
+        torch.distributed.destroy_process_group()
+    return training.checkpoint_callback.seconds
+
+
+def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
+    """Describe an error of a training for the user."""
+    before_first_step = isinstance(training.model, Learner) and training.trainer.global_step == 0
+    refused = before_first_step and isinstance(error, ValueError | MisconfigurationException)  # by model and data
+    diagnosis = diagnose(error, run.folder, training.trainer.world_size)
+    diverged = isinstance(error, FloatingPointError)
+    return RunFailedError(
+        diagnosis or str(error),
+        run.run_id,
+        resume_command="" if refused or diverged else resume_command(run),
+        refused=refused,
+        explained=refused or diverged or diagnosis is not None,
+    )
