@@ -19,7 +19,8 @@ def config_defaults(cli: LitlabCLI) -> dict[str, dict[str, Any]]:
 
     Only classes that the configuration has, or that are defaults of these, are included.
     """
-    defaults = {"": _without(_plain(cli.parser), _NOT_CONFIG)}
+    own = {key: value for key, value in _plain(cli.parser).items() if key not in _NOT_CONFIG}
+    defaults = {"": with_old_class_paths(own)}
     waiting = list(_class_paths([with_old_class_paths(cli.resolved()), defaults[""]]))
     while waiting:
         path = waiting.pop()
@@ -88,10 +89,6 @@ def _at(values: Any, keys: Iterable[str]) -> Any:
     for key in keys:
         values = values.get(key) if isinstance(values, Mapping) else None
     return values
-
-
-def _without(values: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _class_paths(value: Any) -> Iterator[str]:

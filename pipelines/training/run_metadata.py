@@ -8,7 +8,9 @@ from lightning.pytorch import LightningDataModule
 
 from datamodules.base import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI
+from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash
+from pipelines.config.known_keys import known_keys
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (
@@ -41,6 +43,7 @@ def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
         SOURCE_NAME_TAG: f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         SOURCE_TYPE_TAG: "LOCAL",
         NOTE_TAG: resolved["description"],
+        **known_keys(resolved, config_defaults(cli)).tags(),
     }
 
 
