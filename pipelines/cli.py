@@ -20,7 +20,7 @@ VERBS = {
     "validate": ("pipelines.commands.evaluate", "evaluate a finished run on its validation set"),
     "test": ("pipelines.commands.evaluate", "evaluate a finished run on its test set"),
     "predict": ("pipelines.commands.predict", "classify image files with the model of a finished run"),
-    "sweep": ("sweeps.search.sweep", "search hyperparameters with Optuna; every trial is a run"),
+    "sweep": ("sweeps.commands.sweep", "search hyperparameters with Optuna; every trial is a run"),
     "compare": ("pipelines.commands.compare", "compare finished runs: mean, spread and differences over seeds"),
     "report": ("pipelines.commands.report", "write a self-contained HTML report of a study or an experiment"),
     "reproduce": ("sweeps.reproduction.reproduce", "run the published experiments and check each published claim"),

@@ -12,8 +12,8 @@ import yaml
 from pipelines.cli import VERBS
 from pipelines.commands import resume
 from pipelines.config.cli import parse_config
-from sweeps.search import status as look
-from sweeps.search import sweep
+from sweeps.commands.sweep import parse_study, parse_sweep
+from sweeps.search.space_files import read_space
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCRIPTS = sorted((DOCS / "jobs").glob("*.sbatch"))
@@ -35,10 +35,10 @@ def try_out(argv: list[str]) -> None:
     assert verb in VERBS
     flags = [token for token in args if token.startswith("--")]
     if verb == "sweep" and args[0] in ("status", "best"):
-        look.parser(args[0]).parse_args(args[1:])
+        parse_study(args[0], args[1:])
     elif verb == "sweep":
-        options, rest = sweep._options(args)
-        sweep._space(options, rest)
+        options, _ = parse_sweep(args)
+        read_space(options.space, {})
     elif verb == "fit":
         parse_config(verb, args)
     elif verb == "resume":

@@ -15,7 +15,7 @@ import yaml
 from bench import Bench, Project, Row, Tally, counted, noted
 from commands import Command, family, is_alive, until
 
-from sweeps.search.study import key_of
+from sweeps.search.trials import params_key
 
 TOTAL, TRIALS, EPOCHS, WORKERS = 105, 50, 2, 2
 METRIC = "val/acc"
@@ -189,7 +189,7 @@ def _shown(value: float | None) -> str:
 def _of_trial(project: Project, trial: Any, found: list[Any]) -> list[str]:
     """A complete trial has one finished run with each point once; a failed one none, and its reason."""
     searched = [run for run in found if run.data.tags.get("stage") == "search"]
-    mine = [run for run in searched if run.data.tags["configuration"] == key_of(trial.params)]
+    mine = [run for run in searched if run.data.tags["configuration"] == params_key(trial.params)]
     finished = [run for run in mine if run.info.status == "FINISHED"]
     if trial.state.name == "FAIL":
         wrong = [] if "SIGKILL" in trial.user_attrs.get("reason", "") else [f"trial {trial.number} failed by itself"]

@@ -32,6 +32,7 @@ STUDY_TAG = "study"
 STAGE_TAG = "stage"  # of a sweep's child run: "search" or "confirm"
 TRIAL_TAG, TRIAL_STATE_TAG = "trial", "trial.state"
 CONFIGURATION_TAG = "configuration"  # of a sweep's child run: its values of the searched keys
+CONTROLLER_TAG = "controller"  # of a sweep's child run: the controller that started it
 BEST_RUN_TAG, BEST_TRIAL_TAG = "best.run", "best.trial"
 
 # MLflow's own
@@ -54,6 +55,7 @@ NOT_COMPARED = (*SEED_PARAMS, "trainer.enable_progress_bar")  # as in the config
 # Metrics
 SELECTED = "selected"  # prefix: `selected/val/acc` is val/acc at the selected epoch
 SELECTED_EPOCH, FIT_SECONDS, PARAMETERS = "selected_epoch", "fit_seconds", "parameters"
+CONFIRMED = "confirmed"  # of a study's run: how many runs on fresh seeds have finished
 TRIALS, BEST, IMPORTANCE = "trials", "best", "importance"  # prefixes, of a study's run: `trials/complete`
 
 # Keys of a run's configuration in `compare`, besides its params

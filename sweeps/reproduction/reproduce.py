@@ -114,9 +114,11 @@ def _run(plan: Plan, options: argparse.Namespace, store: Store, folder: Path) ->
             (job, seed) for seed in range(options.seeds) for job in plan.jobs.values() if job.has_chance or not seed
         ]
         reused = sum(str(seed) in runs[job.label] for job, seed in wanted)
-        screen.say(f"{plan.tier} tier, {options.seeds} seeds: {len(wanted)} runs, {reused} of them are there already")
+        screen.print(f"{plan.tier} tier, {options.seeds} seeds: {len(wanted)} runs, {reused} of them are there already")
         if plan.tier == "quick":
-            screen.say("on data that come with litlab: digits instead of MNIST and CIFAR-10, which are for --tier full")
+            screen.print(
+                "on data that come with litlab: digits instead of MNIST and CIFAR-10, which are for --tier full"
+            )
         ends: list[JobResult] = []
         with graceful_shutdown(pool) as signals:
             for looks in (False, True):  # at runs, which have to be there

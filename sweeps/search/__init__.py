@@ -1,1 +1,4 @@
-"""Hyper-parameter search: space, study, controller, confirmation."""
+"""Hyper-parameter search: space, study, trials, controller, confirmation, the study's run. Trains with sweeps.workers.
+
+Only sweeps.commands may import it.
+"""

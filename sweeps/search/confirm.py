@@ -1,78 +1,52 @@
-"""After the search: the best configuration, and the experiment's own, on fresh seeds; only these are tested."""
+"""After the search: the best configuration and the experiment's own, on fresh seeds; only these runs are tested."""
 
 from typing import Any
 
-from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import CONFIGURATION_TAG, SEED_TAG, STAGE_TAG, TRIAL_TAG
-from sweeps.search.controller import Controller
-from sweeps.search.study import key_of
-from sweeps.search.study_run import Confirmed
+from pipelines.tracking.tags import CONFIGURATION_TAG, STAGE_TAG
+from sweeps.search.child_runs import RunsBySeed, by_seed
+from sweeps.search.context import SearchContext
+from sweeps.search.summary import Confirmed
+from sweeps.search.trials import params_key
 from sweeps.workers.batch import run_jobs
-from sweeps.workers.job import Job, as_arguments
 
 NO_TRIAL = "-"
 
 
-def confirm(controller: Controller, own: dict[str, Any], *, train: bool) -> Confirmed:
-    """Train and test what the search found beside what it began from, once per seed that the search has not used.
+def confirm(context: SearchContext, default_point: dict[str, Any], *, train: bool) -> Confirmed:
+    """Train and test the best configuration and the experiment's own, once per seed that the search has not used.
 
     Args:
-        controller: Whose study has ended.
-        own: The experiment's own values of the keys that were searched; empty if they are no point of the space.
-        train: Whether to make the runs that are missing.
+        context: A study whose search has ended.
+        default_point: The experiment's own values of the searched keys; empty if they lie outside the space.
+        train: Whether to train the missing runs.
 
     Returns:
-        The runs of "best" and "default"; those that earlier calls made are not made again.
+        The finished runs of "best" and "default", including those of earlier calls.
     """
-    study, space = controller.study, controller.space
+    study, space = context.study, context.space
     best = study.best()
     if best is None or not space.confirm:
         return {}
-    settings = {"best": space.settings(best.params), "default": space.settings(own) if own else {}}
-    if key_of(settings["best"]) == key_of(settings["default"]):
+    settings = {"best": space.settings(best.params), "default": space.settings(default_point) if default_point else {}}
+    if params_key(settings["best"]) == params_key(settings["default"]):
         del settings["default"]
     seeds = range(space.seeds, space.seeds + space.confirm)
-    specs = {
-        (which, seed): _spec(controller, values, which, seed, best.number)
+    trials = {"best": str(best.number), "default": NO_TRIAL}
+    jobs = {
+        (label, seed): context.confirm_job(values, seed, label, trials[label])
         for seed in seeds
-        for which, values in settings.items()
+        for label, values in settings.items()
     }
-    done = _runs(controller, finished=False)
-    waiting = [spec for spec in specs.values() if (spec.tags["configuration"], spec.seed) not in done]
     if train:
-        title = f"confirm {study.name}"
-        run_jobs(controller.pool, waiting, controller.store, controller.board, title=title)
-    done = _runs(controller, finished=True)
-    runs: Confirmed = {which: [] for which in settings}
-    for (which, seed), spec in specs.items():
-        if found := done.get((spec.tags["configuration"], seed)):
-            runs[which].append(found)
-    return runs
+        existing = _runs(context, "FINISHED", "RUNNING")  # RUNNING: another controller's, this one has none
+        missing = [job for job in jobs.values() if (job.tags[CONFIGURATION_TAG], job.seed) not in existing]
+        run_jobs(context.pool, missing, context.store, context.display, title=f"confirm {study.name}")
+    finished = _runs(context, "FINISHED")
+    keys = {label: params_key(values) for label, values in settings.items()}
+    return {label: [finished[key, seed] for seed in seeds if (key, seed) in finished] for label, key in keys.items()}
 
 
-def _spec(controller: Controller, values: dict[str, Any], which: str, seed: int, trial: int) -> Job:
-    tags = {
-        STAGE_TAG: "confirm",
-        TRIAL_TAG: str(trial) if which == "best" else NO_TRIAL,
-        CONFIGURATION_TAG: key_of(values),
-    }
-    return Job(
-        arguments=[*controller.arguments, *as_arguments(values)],
-        seed=seed,
-        experiment=controller.experiment,
-        uri=controller.store.uri,
-        name=f"confirm {which} seed {seed}",
-        tags={**controller.tags, **tags},
-        metric=controller.space.metric,
-        test=True,
-        devices=controller.devices,
-    )
-
-
-def _runs(controller: Controller, *, finished: bool) -> dict[tuple[str, int], StoredRun]:
-    """By configuration and seed, those that are finished; or also those that another controller is about to finish."""
-    children = [
-        run for run in controller.store.children(controller.parent.run_id) if run.tags.get(STAGE_TAG) == "confirm"
-    ]
-    states = ("FINISHED",) if finished else ("FINISHED", "RUNNING")  # this controller has none that is RUNNING
-    return {(run.tags[CONFIGURATION_TAG], int(run.tags[SEED_TAG])): run for run in children if run.status in states}
+def _runs(context: SearchContext, *statuses: str) -> RunsBySeed:
+    """Return the confirmation's runs with one of these statuses."""
+    children = context.store.children(context.parent.run_id)
+    return by_seed(run for run in children if run.tags.get(STAGE_TAG) == "confirm" and run.status in statuses)

@@ -1,4 +1,4 @@
-"""Which controllers of a study are at work: each says so now and then, in the study."""
+"""Which controllers of a study are alive: each records a heartbeat in the study."""
 
 import contextlib
 import os
@@ -8,29 +8,29 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pipelines.runtime.process import pid_namespace
-from sweeps.search.storage import clock
+from sweeps.search.storage import server_time
 
 if TYPE_CHECKING:
     import optuna
 
 BEAT = "litlab.beat."
 BEAT_S = 10.0
-SILENT_S = 60.0  # a controller of another machine that has said nothing for so long is dead
+SILENT_S = 60.0  # a controller of another machine without a heartbeat for so long is dead
 
 
 def beat(study: "optuna.Study", controller: str) -> None:
-    """Say that a controller is alive."""
-    study.set_user_attr(BEAT + controller, clock(study._storage))
+    """Record that a controller is alive."""
+    study.set_user_attr(BEAT + controller, server_time(study._storage))
 
 
 @contextlib.contextmanager
 def beating(study: "optuna.Study", controller: str) -> Iterator[None]:
-    """Say it every few seconds, whatever else takes long; and at the end that the controller has gone."""
+    """Record a heartbeat every few seconds from a thread; at the end, record that the controller has left."""
     gone = threading.Event()
 
     def go_on() -> None:
         while not gone.wait(BEAT_S):
-            with contextlib.suppress(Exception):  # the storage is away, and may come back
+            with contextlib.suppress(Exception):  # the storage is unavailable, and may come back
                 beat(study, controller)
 
     thread = threading.Thread(target=go_on, daemon=True)
@@ -40,20 +40,20 @@ def beating(study: "optuna.Study", controller: str) -> Iterator[None]:
     finally:
         gone.set()
         thread.join()
-        with contextlib.suppress(Exception):  # likewise: the others will notice
+        with contextlib.suppress(Exception):  # likewise; the others will notice
             study.set_user_attr(BEAT + controller, 0.0)
 
 
 def at_work(study: "optuna.Study") -> list[str]:
-    """The controllers of a study that are alive."""
-    now = clock(study._storage)  # first: who pauses between the two takes nobody for dead
+    """Return the controllers of a study that are alive."""
+    now = server_time(study._storage)  # first: a pause between the two calls must not make a controller look dead
     attributes = study.user_attrs
     names = [key.removeprefix(BEAT) for key in attributes if key.startswith(BEAT)]
     return [name for name in names if is_alive(name, now - float(attributes[BEAT + name]))]
 
 
 def is_alive(controller: str, silent_s: float) -> bool:
-    """Whether a controller is at work: by its process where that can be seen from here, and by its silence."""
+    """Return whether a controller is alive: by its process if visible from here, and by its last heartbeat."""
     host, pid, since = controller.rsplit(":", 2)
     if host == platform.node() and since.partition("-")[2] == pid_namespace() != "":
         try:
@@ -66,6 +66,6 @@ def is_alive(controller: str, silent_s: float) -> bool:
 
 
 def called(controller: str) -> str:
-    """A controller as people say it."""
+    """Return a controller's name for messages: "process PID on HOST"."""
     host, _, number = controller.rpartition(":")[0].rpartition(":")
     return f"process {number} on {host}" if host else controller

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
-from sweeps.search.space import name_of
+from sweeps.search.space import canonical_name
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -15,70 +15,79 @@ _NO_SAMPLERS = ("Base", "PartialFixed", "Grid", "BruteForce")  # the last two en
 _NO_PRUNERS = ("Base", "Nop", "Patient", "Wilcoxon")
 
 
-def make_sampler(chosen: str | Mapping[str, Any], variant: int) -> "BaseSampler":
-    """One of Optuna's samplers by name; each variant of it has draws of its own.
+def make_sampler(choice: str | Mapping[str, Any], variant: int) -> "BaseSampler":
+    """Create one of Optuna's samplers by name.
+
+    Args:
+        choice: The name, alone or with arguments: `{name: tpe, ...}`.
+        variant: Changes the seed, so that a restarted sampler does not repeat its draws.
 
     Raises:
-        UserError: There is none of that name, or it takes other arguments.
+        UserError: The name or an argument is unknown.
     """
     from optuna import samplers
 
-    if name_of(chosen) == "grid":
+    if canonical_name(choice) == "grid":
         return samplers.RandomSampler(0)  # never asked: all points are queued
-    arguments = _arguments(chosen)
-    found = _class_of("sampler", chosen, samplers, "Sampler", also=["grid"], without=_NO_SAMPLERS)
-    if "seed" in inspect.signature(found).parameters:
+    arguments = _arguments(choice)
+    cls = _find_class("sampler", choice, samplers, "Sampler", also=["grid"], excluded=_NO_SAMPLERS)
+    if "seed" in inspect.signature(cls).parameters:
         seed = arguments.get("seed", 0)
         if not isinstance(seed, int) or not 0 <= seed < 2**31:
-            raise UserError(f"sampler {name_of(chosen)}: seed {seed!r}: expected a whole number of at least 0")
+            raise UserError(f"sampler {canonical_name(choice)}: seed {seed!r}: expected a whole number of at least 0")
         arguments["seed"] = (seed + 1000 * variant) % 2**32
-    sampler: BaseSampler = _made("sampler", found, arguments)
+    sampler: BaseSampler = _construct("sampler", cls, arguments)
     return sampler
 
 
-def make_pruner(chosen: str | Mapping[str, Any], max_epochs: int | None) -> "BasePruner":
-    """One of Optuna's pruners by name; Hyperband knows the length of a training.
+def make_pruner(choice: str | Mapping[str, Any], max_epochs: int | None) -> "BasePruner":
+    """Create one of Optuna's pruners by name.
+
+    Args:
+        choice: The name, alone or with arguments: `{name: hyperband, ...}`.
+        max_epochs: Epochs of a training, for Hyperband; None or -1 if there is no limit.
 
     Raises:
-        UserError: There is none of that name, or it takes other arguments.
+        UserError: The name or an argument is unknown.
     """
     from optuna import pruners
 
-    if name_of(chosen) == "none":
+    if canonical_name(choice) == "none":
         return pruners.NopPruner()
-    arguments = _arguments(chosen)
-    found = _class_of("pruner", chosen, pruners, "Pruner", also=["none"], without=_NO_PRUNERS)
-    if found is pruners.HyperbandPruner and max_epochs and max_epochs > 0:
+    arguments = _arguments(choice)
+    cls = _find_class("pruner", choice, pruners, "Pruner", also=["none"], excluded=_NO_PRUNERS)
+    if cls is pruners.HyperbandPruner and max_epochs and max_epochs > 0:
         arguments.setdefault("max_resource", max_epochs)
-    pruner: BasePruner = _made("pruner", found, arguments)
+    pruner: BasePruner = _construct("pruner", cls, arguments)
     return pruner
 
 
-def _arguments(chosen: str | Mapping[str, Any]) -> dict[str, Any]:
-    return {} if isinstance(chosen, str) else {key: value for key, value in chosen.items() if key != "name"}
+def _arguments(choice: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {} if isinstance(choice, str) else {key: value for key, value in choice.items() if key != "name"}
 
 
-def _class_of(kind: str, chosen: Any, module: Any, ending: str, *, also: list[str], without: tuple[str, ...]) -> Any:
-    """The class of a module whose name, without its ending, is the one that was chosen."""
-    known = {name: getattr(module, name) for name in dir(module) if name.endswith(ending)}
-    known = {name: found for name, found in known.items() if not name.startswith(without)}
-    for name, found in known.items():
-        if name_of(chosen) in (name.lower(), name.removesuffix(ending).lower()):
-            return found
-    names = ", ".join(sorted([*also, *(name.removesuffix(ending).lower() for name in known)]))
-    raise UserError(f"{kind} {name_of(chosen)!r}: it must be one of {names}")
+def _find_class(kind: str, choice: Any, module: Any, suffix: str, *, also: list[str], excluded: tuple[str, ...]) -> Any:
+    """Find the class of a module by its name, with or without the suffix."""
+    classes = {name: getattr(module, name) for name in dir(module) if name.endswith(suffix)}
+    classes = {name: cls for name, cls in classes.items() if not name.startswith(excluded)}
+    for name, cls in classes.items():
+        if canonical_name(choice) in (name.lower(), name.removesuffix(suffix).lower()):
+            return cls
+    names = ", ".join(sorted([*also, *(name.removesuffix(suffix).lower() for name in classes)]))
+    raise UserError(f"{kind} {canonical_name(choice)!r}: it must be one of {names}")
 
 
-def _made(kind: str, found: Any, arguments: dict[str, Any]) -> Any:
-    allowed = list(inspect.signature(found).parameters)
+def _construct(kind: str, cls: Any, arguments: dict[str, Any]) -> Any:
+    parameters = inspect.signature(cls).parameters
     for key in arguments:
-        if key not in allowed:
-            raise UserError(f"{kind} {found.__name__} has no {key}; it has {', '.join(allowed)}")
-    parameters = inspect.signature(found).parameters.items()
-    if missing := [key for key, it in parameters if it.default is it.empty and key not in arguments]:
-        told = f"{{name: {found.__name__.removesuffix(kind.title()).lower()}, {missing[0]}: ...}}"
-        raise UserError(f"{kind} {found.__name__} needs {', '.join(missing)}; say it in the file: {kind}: {told}")
+        if key not in parameters:
+            raise UserError(f"{kind} {cls.__name__} has no argument {key}; it has {', '.join(parameters)}")
+    if missing := [key for key, it in parameters.items() if it.default is it.empty and key not in arguments]:
+        example = f"{{name: {cls.__name__.removesuffix(kind.title()).lower()}, {missing[0]}: ...}}"
+        raise UserError(
+            f"{kind} {cls.__name__} needs {', '.join(missing)}; set it in the space file: {kind}: {example}"
+        )
     try:
-        return found(**arguments)
+        return cls(**arguments)
     except (ValueError, TypeError, ImportError) as error:
-        raise UserError(f"{kind} {found.__name__}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{kind} {cls.__name__}: {str(error).splitlines()[0]}") from error

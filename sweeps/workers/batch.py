@@ -101,7 +101,7 @@ def run_jobs(
                     continue
                 end = _end(pool, store, child, authoritative_message(store, child, message))
                 count.ends.append(end)
-                on_screen.say(_said(end))
+                on_screen.print(_said(end))
                 ended(end)
             tick()
             on_screen.draw(lambda: count.line(len(pool.children)), pool.children)

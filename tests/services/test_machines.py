@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 from optuna.storages import BaseStorage
 
-from sweeps.search.study import CONTROLLER, INTERRUPTED, configuration, counts, key_of
+from sweeps.search.trials import CONTROLLER, INTERRUPTED, is_counted, params_key, trial_params
 
 pytestmark = pytest.mark.services
 
@@ -39,7 +39,7 @@ class StoredStudy:
 
     @property
     def counted(self) -> list[optuna.trial.FrozenTrial]:
-        return [trial for trial in self.trials if trial.state.is_finished() and counts(trial)]
+        return [trial for trial in self.trials if trial.state.is_finished() and is_counted(trial)]
 
     def runs(self, stage: str | None = "search") -> list[Any]:
         """Return the runs of a stage, "search" or "confirm"; None for the summary run."""
@@ -127,8 +127,8 @@ def test_the_trials_of_a_machine_that_dies_are_repeated_once_by_the_other(
     assert len(stored.counted) == 8
     assert len(stored.trials) == 8 + len(lost)
     assert {trial.state.name for trial in stored.counted} == {"COMPLETE"}
-    times = Counter(key_of(configuration(trial)) for trial in stored.trials)
-    assert times == Counter({**dict.fromkeys(times, 1), **{key_of(trial.params): 2 for trial in lost}})
+    times = Counter(params_key(trial_params(trial)) for trial in stored.trials)
+    assert times == Counter({**dict.fromkeys(times, 1), **{params_key(trial.params): 2 for trial in lost}})
     for trial in stored.trials:
         assert (INTERRUPTED in trial.user_attrs) == (trial.number in {each.number for each in lost})
     finished = [run for run in stored.runs() if run.info.status == "FINISHED"]

@@ -14,8 +14,9 @@ from optuna.storages import BaseStorage
 
 from sweeps.search import storage
 from sweeps.search.space import Space
-from sweeps.search.storage import StudyLock, clock, open_storage, turn
-from sweeps.search.study import CONTROLLER, Study, key_of
+from sweeps.search.storage import StudyLock, open_storage, server_time, study_lock
+from sweeps.search.study import Study
+from sweeps.search.trials import CONTROLLER, params_key
 
 FORK = multiprocessing.get_context("fork")
 RANGES = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
@@ -76,7 +77,7 @@ def test_controllers_that_start_at_once_share_the_number_of_trials_exactly(
     assert [trial.number for trial in done] == list(range(space.total))
     assert {trial.state.name for trial in done} == {"COMPLETE"}
     assert len({trial.user_attrs[CONTROLLER] for trial in done}) == 3
-    assert len({key_of(trial.params) for trial in done}) == space.total
+    assert len({params_key(trial.params) for trial in done}) == space.total
     if ranges is RANGES:
         assert done[0].params == {"x": 0.3, "n": 7}
 
@@ -97,8 +98,8 @@ def test_the_trial_of_a_killed_controller_is_repeated_by_another(place: Callable
         study.optuna.tell(trial, 1.0)
 
     complete = [trial for trial in study.trials() if trial.state.name == "COMPLETE"]
-    assert Counter(key_of(trial.params) for trial in complete) == Counter(map(key_of, space.grid()))
-    assert study.counted() == 12
+    assert Counter(params_key(trial.params) for trial in complete) == Counter(map(params_key, space.grid()))
+    assert study.n_finished() == 12
     assert len(study.trials()) == 13
 
 
@@ -108,7 +109,7 @@ def test_the_study_lock_is_held_by_one_controller_at_a_time(place: Callable[[str
     order: list[str] = []
 
     def take(name: str) -> None:
-        with turn(opened(url), study._study_id):
+        with study_lock(opened(url), study._study_id):
             order.append(name)
             study.ask()
             order.append(name)
@@ -124,7 +125,7 @@ def test_the_study_lock_is_held_by_one_controller_at_a_time(place: Callable[[str
 
 
 def hold(url: str, study: int, holding: Any) -> None:
-    with turn(open_storage(url), study):
+    with study_lock(open_storage(url), study):
         holding.set()
         threading.Event().wait(120)
 
@@ -133,7 +134,7 @@ def test_a_machine_that_hangs_while_it_holds_the_study_lock_loses_it_within_a_mi
     postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To a server, a machine without power and one that hangs look the same."""
-    monkeypatch.setattr(storage, "TURN_S", 1)
+    monkeypatch.setattr(storage, "LOCK_IDLE_S", 1)
     url, holding = postgres("silent"), FORK.Event()
     study = optuna.create_study(storage=opened(url), study_name="s")
     silent = FORK.Process(target=hold, args=(url, study._study_id, holding))
@@ -142,7 +143,7 @@ def test_a_machine_that_hangs_while_it_holds_the_study_lock_loses_it_within_a_mi
     late = threading.Timer(45, silent.kill)
     late.start()
 
-    with turn(opened(url), study._study_id):
+    with study_lock(opened(url), study._study_id):
         assert silent.is_alive()
 
     late.cancel()
@@ -164,4 +165,4 @@ def test_a_controller_with_a_wrong_clock_is_not_taken_for_dead(
     assert two.reap() == []
     monkeypatch.undo()
     assert one.reap() == []
-    assert abs(clock(place) - time.time()) < 30
+    assert abs(server_time(place) - time.time()) < 30

@@ -1,4 +1,4 @@
-"""A model whose validation accuracy is what it is told to be, and whose mood decides how its training ends."""
+"""A model with a given validation accuracy, whose `mood` selects how its training fails; the results of a study."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +63,7 @@ EXPERIMENT = {
 
 @pytest.fixture
 def moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Writes a space of the moody model, `study.yaml`."""
+    """Write a space of the moody model to `study.yaml`; return its path."""
     (tmp_path / "moody.py").write_text(MOODY)
     (tmp_path / "moody.yaml").write_text(yaml.safe_dump(EXPERIMENT))
     monkeypatch.syspath_prepend(tmp_path)
@@ -79,11 +79,11 @@ def moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 
 @pytest.fixture(autouse=True)
 def ready(tables: None) -> None:
-    """Every sweep has a database that has its tables."""
+    """Start every sweep with a database that has its tables."""
 
 
-class Kept:
-    """What a study has left: its trials, and its runs."""
+class StudyResults:
+    """The trials and runs of a study."""
 
     def __init__(self, uri: str, name: str = "study", storage: str | None = None) -> None:
         self.client, self.uri = MlflowClient(uri), uri
@@ -92,7 +92,7 @@ class Kept:
 
     @property
     def trials(self) -> list[optuna.trial.FrozenTrial]:
-        """All trials, the interrupted ones too; none before there is a parent run, which comes after the study."""
+        """All trials, including interrupted ones; empty before the parent run exists, which follows the study."""
         if not self.runs:
             return []
         if "://" in self._storage:
@@ -102,7 +102,7 @@ class Kept:
 
     @property
     def counted(self) -> list[optuna.trial.FrozenTrial]:
-        """The trials that are over and were not interrupted."""
+        """The trials that have ended and were not interrupted."""
         return [trial for trial in self.trials if trial.state.is_finished() and "interrupted" not in trial.user_attrs]
 
     @property
@@ -111,7 +111,7 @@ class Kept:
 
     @property
     def runs(self) -> list[Any]:
-        """The parent and its children, the oldest first."""
+        """The parent run and its children, the oldest first."""
         experiment = self.client.get_experiment_by_name(f"{self._name}-sweep")
         if experiment is None:
             return []
@@ -123,22 +123,22 @@ class Kept:
         return parent
 
     def children(self, stage: str = "search") -> list[Any]:
-        """The runs of the search, or those of the confirmation."""
+        """Return the runs of the search or of the confirmation."""
         return [run for run in self.runs if run.data.tags.get("stage") == stage]
 
     def files(self, run: Any) -> set[str]:
-        """The artifacts of a run."""
+        """Return the artifacts of a run."""
         folder = Path(run.info.artifact_uri.removeprefix("file://"))
         return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="session")
-def kept_of() -> Callable[..., Kept]:
-    """What another study has left: its runs' URI, its name and its storage."""
-    return Kept
+def results_of() -> Callable[..., StudyResults]:
+    """Get the results of another study from its tracking URI, name and storage."""
+    return StudyResults
 
 
 @pytest.fixture
-def kept(uri: str) -> Kept:
-    """Of the study `study` of this test."""
-    return Kept(uri)
+def results(uri: str) -> StudyResults:
+    """The results of the study `study` of this test."""
+    return StudyResults(uri)

@@ -25,7 +25,7 @@ from pipelines.tracking.outbox import Outbox, home_of
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import HOST_TAG, PROCESS_TAG
-from sweeps.search import storage
+from sweeps.search.storage import open_storage, storage_url
 
 DEAD = f"{2**22 + 1}:another-start"  # no process has so high a number
 DOCTOR = "import sys; from pipelines.cli import main; code = main(['doctor']); print('torch' in sys.modules, code)"
@@ -126,7 +126,7 @@ def test_tables_of_an_older_optuna_are_brought_up_to_date_after_a_copy(context, 
     """Its last change added an index that new databases have under another name."""
     context.folder.mkdir()
     path = context.folder / databases.OPTUNA_FILE
-    storage.open_storage(storage.url_of(None, Store(uri)))
+    open_storage(storage_url(None, Store(uri)))
     assert path.exists(), "where litlab sweep creates it"
     with sqlite3.connect(path) as database:
         database.execute("UPDATE alembic_version SET version_num = 'v3.0.0.d'")

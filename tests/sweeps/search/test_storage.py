@@ -1,4 +1,4 @@
-"""A study on SQLite has one holder, who may die; a storage that cannot be opened is refused in a line."""
+"""A study in SQLite has one controller, which may die; a storage that cannot be opened is refused in one line."""
 
 import multiprocessing
 import os
@@ -15,18 +15,18 @@ import pytest
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
-from sweeps.search.storage import StudyLock, holder, open_storage, sqlite_path, url_of
+from sweeps.search.storage import StudyLock, lock_holder, open_storage, sqlite_path, storage_url
 
 
 def hold(path: Path, held: Any) -> None:
-    with StudyLock(path).alone("s"):
+    with StudyLock(path).acquire("s"):
         held.set()
         time.sleep(60)
 
 
 @contextmanager
 def another_holder(path: Path) -> Iterator[Any]:
-    """A process that holds study "s" of a database."""
+    """Run a process that holds the lock of study "s" of a database."""
     fork = multiprocessing.get_context("fork")
     held = fork.Event()
     process = fork.Process(target=hold, args=(path, held))
@@ -39,60 +39,60 @@ def another_holder(path: Path) -> Iterator[Any]:
         process.join()
 
 
-def test_a_second_holder_is_refused_and_told_which_process_the_first_one_is(tmp_path: Path) -> None:
+def test_a_second_controller_is_refused_and_the_message_names_the_first(tmp_path: Path) -> None:
     path = tmp_path / "optuna.db"
 
     with another_holder(path) as first:
         with (
             pytest.raises(UserError, match=f"study s is being run by process {first.pid} on"),
-            StudyLock(path).alone("s"),
+            StudyLock(path).acquire("s"),
         ):
             pass
-        with StudyLock(path).alone("another study"):
-            assert str(first.pid) in str(holder(path, "s"))
-            assert str(os.getpid()) in str(holder(path, "another study"))
+        with StudyLock(path).acquire("another study"):
+            assert str(first.pid) in str(lock_holder(path, "s"))
+            assert str(os.getpid()) in str(lock_holder(path, "another study"))
 
 
-def test_a_study_is_free_when_its_holder_was_killed(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     path = tmp_path / "optuna.db"
 
     with another_holder(path) as first:
         first.kill()
         first.join()
 
-    assert holder(path, "s") is None
-    with StudyLock(path).alone("s"):
-        assert str(os.getpid()) in str(holder(path, "s"))
-    assert holder(path, "s") is None
+    assert lock_holder(path, "s") is None
+    with StudyLock(path).acquire("s"):
+        assert str(os.getpid()) in str(lock_holder(path, "s"))
+    assert lock_holder(path, "s") is None
 
 
-def test_who_asks_for_the_holder_does_not_keep_a_controller_out(tmp_path: Path) -> None:
+def test_asking_for_the_lock_holder_does_not_block_a_controller(tmp_path: Path) -> None:
     path, done = tmp_path / "optuna.db", threading.Event()
 
     def ask() -> None:
         while not done.is_set():
-            holder(path, "s")
+            lock_holder(path, "s")
 
     asking = threading.Thread(target=ask)
     asking.start()
     try:
         for _ in range(30):
-            with StudyLock(path).alone("s"):
+            with StudyLock(path).acquire("s"):
                 pass
     finally:
         done.set()
         asking.join()
 
 
-def test_a_storage_that_tells_controllers_apart_has_nothing_to_hold() -> None:
-    with StudyLock(None).alone("s"), StudyLock(None).alone("s"):
-        assert holder(None, "s") is None
+def test_a_storage_for_several_controllers_has_no_lock() -> None:
+    with StudyLock(None).acquire("s"), StudyLock(None).acquire("s"):
+        assert lock_holder(None, "s") is None
 
 
 @pytest.mark.parametrize("name", ["a/b", "../s", "", ".hidden", "a:b"])
-def test_a_study_whose_name_is_no_files_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_study_name_that_is_not_a_file_name_is_refused(tmp_path: Path, name: str) -> None:
     for path in (tmp_path / "optuna.db", None):
-        with pytest.raises(UserError, match="only letters, digits"), StudyLock(path).alone(name):
+        with pytest.raises(UserError, match="only letters, digits"), StudyLock(path).acquire(name):
             pass
 
 
@@ -110,7 +110,7 @@ def test_eight_processes_can_open_a_new_database_at_once(tmp_path: Path, at_once
     assert [trial.number for trial in trials] == list(range(8))
 
 
-def test_a_path_is_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_opens_a_journal_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
     study = optuna.create_study(storage=open_storage("~/journal.log"), study_name="s")
@@ -121,7 +121,7 @@ def test_a_path_is_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("nonsense://here", "cannot be opened: .*nonsense"),
         ("postgresql://litlab:secret@127.0.0.1:1/none", "cannot be opened: "),
@@ -130,8 +130,8 @@ def test_a_path_is_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("sqlite:////proc/nowhere/optuna.db", "cannot be opened: "),
     ],
 )
-def test_a_storage_that_cannot_be_opened_is_refused_in_a_line(url: str, said: str) -> None:
-    with pytest.raises(UserError, match=said) as error:
+def test_a_storage_that_cannot_be_opened_is_refused_in_one_line_without_password(url: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
         open_storage(url)
 
     assert "\n" not in str(error.value)
@@ -139,7 +139,7 @@ def test_a_storage_that_cannot_be_opened_is_refused_in_a_line(url: str, said: st
 
 
 @pytest.mark.parametrize("content", [b"SQLite format 3\x00\xff\xfe\n", b"experiment: a\nspace: b\n", b'{"epoch": 1}\n'])
-def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_another_kind_is_refused_and_unchanged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
 
@@ -150,19 +150,21 @@ def test_a_file_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path, con
     assert path.read_bytes() == content
 
 
-def test_studies_are_kept_beside_the_runs_and_never_among_them(uri: str, tmp_path: Path) -> None:
+def test_studies_are_stored_next_to_the_runs_database_and_never_in_it(uri: str, tmp_path: Path) -> None:
     store = Store(uri)
 
-    assert url_of(None, store) == f"sqlite:///{tmp_path / 'runs' / 'optuna.db'}"
+    assert storage_url(None, store) == f"sqlite:///{tmp_path / 'runs' / 'optuna.db'}"
     with pytest.raises(UserError, match="MLflow's database"):
-        url_of(uri, store)
+        storage_url(uri, store)
     with pytest.raises(UserError, match="expected a file"):
-        url_of("sqlite:///:memory:", store)
+        storage_url("sqlite:///:memory:", store)
     with pytest.raises(UserError, match="expected a file"):
-        url_of("sqlite://", store)
+        storage_url("sqlite://", store)
 
 
-def test_one_file_has_one_lock_however_it_is_named(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_urls_of_one_file_are_normalized_to_one_path(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "link.db").symlink_to("my.db")
@@ -171,7 +173,7 @@ def test_one_file_has_one_lock_however_it_is_named(uri: str, tmp_path: Path, mon
     urls += ["sqlite+pysqlite:///my.db", "sqlite:///my.db?timeout=5"]
 
     assert {sqlite_path(url) for url in urls} == {tmp_path / "my.db"}
-    assert {url_of(url, Store(uri)) for url in urls} == {f"sqlite:///{tmp_path}/my.db"}
+    assert {storage_url(url, Store(uri)) for url in urls} == {f"sqlite:///{tmp_path}/my.db"}
     assert sqlite_path("postgresql://a/b") is None
     assert sqlite_path("journal.log") is None
 
@@ -185,7 +187,7 @@ def test_one_file_has_one_lock_however_it_is_named(uri: str, tmp_path: Path, mon
         "'https://litlab:se-cret.1@host'",
     ],
 )
-def test_a_password_is_shown_as_stars_wherever_it_stands_in_a_url(url: str) -> None:
+def test_a_password_anywhere_in_a_url_is_redacted(url: str) -> None:
     shown = redact_credentials(f"litlab sweep digits-mlp --storage {url} --trials 3")
 
     assert shown == f"litlab sweep digits-mlp --storage {url.replace('se-cret.1', '***')} --trials 3"

@@ -1,4 +1,4 @@
-"""A study has exactly as many trials as were asked for, and loses none, whoever dies when. Nothing here trains."""
+"""A study has exactly its total of trials and loses none, whichever process dies when. Nothing here trains."""
 
 import os
 import platform
@@ -17,15 +17,17 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.process import pid_namespace
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
-from sweeps.search import study_run as record
 from sweeps.search.heartbeat import BEAT, SILENT_S, is_alive
+from sweeps.search.leases import FINALIZER, OLD_FINALIZER
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage, sqlite_path
-from sweeps.search.study import INTERRUPTED, TOTAL, Study, configuration, counts, key_of, tally
+from sweeps.search.study import OLD_PREVIOUS_RUNS, PARENT, TOTAL, Study
+from sweeps.search.study_run import log_progress
+from sweeps.search.trials import INTERRUPTED, count_states, is_counted, params_key, trial_params
 
 RANGE = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
 GRID = {"x": [0.0, 0.1, 0.3], "one": [True, False]}
-DEAD = f"{platform.node()}:{2**22 + 1}:0-{pid_namespace()}"  # no process has such an id
+DEAD = f"{platform.node()}:{2**22 + 1}:0-{pid_namespace()}"  # above every process id
 
 
 def space_of(wanted: dict[str, Any], **keys: Any) -> Space:
@@ -42,7 +44,7 @@ def facts_of(**values: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def empty_storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database; to make one takes longer than most tests."""
+    """An empty database; creating one takes longer than most tests."""
     path = tmp_path_factory.mktemp("empty") / "optuna.db"
     open_storage(f"sqlite:///{path}")
     return path
@@ -71,7 +73,7 @@ def study_of(url: str, space: Space, controller: str = "", exclusive: bool | Non
 
 
 def run(study: Study, limit: int = 1000) -> list[dict[str, Any]]:
-    """Complete as many trials as the study gives; their configurations."""
+    """Complete all trials that the study gives; return their configurations."""
     every = []
     while len(every) < limit and (trial := study.ask()):
         every.append(dict(trial.params))
@@ -80,53 +82,53 @@ def run(study: Study, limit: int = 1000) -> list[dict[str, Any]]:
 
 
 def completed(study: Study) -> Counter[str]:
-    return Counter(key_of(trial.params) for trial in study.trials() if trial.state == TrialState.COMPLETE)
+    return Counter(params_key(trial.params) for trial in study.trials() if trial.state == TrialState.COMPLETE)
 
 
 def points(space: Space) -> Counter[str]:
-    return Counter(key_of(point) for point in space.grid())
+    return Counter(params_key(point) for point in space.grid())
 
 
-def test_a_study_has_as_many_trials_as_were_asked_for_and_goes_on_to_more(url: str) -> None:
+def test_a_study_runs_exactly_its_total_and_can_be_extended(url: str) -> None:
     assert len(run(study_of(url, space_of(RANGE)))) == 5
     assert len(run(study_of(url, space_of(RANGE)))) == 0
     study = study_of(url, space_of(RANGE, trials=8))
     assert len(run(study)) == 3
-    assert study.counted() == 8
+    assert study.n_finished() == 8
     assert study.optuna.user_attrs[TOTAL] == 8
     assert study_of(url, space_of(RANGE, trials=2)).ask() is None
 
 
-def test_progress_is_that_of_one_moment_even_if_another_controller_ends_a_trial_just_then(
+def test_progress_is_consistent_even_if_another_controller_ends_a_trial_meanwhile(
     sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = study_of(sqlite, space_of(RANGE))
     run(study, 4)
-    others, looked = [study.ask()], study.trials
+    others, trials_now = [study.ask()], study.trials
 
-    def look() -> list[Any]:
-        seen = looked()
+    def trials_then_end_one() -> list[Any]:
+        seen = trials_now()
         while others:
             study.optuna.tell(others.pop(), 0.5)
         return seen
 
-    monkeypatch.setattr(study, "trials", look)
+    monkeypatch.setattr(study, "trials", trials_then_end_one)
     with recorded(Run(Store(), "s", "parent", {})) as parent:
-        record.log_progress(parent, study)
-        record.log_progress(parent, study)
+        log_progress(parent, study)
+        log_progress(parent, study)
     assert [(at, values["trials/complete"]) for at, values in parent.history] == [(4, 4), (5, 5)]
 
 
-def test_trials_under_way_are_part_of_the_total(url: str) -> None:
+def test_active_trials_are_part_of_the_total(url: str) -> None:
     study = study_of(url, space_of(RANGE))
 
-    under_way = [study.ask() for _ in range(5)]
+    active = [study.ask() for _ in range(5)]
 
-    assert all(under_way)
+    assert all(active)
     assert study.ask() is None
 
 
-def test_pruned_and_failed_trials_count_and_the_interrupted_do_not(url: str) -> None:
+def test_pruned_and_failed_trials_count_and_interrupted_ones_do_not(url: str) -> None:
     study = study_of(url, space_of(RANGE, trials=4))
     complete, pruned, failed, stopped = (study.ask() for _ in range(4))
     for each in (complete, pruned, failed, stopped):
@@ -136,8 +138,8 @@ def test_pruned_and_failed_trials_count_and_the_interrupted_do_not(url: str) -> 
     study.tell(failed.number, "FAIL", None, {"reason": "it raised"})
     study.interrupt(stopped.number, "stopped")
 
-    assert tally(study.trials()) == {"complete": 1, "pruned": 1, "failed": 1}
-    assert study.counted() == 3
+    assert count_states(study.trials()) == {"complete": 1, "pruned": 1, "failed": 1}
+    assert study.n_finished() == 3
     assert study.trials()[failed.number].user_attrs["reason"] == "it raised"
     assert study.trials()[stopped.number].user_attrs[INTERRUPTED] == "stopped"
     assert run(study) == [stopped.params]
@@ -150,7 +152,7 @@ def test_a_grid_tries_each_point_once_and_in_order(url: str) -> None:
     assert run(study_of(url, space), 2) + run(study_of(url, space)) == space.grid()
 
 
-def test_a_grid_that_is_cut_short_is_finished_by_the_next_call(url: str) -> None:
+def test_the_next_call_completes_a_partial_grid(url: str) -> None:
     assert len(run(study_of(url, grid_of(GRID, trials=4)))) == 4
     study = study_of(url, grid_of(GRID))
     run(study)
@@ -158,7 +160,7 @@ def test_a_grid_that_is_cut_short_is_finished_by_the_next_call(url: str) -> None
     assert completed(study) == points(study.space)
 
 
-def test_a_grid_goes_on_from_another_samplers_trials(url: str) -> None:
+def test_a_grid_continues_from_another_samplers_trials(url: str) -> None:
     before = run(study_of(url, space_of(GRID, trials=1)))
     study = study_of(url, grid_of(GRID))
     run(study)
@@ -168,7 +170,7 @@ def test_a_grid_goes_on_from_another_samplers_trials(url: str) -> None:
 
 
 @pytest.mark.parametrize("choices", [[0.1, 0.2, 0.3, 1e-7, 3e8], [True, False, None, "a", 2], [0, 0.5, 1]])
-def test_a_grid_takes_all_kinds_of_values_as_they_are(url: str, choices: list[Any]) -> None:
+def test_a_grid_keeps_the_type_of_every_value(url: str, choices: list[Any]) -> None:
     study = study_of(url, grid_of({"x": choices}))
     while trial := study.ask():
         study.optuna.tell(trial, 1.0)
@@ -178,7 +180,7 @@ def test_a_grid_takes_all_kinds_of_values_as_they_are(url: str, choices: list[An
     assert list(map(repr, stored)) == list(map(repr, choices))
 
 
-def test_the_experiments_own_values_are_tried_first(url: str) -> None:
+def test_the_default_point_is_tried_first(url: str) -> None:
     assert run(study_of(url, space_of(RANGE), x=0.25, n=7))[0] == {"x": 0.25, "n": 7}
     assert {"x": 0.25, "n": 7} not in run(study_of(url, space_of(RANGE, trials=9), x=0.25, n=7))
 
@@ -199,19 +201,19 @@ def test_the_experiments_own_values_are_tried_first(url: str) -> None:
         ({"a, b": [0.1, 0.2]}, {"a": 0.2, "b": 0.1}, {}),
     ],
 )
-def test_own_values_are_a_point_of_the_space_or_none(
+def test_the_default_point_lies_in_the_space_or_is_empty(
     journal: str, wanted: dict[str, Any], values: dict[str, Any], own: dict[str, Any]
 ) -> None:
     study = study_of(journal, space_of(wanted), **values)
 
-    assert repr(study.own_values(values)) == repr(own)
+    assert repr(study.default_point(values)) == repr(own)
     trial = study.ask()
     assert trial is not None
-    assert key_of(trial.params) == key_of(study.trials()[0].params)
+    assert params_key(trial.params) == params_key(study.trials()[0].params)
     assert not own or trial.params == own
 
 
-def test_a_configuration_that_has_a_result_is_found_again(url: str) -> None:
+def test_a_finished_trial_of_the_same_configuration_is_found(url: str) -> None:
     study = study_of(url, space_of(RANGE))
     first, second = study.ask(), study.ask()
     assert first
@@ -228,10 +230,10 @@ def test_a_configuration_that_has_a_result_is_found_again(url: str) -> None:
 
 
 def test_configurations_differ_by_type_and_not_by_rounding() -> None:
-    assert key_of({"x": True}) != key_of({"x": 1}) != key_of({"x": "1"})
-    assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
-    assert key_of({"x": 0.1 + 0.2}) == key_of({"x": 0.3})
-    assert key_of({"x": 1e-9}) != key_of({"x": 1.000001e-9})
+    assert params_key({"x": True}) != params_key({"x": 1}) != params_key({"x": "1"})
+    assert params_key({"a": 1, "b": 2}) == params_key({"b": 2, "a": 1})
+    assert params_key({"x": 0.1 + 0.2}) == params_key({"x": 0.3})
+    assert params_key({"x": 1e-9}) != params_key({"x": 1.000001e-9})
 
 
 def test_the_best_trial_is_the_first_of_equals(url: str) -> None:
@@ -253,7 +255,7 @@ def test_a_restarted_sampler_does_not_repeat_its_draws(url: str) -> None:
     assert len(set(every)) == 9
 
 
-def test_two_controllers_that_begin_at_once_draw_different_configurations(journal: str) -> None:
+def test_two_controllers_that_start_together_draw_different_configurations(journal: str) -> None:
     studies = [study_of(journal, space_of(RANGE, trials=20)) for _ in range(2)]
     every = [params["x"] for _ in range(5) for study in studies for params in run(study, 1)]
 
@@ -267,7 +269,7 @@ def test_one_seed_gives_one_search(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "qmc", "grid"])
-def test_a_study_goes_on_with_another_sampler_and_pruner(url: str, sampler: str) -> None:
+def test_a_study_continues_with_another_sampler_and_pruner(url: str, sampler: str) -> None:
     run(study_of(url, space_of({"x": [0.1, 0.2, 0.3, 0.4]}, trials=2, sampler="tpe")))
     study = study_of(url, space_of({"x": [0.1, 0.2, 0.3, 0.4]}, trials=4, sampler=sampler, pruner="median"))
 
@@ -275,7 +277,7 @@ def test_a_study_goes_on_with_another_sampler_and_pruner(url: str, sampler: str)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"wanted": {**RANGE, "n": {"low": 1, "high": 9}}}, "another space (n)"),
         ({"wanted": {**RANGE, "m": [1, 2]}}, "another space (m)"),
@@ -286,13 +288,13 @@ def test_a_study_goes_on_with_another_sampler_and_pruner(url: str, sampler: str)
         ({"metric": "val/loss", "direction": "minimize"}, "another metric and direction:"),
     ],
 )
-def test_a_study_of_another_space_is_refused_by_name(url: str, change: dict[str, Any], said: str) -> None:
+def test_a_study_of_another_space_is_refused_by_name(url: str, change: dict[str, Any], message: str) -> None:
     run(study_of(url, space_of(RANGE)), 1)
 
     with pytest.raises(UserError) as error:
         study_of(url, space_of(**{"wanted": RANGE, **change}))
 
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "--study" in str(error.value)
 
 
@@ -303,25 +305,25 @@ def test_a_study_of_another_experiment_is_refused(journal: str) -> None:
         Study(open_storage(journal), "s", space_of(RANGE), {**facts_of(), "hash": "g"}, "h:1:1", exclusive=False)
 
 
-def test_a_study_that_litlab_has_not_made_is_left_alone(url: str) -> None:
+def test_a_study_that_litlab_did_not_create_is_refused_and_unchanged(url: str) -> None:
     foreign = optuna.create_study(storage=open_storage(url), study_name="s", direction="maximize")
     foreign.optimize(lambda trial: trial.suggest_float("y", 0, 1), 1)
 
-    with pytest.raises(UserError, match="study s is there already"):
+    with pytest.raises(UserError, match="study s already exists"):
         study_of(url, space_of(RANGE))
 
     assert len(foreign.trials) == 1
 
 
-def test_the_same_space_is_the_same_in_other_words(url: str) -> None:
+def test_a_space_written_differently_is_the_same_space(url: str) -> None:
     before = study_of(url, space_of({"x": [{1: "a"}, [1, 2]], "n": {"low": 1, "high": 3}}))
     before.tell(before.ask().number, "FAIL", None, {"reason": "it raised"})  # type: ignore[union-attr]
     after = study_of(url, space_of({"n": {"high": 3, "low": 1}, "x": [{1: "a"}, [1, 2]]}, pruner="median", confirm=0))
 
-    assert after.counted() == 1
+    assert after.n_finished() == 1
 
 
-def test_a_study_in_which_nothing_counts_begins_anew(sqlite: str) -> None:
+def test_a_study_without_counted_trials_restarts_with_another_space(sqlite: str) -> None:
     before = study_of(sqlite, space_of(RANGE), x=0.5, n=3)
     before.interrupt(before.ask().number, "stopped")  # type: ignore[union-attr]
 
@@ -330,23 +332,23 @@ def test_a_study_in_which_nothing_counts_begins_anew(sqlite: str) -> None:
     assert study.trials() == []
     assert study.optuna.direction.name == "MINIMIZE"
     assert run(study)[0] == {"x": 0.5}
-    assert study.counted() == 5
+    assert study.n_finished() == 5
 
 
-def test_trials_of_a_dead_controller_are_asked_for_again(url: str) -> None:
+def test_trials_of_a_dead_controller_are_queued_again(url: str) -> None:
     before = study_of(url, space_of(RANGE), controller=DEAD)
     lost = [trial.params for trial in (before.ask(), before.ask()) if trial]
     study = study_of(url, space_of(RANGE))
 
     assert study.reap() == [0, 1]
     assert study.reap() == []
-    assert study.counted() == 0
+    assert study.n_finished() == 0
     assert run(study)[:2] == lost
-    assert study.counted() == 5
+    assert study.n_finished() == 5
     assert all(trial.state.is_finished() for trial in study.trials())
 
 
-def test_trials_of_a_living_controller_are_left_to_it(journal: str) -> None:
+def test_trials_of_a_living_controller_are_not_interrupted(journal: str) -> None:
     one, two = (study_of(journal, space_of(RANGE)) for _ in range(2))
     trial = one.ask()
     assert trial is not None
@@ -356,11 +358,11 @@ def test_trials_of_a_living_controller_are_left_to_it(journal: str) -> None:
     assert not one.is_shared()
     assert len(run(two)) == 4
     one.optuna.tell(trial, 1.0)
-    assert one.counted() == 5
+    assert one.n_finished() == 5
     assert not two.is_shared()
 
 
-def test_the_one_that_is_left_does_the_trials_of_the_one_that_died(journal: str) -> None:
+def test_the_remaining_controller_runs_the_trials_of_a_dead_one(journal: str) -> None:
     one, two = study_of(journal, space_of(RANGE), controller=DEAD), study_of(journal, space_of(RANGE))
     assert one.ask()
     assert one.ask()
@@ -368,10 +370,10 @@ def test_the_one_that_is_left_does_the_trials_of_the_one_that_died(journal: str)
     assert len(run(two)) == 3
     assert two.reap() == [0, 1]
     assert len(run(two)) == 2
-    assert two.counted() == 5
+    assert two.n_finished() == 5
 
 
-def test_a_controller_of_another_machine_is_dead_when_it_has_been_silent(journal: str) -> None:
+def test_a_controller_of_another_machine_is_dead_without_a_heartbeat(journal: str) -> None:
     study = study_of(journal, space_of(RANGE), controller="elsewhere:1:0")
     assert study.ask()
 
@@ -382,8 +384,8 @@ def test_a_controller_of_another_machine_is_dead_when_it_has_been_silent(journal
     assert study_of(journal, space_of(RANGE)).reap() == [0]
 
 
-def test_a_machine_that_has_the_same_name_is_another_one(journal: str) -> None:
-    """Many are called localhost; and the first process of each container has the number 1."""
+def test_a_machine_with_the_same_name_is_not_this_one(journal: str) -> None:
+    """Many are called localhost, and the first process of every container has id 1."""
     here = f"{platform.node()}:{2**22 + 1}:0"
 
     assert not is_alive(f"{here}-{pid_namespace()}", 5.0)
@@ -391,7 +393,7 @@ def test_a_machine_that_has_the_same_name_is_another_one(journal: str) -> None:
     assert is_alive(here, 5.0)
 
 
-def test_a_controller_that_has_left_keeps_nobody_waiting(journal: str) -> None:
+def test_no_controller_waits_for_one_that_has_left(journal: str) -> None:
     one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
     with one.beating():
         assert two.has_company()
@@ -401,7 +403,7 @@ def test_a_controller_that_has_left_keeps_nobody_waiting(journal: str) -> None:
     assert one.has_company()
 
 
-def test_what_comes_after_the_search_falls_to_one_controller(journal: str) -> None:
+def test_exactly_one_controller_claims_the_finalization(journal: str) -> None:
     one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
     trial = one.ask()
     assert trial
@@ -417,7 +419,31 @@ def test_what_comes_after_the_search_falls_to_one_controller(journal: str) -> No
     assert one.take_end(), "two has gone"
 
 
-def test_a_trial_that_two_controllers_end_is_ended_once(journal: str) -> None:
+def test_a_claim_by_a_controller_of_an_earlier_version_holds_while_it_is_alive(journal: str) -> None:
+    one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
+    run(one)
+    one.optuna.set_user_attr(OLD_FINALIZER, "one:1:0")
+
+    assert not two.take_end()
+    assert two.enders() == ["one:1:0"]
+    with one.beating():
+        pass
+    assert two.take_end(), "one has left"
+    assert two.optuna.user_attrs[FINALIZER] == "two:1:0"
+
+
+def test_a_restart_keeps_the_runs_that_earlier_versions_recorded(sqlite: str) -> None:
+    before = study_of(sqlite, space_of(RANGE))
+    before.optuna.set_user_attr(OLD_PREVIOUS_RUNS, ["first"])
+    before.optuna.set_user_attr(PARENT, "second")
+
+    once = study_of(sqlite, space_of(GRID))
+    assert once.previous_runs() == ["first", "second"]
+    once.optuna.set_user_attr(PARENT, "third")
+    assert study_of(sqlite, space_of(RANGE)).previous_runs() == ["first", "second", "third"]
+
+
+def test_a_trial_that_two_controllers_end_is_queued_again_once(journal: str) -> None:
     one, two = (study_of(journal, space_of(RANGE)) for _ in range(2))
     trial, other = one.ask(), one.ask()
     assert trial
@@ -427,24 +453,24 @@ def test_a_trial_that_two_controllers_end_is_ended_once(journal: str) -> None:
     two.interrupt(other.number, "its controller died")
     one.interrupt(other.number, "stopped")
 
-    assert counts(two.trials()[trial.number])
+    assert is_counted(two.trials()[trial.number])
     assert [trial.state.name for trial in two.trials()] == ["COMPLETE", "FAIL", "WAITING"]
-    assert configuration(two.trials()[2]) == other.params
+    assert trial_params(two.trials()[2]) == other.params
 
 
-def test_a_result_counts_though_its_controller_was_thought_dead(journal: str) -> None:
+def test_a_result_counts_although_its_controller_seemed_dead(journal: str) -> None:
     study = study_of(journal, space_of(RANGE))
     trial = study.ask()
     assert trial is not None
     study._set(trial.number, INTERRUPTED, "its controller died")
     study.optuna.tell(trial, 1.0)
 
-    assert study.counted() == 1
+    assert study.n_finished() == 1
 
 
-def test_a_sampler_that_cannot_draw_is_said_and_leaves_no_trial_running(url: str) -> None:
+def test_a_sampler_that_cannot_draw_is_an_error_and_leaves_no_trial_running(url: str) -> None:
     study = study_of(url, space_of(RANGE))
-    study.optuna.enqueue_trial({"x": "much", "n": 3})  # as somebody else's tool may
+    study.optuna.enqueue_trial({"x": "much", "n": 3})  # as another tool may
 
     with pytest.raises(UserError, match="sampler random: 'much'"):
         study.ask()
@@ -454,7 +480,7 @@ def test_a_sampler_that_cannot_draw_is_said_and_leaves_no_trial_running(url: str
 
 
 class Crash(BaseException):
-    """The end of a process, between any two writes."""
+    """The death of a process between two writes."""
 
 
 @pytest.mark.parametrize("grid", [True, False])
@@ -473,7 +499,7 @@ def test_a_crash_between_any_two_writes_loses_and_repeats_nothing(
         write(self, logs)
 
     monkeypatch.setattr(JournalFileBackend, "append_logs", write_or_crash)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing here loses power
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power loss is simulated here
     for crash_after in range(200):
         url = str(tmp_path / f"{crash_after}")
         left = crash_after
@@ -490,12 +516,12 @@ def test_a_crash_between_any_two_writes_loses_and_repeats_nothing(
         study = study_of(url, space, exclusive=False, x=0.1, one=True, n=3)
         study.reap()
         run(study)
-        assert study.counted() == space.total
+        assert study.n_finished() == space.total
         assert all(trial.state.is_finished() for trial in study.trials())
         if grid:
             assert completed(study) == points(space)
         else:
-            assert completed(study)[key_of({"x": 0.1, "one": True, "n": 3})] == 1
+            assert completed(study)[params_key({"x": 0.1, "one": True, "n": 3})] == 1
         if not crashed:
             break
     assert 10 < crash_after < 199

@@ -1,4 +1,4 @@
-"""What the MLflow UI shows of runs that stand for others: the result in the first lines, tables that can be read."""
+"""Notes of summary runs in the MLflow UI: the result in the first lines, and readable tables."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ import pytest
 from pipelines.comparison.formatting import NO_BREAK_SPACE, markdown_table
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store, StoredRun
-from sweeps.search import study_run as record
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Study
+from sweeps.search.summary import LABELS, study_note
 from sweeps.seeds.summary import in_short
 
 SPACE = {"model.dropout": {"low": 0.0, "high": 0.7}, "data.batch_size": [16, 32]}
@@ -32,7 +32,7 @@ def runs(uri: str) -> list[StoredRun]:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    """A study of three trials, of which none has begun."""
+    """A study of three trials, none of which has started."""
     space = Space("s", "e", SPACE, "What for.", metric="val/loss", direction="minimize", sampler="random", trials=3)
     facts = {"values": {}, "hash": "h", "max_epochs": 9}
     return Study(open_storage(str(tmp_path / "journal")), "s", space, facts, "host:1:1", exclusive=True)
@@ -43,14 +43,14 @@ def finish(study: Study) -> None:
         study.optuna.tell(trial, 0.1 + trial.number)
 
 
-def test_runs_in_short_are_mean_and_standard_deviation_of_what_was_tested(runs):
+def test_runs_in_short_are_mean_and_standard_deviation_of_the_test_metrics(runs):
     assert in_short(runs) == "test/acc 0.8500 ± 0.0707"
     assert in_short(runs[:1]) == "test/acc 0.9000"
     assert in_short([]) == ""
 
 
-def test_the_name_of_a_column_is_wider_than_what_stands_below_it():
-    """A no-break space is half as wide as a digit; the UI leaves no other gap between two columns."""
+def test_column_names_are_padded_beyond_their_cells():
+    """A no-break space is half as wide as a digit; the UI leaves no other gap between columns."""
     lines = [["n", "mean"], ["selected_epoch", "14.6667"], ["x", "3"]]
     header, rule, *body = markdown_table(lines).splitlines()
     for name, width in zip(header.strip("|").split("|"), (14, 7), strict=True):
@@ -59,19 +59,19 @@ def test_the_name_of_a_column_is_wider_than_what_stands_below_it():
     assert (rule, body) == ("|---|---|", ["| selected_epoch | 14.6667 |", "| x | 3 |"])
 
 
-def test_the_note_of_a_study_begins_with_what_fresh_seeds_say(study, runs):
+def test_the_note_of_a_study_starts_with_the_confirmation(study, runs):
     finish(study)
     store = Store()
     confirmed = {"best": [store.find(run.run_id) for run in runs], "default": []}
-    first, table, *others = record._note(study, confirmed, {}).split("\n\n")
+    first, table, *others = study_note(study, confirmed, {}).split("\n\n")
     assert first.startswith("3 of 3 trials (3 complete). Best val/loss 0.1000, trial 0: the best of 3, so partly luck")
-    assert table.splitlines()[2] == f"| {record.WHICH['best']} | 0.8500 ± 0.0707 | 2 |"
+    assert table.splitlines()[2] == f"| {LABELS['best']} | 0.8500 ± 0.0707 | 2 |"
     assert others[-1] == "What for.\n"
 
 
-def test_the_note_of_a_study_has_values_that_can_be_read_and_what_they_matter(study):
+def test_the_note_of_a_study_has_rounded_values_and_importances(study):
     finish(study)
-    note = record._note(study, {}, {"model.dropout": 0.75, "data.batch_size": 0.25})
+    note = study_note(study, {}, {"model.dropout": 0.75, "data.batch_size": 0.25})
     best = study.best()
     assert best is not None
     assert f"| model.dropout | {best.params['model.dropout']:.4g} | 0.75 |" in note
@@ -79,4 +79,4 @@ def test_the_note_of_a_study_has_values_that_can_be_read_and_what_they_matter(st
 
 
 def test_the_note_of_a_study_without_a_result_says_so(study):
-    assert record._note(study, {}, {}) == "0 of 3 trials (none has ended).\n\nWhat for.\n"
+    assert study_note(study, {}, {}) == "0 of 3 trials (none has ended).\n\nWhat for.\n"

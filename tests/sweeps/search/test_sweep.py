@@ -1,4 +1,4 @@
-"""`litlab sweep` from end to end, when nothing goes wrong."""
+"""`litlab sweep` from end to end, without faults."""
 
 import contextlib
 import io
@@ -13,18 +13,18 @@ SHORT = ["--trainer.max_epochs", "2"]
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory, kept_of):
+def searched(tmp_path_factory, results_of):
     """A study of the digits' MLP: three trials, and the best one on one fresh seed."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('searched') / 'mlflow.db'}"
     command = ["sweep", "digits-mlp", "--trials", "3", "--seeds", "1", *SHORT, "--confirm", "1", "--tracking_uri", uri]
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
         assert main(command) == 0
-    study = kept_of(uri, "digits-mlp")
-    study.command, study.uri, study.said = command, uri, said.getvalue()
+    study = results_of(uri, "digits-mlp")
+    study.command, study.uri, study.out = command, uri, out.getvalue()
     return study
 
 
-def test_a_study_is_a_parent_run_with_a_child_for_each_trial(searched):
+def test_a_study_is_a_parent_run_with_a_child_run_per_trial(searched):
     parent = searched.parent
     assert parent.info.status == "FINISHED"
     assert [run.info.status for run in searched.children()] == ["FINISHED"] * 3
@@ -38,7 +38,7 @@ def test_a_study_is_a_parent_run_with_a_child_for_each_trial(searched):
         assert {"config.yaml", "data.json", "metrics.jsonl", "figures/learning_curves.png"} <= searched.files(run)
 
 
-def test_the_parent_shows_the_study_and_has_the_best_checkpoint(searched):
+def test_the_parent_run_has_figures_note_and_the_best_checkpoint(searched):
     files = searched.files(searched.parent)
     figures = {f"figures/{name}.png" for name in ("history", "slice", "parallel_coordinate", "configurations")}
     assert {"trials.csv", "note.md", "space.json", "config.yaml", "checkpoints/best.ckpt", *figures} <= files
@@ -54,7 +54,7 @@ def test_only_the_best_trial_keeps_its_checkpoints(searched):
     assert keep == [str(best.number)]
 
 
-def test_the_test_set_is_opened_for_the_confirmation_only(searched):
+def test_only_the_confirmation_opens_the_test_set(searched):
     assert not [key for run in searched.children() for key in run.data.metrics if key.startswith("test/")]
     confirmed = searched.children("confirm")
     assert {run.data.tags["seed"] for run in searched.children()} == {"0"}
@@ -72,7 +72,7 @@ def test_the_same_command_again_runs_nothing(searched, capfd):
     assert searched.parent.info.status == "FINISHED"
 
 
-def test_status_says_what_a_study_has_done(litlab, searched):
+def test_status_reports_the_state_of_a_study(litlab, searched):
     outcome = litlab("sweep", "status", "digits-mlp", "--tracking_uri", searched.uri, "--json")
     status = json.loads(outcome.out)
     assert outcome.code == 0
@@ -82,7 +82,7 @@ def test_status_says_what_a_study_has_done(litlab, searched):
     assert status["parent"] == searched.parent.info.run_id
 
 
-def test_the_best_configuration_is_a_file_that_fit_runs(litlab, searched, tmp_path):
+def test_fit_runs_the_best_configuration(litlab, searched, tmp_path):
     outcome = litlab("sweep", "best", "digits-mlp", "--tracking_uri", searched.uri)
     (tmp_path / "best.yaml").write_text(outcome.out)
     best = min(searched.trials, key=lambda trial: trial.value)
@@ -92,60 +92,60 @@ def test_the_best_configuration_is_a_file_that_fit_runs(litlab, searched, tmp_pa
     assert litlab("validate", searched.parent.info.run_id, "--tracking_uri", searched.uri).code == 0
 
 
-def test_a_study_goes_on_to_the_total_and_keeps_what_it_has(litlab, moody, kept):
+def test_a_study_continues_to_a_larger_total_and_keeps_its_trials(litlab, moody, results):
     space = moody({"model.score": {"low": 0.0, "high": 1.0}}, sampler="random", trials=2)
     assert litlab("sweep", "-c", space).code == 0
-    before = [(trial.params, trial.value) for trial in kept.trials]
+    before = [(trial.params, trial.value) for trial in results.trials]
     assert litlab("sweep", "-c", space, "--trials", "4").code == 0
-    after = [(trial.params, trial.value) for trial in kept.trials]
+    after = [(trial.params, trial.value) for trial in results.trials]
     assert after[:2] == before
-    assert len(after) == len(kept.children()) == 4
-    assert len({params["model.score"] for params, _ in after}) == 4, "the sampler does not begin anew"
+    assert len(after) == len(results.children()) == 4
+    assert len({params["model.score"] for params, _ in after}) == 4, "the sampler does not repeat its draws"
 
 
-def test_repeated_configurations_are_told_and_not_trained_again(litlab, moody, kept):
+def test_repeated_configurations_are_reported_and_not_trained_again(litlab, moody, results):
     space = moody({"model.score": [0.2, 0.6]}, sampler="random", trials=6)
     assert litlab("sweep", "-c", space, "--workers", "2").code == 0
-    assert kept.states == ["COMPLETE"] * 6
-    assert all(trial.value == pytest.approx(trial.params["model.score"]) for trial in kept.trials)
-    assert len(kept.children()) == len({trial.params["model.score"] for trial in kept.trials})
+    assert results.states == ["COMPLETE"] * 6
+    assert all(trial.value == pytest.approx(trial.params["model.score"]) for trial in results.trials)
+    assert len(results.children()) == len({trial.params["model.score"] for trial in results.trials})
 
 
-def test_keys_that_stand_together_share_their_value_and_seeds_are_averaged(litlab, moody, kept):
+def test_keys_written_as_one_share_their_value_and_seeds_are_averaged(litlab, moody, results):
     space = moody({"model.score, model.slow": [0.0, 0.01]}, seeds=2)
     outcome = litlab("sweep", "-c", space, "--keep", "all")
     assert outcome.code == 0, outcome.err
-    assert [trial.value for trial in kept.trials] == pytest.approx([0.0, 0.01])
-    assert [run.data.tags["seed"] for run in kept.children()] == ["0", "1", "0", "1"]
-    for run in kept.children():
+    assert [trial.value for trial in results.trials] == pytest.approx([0.0, 0.01])
+    assert [run.data.tags["seed"] for run in results.children()] == ["0", "1", "0", "1"]
+    for run in results.children():
         assert run.data.params["model.score"] == run.data.params["model.slow"]
-        assert "checkpoints/best.ckpt" in kept.files(run), "--keep all"
+        assert "checkpoints/best.ckpt" in results.files(run), "--keep all"
 
 
-def test_the_value_of_a_trial_is_the_mean_of_its_seeds(litlab, kept_of, uri):
+def test_the_value_of_a_trial_is_the_mean_of_its_seeds(litlab, results_of, uri):
     args = ["--sampler", "random", "--seeds", "2", "--trials", "1", "--confirm", "0", "--workers", "2"]
     assert litlab("sweep", "digits-mlp", *args, "--trainer.max_epochs", "1").code == 0
-    study = kept_of(uri, "digits-mlp")
+    study = results_of(uri, "digits-mlp")
     values = [run.data.metrics["selected/val/loss"] for run in study.children()]
     assert len(set(values)) == 2
     assert study.trials[0].value == pytest.approx(sum(values) / 2)
 
 
-def test_a_pruned_trial_is_pruned_in_optuna_and_killed_in_mlflow(litlab, moody, kept):
+def test_a_pruned_trial_is_pruned_in_optuna_and_killed_in_mlflow(litlab, moody, results):
     pruner = {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}
     space = moody({"model.score": [0.9, 0.1]}, pruner=pruner, set={"trainer.max_epochs": 3})
     assert litlab("sweep", "-c", space).code == 0
-    assert kept.states == ["COMPLETE", "PRUNED"]
-    _, pruned = kept.children()
+    assert results.states == ["COMPLETE", "PRUNED"]
+    _, pruned = results.children()
     assert pruned.info.status == "KILLED"
     assert pruned.data.tags["trial.state"] == "PRUNED"
     assert pruned.data.tags["litlab.reason"] == "pruned after epoch 0 (median)"
-    assert pruned.data.metrics["val/acc"] == pytest.approx(0.1), "what it had measured is kept"
-    assert len(kept.client.get_metric_history(pruned.info.run_id, "val/acc")) == 1
+    assert pruned.data.metrics["val/acc"] == pytest.approx(0.1), "its metrics are kept"
+    assert len(results.client.get_metric_history(pruned.info.run_id, "val/acc")) == 1
 
 
 @pytest.mark.parametrize(
-    ("space", "says"),
+    ("space", "message"),
     [
         ({"model.scor": [0.1]}, "model.scor"),
         ({"model.score": [0.1, "much"]}, "model.score"),
@@ -154,63 +154,61 @@ def test_a_pruned_trial_is_pruned_in_optuna_and_killed_in_mlflow(litlab, moody, 
     ],
     ids=["unknown key", "wrong type", "out of range", "empty range"],
 )
-def test_a_space_that_cannot_run_is_refused_before_the_first_trial(litlab, moody, kept, space, says):
+def test_a_space_that_cannot_run_is_refused_before_the_first_trial(litlab, moody, results, space, message):
     outcome = litlab("sweep", "-c", moody(space, sampler="random", trials=2))
     assert outcome.code == 2
-    assert says in outcome.err
+    assert message in outcome.err
     assert "Traceback" not in outcome.err
-    assert not kept.runs
+    assert not results.runs
 
 
-def test_a_test_metric_is_refused(litlab, moody, kept):
+def test_a_test_metric_is_refused(litlab, moody, results):
     outcome = litlab("sweep", "-c", moody({"model.score": [0.1]}, metric="test/acc"))
     assert outcome.code == 2
     assert "the test set stays closed" in outcome.err
-    assert not kept.runs
+    assert not results.runs
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_metric_that_is_not_logged_is_refused_and_leaves_nothing_running(litlab, moody, kept, workers):
+def test_a_metric_that_is_not_logged_is_refused_and_leaves_nothing_running(litlab, moody, results, workers):
     outcome = litlab("sweep", "-c", moody({"model.score": [0.1, 0.2]}, metric="val/f1"), "--workers", workers)
     assert outcome.code == 2
     assert "metric val/f1: the experiment logs val/acc" in outcome.err
-    assert "RUNNING" not in [run.info.status for run in kept.runs]
-    assert not kept.counted
-    assert "RUNNING" not in [trial.state.name for trial in kept.trials]
-    assert litlab("sweep", "-c", moody({"model.score": [0.1, 0.2]})).code == 0, "the name is free for a right one"
+    assert "RUNNING" not in [run.info.status for run in results.runs]
+    assert not results.counted
+    assert "RUNNING" not in [trial.state.name for trial in results.trials]
+    assert litlab("sweep", "-c", moody({"model.score": [0.1, 0.2]})).code == 0, "a corrected space may use the name"
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "message"),
     [
-        (["--model.score", "0.3"], "--model.score is what space study searches"),
-        (["--seed_everything", "3"], "--seeds says how many"),
-        (["--name", "mine"], "--study names it"),
+        (["--model.score", "0.3"], "--model.score is searched by space study"),
+        (["--seed_everything", "3"], "set their number with --seeds"),
+        (["--name", "mine"], "name the study with --study"),
         (["--trails", "3"], "did you mean --trials?"),
-        (["--pruner", "percentile"], "needs percentile; say it in the file"),
+        (["--pruner", "percentile"], "needs percentile; set it in the space file"),
         (["--trainer.devices", "0"], "trainer"),
         (["--trainer.max_epochs", "0"], "must not be 0"),
     ],
 )
-def test_what_a_study_cannot_take_on_the_command_line_is_refused_before_the_first_trial(
-    litlab, moody, kept, args, says
-):
+def test_wrong_options_are_refused_before_the_first_trial(litlab, moody, results, args, message):
     outcome = litlab("sweep", "-c", moody({"model.score": [0.4, 0.8]}), *args)
     assert outcome.code == 2
-    assert says in outcome.err
+    assert message in outcome.err
     assert "Traceback" not in outcome.err
-    assert kept.children() == []
+    assert results.children() == []
 
 
-def test_a_range_whose_steps_the_key_does_not_take_is_refused(litlab, moody, kept):
+def test_a_range_whose_steps_the_key_does_not_accept_is_refused(litlab, moody, results):
     space = moody({"data.batch_size": {"low": 100, "high": 300, "step": 0.5}}, sampler="random", trials=2)
     outcome = litlab("sweep", "-c", space)
     assert outcome.code == 2
     assert "data.batch_size" in outcome.err
-    assert kept.children() == []
+    assert results.children() == []
 
 
-def test_the_command_line_wins_over_what_the_file_sets(litlab, moody, kept):
+def test_the_command_line_overrides_what_the_file_sets(litlab, moody, results):
     space = moody({"model.score": [0.4]}, set={"trainer.max_epochs": 1})
     assert litlab("sweep", "-c", space, "--trainer.max_epochs", "2").code == 0
-    assert [run.data.params["trainer.max_epochs"] for run in kept.children()] == ["2"]
+    assert [run.data.params["trainer.max_epochs"] for run in results.children()] == ["2"]

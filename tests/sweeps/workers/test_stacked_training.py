@@ -191,11 +191,11 @@ def test_what_cannot_be_stacked_is_refused_by_its_key(argv, ends, says):
     assert says in str(refused.value)
 
 
-def test_a_space_of_the_data_is_refused_before_the_first_trial(litlab, kept):
+def test_a_space_of_the_data_is_refused_before_the_first_trial(litlab, results):
     outcome = litlab("sweep", "digits-mlp", "--stacked", "4")
     assert outcome.code == 2
     assert "space: data.batch_size must be the same in trials that are stacked" in outcome.err
-    assert not kept.runs
+    assert not results.runs
 
 
 @pytest.fixture
@@ -210,30 +210,30 @@ def space(tmp_path):
     return path
 
 
-def test_a_stacked_sweep_has_the_trials_of_any_other(litlab, kept, kept_of, space):
+def test_a_stacked_sweep_has_the_trials_of_any_other(litlab, results, results_of, space):
     assert litlab("sweep", "-c", space, "--study", "plain").code == 0
     outcome = litlab("sweep", "-c", space, "--stacked", "3", "--seeds", "1")
     assert outcome.code == 0, outcome.err
-    plainly = kept_of(kept.uri, "plain")
-    assert kept.states == ["COMPLETE"] * 4
-    assert {run.data.tags["stacked"] for run in kept.children()} == {"3", "1"}
-    for trial, other in zip(kept.trials, plainly.trials, strict=True):
+    plainly = results_of(results.uri, "plain")
+    assert results.states == ["COMPLETE"] * 4
+    assert {run.data.tags["stacked"] for run in results.children()} == {"3", "1"}
+    for trial, other in zip(results.trials, plainly.trials, strict=True):
         assert trial.params == other.params
         assert trial.value == pytest.approx(other.value)
         assert trial.intermediate_values == pytest.approx(other.intermediate_values)
-    names = [{tuple(sorted(run.data.params.items())) for run in study.children()} for study in (kept, plainly)]
+    names = [{tuple(sorted(run.data.params.items())) for run in study.children()} for study in (results, plainly)]
     assert names[0] == names[1]
-    assert litlab("validate", kept.parent.info.run_id).code == 0
+    assert litlab("validate", results.parent.info.run_id).code == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_stack_that_is_stopped_or_killed_leaves_nothing_running(litlab, kept, space, number):
+def test_a_stack_that_is_stopped_or_killed_leaves_nothing_running(litlab, results, space, number):
     """Ctrl-C is for the controller, and the kill for its child: all trials of the stack share their process."""
 
     def end():
         limit = time.monotonic() + 120
-        while [run.info.status for run in kept.children()] != ["RUNNING"] * 4 and time.monotonic() < limit:
+        while [run.info.status for run in results.children()] != ["RUNNING"] * 4 and time.monotonic() < limit:
             time.sleep(0.1)
         os.kill(os.getpid() if number == signal.SIGINT else active_children()[0].pid, number)
 
@@ -242,10 +242,10 @@ def test_a_stack_that_is_stopped_or_killed_leaves_nothing_running(litlab, kept, 
     outcome = litlab("sweep", "-c", space, "--stacked", "4", "--trainer.max_epochs", "1000")
     thread.join()
     assert not active_children()
-    assert {trial.state.name for trial in kept.trials if trial.state.name != "WAITING"} == {"FAIL"}
-    states = [run.info.status for run in kept.children()]
+    assert {trial.state.name for trial in results.trials if trial.state.name != "WAITING"} == {"FAIL"}
+    states = [run.info.status for run in results.children()]
     if number == signal.SIGINT:
-        assert (outcome.code, states, kept.states) == (130, ["KILLED"] * 4, [])
+        assert (outcome.code, states, results.states) == (130, ["KILLED"] * 4, [])
     else:
-        assert (outcome.code, states, kept.states) == (1, ["FAILED"] * 4, ["FAIL"] * 4)
+        assert (outcome.code, states, results.states) == (1, ["FAILED"] * 4, ["FAIL"] * 4)
     assert "Traceback" not in outcome.err

@@ -1,0 +1,220 @@
+"""`litlab sweep`: search keys of an experiment; show a study; print its best configuration."""
+
+import argparse
+import json
+import shlex
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from pipelines.commands.options import VerbParser
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
+from pipelines.runtime.signals import exit_on_sigterm
+from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
+from sweeps.search.space import NOT_SEARCHED
+from sweeps.search.space_files import space_names
+
+if TYPE_CHECKING:
+    from sweeps.search.status import StudyStatus
+    from sweeps.search.sweep import SweepResult
+
+
+def _wrap(names: Sequence[str], indent: int) -> str:
+    return textwrap.fill(", ".join(names), 80, initial_indent=" " * indent, subsequent_indent=" " * indent).strip()
+
+
+HELP = f"""usage: litlab sweep NAME | -c FILE [options] [--KEY VALUE ...]
+       litlab sweep status NAME [--json]
+       litlab sweep best NAME > best.yaml
+
+Search keys of an experiment with Optuna. Each trial trains in its own process,
+is judged on validation data and logged to MLflow. The best one is then trained
+on fresh seeds and tested. The same command continues a study up to its total.
+
+  NAME or -c FILE      {_wrap(space_names(), 23)}
+  --trials 50          number of trials in total
+  --timeout 2h         start no trial after this time
+  --trial-timeout 10m  stop a training that takes longer; its trial fails
+  --workers 2          trainings side by side; they share CPU cores and GPUs
+  --stacked 16         small models that a worker trains as one (docs/SWEEPS.md)
+  --sampler tpe        grid, random, tpe, cmaes, gp, qmc ...: any of Optuna's
+  --pruner median      none, median, hyperband, successivehalving ...: likewise
+  --seeds 3            runs of each configuration, whose mean is its value
+  --confirm 3          runs of the best on fresh seeds after the search
+  --keep all           keep every trial's checkpoints, not only the best one's
+  --study NAME         name of the study; default: the name of the space
+  --storage URL        Optuna's storage; default: optuna.db next to mlflow.db
+  --tracking_uri URI   tracking store; default: mlflow.db of this project
+  --KEY VALUE          a key of the experiment, the same in all trials"""
+
+STATUS_HELP = """usage: litlab sweep status NAME [options]
+
+Show a study: its progress, best trial, active and failed trials.
+
+  NAME                 the study's name: the space's, unless --study gave another
+  --json               print JSON
+  --storage URL        Optuna's storage; default: optuna.db next to mlflow.db
+  --tracking_uri URI   tracking store; default: mlflow.db of this project"""
+
+BEST_HELP = """usage: litlab sweep best NAME [options] > best.yaml
+
+Print the configuration of a study's best trial, for litlab fit -c.
+
+  NAME                 the study's name: the space's, unless --study gave another
+  --storage URL        Optuna's storage; default: optuna.db next to mlflow.db
+  --tracking_uri URI   tracking store; default: mlflow.db of this project"""
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Parse `litlab sweep NAME ...`, `litlab sweep status NAME` or `litlab sweep best NAME`, and print the result."""
+    if not argv:
+        print(HELP)
+        return 2
+    if argv[0] == "status":
+        return _print_status(argv[1:])
+    if argv[0] == "best":
+        return _print_best(argv[1:])
+    options, overrides = parse_sweep(argv)
+    exit_on_sigterm()
+    from sweeps.search.sweep import sweep
+
+    return _print_result(sweep(overrides=overrides, command=format_command(verb, argv), **vars(options)), options)
+
+
+def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the arguments of `sweeps.search.sweep.sweep`, and the keys of the experiment."""
+    parser = VerbParser("sweep", HELP)
+    parser.add_argument("-c", "--config", dest="space")
+    for name in ("--timeout", "--sampler", "--pruner", "--study", "--storage"):
+        parser.add_argument(name)
+    parser.add_argument("--trial-timeout", "--trial_timeout")
+    for name in ("--trials", "--seeds", "--confirm"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--keep", choices=("best", "all"))
+    for name in ("--workers", "--stacked"):
+        parser.add_argument(name, type=int, default=1)
+    name = "" if argv[0].startswith("-") else argv[0]
+    options, overrides = parser.parse_known_args(list(argv[1:] if name else argv))
+    if bool(name) == (options.space is not None):
+        raise UserError(f"give one space first ({', '.join(space_names())}), or one file with -c FILE")
+    if overrides and not overrides[0].startswith("-"):
+        raise UserError(f"one space at a time: unexpected argument {overrides[0]!r}")
+    _check_keys([token.partition("=")[0] for token in overrides if token.startswith("--")], parser)
+    options.space = name or options.space
+    return options, overrides
+
+
+def _check_keys(flags: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Refuse misspelt options, and keys that a study sets itself."""
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    for flag in flags:
+        if flag in ("--seed_everything", "--name"):
+            raise UserError(f"{flag}: {NOT_SEARCHED[flag.removeprefix('--')]}")
+        suggestions = get_close_matches(flag, known, n=1) if "." not in flag else []
+        if suggestions:
+            raise UserError(f"unknown option {flag}: did you mean {suggestions[0]}?")
+
+
+def _print_result(result: "SweepResult", options: argparse.Namespace) -> int:
+    """Print a sweep's result and what to do with it; return the exit code."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    for line in [*_result_lines(result), *_next_steps(result, options)]:
+        console.print(line, markup=False)
+    if result.stop_signal is not None:
+        progress = f"{result.n_finished} of {result.space.total} trials are done"
+        logger.warning("stopped; %s. Run the same command again to continue.", progress)
+        return 128 + result.stop_signal
+    if result.n_unconfirmed:
+        logger.warning(
+            "%d of the runs that confirm the best failed. Run the same command to try them again.", result.n_unconfirmed
+        )
+        return 1
+    return 0 if result.best is not None else 1
+
+
+def _result_lines(result: "SweepResult") -> list[str]:
+    from sweeps.search.summary import confirmed_lines
+    from sweeps.workers.display import format_params
+
+    lines, space, best = [], result.space, result.best
+    if result.n_finished < space.total:
+        lines.append(f"{result.study}: {result.n_finished} of {space.total} trials; the same command continues")
+    if best is not None:
+        value = f"{space.metric} {best.value:.4f}"
+        lines.append(f"{result.study}: best {value}, trial {best.number}: {format_params(best.params)}")
+    return [*lines, *confirmed_lines(result.confirmed)]
+
+
+def _next_steps(result: "SweepResult", options: argparse.Namespace) -> list[str]:
+    storage = f" --storage {redact_credentials(options.storage)}" if options.storage else ""
+    uri = redact_credentials(result.tracking_uri)
+    tracking_uri = f" --tracking_uri {uri}" if options.tracking_uri else ""
+    lines = [f"run         {result.run_id}"]
+    if result.best is not None:
+        lines.append(f"best        litlab sweep best {shlex.quote(result.study)}{storage}{tracking_uri} > best.yaml")
+    ui = uri if uri.startswith("http") else f"litlab ui{tracking_uri}"
+    return [*lines, f"view        {ui}; optuna-dashboard {redact_credentials(result.storage)}"]
+
+
+def parse_study(verb: str, argv: Sequence[str]) -> argparse.Namespace:
+    """Return the options of `litlab sweep status` or `litlab sweep best`."""
+    parser = VerbParser(f"sweep {verb}", STATUS_HELP if verb == "status" else BEST_HELP)
+    parser.add_argument("study")
+    parser.add_argument("--storage")
+    if verb == "status":
+        parser.add_argument("--json", action="store_true")
+    return parser.parse(argv)
+
+
+def _print_best(argv: Sequence[str]) -> int:
+    from sweeps.search.status import best_configuration
+    from sweeps.workers.display import format_params
+
+    best = best_configuration(**vars(parse_study("best", argv)))
+    logger.info("trial %d, %.4f: %s", best.trial.trial, best.trial.value, format_params(best.trial.params))
+    print(best.config, end="")
+    return 0
+
+
+def _print_status(argv: Sequence[str]) -> int:
+    from sweeps.search.status import sweep_status
+
+    options = parse_study("status", argv)
+    status = sweep_status(options.study, storage=options.storage, tracking_uri=options.tracking_uri)
+    if options.json:
+        print(json.dumps(asdict(status), indent=2))
+        return 0
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    for line in _status_lines(status):
+        console.print(escape_control_characters(line), markup=False)
+    return 0
+
+
+def _status_lines(status: "StudyStatus") -> list[str]:
+    from sweeps.workers.display import format_params
+
+    counts = ", ".join(f"{number} {state}" for state, number in status.trials.items() if number) or "no trials yet"
+    total = f" of {status.total}" if status.total else ""
+    lines = [f"{status.study}: {counts}{total}; {status.direction} {status.metric}", *_controller_lines(status)]
+    if best := status.best:
+        seeds = f" (seeds: {', '.join(f'{value:.4f}' for value in best.seeds)})" if len(best.seeds) > 1 else ""
+        lines.append(f"best     trial {best.trial}  {best.value:.4f}{seeds}  {format_params(best.params)}")
+    lines += [f"running  trial {trial.trial}  {format_params(trial.params)}" for trial in status.running]
+    lines += [f"failed   trial {trial.trial}  {trial.reason}  {format_params(trial.params)}" for trial in status.failed]
+    return [*lines, *([f"run      {status.parent}"] if status.parent else [])]
+
+
+def _controller_lines(status: "StudyStatus") -> list[str]:
+    from sweeps.search.heartbeat import called
+
+    counts = Counter(trial.controller for trial in status.running)
+    active = {name: f", {counts[name]} running" if name in counts else "" for name in status.controllers}
+    return [f"run by {called(name)}{active[name]}" for name in active] or ["no controller is running"]
