@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from pipelines.comparison.equal_runs import EqualRuns, Shared, agree
@@ -41,7 +41,7 @@ class Row:
     configurations: int = 1
     repeats: int = 0
     difference: Difference | None = None
-    shared: Shared = Shared()
+    shared: Shared = field(default_factory=Shared)
 
     def value(self, column: str) -> str:
         """Return the row's value of a column; "" if the key is not set."""

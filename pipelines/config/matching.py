@@ -3,7 +3,7 @@
 Imports neither torch nor Lightning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
@@ -23,31 +23,43 @@ class ConfigMatcher:
         recorded_hash: The hash that runs of this version record.
         config: The resolved configuration.
         defaults: See `defaults.config_defaults`.
+        read: Returns the configurations that a run stands for.
     """
 
-    def __init__(self, recorded_hash: str, config: Mapping[str, Any], defaults: Defaults) -> None:
-        self._config, self._defaults = config, defaults
+    def __init__(
+        self,
+        recorded_hash: str,
+        config: Mapping[str, Any],
+        defaults: Defaults,
+        read: Callable[[StoredRun], list[dict[str, Any]]] | None = None,
+    ) -> None:
+        self._config, self._defaults, self._read = config, defaults, read or saved_configs
         self._matches = {recorded_hash: True}
 
     def matches(self, run: StoredRun) -> bool:
         """Return whether a run, or the runs that it summarises, have the configuration."""
         recorded_hash = run.tags.get(CONFIG_HASH_TAG, "")
         if recorded_hash not in self._matches:
-            saved = saved_config(run)
-            self._matches[recorded_hash] = saved is not None and same_config(saved, self._config, self._defaults)
+            saved = self._read(run)
+            same = [same_config(config, self._config, self._defaults) for config in saved]
+            self._matches[recorded_hash] = bool(same) and all(same)
         return self._matches[recorded_hash]
 
 
+def saved_configs(run: StoredRun) -> list[dict[str, Any]]:
+    """Return the configuration that a run saved, or that of each hash among the runs that it summarises."""
+    if config := saved_config(run):
+        return [config]
+    configs: dict[str, dict[str, Any]] = {}
+    for child in run.store.children(run.run_id):
+        child_hash = child.tags.get(CONFIG_HASH_TAG, "")
+        if child_hash not in configs and (config := saved_config(child)):
+            configs[child_hash] = config
+    return list(configs.values())
+
+
 def saved_config(run: StoredRun) -> dict[str, Any] | None:
-    """Return the configuration of a run, or of a run with the same hash that it summarises; None if none was saved."""
-    if (config := _read(run)) is not None:
-        return config
-    children = run.store.children(run.run_id)
-    same = [child for child in children if child.tags.get(CONFIG_HASH_TAG) == run.tags.get(CONFIG_HASH_TAG)]
-    return next((config for config in map(_read, same) if config is not None), None)
-
-
-def _read(run: StoredRun) -> dict[str, Any] | None:
+    """Return the configuration that a run saved, if it did."""
     try:
         config = yaml.safe_load(run.file("config.yaml").read_text())
     except (UserError, OSError, yaml.YAMLError):

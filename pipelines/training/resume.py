@@ -10,8 +10,8 @@ from lightning.pytorch import LightningDataModule
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import CHECKPOINT_FOLDER, latest_valid
 from pipelines.config.cli import LitlabCLI, config_arguments, parse_config
-from pipelines.config.distributed import broadcast_checkpoint, check_process_count, is_rank_zero
 from pipelines.config.defaults import config_defaults
+from pipelines.config.distributed import broadcast_checkpoint, check_process_count, is_rank_zero
 from pipelines.config.identity import changed_values
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import file_lock

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
@@ -49,13 +50,18 @@ def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
 
 def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
     """Log what is known before the first step: configuration, params and a description of the data."""
-    resolved = cli.resolved()
-    if "class_names" in resolved["data"].get("init_args", {}):  # of a folder, which may change
-        resolved["data"]["init_args"]["class_names"] = list(cli.config_init.data.classes)
-    run.save_config(resolved)
+    run.save_config(config_to_save(cli))
     run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
         run.log_dataset(data.describe())
+
+
+def config_to_save(cli: LitlabCLI) -> dict[str, Any]:
+    """Return the resolved configuration as a run saves it, after `cli.build`: with the names of a folder's classes."""
+    resolved = cli.resolved()
+    if "class_names" in resolved["data"].get("init_args", {}):  # of a folder, which may change
+        resolved["data"]["init_args"]["class_names"] = list(cli.config_init.data.classes)
+    return resolved
 
 
 def resume_command(run: Run) -> str:
