@@ -1,11 +1,12 @@
-"""What augmentation, tracking and reduced precision cost: seconds per epoch of cifar-augmented, against a raw loop.
+"""Cost of augmentation, tracking and reduced precision: seconds per epoch of cifar-augmented, against a raw loop.
 
     python benchmarks/cifar.py --data-dir data
 
-The raw loop trains the same network (litlab's layers, SGD, batch 64) in float32 on normalised tensors in memory, no
-augmentation, no framework. litlab crops, flips and standardises, validates, tracks and keeps checkpoints; once in
-float32 and once with bf16-mixed precision. --n-train training images, 5,000 for validation.
---accuracy trains both precisions with three seeds each, and compares accuracies instead.
+The raw loop trains the same network (litlab's layers, SGD, batch 64) in float32 on normalised tensors in memory,
+without augmentation and without a framework. litlab crops, flips, standardises, validates, tracks and saves
+checkpoints; once in float32 and once with bf16-mixed precision. There are --n-train training images and 5,000
+validation images.
+--accuracy trains both precisions with three seeds each, and compares accuracies instead of times.
 """
 
 import argparse
@@ -14,13 +15,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-if any(token.startswith("--one=litlab") for token in sys.argv):  # what the command does first; torch is too late for it
+if any(token.startswith("--one=litlab") for token in sys.argv):  # as the command does: before torch is imported
     from pipelines.cli import limit_thread_spinning
 
     limit_thread_spinning()
 
 import torch
-from epochs import fit, mark, print_spans, report, take_turns
+from epochs import fit, mark, measure_in_turn, print_epoch_times, report
 from fresh import LITLAB
 from torch.nn import functional as F
 
@@ -30,7 +31,7 @@ SEEDS = 3
 
 
 def raw(args: argparse.Namespace) -> None:
-    """What a careful user writes without any framework, and without augmentation."""
+    """Train with a hand-written loop, without a framework and without augmentation."""
     from datamodules.cifar10 import CIFAR10
     from modules.convnet import ConvNet
 
@@ -45,14 +46,14 @@ def raw(args: argparse.Namespace) -> None:
         mark()
         net.train()
         loss_sum, correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-        for where in torch.randperm(len(train_y)).split(BATCH):
+        for indices in torch.randperm(len(train_y)).split(BATCH):
             optimizer.zero_grad()
-            logits = net(train_x[where])
-            loss = F.cross_entropy(logits, train_y[where])
+            logits = net(train_x[indices])
+            loss = F.cross_entropy(logits, train_y[indices])
             loss.backward()
             optimizer.step()
-            loss_sum += loss.detach() * len(where)
-            correct += (logits.argmax(1) == train_y[where]).sum()
+            loss_sum += loss.detach() * len(indices)
+            correct += (logits.argmax(1) == train_y[indices]).sum()
         net.eval()
         with torch.no_grad():
             val = torch.cat([net(x).argmax(1) for x in val_x.split(EVAL_BATCH)])
@@ -61,23 +62,23 @@ def raw(args: argparse.Namespace) -> None:
     mark()
 
 
-def litlab(args: argparse.Namespace, **more: str) -> None:
-    """`litlab fit cifar-augmented`."""
+def litlab(args: argparse.Namespace, **overrides: str) -> None:
+    """Run `litlab fit cifar-augmented`."""
     options = {"data.data_dir": args.data_dir, "data.n_val": N_VAL, "data.n_train": args.n_train}
-    fit("cifar-augmented", {**options, "trainer.max_epochs": args.epochs, **more})
+    fit("cifar-augmented", {**options, "trainer.max_epochs": args.epochs, **overrides})
 
 
-WAYS = {"raw": raw, "litlab": litlab, "litlab-bf16": lambda args: litlab(args, **REDUCED)}
+VARIANTS = {"raw": raw, "litlab": litlab, "litlab-bf16": lambda args: litlab(args, **REDUCED)}
 
 
 def accuracies(args: argparse.Namespace) -> int:
-    """Both precisions with the same seeds, and `litlab compare` of them."""
+    """Train both precisions with the same seeds, and run `litlab compare` on them."""
     with tempfile.TemporaryDirectory() as folder:
         uri = ["--tracking_uri", f"sqlite:///{folder}/mlflow.db"]
         options = {"data.data_dir": args.data_dir, "data.n_train": args.n_train, "trainer.max_epochs": args.epochs}
-        given = [f"--{key}={value}" for key, value in options.items()]
-        for more in ([], [f"--{key}={value}" for key, value in REDUCED.items()]):
-            command = ["fit", "cifar-augmented", "--seeds", str(SEEDS), *given, *more, *uri]
+        arguments = [f"--{key}={value}" for key, value in options.items()]
+        for extra in ([], [f"--{key}={value}" for key, value in REDUCED.items()]):
+            command = ["fit", "cifar-augmented", "--seeds", str(SEEDS), *arguments, *extra, *uri]
             subprocess.run([sys.executable, *LITLAB, *command], check=True, stdout=subprocess.DEVNULL)
         compare = ["compare", "cifar-augmented", "--by", "trainer.precision", *uri]
         return subprocess.run([sys.executable, *LITLAB, *compare], check=False).returncode
@@ -86,22 +87,22 @@ def accuracies(args: argparse.Namespace) -> int:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="the folder that holds CIFAR-10")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that contains CIFAR-10")
     parser.add_argument("--n-train", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=3, help="per process, with the first that is left out")
-    parser.add_argument("--repeats", type=int, default=2, help="processes of each way")
+    parser.add_argument("--epochs", type=int, default=3, help="per process; the first is not counted")
+    parser.add_argument("--repeats", type=int, default=2, help="processes per variant")
     parser.add_argument("--accuracy", action="store_true", help="compare accuracies over seeds instead of seconds")
-    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.data_dir = args.data_dir.resolve()
     if args.one:
-        WAYS[args.one](args)
-        print_spans()
+        VARIANTS[args.one](args)
+        print_epoch_times()
         return 0
     if args.accuracy:
         return accuracies(args)
     options = {"data-dir": args.data_dir, "n-train": args.n_train, "epochs": args.epochs}
-    epochs = take_turns(__file__, dict.fromkeys(WAYS, options), args.repeats)
+    epochs = measure_in_turn(__file__, dict.fromkeys(VARIANTS, options), args.repeats)
     title = f"cifar-augmented, {args.n_train:,} images, torch {torch.__version__}, {torch.get_num_threads()} threads"
     report(epochs, title, [("litlab", "raw", 1.1), ("litlab-bf16", "raw", 0.5)])
     return 0

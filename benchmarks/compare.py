@@ -1,11 +1,11 @@
-"""What `litlab compare` costs in a database of 10,000 runs, beside the search of MLflow's client alone.
+"""Time of `litlab compare` in a database of 10,000 runs, compared with the search of MLflow's client alone.
 
     python benchmarks/compare.py
 
-One run is written by MLflow's client, with params, tags, metrics and a data set as a litlab run has them; its rows are
-then cloned by SQL: experiments of 200 runs, each 40 configurations with 5 seeds. Selecting and comparing the runs of
-one experiment, and of all, takes turns with the client's search for the same runs (all in one page), in this process;
-then the whole command takes turns with a Python process that does nothing but that search.
+MLflow's client writes one run with the params, tags, metrics and data set of a litlab run; its rows are then cloned by
+SQL: experiments of 200 runs, each 40 configurations with 5 seeds. In this process, selecting and comparing the runs of
+one experiment, and of all, alternates with the client's search for the same runs (all in one page); then the complete
+command alternates with a Python process that only searches.
 """
 
 import argparse
@@ -46,7 +46,7 @@ Work = Callable[[], object]
 
 
 def build(uri: str, experiments: int) -> list[str]:
-    """Fill an empty database; returns the names of its experiments."""
+    """Fill an empty database; return the names of its experiments."""
     store = Store(uri)
     names = [f"experiment-{number:02}" for number in range(experiments)]
     numbers = [store.experiment_id(name) for name in names]
@@ -59,7 +59,7 @@ def build(uri: str, experiments: int) -> list[str]:
 
 
 def _real_run(client: MlflowClient, experiment: str) -> str:
-    """A finished run of 31 params, 26 tags, 20 metrics and one data set."""
+    """Write a finished run with 31 params, 26 tags, 20 metrics and one data set; return its id."""
     run_id = str(client.create_run(experiment, run_name="seed=0").info.run_id)
     params = {"model": "modules.mlp.MLP", "model.dropout": "0.0", "model.optimizer.lr": "0.001", "seed_everything": "0"}
     params |= {f"model.{key}": "fixed" for key in FIXED} | {f"data.key_{number}": "[256, 128]" for number in range(20)}
@@ -80,7 +80,7 @@ def _real_run(client: MlflowClient, experiment: str) -> str:
 
 
 def _clone(database: sqlite3.Connection, template: str, experiments: list[str]) -> None:
-    """Copy a run's rows in all tables, with another id, experiment, configuration, seed and accuracy."""
+    """Copy a run's rows in all tables, with other ids, experiments, configurations, seeds and accuracies."""
     draw = random.Random(0)
     each = list(itertools.product(experiments, DROPOUTS, RATES, SEEDS))
     clones = [
@@ -111,7 +111,7 @@ def _clone(database: sqlite3.Connection, template: str, experiments: list[str]) 
 
 
 def alternately(works: dict[str, Work], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each repetition of each, the order turned about each time; the first round does not count."""
+    """Return the seconds of each repetition, in alternating order; the first round is dropped."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 1):
         for name in list(works)[:: 1 if repeat % 2 else -1]:
@@ -122,7 +122,7 @@ def alternately(works: dict[str, Work], repeats: int) -> dict[str, list[float]]:
 
 
 def here(store: Store, names: list[str], every: list[str]) -> dict[str, Work]:
-    """Comparing, and the client's search for the same runs."""
+    """Return the comparison, and the client's search for the same runs."""
     found = [store.client.get_experiment_by_name(name) for name in names or every]
     numbers = [experiment.experiment_id for experiment in found if experiment]
     return {
@@ -132,7 +132,7 @@ def here(store: Store, names: list[str], every: list[str]) -> dict[str, Work]:
 
 
 def processes(uri: str, name: str) -> dict[str, Work]:
-    """The command, and a process that only searches."""
+    """Return the command, and a process that only searches."""
     search = SEARCH.format(uri=uri, name=name, wanted=FINISHED, runs=PER_EXPERIMENT)
     ours = [sys.executable, *LITLAB, "compare", name, "--tracking_uri", uri]
     return {
@@ -149,7 +149,7 @@ def positive(text: str) -> int:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=positive, default=50, help=f"of {PER_EXPERIMENT} runs each")
     parser.add_argument("--repeats", type=positive, default=7, help="of 200 runs, and of the command")

@@ -1,7 +1,7 @@
-"""Seconds per epoch of ways to train, each in processes of its own that take turns; shared by the benchmarks.
+"""Seconds per epoch of several variants of a training; shared by the benchmarks.
 
-An epoch lasts from its start to the next one's, so that validation, checkpoints and tracking count; the first is left
-out.
+Each training runs in a process of its own, and the variants take turns. An epoch is timed from its start to the start
+of the next one, so validation, checkpoints and tracking are included. The first epoch is not counted.
 """
 
 import json
@@ -17,26 +17,27 @@ import fresh
 from rich.console import Console
 from rich.table import Table
 
-MAX_SPREAD = 1.5  # median to lowest, of an undisturbed measurement
+MAX_SPREAD = 1.5  # ratio of median to lowest, of an undisturbed measurement
 
 
 class Seconds(NamedTuple):
-    """A point in time, or a span between two."""
+    """A point in time, or a duration: CPU time of the process and wall time."""
 
     cpu: float
     wall: float
 
 
 MARKS: list[Seconds] = []
-"""The start of each epoch of this process, and the end of the last."""
+"""The start of each epoch in this process, and the end of the last one."""
 
 
 def mark(*_: object) -> None:
+    """Record the current time. Also a Lightning callback function."""
     MARKS.append(Seconds(time.process_time(), time.perf_counter()))
 
 
 def fit(experiment: str, options: Mapping[str, Any]) -> None:
-    """`litlab fit`, with a timer among its callbacks, tracked in the current folder."""
+    """Run `litlab fit` with a timer callback and a tracking store in the current folder."""
     from pipelines.cli import main
 
     timer = {
@@ -50,36 +51,42 @@ def fit(experiment: str, options: Mapping[str, Any]) -> None:
         sys.exit(code)
 
 
-def print_spans() -> None:
-    """The last words of a process that was measured."""
+def print_epoch_times() -> None:
+    """Print the duration of each epoch as JSON: the last line of a measured process."""
     print(f"\n{json.dumps([Seconds(b.cpu - a.cpu, b.wall - a.wall) for a, b in pairwise(MARKS)])}")
 
 
-def measure(script: str, way: str, options: Mapping[str, Any]) -> list[Seconds]:
-    """Epochs of one training in a fresh process, without the first: `python SCRIPT --one=WAY --KEY=VALUE ...`."""
-    given = {"one": way, **options}
-    command = [str(Path(script).resolve()), *(f"--{key}={value}" for key, value in given.items())]
-    terminal = {"TTY_COMPATIBLE": "1", "TERM": "xterm-256color"}  # rich draws bars as it does for a person
-    words = fresh.python(command, terminal).out.splitlines()
-    return [Seconds(*epoch) for epoch in json.loads(words[-1])][1:]
+def measure(script: str, variant: str, options: Mapping[str, Any]) -> list[Seconds]:
+    """Return the duration of each epoch but the first of `python SCRIPT --one=VARIANT --KEY=VALUE ...`."""
+    arguments = {"one": variant, **options}
+    command = [str(Path(script).resolve()), *(f"--{key}={value}" for key, value in arguments.items())]
+    terminal = {"TTY_COMPATIBLE": "1", "TERM": "xterm-256color"}  # rich draws progress bars as on a terminal
+    lines = fresh.python(command, terminal).out.splitlines()
+    return [Seconds(*epoch) for epoch in json.loads(lines[-1])][1:]
 
 
-def take_turns(script: str, ways: Mapping[str, Mapping[str, Any]], repeats: int) -> dict[str, list[Seconds]]:
-    """All epochs of each way, given its options."""
-    epochs: dict[str, list[Seconds]] = {way: [] for way in ways}
+def measure_in_turn(script: str, variants: Mapping[str, Mapping[str, Any]], repeats: int) -> dict[str, list[Seconds]]:
+    """Return the duration of all epochs of each variant.
+
+    Args:
+        script: The benchmark, which trains one variant if it is called with `--one=VARIANT`.
+        variants: Options of each variant.
+        repeats: Number of processes per variant.
+    """
+    epochs: dict[str, list[Seconds]] = {variant: [] for variant in variants}
     for repeat in range(repeats):
-        for way, options in ways.items():
-            spans = measure(script, way, options)
-            epochs[way] += spans
+        for variant, options in variants.items():
+            spans = measure(script, variant, options)
+            epochs[variant] += spans
             cpu, wall = (median(kind) for kind in zip(*spans, strict=True))
-            print(f"{way:<9}{repeat + 1}/{repeats}  {cpu:.3f} CPU s, {wall:.3f} s per epoch", flush=True)
+            print(f"{variant:<9}{repeat + 1}/{repeats}  {cpu:.3f} CPU s, {wall:.3f} s per epoch", flush=True)
     return epochs
 
 
 def report(epochs: dict[str, list[Seconds]], title: str, targets: list[tuple[str, str, float]]) -> None:
-    """A table of medians, and each target: way above, way below, and the most that the ratio may be."""
+    """Print a table of medians, and whether each target is met: variant, baseline, highest ratio of CPU times."""
     medians = {name: Seconds(*map(median, zip(*spans, strict=True))) for name, spans in epochs.items()}
-    table = Table("way", title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table("variant", title=title, title_justify="left", box=None, pad_edge=False)
     for column in ("CPU s/epoch", "lowest to highest", "x raw", "wall s/epoch", "x raw", "epochs"):
         table.add_column(column, justify="right")
     for name, (cpu, wall) in medians.items():
@@ -89,9 +96,9 @@ def report(epochs: dict[str, list[Seconds]], title: str, targets: list[tuple[str
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     slowed = [name for name, (cpu, _) in medians.items() if cpu > MAX_SPREAD * min(epochs[name]).cpu]
-    for above, below, target in targets:
-        ratio = medians[above].cpu / medians[below].cpu
+    for variant, baseline, target in targets:
+        ratio = medians[variant].cpu / medians[baseline].cpu
         verdict = "unclear" if slowed else "met" if ratio <= target else "missed"
-        console.print(f"{above}/{below} CPU  {ratio:.2f}  (target: at most {target:.2f}, {verdict})")
+        console.print(f"{variant}/{baseline} CPU  {ratio:.2f}  (target: at most {target:.2f}, {verdict})")
     if slowed:
-        console.print(f"Other work slowed epochs of {', '.join(slowed)} down: these ratios mean nothing.")
+        console.print(f"Other processes slowed down epochs of {', '.join(slowed)}: the ratios are not valid.")

@@ -1,13 +1,14 @@
-"""What litlab costs: seconds per epoch of mnist-mlp as a raw PyTorch loop, with litlab, and in the usual Lightning way.
+"""Overhead of litlab: seconds per epoch of mnist-mlp as a raw PyTorch loop, with litlab, and as usual with Lightning.
 
     python benchmarks/fit_overhead.py --data-dir data
 
-Each training runs in a process of its own, in a temporary folder, on the CPU, with a terminal's progress bar; the three
-ways take turns. All train 784-256-128-10 with fused Adam on 55,000 images and validate on 5,000 each epoch. An epoch
-lasts from its start to the next one's, so that validation, checkpoints and tracking count; the first is left out.
+Each training runs in a process of its own, in a temporary folder, on the CPU, with a progress bar as on a terminal; the
+three variants take turns. All train 784-256-128-10 with fused Adam on 55,000 images and validate on 5,000 each epoch.
+An epoch is timed from its start to the start of the next one, so validation, checkpoints and tracking are included. The
+first epoch is not counted.
 
-Leave the machine alone meanwhile: torch's threads spin while they wait for each other, so other work inflates even the
-CPU seconds, many times over. OMP_NUM_THREADS=1 holds for all three, and makes CPU seconds comparable on a busy machine.
+Run nothing else meanwhile: torch's threads spin while they wait for each other, so other processes inflate even the CPU
+seconds many times over. OMP_NUM_THREADS=1 applies to all three and makes CPU seconds comparable on a busy machine.
 """
 
 import argparse
@@ -15,22 +16,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-if "--one=litlab" in sys.argv:  # what the command does first; torch is too late for it once it is imported
+if "--one=litlab" in sys.argv:  # as the command does: before torch is imported
     from pipelines.cli import limit_thread_spinning
 
     limit_thread_spinning()
 
-import torch  # but not lightning: it slows Adam down in every process that imports it, and `raw` must not pay for that
-from epochs import fit, mark, print_spans, report, take_turns
+import torch  # but not lightning: it slows Adam down in every process that imports it, and `raw` must not be affected
+from epochs import fit, mark, measure_in_turn, print_epoch_times, report
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
 N_TRAIN, N_VAL, EVAL_BATCH_SIZE = 55_000, 5_000, 500
-MEAN, STD = 0.1307, 0.3081  # of MNIST's training pixels
-MAX_USUAL_EPOCHS = 3  # they are slow and alike
-TARGETS = {500: 1.15, 64: 1.5}  # of litlab over raw, at these batch sizes
+MEAN, STD = 0.1307, 0.3081  # of the pixels of MNIST's training set
+MAX_USUAL_EPOCHS = 3  # they are slow and vary little
+TARGETS = {500: 1.15, 64: 1.5}  # highest ratio of litlab to raw, by batch size
 
 
 def mlp() -> nn.Sequential:
@@ -40,7 +41,7 @@ def mlp() -> nn.Sequential:
 
 
 def raw(data_dir: str, batch_size: int, epochs: int) -> None:
-    """What a careful user writes without any framework: normalised tensors in memory, cut into batches by index."""
+    """Train with a hand-written loop, without a framework: normalised tensors in memory, batches taken by index."""
     mnist = MNIST(data_dir)
     x, y = (mnist.data[:, None].float() / 255 - MEAN) / STD, mnist.targets
     train_x, train_y, val_x, val_y = x[:N_TRAIN], y[:N_TRAIN], x[N_TRAIN:], y[N_TRAIN:]
@@ -50,14 +51,14 @@ def raw(data_dir: str, batch_size: int, epochs: int) -> None:
         mark()
         model.train()
         loss_sum, correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
-        for where in torch.randperm(N_TRAIN).split(batch_size):
-            batch_x, batch_y = train_x[where], train_y[where]
+        for indices in torch.randperm(N_TRAIN).split(batch_size):
+            batch_x, batch_y = train_x[indices], train_y[indices]
             optimizer.zero_grad()
             logits = model(batch_x)
             loss = F.cross_entropy(logits, batch_y)
             loss.backward()
             optimizer.step()
-            loss_sum += loss.detach() * len(where)
+            loss_sum += loss.detach() * len(indices)
             correct += (logits.argmax(1) == batch_y).sum()
         model.eval()
         val_loss_sum, val_correct = torch.zeros(()), torch.zeros((), dtype=torch.int64)
@@ -72,7 +73,7 @@ def raw(data_dir: str, batch_size: int, epochs: int) -> None:
 
 
 def litlab(data_dir: str, batch_size: int, epochs: int) -> None:
-    """`litlab fit mnist-mlp`."""
+    """Run `litlab fit mnist-mlp`."""
     options = {
         "data.data_dir": data_dir,
         "data.batch_size": batch_size,
@@ -86,7 +87,7 @@ def litlab(data_dir: str, batch_size: int, epochs: int) -> None:
 
 
 def usual(data_dir: str, batch_size: int, epochs: int) -> None:
-    """As tutorials do it: torchvision's dataset and transforms, a DataLoader, metrics logged in each step."""
+    """Train as in tutorials: torchvision's dataset and transforms, a DataLoader, metrics logged in each step."""
     from lightning.pytorch import LightningModule, Trainer
     from lightning.pytorch.callbacks import LambdaCallback
     from lightning.pytorch.loggers import MLFlowLogger
@@ -130,16 +131,16 @@ def usual(data_dir: str, batch_size: int, epochs: int) -> None:
     )
 
 
-WAYS: dict[str, Callable[[str, int, int], None]] = {"raw": raw, "litlab": litlab, "usual": usual}
+VARIANTS: dict[str, Callable[[str, int, int], None]] = {"raw": raw, "litlab": litlab, "usual": usual}
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="the folder that holds MNIST/raw")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that contains MNIST/raw")
     parser.add_argument("--batch-size", type=int, default=500)
-    parser.add_argument("--epochs", type=int, default=6, help="per process, with the first that is left out")
-    parser.add_argument("--repeats", type=int, default=3, help="processes of each way")
-    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--epochs", type=int, default=6, help="per process; the first is not counted")
+    parser.add_argument("--repeats", type=int, default=3, help="processes per variant")
+    parser.add_argument("--one", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.epochs < 2 or args.repeats < 1 or args.batch_size < 1:
         parser.error("--epochs must be 2 or more, --repeats and --batch-size 1 or more")
@@ -149,18 +150,19 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     args = parse_arguments()
     if args.one:
-        WAYS[args.one](str(args.data_dir), args.batch_size, args.epochs)
-        print_spans()
+        VARIANTS[args.one](str(args.data_dir), args.batch_size, args.epochs)
+        print_epoch_times()
         return 0
     try:
         MNIST(str(args.data_dir), download=True)
     except (RuntimeError, OSError) as error:
         print(error, file=sys.stderr)
-        print(f"{args.data_dir} has no MNIST, and it cannot be downloaded: pass --data-dir FOLDER", file=sys.stderr)
+        print(f"{args.data_dir} has no MNIST, and the download failed: pass --data-dir FOLDER", file=sys.stderr)
         return 2
     options = {"data-dir": args.data_dir.resolve(), "batch-size": args.batch_size, "epochs": args.epochs}
-    few = {**options, "epochs": min(args.epochs, MAX_USUAL_EPOCHS)}
-    epochs = take_turns(__file__, {way: few if way == "usual" else options for way in WAYS}, args.repeats)
+    usual_options = {**options, "epochs": min(args.epochs, MAX_USUAL_EPOCHS)}
+    variants = {name: usual_options if name == "usual" else options for name in VARIANTS}
+    epochs = measure_in_turn(__file__, variants, args.repeats)
     title = f"mnist-mlp, batch {args.batch_size}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     report(epochs, title, [("litlab", "raw", TARGETS.get(args.batch_size, 1.5)), ("litlab", "usual", 1 / 3)])
     return 0

@@ -1,4 +1,4 @@
-"""What Python does in a process and an empty folder of its own, and how long it takes; shared by the benchmarks."""
+"""Run Python in a new process and an empty folder, and time it; shared by the benchmarks."""
 
 import os
 import subprocess
@@ -11,27 +11,27 @@ from typing import NamedTuple
 LITLAB = ("-c", "import sys; from pipelines.cli import main; sys.exit(main())")
 
 
-class Done(NamedTuple):
-    """What a process printed, and its wall time."""
+class Result(NamedTuple):
+    """Output of a process, and its wall time in seconds."""
 
     out: str
     seconds: float
 
 
-def python(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Done:
-    """Run it to its end; ends this process if it fails.
+def python(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Result:
+    """Run Python to its end. If it fails, this process exits with its output.
 
     Args:
-        arguments: Of the interpreter; Lightning leaves files in the current folder, which is new and goes at the end.
-        environment: Changes.
+        arguments: Arguments of the interpreter. The current folder is temporary, since Lightning writes files to it.
+        environment: Changes of the environment.
     """
     with tempfile.TemporaryDirectory() as folder:
         settings = {**os.environ, **(environment or {})}
-        began = time.perf_counter()
-        done = subprocess.run(
+        start = time.perf_counter()
+        process = subprocess.run(
             [sys.executable, *arguments], cwd=folder, env=settings, capture_output=True, text=True, check=False
         )
-        seconds = time.perf_counter() - began
-    if done.returncode:
-        sys.exit(f"{' '.join(arguments)[:200]} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return Done(done.stdout, seconds)
+        seconds = time.perf_counter() - start
+    if process.returncode:
+        sys.exit(f"{' '.join(arguments)[:200]} failed:\n{process.stdout[-2000:]}\n{process.stderr[-4000:]}")
+    return Result(process.stdout, seconds)

@@ -1,10 +1,10 @@
-"""What starting costs: commands, a fit until its first step, and a trial of a sweep until its first step.
+"""Start-up time: of commands, of a fit until its first step, and of a sweep's trial until its first step.
 
     python benchmarks/startup.py
 
-Wall seconds, medians; ways that are compared take turns. "Until the first step" is from the start of the process to the
-first batch of training, when the process ends itself. The bare script has litlab's model and data, and Lightning's
-Trainer without a logger. The usual trial is a script like benchmarks/train.py for each configuration.
+Medians of wall seconds; the cases take turns. "Until the first step" is from the start of the process to the first
+training batch, where the process exits. The bare script has litlab's model and data, and Lightning's Trainer without a
+logger.
 """
 
 import argparse
@@ -31,7 +31,7 @@ class FirstStep(Callback):
         first = Path(os.environ["FIRST_STEP"])
         if not first.exists():
             first.write_text(str(time.time()))
-        if "GO_ON" not in os.environ:
+        if "CONTINUE" not in os.environ:
             os._exit(0)
 """
 BARE = """
@@ -54,12 +54,12 @@ FIT = ["fit", "digits-mlp", "--trainer.accelerator=cpu", "--trainer.callbacks=fi
 
 
 def trial(folder: Path) -> float:
-    """From the order to start a trial to its first step, in a pool that is warm."""
+    """Return the time from the request to start a trial to its first step, in a warm pool."""
     from sweeps.workers.job import Job
     from sweeps.workers.pool import Pool
 
-    os.environ["GO_ON"] = "yes"
-    sys.path.insert(0, str(folder))  # which the processes take over
+    os.environ["CONTINUE"] = "yes"
+    sys.path.insert(0, str(folder))  # the worker processes inherit it
     first = Path(os.environ["FIRST_STEP"])
     with Pool(1, folder) as pool:
         pool.warm_up()
@@ -67,23 +67,23 @@ def trial(folder: Path) -> float:
         for number in range(4):
             arguments = [*FIT[1:], "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
             uri, seed = os.environ["MLFLOW_TRACKING_URI"], number
-            spec = Job(arguments=arguments, seed=seed, experiment="trials", uri=uri, name="trial", tags={})
+            job = Job(arguments=arguments, seed=seed, experiment="trials", tracking_uri=uri, run_name="trial", tags={})
             first.unlink(missing_ok=True)
-            began = time.time()
-            pool.start(spec)
+            start = time.time()
+            pool.start(job)
             while pool.children:
                 for child, message in pool.events(0.1):
                     if message[0] == "epoch":
                         child.answer(stop=False)
                     elif message[0] != "done":
-                        sys.exit(f"a trial {message[0]}: {message[1]}")
-            times.append(float(first.read_text()) - began)
-    del os.environ["GO_ON"], sys.path[0]
-    return median(times[1:])  # the first waits for the server to import everything, once in a sweep
+                        sys.exit(f"trial {message[0]}: {message[1]}")
+            times.append(float(first.read_text()) - start)
+    del os.environ["CONTINUE"], sys.path[0]
+    return median(times[1:])  # the first waits for the fork server's imports, which happen once in a sweep
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
@@ -93,7 +93,7 @@ def main() -> None:
         os.environ["FIRST_STEP"] = str(folder / "first")
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
-        ways: dict[str, Callable[[], float]] = {
+        cases: dict[str, Callable[[], float]] = {
             "litlab --help": lambda: fresh.python([*LITLAB, "--help"]).seconds,
             "litlab list": lambda: fresh.python([*LITLAB, "list"]).seconds,
             "LightningCLI fit --help": lambda: fresh.python(["-c", LIGHTNING_CLI]).seconds,
@@ -101,16 +101,16 @@ def main() -> None:
             "a bare Lightning script, until its first step": lambda: fresh.python(["-c", BARE]).seconds,
             "a trial of a sweep, until its first step": lambda: trial(folder),
         }
-        taken: dict[str, list[float]] = {name: [] for name in ways}
+        taken: dict[str, list[float]] = {name: [] for name in cases}
         for _ in range(options.repeats + 1):
-            for name, way in ways.items():
-                taken[name].append(way())
-    table = Table("what", box=None, pad_edge=False)
+            for name, case in cases.items():
+                taken[name].append(case())
+    table = Table("case", box=None, pad_edge=False)
     for column in ("s (median)", "lowest to highest"):
         table.add_column(column, justify="right")
     for name, times in taken.items():
-        kept = times[1:]  # the first has cold files
-        table.add_row(name, f"{median(kept):.2f}", f"{min(kept):.2f} to {max(kept):.2f}")
+        counted = times[1:]  # the first reads files that are not cached
+        table.add_row(name, f"{median(counted):.2f}", f"{min(counted):.2f} to {max(counted):.2f}")
     Console(width=100).print(table)
 
 

@@ -1,10 +1,10 @@
-"""What metrics cost on their way to MLflow: 20 per epoch through litlab, against one call of MLflow's client for each.
+"""Cost of logging metrics to MLflow: 20 per epoch with litlab, against one call of MLflow's client for each metric.
 
     python benchmarks/tracking.py
 
-Both write the same numbers to a SQLite database of their own, on this disk, and take turns. litlab's way includes its
-journal on the disk, and the end of the run, when what is left is sent; it is given the epochs as they come in training,
-one after another without a pause, so that what it sends goes in few calls. CPU seconds are of the process.
+Both write the same values to a SQLite database on this disk, and take turns. litlab's time includes its metrics file on
+the disk and the end of the run, when the remaining metrics are sent. An epoch lasts --pause seconds, as in a training,
+so litlab sends several epochs in one call. CPU seconds are those of the process.
 """
 
 import argparse
@@ -26,45 +26,46 @@ def names() -> list[str]:
 
 
 def litlab(store: Store, epochs: int, pause: float) -> float:
-    """CPU seconds of all epochs through a `Run`, with its end."""
+    """Return the CPU seconds of all epochs with a `Run`, including its end."""
     run = Run(store, "litlab", "run", {})
-    began = time.process_time()
+    start = time.process_time()
     for epoch in range(epochs):
         run.log_metrics({name: 1.0 / (epoch + 1) for name in names()}, epoch)
         time.sleep(pause)
     run.finish("FINISHED")
-    return time.process_time() - began
+    return time.process_time() - start
 
 
-def plain(store: Store, epochs: int, pause: float) -> float:
-    """CPU seconds of all epochs, a call for each metric."""
-    run_id = store.client.create_run(store.experiment_id("plain")).info.run_id
-    began = time.process_time()
+def mlflow_client(store: Store, epochs: int, pause: float) -> float:
+    """Return the CPU seconds of all epochs with one call for each metric."""
+    run_id = store.client.create_run(store.experiment_id("mlflow_client")).info.run_id
+    start = time.process_time()
     for epoch in range(epochs):
         for name in names():
             store.client.log_metric(run_id, name, 1.0 / (epoch + 1), step=epoch)
         time.sleep(pause)
     store.client.set_terminated(run_id)
-    return time.process_time() - began
+    return time.process_time() - start
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--pause", type=float, default=0.5, help="seconds that an epoch would last")
+    parser.add_argument("--pause", type=float, default=0.5, help="simulated seconds per epoch")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--epoch-cpu", type=float, help="CPU seconds of an epoch to compare with")
     options = parser.parse_args()
-    ways = {"litlab": litlab, "one call for each metric": plain}
+    methods = {"litlab": litlab, "one call for each metric": mlflow_client}
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"sqlite:///{folder}/mlflow.db")
-        taken: dict[str, list[float]] = {name: [] for name in ways}
+        taken: dict[str, list[float]] = {name: [] for name in methods}
         for _ in range(options.repeats + 1):
-            for name, way in ways.items():
-                taken[name].append(way(store, options.epochs, options.pause) / options.epochs)
+            for name, method in methods.items():
+                taken[name].append(method(store, options.epochs, options.pause) / options.epochs)
     medians = {name: median(times[1:]) for name, times in taken.items()}
-    table = Table("way", title=f"{METRICS} metrics per epoch, {options.epochs} epochs", title_justify="left", box=None)
+    title = f"{METRICS} metrics per epoch, {options.epochs} epochs"
+    table = Table("variant", title=title, title_justify="left", box=None)
     for column in ("CPU ms per epoch", "lowest to highest", "x litlab"):
         table.add_column(column, justify="right")
     for name, value in medians.items():
@@ -72,7 +73,7 @@ def main() -> None:
         table.add_row(name, f"{value * 1000:.1f}", spread, f"{value / medians['litlab']:.1f}")
     Console().print(table)
     if options.epoch_cpu:
-        print(f"litlab's is {medians['litlab'] / options.epoch_cpu:.2%} of an epoch of {options.epoch_cpu:g} CPU s")
+        print(f"litlab: {medians['litlab'] / options.epoch_cpu:.2%} of an epoch of {options.epoch_cpu:g} CPU s")
 
 
 if __name__ == "__main__":

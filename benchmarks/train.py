@@ -1,4 +1,4 @@
-"""One training as a plain script, the way that somebody without a sweep would write it; see sweep_throughput.py."""
+"""One training as a plain script, as a user would write it without a sweep; see sweep_throughput.py."""
 
 import argparse
 from functools import partial
@@ -14,7 +14,7 @@ from modules.mlp import MLP
 
 
 def main() -> None:
-    """Train, validate, log to MLflow."""
+    """Train, validate and log to MLflow."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir")
     parser.add_argument("--epochs", type=int)

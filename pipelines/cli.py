@@ -31,7 +31,7 @@ VERBS = {
     "doctor": ("pipelines.commands.doctor", "check the installation and repair what can be repaired"),
     "ui": ("pipelines.commands.ui", "open the MLflow UI on this project's runs"),
 }
-FIT_SEEDS = "sweeps.seeds.fit_seeds"  # of `litlab fit --seeds N`
+FIT_SEEDS = "sweeps.commands.fit_seeds"  # of `litlab fit --seeds N`
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -63,14 +63,13 @@ def _model_figures(rows: Mapping[str, Row]) -> dict[str, "Figure | None"]:
         return {}
     from pipelines.comparison import model_plots
 
-    store = next(iter(rows.values())).runs[0].store
     figures: dict[str, Figure | None] = {}
     for name, plot, chosen in (
-        (REGIONS, model_plots.decision_regions, regions),
-        (CODES, model_plots.codes, codes),
+        (REGIONS, model_plots.plot_decision_regions, regions),
+        (CODES, model_plots.plot_codes, codes),
     ):
         try:
-            figures[name] = plot(chosen, store) if chosen else None
+            figures[name] = plot(chosen) if chosen else None
         except UserError as error:  # the data or a checkpoint are not there any more
             logger.info(f"note: no figure {name}: {error}")
     return figures

@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pipelines.comparison.intervals import Summary, summarize
-from pipelines.evaluation.plots import label_learning_curves, plot_learning_curve, spans_decades
+from pipelines.evaluation.plots import label_learning_curves, make_figure, plot_learning_curve, spans_decades
 from pipelines.tracking.store import StoredRun
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KINDS = ("loss", "acc")
 SPLITS = ("train", "val")
 COLUMNS = 3  # panels side by side
-TITLE = 36  # characters that a panel's title has room for, in a line
+TITLE = 36  # characters in a line of a panel's title
 Curve = list[tuple[int, Summary]]  # epoch, and the summary of the runs that reached it
 
 
@@ -28,31 +28,39 @@ def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "F
     Each label has one panel for loss and one for accuracy, all on the same scale, with the validation curves of the
     other labels in grey. Where runs differ in length, the mean is over those that reached the epoch.
     """
-    from matplotlib.figure import Figure
-
-    read = {label: _read(runs) for label, runs in runs_by_label.items()}
-    kinds = [kind for kind in KINDS if any((split, kind) in curves for curves in read.values() for split in SPLITS)]
+    curves = {label: _read(runs) for label, runs in runs_by_label.items()}
+    kinds = [kind for kind in KINDS if any((split, kind) in found for found in curves.values() for split in SPLITS)]
     kinds = kinds or ["loss"]  # a module that logs neither
-    alone = len(read) == 1
-    columns = len(read) if len(read) <= COLUMNS else math.ceil(len(read) / math.ceil(len(read) / COLUMNS))
-    blocks = math.ceil(len(read) / columns)
-    rows, columns = (1, len(kinds)) if alone else (blocks * len(kinds), columns)
-    figure = Figure(figsize=(1 + 4 * columns, 1 + 2.9 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()  # unless something is drawn there
-    for number, kind in enumerate(kinds):
-        panels = {}
-        for index, (label, curves) in enumerate(read.items()):
-            block, column = (0, number) if alone else divmod(index, columns)
-            axis = panels[label] = axes[block * len(kinds) + (0 if alone else number), column]
-            _panel(axis, kind, curves, [other for name, other in read.items() if name != label])
-            if alone or number == 0:
-                title = "\n".join([*wrap(label, TITLE), f"({_run_counts(runs_by_label[label], curves)})"])
-                axis.set_title(title, fontsize="medium")
-        _same_scale(list(panels.values()), kind, list(read.values()))
+    figure, axes = _panels(list(curves), kinds)
+    for kind in kinds:
+        for label in curves:
+            others = [curves[other] for other in curves if other != label]
+            _plot_panel(axes[label, kind], kind, curves[label], others)
+        _share_scale([axes[label, kind] for label in curves], kind, list(curves.values()))
+    for label in curves:
+        title = "\n".join([*wrap(label, TITLE), f"({_run_counts(runs_by_label[label], curves[label])})"])
+        for kind in kinds if len(curves) == 1 else kinds[:1]:
+            axes[label, kind].set_title(title, fontsize="medium")
     _legend(figure)
     return figure
+
+
+def _panels(labels: Sequence[str], kinds: Sequence[str]) -> "tuple[Figure, dict[tuple[str, str], Axes]]":
+    """Return a figure and its panels by label and kind; the kinds of a single label are side by side."""
+    if len(labels) == 1:
+        rows, columns = 1, len(kinds)
+    else:
+        blocks = math.ceil(len(labels) / COLUMNS)
+        rows, columns = blocks * len(kinds), math.ceil(len(labels) / blocks)
+    figure, axes = make_figure(columns=columns, rows=rows, width=1 + 4 * columns, height=1 + 2.9 * rows)
+    panels = {}
+    for (index, label), (number, kind) in itertools.product(enumerate(labels), enumerate(kinds)):
+        block, column = (0, number) if len(labels) == 1 else divmod(index, columns)
+        row = 0 if len(labels) == 1 else block * len(kinds) + number
+        panels[label, kind] = axes[row * columns + column]
+    for axis in axes:
+        axis.set_axis_off()  # unless it becomes a panel
+    return figure, panels
 
 
 def _read(runs: Sequence[StoredRun]) -> dict[tuple[str, str], Curve]:
@@ -75,29 +83,25 @@ def _history(run: StoredRun, metric: str) -> dict[int, float]:
     return {int(point.step): float(point.value) for point in points if math.isfinite(point.value)}
 
 
-def _panel(
-    axis: "Axes", kind: str, found: Mapping[tuple[str, str], Curve], others: Sequence[Mapping[tuple[str, str], Curve]]
+def _plot_panel(
+    axis: "Axes", kind: str, curves: Mapping[tuple[str, str], Curve], others: Sequence[Mapping[tuple[str, str], Curve]]
 ) -> None:
+    """Plot the curves of one label, over the validation curves of the others in grey."""
     axis.set_axis_on()
     for other in others:
         if ("val", kind) in other:
-            epochs, means = zip(*((at, point.mean) for at, point in other["val", kind]), strict=True)
+            epochs, means = zip(*((epoch, point.mean) for epoch, point in other["val", kind]), strict=True)
             axis.plot(epochs, means, color="0.75", linewidth=0.8, zorder=1, label="validation of the other panels")
     for split in SPLITS:
-        _line(axis, split, found.get((split, kind), []))
+        if curve := curves.get((split, kind)):
+            epochs, points = zip(*curve, strict=True)
+            plot_learning_curve(axis, split, epochs, [point.mean for point in points], [point.sd for point in points])
     label_learning_curves(axis, kind)
 
 
-def _line(axis: "Axes", split: str, curve: Curve) -> None:
-    """Plot a mean with its band; without one where a single run is left."""
-    if curve:
-        epochs = [epoch for epoch, _ in curve]
-        plot_learning_curve(axis, split, epochs, [point.mean for _, point in curve], [point.sd for _, point in curve])
-
-
-def _same_scale(panels: "Sequence[Axes]", kind: str, read: Sequence[Mapping[tuple[str, str], Curve]]) -> None:
-    """One scale for all panels of a kind; logarithmic for a loss that falls far."""
-    means = [point.mean for found in read for (_, of), curve in found.items() if of == kind for _, point in curve]
+def _share_scale(panels: "Sequence[Axes]", kind: str, all_curves: Sequence[Mapping[tuple[str, str], Curve]]) -> None:
+    """Give all panels of a kind one scale; a logarithmic one for a loss that falls far."""
+    means = [point.mean for curves in all_curves for split in SPLITS for _, point in curves.get((split, kind), [])]
     for panel in panels[1:]:
         panel.sharey(panels[0])
     if kind == "loss" and spans_decades(means):

@@ -1,4 +1,4 @@
-"""What finished networks show: the regions of the plane that they tell apart, and codes beside principal components.
+"""Plot what trained models do: decision regions, and codes next to principal components. Imports torch.
 
 Shapes: N examples of a set, D values of an example, R rows and C columns of a map.
 """
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from datamodules.base import InMemoryDataModule
 from modules.metrics import KNNAccuracy
 from pipelines.comparison.rows import Row
+from pipelines.evaluation import plots
 from pipelines.evaluation.decision_regions import Plane, is_plane
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.load_run import LoadedRun, load_run
-from pipelines.evaluation.plots import plot_decision_regions, scatter_classes
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import DATA_HASH_KEY
 
 if TYPE_CHECKING:
@@ -30,17 +30,20 @@ if TYPE_CHECKING:
 
 
 COLUMNS = 3  # panels side by side
-TITLE = 40  # characters that a panel's title has room for, in a line
-DRAWN = 1000  # examples that are drawn; more would hide one another
-FRAME = (3, 97)  # percentiles that are well within the frame
+TITLE = 40  # characters in a line of a panel's title
+MAX_POINTS = 1000  # examples in a panel; more would hide one another
+FRAME = (3, 97)  # percentiles of the points that set the frame
 Array = NDArray[np.float32]
 
 
-def decision_regions(rows: Mapping[str, Row], store: Store) -> "Figure | None":
-    """The probability of the second class over the plane, of each row's first run; the border black.
+def plot_decision_regions(rows: Mapping[str, Row]) -> "Figure | None":
+    """Plot the probability of the second class over the plane, for the first run of each row; the border is black.
+
+    Returns:
+        The figure; None if no run classifies points in a plane.
 
     Raises:
-        UserError: A run's data or checkpoint are not to be found.
+        UserError: The data or the checkpoint of a run are missing.
     """
     loaded = {label: _load(row.runs[0]) for label, row in rows.items()}
     models = {label: (run.model, run.data) for label, run in loaded.items() if is_plane(run.data)}
@@ -50,61 +53,66 @@ def decision_regions(rows: Mapping[str, Row], store: Store) -> "Figure | None":
     for axis, (label, (model, data)) in zip(axes, models.items(), strict=False):
         plane = Plane(data)
         map_RC = plane.as_grid(_probabilities(model, plane))
-        shade = plot_decision_regions(axis, map_RC, plane.corners, data.test_set, data.classes)
-        first = rows[label].runs[0]
-        accuracy = first.metrics.get("test/acc", math.nan)
-        axis.set_title(_title(label, f"seed {first.seed}: test accuracy {accuracy:.3f}"), fontsize="medium")
+        shade = plots.plot_decision_regions(axis, map_RC, plane.corners, data.test_set, data.classes)
+        run = rows[label].runs[0]
+        accuracy = run.metrics.get("test/acc", math.nan)
+        axis.set_title(_title(label, f"seed {run.seed}: test accuracy {accuracy:.3f}"), fontsize="medium")
     figure.colorbar(shade, ax=axes, shrink=0.5, label=f"probability of class {data.classes[1]}")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     return figure
 
 
-def codes(rows: Mapping[str, Row], store: Store) -> "Figure | None":
-    """Codes of the test images, of each row's first run, beside their first two principal components.
+def plot_codes(rows: Mapping[str, Row]) -> "Figure":
+    """Plot the codes of the test images, for the first run of each row, and their first two principal components.
 
-    Rows of other data than the first row's are left out.
+    Rows on other data than the first row's are left out.
 
     Raises:
-        UserError: A run's data or checkpoint are not to be found.
+        UserError: The data or the checkpoint of a run are missing.
     """
-    digest = next(iter(rows.values())).runs[0].configuration.get(DATA_HASH_KEY)
-    alike = {label: row for label, row in rows.items() if row.runs[0].configuration.get(DATA_HASH_KEY) == digest}
+    runs = {label: row.runs[0] for label, row in rows.items()}
+    digest = next(iter(runs.values())).configuration.get(DATA_HASH_KEY)
     panels: dict[str, Array] = {}
-    for label, row in alike.items():
-        run = _load(row.runs[0])
-        data = run.data
-        measured = evaluate("test", run.cli, run.model, data, run.checkpoint)
-        accuracy, error = measured.metrics["test/knn_acc"], measured.metrics["test/loss"]
-        title = _title(f"{label}, seed {row.runs[0].seed}", *_quality(accuracy, error))
-        panels[title] = measured.outputs["codes"].float().numpy()
-    assert isinstance(data, InMemoryDataModule)
+    for label, run in runs.items():
+        if run.configuration.get(DATA_HASH_KEY) == digest:
+            title, codes_N2, data = _encode_test_set(label, run)
+            panels[title] = codes_N2
+    title, components_N2 = _principal_components(data)
+    panels[title] = components_N2
     labels_N = data.test_set.targets.numpy()
-    title, points_N2 = _principal_components(data)
-    panels[title] = points_N2
     figure, axes = _figure(len(panels))
     for axis, (title, points_N2) in zip(axes, panels.items(), strict=False):
-        scatter_classes(axis, points_N2, labels_N, data.classes, size=24, at_most=DRAWN, percentiles=FRAME)
+        plots.scatter_classes(axis, points_N2, labels_N, data.classes, size=24, at_most=MAX_POINTS, percentiles=FRAME)
         axis.set(xlabel="first number of the code", ylabel="second number of the code")
         axis.set_title(title, fontsize="medium")
     axes[len(panels) - 1].set(xlabel="first principal component", ylabel="second principal component")
-    drawn = f"{min(DRAWN, len(labels_N)):,} of {len(labels_N):,} test images"
-    figure.suptitle(
-        f"{drawn}, names at the medians of the classes; the outermost lie beyond the frame", fontsize="medium"
-    )
+    images = f"{min(MAX_POINTS, len(labels_N)):,} of {len(labels_N):,} test images"
+    figure.suptitle(f"{images}, class names at the medians; outliers are beyond the frame", fontsize="medium")
     return figure
 
 
+def _encode_test_set(label: str, run: StoredRun) -> tuple[str, Array, InMemoryDataModule]:
+    """Return a title, the codes of the test images, shape (N, 2), and the data."""
+    loaded = _load(run)
+    data = loaded.data
+    assert isinstance(data, InMemoryDataModule)  # only of these does a run save a figure of its codes
+    measured = evaluate("test", loaded.cli, loaded.model, data, loaded.checkpoint)
+    quality = _quality(measured.metrics["test/knn_acc"], measured.metrics["test/loss"])
+    codes_N2: Array = measured.outputs["codes"].float().numpy()
+    return _title(f"{label}, seed {run.seed}", *quality), codes_N2, data
+
+
 def _load(run: StoredRun) -> LoadedRun:
-    """Load a run with its data; nothing is downloaded for a figure."""
+    """Load a run with its data. Nothing is downloaded for a figure."""
     loaded = load_run(run, ["--trainer.accelerator", "auto"], stages=("fit", "test"), download=False)
     if not loaded.has_recorded_data("test"):
-        raise UserError(f"run {run.run_id}: this is not the test set that it was measured on")
+        raise UserError(f"run {run.run_id}: the test set is not the one that it was tested on")
     return loaded
 
 
 def _probabilities(model: LightningModule, plane: Plane) -> torch.Tensor:
-    """Of the second class, for each point of the plane."""
+    """Return the probability of the second class for each point of the plane, shape (N,)."""
     dtype = next(model.parameters()).dtype
     with torch.no_grad():
         probabilities_N2: torch.Tensor = model(plane.points_N2.to(dtype)).float().softmax(1)
@@ -112,7 +120,7 @@ def _probabilities(model: LightningModule, plane: Plane) -> torch.Tensor:
 
 
 def _principal_components(data: InMemoryDataModule) -> tuple[str, Array]:
-    """A title, and the test images in the first two principal components of the training images, shape (N, 2)."""
+    """Return a title, and the test images in two principal components of the training images, shape (N, 2)."""
     from sklearn.decomposition import PCA
 
     train_ND, test_ND = (_flat(data, part.inputs) for part in (data.train_set, data.test_set))
@@ -125,7 +133,7 @@ def _principal_components(data: InMemoryDataModule) -> tuple[str, Array]:
 
 
 def _flat(data: InMemoryDataModule, images: torch.Tensor) -> Array:
-    """Normalised images, shape (N, D)."""
+    """Return normalised images, shape (N, D)."""
     normalised = images.float() if data.normalize is None else data.normalize(images)
     flat_ND: Array = normalised.flatten(1).numpy()
     return flat_ND
@@ -140,13 +148,10 @@ def _quality(accuracy: float, error: float) -> tuple[str, str]:
 
 
 def _figure(panels: int) -> "tuple[Figure, list[Axes]]":
-    """As many panels, a few in a row, of which the last may be left empty."""
-    from matplotlib.figure import Figure
-
+    """Return a figure with at least so many axes, at most `COLUMNS` side by side; the other axes are off."""
     rows = math.ceil(panels / COLUMNS)
     columns = math.ceil(panels / rows)
-    figure = Figure(figsize=(4.4 * columns, 4.4 * rows + 0.3), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure, axes = plots.make_figure(columns=columns, rows=rows, width=4.4 * columns, height=4.4 * rows + 0.3)
     for axis in axes[panels:]:
         axis.set_axis_off()
     return figure, axes

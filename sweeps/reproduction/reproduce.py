@@ -68,7 +68,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if stopped:
         print("litlab: stopped; the same command goes on from here", file=sys.stderr)
         return 128 + stopped
-    failures = {end.spec.tags[REPRODUCES_TAG]: end.reason for end in ends if end.status != "FINISHED"}
+    failures = {end.job.tags[REPRODUCES_TAG]: end.reason for end in ends if end.status != "FINISHED"}
     outcome = _judge(plan, options, store, runs, failures)
     _write(outcome, out, redact_credentials(again))
     return 1 if failures else 0
@@ -155,8 +155,8 @@ def _spec(
         arguments=arguments,
         seed=seed,
         experiment=QUICK_EXPERIMENT if tier == "quick" else name,
-        uri=store.uri,
-        name=f"{job.label} seed={seed}",
+        tracking_uri=store.uri,
+        run_name=f"{job.label} seed={seed}",
         tags={REPRODUCES_TAG: job.label},
         test=True,
         verb=job.verb,

@@ -55,7 +55,7 @@ class SearchContext:
     @property
     def stops(self) -> int:
         """How often the user has asked to stop: once gracefully, twice at once."""
-        return self.pool.stops
+        return self.pool.stop_requests
 
     def search_job(self, params: Mapping[str, Any], seed: int, trial: int) -> Job:
         """Return the training of a trial with one of its seeds."""
@@ -78,8 +78,8 @@ class SearchContext:
             arguments=[*self.arguments, *as_arguments(settings)],
             seed=seed,
             experiment=self.experiment,
-            uri=self.store.uri,
-            name=name,
+            tracking_uri=self.store.uri,
+            run_name=name,
             tags={**study_tags, **tags},
             metric=self.space.metric,
             devices=self.devices,

@@ -87,13 +87,13 @@ class Controller:
         self._start_jobs()
 
     def _has_room(self) -> bool:
-        return len(self._trials) < self._pool.workers * self._context.stacked and bool(self._pool.free)
+        return len(self._trials) < self._pool.workers * self._context.stacked and bool(self._pool.free_slots)
 
     def _start_jobs(self) -> None:
         """Start the waiting jobs, spread over the free workers; after a stop, interrupt their trials."""
         queue, stacked = self._trials.queue, self._context.stacked
-        while queue and (self._context.stops or self._pool.free):
-            size = min(stacked, math.ceil(len(queue) / max(1, len(self._pool.free))))
+        while queue and (self._context.stops or self._pool.free_slots):
+            size = min(stacked, math.ceil(len(queue) / max(1, len(self._pool.free_slots))))
             jobs = queue[:size]
             del queue[:size]
             if self._context.stops:
@@ -105,10 +105,10 @@ class Controller:
                 self._pool.start(jobs[0])
 
     def _on_message(self, child: WorkerProcess, message: Message) -> None:
-        active = self._trials[int(child.spec.tags[TRIAL_TAG])]
+        active = self._trials[int(child.job.tags[TRIAL_TAG])]
         kind, *content = authoritative_message(self._context.store, child, message)
         if kind == "epoch":
-            child.answer(self._should_prune(active, child.spec.seed, *content))
+            child.answer(self._should_prune(active, child.job.seed, *content))
             return
         if child.run_id:
             active.runs.append(child.run_id)
@@ -152,7 +152,7 @@ class Controller:
         if value is None or not math.isfinite(value):
             self._trials.end(active, "FAIL", f"{space.metric} of the selected epoch is {value}")
             return
-        self._trials.record_seed(active, child.spec.seed, value, child.run_id)
+        self._trials.record_seed(active, child.job.seed, value, child.run_id)
         if self._context.stops and len(active.values) < space.seeds:
             self._trials.interrupt(active, "stopped")  # the values of finished seeds are kept
         else:

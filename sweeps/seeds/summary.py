@@ -1,39 +1,38 @@
-"""What runs that differ in their seed have in common: metrics with mean and spread, a figure, a note, tables."""
+"""Summary of runs that differ only in their seed: metrics with mean and spread, learning curves, a note, tables."""
 
 import math
-import sys
 from collections.abc import Sequence
 
 from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown_table
 from pipelines.comparison.intervals import Summary, summarize
+from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import FIT_SECONDS, NOTE_TAG, SELECTED_EPOCH
 
 NOTE_LENGTH = 5000  # MLflow takes 8000
-MEASURED = ("test/", "selected/val/", "selected/", SELECTED_EPOCH, FIT_SECONDS)
+SUMMARIZED = ("test/", "selected/val/", "selected/", SELECTED_EPOCH, FIT_SECONDS)  # prefixes, in order of display
 
 
-def log_summary(store: Store, parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
-    """Log what finished runs have in common on the run that stands for them.
+def log_summary(parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
+    """Log summary metrics, learning curves and a note on the summary run.
 
     Args:
-        store: Where they are.
-        parent: The run that stands for them.
-        heading: The note's first lines, in Markdown; the MLflow UI folds what comes after the first few.
-        runs: In the order of their seeds.
+        parent: The summary run.
+        heading: First lines of the note, in Markdown; the MLflow UI folds a note after the first few lines.
+        runs: Finished runs in the order of their seeds.
     """
-    parent.log_metrics(headline(runs), len(runs))
+    parent.log_metrics(summary_metrics(runs), len(runs))
     if runs:
-        _draw(store, parent, runs)
+        _save_learning_curves(parent, runs)
     tables = [markdown_table(metrics_table(runs)), "Seed by seed:", markdown_table(seeds_table(runs))] if runs else []
     note = "\n\n".join([heading, *tables]) + "\n"
     (parent.folder / "note.md").write_text(note)
-    parent.set_tags({NOTE_TAG: note[:NOTE_LENGTH].rpartition("\n")[0]})  # whole lines; the file has all
+    parent.set_tags({NOTE_TAG: note[:NOTE_LENGTH].rpartition("\n")[0]})  # complete lines; the file has all
 
 
-def headline(runs: Sequence[StoredRun]) -> dict[str, float]:
-    """Mean, standard deviation and both ends of the 95 % interval of each metric, and the number of runs as n."""
+def summary_metrics(runs: Sequence[StoredRun]) -> dict[str, float]:
+    """Return mean (KEY), standard deviation (KEY_sd) and 95 % interval (KEY_ci95_low, _high) of each metric, and n."""
     metrics = {"n": float(len(runs))}
     for key, summary in _summaries(runs).items():
         metrics[key] = summary.mean
@@ -43,14 +42,14 @@ def headline(runs: Sequence[StoredRun]) -> dict[str, float]:
     return metrics
 
 
-def in_short(runs: Sequence[StoredRun]) -> str:
-    """The test metrics, mean and standard deviation; "" if nothing was tested."""
+def format_test_metrics(runs: Sequence[StoredRun]) -> str:
+    """Format mean and standard deviation of the test metrics in one line; "" without test metrics."""
     tested = {key: summary for key, summary in _summaries(runs).items() if key.startswith("test/")}
     return ", ".join(f"{key} {format_mean_sd(of.mean, of.sd, fixed_spec(of.mean))}" for key, of in tested.items())
 
 
 def metrics_table(runs: Sequence[StoredRun]) -> list[list[str]]:
-    """A line for each metric, below the header."""
+    """Return the cells of a header and of one row for each metric."""
     lines = [["metric", "mean", "sd", "n", "95 % interval"]]
     for key, summary in _summaries(runs).items():
         sd = "" if summary.sd is None else _number(summary.sd, summary)
@@ -60,8 +59,8 @@ def metrics_table(runs: Sequence[StoredRun]) -> list[list[str]]:
 
 
 def seeds_table(runs: Sequence[StoredRun]) -> list[list[str]]:
-    """A line for each seed, below the header."""
-    shown = {key: summary for key, summary in _summaries(runs).items() if key.startswith(MEASURED[:2])}
+    """Return the cells of a header and of one row for each seed, with its test and validation metrics."""
+    shown = {key: summary for key, summary in _summaries(runs).items() if key.startswith(SUMMARIZED[:2])}
     lines = [["seed", *shown, "run"]]
     for run in runs:
         cells = [_number(run.metrics.get(key, math.nan), summary) for key, summary in shown.items()]
@@ -69,26 +68,26 @@ def seeds_table(runs: Sequence[StoredRun]) -> list[list[str]]:
     return lines
 
 
-def _draw(store: Store, parent: Run, runs: Sequence[StoredRun]) -> None:
+def _save_learning_curves(parent: Run, runs: Sequence[StoredRun]) -> None:
     from pipelines.comparison.figures import save_figures
     from pipelines.comparison.learning_curves import plot_learning_curves
 
     try:
         figure = plot_learning_curves({runs[0].experiment: runs})
         save_figures({"learning_curves": figure}, parent.folder / "figures")
-    except (ValueError, ArithmeticError, RuntimeError) as error:  # of matplotlib; the runs have ended well
-        print(f"litlab: the learning curves cannot be drawn: {error}", file=sys.stderr)
+    except (ValueError, ArithmeticError, RuntimeError) as error:  # from matplotlib; the runs are not affected
+        logger.warning("cannot draw the learning curves: %s", error)
 
 
 def _summaries(runs: Sequence[StoredRun]) -> dict[str, Summary]:
-    """Of what was tested and selected, over the runs where it is finite."""
-    keys = {key for run in runs for key in run.metrics if key.startswith(MEASURED)}
+    """Summarise each metric over the runs where it is finite."""
+    keys = {key for run in runs for key in run.metrics if key.startswith(SUMMARIZED)}
     values = {key: [run.metrics[key] for run in runs if math.isfinite(run.metrics.get(key, math.nan))] for key in keys}
-    return {key: summarize(values[key]) for key in sorted(keys, key=_place) if values[key]}
+    return {key: summarize(values[key]) for key in sorted(keys, key=_position) if values[key]}
 
 
-def _place(key: str) -> tuple[int, str]:
-    return next(place for place, start in enumerate(MEASURED) if key.startswith(start)), key
+def _position(key: str) -> tuple[int, str]:
+    return next(index for index, prefix in enumerate(SUMMARIZED) if key.startswith(prefix)), key
 
 
 def _number(value: float, of: Summary) -> str:

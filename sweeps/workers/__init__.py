@@ -1,1 +1,4 @@
-"""Processes that train side by side."""
+"""Worker processes that train jobs in parallel: pool, child-process side, live display. Knows nothing of Optuna.
+
+The other rooms of sweeps may import it; it imports none of them.
+"""

@@ -1,4 +1,4 @@
-"""A list of trainings, as many side by side as there are slots: listened to, told of, and stopped together."""
+"""Train a list of jobs, as many in parallel as the pool has slots."""
 
 import contextlib
 import signal
@@ -20,16 +20,18 @@ from sweeps.workers.pool import Message, Pool, WorkerProcess
 
 @dataclass(frozen=True)
 class JobResult:
-    """What came of a training.
+    """Result of a job.
 
     Attributes:
-        status: As the run's: FINISHED, FAILED, or KILLED if somebody stopped it.
-        run_id: "" if there is no run yet, or it is a baseline.
-        metrics: At the selected epoch; empty unless it is FINISHED.
-        reason: Why it is not FINISHED.
+        job: The job.
+        status: Status of its run: FINISHED, FAILED, or KILLED if the user stopped it.
+        run_id: "" if no run was created yet, or if the job is a baseline.
+        metrics: Metrics at the selected epoch; empty unless the status is FINISHED.
+        reason: Why the status is not FINISHED.
+        seconds: Duration.
     """
 
-    spec: Job
+    job: Job
     status: str
     run_id: str
     metrics: dict[str, float]
@@ -38,21 +40,21 @@ class JobResult:
 
 
 @dataclass
-class _Count:
-    """How far the list is."""
+class _Progress:
+    """Progress of a list of jobs, for the live display."""
 
     title: str
     total: int
     reused: int
-    ends: list[JobResult] = field(default_factory=list)
+    results: list[JobResult] = field(default_factory=list)
 
     def line(self, running: int) -> RenderableType:
-        done = self.reused + len(self.ends)
+        done = self.reused + len(self.results)
         words = [f"{self.title}: {done} of {self.total} runs", f"{running} running"]
         words += [f"{self.reused} reused"] if self.reused else []
-        failed = sum(end.status == "FAILED" for end in self.ends)
+        failed = sum(result.status == "FAILED" for result in self.results)
         words += [f"{failed} failed"] if failed else []
-        seconds = [end.seconds for end in self.ends if end.status == "FINISHED"]
+        seconds = [result.seconds for result in self.results if result.status == "FINISHED"]
         words += [time_left(seconds, self.total - done, running)] if seconds and done < self.total else []
         grid = Table.grid(padding=(0, 2))
         grid.add_row(ProgressBar(total=self.total, completed=done, width=24), ", ".join(words))
@@ -61,60 +63,57 @@ class _Count:
 
 def run_jobs(
     pool: Pool,
-    specs: Sequence[Job],
+    jobs: Sequence[Job],
     store: Store,
-    on_screen: LiveDisplay,
+    display: LiveDisplay,
     *,
     title: str,
     reused: int = 0,
-    ended: Callable[[JobResult], object] = lambda end: None,
-    tick: Callable[[], object] = lambda: None,
+    on_result: Callable[[JobResult], object] = lambda result: None,
 ) -> list[JobResult]:
-    """Train them all, unless the pool is to stop; a failure costs one training, and is said.
+    """Train all jobs, or as many as are started before the pool is stopped. A failed job does not affect the others.
 
-    Whatever happens, no process is left, and no run of one that could not end it.
+    On return and on an exception no process is left, and no run of these jobs is RUNNING.
 
     Args:
-        pool: Who trains.
-        specs: The trainings; the first ones begin first.
-        store: Where the runs go.
-        on_screen: What the user sees.
-        title: What the trainings are, for the screen.
-        reused: How many more the screen counts, which there were before.
-        ended: Called at the end of each.
-        tick: Called a few times a second.
+        pool: Pool that trains the jobs.
+        jobs: Jobs, started in this order.
+        store: Tracking store of the runs.
+        display: Receives a line for each result, and the progress.
+        title: Title of the progress line.
+        reused: Number of runs that exist already, which the progress counts as done.
+        on_result: Called with each result.
 
     Returns:
-        The end of each that was begun, in the order of their ends.
+        The result of each job that was started, in the order in which they ended.
 
     Raises:
-        UserError: The store has gone.
+        UserError: The tracking store is lost.
     """
-    waiting, count = list(specs), _Count(title, reused + len(specs), reused)
+    waiting, progress = list(jobs), _Progress(title, reused + len(jobs), reused)
     try:
-        while (waiting and not pool.stops) or pool.children:
-            while waiting and pool.free and not pool.stops:
+        while (waiting and not pool.stop_requests) or pool.children:
+            while waiting and pool.free_slots and not pool.stop_requests:
                 pool.start(waiting.pop(0))
             for child, message in pool.events(0.25):
-                if message[0] == "epoch":  # for the screen
+                if message[0] == "epoch":  # only for the display
                     child.answer(stop=False)
                     continue
-                end = _end(pool, store, child, authoritative_message(store, child, message))
-                count.ends.append(end)
-                on_screen.print(_said(end))
-                ended(end)
-            tick()
-            on_screen.draw(lambda: count.line(len(pool.children)), pool.children)
+                result = _end(pool, store, child, authoritative_message(store, child, message))
+                progress.results.append(result)
+                display.print(_result_line(result))
+                on_result(result)
+            display.draw(lambda: progress.line(len(pool.children)), pool.children)
     finally:
         left = list(pool.children)
         pool.kill_all()
         for child in left:
             end_orphan(store, child, "KILLED", "stopped")
-    return count.ends
+    return progress.results
 
 
 def authoritative_message(store: Store, child: WorkerProcess, message: Message) -> Message:
-    """What a process says; one that died when its run had finished was done."""
+    """Return a process's last message, or "done" if the process died after its run was stored as FINISHED."""
     if message[0] == "died" and child.run_id:
         run = store.find(child.run_id)
         if run.status == "FINISHED":
@@ -123,38 +122,43 @@ def authoritative_message(store: Store, child: WorkerProcess, message: Message) 
 
 
 def end_orphan(store: Store, child: WorkerProcess, status: str, reason: str) -> None:
-    """End the run of a process that could not, and keep what it printed."""
+    """End the run of a process that could not end it itself, and save the process's output as log.txt."""
     if child.run_id:
         store.end(child.run_id, status, reason)
-        store.keep_file(child.run_id, Path(child.spec.log), "log.txt")
+        store.keep_file(child.run_id, Path(child.job.log_file), "log.txt")
 
 
 @contextlib.contextmanager
 def graceful_shutdown(pool: Pool) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM end what is under way properly, a second one at once; yields those that came."""
+    """Stop the pool on Ctrl-C or SIGTERM: the first signal ends the trainings gracefully, the second at once.
+
+    Yields:
+        The list that received signals are appended to.
+    """
     signals: list[int] = []
 
-    def hear(number: int, frame: object) -> None:
+    def on_signal(number: int, frame: object) -> None:
         signals.append(number)
-        pool.stops = len(signals)
+        pool.stop_requests = len(signals)
 
-    with signal_handlers(hear, signal.SIGINT, signal.SIGTERM):
+    with signal_handlers(on_signal, signal.SIGINT, signal.SIGTERM):
         yield signals
 
 
 def _end(pool: Pool, store: Store, child: WorkerProcess, message: Message) -> JobResult:
-    kind, said = message
+    """Return the result that a job's last message reports; if it did not finish, see that its run is ended."""
+    kind, content = message
     if kind == "done":
-        return JobResult(child.spec, "FINISHED", child.run_id, said, "", child.seconds)
-    stopped = kind == "stopped" or pool.stops > 0
-    status, reason = ("KILLED", "stopped") if stopped else ("FAILED", said)
+        return JobResult(child.job, "FINISHED", child.run_id, content, "", child.seconds)
+    stopped = kind == "stopped" or pool.stop_requests > 0
+    status, reason = ("KILLED", "stopped") if stopped else ("FAILED", content)
     end_orphan(store, child, status, reason)
-    return JobResult(child.spec, status, child.run_id, {}, reason, child.seconds)
+    return JobResult(child.job, status, child.run_id, {}, reason, child.seconds)
 
 
-def _said(end: JobResult) -> str:
-    """A training's end in one line."""
-    shown = [key for key in sorted(end.metrics) if key.startswith("test/")]
-    what = [f"{key} {end.metrics[key]:.4f}" for key in shown]
-    what += {"FAILED": [f"failed: {end.reason}"], "KILLED": ["stopped"]}.get(end.status, [])
-    return "  ".join([end.spec.experiment, end.spec.label, *what, f"({format_duration(end.seconds)})"])
+def _result_line(result: JobResult) -> str:
+    """Format a result in one line: experiment, label, test metrics or reason, duration."""
+    shown = [key for key in sorted(result.metrics) if key.startswith("test/")]
+    what = [f"{key} {result.metrics[key]:.4f}" for key in shown]
+    what += {"FAILED": [f"failed: {result.reason}"], "KILLED": ["stopped"]}.get(result.status, [])
+    return "  ".join([result.job.experiment, result.job.label, *what, f"({format_duration(result.seconds)})"])

@@ -1,4 +1,4 @@
-"""Live display of trainings that run side by side."""
+"""Live display of trainings that run in parallel."""
 
 import json
 import time
@@ -10,16 +10,16 @@ from rich.live import Live
 from rich.text import Text
 
 from pipelines.runtime.console import format_duration
+from pipelines.tracking.tags import CONFIGURATION_TAG
 
 if TYPE_CHECKING:
     from sweeps.workers.pool import WorkerProcess
 
-
-REFRESH_S = 0.5
+REFRESH_S = 0.5  # between two updates of the live lines
 
 
 def format_params(params: dict[str, Any]) -> str:
-    """A configuration in one short line, keys by their last words."""
+    """Format params in one short line; of each key only the part after the last dot."""
     return "  ".join(
         f"{key.rpartition('.')[2]}={value:.3g}" if isinstance(value, float) else f"{key.rpartition('.')[2]}={value}"
         for key, value in params.items()
@@ -27,12 +27,12 @@ def format_params(params: dict[str, Any]) -> str:
 
 
 class LiveDisplay:
-    """Lines that stay, and below them, on a terminal, live ones; use it as a context."""
+    """Permanent lines and, on a terminal, live lines below them. Use it as a context manager."""
 
     def __init__(self) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
-        self._drawn = 0.0
+        self._last_update = 0.0
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -47,23 +47,35 @@ class LiveDisplay:
         self.console.print(text, markup=False)
 
     def draw(self, summary: Callable[[], RenderableType], children: "Sequence[WorkerProcess]") -> None:
-        """Draw the live lines anew, if it is time: the summary, and each training; nothing without a terminal."""
-        if not self.console.is_terminal or time.monotonic() - self._drawn < REFRESH_S:
+        """Update the live lines, at most every REFRESH_S seconds; without a terminal, do nothing.
+
+        Args:
+            summary: Returns the first line.
+            children: Running trainings, one line each.
+        """
+        if not self.console.is_terminal or time.monotonic() - self._last_update < REFRESH_S:
             return
-        self._drawn = time.monotonic()
-        self._live.update(Group(summary(), *map(_line, children)), refresh=True)
+        self._last_update = time.monotonic()
+        self._live.update(Group(summary(), *map(_training_line, children)), refresh=True)
 
 
 def time_left(seconds: Sequence[float], left: int, running: int) -> str:
-    """How long the rest will take, if it is like those that took these seconds."""
-    each = sum(seconds) / len(seconds)
-    return f"about {format_duration(each * left / max(1, running))} left"
+    """Estimate the remaining time, such as "about 2 min left".
+
+    Args:
+        seconds: Durations of the finished trainings.
+        left: Number of trainings that are not finished.
+        running: Number of trainings that run in parallel.
+    """
+    mean = sum(seconds) / len(seconds)
+    return f"about {format_duration(mean * left / max(1, running))} left"
 
 
-def _line(child: "WorkerProcess") -> Text:
-    """A training: which, how far, and with what."""
+def _training_line(child: "WorkerProcess") -> Text:
+    """Return the name, epoch, metric, duration and configuration of a running training."""
+    job, epoch = child.job, f"epoch {child.epoch or '-':>3}"
     value = "" if child.value is None else f"{child.value:.4f}"
-    epoch, spec = f"epoch {child.epoch or '-':>3}", child.spec
-    what = format_params(json.loads(spec.tags["configuration"])) if "configuration" in spec.tags else spec.experiment
-    cells = (f"{spec.label:<24}", epoch, f"{value:>7}", f"{format_duration(child.seconds):>11}", what)
+    configuration = job.tags.get(CONFIGURATION_TAG)
+    what = job.experiment if configuration is None else format_params(json.loads(configuration))
+    cells = (f"{job.label:<24}", epoch, f"{value:>7}", f"{format_duration(child.seconds):>11}", what)
     return Text("  ".join(cells), no_wrap=True, overflow="ellipsis")

@@ -6,22 +6,22 @@ from typing import Any
 from sweeps.workers.job import Job
 
 
-def train_job(spec: Job, pipe: connection.Connection) -> None:
-    """Where a process for one training begins."""
+def train_job(job: Job, pipe: connection.Connection) -> None:
+    """Train one job."""
     from sweeps.workers import worker
 
-    worker.begin(spec, pipe)
+    worker.run_job(job, pipe)
 
 
-def train_stack(specs: list[Job], pipes: list[connection.Connection]) -> None:
-    """Where a process for several trainings as one begins."""
+def train_stack(jobs: list[Job], pipes: list[connection.Connection]) -> None:
+    """Train several jobs together, in one process."""
     from sweeps.workers import stacked_trials as stacked
 
-    stacked.begin(specs, pipes)
+    stacked.begin(jobs, pipes)
 
 
-def check_experiment(spec: Job, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
-    """Where a process begins that only looks at an experiment."""
+def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: connection.Connection) -> None:
+    """Check an experiment without training it."""
     from sweeps.workers import worker
 
-    worker.check(spec, ends, pipe)
+    worker.check_experiment(job, configurations, pipe)

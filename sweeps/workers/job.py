@@ -1,4 +1,4 @@
-"""What a controller tells a child process; imports nothing heavy."""
+"""Description of one training that is passed to a worker process. Imports nothing heavy."""
 
 import json
 import os
@@ -9,40 +9,40 @@ from typing import Any
 
 @dataclass
 class Job:
-    """One training: everything that a process needs to know, as plain values.
+    """One training, as plain values that a worker process receives.
 
     Attributes:
-        arguments: Of the verb: the experiment, and keys with values.
-        seed: The run's seed.
-        experiment: The MLflow experiment that the run goes to.
-        uri: Where runs are kept.
-        name: The run's name; "" leaves it to `litlab fit`.
-        tags: The run's tags, beside those of any run.
-        metric: The validation metric to report after each epoch, which must be there and finite; None reports what the
-            model monitors, whatever that is.
-        pruner: What the reason says if the training is ended early.
-        test: Whether the test set is opened at the end.
-        log: The file that takes what the training prints.
-        path: Where this specification is written down, for the other processes of a training on several devices.
-        threads: How many CPU threads the training may use.
-        slot: Which of the trainings side by side this is, from 0.
-        devices: How many GPUs it uses, if there are any.
-        stacked: Whether it is one of several that train as one.
-        verb: "fit"; or "baseline", which takes of all this arguments, seed, experiment and uri; or "explain",
-            which takes arguments and uri.
+        arguments: Arguments of the verb, without the seed: the experiment, then keys with values.
+        seed: Seed of the run.
+        experiment: Name of the MLflow experiment of the run.
+        tracking_uri: Tracking store of the run.
+        run_name: Name of the run; "" takes the default name of `litlab fit`.
+        tags: Tags of the run, in addition to those that every run has.
+        metric: Validation metric to report after each epoch; it must be logged and finite. None reports the metric that
+            the model monitors, if it is logged.
+        pruner: Name of the pruner, for the reason of a run that is pruned.
+        test: Whether to measure the test set at the end.
+        log_file: File that receives the output of the process.
+        job_file: This job as JSON, for the other processes of a training on several devices.
+        threads: CPU threads of the training, all devices together.
+        slot: Index of the pool's slot that it runs in, from 0.
+        devices: Number of GPUs that it uses, if the machine has any.
+        stacked: Whether it is trained in one process together with others.
+        verb: "fit"; "baseline", which uses only arguments, seed, experiment and tracking_uri; or "explain", which uses
+            only arguments and tracking_uri.
     """
 
     arguments: list[str]
     seed: int = 0
     experiment: str = ""
-    uri: str = ""
-    name: str = ""
+    tracking_uri: str = ""
+    run_name: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     metric: str | None = None
     pruner: str = ""
     test: bool = False
-    log: str = os.devnull
-    path: str = ""
+    log_file: str = os.devnull
+    job_file: str = ""
     threads: int = 1
     slot: int = 0
     devices: int = 1
@@ -50,34 +50,41 @@ class Job:
     verb: str = "fit"
 
     @property
-    def command(self) -> list[str]:
+    def arguments_with_seed(self) -> list[str]:
         return [*self.arguments, "--seed_everything", str(self.seed)]
 
     @property
     def label(self) -> str:
-        """What to call it on a screen."""
-        return self.name or f"seed={self.seed}"
+        """Name of the training in the live display."""
+        return self.run_name or f"seed={self.seed}"
 
 
-def write_job(spec: Job, path: Path) -> Job:
-    """Write the specification down, and return it with its place."""
-    spec.path = str(path)
-    path.write_text(json.dumps(asdict(spec)))
-    return spec
+def write_job(job: Job, path: Path) -> Job:
+    """Write a job to a JSON file, set its `job_file`, and return it."""
+    job.job_file = str(path)
+    path.write_text(json.dumps(asdict(job)))
+    return job
 
 
 def as_arguments(values: dict[str, Any]) -> list[str]:
-    """Keys and values as on the command line."""
+    """Return keys and values as command-line arguments: `--key=value`."""
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     return [f"--{key}={text}" for key, text in texts.items()]
 
 
-def visible_gpus(spec: Job, count: int) -> str:
-    """The GPUs of this training, of those that the machine or CUDA_VISIBLE_DEVICES offers; "" where there are none."""
+def visible_gpus(job: Job, count: int) -> str:
+    """Return the value of CUDA_VISIBLE_DEVICES for a job, so that jobs in different slots use different GPUs.
+
+    Args:
+        job: The job, with its slot and its number of devices.
+        count: Number of GPUs that torch sees.
+
+    Returns:
+        GPUs from this process's CUDA_VISIBLE_DEVICES or, if it is not set, from all of the machine; "" without a GPU.
+    """
     if not count:
         return ""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    offered = [name for name in given.split(",") if name]
-    number = spec.devices
-    first = spec.slot * number
-    return ",".join(offered[(first + place) % len(offered)] for place in range(min(number, len(offered))))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    gpus = [name for name in visible.split(",") if name]
+    first = job.slot * job.devices
+    return ",".join(gpus[(first + offset) % len(gpus)] for offset in range(min(job.devices, len(gpus))))

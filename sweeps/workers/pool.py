@@ -1,4 +1,4 @@
-"""Child processes, side by side: started warm, listened to, and ended, whatever happens to them."""
+"""Pool of worker processes: starts them from a preloaded fork server, receives their messages, and ends them."""
 
 import contextlib
 import itertools
@@ -16,10 +16,8 @@ from typing import Any
 from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import signal_handlers
-from sweeps.workers import entrypoints
-from sweeps.workers import job as spec_file
-from sweeps.workers.entrypoints import train_job, train_stack
-from sweeps.workers.job import Job
+from sweeps.workers.entrypoints import check_experiment, train_job, train_stack
+from sweeps.workers.job import Job, write_job
 
 PRELOAD = [
     "sweeps.workers.worker",
@@ -27,72 +25,83 @@ PRELOAD = [
     "mlflow.store.tracking.sqlalchemy_store",
     "pipelines.evaluation.figures",
 ]
-SOCKET, LONGEST_SOCKET = "/pymp-12345678/listener-12345678", 103  # bytes of a path: macOS; Linux takes four more
-GRACE_S = 30.0  # from being asked to stop to being stopped
+SOCKET, MAX_SOCKET_PATH = "/pymp-12345678/listener-12345678", 103  # bytes: macOS; Linux takes four more
+GRACE_S = 30.0  # from the request to stop until the process is killed
 START_TRIES = 3
-Message = tuple[Any, ...]
+Message = tuple[Any, ...]  # ("run", run id), ("epoch", number, value), or the last one: (kind, metrics or reason)
 
 
 @dataclass
 class WorkerProcess:
-    """A training, its process, what it was told, and what it has said so far.
+    """A running training: its job, its process, and what it has reported.
 
     Attributes:
-        mates: The trainings of the same process that have not ended, itself among them.
+        job: The job.
+        process: The process. Stacked jobs share one.
+        pipe: Receives the job's messages, and sends the answers.
+        started: Start time on the monotonic clock, in seconds.
+        siblings: The jobs of the same process that have not ended, including this one.
+        timeout_s: Seconds after which the process is killed; None for no limit.
+        run_id: "" before the run is created.
+        epoch: Number of epochs that have been reported.
+        value: Metric of the last reported epoch.
+        stop_requested_at: Time of `stop` on the monotonic clock.
+        timed_out: Whether it was killed because of `timeout_s`.
     """
 
-    spec: Job
+    job: Job
     process: Any
     pipe: connection.Connection
-    began: float
-    mates: list["WorkerProcess"]
-    limit_s: float | None = None
+    started: float
+    siblings: list["WorkerProcess"]
+    timeout_s: float | None = None
     run_id: str = ""
     epoch: int = 0
     value: float | None = None
-    asked_to_stop: float | None = None
-    late: bool = False
+    stop_requested_at: float | None = None
+    timed_out: bool = False
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.began
+        return time.monotonic() - self.started
 
     def answer(self, stop: bool) -> None:
-        """Tell it whether its training ends here; it waits for that after each epoch."""
-        with contextlib.suppress(OSError):  # it may have died since it asked
+        """Send whether the training stops here. It waits for this answer after each epoch."""
+        with contextlib.suppress(OSError):  # it may have died since
             self.pipe.send(stop)
 
     def stop(self) -> None:
-        """Ask it to end properly."""
-        if self.asked_to_stop is None and self.process.pid is not None:
-            for mate in self.mates:
-                mate.asked_to_stop = time.monotonic()
+        """Ask the process to stop gracefully (SIGTERM)."""
+        if self.stop_requested_at is None and self.process.pid is not None:
+            for sibling in self.siblings:
+                sibling.stop_requested_at = time.monotonic()
             _signal(os.kill, self.process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it and all that it has started."""
+        """Kill the process and all processes that it started."""
         if self.process.pid is not None:
             _signal(os.killpg, self.process.pid, signal.SIGKILL)
             _signal(os.kill, self.process.pid, signal.SIGKILL)  # it may not have a group of its own yet
 
 
 class Pool:
-    """As many processes at a time as there are slots, each with its share of the machine; as a context, it leaves none.
+    """A fixed number of slots for worker processes. Leaving the context kills all processes.
 
     Args:
-        workers: How many slots.
-        folder: For specifications and logs.
-        limit_s: Seconds after which a process is ended; None for no limit.
+        workers: Number of slots; each gets an equal share of the CPU cores.
+        folder: Folder for job files and logs.
+        timeout_s: Seconds after which a process is killed; None for no limit.
 
     Attributes:
-        stops: How often everything was to end: once properly, twice at once. A signal handler may count it up.
+        children: Running trainings.
+        stop_requests: 1 stops all trainings gracefully, 2 or more kill them. A signal handler may set it.
     """
 
-    def __init__(self, workers: int, folder: Path, limit_s: float | None = None) -> None:
-        self.workers, self._folder, self._limit_s = workers, folder, limit_s
+    def __init__(self, workers: int, folder: Path, timeout_s: float | None = None) -> None:
+        self.workers, self._folder, self._timeout_s = workers, folder, timeout_s
         self.children: list[WorkerProcess] = []
-        self.stops = 0
-        self._numbers = itertools.count()  # of specifications, for the names of their files
+        self.stop_requests = 0
+        self._file_numbers = itertools.count()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
@@ -103,54 +112,62 @@ class Pool:
         self.kill_all()
 
     def warm_up(self) -> None:
-        """Have the server import what all processes need, while this one does other things."""
+        """Start the fork server, which imports what all workers need in the background."""
         from multiprocessing import forkserver
 
-        _keep_sockets_short()
-        with signal_handlers(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is not for the server, which takes this over
+        _shorten_socket_paths()
+        with signal_handlers(signal.SIG_IGN, signal.SIGINT):  # the server inherits this: Ctrl-C is not for it
             forkserver.ensure_running()
 
     @property
-    def free(self) -> list[int]:
-        """The slots that nobody uses."""
-        return [slot for slot in range(self.workers) if slot not in {child.spec.slot for child in self.children}]
+    def free_slots(self) -> list[int]:
+        used = {child.job.slot for child in self.children}
+        return [slot for slot in range(self.workers) if slot not in used]
 
-    def start(self, spec: Job) -> WorkerProcess:
-        """Begin a training in a process of its own, in a free slot."""
-        self._settle([spec])
-        (child,) = self._start([spec], train_job, (spec,), self._limit_s)
+    def start(self, job: Job) -> WorkerProcess:
+        """Train a job in a new process, in a free slot."""
+        self._assign([job])
+        (child,) = self._start([job], train_job, (job,), self._timeout_s)
         return child
 
-    def start_stack(self, specs: list[Job]) -> list[WorkerProcess]:
-        """Begin several trainings as one in a process of their own, in a free slot."""
-        self._settle(specs)
-        return self._start(specs, train_stack, (specs,), self._limit_s)
+    def start_stack(self, jobs: list[Job]) -> list[WorkerProcess]:
+        """Train several jobs together in one new process, in a free slot."""
+        self._assign(jobs)
+        return self._start(jobs, train_stack, (jobs,), self._timeout_s)
 
-    def _settle(self, specs: list[Job]) -> None:
-        """Give trainings their slot and files; those of one process share them."""
-        path, slot = self._folder / f"{next(self._numbers)}.json", self.free[0]
-        for spec in specs:
-            spec.slot, spec.threads, spec.log = slot, threads_each(self.workers), str(path.with_suffix(".log"))
-            spec_file.write_job(spec, path)
+    def _assign(self, jobs: list[Job]) -> None:
+        """Set the slot, the threads and the files of jobs. Jobs of one process share them."""
+        path, slot = self._folder / f"{next(self._file_numbers)}.json", self.free_slots[0]
+        for job in jobs:
+            job.slot, job.threads, job.log_file = slot, threads_each(self.workers), str(path.with_suffix(".log"))
+            write_job(job, path)
 
-    def check(self, spec: Job, ends: list[dict[str, Any]]) -> Message:
-        """Look at an experiment, in a process of its own; returns what it says."""
-        spec.log = str(self._folder / "check.log")
-        self._start([spec], entrypoints.check_experiment, (spec, ends), None)
+    def check(self, job: Job, configurations: list[dict[str, Any]]) -> Message:
+        """Check an experiment in a new process, without training it.
+
+        Args:
+            job: The experiment.
+            configurations: Configurations that must be valid too, each as keys with values.
+
+        Returns:
+            The message of `sweeps.workers.worker.check_experiment`, or ("died", reason).
+        """
+        job.log_file = str(self._folder / "check.log")
+        self._start([job], check_experiment, (job, configurations), None)
         while True:
             for _, message in self.events(1.0):
                 return message
 
     def _start(
-        self, specs: list[Job], target: Callable[..., None], args: tuple[Any, ...], limit_s: float | None
+        self, jobs: list[Job], target: Callable[..., None], args: tuple[Any, ...], timeout_s: float | None
     ) -> list[WorkerProcess]:
         for _ in range(START_TRIES):
-            ours, theirs = zip(*(self._context.Pipe() for _ in specs), strict=True)
+            ours, theirs = zip(*(self._context.Pipe() for _ in jobs), strict=True)
             pipes = list(theirs) if target is train_stack else theirs[0]
             process = self._context.Process(target=target, args=(*args, pipes), daemon=False)
             try:
                 process.start()
-            except (EOFError, OSError):  # the server has died just now
+            except (EOFError, OSError):  # the fork server has just died
                 for pipe in ours:
                     pipe.close()
                 self.warm_up()
@@ -158,103 +175,112 @@ class Pool:
             finally:
                 for pipe in theirs:
                     pipe.close()
-            mates: list[WorkerProcess] = []
-            for spec, pipe in zip(specs, ours, strict=True):
-                mates.append(WorkerProcess(spec, process, pipe, time.monotonic(), mates, limit_s))
-            self.children += mates
-            return list(mates)
-        raise RuntimeError("the server that starts processes does not live; is there memory for it?")
+            siblings: list[WorkerProcess] = []
+            for job, pipe in zip(jobs, ours, strict=True):
+                siblings.append(WorkerProcess(job, process, pipe, time.monotonic(), siblings, timeout_s))
+            self.children += siblings
+            return list(siblings)
+        raise RuntimeError("the fork server for worker processes does not start; is there enough memory?")
 
     def events(self, timeout: float) -> list[tuple[WorkerProcess, Message]]:
-        """What the children say, waited for at most so many seconds; a child that is gone has said its last."""
-        self._end_some()
+        """Return the messages that need an action: reported epochs, which need an answer, and ended trainings.
+
+        Args:
+            timeout: Seconds to wait at most.
+        """
+        self._enforce_limits()
         pipes = {child.pipe: child for child in self.children}
-        heard = []
+        received = []
         for pipe in connection.wait(list(pipes), timeout):
             child = pipes[pipe]  # type: ignore[index]
-            message = self._hear(child)
+            message = self._receive(child)
             if message[0] == "run":
                 child.run_id = message[1]
             elif message[0] == "epoch":
                 child.epoch, child.value = message[1:]
-                heard.append((child, message))
+                received.append((child, message))
             else:
-                self._bury(child)
-                heard.append((child, message))
-        return heard
+                self._reap(child)
+                received.append((child, message))
+        return received
 
     def kill_all(self) -> None:
-        """End everything at once."""
+        """Kill all processes."""
         for child in list(self.children):
             child.kill()
-            self._bury(child)
+            self._reap(child)
 
-    def _hear(self, child: WorkerProcess) -> Message:
+    def _receive(self, child: WorkerProcess) -> Message:
         try:
             message: Message = child.pipe.recv()
         except (EOFError, OSError):
             child.process.join(10)
-            return "died", f"ran longer than {child.limit_s:g} s" if child.late else _death(child.process.exitcode)
+            if child.timed_out:
+                return "died", f"ran longer than {child.timeout_s:g} s"
+            return "died", _cause_of_death(child.process.exitcode)
         return message
 
-    def _bury(self, child: WorkerProcess) -> None:
-        """Wait for the end of a process whose trainings have all said their last; it has nothing more to do."""
-        child.mates.remove(child)
-        if not child.mates:
+    def _reap(self, child: WorkerProcess) -> None:
+        """Remove an ended training. After the last training of a process, wait for the process."""
+        child.siblings.remove(child)
+        if not child.siblings:
             child.process.join(GRACE_S)
-            child.kill()  # the other processes of a training on several devices, or one that does not end
+            child.kill()  # processes of further devices, and a process that does not exit
             child.process.join()
             child.process.close()
         child.pipe.close()
         self.children.remove(child)
 
-    def _end_some(self) -> None:
-        """Those that take too long, or all, if that is wanted."""
+    def _enforce_limits(self) -> None:
+        """Kill processes that exceed their time, and stop or kill all if that was requested."""
         for child in self.children:
-            asked = child.asked_to_stop
-            if child.limit_s is not None and child.seconds > child.limit_s and not child.late:
-                child.late = True
+            requested = child.stop_requested_at
+            if child.timeout_s is not None and child.seconds > child.timeout_s and not child.timed_out:
+                child.timed_out = True
                 child.kill()
-            elif self.stops > 1 or (asked is not None and time.monotonic() - asked > GRACE_S):
+            elif self.stop_requests > 1 or (requested is not None and time.monotonic() - requested > GRACE_S):
                 child.kill()
-            elif self.stops:
+            elif self.stop_requests:
                 child.stop()
 
 
 def threads_each(workers: int) -> int:
-    """The share of this process's CPU cores that each of the workers gets, at least one."""
+    """Return the share of this process's CPU cores for each worker, at least 1 and at most OMP_NUM_THREADS."""
     share = max(1, cpu_count() // workers)
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return min(share, int(wanted)) if wanted.isdecimal() and int(wanted) else share
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
 
 
-def _keep_sockets_short() -> None:
-    """Have multiprocessing keep its sockets in /tmp, if their paths were too long in the folder for temporary files.
+def _shorten_socket_paths() -> None:
+    """Have multiprocessing keep its sockets in /tmp if their paths would be too long in the temporary folder.
 
-    Such a folder comes from a scheduler, which makes one for each job. Later versions of Python do this themselves.
+    Schedulers make such a folder for each job. Later versions of Python do this themselves.
+
+    Raises:
+        UserError: /tmp cannot be used either.
     """
-    if len(os.fsencode(tempfile.gettempdir())) + len(SOCKET) <= LONGEST_SOCKET:
+    if len(os.fsencode(tempfile.gettempdir())) + len(SOCKET) <= MAX_SOCKET_PATH:
         return
-    former, tempfile.tempdir = tempfile.tempdir, "/tmp"  # noqa: S108 -- for a folder that mkdtemp keeps private
+    original, tempfile.tempdir = tempfile.tempdir, "/tmp"  # noqa: S108 -- for a folder that mkdtemp keeps private
     try:
-        util.get_temp_dir()  # is made once, and removed at the end
+        util.get_temp_dir()  # created once, and removed at exit
     except OSError as error:
         raise UserError(
-            f"the folder for temporary files, {former}, is too long a path for sockets, and /tmp cannot be used "
-            f"({error.strerror}): set TMPDIR to a shorter one"
+            f"the path of the temporary folder, {original}, is too long for sockets, and /tmp cannot be used "
+            f"({error.strerror}): set TMPDIR to a shorter path"
         ) from error
     finally:
-        tempfile.tempdir = former
+        tempfile.tempdir = original
 
 
-def _death(code: int | None) -> str:
+def _cause_of_death(code: int | None) -> str:
     if code == -signal.SIGKILL:
-        return "killed (SIGKILL): by hand, or by the system because memory ran out"
+        return "killed (SIGKILL): by a user, or by the system because memory ran out"
     if code is not None and code < 0:
         return f"killed by signal {-code} ({signal.Signals(-code).name})"
-    return f"the process ended without a word (exit code {code})"
+    return f"the process ended without a message (exit code {code})"
 
 
 def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may have gone
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may be gone
         send(pid, number)

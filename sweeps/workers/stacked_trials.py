@@ -24,7 +24,7 @@ from pipelines.tracking.run import recorded
 from pipelines.training.job import Training, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.train import train
-from sweeps.workers.child import Reporter, final_message, make_run, selected, send, setup_process
+from sweeps.workers.child import Reporter, create_run, final_message, selected_metrics, send, setup_process
 from sweeps.workers.job import Job
 from sweeps.workers.stacked_training import Member, Ready, Stack
 
@@ -115,21 +115,21 @@ def _net(model: LightningModule) -> nn.Sequential:
     return net
 
 
-def begin(specs: list[Job], pipes: list[connection.Connection]) -> None:
-    """The trainings of a fresh process; the last message of each is as that of `sweeps.workers.worker.begin`."""
-    setup_process(specs[0])
+def begin(jobs: list[Job], pipes: list[connection.Connection]) -> None:
+    """The trainings of a fresh process; the last message of each is as that of `sweeps.workers.worker.run_job`."""
+    setup_process(jobs[0])
     exit_on_sigterm()
-    Trials(specs, pipes).train()
+    Trials(jobs, pipes).train()
 
 
 class Trials:
     """The trials of a stack, from their specifications to their ends."""
 
-    def __init__(self, specs: list[Job], pipes: list[connection.Connection]) -> None:
-        self._waiting, self._size = list(zip(specs, pipes, strict=True)), len(specs)
+    def __init__(self, jobs: list[Job], pipes: list[connection.Connection]) -> None:
+        self._waiting, self._size = list(zip(jobs, pipes, strict=True)), len(jobs)
         self._reporters: dict[Member, Reporter] = {}
         self._pipes: dict[Member, connection.Connection] = {}
-        self._pruner = specs[0].pruner
+        self._pruner = jobs[0].pruner
 
     def train(self) -> None:
         """Train them all; what ends the process ends what is left of them."""
@@ -165,9 +165,9 @@ class Trials:
                 self._leave(member, error)
 
     def _begin(self, spec: Job, pipe: connection.Connection, ready: Ready, first: Training | None) -> Member:
-        cli = parse_config("sweep", spec.command)
+        cli = parse_config("sweep", spec.arguments_with_seed)
         job = prepare_training(cli, [ready], test=False, like=first)
-        run = make_run(spec, cli, {"stacked": str(self._size)})
+        run = create_run(spec, cli, {"stacked": str(self._size)})
         send(pipe, ("run", run.run_id))
         return Member(job, run, spec.seed)
 
@@ -192,11 +192,11 @@ class Trials:
         for member in measured:
             try:
                 value = self._reporters[member].value(member.job.trainer, member.model)
-                self._reporters[member].tell(epoch + 1, value)
+                self._reporters[member].report(epoch + 1, value)
             except (FloatingPointError, UserError) as error:
                 failed[member] = error
         self._end(stack, failed)
-        pruned = [member for member in stack.members if self._reporters[member].hear()]
+        pruned = [member for member in stack.members if self._reporters[member].should_stop()]
         for member in stack.members:
             member.run.log_metrics(measured[member], epoch)
         return pruned
@@ -217,7 +217,7 @@ class Trials:
                 if error is not None:
                     raise error
                 finalize(member.job, member.run, member.job.checkpoint_callback.seconds, test=False)
-            last = ("done", selected(member.run))
+            last = ("done", selected_metrics(member.run))
         except BaseException as raised:
             last = final_message(raised)
             if raised is not error and not isinstance(raised, Exception):  # a signal to all of them

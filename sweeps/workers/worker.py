@@ -1,8 +1,8 @@
-"""What a child process does: one training with a trial's values. It reports through a pipe; it never sees Optuna.
+"""Train one job in a worker process, and report through a pipe. Knows nothing of Optuna.
 
-The processes are forked from a server that has imported torch and lightning, so that they start warm. In a training on
-several devices this process is the first; Lightning starts the others by running this file with the specification's
-name.
+Worker processes are forked from a server that has imported torch and lightning, so they start warm. In a training on
+several devices this process has rank 0; Lightning starts the other ranks by running this file with the path of the job
+file.
 """
 
 import json
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # this folder, whose names are nobody's but ours
+    sys.path.pop(0)  # this folder; its modules must not hide others of the same name
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities import rank_zero_only
@@ -37,50 +37,61 @@ from pipelines.training.job import check_config, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import config_to_save, run_name, run_tags
 from pipelines.training.train import run_trainer, train
-from sweeps.workers.child import Reporter, _reason, final_message, make_run, selected, send, setup_process
+from sweeps.workers.child import (
+    Reporter,
+    create_run,
+    describe_error,
+    final_message,
+    selected_metrics,
+    send,
+    setup_process,
+)
 from sweeps.workers.job import Job, as_arguments
 
 
-def begin(spec: Job, pipe: connection.Connection) -> None:
-    """The training of a fresh process; the last message is ("done", metrics), or says why there are none."""
-    setup_process(spec)
-    sys.argv = [str(Path(__file__).resolve()), spec.path]  # what Lightning runs for further devices
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # which import from where this one does
+def run_job(job: Job, pipe: connection.Connection) -> None:
+    """Run a job in a new process. The last message is ("done", metrics), or that of `final_message`."""
+    setup_process(job)
+    sys.argv = [str(Path(__file__).resolve()), job.job_file]  # Lightning runs this for further devices
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # further devices import from the same places
     sys.modules["__main__"].__spec__ = None
     try:
-        send(pipe, ("done", _train(spec, pipe) if spec.verb == "fit" else OTHERS[spec.verb](spec)))
+        send(pipe, ("done", _train(job, pipe) if job.verb == "fit" else OTHER_VERBS[job.verb](job)))
     except BaseException as error:
         send(pipe, final_message(error))
 
 
-def check(spec: Job, ends: list[dict[str, Any]], pipe: connection.Connection) -> None:
-    """Parse and build the experiment with each of these values, and read its data; sends what it says of itself."""
+def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: connection.Connection) -> None:
+    """Parse and build an experiment, also with each configuration, and read its data; send the facts about it.
+
+    The message is ("done", facts), ("refused", reason) for a mistake of the user, or ("failed", reason).
+    """
     from sweeps.workers import stacked_trials as stacked
 
-    setup_process(spec)
+    setup_process(job)
     try:
         silence_lightning()
-        cli = parse_config(spec.verb, spec.arguments)
-        if spec.stacked:
-            stacked.check_keys([key for values in ends for key in values])
-        built = {_said(values): _build(spec.arguments, values) for values in ends}
+        cli = parse_config(job.verb, job.arguments)
+        if job.stacked:
+            stacked.check_keys([key for values in configurations for key in values])
+        built = {_format_values(values): _build(job.arguments, values) for values in configurations}
         check_config(cli)
         data, model = cli.build()
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
-        for stage in ("fit", "test") if spec.test else ("fit",):
+        for stage in ("fit", "test") if job.test else ("fit",):
             load_data(data, stage)
-        if spec.stacked:
+        if job.stacked:
             stacked.check(cli, data, model, built)
-        send(pipe, ("done", _facts(spec, cli, data)))
+        send(pipe, ("done", _facts(job, cli, data)))
     except UserError as error:
         send(pipe, ("refused", str(error)))
     except BaseException as error:
         traceback.print_exc()
-        send(pipe, ("failed", _reason(error)))
+        send(pipe, ("failed", describe_error(error)))
 
 
-def _facts(spec: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
-    """What a controller needs to know of an experiment, as plain values."""
+def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
+    """Return what a controller needs to know about an experiment, as plain values."""
     devices = cli.config.trainer.devices
     return {
         "values": flatten_config(with_old_class_paths(cli.resolved())),
@@ -91,9 +102,9 @@ def _facts(spec: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, An
         "max_epochs": cli.config.trainer.max_epochs,
         "devices": devices if isinstance(devices, int) else 1,
         "tracking_uri": cli.config.tracking_uri,
-        "run_name": run_name(spec.arguments, spec.seed),
-        "tags": run_tags(cli, shlex.join(["litlab", spec.verb, *spec.arguments])),
-        "card": data.describe() if spec.test and isinstance(data, InMemoryDataModule) else None,
+        "run_name": run_name(job.arguments, job.seed),
+        "tags": run_tags(cli, shlex.join(["litlab", job.verb, *job.arguments])),
+        "dataset": data.describe() if job.test and isinstance(data, InMemoryDataModule) else None,
     }
 
 
@@ -101,58 +112,58 @@ def _build(arguments: list[str], values: dict[str, Any]) -> LightningModule:
     try:
         return parse_config("sweep", [*arguments, *as_arguments(values)]).build()[1]
     except UserError as error:
-        raise UserError(f"space: {_said(values)}: {error}") from error
+        raise UserError(f"space: {_format_values(values)}: {error}") from error
 
 
-def _said(values: dict[str, Any]) -> str:
+def _format_values(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value!r}" for key, value in values.items())
 
 
-def _train(spec: Job, pipe: connection.Connection | None) -> dict[str, float]:
-    """Train, and keep the run as `litlab fit` does; returns its metrics at the selected epoch."""
+def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
+    """Train like `litlab fit`, and return the metrics at the selected epoch; on further devices, an empty dict."""
     silence_lightning()
-    cli: LitlabCLI = parse_config("sweep", spec.command)
-    reporter = Reporter(spec.metric, pipe)
-    job = prepare_training(cli, [reporter], test=spec.test)
+    cli: LitlabCLI = parse_config("sweep", job.arguments_with_seed)
+    reporter = Reporter(job.metric, pipe)
+    training = prepare_training(cli, [reporter], test=job.test)
     exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]
-        run_trainer(job)
+        run_trainer(training)
         return {}
     assert pipe is not None
-    run = make_run(spec, cli)
+    run = create_run(job, cli)
     send(pipe, ("run", run.run_id))
     with recorded(run):
-        seconds = train(job, run)
+        seconds = train(training, run)
         if reporter.pruned_at is not None:
-            raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({spec.pruner})")
-        finalize(job, run, seconds, test=spec.test)
-    return selected(run)
+            raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({job.pruner})")
+        finalize(training, run, seconds, test=job.test)
+    return selected_metrics(run)
 
 
-def _baseline(spec: Job) -> dict[str, float]:
-    """Do what `litlab baseline` does; its runs have the metrics."""
+def _baseline(job: Job) -> dict[str, float]:
+    """Run `litlab baseline`; the metrics are in its runs."""
     from pipelines.commands import baseline
 
-    return _call(baseline.main, spec, [*spec.command, "--name", spec.experiment])
+    return _call(baseline.main, job, [*job.arguments_with_seed, "--name", job.experiment])
 
 
-def _explain(spec: Job) -> dict[str, float]:
-    """Run `litlab explain`; picture and numbers are saved in its child run."""
+def _explain(job: Job) -> dict[str, float]:
+    """Run `litlab explain`; figures and numbers are in its child run."""
     from pipelines.commands.explain import main
 
     with tempfile.TemporaryDirectory(prefix="litlab-explain-") as folder:
-        return _call(main, spec, [*spec.arguments, "--out", folder])
+        return _call(main, job, [*job.arguments, "--out", folder])
 
 
-def _call(main: Callable[[str, list[str]], int], spec: Job, argv: list[str]) -> dict[str, float]:
-    os.environ["MLFLOW_TRACKING_URI"] = spec.uri
-    if code := main(spec.verb, argv):
-        raise RuntimeError(f"litlab {spec.verb} ended with exit code {code}")
+def _call(main: Callable[[str, list[str]], int], job: Job, argv: list[str]) -> dict[str, float]:
+    os.environ["MLFLOW_TRACKING_URI"] = job.tracking_uri
+    if code := main(job.verb, argv):
+        raise RuntimeError(f"litlab {job.verb} ended with exit code {code}")
     return {}
 
 
-OTHERS = {"baseline": _baseline, "explain": _explain}
-if __name__ == "__main__":  # a further device of a training on several
+OTHER_VERBS = {"baseline": _baseline, "explain": _explain}
+if __name__ == "__main__":  # a further device of a training on several devices
     configure_logging()
     exit_with_rank_zero()
     _train(Job(**json.loads(Path(sys.argv[1]).read_text())), None)

@@ -1,4 +1,4 @@
-"""`litlab compare`: rows, what is said of them, in every form; runs are written by MLflow's client."""
+"""`litlab compare`: rows, intervals, notes and every output format, of runs written by MLflow's client."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ ACCURACIES = {"0.0": (0.92, 0.93, 0.91), "0.3": (0.95, 0.97, 0.96), "0.5": (0.95
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
-    """One database for all tests of this file; each has experiments of its own."""
+    """One database for all tests of this file; each test uses its own experiments."""
     return Store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
 
 
@@ -32,7 +32,7 @@ def uri(uri, store, monkeypatch) -> str:
 
 @pytest.fixture
 def write(store):
-    """Writes a finished run and returns its id; each starts a second after the one before."""
+    """Return a function that writes a finished run and returns its id; each starts a second after the one before."""
     starts = itertools.count(1_700_000_000_000, 1000)
 
     def run(experiment, params, seed=None, tags=(), **metrics) -> str:
@@ -62,7 +62,7 @@ def dropouts(write, store) -> str:
 
 @pytest.fixture
 def records(litlab):
-    """What --format json says, and what is said beside it."""
+    """Return a function that runs `litlab compare --format json` and parses its output."""
 
     def read(*args: str) -> list[dict]:
         outcome = litlab("compare", *args, "--format", "json")
@@ -72,7 +72,7 @@ def records(litlab):
     return read
 
 
-def test_runs_that_differ_only_in_the_seed_are_one_row_with_what_they_differ_in(records, dropouts):
+def test_runs_that_differ_only_in_the_seed_are_one_row_with_the_keys_that_distinguish_it(records, dropouts):
     best, second, worst = records(dropouts)
     assert [row["params"] for row in (best, second, worst)] == [
         {"model.dropout": "0.3"},
@@ -89,7 +89,7 @@ def test_runs_that_differ_only_in_the_seed_are_one_row_with_what_they_differ_in(
     assert len(set(best["runs"])) == 3
 
 
-def test_differences_to_the_best_row_are_paired_by_seed_as_scipy_does(records, dropouts):
+def test_differences_to_the_best_row_are_paired_by_seed_and_agree_with_scipy(records, dropouts):
     best, *others = records(dropouts)
     assert best["difference"] is None
     for row in others:
@@ -100,14 +100,14 @@ def test_differences_to_the_best_row_are_paired_by_seed_as_scipy_does(records, d
     assert [row["difference"]["within_noise"] for row in others] == [True, False]
 
 
-def test_a_metric_whose_name_says_so_is_better_when_lower(records, litlab, dropouts):
+def test_lower_is_better_for_a_loss(records, litlab, dropouts):
     rows = records(dropouts, "--metric", "val/loss")
     assert [row["mean"] for row in rows] == sorted(row["mean"] for row in rows)
     assert rows[0]["params"] == {"model.dropout": "0.3"}
     assert "lower is better" in litlab("compare", dropouts, "--metric", "val/loss").out
 
 
-def test_a_table_shows_the_rows_and_a_verdict_on_each(litlab, dropouts):
+def test_the_table_has_a_verdict_on_each_row(litlab, dropouts):
     lines = litlab("compare", dropouts).out.splitlines()
     assert lines[0] == "test/acc of dropouts: 3 rows, higher is better"
     assert lines[1].split("  ")[0] == "dropout"
@@ -125,7 +125,7 @@ def test_a_table_shows_the_rows_and_a_verdict_on_each(litlab, dropouts):
 
 
 @pytest.mark.parametrize("width", ["60", "80", "120"])
-def test_a_narrow_screen_gets_fewer_columns_no_line_too_long_and_no_figure_cut(litlab, dropouts, monkeypatch, width):
+def test_a_narrow_terminal_gets_fewer_columns_and_no_truncated_number(litlab, dropouts, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", width)
     out = litlab("compare", dropouts).out
     assert max(map(len, out.splitlines())) <= int(width)
@@ -134,7 +134,7 @@ def test_a_narrow_screen_gets_fewer_columns_no_line_too_long_and_no_figure_cut(l
     assert ("no room for parameters" in out) is (width != "120")
 
 
-def test_keys_that_do_not_fit_a_column_each_are_one_that_folds(litlab, write, monkeypatch):
+def test_keys_that_do_not_fit_one_column_each_share_a_folded_column(litlab, write, monkeypatch):
     for number in range(3):
         params = {f"model.a_rather_long_key_{key}": f"value {number}" for key in "abcdef"}
         write("folded", params, test__acc=0.9 + number / 100)
@@ -146,20 +146,20 @@ def test_keys_that_do_not_fit_a_column_each_are_one_that_folds(litlab, write, mo
         assert f"key_{key}=value" in " ".join(out.split())
 
 
-def test_a_table_that_goes_to_a_file_has_all_columns(dropouts, uri, tmp_path, monkeypatch):
+def test_a_table_that_is_written_to_a_file_has_all_columns(dropouts, uri, tmp_path, monkeypatch):
     monkeypatch.delenv("COLUMNS")
     program = f"from pipelines.cli import main; main(['compare', {dropouts!r}])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "parameters" in done.stdout
 
 
-def test_tiny_losses_are_not_written_as_zero(litlab, write):
+def test_tiny_losses_are_not_printed_as_zero(litlab, write):
     for seed, loss in enumerate((2.1e-12, 2.5e-12), 1):
         write("tiny", SAME, seed, test__acc=None, test__loss=loss)
     assert "2.30e-12 ± 2.83e-13" in litlab("compare", "tiny").out
 
 
-def test_values_that_look_like_markup_are_shown_as_they_are(litlab, write):
+def test_values_that_look_like_markup_are_printed_unchanged(litlab, write):
     for activation in ("[red]", "[/bold]"):
         write("marked", {"model.activation": activation})
     out = litlab("compare", "marked").out
@@ -167,19 +167,19 @@ def test_values_that_look_like_markup_are_shown_as_they_are(litlab, write):
     assert "[/bold]" in out
 
 
-def test_a_table_has_40_rows_at_most_and_says_how_many_more_there_are(litlab, records, write):
+def test_a_table_has_at_most_40_rows_and_the_number_of_the_others(litlab, records, write):
     for number in range(43):
         write("long", {"model.width": str(number)}, test__acc=number / 100)
     out = litlab("compare", "long").out
     assert "43 rows" in out
     assert "3 more rows" in out
-    assert len(out.splitlines()) == 1 + 1 + 40 + 2  # title, header, what is unpaired, how many more
+    assert len(out.splitlines()) == 1 + 1 + 40 + 2  # title, header, footnote, number of further rows
     assert len(records("long")) == 43
     assert len(litlab("compare", "long", "--format", "csv").out.splitlines()) == 1 + 43
     assert litlab("compare", "long", "--format", "md").out.count("\n|") == 2 + 43
 
 
-def test_csv_reads_back_as_what_json_says(litlab, records, dropouts):
+def test_csv_and_json_have_the_same_values(litlab, records, dropouts):
     rows = list(csv.DictReader(io.StringIO(litlab("compare", dropouts, "--format", "csv").out)))
     for line, row in zip(rows, records(dropouts), strict=True):
         assert line["params.model.dropout"] == row["params"]["model.dropout"]
@@ -194,7 +194,7 @@ def test_csv_reads_back_as_what_json_says(litlab, records, dropouts):
             assert line["difference"] == line["difference_paired"] == ""
 
 
-def test_markdown_has_as_many_cells_in_each_line_and_escapes_pipes(litlab, write):
+def test_markdown_has_the_same_number_of_cells_in_each_line_and_escapes_pipes(litlab, write):
     for text in ("a|b", "c|d"):
         write("piped", {"model.note": text})
     table = [line for line in litlab("compare", "piped", "--format", "md").out.splitlines() if line.startswith("|")]
@@ -203,7 +203,7 @@ def test_markdown_has_as_many_cells_in_each_line_and_escapes_pipes(litlab, write
     assert "a\\|b" in "".join(table)
 
 
-def test_a_seed_that_is_run_again_counts_once_the_latest_time(records, litlab, write):
+def test_of_runs_that_repeat_a_seed_only_the_latest_counts(records, litlab, write):
     for acc in (0.5, 0.9):
         write("again", SAME, 1, test__acc=acc)
     write("again", SAME, 2, test__acc=0.7)
@@ -213,7 +213,7 @@ def test_a_seed_that_is_run_again_counts_once_the_latest_time(records, litlab, w
     assert "litlab: note: 1 run is left out: a later run has the same configuration and seed" in outcome.err
 
 
-def test_runs_without_the_metric_are_left_out_and_said(litlab, records, write):
+def test_runs_without_the_metric_are_left_out_with_a_note(litlab, records, write):
     write("lacking", SAME, 1, test__acc=0.8)
     write("lacking", SAME, 2, test__acc=None)
     write("lacking", SAME, 3, test__acc=float("nan"))
@@ -221,15 +221,13 @@ def test_runs_without_the_metric_are_left_out_and_said(litlab, records, write):
     assert "2 runs are left out: finished, but without a finite test/acc" in litlab("compare", "lacking").err
 
 
-def test_a_metric_that_no_run_has_is_refused_and_the_near_ones_are_named(litlab, dropouts):
+def test_a_metric_that_no_run_has_is_refused_with_suggestions(litlab, dropouts):
     outcome = litlab("compare", dropouts, "--metric", "test/ac")
     assert (outcome.code, outcome.out) == (2, "")
     assert "none of 9 finished runs has a finite test/ac; available metrics: test/acc" in outcome.err
 
 
-def test_runs_of_others_without_tags_or_seeds_are_rows_too_and_differences_are_marked_as_unpaired(
-    litlab, records, write
-):
+def test_runs_that_litlab_did_not_write_are_compared_without_pairs(litlab, records, write):
     for C, accuracies in {"1": (0.90, 0.91), "10": (0.80, 0.82), "100": (0.7,)}.items():
         for acc in accuracies:
             write("foreign", {"C": C}, test__acc=None, accuracy=acc, fit_seconds=None, parameters=None)
@@ -244,14 +242,14 @@ def test_runs_of_others_without_tags_or_seeds_are_rows_too_and_differences_are_m
     assert lines[5].startswith("* not in pairs")
 
 
-def test_runs_on_other_data_are_rows_of_their_own_and_it_is_said(litlab, records, write):
+def test_runs_on_other_data_are_separate_rows_with_a_note(litlab, records, write):
     for digest in ("1" * 64, "2" * 64):
         write("data", SAME, 1, {"data.sha256.test": digest})
     assert {row["params"]["data.sha256"] for row in records("data")} == {"11111111", "22222222"}
     assert "test/acc was measured on 2 different test sets" in litlab("compare", "data").err
 
 
-def test_by_makes_a_row_of_each_value_and_pairs_runs_that_agree_in_all_else(records, litlab, write):
+def test_by_makes_one_row_per_value_and_pairs_runs_that_agree_in_all_other_keys(records, litlab, write):
     accuracies = {}
     for n_train, dropout, seed in itertools.product(("200", "800"), ("0.0", "0.5"), (1, 2)):
         acc = 0.5 + int(n_train) / 4000 + float(dropout) / 5 + seed / 70 + seed * int(n_train) * float(dropout) / 1e5
@@ -271,7 +269,7 @@ def test_by_makes_a_row_of_each_value_and_pairs_runs_that_agree_in_all_else(reco
     assert len(both) == 4
 
 
-def test_fewer_pairs_than_values_are_said(litlab, write):
+def test_the_number_of_pairs_is_printed_if_it_is_less_than_n(litlab, write):
     for dropout, seeds in (("0.0", (1, 2)), ("0.5", (1, 2, 3))):
         for seed in seeds:
             write("fewer", {"model.dropout": dropout}, seed, test__acc=0.9 - float(dropout) / 10 + seed**2 / 100)
@@ -279,7 +277,7 @@ def test_fewer_pairs_than_values_are_said(litlab, write):
     assert "-0.05000 ± 0.00000 (2 pairs)" in lines[3]
 
 
-def test_by_does_not_take_runs_on_other_data_for_repeats(records, write):
+def test_by_does_not_treat_runs_on_other_data_as_repeats(records, write):
     for dropout, digest, seed in itertools.product(("0.0", "0.5"), "12", (1, 2)):
         tags = {"data.sha256.test": digest * 64}
         write("apart", {"model.dropout": dropout}, seed, tags, test__acc=float(dropout) + int(digest) / 10 + seed / 99)
@@ -288,7 +286,7 @@ def test_by_does_not_take_runs_on_other_data_for_repeats(records, write):
     assert (rows[1]["difference"]["n"], rows[1]["difference"]["paired"]) == (4, True)
 
 
-def test_by_says_what_else_the_rows_differ_in(litlab, write):
+def test_by_notes_other_keys_in_which_the_rows_differ(litlab, write):
     for dropout, lr in (("0.0", "0.1"), ("0.5", "0.2")):
         write("more", {"model.dropout": dropout, "model.lr": lr}, 1)
     assert (
@@ -298,7 +296,7 @@ def test_by_says_what_else_the_rows_differ_in(litlab, write):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["--by", "dropuot"], "--by dropuot: no run has such a key; did you mean model.dropout?"),
         (["--filtr", "x"], "unknown option --filtr: did you mean --filter?"),
@@ -311,10 +309,10 @@ def test_by_says_what_else_the_rows_differ_in(litlab, write):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_done_is_said_in_one_line_with_what_is_near(litlab, dropouts, args, said):
+def test_a_mistake_exits_with_2_and_one_line_with_a_suggestion(litlab, dropouts, args, message):
     outcome = litlab("compare", dropouts, *args)
     assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith(f"litlab: {said}")
+    assert outcome.err.startswith(f"litlab: {message}")
     assert len(outcome.err.splitlines()) == 1
 
 
@@ -324,7 +322,7 @@ def test_filters_may_stand_between_names(records, dropouts, write):
     assert [(row["experiment"], row["n"]) for row in rows] == [("dropouts", 3), ("between", 1)]
 
 
-def test_the_id_of_a_run_that_stands_for_others_compares_those(records, store, write):
+def test_the_id_of_a_summary_run_compares_the_runs_that_it_summarises(records, store, write):
     parent = write("stands", {}, tags={PARENT_TAG: "seeds"}, test__acc=0.1)
     for seed in (1, 2):
         write("stands", SAME, seed, {"mlflow.parentRunId": parent}, test__acc=0.8)
@@ -332,7 +330,7 @@ def test_the_id_of_a_run_that_stands_for_others_compares_those(records, store, w
     assert (row["n"], row["mean"]) == (2, 0.8)
 
 
-def test_nothing_that_trains_or_draws_is_imported(dropouts):
+def test_compare_imports_neither_torch_nor_matplotlib(dropouts):
     heavy = ["torch", "lightning", "torchvision", "torchmetrics", "optuna", "matplotlib", "sklearn"]
     program = (
         "import sys; from pipelines.cli import main\n"
@@ -354,14 +352,14 @@ def test_two_seeds_of_a_real_experiment_are_one_row(litlab, records):
     assert row["seconds"] > 0
 
 
-def test_figures_and_table_go_to_a_folder_and_a_run(litlab, store, dropouts, tmp_path):
+def test_figures_and_table_are_saved_in_a_folder_and_a_run(litlab, store, dropouts, tmp_path):
     outcome = litlab("compare", dropouts, "--plot", tmp_path / "plots", "--format", "json")
     assert outcome.code == 0, outcome.err
     assert len(json.loads(outcome.out)) == 3
-    said = dict(line.split(maxsplit=1) for line in outcome.err.splitlines() if line.startswith(("figures ", "run ")))
-    assert said["figures"] == str(tmp_path / "plots")
+    printed = dict(line.split(maxsplit=1) for line in outcome.err.splitlines() if line.startswith(("figures ", "run ")))
+    assert printed["figures"] == str(tmp_path / "plots")
     assert {path.suffix for path in (tmp_path / "plots").iterdir()} >= {".png", ".svg"}
-    run = store.client.get_run(said["run"])
+    run = store.client.get_run(printed["run"])
     assert run.info.status == "FINISHED"
     assert run.data.tags["litlab.command"].startswith("litlab compare dropouts --plot ")
     assert len(litlab("compare", dropouts, "--format", "csv").out.splitlines()) == 4

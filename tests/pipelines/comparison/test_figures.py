@@ -1,4 +1,4 @@
-"""The figures of a comparison: what matplotlib was told to draw, from real small runs; and how they are kept."""
+"""The figures of a comparison of small real runs: what they show, and how they are saved."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ CODER = ("autoencoder", "--data", "datamodules.digits.Digits", "--model.hidden",
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
-    """Networks for the digits, with two dropout rates and two seeds each and a longer one; for Circles; and a coder."""
+    """Two dropout rates with two seeds each and a longer run on digits, a classifier of Circles, an autoencoder."""
     folder = tmp_path_factory.mktemp("store")
     uri = ("--tracking_uri", f"sqlite:///{folder / 'mlflow.db'}")
     for seed in ("0", "1"):
@@ -108,7 +108,7 @@ def test_a_single_seed_has_no_band(store):
     assert "(n = 1 seed)" in figure.axes[0].get_title()
 
 
-def test_where_a_run_has_ended_the_mean_is_of_those_that_go_on(store):
+def test_after_a_run_has_ended_the_mean_is_over_the_longer_ones(store):
     runs = [*compared(store, "digits-mlp").rows[0].runs, *find_runs(store, ["long"]).runs]
     figure = plot_learning_curves({"three": runs})
     long = history(store, runs[2], "val/acc")
@@ -120,7 +120,7 @@ def test_where_a_run_has_ended_the_mean_is_of_those_that_go_on(store):
     assert "(n = 3 seeds, 1 from epoch 2)" in figure.axes[0].get_title()
 
 
-def test_the_metric_against_a_number_has_means_error_bars_and_the_single_seeds(store):
+def test_a_plot_against_a_numeric_key_has_means_error_bars_and_single_seeds(store):
     comparison = compared(store, "digits-mlp")
     (axis,) = draw_figures(comparison)["against_dropout"].axes
     rows = sorted(comparison.rows, key=lambda row: float(row.value("model.dropout")))
@@ -137,7 +137,7 @@ def test_the_metric_against_a_number_has_means_error_bars_and_the_single_seeds(s
     assert axis.get_xscale() == "linear"
 
 
-def test_values_that_span_much_are_on_a_logarithmic_scale_with_a_tick_each(store):
+def test_a_wide_range_of_values_has_a_logarithmic_axis_with_a_tick_each(store):
     comparison = compared(store, "digits-mlp")
     for row, value in zip(comparison.rows, ("1", "50"), strict=True):
         row.configuration["model.dropout"] = value
@@ -146,7 +146,7 @@ def test_values_that_span_much_are_on_a_logarithmic_scale_with_a_tick_each(store
     assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "50"]
 
 
-def test_words_are_categories_with_the_best_on_top(store):
+def test_a_plot_against_a_text_key_has_categories_with_the_best_on_top(store):
     comparison = compared(store, "digits-mlp", "long", by=["experiment"])
     (axis,) = draw_figures(comparison)["against_experiment"].axes
     assert [text.get_text() for text in axis.get_yticklabels()] == [row.value("experiment") for row in comparison.rows]
@@ -155,7 +155,7 @@ def test_words_are_categories_with_the_best_on_top(store):
     assert np.allclose(means.get_xdata(), [row.summary.mean for row in comparison.rows])
 
 
-def test_rows_that_differ_in_another_key_too_have_a_line_for_each_of_its_values(store):
+def test_each_value_of_another_key_has_its_own_line(store):
     comparison = compared(store, "digits-mlp")
     for number, (row, size) in enumerate(zip(comparison.rows * 2, ("10", "10", "50", "50"), strict=True)):
         if number > 1:
@@ -188,7 +188,7 @@ def test_the_metric_is_drawn_against_parameters_and_seconds_where_they_differ(st
     assert [axis.get_xlabel() for axis in alike.axes] == ["training time in seconds"]
 
 
-def test_a_single_row_has_curves_and_nothing_to_be_compared_with(store):
+def test_a_single_row_has_learning_curves_only(store):
     assert set(draw_figures(compared(store, "long"))) == {"learning_curves"}
 
 
@@ -219,7 +219,7 @@ def test_decision_regions_are_those_of_the_selected_weights(store):
         assert f"seed 0: test accuracy {accuracy:.3f}" in axis.get_title()
 
 
-def test_codes_are_beside_principal_components_with_accuracy_and_error(store):
+def test_codes_are_drawn_next_to_principal_components_with_accuracy_and_error(store):
     comparison = compared(store, "coder")
     figure = draw_figures(comparison)["codes"]
     codes, components = figure.axes
@@ -244,7 +244,7 @@ def test_which_models_are_drawn_follows_from_the_figures_of_their_runs_and_not_f
         assert figure not in draw_figures(comparison)
 
 
-def test_what_cannot_be_rebuilt_is_a_note_and_the_other_figures_are_drawn(store, database, tmp_path, capfd):
+def test_a_missing_checkpoint_is_a_note_and_the_other_figures_are_drawn(store, database, tmp_path, capfd):
     configure_logging()
     (checkpoints,) = database.glob("mlartifacts/coder/*/artifacts/checkpoints")
     moved = shutil.move(checkpoints, tmp_path / "moved")
@@ -256,7 +256,7 @@ def test_what_cannot_be_rebuilt_is_a_note_and_the_other_figures_are_drawn(store,
     assert "litlab: note: no figure codes: " in capfd.readouterr().err
 
 
-def test_data_that_are_not_there_are_a_note_and_are_not_fetched(store, small, tmp_path, capfd):
+def test_missing_data_are_a_note_and_are_not_downloaded(store, small, tmp_path, capfd):
     configure_logging()
     uri = ("--tracking_uri", store.uri)
     there = tmp_path / "data"
@@ -271,7 +271,7 @@ def test_data_that_are_not_there_are_a_note_and_are_not_fetched(store, small, tm
     assert not there.exists()
 
 
-def test_figures_are_saved_as_png_and_as_svg_that_do_not_disturb_one_another(store, tmp_path):
+def test_figures_are_saved_as_png_and_as_svg_with_unique_ids(store, tmp_path):
     drawn = draw_figures(compared(store, "digits-mlp"))
     paths = save_figures(drawn, tmp_path / "new" / "folder")
     assert [path.name for path in paths] == [f"{name}.{end}" for name in drawn for end in ("png", "svg")]
@@ -291,7 +291,7 @@ def test_figures_are_saved_as_png_and_as_svg_that_do_not_disturb_one_another(sto
     assert all(data.startswith(b"\x89PNG") for data in first[::2])
 
 
-def test_a_comparison_is_kept_as_a_run_that_is_never_compared_itself(store, tmp_path):
+def test_a_comparison_is_logged_as_a_run_that_is_never_compared_itself(store, tmp_path):
     comparison = compared(store, "digits-mlp")
     drawn = draw_figures(comparison)
     command = "litlab compare digits-mlp --plot figures"

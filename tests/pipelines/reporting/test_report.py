@@ -1,4 +1,4 @@
-"""`litlab report`: a page that tells the truth, needs nothing but itself, and can be trusted with any text."""
+"""`litlab report`: a page that is correct, self-contained, and safe with any text."""
 
 import html
 import json
@@ -26,7 +26,7 @@ VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Page(HTMLParser):
-    """The elements, attributes and words of a page, as a browser reads them."""
+    """The elements, attributes and text of a page, as a browser parses them."""
 
     def __init__(self, text):
         super().__init__()
@@ -77,7 +77,7 @@ def reported(trained, tmp_path_factory):
 
 
 def made(uri, name, tags, params, metrics, experiment="made", parent=None):
-    """A finished run that was not trained."""
+    """Log a finished run that was not trained."""
     run = Run(Store(uri), experiment, name, {**tags, **({"mlflow.parentRunId": parent} if parent else {})})
     run.log_params(params)
     run.log_metrics(metrics, 0)
@@ -85,7 +85,7 @@ def made(uri, name, tags, params, metrics, experiment="made", parent=None):
     return run
 
 
-def test_the_page_says_what_was_compared_and_which_row_is_the_best(reported, trained):
+def test_the_summary_names_the_best_row_with_its_spread(reported, trained):
     found, _ = reported
     comparison = rows.group_and_rank(find_runs(Store(trained), ["digits-mlp"]))
     best, other = comparison.rows
@@ -113,7 +113,7 @@ def test_the_page_has_every_run_with_its_value_configuration_data_machine_and_co
     assert "litlab compare digits-mlp --tracking_uri" in found.text
 
 
-def test_every_figure_is_in_the_page_with_words_for_those_who_cannot_see_it(reported):
+def test_every_figure_is_in_the_page_with_a_description_for_screen_readers(reported):
     found, path = reported
     assert found.tags.count("figure") == found.tags.count("figcaption") == found.tags.count("svg") >= 2
     described = [value for tag, key, value in found.attributes if tag == "svg" and key == "aria-label"]
@@ -121,7 +121,7 @@ def test_every_figure_is_in_the_page_with_words_for_those_who_cannot_see_it(repo
     assert 10_000 < path.stat().st_size < 3_000_000
 
 
-def test_the_page_needs_nothing_but_itself(reported):
+def test_the_page_is_self_contained(reported):
     found, path = reported
     assert all(value.startswith(("#", "data:")) for value in found.values("src", "href", "xlink:href", "srcset"))
     assert not {"script", "iframe", "object", "embed", "form", "base"} & set(found.tags)
@@ -131,7 +131,7 @@ def test_the_page_needs_nothing_but_itself(reported):
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def test_no_two_elements_have_the_same_id_and_every_reference_has_one(reported):
+def test_ids_are_unique_and_every_reference_has_a_target(reported):
     found, path = reported
     ids = found.values("id")
     assert len(ids) == len(set(ids)) > 10
@@ -141,7 +141,7 @@ def test_no_two_elements_have_the_same_id_and_every_reference_has_one(reported):
 
 
 def nasty_study(uri):
-    """A study whose every text is an attack."""
+    """Log a study in which every text is an attack."""
     one, two, three, four = NASTY
     tags = {"litlab.parent": "sweep", "study": one, "litlab.command": two, "mlflow.note.content": three + one}
     study = Run(Store(uri), "made", f"{four} {one}", {**tags, "best.trial": two})
@@ -159,7 +159,7 @@ def nasty_study(uri):
     return study
 
 
-def test_what_people_wrote_is_text_and_never_part_of_the_page(litlab, uri, tmp_path):
+def test_text_from_runs_is_never_interpreted_as_html(litlab, uri, tmp_path):
     study = nasty_study(uri)
     outcome = litlab("report", study.run_id, "--out", tmp_path / "report.html")
     assert outcome.code == 0, outcome.err
@@ -171,7 +171,7 @@ def test_what_people_wrote_is_text_and_never_part_of_the_page(litlab, uri, tmp_p
     assert "The runs differ in: torch, machine." in found.text
 
 
-def test_a_study_is_shown_with_its_space_trials_importance_confirmation_and_figures(litlab, uri, tmp_path):
+def test_a_study_is_shown_with_search_space_trials_importance_confirmation_and_figures(litlab, uri, tmp_path):
     from matplotlib.figure import Figure
 
     best = made(uri, "trial 0", {"seed": "0", "stage": "search"}, {"model.dropout": "0.3"}, {"selected/val/acc": 0.9})
@@ -199,7 +199,7 @@ def test_a_study_is_shown_with_its_space_trials_importance_confirmation_and_figu
     assert found.values("src")[0].startswith("data:image/png;base64,")
 
 
-def test_what_is_missing_is_said_in_the_page(litlab, uri, tmp_path):
+def test_the_page_names_what_is_missing(litlab, uri, tmp_path):
     study = Run(Store(uri), "made", "study", {"litlab.parent": "sweep", "best.run": "0" * 32})
     study.finish("FINISHED")
     run = made(uri, "bare", {"seed": "0"}, {"model.dropout": "0.1"}, {"test/acc": 0.5}, parent=study.run_id)
@@ -214,7 +214,7 @@ def test_what_is_missing_is_said_in_the_page(litlab, uri, tmp_path):
     assert "a single run" in found.text
 
 
-def test_runs_that_differ_in_machine_or_version_are_told_apart(litlab, uri, tmp_path):
+def test_the_page_names_versions_in_which_runs_differ(litlab, uri, tmp_path):
     for seed, torch in enumerate(("2.15.0", "2.15.0", "2.14.1")):
         made(uri, "run", {"seed": str(seed), "version.torch": torch}, {}, {"test/acc": 0.5})
     assert litlab("report", "made", "--out", tmp_path / "report.html").code == 0
@@ -235,9 +235,7 @@ def test_runs_that_differ_in_machine_or_version_are_told_apart(litlab, uri, tmp_
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_the_users_mistake_and_leaves_no_file(
-    litlab, trained, monkeypatch, tmp_path, args, words
-):
+def test_a_mistake_exits_with_2_and_leaves_no_file(litlab, trained, monkeypatch, tmp_path, args, words):
     monkeypatch.chdir(tmp_path)
     outcome = litlab("report", *args, "--tracking_uri", trained)
     assert outcome.code == 2
@@ -245,7 +243,7 @@ def test_what_cannot_be_done_is_the_users_mistake_and_leaves_no_file(
     assert not [path for path in tmp_path.rglob("*") if "report" in path.name]
 
 
-def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
+def test_a_page_is_replaced_completely_or_not_at_all(tmp_path):
     path = tmp_path / "report.html"
     umask = os.umask(0)
     os.umask(umask)
@@ -261,7 +259,7 @@ def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_report_of_runs_needs_no_torch(trained, tmp_path):
+def test_a_report_of_image_classifiers_imports_no_torch(trained, tmp_path):
     args = ["report", "digits-mlp", "--out", str(tmp_path / "light.html"), "--tracking_uri", trained]
     program = f"import sys; from pipelines.cli import main; main({args}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -269,7 +267,7 @@ def test_a_report_of_runs_needs_no_torch(trained, tmp_path):
 
 
 def browse(path, tmp_path):
-    """Open a file in Chromium: its document when all is loaded, and what the console said."""
+    """Open a file in Chromium; return its document after loading, and the messages on the console."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium")
     flags = [
@@ -285,7 +283,7 @@ def browse(path, tmp_path):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def test_a_browser_has_nothing_to_say_of_the_page_but_would_of_a_request(reported, tmp_path):
+def test_a_browser_reports_no_problem_but_would_report_a_request(reported, tmp_path):
     _, path = reported
     document, console = browse(path, tmp_path)
     assert "</html>" in document
@@ -296,8 +294,8 @@ def test_a_browser_has_nothing_to_say_of_the_page_but_would_of_a_request(reporte
     assert "Content Security Policy" in console[0]
 
 
-def test_a_phone_shows_the_page_without_scrolling_sideways(reported, tmp_path):
-    """The second page has something wide in it: it shows that the harness would see it."""
+def test_the_page_fits_the_width_of_a_phone(reported, tmp_path):
+    """The second page has a wide element: it shows that the harness would notice."""
     text = reported[1].read_text()
     wide = text.replace("<main>", '<main><div style="width: 500px">wide</div>')
     frames = "".join(

@@ -1,4 +1,4 @@
-"""`litlab fit NAME --seeds N`: runs that differ in their seed, under one that has their mean and spread."""
+"""`litlab fit NAME --seeds N`: runs that differ only in their seed, and a summary run with their mean and spread."""
 
 import contextlib
 import io
@@ -17,8 +17,10 @@ from scipy import stats
 
 from pipelines.cli import main
 from pipelines.comparison.intervals import summarize
+from pipelines.runtime.errors import UserError
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
+from sweeps.seeds.fit_seeds import fit_seeds
 
 PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
 CHANGED = ["digits-mlp", "--model.dropout", "0.3", "--trainer.max_epochs", "2"]
@@ -32,7 +34,7 @@ from moody import Moody
 class Unlucky(Moody):
     def training_step(self, batch, i):
         seed = os.environ["PL_GLOBAL_SEED"]
-        if seed == "1" and not Path(__file__).with_name("mended").exists():
+        if seed == "1" and not Path(__file__).with_name("fixed").exists():
             raise RuntimeError("out of luck")
         return super().training_step(batch, i)
 
@@ -45,7 +47,7 @@ class Unlucky(Moody):
 
 
 class Group:
-    """The runs of an experiment that has been trained with several seeds."""
+    """The runs of an experiment that was trained with several seeds."""
 
     def __init__(self, uri, name):
         self.store, self.client, self._name = Store(uri), MlflowClient(uri), name
@@ -71,8 +73,8 @@ class Group:
         return [run for run in self.runs if "mlflow.parentRunId" in run.data.tags]
 
     @property
-    def ends(self):
-        """Seed and status of each child."""
+    def seeds_and_status(self):
+        """Seed and status of each child run."""
         return [(run.data.tags["seed"], run.info.status) for run in self.children]
 
 
@@ -83,25 +85,25 @@ def files_of(run):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Five seeds of the digits' MLP, from 10 on, two at a time."""
+    """Five seeds of digits-mlp from 10 on, two in parallel."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('trained') / 'mlflow.db'}"
     command = ["fit", *CHANGED, "--seed_everything", "10", "--seeds=5", "--workers", "2", "--tracking_uri", uri]
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
         assert main(command) == 0
     group = Group(uri, "digits-mlp")
-    group.uri, group.said = uri, said.getvalue()
+    group.uri, group.out = uri, out.getvalue()
     return group
 
 
 @pytest.fixture
 def group(uri):
-    """Of the moody model."""
+    """The runs of the test model."""
     return Group(uri, "moody")
 
 
 @pytest.fixture
 def experiment(moody, tmp_path):
-    """The moody model whose accuracy is 0.1 for seed 0, 0.2 for seed 1 and so on; seed 1 fails until it is mended."""
+    """A test model with accuracy 0.1 for seed 0, 0.2 for seed 1 and so on; seed 1 fails until `fix` is called."""
     moody({"model.score": [0.5]})
     (tmp_path / "unlucky.py").write_text(UNLUCKY)
     settings = yaml.safe_load((tmp_path / "moody.yaml").read_text())
@@ -110,26 +112,26 @@ def experiment(moody, tmp_path):
     return tmp_path / "moody.yaml"
 
 
-def mend(experiment):
-    experiment.with_name("mended").touch()
+def fix(experiment):
+    experiment.with_name("fixed").touch()
 
 
 def until(condition, seconds=120):
-    """Wait for something to become true."""
+    """Wait until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.05)
 
 
-def test_all_seeds_are_runs_under_one_parent(trained):
+def test_each_seed_is_a_child_run_of_one_summary_run(trained):
     parent = trained.parent
     assert parent.info.status == "FINISHED"
     assert parent.info.run_name == "dropout=0.3 max_epochs=2, seeds 10 to 14"
     assert parent.data.params["seeds"] == "10 to 14"
     assert parent.data.params["model.dropout"] == "0.3"
     assert "seed_everything" not in parent.data.params
-    assert sorted(trained.ends) == [(seed, "FINISHED") for seed in SEEDS]
+    assert sorted(trained.seeds_and_status) == [(seed, "FINISHED") for seed in SEEDS]
     for run in trained.children:
         seed = run.data.tags["seed"]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -141,7 +143,7 @@ def test_all_seeds_are_runs_under_one_parent(trained):
         }
 
 
-def test_the_parent_has_mean_deviation_and_interval_of_each_metric(trained):
+def test_the_summary_run_has_mean_deviation_and_interval_of_each_metric(trained):
     parent = trained.parent.data.metrics
     assert parent["n"] == 5
     measured = {key for key in trained.children[0].data.metrics if key.startswith(("test/", "selected/"))}
@@ -156,7 +158,7 @@ def test_the_parent_has_mean_deviation_and_interval_of_each_metric(trained):
         assert parent[f"{key}_ci95_high"] == pytest.approx(summary.ci95[1], rel=1e-12) == pytest.approx(high)
 
 
-def test_the_parent_has_curves_and_a_note_that_names_each_run(trained):
+def test_the_summary_run_has_learning_curves_and_a_note_that_lists_each_run(trained):
     files, note = files_of(trained.parent), trained.parent.data.tags["mlflow.note.content"]
     assert {"figures/learning_curves.png", "figures/learning_curves.svg", "note.md", "data.json"} <= files
     metrics = trained.parent.data.metrics
@@ -166,15 +168,15 @@ def test_the_parent_has_curves_and_a_note_that_names_each_run(trained):
         assert line.startswith(f"| {run.data.tags['seed']} | {run.data.metrics['test/acc']:.4f} |")
 
 
-def test_the_screen_says_what_came_out_and_what_to_do_with_it(trained):
+def test_the_output_has_the_metrics_and_the_next_commands(trained):
     run_id = trained.parent.info.run_id
-    lines = [line.split() for line in trained.said.splitlines()]
+    lines = [line.split() for line in trained.out.splitlines()]
     assert ["run", run_id] in lines
     assert ["compare", "litlab", "compare", run_id, "--tracking_uri", trained.uri] in lines
-    assert f"{trained.parent.data.metrics['test/acc']:.4f}" in trained.said
+    assert f"{trained.parent.data.metrics['test/acc']:.4f}" in trained.out
 
 
-def test_a_seed_is_the_same_run_that_litlab_fit_makes(litlab, trained, uri):
+def test_a_seed_is_the_same_run_as_that_of_litlab_fit(litlab, trained, uri):
     assert litlab("fit", *CHANGED, "--seed_everything", "12").code == 0
     (alone,) = Group(uri, "digits-mlp").runs
     child = next(run for run in trained.children if run.data.tags["seed"] == "12")
@@ -197,14 +199,14 @@ def test_a_seed_is_the_same_run_that_litlab_fit_makes(litlab, trained, uri):
     assert files_of(alone) == files_of(child)
 
 
-def test_the_parent_stands_for_its_seeds_and_is_no_run_of_the_experiment(trained):
+def test_the_summary_run_selects_its_seeds_and_is_not_a_run_of_the_experiment(trained):
     parent = trained.parent.info.run_id
     assert sorted(run.seed for run in find_runs(trained.store, [parent]).runs) == SEEDS
     assert parent not in [run.run_id for run in find_runs(trained.store, ["digits-mlp"]).runs]
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "message"),
     [
         (["--seeds", "2", "--model.scor", "0.3"], "model.score"),
         (["--seeds", "2", "--model.score", "1.5"], "score must be from 0 to 1"),
@@ -212,22 +214,42 @@ def test_the_parent_stands_for_its_seeds_and_is_no_run_of_the_experiment(trained
         (["--seeds", "1001"], "--seeds 1001: expected 1 to 1000"),
         (["--seeds", "many"], "--seeds: invalid int value: 'many'"),
         (["--seeds", "2", "--workers", "0"], "--workers 0: expected at least 1"),
-        (["--seeds", "2", "--print_config"], "--print_config shows something and trains nothing"),
-        (["--seeds", "2", "--trainer.fast_dev_run", "true"], "fast_dev_run makes no run"),
+        (["--seeds", "2", "--print_config"], "--print_config trains nothing: leave out --seeds"),
+        (["--seeds", "2", "--trainer.fast_dev_run", "true"], "fast_dev_run records no run"),
         (["--seeds", "2", "--trainer.max_epochs", "0"], "must not be 0"),
-        (["--seeds", "2", "--seed_everything", "false"], "must be a whole number"),
-        (["--seeds", "2", "--seed_everything", "4294967295"], "would pass 4294967295"),
+        (["--seeds", "2", "--seed_everything", "false"], "--seed_everything: invalid int value: 'false'"),
+        (["--seeds", "2", "--seed_everything", "4294967295"], "would exceed 4294967295"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_there_is_a_run(litlab, experiment, group, args, says):
+def test_invalid_arguments_are_refused_before_a_run_is_created(litlab, experiment, group, args, message):
     outcome = litlab("fit", experiment, *args)
     assert outcome.code == 2
-    assert says in outcome.err
+    assert message in outcome.err
     assert "Traceback" not in outcome.err
     assert group.runs == []
 
 
-def test_one_seed_has_a_mean_and_no_spread_and_the_same_command_makes_new_runs(litlab, experiment, group):
+def test_a_seed_of_the_experiment_that_is_no_integer_is_refused(litlab, experiment, group):
+    settings = yaml.safe_load(experiment.read_text())
+    experiment.write_text(yaml.safe_dump({**settings, "seed_everything": False}))
+    outcome = litlab("fit", experiment, "--seeds", "2")
+    assert outcome.code == 2
+    assert "seed_everything False: with --seeds it is the first seed and must be an integer" in outcome.err
+    assert group.runs == []
+
+
+def test_a_failed_seed_is_reported_by_the_function(experiment, group, uri):
+    result = fit_seeds(experiment, seeds=2, workers=2)
+    assert result.experiment == "moody"
+    assert result.run_id == group.parent.info.run_id
+    assert [run.seed for run in result.runs] == ["0"]
+    assert [(failed.job.seed, failed.reason) for failed in result.failed] == [(1, "RuntimeError: out of luck")]
+    assert result.stop_signal is None
+    with pytest.raises(UserError, match="--workers 0: expected at least 1"):
+        fit_seeds(experiment, seeds=2, workers=0)
+
+
+def test_one_seed_has_no_spread_and_a_finished_command_starts_new_runs(litlab, experiment, group):
     for _ in range(2):
         assert litlab("fit", experiment, "--seeds", "1").code == 0
     first, second = group.parents
@@ -239,23 +261,23 @@ def test_one_seed_has_a_mean_and_no_spread_and_the_same_command_makes_new_runs(l
     assert [run.data.tags["mlflow.parentRunId"] for run in group.children] == [first.info.run_id, second.info.run_id]
 
 
-def test_a_seed_that_fails_costs_no_other_and_is_tried_again_by_the_same_command(litlab, experiment, group):
+def test_a_failed_seed_affects_no_other_and_is_retried_by_the_same_command(litlab, experiment, group):
     command = ["fit", experiment, "--seeds", "3", "--workers", "2"]
     outcome = litlab(*command)
     assert outcome.code == 1
-    assert "2 of 3 seeds are done, the same command tries the others again" in outcome.err
-    assert sorted(group.ends) == [("0", "FINISHED"), ("1", "FAILED"), ("2", "FINISHED")]
+    assert "2 of 3 seeds are done. Run the same command again to retry the others." in outcome.err
+    assert sorted(group.seeds_and_status) == [("0", "FINISHED"), ("1", "FAILED"), ("2", "FINISHED")]
     parent = group.parent
     assert parent.info.status == "FAILED"
     assert parent.data.tags["litlab.reason"] == "seed 1: RuntimeError: out of luck"
     assert parent.data.metrics["test/acc"] == pytest.approx(0.2)
     assert parent.data.metrics["n"] == 2
 
-    mend(experiment)
+    fix(experiment)
     again = litlab(*command)
     assert again.code == 0, again.err
     assert again.run_id == parent.info.run_id
-    assert group.ends[3:] == [("1", "FINISHED")], "no other seed is trained again"
+    assert group.seeds_and_status[3:] == [("1", "FINISHED")], "finished seeds are not trained again"
     parent = group.parent
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["test/acc"] == pytest.approx(0.2)
@@ -264,12 +286,12 @@ def test_a_seed_that_fails_costs_no_other_and_is_tried_again_by_the_same_command
     assert "3 of 3 seeds (0 to 2) are done" in parent.data.tags["mlflow.note.content"]
 
 
-def test_ctrl_c_leaves_nothing_running_and_the_same_command_trains_what_is_missing(litlab, experiment, group):
-    mend(experiment)
+def test_ctrl_c_leaves_no_run_active_and_the_same_command_trains_the_missing_seeds(litlab, experiment, group):
+    fix(experiment)
     command = ["fit", experiment, "--seeds", "3", "--model.slow", "0.2"]
 
     def stop():
-        until(lambda: ("0", "FINISHED") in group.ends and ("1", "RUNNING") in group.ends)
+        until(lambda: ("0", "FINISHED") in group.seeds_and_status and ("1", "RUNNING") in group.seeds_and_status)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=stop)
@@ -277,46 +299,46 @@ def test_ctrl_c_leaves_nothing_running_and_the_same_command_trains_what_is_missi
     outcome = litlab(*command)
     thread.join()
     assert outcome.code == 130
-    assert "litlab: stopped; 1 of 3 seeds are done, the same command goes on from here" in outcome.err
+    assert "litlab: stopped; 1 of 3 seeds are done. Run the same command again to continue." in outcome.err
     assert "Traceback" not in outcome.err
-    assert group.ends == [("0", "FINISHED"), ("1", "KILLED")]
+    assert group.seeds_and_status == [("0", "FINISHED"), ("1", "KILLED")]
     assert group.parent.info.status == "KILLED"
     assert group.parent.data.tags["litlab.reason"] == "stopped"
 
     again = litlab(*command)
     assert again.code == 0, again.err
-    assert f"going on with run {again.run_id}" in again.out
-    assert group.ends[2:] == [("1", "FINISHED"), ("2", "FINISHED")]
+    assert f"litlab: continuing run {again.run_id}" in again.err
+    assert group.seeds_and_status[2:] == [("1", "FINISHED"), ("2", "FINISHED")]
     assert group.parent.info.status == "FINISHED"
     assert group.parent.data.metrics["n"] == 3
 
 
-def test_other_data_or_another_configuration_go_on_with_nothing(litlab, experiment, group):
+def test_other_data_or_another_configuration_starts_a_new_summary_run(litlab, experiment, group):
     command = ["fit", experiment, "--seeds", "1", "--seed_everything", "1"]
     for more in ([], ["--data.n_train", "300"], ["--model.score", "0.7"]):
         assert litlab(*command, *more).code == 1
     assert len(group.parents) == 3
 
 
-def test_a_run_that_may_be_alive_on_another_machine_is_left_alone(litlab, experiment, group):
+def test_a_summary_run_that_may_be_active_on_another_machine_is_not_continued(litlab, experiment, group):
     command = ["fit", experiment, "--seeds", "1", "--seed_everything", "1"]
     litlab(*command)
     theirs = group.parent.info.run_id
     group.client.set_tag(theirs, "machine.host", "elsewhere")
     group.client.update_run(theirs, status="RUNNING")
     outcome = litlab(*command)
-    assert f"run {theirs} of the same seeds may be alive on elsewhere" in outcome.err
+    assert f"run {theirs} of the same seeds may be active on elsewhere" in outcome.err
     assert outcome.run_id != theirs
     assert [run.info.status for run in group.parents] == ["RUNNING", "FAILED"]
 
 
-def test_two_processes_never_train_the_same_seeds_and_a_killed_one_loses_nothing(litlab, experiment, group, tmp_path):
-    mend(experiment)
+def test_two_processes_cannot_train_the_same_seeds_and_a_killed_one_loses_nothing(litlab, experiment, group, tmp_path):
+    fix(experiment)
     command = ["fit", experiment, "--seeds", "2", "--model.slow", "0.2"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     first = subprocess.Popen([sys.executable, "-c", PROGRAM, *map(str, command)], cwd=tmp_path, **pipes)
     try:
-        until(lambda: group.ends == [("0", "FINISHED"), ("1", "RUNNING")])
+        until(lambda: group.seeds_and_status == [("0", "FINISHED"), ("1", "RUNNING")])
         second = litlab(*command)
         assert second.code == 2
         assert "seeds 0 to 1 of this configuration are being trained by another process" in second.err
@@ -327,11 +349,11 @@ def test_two_processes_never_train_the_same_seeds_and_a_killed_one_loses_nothing
     assert group.parent.info.status == "RUNNING"
     again = litlab(*command)
     assert again.code == 0, again.err
-    assert group.ends == [("0", "FINISHED"), ("1", "KILLED"), ("1", "FINISHED")]
+    assert group.seeds_and_status == [("0", "FINISHED"), ("1", "KILLED"), ("1", "FINISHED")]
     assert group.parent.info.status == "FINISHED"
 
 
-def test_the_process_that_counts_imports_no_torch(experiment, tmp_path):
+def test_the_controlling_process_does_not_import_torch(experiment, tmp_path):
     program = f"{PROGRAM.rpartition(';')[0]}; print(main(), 'torch' in sys.modules)"
     command = [sys.executable, "-c", program, "fit", experiment, "--seeds", "1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -340,11 +362,11 @@ def test_the_process_that_counts_imports_no_torch(experiment, tmp_path):
 
 @pytest.mark.slow
 def test_each_seed_may_use_several_devices(experiment, group, tmp_path):
-    """In a process of its own: the further devices' processes find the model by this test's PYTHONPATH."""
-    mend(experiment)
+    """In a process of its own, so that the processes of further devices find the model through PYTHONPATH."""
+    fix(experiment)
     ddp = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
     command = [sys.executable, "-c", PROGRAM, "fit", experiment, "--seeds", "2", *ddp]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert group.ends == [("0", "FINISHED"), ("1", "FINISHED")]
+    assert group.seeds_and_status == [("0", "FINISHED"), ("1", "FINISHED")]
     assert group.parent.data.metrics["test/acc"] == pytest.approx(0.15)

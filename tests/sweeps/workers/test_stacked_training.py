@@ -35,7 +35,7 @@ def trained(uri) -> Callable[..., Trained]:
 
     def train(commands, *, as_one=True, stop=lambda number, epoch: False):
         specs = [
-            Job(argv, seed, "stack", uri, name=str(number), metric="val/acc", pruner="mine")
+            Job(argv, seed, "stack", uri, run_name=str(number), metric="val/acc", pruner="mine")
             for number, (seed, argv) in enumerate(commands)
         ]
         ours, theirs = zip(*(Pipe() for _ in specs), strict=True)

@@ -1,6 +1,6 @@
-"""Short versions of rows of docs/RESULTS.md, on data that need no download.
+"""Short versions of results of docs/RESULTS.md, on data that need no download.
 
-Thresholds leave room for what seeds change: what came out for three of them stands beside each.
+Thresholds leave room for the spread over seeds: the values of three seeds are given with each.
 """
 
 import pytest
@@ -14,12 +14,12 @@ def metrics_of(outcome) -> dict[str, float]:
     return Store().find(outcome.run_id).metrics
 
 
-def test_a_small_network_tells_the_circles_apart(litlab):
+def test_a_small_network_separates_the_circles(litlab):
     """Seeds 0 to 2: see RESULTS.md; 0.935 is published."""
     assert metrics_of(litlab("fit", "circles"))["test/acc"] >= 0.935
 
 
-def test_the_linear_model_has_only_the_linear_function_and_the_convnet_comes_near_the_others_only(litlab):
+def test_the_linear_model_fits_the_linear_function_and_the_convnet_fits_the_others_better(litlab):
     """Seeds 0 to 2: y0 to 6e-9 at most and 8e-4 at least; y1 to 0.21 and 0.007, y2 to 1.6 and 0.009 at most."""
     linear = metrics_of(litlab("fit", "functions-linear", "--trainer.max_epochs", "15", "--model.optimizer.lr", "0.05"))
     convnet = metrics_of(litlab("fit", "functions-convnet", "--trainer.max_epochs", "15"))
@@ -41,7 +41,7 @@ def test_the_code_of_an_autoencoder_separates_the_digits_better_than_two_princip
     assert coded["test/loss"] < pca.data.metrics["test/loss"]
 
 
-def test_two_small_digits_are_added(litlab):
+def test_a_convnet_adds_two_small_digits(litlab):
     """On scikit-learn's digits; seeds 0 to 2: 0.33; the commonest sum has one pair in ten."""
     options = ["--data.source", "digits", "--model.channels", "[8, 16]", "--model.hidden", "64"]
     pairs = ["--trainer.max_epochs", "6", "--data.batch_size", "20"]

@@ -1,0 +1,91 @@
+"""`litlab fit NAME --seeds N`: train one configuration with several seeds."""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipelines.commands.options import VerbParser
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.gc_pause import gc_paused_for_import
+from pipelines.runtime.log import logger
+from pipelines.runtime.text import format_command
+
+if TYPE_CHECKING:
+    from sweeps.seeds.fit_seeds import SeedsResult
+
+MAX_ROWS = 30  # seeds up to which each gets a row
+HELP = """usage: litlab fit NAME --seeds N [--workers W] [--KEY VALUE ...]
+
+Train one configuration with several seeds. A summary run has the mean, the
+standard deviation and the 95 % interval of each metric; each seed is a run of
+its own below it. The same command continues what was stopped or has failed.
+
+  NAME, -c FILE, --KEY VALUE   as for one run (litlab fit --help)
+  --seeds 5                    number of seeds, 1 to 1000
+  --seed_everything 0          the first seed (0)
+  --workers 2                  trainings in parallel; they share CPU cores and
+                                 GPUs (1)"""
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Parse `litlab fit NAME --seeds N [--workers W] [--key value ...]`, train, and print the summary."""
+    options, overrides = _parse(argv)
+    from pipelines.runtime.signals import exit_on_sigterm
+
+    exit_on_sigterm()
+    with gc_paused_for_import("sweeps.seeds.fit_seeds"):
+        from sweeps.seeds.fit_seeds import fit_seeds
+    result = fit_seeds(
+        seeds=options.seeds,
+        workers=options.workers,
+        first_seed=options.seed_everything,
+        overrides=overrides,
+        command=format_command(verb, argv),
+    )
+    _print_result(result)
+    done = f"{len(result.runs)} of {len(result.seeds)} seeds are done"
+    if result.stop_signal is not None:
+        logger.warning("stopped; %s. Run the same command again to continue.", done)
+        return 128 + result.stop_signal
+    if result.failed:
+        logger.warning("%s. Run the same command again to retry the others.", done)
+        return 1
+    return 1 if result.refused else 0
+
+
+def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of this command, and the arguments of each training."""
+    parser = VerbParser("fit", HELP, tracking_uri=False)
+    parser.add_argument("--seeds", type=int, required=True)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seed_everything", type=int)
+    options, overrides = parser.parse_known_args(list(argv))
+    for flag in (token.partition("=")[0] for token in overrides):
+        if flag in ("--print_config", "--full-help") or (flag.startswith("--") and flag.endswith(".help")):
+            raise UserError(f"{flag} trains nothing: leave out --seeds")
+    return options, overrides
+
+
+def _print_result(result: "SeedsResult") -> None:
+    """Print the tables of metrics and seeds, and the next commands."""
+    from rich.console import Console
+
+    from pipelines.runtime.console import numeric_table
+    from pipelines.tracking.uri import tracking_uri_arguments
+    from sweeps.seeds.plan import format_seeds
+    from sweeps.seeds.summary import metrics_table, seeds_table
+
+    console = Console(soft_wrap=True, width=200, highlight=False)  # the terminal wraps longer lines; ids stay whole
+    if result.runs:
+        title = f"{result.experiment}, seeds {format_seeds(result.seeds)}"
+        console.print(numeric_table(title, metrics_table(result.runs)))
+    if 0 < len(result.runs) <= MAX_ROWS:
+        console.print(numeric_table("", seeds_table(result.runs)))
+    uri = tracking_uri_arguments(result.tracking_uri)
+    lines = {
+        "run": result.run_id,
+        "compare": " ".join(["litlab compare", result.run_id, *uri]),
+        "view": " ".join(["litlab ui", *uri]),
+    }
+    for name, value in lines.items():
+        console.print(f"{name:<10}  {value}", markup=False)

@@ -1,0 +1,94 @@
+"""The summary run of several seeds: one process at a time, continued if an earlier one is not finished."""
+
+import contextlib
+import hashlib
+import json
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.files import file_lock
+from pipelines.runtime.log import logger
+from pipelines.tracking.run import Run
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    CONFIG_HASH_TAG,
+    DATA_HASH_TAG,
+    HOST_TAG,
+    PARENT_TAG,
+    SEED_TAG,
+    SEEDS_PARAM,
+    SOURCE_NAME_TAG,
+)
+from sweeps.seeds.plan import SeedsPlan
+
+
+@contextlib.contextmanager
+def seeds_lock(store: Store, plan: SeedsPlan) -> Iterator[None]:
+    """Make sure that no other process of this machine trains the same seeds, so that RUNNING runs are orphans.
+
+    Raises:
+        UserError: Another process trains them.
+    """
+    identity = json.dumps([store.uri, plan.experiment, plan.facts["hash"], plan.digests, plan.seed_range])
+    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    path = (store.folder or Path(tempfile.gettempdir())) / f"seeds-{key}.lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(path, timeout=0, remove=True))
+        except TimeoutError as error:
+            message = f"seeds {plan.seed_range} of this configuration are being trained by another process"
+            raise UserError(message) from error
+        yield
+
+
+def open_summary_run(store: Store, plan: SeedsPlan) -> Run:
+    """Reopen the latest unfinished summary run of the same configuration, data and seeds, or create a new one."""
+    for run in _unfinished(store, plan):
+        if run.status == "RUNNING" and (host := run.tags.get(HOST_TAG)) != platform.node():
+            logger.warning(
+                "run %s of the same seeds may be active on %s; a new summary run is created", run.run_id, host
+            )
+            continue
+        parent = Run.reopen(run)
+        parent.set_tags({HOST_TAG: platform.node()})
+        logger.info("continuing run %s", run.run_id)
+        return parent
+    return _create(store, plan)
+
+
+def _unfinished(store: Store, plan: SeedsPlan) -> list[StoredRun]:
+    """Find unfinished summary runs of the same configuration, data and seeds, the latest first."""
+    equal = {
+        f"tags.`{PARENT_TAG}`": "seeds",
+        f"tags.`{CONFIG_HASH_TAG}`": plan.facts["hash"],
+        f"params.{SEEDS_PARAM}": plan.seed_range,
+    }
+    conditions = [f"{key} = '{value}'" for key, value in equal.items()]
+    filter_string = " and ".join([*conditions, "attributes.status != 'FINISHED'"])
+    runs = store.search([store.experiment_id(plan.experiment)], filter_string, ["attributes.start_time DESC"])
+    return [run for run in runs if _digests(run) == plan.digests]
+
+
+def _digests(run: StoredRun) -> dict[str, str]:
+    return {key: tag for key, tag in run.tags.items() if key.startswith(f"{DATA_HASH_TAG}.")}
+
+
+def _create(store: Store, plan: SeedsPlan) -> Run:
+    tags = {key: tag for key, tag in plan.facts["tags"].items() if key != SEED_TAG}
+    tags |= {
+        PARENT_TAG: "seeds",
+        COMMAND_TAG: plan.command,
+        SOURCE_NAME_TAG: f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}",
+    }
+    changes = plan.facts["run_name"].removesuffix("seed=0").strip()
+    seeds = f"seeds {plan.seed_range}" if len(plan.seeds) > 1 else f"seed {plan.seed_range}"
+    parent = Run(store, plan.experiment, f"{changes}, {seeds}" if changes else seeds, tags)
+    params = {key: value for key, value in plan.facts["params"].items() if key != "seed_everything"}
+    parent.log_params({**params, SEEDS_PARAM: plan.seed_range})
+    if plan.facts["dataset"]:
+        parent.log_dataset(plan.facts["dataset"])
+    return parent

@@ -1,0 +1,36 @@
+"""Options of `litlab fit --seeds`."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipelines.runtime.errors import UserError
+from sweeps.commands.fit_seeds import HELP, _parse
+
+
+def test_help_fits_a_terminal_and_imports_neither_torch_nor_mlflow():
+    lines = HELP.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    program = (
+        "import sys; from pipelines.cli import main\n"
+        "try: main(['fit', 'digits-mlp', '--seeds', '3', '--help'])\n"
+        "finally: print({'torch', 'mlflow', 'lightning'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert out == f"{HELP}\nset()\n"
+
+
+def test_options_are_separated_from_the_arguments_of_each_training():
+    options, overrides = _parse(
+        ["digits-mlp", "--seeds=5", "--model.lr", "0.1", "--seed_everything", "7", "-c", "x.yaml"]
+    )
+    assert (options.seeds, options.workers, options.seed_everything) == (5, 1, 7)
+    assert overrides == ["digits-mlp", "--model.lr", "0.1", "-c", "x.yaml"]
+
+
+@pytest.mark.parametrize("flag", ["--print_config", "--print_config=skip_null", "--full-help", "--model.help"])
+def test_a_flag_that_only_prints_is_refused(flag):
+    with pytest.raises(UserError, match="trains nothing: leave out --seeds"):
+        _parse(["digits-mlp", "--seeds", "2", flag])
