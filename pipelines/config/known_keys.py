@@ -45,7 +45,7 @@ class KnownKeys:
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> "KnownKeys | None":
         """Return what a run recorded; None if it did not."""
-        parts = []
+        parts: list[str] = []
         while part := tags.get(f"{KNOWN_KEYS_TAG}.{len(parts)}"):
             parts.append(part)
         try:

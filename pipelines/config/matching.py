@@ -3,12 +3,14 @@
 Imports neither torch nor Lightning.
 """
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import yaml
 
-from pipelines.config.identity import Defaults, same_config
+from pipelines.config.identity import NOT_HASHED, Defaults, flatten_config, same_config
+from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import CONFIG_HASH_TAG
@@ -17,33 +19,50 @@ from pipelines.tracking.tags import CONFIG_HASH_TAG
 class ConfigMatcher:
     """Tells which runs have a configuration; see `identity.same_config`.
 
-    Each hash that differs is looked into once: the configuration of one run that recorded it is read.
+    For each other hash, the configuration of one run that recorded it is read once.
 
     Args:
         recorded_hash: The hash that runs of this version record.
         config: The resolved configuration.
-        defaults: See `defaults.config_defaults`.
-        read: Returns the configurations that a run stands for.
+        defaults: Returns what `defaults.config_defaults` does; called only if a configuration is read.
+        read: Returns the configurations that a run stands for; see `saved_configs`.
     """
 
     def __init__(
         self,
         recorded_hash: str,
         config: Mapping[str, Any],
-        defaults: Defaults,
+        defaults: Callable[[], Defaults],
         read: Callable[[StoredRun], list[dict[str, Any]]] | None = None,
     ) -> None:
         self._config, self._defaults, self._read = config, defaults, read or saved_configs
+        self._params = {key: _text(value) for key, value in _comparable(flatten_config(with_old_class_paths(config)))}
         self._matches = {recorded_hash: True}
 
     def matches(self, run: StoredRun) -> bool:
         """Return whether a run, or the runs that it summarises, have the configuration."""
         recorded_hash = run.tags.get(CONFIG_HASH_TAG, "")
         if recorded_hash not in self._matches:
-            saved = self._read(run)
-            same = [same_config(config, self._config, self._defaults) for config in saved]
-            self._matches[recorded_hash] = bool(same) and all(same)
+            self._matches[recorded_hash] = self._agrees_in_params(run) and self._is_same(self._read(run))
         return self._matches[recorded_hash]
+
+    def _agrees_in_params(self, run: StoredRun) -> bool:
+        """Return whether no param differs, which takes no file."""
+        return all(self._params.get(key, text) == text for key, text in run.configuration.items())
+
+    def _is_same(self, saved: list[dict[str, Any]]) -> bool:
+        return bool(saved) and all(same_config(config, self._config, self._defaults()) for config in saved)
+
+
+def _comparable(flat: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the items that a param has if they are not at a default: no lists, whose classes may have new keys."""
+    for key, value in flat.items():
+        if key not in NOT_HASHED and value is not None and not isinstance(value, list):
+            yield key, value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def saved_configs(run: StoredRun) -> list[dict[str, Any]]:

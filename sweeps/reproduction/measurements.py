@@ -6,11 +6,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
 
+from pipelines.config.identity import config_hash, flatten_config
+from pipelines.config.matching import ConfigMatcher, saved_configs
+from pipelines.runtime.class_paths import class_paths
 from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
@@ -21,6 +25,7 @@ from sweeps.reproduction import verdicts
 from sweeps.reproduction.claims import PublishedJob, Section
 
 THEORY = Path("tests/theory")
+GIVEN = ("method", "C", "components", "model", "data", "trainer.max_epochs")  # keys that a run of any version has
 Runs = dict[str, dict[str, StoredRun]]  # by label and seed
 
 
@@ -32,11 +37,15 @@ class ConfigIdentity:
         hash: Equal for runs that differ only in the seed and the place of the data; of a look, what is asked.
         files: Whether its data come from files, so that it needs to know where.
         looks_at: The label of the job whose run is looked at.
+        matcher: Tells which runs of other versions have the same configuration; None for a look.
+        given: Params that they all have, by which they are searched for.
     """
 
     hash: str
     files: bool
     looks_at: str = ""
+    matcher: ConfigMatcher | None = None
+    given: Mapping[str, str] = field(default_factory=dict)
 
 
 def look(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
@@ -55,21 +64,24 @@ def look(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
 
 def _look(job: PublishedJob) -> ConfigIdentity:
     from pipelines.config.cli import parse_config
-    from pipelines.config.identity import config_hash
+    from pipelines.config.defaults import config_defaults
 
     if job.verb == "baseline":
         from pipelines.commands import baseline
-        from pipelines.evaluation.baseline import baseline_hash
+        from pipelines.evaluation.baseline import baseline_config, recorded_baseline
         from pipelines.evaluation.baseline_methods import settings_of
 
         asked = baseline.parse(job.arguments)
         cli = parse_config(job.verb, [asked.experiment, *asked.overrides])
         (setting,) = settings_of(asked.method, C=asked.C, components=asked.components)
-        known = baseline_hash(asked.method, setting, cli)
+        config, read = baseline_config(asked.method, setting, cli), recorded_baseline
     else:
         cli = parse_config(job.verb, job.arguments)
-        known = config_hash(cli.resolved())
-    return ConfigIdentity(known, "data_dir" in cli.resolved()["data"].get("init_args", {}))
+        config, read = cli.resolved(), saved_configs
+    known = config_hash(config)
+    given = {key: str(value) for key, value in flatten_config(config).items() if key in GIVEN and value is not None}
+    matcher = ConfigMatcher(known, config, lambda: config_defaults(cli), read)
+    return ConfigIdentity(known, "data_dir" in config["data"].get("init_args", {}), matcher=matcher, given=given)
 
 
 def finished(store: Store, known: Mapping[str, ConfigIdentity], seeds: int) -> Runs:
@@ -78,15 +90,31 @@ def finished(store: Store, known: Mapping[str, ConfigIdentity], seeds: int) -> R
     for label, one in known.items():
         if one.looks_at:
             continue
-        found = find_runs(store, [], f"tags.`{CONFIG_HASH_TAG}` = '{one.hash}'").runs
-        tested = [run for run in found if any(key.startswith("test/") for key in run.metrics)]
-        latest = {run.seed: run for run in sorted(tested, key=lambda run: run.started)}
+        latest = _latest_tested(find_runs(store, [], f"tags.`{CONFIG_HASH_TAG}` = '{one.hash}'").runs)
+        if any(str(seed) not in latest for seed in range(seeds)):
+            latest = _latest_tested([*_of_other_versions(store, one), *latest.values()])
         runs[label] = {str(seed): latest[str(seed)] for seed in range(seeds) if str(seed) in latest}
     for label, one in known.items():
         if one.looks_at:
             looks = {seed: _latest_look(store, run, one.hash) for seed, run in runs[one.looks_at].items()}
             runs[label] = {seed: found for seed, found in looks.items() if found}
     return runs
+
+
+def _latest_tested(runs: Iterable[StoredRun]) -> dict[str, StoredRun]:
+    """Return the latest tested run of each seed."""
+    tested = [run for run in runs if any(key.startswith("test/") for key in run.metrics)]
+    return {run.seed: run for run in sorted(tested, key=lambda run: run.started)}
+
+
+def _of_other_versions(store: Store, one: ConfigIdentity) -> list[StoredRun]:
+    """Return the finished runs of a configuration with another hash, such as one without a key that was added later."""
+    found: list[StoredRun] = []
+    for values in product(*(class_paths(value) for value in one.given.values())):
+        given = [f"params.{key} = '{value}'" for key, value in zip(one.given, values, strict=True)]
+        wanted = " AND ".join([*given, f"tags.`{CONFIG_HASH_TAG}` != '{one.hash}'"])
+        found += find_runs(store, [], wanted).runs
+    return [run for run in found if one.matcher is not None and one.matcher.matches(run)]
 
 
 def _latest_look(store: Store, run: StoredRun, asked: str) -> StoredRun | None:
