@@ -15,6 +15,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
+from pipelines.tracking.uri import tracking_uri_arguments
 from sweeps.search.space import NOT_SEARCHED
 from sweeps.search.space_files import space_names
 
@@ -55,7 +56,7 @@ STATUS_HELP = """usage: litlab sweep status NAME [options]
 
 Show a study: its progress, best trial, active and failed trials.
 
-  NAME                 the study's name: the space's, unless --study gave another
+  NAME                 name of the study, by default that of its space
   --json               print JSON
   --storage URL        Optuna's storage; default: optuna.db next to mlflow.db
   --tracking_uri URI   tracking store; default: mlflow.db of this project"""
@@ -64,7 +65,7 @@ BEST_HELP = """usage: litlab sweep best NAME [options] > best.yaml
 
 Print the configuration of a study's best trial, for litlab fit -c.
 
-  NAME                 the study's name: the space's, unless --study gave another
+  NAME                 name of the study, by default that of its space
   --storage URL        Optuna's storage; default: optuna.db next to mlflow.db
   --tracking_uri URI   tracking store; default: mlflow.db of this project"""
 
@@ -154,7 +155,7 @@ def _result_lines(result: "SweepResult") -> list[str]:
 def _next_steps(result: "SweepResult", options: argparse.Namespace) -> list[str]:
     storage = f" --storage {redact_credentials(options.storage)}" if options.storage else ""
     uri = redact_credentials(result.tracking_uri)
-    tracking_uri = f" --tracking_uri {uri}" if options.tracking_uri else ""
+    tracking_uri = "".join(f" {argument}" for argument in tracking_uri_arguments(result.tracking_uri))
     lines = [f"run         {result.run_id}"]
     if result.best is not None:
         lines.append(f"best        litlab sweep best {shlex.quote(result.study)}{storage}{tracking_uri} > best.yaml")

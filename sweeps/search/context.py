@@ -53,7 +53,7 @@ class SearchContext:
         return self.study.space
 
     @property
-    def stops(self) -> int:
+    def stop_requests(self) -> int:
         """How often the user has asked to stop: once gracefully, twice at once."""
         return self.pool.stop_requests
 

@@ -44,15 +44,15 @@ def _search_and_confirm(context: SearchContext, default_point: dict[str, Any]) -
     status, is_last, confirmed = "FAILED", False, Confirmed()
     try:
         controller.search()
-        is_last = not study.has_company() if context.stops else study.take_end()
+        is_last = not study.has_company() if context.stop_requests else study.take_end()
         if is_last:
             if best := controller.runs.prune_checkpoints():
                 copy_best(context.parent, best)
-            confirmed = confirm(context, default_point, train=not context.stops)
-        elif not context.stops:
+            confirmed = confirm(context, default_point, train=not context.stop_requests)
+        elif not context.stop_requests:
             others = " and ".join(map(called, study.enders())) or "others"
             context.display.print(f"{study.name}: {others} will finish the study")
-        status = "KILLED" if context.stops else "FINISHED"
+        status = "KILLED" if context.stop_requests else "FINISHED"
     finally:
         _finish(controller, context, status, confirmed, is_last=is_last)
     return confirmed
@@ -65,13 +65,13 @@ def _finish(
     try:
         controller.close()
         is_last = is_last or not context.study.has_company()  # else another controller does the rest
-        if is_last and context.stops < 2:
+        if is_last and context.stop_requests < 2:
             log_summary(context.parent, context.study, confirmed)
     except BaseException:
         is_last = True
         raise
     finally:
         if is_last:
-            context.parent.finish(status, "stopped" if context.stops else "")
+            context.parent.finish(status, "stopped" if context.stop_requests else "")
         else:
             context.parent.leave()

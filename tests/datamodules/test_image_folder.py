@@ -313,3 +313,27 @@ def test_fit_and_predict_work_from_the_command_line(write, tmp_path, litlab):
     predicted = litlab("predict", fitted.run_id, folder / "test" / "one" / "00.png")
     assert predicted.code == 0, predicted.err
     assert predicted.out.splitlines()[1].split(",")[1] in NAMES
+
+
+def test_class_names_select_folders_and_their_order(write):
+    data = _data(write(flat=20), class_names=["one", "zero"], n_val=4)
+    images, labels = data.load(train=True)
+    assert data.classes == ("one", "zero")
+    assert images[labels == 0].float().mean() < images[labels == 1].float().mean()  # a one has less ink
+
+
+def test_a_run_predicts_the_class_names_it_was_trained_with_after_the_folder_changes(write, tmp_path, litlab):
+    folder = write(flat=30)
+    options = ("--data", "datamodules.image_folder.ImageFolder", "--data.data_dir", str(folder), "--data.size", "28")
+    run_id = litlab("fit", "digits-convnet", *options, "--trainer.max_epochs", "3").run_id
+    image = shutil.copy(folder / "zero" / "00.png", tmp_path)
+    predicted = litlab("predict", run_id, image).out
+    assert ",zero," in predicted
+    (folder / "another").mkdir()
+    (folder / "zero").rename(folder / "nought")
+    assert litlab("predict", run_id, image).out == predicted
+    tested = litlab("test", run_id)
+    assert tested.code == 2
+    assert "zero: no such folder" in tested.err
+    shutil.rmtree(folder)
+    assert litlab("predict", run_id, image).out == predicted

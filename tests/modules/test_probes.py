@@ -13,8 +13,9 @@ from torch import nn
 
 from datamodules.digits import Digits
 from modules import probes
-from modules.autoencoder import Autoencoder
+from modules.autoencoder import Autoencoder, ConvAutoencoder
 from modules.convnet import ConvNet
+from modules.functions import FunctionRegressor
 from modules.linear import LinearClassifier
 from modules.mlp import MLP
 from modules.probes import DeadUnits, ShiftSensitivity, hidden_layers, shift
@@ -94,6 +95,10 @@ def test_hidden_layers_come_with_their_activation_and_without_the_output_layer()
     types = [(type(layer), type(activation)) for layer, activation in hidden_layers(model)]
     assert types == [(nn.Conv2d, nn.Tanh), (nn.Conv2d, nn.Tanh), (nn.Linear, nn.Tanh)]
     assert hidden_layers(LinearClassifier(SHAPE, 10)) == []
+    types = [(type(layer), type(activation)) for layer, activation in hidden_layers(FunctionRegressor((4,), "convnet"))]
+    assert types == [(nn.Conv1d, nn.ReLU)] * 3
+    layers = [type(layer) for layer, _ in hidden_layers(ConvAutoencoder(SHAPE))]
+    assert layers == [nn.Conv2d] * 2 + [nn.Linear] * 4 + [nn.ConvTranspose2d]
 
 
 def test_a_network_without_hidden_layers_or_without_classes_can_be_probed(digits, make_trainer):
@@ -186,6 +191,14 @@ def test_shift_moves_an_image_down_and_to_the_right():
     image = torch.arange(12.0).view(1, 1, 3, 4)
     assert shift(image, 1)[0, 0].tolist() == [[0, 0, 1, 2], [0, 0, 1, 2], [4, 4, 5, 6]]
     assert shift(image, 2)[0, 0].tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1]]
+
+
+def test_a_shift_by_zero_pixels_changes_no_prediction_in_half_precision(make_trainer, monkeypatch):
+    monkeypatch.setattr(probes, "SHIFTS", (0,))
+    model = ConvNet(SHAPE, 10, channels=(4,), hidden=(16,))
+    trainer = make_trainer(max_epochs=1, precision="bf16-mixed", callbacks=[ShiftSensitivity()])
+    trainer.fit(model, Digits())
+    assert trainer.callback_metrics["val/changed_by_shift_0"] == 0
 
 
 def test_shift_sensitivity_ignores_the_training_set_if_it_is_evaluated_again(make_trainer):

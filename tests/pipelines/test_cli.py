@@ -20,6 +20,8 @@ HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "mlflow", "optuna"
         ["list", "--json"],
         ["frobnicate"],
         ["ui", "--help"],
+        ["fit", "--help"],
+        ["resume", "--help"],
         ["sync", "--help"],
         ["register", "--help"],
         ["doctor", "--help"],

@@ -1,5 +1,10 @@
 """`litlab baseline`: methods of scikit-learn on the data of an experiment, as runs next to the networks'."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -198,3 +203,22 @@ def test_without_arguments_it_prints_its_help(litlab):
     outcome = litlab("baseline", "--help")
     assert outcome.code == 0
     assert all(method in outcome.out for method in ("svm-linear", "svm-rbf", "pca"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
+def test_a_stopped_baseline_ends_at_once_and_its_run_is_killed(uri, number, code):
+    name = f"stopped-{code}"
+    command = [sys.executable, "-c", "from pipelines.cli import main; raise SystemExit(main())", "baseline", "svm-rbf"]
+    command += ["circles", "--data.n_train", "60000", "--data.noise", "2", "--name", name]  # takes libsvm minutes
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
+    deadline = time.monotonic() + 120
+    folder = Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" / name
+    while not list(folder.glob("*/artifacts/data.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(2)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == code
+    (run,) = _runs(uri, name).values()
+    assert run.info.status == "KILLED"

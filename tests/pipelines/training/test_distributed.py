@@ -12,6 +12,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from modules.convnet import ConvNet
+
 ROOT = Path(__file__).parents[3]
 TRAININGS = """
 import json, sys
@@ -239,6 +241,19 @@ def curves(folder):
     assert len({*keys}) == len(keys)
     values = [value for point in points for key, value in point.items() if key not in ("epoch", "timestamp")]
     return {key: value for key, value in zip(keys, values, strict=True) if key[0] != "fit_seconds"}
+
+
+def test_processes_draw_different_dropout_and_rank_zero_draws_like_a_single_process():
+    model = ConvNet(input_shape=(1, 28, 28), num_classes=10, channels=(4,), hidden=(16,))
+    drawn = []
+    for rank in (0, 1):
+        torch.manual_seed(3)
+        model._trainer = type("Trainer", (), {"global_rank": rank})()
+        model.on_fit_start()
+        drawn.append(torch.rand(4))
+    torch.manual_seed(3)
+    assert torch.equal(drawn[0], torch.rand(4))
+    assert not torch.equal(*drawn)
 
 
 def test_two_processes_record_one_run_with_the_metrics_of_a_single_process(launch, litlab, uri, tmp_path):

@@ -210,6 +210,26 @@ def test_settings_that_would_fail_later_are_refused_before_the_run(litlab, uri, 
         assert MlflowClient(uri).get_experiment_by_name("digits-mlp") is None
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (
+            ["autoencoder", "--data", "datamodules.digits.Digits", "--data.normalization", "standard"],
+            "set data.normalization to unit",
+        ),
+        (["circles", "--trainer.callbacks+=modules.probes.ShiftSensitivity"], "classifiers of images"),
+        (["functions-linear", "--model", "modules.mlp.MLP"], "needs data with classes"),
+        (["digits-mlp", "--trainer.limit_test_batches", "0"], "limit_test_batches"),
+        (["digits-mlp", "--trainer.strategy", "ddp_spawn", "--trainer.devices", "2"], "use ddp"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused_without_a_traceback(litlab, args, says):
+    outcome = litlab("fit", *args, "--trainer.max_epochs", "1")
+    assert outcome.code == 2
+    assert says in outcome.err
+    assert "Traceback" not in outcome.err
+
+
 def test_a_file_that_is_not_a_database_is_reported(litlab, tmp_path):
     (tmp_path / "notes.db").write_text("not a database, but long enough to have a header of its own" * 10)
     outcome = litlab("fit", "digits-mlp", "--tracking_uri", f"sqlite:///{tmp_path}/notes.db")

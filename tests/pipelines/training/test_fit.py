@@ -233,3 +233,13 @@ def test_digits_mlp_reaches_95_percent_on_the_test_set(litlab, tmp_path):
     outcome = litlab("fit", "digits-mlp")
     run = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db").get_run(outcome.run_id)
     assert run.data.metrics["test/acc"] >= 0.95
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", ["circles", "circles-manual", "functions-convnet", "digits-convnet"])
+def test_half_precision_trains_tests_and_exports_a_model(litlab, uri, name, precision):
+    outcome = litlab("fit", name, "--trainer.max_epochs", "1", "--trainer.precision", precision)
+    assert outcome.code == 0, outcome.err
+    run = MlflowClient(uri).get_run(outcome.run_id)
+    assert run.info.status == "FINISHED"
+    assert len(run.outputs.model_outputs) == 1

@@ -11,7 +11,7 @@ from sweeps.search.space import Space
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Study
 from sweeps.search.summary import LABELS, study_note
-from sweeps.seeds.summary import in_short
+from sweeps.seeds.summary import format_test_metrics
 
 SPACE = {"model.dropout": {"low": 0.0, "high": 0.7}, "data.batch_size": [16, 32]}
 
@@ -44,9 +44,9 @@ def finish(study: Study) -> None:
 
 
 def test_runs_in_short_are_mean_and_standard_deviation_of_the_test_metrics(runs):
-    assert in_short(runs) == "test/acc 0.8500 ± 0.0707"
-    assert in_short(runs[:1]) == "test/acc 0.9000"
-    assert in_short([]) == ""
+    assert format_test_metrics(runs) == "test/acc 0.8500 ± 0.0707"
+    assert format_test_metrics(runs[:1]) == "test/acc 0.9000"
+    assert format_test_metrics([]) == ""
 
 
 def test_column_names_are_padded_beyond_their_cells():
