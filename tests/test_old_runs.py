@@ -1,11 +1,14 @@
 """Runs, checkpoints and a study of an older version can be resumed, measured, compared and continued.
 
 `tests/fixtures/455f4d7/` was written by commit 455f4d7 with `tests/fixtures/write_old_runs.py`. Each test works on a
-copy and uses commands only. A configuration key that is added with its default must not make any of these tests fail.
+copy and uses commands only. A configuration key that is added with its default must not make any of these tests fail:
+those that depend on it run again with such keys, see `tests/fixtures/added_keys.py`.
 """
 
 import csv
+import importlib
 import json
+import multiprocessing.forkserver
 import re
 import shutil
 import sqlite3
@@ -17,7 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from mlflow import MlflowClient
+
+from pipelines.config.defaults import class_defaults
+from pipelines.config.identity import config_hash
+from sweeps.workers import pool
 
 FIXTURE = Path(__file__).parent / "fixtures" / "455f4d7"
 PLACEHOLDER = "/fixture"  # replaces the folder in all paths of the fixture
@@ -25,6 +33,8 @@ TEXT = ("VARCHAR", "TEXT", "CHAR", "JSON")
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())
 LOSS = 1e-3  # relative: other processors round differently
 EXAMPLES = 0.011  # two of 200
+ADDED = {"model.added": "0.5", "model.optimizer.added": "0.25", "data.added": "4", "added": "usual"}  # to `points`
+with_added_keys = pytest.mark.parametrize("added_keys", [False, True], ids=["as it is", "keys added"], indirect=True)
 
 
 @dataclass
@@ -56,7 +66,25 @@ class OldRuns:
 
 
 @pytest.fixture
-def old(tmp_path, uri, litlab, monkeypatch):
+def added_keys(request, monkeypatch, tmp_path):
+    """Whether this version has keys that were added with their defaults, in this process and in those of a sweep."""
+    if not (added := getattr(request, "param", False)):
+        yield False
+        return
+    (tmp_path / "later_version.py").write_text("import added_keys\n\nadded_keys.install()\n")
+    for folder in (FIXTURE.parent, tmp_path):
+        monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(pool, "PRELOAD", ["later_version", *pool.PRELOAD])
+    importlib.import_module("added_keys").install(monkeypatch.setattr)
+    multiprocessing.forkserver._forkserver._stop()  # a server that runs already does not have them
+    class_defaults.cache_clear()
+    yield added
+    multiprocessing.forkserver._forkserver._stop()
+    class_defaults.cache_clear()
+
+
+@pytest.fixture
+def old(tmp_path, uri, litlab, monkeypatch, added_keys):
     """A copy of the fixture: the current folder, with the tracking database that commands use by default."""
     folder = Path(uri.removeprefix("sqlite:///")).parent
     with tarfile.open(FIXTURE / "runs.tar.xz") as archive:
@@ -92,6 +120,7 @@ def measured(run: Any, keys: Any) -> dict[str, float]:
     return {key: run.data.metrics.get(key) for key in keys}
 
 
+@with_added_keys
 @pytest.mark.parametrize("name", ["killed", "stopped"])
 def test_an_interrupted_run_resumes_to_the_result_of_an_uninterrupted_one(old, name):
     """The killed run has a scheduler and dropout, the stopped one augmentation and callbacks of `modules.probes`."""
@@ -133,6 +162,7 @@ def _columns(out: str) -> dict[str, dict[str, float]]:
     return {name: dict(zip(head, cells[name], strict=True)) for name in ("recorded", "now")}
 
 
+@with_added_keys
 @pytest.mark.parametrize("name", ["points", "probed"])
 def test_compare_shows_old_runs_as_before_and_new_seeds_of_them_in_the_same_row(old, name):
     """The callbacks of `probed` are given by the class paths that they had."""
@@ -149,6 +179,7 @@ def test_compare_shows_old_runs_as_before_and_new_seeds_of_them_in_the_same_row(
     assert [row["params"] for row in rows if row["n"] > joined["n"]] == [joined["params"]]
 
 
+@with_added_keys
 def test_a_new_run_that_repeats_an_old_one_takes_its_place_with_the_same_result(old):
     first, second = EXPECTED["points"]["seeds"]
     done = old.litlab(*EXPECTED["points"]["command"])
@@ -157,6 +188,7 @@ def test_a_new_run_that_repeats_an_old_one_takes_its_place_with_the_same_result(
     assert measured(old.run(done.run_id), EXPECTED["metrics"][first]) == close(EXPECTED["metrics"][first])
 
 
+@with_added_keys
 def test_a_study_continues_with_its_old_trials_and_confirming_runs(old):
     study = EXPECTED["study"]
     done = old.litlab(*study["command"], "--trials", "6")
@@ -178,6 +210,7 @@ def test_a_study_continues_with_its_old_trials_and_confirming_runs(old):
         assert len(list(csv.DictReader(file))) == 6
 
 
+@with_added_keys
 def test_several_seeds_that_were_stopped_continue_with_the_missing_one(old):
     several = EXPECTED["several"]
     before = set(old.children(several["parent"]))
@@ -194,6 +227,7 @@ def test_several_seeds_that_were_stopped_continue_with_the_missing_one(old):
     assert (row["seeds"], set(row["runs"])) == (["0", "1", "2"], finished)
 
 
+@with_added_keys
 def test_old_runs_are_evidence_of_published_claims(old, tmp_path):
     """Networks, support vector machines, and an explanation of a network."""
     evidence = EXPECTED["evidence"]
@@ -229,6 +263,7 @@ def test_an_old_run_is_registered_and_reported(old, tmp_path):
     assert all(run in page.read_text() for run in EXPECTED["points"]["seeds"])
 
 
+@with_added_keys
 def test_a_copy_of_an_old_configuration_makes_a_run_of_the_same_row(old):
     run = old.run(EXPECTED["points"]["seeds"][0])
     config = Path(run.info.artifact_uri.removeprefix("file://")) / "config.yaml"
