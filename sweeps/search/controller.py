@@ -45,7 +45,7 @@ class Controller:
         self._trials.finished = self.runs.end_orphans(self._study.others())
         while True:
             self._fill()
-            is_over = self._context.stops or self._is_complete or time.monotonic() > self._deadline
+            is_over = self._context.stop_requests or self._is_complete or time.monotonic() > self._deadline
             if not self._trials and is_over:
                 break
             for child, message in self._pool.events(0.25):
@@ -72,7 +72,7 @@ class Controller:
 
     def _fill(self) -> None:
         """Ask for trials while there is room, and give the waiting jobs to the workers."""
-        while not self._context.stops and self._ask_after < time.monotonic() < self._deadline and self._has_room():
+        while self._ask_after < time.monotonic() < self._deadline and self._has_room():
             trial = self._study.ask()
             if trial is not None:
                 self._trials.start(trial)
@@ -87,16 +87,18 @@ class Controller:
         self._start_jobs()
 
     def _has_room(self) -> bool:
-        return len(self._trials) < self._pool.workers * self._context.stacked and bool(self._pool.free_slots)
+        if self._context.stop_requests or not self._pool.free_slots:
+            return False
+        return len(self._trials) < self._pool.workers * self._context.stacked
 
     def _start_jobs(self) -> None:
         """Start the waiting jobs, spread over the free workers; after a stop, interrupt their trials."""
         queue, stacked = self._trials.queue, self._context.stacked
-        while queue and (self._context.stops or self._pool.free_slots):
+        while queue and (self._context.stop_requests or self._pool.free_slots):
             size = min(stacked, math.ceil(len(queue) / max(1, len(self._pool.free_slots))))
             jobs = queue[:size]
             del queue[:size]
-            if self._context.stops:
+            if self._context.stop_requests:
                 for job in jobs:
                     self._trials.interrupt(self._trials[int(job.tags[TRIAL_TAG])], "stopped")
             elif stacked > 1:
@@ -125,7 +127,7 @@ class Controller:
             end_orphan(store, child, "FAILED", reason)
             self._trials.interrupt(active, reason, requeue=False)
             raise UserError(reason)
-        if self._context.stops:
+        if self._context.stop_requests:
             end_orphan(store, child, "KILLED", "stopped")
             self._trials.interrupt(active, "stopped")
         else:
@@ -153,7 +155,7 @@ class Controller:
             self._trials.end(active, "FAIL", f"{space.metric} of the selected epoch is {value}")
             return
         self._trials.record_seed(active, child.job.seed, value, child.run_id)
-        if self._context.stops and len(active.values) < space.seeds:
+        if self._context.stop_requests and len(active.values) < space.seeds:
             self._trials.interrupt(active, "stopped")  # the values of finished seeds are kept
         else:
             self._trials.next_seed(active)

@@ -82,8 +82,7 @@ def sweep(
 ) -> SweepResult:
     """Search a space until the study has its total of trials, then train and test the best on fresh seeds.
 
-    A study that exists is continued. Every trial trains in its own process. Ctrl-C and SIGTERM stop the sweep
-    gracefully, a second one at once; it must be called in the main thread.
+    A study that exists is continued. Ctrl-C and SIGTERM stop the sweep gracefully, a second one at once. Main thread only.
 
     Args:
         space: Name or YAML file of a space. The arguments from `trials` to `keep` override what the file says.
@@ -98,7 +97,7 @@ def sweep(
         workers: Trainings side by side; they share CPU cores and GPUs.
         stacked: Small models that a worker trains together.
         study: The study's name; the space's unless given.
-        storage: URL of Optuna's storage, or path of a journal file; optuna.db next to the runs' database unless given.
+        storage: URL of Optuna's storage, or path of a journal file; default: optuna.db next to the runs' database.
         tracking_uri: URI of the tracking store.
         overrides: Keys of the experiment for all trials, as on the command line.
         command: Recorded in the study's run.
