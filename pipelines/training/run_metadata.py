@@ -51,7 +51,8 @@ def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
 def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
     """Log what is known before the first step: configuration, params and a description of the data."""
     run.save_config(config_to_save(cli))
-    run.log_params(cli.params())
+    if not run.has_params:  # a resumed run keeps those of the version that began it
+        run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
         run.log_dataset(data.describe())
 
