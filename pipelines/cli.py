@@ -23,7 +23,7 @@ VERBS = {
     "sweep": ("sweeps.commands.sweep", "search hyperparameters with Optuna; every trial is a run"),
     "compare": ("pipelines.commands.compare", "compare finished runs: mean, spread and differences over seeds"),
     "report": ("pipelines.commands.report", "write a self-contained HTML report of a study or an experiment"),
-    "reproduce": ("sweeps.reproduction.reproduce", "run the published experiments and check each published claim"),
+    "reproduce": ("sweeps.commands.reproduce", "run the published experiments and judge each published claim"),
     "register": ("pipelines.commands.register", "register a run's model in MLflow's model registry"),
     "baseline": ("pipelines.commands.baseline", "train a scikit-learn model on the same data, in the same MLflow"),
     "inspect": ("pipelines.commands.inspect", "show layers: sizes, parameters, multiply-adds, receptive fields"),

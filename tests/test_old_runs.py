@@ -244,9 +244,7 @@ def test_another_value_of_an_added_key_is_another_configuration(old):
     assert not ConfigMatcher("", config, lambda: config_defaults(cli)).matches(Store().find(probed["run"]))
 
 
-def test_a_key_of_a_users_class_makes_another_row_only_if_its_default_changes(
-    uri, litlab, tmp_path, monkeypatch
-):
+def test_a_key_of_a_users_class_makes_another_row_only_if_its_default_changes(uri, litlab, tmp_path, monkeypatch):
     versions = {"0": "", "1": ", factor: float = 0.5", "2": ", factor: float = 0.7"}
     monkeypatch.syspath_prepend(tmp_path)
     for seed, argument in versions.items():

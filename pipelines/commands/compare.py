@@ -34,9 +34,9 @@ seed. It is within noise if the 95 % interval of the difference contains 0.
   --filter "..."      MLflow filter: "params.model.dropout = '0.3' and
                       metrics.test/acc > 0.9"
   --format FORMAT     table, json, csv or md (table: the first 40 rows)
-  --plot DIR          save figures as PNG and SVG in DIR, and with the table
-                      in a run of the experiment comparisons
-  --tracking_uri URI  database or server with the runs (default: mlflow.db)"""
+  --plot DIR          save figures as PNG and SVG in a folder, and log them with
+                      the table as a run of the experiment comparisons
+  --tracking_uri URI  where runs are stored (default: mlflow.db of this project)"""
 
 
 def main(verb: str, argv: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ page needs no network and no script.
   --metric METRIC     as in litlab compare: test/acc, selected/val/loss ...
   --by KEY ...        one row for each value of these keys only
   --filter "..."      MLflow filter: "params.model.dropout = '0.3'"
-  --tracking_uri URI  database or server with the runs (default: mlflow.db)"""
+  --tracking_uri URI  where runs are stored (default: mlflow.db of this project)"""
 
 
 def main(verb: str, argv: Sequence[str]) -> int:

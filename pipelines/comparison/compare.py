@@ -24,7 +24,7 @@ def compare(
             the selected study, or else the first common one of `pipelines.comparison.rows.METRICS`.
         by: Keys whose values make the rows, in full or their last parts ("n_train"); by default all keys.
         filter_string: MLflow filter. Keys with dots or slashes do not need backticks.
-        tracking_uri: MLflow database or server; by default the project's mlflow.db.
+        tracking_uri: MLflow database or server; by default MLFLOW_TRACKING_URI, or else the project's mlflow.db.
 
     Returns:
         The rows, best first, with mean, standard deviation, 95 % interval and difference to the best row.

@@ -58,7 +58,7 @@ def report(
         metric: See `pipelines.comparison.compare.compare`, as for the other arguments.
         by: Keys whose values make the rows.
         filter_string: MLflow filter.
-        tracking_uri: MLflow database or server; by default the project's mlflow.db.
+        tracking_uri: MLflow database or server; by default MLFLOW_TRACKING_URI, or else the project's mlflow.db.
 
     Raises:
         UserError: No name is given, the file cannot be written, or the runs cannot be compared.

@@ -1,1 +1,4 @@
-"""Published claims: run, measured and judged."""
+"""Published claims: how they are stored, run, measured and judged, and the page of results.
+
+Imported by sweeps.commands. Imports sweeps.workers and pipelines.
+"""

@@ -1,7 +1,7 @@
-"""What was published, and how each claim is judged: read from published/*.yaml, and checked.
+"""Published experiments and their claims, loaded from published/*.yaml and checked.
 
-A file is a section: its experiments have runs (commands of litlab, by label) and claims. A claim has one rule, written
-down before its runs; see `verdicts`.
+Each file is a section of the page of results. An experiment has runs, which are litlab commands by label, and claims.
+Each claim has one rule, which was written down before its runs; see `verdicts`.
 """
 
 import shlex
@@ -16,69 +16,69 @@ from pipelines.runtime.errors import UserError
 
 FOLDER = Path(__file__).parent / "published"
 TIERS = ("quick", "full")
-RULES = ("figure", "greater", "not_greater", "same", "at_least", "at_most", "between")  # of what runs have measured
-BESIDE = ("count", "theory", "not_judged", "refuted_by")
-OTHER_VERBS = ("baseline", "explain")
-SAID = ("says", "asks", "source", "because", "corrected", "quick")
+METRIC_RULES = ("value", "greater", "not_greater", "same", "at_least", "at_most", "between")  # judge metrics of runs
+OTHER_RULES = ("count", "theory", "not_judged", "refuted_by")
+OTHER_VERBS = ("baseline", "explain")  # than fit, which a command does not name
+CLAIM_KEYS = ("says", "asks", "source", "because", "corrected", "quick")  # of a claim, besides its rule
 
 
 @dataclass(frozen=True)
 class PublishedJob:
-    """A training, or a baseline, that is run once for each seed.
+    """A training, a baseline or an explanation that is run once for each seed.
 
     Attributes:
-        label: What claims call it.
+        label: Its name in claims.
         verb: "fit", "baseline" or "explain".
-        arguments: Of the verb, without the seed, and without the run that is looked at.
-        as_published: Of the verb, as in the full tier: what parameters are counted of.
-        looks_at: The label of the job whose run is looked at, of the same seed.
+        arguments: Arguments of the verb, without the seed and without the run that is explained.
+        full_arguments: The same in the full tier; published parameter counts refer to these.
+        explains: Label of the job whose run is explained, with the same seed; "" if nothing is.
     """
 
     label: str
     verb: str
     arguments: list[str]
-    as_published: list[str]
-    looks_at: str = ""
+    full_arguments: list[str]
+    explains: str = ""
 
     @property
-    def has_chance(self) -> bool:
-        """Whether its result depends on the seed."""
+    def is_stochastic(self) -> bool:
+        """Whether the result depends on the seed."""
         return self.verb != "baseline"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of a publication, or a question that it leaves open, and how it is judged.
+    """A statement of a publication, or a question that it leaves open, and how it is judged.
 
     Attributes:
-        text: What it says, or asks.
-        question: Whether it asks.
-        rule: The name of the rule.
-        terms: What the rule looks at: labels and metrics, and numbers.
-        because: What is to be said where the publication is wrong.
-        judged: Whether it can be judged in this tier.
+        text: The statement or the question.
+        rule: Name of the rule; see `verdicts`.
+        terms: Arguments of the rule: "LABEL METRIC" and numbers.
+        is_question: Whether it is a question.
+        correction: What is right if the publication is wrong.
+        is_judged: Whether it can be judged in this tier.
         refutes: Whether the publication is wrong if the rule holds.
-        corrects: Whether the publication is wrong in what the rule shows to be otherwise, such as a test of the theory.
+        corrects: Whether the publication is wrong if the tests of the theory pass.
     """
 
     text: str
-    question: bool
     rule: str
     terms: list[Any]
-    because: str = ""
-    judged: bool = True
+    is_question: bool = False
+    correction: str = ""
+    is_judged: bool = True
     refutes: bool = False
     corrects: bool = False
 
     @property
     def labels(self) -> list[str]:
-        """The jobs whose runs it needs."""
-        return [term.split()[0] for term in self.terms if isinstance(term, str)] if self.rule in RULES else []
+        """Labels of the jobs whose runs it needs."""
+        return [term.split()[0] for term in self.terms if isinstance(term, str)] if self.rule in METRIC_RULES else []
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment of a publication."""
+    """One experiment of a publication: labels of its jobs, and its claims."""
 
     id: str
     source: str
@@ -88,72 +88,89 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Section:
-    """Experiments on the same data."""
+    """Experiments on the same data.
+
+    Attributes:
+        title: Heading on the page of results.
+        about: Describes the data.
+        columns: Metrics shown for each job, if it has them.
+        experiments: The experiments.
+    """
 
     title: str
     about: str
     columns: list[str]
     experiments: list[Experiment]
 
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the jobs of its experiments."""
+        return [label for experiment in self.experiments for label in experiment.labels]
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be reproduced in a tier."""
+    """The experiments to reproduce in a tier, and the jobs that they need, by label."""
 
     tier: str
     sections: list[Section]
     jobs: dict[str, PublishedJob]
 
+    @property
+    def experiments(self) -> list[Experiment]:
+        return [experiment for section in self.sections for experiment in section.experiments]
 
-def read(tier: str, ids: Sequence[str] = (), folder: Path = FOLDER) -> Plan:
-    """The experiments with these ids, or all, and the jobs that they need.
+    @property
+    def claims(self) -> list[Claim]:
+        return [claim for experiment in self.experiments for claim in experiment.claims]
+
+
+def load_plan(tier: str, ids: Sequence[str] = (), folder: Path | None = None) -> Plan:
+    """Load published experiments, and the jobs that they need.
+
+    Args:
+        tier: "quick" or "full".
+        ids: Ids of experiments; empty selects all.
+        folder: Folder of the YAML files; by default `FOLDER`.
 
     Raises:
-        UserError: There is no such id.
+        UserError: There is no experiment with such an id.
     """
     sections: list[Section] = []
     jobs: dict[str, PublishedJob] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted((folder or FOLDER).glob("*.yaml")):
         content = read_yaml(path, "title, columns, tiers, experiments")
         assert set(content) == {"title", "columns", "tiers", "experiments"}, path
-        chosen = content["tiers"][tier]
-        experiments = [
-            _experiment(item, path, other_data=chosen.get("other_data", False)) for item in content["experiments"]
-        ]
-        sections.append(Section(content["title"], chosen["about"], content["columns"], experiments))
+        settings = content["tiers"][tier]
+        other_data = settings.get("other_data", False)
+        experiments = [_experiment(item, path, other_data=other_data) for item in content["experiments"]]
+        sections.append(Section(content["title"], settings["about"], content["columns"], experiments))
         for item in content["experiments"]:
             jobs |= {label: _job(label, run, tier, content["tiers"]) for label, run in item["runs"].items()}
     plan = Plan(tier, sections, jobs)
-    strangers = {label for _, one in _experiments(plan) for claim in one.claims for label in claim.labels}
-    strangers |= {job.looks_at for job in jobs.values() if job.looks_at}
-    assert strangers <= set(jobs), f"claims about jobs that are nowhere: {strangers - set(jobs)}"
-    return _only(plan, ids) if ids else plan
+    used = {label for claim in plan.claims for label in claim.labels}
+    used |= {job.explains for job in jobs.values() if job.explains}
+    assert used <= set(jobs), f"claims about unknown jobs: {used - set(jobs)}"
+    return _select(plan, ids) if ids else plan
 
 
-def names(plan: Plan) -> list[str]:
-    """The ids of a plan's experiments."""
-    return [one.id for _, one in _experiments(plan)]
-
-
-def _experiments(plan: Plan) -> list[tuple[Section, Experiment]]:
-    return [(section, one) for section in plan.sections for one in section.experiments]
-
-
-def _only(plan: Plan, ids: Sequence[str]) -> Plan:
-    known = names(plan)
-    for wanted in ids:
-        if wanted not in known:
-            near = get_close_matches(wanted, known, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise UserError(f"there is no published experiment {wanted!r}; {hint}they are {', '.join(known)}")
+def _select(plan: Plan, ids: Sequence[str]) -> Plan:
+    """Return the part of a plan that has these experiments, and the jobs of their claims."""
+    known = [experiment.id for experiment in plan.experiments]
+    for name in ids:
+        if name not in known:
+            suggestions = get_close_matches(name, known, n=3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(suggestions)}? " if suggestions else ""
+            raise UserError(f"there is no published experiment {name!r}; {hint}the experiments are {', '.join(known)}")
     sections = []
     for section in plan.sections:
-        chosen = [one for one in section.experiments if one.id in ids]
-        sections += [Section(section.title, section.about, section.columns, chosen)] if chosen else []
-    needed = {label for section in sections for one in section.experiments for label in one.labels}
-    needed |= {label for section in sections for one in section.experiments for c in one.claims for label in c.labels}
-    needed |= {plan.jobs[label].looks_at for label in needed}
-    return Plan(plan.tier, sections, {label: job for label, job in plan.jobs.items() if label in needed})
+        if selected := [experiment for experiment in section.experiments if experiment.id in ids]:
+            sections.append(replace(section, experiments=selected))
+    part = Plan(plan.tier, sections, {})
+    needed = {label for section in sections for label in section.labels}
+    needed |= {label for claim in part.claims for label in claim.labels}
+    needed |= {plan.jobs[label].explains for label in needed}
+    return replace(part, jobs={label: job for label, job in plan.jobs.items() if label in needed})
 
 
 def _experiment(item: dict[str, Any], path: Path, *, other_data: bool) -> Experiment:
@@ -162,31 +179,38 @@ def _experiment(item: dict[str, Any], path: Path, *, other_data: bool) -> Experi
     return Experiment(item["id"], item["source"], list(item["runs"]), claims)
 
 
-def _claim(item: dict[str, Any], where: str, *, other_data: bool) -> Claim:
-    (rule,) = [key for key in item if key not in SAID]
-    assert rule in RULES or rule in BESIDE, f"{where}: {item}"
-    because = item.get("because", item.get("corrected", ""))
+def _claim(item: dict[str, Any], place: str, *, other_data: bool) -> Claim:
+    """Return a claim; `other_data` tells that the tier uses other data, on which few claims can be judged."""
+    (rule,) = [key for key in item if key not in CLAIM_KEYS]
+    assert rule in METRIC_RULES or rule in OTHER_RULES, f"{place}: {item}"
+    correction = item.get("because", item.get("corrected", ""))
     if rule == "refuted_by":
-        inner = {key: item[key] for key in SAID if key in item} | item[rule]
-        return replace(_claim(inner, where, other_data=other_data), because=because, refutes=True)
-    terms = item[rule] if isinstance(item[rule], list) else [item[rule]]
-    judged = not other_data or item.get("quick", False) or rule in BESIDE
-    question = "asks" in item
-    text = item["asks"] if question else item["says"]
-    return Claim(text, question, rule, terms, because, judged, corrects="corrected" in item)
+        inner = {key: item[key] for key in CLAIM_KEYS if key in item} | item[rule]
+        return replace(_claim(inner, place, other_data=other_data), correction=correction, refutes=True)
+    return Claim(
+        text=item["asks"] if "asks" in item else item["says"],
+        rule=rule,
+        terms=item[rule] if isinstance(item[rule], list) else [item[rule]],
+        is_question="asks" in item,
+        correction=correction,
+        is_judged=not other_data or item.get("quick", False) or rule in OTHER_RULES,
+        corrects="corrected" in item,
+    )
 
 
 def _job(label: str, run: dict[str, str], tier: str, tiers: dict[str, dict[str, str]]) -> PublishedJob:
-    def arguments(of: str) -> list[str]:
-        name, *own = shlex.split(run["command"])
-        more = shlex.split(run.get(of, ""))
-        if name in OTHER_VERBS:
-            return [*own, *more]
-        of_all = shlex.split(tiers[of].get("arguments", ""))
-        words = [*of_all, *own, *more]
-        given = dict(zip(words[::2], words[1::2], strict=True))  # of a key that comes twice, the last value
-        return [name, *(word for pair in given.items() for word in pair)]
-
     first = run["command"].split()[0]
     verb = first if first in OTHER_VERBS else "fit"
-    return PublishedJob(label, verb, arguments(tier), arguments("full"), run.get("looks_at", ""))
+    arguments, full_arguments = (_arguments(run, name, tiers[name]) for name in (tier, "full"))
+    return PublishedJob(label, verb, arguments, full_arguments, run.get("explains", ""))
+
+
+def _arguments(run: dict[str, str], tier: str, settings: dict[str, str]) -> list[str]:
+    """Return the arguments of a job in a tier; of a key that is given twice, the last value counts."""
+    name, *own = shlex.split(run["command"])
+    own += shlex.split(run.get(tier, ""))
+    if name in OTHER_VERBS:
+        return own
+    tokens = [*shlex.split(settings.get("arguments", "")), *own]
+    values = dict(zip(tokens[::2], tokens[1::2], strict=True))
+    return [name, *(token for pair in values.items() for token in pair)]

@@ -1,28 +1,30 @@
-"""The page of a reproduction: what was published, what came out, and what to think of it; as Markdown and as HTML."""
+"""The page of results: each published claim next to what was measured, as Markdown and as HTML."""
 
 import shlex
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.comparison.formatting import format_mean_sd, markdown_table
 from pipelines.comparison.intervals import summarize
-from pipelines.reporting import html_page as page
+from pipelines.reporting import html_page
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import FIT_SECONDS, SELECTED_EPOCH
+from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
 from sweeps.reproduction import verdicts
-from sweeps.reproduction.claims import Experiment, Plan, PublishedJob, Section
+from sweeps.reproduction.claims import Experiment, PublishedJob, Section
+from sweeps.reproduction.number_format import format_summary
+from sweeps.reproduction.result import Reproduction
 from sweeps.reproduction.verdicts import Verdict
 
-Cells = list[list[str]]  # a table: its first row is the head
-NAMES = {
+Cells = list[list[str]]  # a table: the header, then the rows
+COLUMN_NAMES = {
     "test/acc": "test accuracy",
     "test/loss": "test loss",
-    "test/knn_acc": "vote of nearest codes",
+    "test/knn_acc": "k-NN accuracy of the codes",
     "test/loss_y0": "test loss y0",
     "test/loss_y1": "test loss y1",
     "test/loss_y2": "test loss y2",
-    "test/changed_by_shift_1": "changed by 1 pixel",
+    "test/changed_by_shift_1": "changed by a shift of 1 pixel",
     "selected/val/acc": "validation accuracy",
     "selected/train/acc": "training accuracy",
     "selected/val/distinct_units_1": "distinct units",
@@ -30,53 +32,40 @@ NAMES = {
     "train/acc": "training accuracy, last epoch",
     SELECTED_EPOCH: "selected epoch",
     FIT_SECONDS: "seconds",
-    "mean_high_frequency_share": "share of fine detail",
+    "mean_high_frequency_share": "high-frequency share of power",
     "mean_probability": "p(class)",
-    "success_rate": "seen as the target",
-    "p_own_before": "p(own class) before",
+    "success_rate": "classified as target",
+    "p_own_before": "p(true class) before",
     "p_target_after": "p(target) after",
-    "rms_mean": "root mean square of the change",
+    "rms_mean": "RMS of the change",
     "linf_max": "largest change of a pixel",
     "on_object": "minima on the object",
-    "on_object_by_chance": "by chance",
+    "on_object_by_chance": "expected by chance",
 }
-COUNTED = (SELECTED_EPOCH, FIT_SECONDS, "selected/val/distinct_units_1")  # one decimal is enough
+ONE_DECIMAL = (SELECTED_EPOCH, FIT_SECONDS, "selected/val/distinct_units_1")
 TIERS = {
-    "quick": "The quick tier: few epochs, on data that come with litlab. It shows that every experiment runs, and "
-    "judges what such data can show; the published data are for --tier full.",
-    "full": "The full tier: the published data.",
+    "quick": "Quick tier: few epochs, on data that come with litlab. It shows that every experiment runs, and judges "
+    "the claims that such data can support; --tier full uses the published data.",
+    "full": "Full tier: the published data.",
 }
+CLAIMS_HEADER = ["experiment", "published claim", "correction", "our result", "verdict"]
 RULES = verdicts.__doc__.partition("\n\n")[2] if verdicts.__doc__ else ""
+PAGES = ("RESULTS.md", "results.html")
 
 
 @dataclass(frozen=True)
-class Reproduction:
-    """What came of a plan.
+class SectionTables:
+    """A section of the page.
 
     Attributes:
-        plan: What was to be reproduced.
-        verdicts: Of each experiment's claims, by its id.
-        runs: The finished runs of each job, by label and seed.
-        failures: Why runs are missing, by label.
-        cards: What the data of each section are, by its title; see data.json of a run.
-        facts: When, where and with what, one sentence each.
+        title: Heading.
+        about: Describes the data.
+        data: A sentence for each test set.
+        claims: Table of claims and verdicts.
+        runs: Table of jobs with their metrics; empty without runs.
+        commands: Commands of the jobs.
+        failures: "LABEL: reason" for each job that failed.
     """
-
-    plan: Plan
-    verdicts: Mapping[str, list[Verdict]]
-    runs: Mapping[str, Mapping[str, StoredRun]]
-    failures: Mapping[str, str]
-    cards: Mapping[str, list[str]]
-    facts: Sequence[str]
-
-    def counted(self) -> Counter[str]:
-        """How many claims came to each verdict."""
-        return Counter(verdict.word for found in self.verdicts.values() for verdict in found)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section, ready to be printed."""
 
     title: str
     about: str
@@ -87,99 +76,119 @@ class Part:
     failures: list[str]
 
 
-def parts(outcome: Reproduction) -> list[Part]:
-    """Each section's tables."""
-    return [_part(section, outcome) for section in outcome.plan.sections]
+def write_pages(result: Reproduction, folder: Path) -> list[Path]:
+    """Write the page as RESULTS.md and results.html, and return both paths.
 
-
-def _part(section: Section, outcome: Reproduction) -> Part:
-    labels = [label for one in section.experiments for label in one.labels]
-    commands = [command(outcome.plan.jobs[label]) for label in labels]
-    failures = [f"{label}: {outcome.failures[label]}" for label in labels if label in outcome.failures]
-    claims = [["experiment", "published", "true, where that is wrong", "ours", "verdict"]]
-    claims += [row for one in section.experiments for row in _claims(one, outcome.verdicts[one.id])]
-    data = outcome.cards.get(section.title, [])
-    return Part(section.title, section.about, data, claims, _runs(section, labels, outcome), commands, failures)
-
-
-def _claims(experiment: Experiment, found: Sequence[Verdict]) -> Cells:
-    """A row for each claim; the experiment's name stands in the first of them."""
-    name = f"{experiment.id} ({experiment.source})"
-    return [
-        [name if number == 0 else "", verdict.claim.text, verdict.true, verdict.ours, verdict.word]
-        for number, verdict in enumerate(found)
-    ]
-
-
-def _runs(section: Section, labels: Sequence[str], outcome: Reproduction) -> Cells:
-    """A row for each job: the mean of each column over the seeds, and the spread between them."""
-    have = [label for label in labels if outcome.runs.get(label)]
-    found = {label: list(outcome.runs[label].values()) for label in have}
-    columns = [key for key in section.columns if any(key in run.metrics for runs in found.values() for run in runs)]
-    head = ["run", "n", *(NAMES.get(key, key.replace("/", " ")) for key in columns)]
-    rows = [[label, str(len(found[label])), *(_cell(found[label], key) for key in columns)] for label in have]
-    return [head, *rows] if rows else []
-
-
-def _cell(runs: Sequence[StoredRun], metric: str) -> str:
-    values = [run.metrics[metric] for run in runs if metric in run.metrics]
-    if not values:
-        return ""
-    of = summarize(values)
-    if metric == "parameters":
-        return f"{of.mean:,.0f}"
-    if metric in COUNTED:
-        return format_mean_sd(of.mean, of.sd or None, ".1f")
-    return verdicts.spreading(of)
-
-
-def command(job: PublishedJob) -> str:
-    """As a person types it."""
-    if job.looks_at:
-        word, *options = job.arguments
-        return f"{shlex.join(['litlab', job.verb, word, 'RUN_ID', *options])}  # of {job.looks_at}"
-    return shlex.join(["litlab", job.verb, *job.arguments])
-
-
-def summary(outcome: Reproduction) -> str:
-    """The verdicts in a sentence."""
-    counted = outcome.counted()
-    words = (verdicts.CONFIRMED, verdicts.NOT, verdicts.CORRECTED, verdicts.NOT_JUDGED)
-    answers = (verdicts.YES, verdicts.NO, verdicts.OPEN)
-    said = ", ".join(f"{counted[word]} {word}" for word in words if counted[word])
-    asked = ", ".join(f"{counted[word]} {word}" for word in answers if counted[word])
-    return f"Of {sum(counted[word] for word in words)} claims: {said}." + (
-        f" Open questions: {asked}." if asked else ""
-    )
-
-
-def markdown(outcome: Reproduction, again: str) -> str:
-    """The page as Markdown.
-
-    Args:
-        outcome: What came out.
-        again: The command that makes it.
+    Raises:
+        UserError: A file cannot be written.
     """
-    facts = [f"Made by `{again}`.", TIERS[outcome.plan.tier], *outcome.facts, f"**{summary(outcome)}**"]
-    lines = ["# Results", "", *(line for fact in facts for line in (fact, ""))]
-    lines += ["How each claim is judged:", "", RULES.strip(), ""]
-    for part in parts(outcome):
-        lines += [f"## {part.title}", "", part.about, "", *(line for text in part.data for line in (text, ""))]
-        lines += [markdown_table(part.claims, padded=False), ""] if len(part.claims) > 1 else []
-        lines += [markdown_table(part.runs, padded=False), ""] if part.runs else []
-        lines += ["Not run:", "", *(f"- {text}" for text in part.failures), ""] if part.failures else []
-        lines += ["```", *part.commands, "```", ""] if part.commands else []
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in PAGES]
+    for path, text in zip(paths, (render_markdown(result), render_html(result)), strict=True):
+        html_page.write(path, text)
+    return paths
+
+
+def render_markdown(result: Reproduction) -> str:
+    """Return the page as Markdown."""
+    command = [f"Generated by `{result.command}`."] if result.command else []
+    facts = [*command, TIERS[result.plan.tier], *result.facts, f"**{summary_sentence(result)}**"]
+    lines = ["# Results", "", *_paragraphs(facts), "How each claim is judged:", "", RULES.strip(), ""]
+    for section in section_tables(result):
+        lines += [f"## {section.title}", "", *_paragraphs([section.about, *section.data])]
+        lines += [markdown_table(section.claims, padded=False), ""] if len(section.claims) > 1 else []
+        lines += [markdown_table(section.runs, padded=False), ""] if section.runs else []
+        lines += ["Failed:", "", *(f"- {text}" for text in section.failures), ""] if section.failures else []
+        lines += ["```", *section.commands, "```", ""] if section.commands else []
     return "\n".join(lines).rstrip() + "\n"
 
 
-def html(outcome: Reproduction, again: str) -> str:
-    """The page as HTML, which needs nothing else; see `markdown`."""
+def _paragraphs(texts: Sequence[str]) -> list[str]:
+    return [line for text in texts for line in (text, "")]
+
+
+def render_html(result: Reproduction) -> str:
+    """Return the page as one self-contained HTML file."""
+    rules = RULES.replace("\n\n", "\n- ").strip("- \n").split("\n- ")
     context = {
-        "title": f"Published experiments, {outcome.plan.tier} tier",
-        "summary": summary(outcome),
-        "facts": [TIERS[outcome.plan.tier], *outcome.facts],
-        "again": again,
-        "parts": parts(outcome),
-        "rules": [" ".join(rule.split()) for rule in RULES.replace("\n\n", "\n- ").strip("- \n").split("\n- ")],
+        "title": f"Published experiments, {result.plan.tier} tier",
+        "summary": summary_sentence(result),
+        "facts": [TIERS[result.plan.tier], *result.facts],
+        "command": result.command,
+        "sections": section_tables(result),
+        "rules": [" ".join(rule.split()) for rule in rules],
     }
-    return page.render("reproduction.html", context)
+    return html_page.render("reproduction.html", context)
+
+
+def summary_sentence(result: Reproduction) -> str:
+    """Return the number of claims with each verdict as a sentence."""
+    counts = result.verdict_counts()
+    words = (verdicts.CONFIRMED, verdicts.NOT_CONFIRMED, verdicts.CORRECTED, verdicts.NOT_JUDGED)
+    answers = (verdicts.YES, verdicts.NO, verdicts.OPEN)
+    claims = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
+    questions = ", ".join(f"{counts[word]} {word}" for word in answers if counts[word])
+    sentence = f"Of {sum(counts[word] for word in words)} claims: {claims}."
+    return f"{sentence} Open questions: {questions}." if questions else sentence
+
+
+def section_tables(result: Reproduction) -> list[SectionTables]:
+    """Return the tables of each section."""
+    return [_section_tables(section, result) for section in result.plan.sections]
+
+
+def _section_tables(section: Section, result: Reproduction) -> SectionTables:
+    labels = section.labels
+    rows = [
+        row for experiment in section.experiments for row in _claim_rows(experiment, result.verdicts[experiment.id])
+    ]
+    return SectionTables(
+        title=section.title,
+        about=section.about,
+        data=result.data.get(section.title, []),
+        claims=[CLAIMS_HEADER, *rows],
+        runs=_runs_table(section, result),
+        commands=[format_job_command(result.plan.jobs[label]) for label in labels],
+        failures=[f"{label}: {result.failures[label]}" for label in labels if label in result.failures],
+    )
+
+
+def _claim_rows(experiment: Experiment, judged: Sequence[Verdict]) -> Cells:
+    """Return a row for each claim; only the first one names the experiment."""
+    name = f"{experiment.id} ({experiment.source})"
+    return [
+        ["" if index else name, verdict.claim.text, verdict.correction, verdict.result, verdict.word]
+        for index, verdict in enumerate(judged)
+    ]
+
+
+def _runs_table(section: Section, result: Reproduction) -> Cells:
+    """Return a row for each job that has runs: mean and spread of each metric over the seeds."""
+    runs = {label: list(result.runs[label].values()) for label in section.labels if result.runs.get(label)}
+    metrics = {metric for of_job in runs.values() for run in of_job for metric in run.metrics}
+    columns = [metric for metric in section.columns if metric in metrics]
+    header = ["run", "n", *(COLUMN_NAMES.get(metric, metric.replace("/", " ")) for metric in columns)]
+    rows = [[label, str(len(runs[label])), *(_cell(runs[label], metric) for metric in columns)] for label in runs]
+    return [header, *rows] if rows else []
+
+
+def _cell(runs: Sequence[StoredRun], metric: str) -> str:
+    """Format the mean and spread of a metric."""
+    values = [run.metrics[metric] for run in runs if metric in run.metrics]
+    if not values:
+        return ""
+    summary = summarize(values)
+    if metric == PARAMETERS:
+        return f"{summary.mean:,.0f}"
+    if metric in ONE_DECIMAL:
+        return format_mean_sd(summary.mean, summary.sd or None, ".1f")
+    return format_summary(summary)
+
+
+def format_job_command(job: PublishedJob) -> str:
+    """Return the command line of a job."""
+    if job.explains:
+        method, *options = job.arguments
+        command = shlex.join(["litlab", job.verb, method, "RUN_ID", *options])
+        return f"{command}  # RUN_ID: a run of {job.explains}"
+    return shlex.join(["litlab", job.verb, *job.arguments])

@@ -82,7 +82,7 @@ def sweep(
 ) -> SweepResult:
     """Search a space until the study has its total of trials, then train and test the best on fresh seeds.
 
-    A study that exists is continued. Ctrl-C and SIGTERM stop the sweep gracefully, a second one at once. Main thread only.
+    A study that exists is continued. Ctrl-C and SIGTERM stop the sweep gracefully, a second one at once.
 
     Args:
         space: Name or YAML file of a space. The arguments from `trials` to `keep` override what the file says.

@@ -183,9 +183,9 @@ def test_control_characters_are_escaped_and_other_text_is_kept():
 def test_the_reproduction_page_escapes_html():
     text = "<script>alert(1)</script>\"' onload=x javascript:alert(1)"
     cells = [[text, text], [text, text]]
-    part = {"title": text, "about": text, "data": [text], "failures": [text], "claims": cells, "runs": cells}
-    context = {"title": text, "again": text, "summary": text, "facts": [text], "rules": [text]}
-    html = page.render("reproduction.html", {**context, "parts": [{**part, "commands": [text]}]})
+    section = {"title": text, "about": text, "data": [text], "failures": [text], "claims": cells, "runs": cells}
+    context = {"title": text, "command": text, "summary": text, "facts": [text], "rules": [text]}
+    html = page.render("reproduction.html", {**context, "sections": [{**section, "commands": [text]}]})
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 15
     attributes = []

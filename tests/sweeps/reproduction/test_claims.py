@@ -1,15 +1,15 @@
-"""What was published is written down completely: every experiment, every rule, every command."""
+"""The published claims are complete and valid: every experiment, rule, command and metric."""
 
 import pytest
 
 from pipelines.config.cli import parse_config
 from pipelines.config.experiments import experiment_names
 from pipelines.runtime.errors import UserError
-from sweeps.reproduction import claims as published
-from sweeps.reproduction import measurements as evidence
-from sweeps.reproduction.verdicts import measure
+from sweeps.reproduction.claims import load_plan
+from sweeps.reproduction.finished_runs import identify_jobs
+from sweeps.reproduction.measurements import metric_value
 
-# The ids of shared/EXPERIMENTS.md, and where litlab has them.
+# In the order of the page.
 EXPERIMENTS = [
     "deep-mnist",
     "deep-mnist-linear",
@@ -58,39 +58,40 @@ EXPERIMENTS = [
 
 @pytest.fixture(scope="module")
 def full():
-    return published.read("full")
+    return load_plan("full")
 
 
-def claims(plan):
-    return [claim for section in plan.sections for one in section.experiments for claim in one.claims]
+def ids(plan):
+    return [experiment.id for experiment in plan.experiments]
 
 
-def test_every_published_experiment_is_there(full):
-    assert published.names(full) == EXPERIMENTS
+def test_every_published_experiment_is_present(full):
+    assert ids(full) == EXPERIMENTS
 
 
-def test_every_experiment_that_litlab_has_for_the_reports_is_run_by_one_of_them(full):
+def test_every_experiment_of_litlab_that_comes_from_a_report_is_run(full):
     own = {"digits-mlp", "digits-convnet", "cifar-resnet9", "autoencoder-sgd", "autoencoder-convolutional"}
     run = {job.arguments[0] for job in full.jobs.values() if job.verb == "fit"}
     assert set(experiment_names()) - run <= own
 
 
 def test_both_tiers_have_the_same_claims_and_jobs(full):
-    quick = published.read("quick")
-    assert [claim.text for claim in claims(quick)] == [claim.text for claim in claims(full)]
+    quick = load_plan("quick")
+    assert [claim.text for claim in quick.claims] == [claim.text for claim in full.claims]
     assert list(quick.jobs) == list(full.jobs)
 
 
-def test_the_full_tier_judges_all_claims_and_the_quick_one_no_figure_of_other_data(full):
-    assert all(claim.judged for claim in claims(full))
-    of_digits = [section for section in published.read("quick").sections if "instead of" in section.about]
-    judged = [claim for section in of_digits for one in section.experiments for claim in one.claims if claim.judged]
+def test_the_full_tier_judges_all_claims_and_the_quick_tier_no_value_published_for_other_data(full):
+    assert all(claim.is_judged for claim in full.claims)
+    on_digits = [section for section in load_plan("quick").sections if "instead of" in section.about]
+    experiments = [experiment for section in on_digits for experiment in section.experiments]
+    judged = [claim for experiment in experiments for claim in experiment.claims if claim.is_judged]
     assert judged
-    assert not any(claim.rule == "figure" for claim in judged)
+    assert not any(claim.rule == "value" for claim in judged)
 
 
-def test_the_quick_tier_reads_no_files_of_data():
-    plan = published.read("quick")
+def test_the_quick_tier_reads_no_data_files():
+    plan = load_plan("quick")
     sources = {
         parse_config("fit", job.arguments).resolved()["data"]["class_path"]
         for job in plan.jobs.values()
@@ -100,23 +101,23 @@ def test_the_quick_tier_reads_no_files_of_data():
     assert not sources & downloads
 
 
-def test_every_command_is_understood(full):
-    for plan in (full, published.read("quick")):
-        known = evidence.look(plan.jobs.values())
-        assert len({one.hash for one in known.values()}) == len(plan.jobs)
+def test_every_command_is_valid_and_no_two_are_equal(full):
+    for plan in (full, load_plan("quick")):
+        identities = identify_jobs(plan.jobs.values())
+        assert len({identity.hash for identity in identities.values()}) == len(plan.jobs)
 
 
-def test_every_metric_of_a_claim_is_one_that_can_be_measured(full):
-    for claim in claims(full):
+def test_every_metric_of_a_claim_can_be_measured(full):
+    for claim in full.claims:
         for term in claim.terms:
             if isinstance(term, str) and claim.labels:
                 label, metric = term.split()
                 assert label in full.jobs
-                run = published_run()
-                assert measure(run, metric, lambda run_id, name: [(0, 0.5), (19, 0.5)]) is not None, term
+                run = run_with_all_metrics()
+                assert metric_value(run, metric, lambda run_id, name: [(0, 0.5), (19, 0.5)]) is not None, term
 
 
-def published_run():
+def run_with_all_metrics():
     from pipelines.tracking.store import StoredRun
 
     class Everything(dict[str, float]):
@@ -129,19 +130,19 @@ def published_run():
     return StoredRun(None, "r", "", "", "", "", "FINISHED", 0, {}, Everything(), {})
 
 
-def test_a_choice_takes_the_jobs_that_its_claims_need():
-    plan = published.read("quick", ["deep-mnist-250-reduced"])
-    assert published.names(plan) == ["deep-mnist-250-reduced"]
+def test_selected_experiments_bring_the_jobs_that_their_claims_need():
+    plan = load_plan("quick", ["deep-mnist-250-reduced"])
+    assert ids(plan) == ["deep-mnist-250-reduced"]
     assert list(plan.jobs) == ["deep-mnist-250", "deep-mnist-250-reduced"]
 
 
-def test_an_unknown_id_names_the_near_one():
+def test_an_unknown_id_suggests_a_similar_one():
     with pytest.raises(UserError, match="did you mean mnist-mlp"):
-        published.read("quick", ["mnist-mpl"])
+        load_plan("quick", ["mnist-mpl"])
 
 
-def test_a_jobs_own_keys_win_over_its_tiers():
-    job = published.read("quick").jobs["deep-mnist"]
+def test_a_jobs_own_keys_override_those_of_its_tier():
+    job = load_plan("quick").jobs["deep-mnist"]
     assert job.arguments[job.arguments.index("--trainer.max_epochs") + 1] == "4"
     assert job.arguments.count("--trainer.max_epochs") == 1
-    assert "--data" not in job.as_published
+    assert "--data" not in job.full_arguments

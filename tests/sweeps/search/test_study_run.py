@@ -43,7 +43,7 @@ def finish(study: Study) -> None:
         study.optuna.tell(trial, 0.1 + trial.number)
 
 
-def test_runs_in_short_are_mean_and_standard_deviation_of_the_test_metrics(runs):
+def test_the_summary_line_of_runs_has_mean_and_standard_deviation_of_the_test_metrics(runs):
     assert format_test_metrics(runs) == "test/acc 0.8500 ± 0.0707"
     assert format_test_metrics(runs[:1]) == "test/acc 0.9000"
     assert format_test_metrics([]) == ""

@@ -1,0 +1,126 @@
+"""Find the finished runs of published jobs, also those that `litlab fit`, `baseline` or `explain` made on their own."""
+
+import shlex
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+
+from pipelines.config.identity import config_hash, flatten_config
+from pipelines.config.matching import ConfigMatcher, saved_configs
+from pipelines.runtime.class_paths import class_paths
+from pipelines.runtime.silence import silence_lightning
+from pipelines.tracking.query import find_runs
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import CONFIG_HASH_TAG, EXPLAIN_TAG, OLD_EXPLAIN_TAG, PARENT_RUN_TAG
+from sweeps.reproduction.claims import PublishedJob
+
+GIVEN = ("method", "C", "components", "model", "data", "trainer.max_epochs")  # keys that a run of any version has
+Runs = dict[str, dict[str, StoredRun]]  # by label and seed
+
+
+@dataclass(frozen=True)
+class ConfigIdentity:
+    """What identifies the runs of a job.
+
+    Attributes:
+        hash: Hash of the configuration, equal for runs that differ only in the seed and the place of the data; of an
+            explanation, its arguments.
+        reads_files: Whether the data are read from files, so that the job takes `--data.data_dir`.
+        explains: Label of the job whose run is explained; "" if nothing is.
+        matcher: Finds runs of other versions, which recorded another hash; None for an explanation.
+        given: Params that all these runs have.
+    """
+
+    hash: str
+    reads_files: bool
+    explains: str = ""
+    matcher: ConfigMatcher | None = None
+    given: Mapping[str, str] = field(default_factory=dict)
+
+
+def identify_jobs(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
+    """Parse each job's command, and return the identities by label.
+
+    Raises:
+        UserError: A command is invalid.
+    """
+    silence_lightning()
+    identities = {job.label: _identify(job) for job in jobs if not job.explains}
+    for job in jobs:
+        if job.explains:
+            reads_files = identities[job.explains].reads_files
+            identities[job.label] = ConfigIdentity(shlex.join(job.arguments), reads_files, job.explains)
+    return identities
+
+
+def _identify(job: PublishedJob) -> ConfigIdentity:
+    """Return the identity of a training or a baseline."""
+    from pipelines.config.cli import parse_config
+    from pipelines.config.defaults import config_defaults
+
+    if job.verb == "baseline":
+        from pipelines.commands import baseline
+        from pipelines.evaluation.baseline import baseline_config, recorded_baseline
+        from pipelines.evaluation.baseline_methods import settings_of
+
+        arguments = baseline.parse(job.arguments)
+        cli = parse_config(job.verb, [arguments.experiment, *arguments.overrides])
+        (setting,) = settings_of(arguments.method, C=arguments.C, components=arguments.components)
+        config, read = baseline_config(arguments.method, setting, cli), recorded_baseline
+    else:
+        cli = parse_config(job.verb, job.arguments)
+        config, read = cli.resolved(), saved_configs
+    digest = config_hash(config)
+    return ConfigIdentity(
+        hash=digest,
+        reads_files="data_dir" in config["data"].get("init_args", {}),
+        matcher=ConfigMatcher(digest, config, lambda: config_defaults(cli), read),
+        given={key: str(value) for key, value in flatten_config(config).items() if key in GIVEN and value is not None},
+    )
+
+
+def find_finished_runs(store: Store, identities: Mapping[str, ConfigIdentity], seeds: int) -> Runs:
+    """Find the latest finished and tested run of each job and seed, and the explanations of these runs.
+
+    Args:
+        store: Tracking store.
+        identities: See `identify_jobs`.
+        seeds: Number of seeds, from 0.
+    """
+    runs: Runs = {}
+    for label, identity in identities.items():
+        if not identity.explains:
+            tested = [run for run in find_equal_runs(store, identity) if _is_tested(run)]
+            latest = {run.seed: run for run in sorted(tested, key=lambda run: run.started)}
+            runs[label] = {str(seed): latest[str(seed)] for seed in range(seeds) if str(seed) in latest}
+    for label, identity in identities.items():
+        if identity.explains:
+            explained = runs[identity.explains].items()
+            explanations = {seed: _latest_explanation(store, run, identity.hash) for seed, run in explained}
+            runs[label] = {seed: run for seed, run in explanations.items() if run is not None}
+    return runs
+
+
+def find_equal_runs(store: Store, identity: ConfigIdentity) -> list[StoredRun]:
+    """Find the finished runs of a configuration, with any seed, also those that lack a key which was added later."""
+    equal = find_runs(store, [], f"tags.`{CONFIG_HASH_TAG}` = '{identity.hash}'").runs
+    if identity.matcher is None:
+        return equal
+    for values in product(*(class_paths(value) for value in identity.given.values())):
+        given = [f"params.{key} = '{value}'" for key, value in zip(identity.given, values, strict=True)]
+        others = find_runs(store, [], " AND ".join([*given, f"tags.`{CONFIG_HASH_TAG}` != '{identity.hash}'"])).runs
+        equal += [run for run in others if identity.matcher.matches(run)]
+    return equal
+
+
+def _is_tested(run: StoredRun) -> bool:
+    return any(key.startswith("test/") for key in run.metrics)
+
+
+def _latest_explanation(store: Store, run: StoredRun, arguments: str) -> StoredRun | None:
+    """Return the last finished explanation of a run with these arguments."""
+    explanations: list[StoredRun] = []
+    for tag in (EXPLAIN_TAG, OLD_EXPLAIN_TAG):
+        equal = f"tags.{PARENT_RUN_TAG} = '{run.run_id}' AND tags.`{tag}` = '{arguments}'"
+        explanations += store.search([run.experiment_id], f"{equal} AND attributes.status = 'FINISHED'")
+    return max(explanations, key=lambda explanation: explanation.started, default=None)
