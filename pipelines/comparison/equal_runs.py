@@ -45,7 +45,7 @@ class Configuration:
         optional = [*known.default, *known.none] if known else []
         values = {**dict.fromkeys(none, _NONE), **_texts(params), **run.data_digests}
         sections = {key.rsplit(".", depth)[0] for key in values for depth in range(key.count(".") + 1)}
-        return cls(values, frozenset([*optional, *run.data_digests]), frozenset(sections), known is not None)
+        return cls(values, frozenset(optional), frozenset(sections), known is not None)
 
     def without(self, ignored: Collection[str]) -> "Configuration":
         """Return the same without some keys; `DATA_HASH_KEY` stands for all splits of the data."""
@@ -70,8 +70,8 @@ class Configuration:
         return all(self._may_be_missing(key, other) for key in self.values if key not in other.values)
 
     def _may_be_missing(self, key: str, other: "Configuration") -> bool:
-        """Return whether a key is at its default, or the outermost class around it that the other one lacks is."""
-        if self.values[key] == _NONE and not other.is_recorded:
+        """Return whether a key, or the outermost class around it that the other one lacks, is at its default."""
+        if key.startswith(f"{DATA_HASH_KEY}.") or (self.values[key] == _NONE and not other.is_recorded):
             return True
         starts = [key[:end] for end, letter in enumerate(key) if letter == "."]
         return next((start for start in starts if start not in other.sections), key) in self.optional
@@ -128,6 +128,10 @@ class EqualRuns:
     def shared(self, runs: Sequence[StoredRun]) -> Shared:
         """Return what runs of one row have in common."""
         recorded = {index: self._configurations[index] for index in (self._index[run.run_id] for run in runs)}
+        if len(recorded) == 1:
+            common = runs[0].configuration
+            (only,) = recorded.values()
+            return Shared(common, only.optional.intersection(common), frozenset(), [only])
         shared, optional, varying = dict[str, str](), set[str](), set[str]()
         for key in dict.fromkeys(key for run in runs for key in run.configuration):
             known = [run for run in runs if key in run.configuration]

@@ -1,6 +1,7 @@
 """Classes that got another name: the old and the new class path are the same value. Imports nothing."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 # Each new class path with the path under which earlier versions recorded the class. Both can be given for ever.
@@ -19,6 +20,7 @@ def with_old_class_paths(value: Any) -> Any:
     return [with_old_class_paths(item) for item in value] if isinstance(value, list) else value
 
 
+@lru_cache(maxsize=10_000)  # thousands of runs have the same few values
 def text_with_old_class_paths(text: str) -> str:
     """Return a param's text, a class path or JSON, with the old path in place of the new one."""
     for new, old in RENAMED_CLASSES.items():
