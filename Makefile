@@ -1,4 +1,4 @@
-# The verbs of a developer. `make demo` and `make test` do all the set-up; CI calls only these.
+# Commands for developers. `make demo` and `make test` set everything up; CI calls only these targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,8 +12,8 @@ demo: $(READY)
 	@printf '\nNext:\n  . $(BIN)/activate          then litlab works without a path\n'
 	@printf '  litlab list                every experiment\n'
 	@printf '  litlab ui                  the run in the browser: curves, figures, model\n'
-	@printf '  litlab fit digits-mlp --model.dropout 0.5     a run to compare it with\n'
-	@printf '  litlab compare digits-mlp                     the two side by side; with --seeds 5 at each, also what is noise\n'
+	@printf '  litlab fit digits-mlp --model.dropout 0.5     another run for comparison\n'
+	@printf '  litlab compare digits-mlp                     compare the two; --seeds 5 in each fit shows what is noise\n'
 
 test: check
 	$(BIN)/pytest -m "not slow and not services" -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
@@ -24,12 +24,12 @@ slow: $(READY)
 services: $(READY)
 	$(BIN)/pytest tests/services -rs -n 2 --dist loadfile --no-loadscope-reorder
 
-# Debian's, where it is missing and may be installed; its tests are skipped where there is none.
+# Installs Debian's PostgreSQL if it is missing and this is allowed; without it, its tests are skipped.
 APT := timeout 300 $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=0 -o Acquire::http::Timeout=20
 postgresql:
 	@ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 \
 	  || { $(APT) update && $(APT) install --yes --no-install-recommends postgresql; } \
-	  || echo "PostgreSQL is not there and cannot be installed here: the tests that need it will be skipped"
+	  || echo "PostgreSQL is not installed and cannot be installed here: tests that need it will be skipped"
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Layers and weight initialisations selected by name, and checks of their arguments."""
+"""Fully connected layers with dropout, weight initialisations selected by name, and checks of their arguments."""
 
 from collections.abc import Callable, Iterable
 from functools import partial

@@ -1,4 +1,4 @@
-"""The job files and commands of docs/SHARED.md are what the command line takes."""
+"""The job files and commands of docs/SHARED.md are accepted by the command line."""
 
 import re
 import shlex
@@ -22,15 +22,15 @@ VALUES = {'"$@"': "digits-mlp", "$SLURM_NNODES": "2", "$SLURM_NTASKS_PER_NODE": 
 
 
 def commands(text: str) -> list[list[str]]:
-    """The litlab commands of a script or a page, with the shell's variables replaced."""
+    """Return the litlab commands of a script or a page, with shell variables replaced."""
     for variable, value in VALUES.items():
         text = text.replace(variable, value)
     lines = re.findall(r"^(?: *run=\$\(| *srun | *)(litlab [^#|&>)\n]*)", text.replace("\\\n", ""), flags=re.MULTILINE)
     return [shlex.split(re.sub(r"\d$", "", line)) for line in lines]
 
 
-def try_out(argv: list[str]) -> None:
-    """Have the command's own parser read it."""
+def check_arguments(argv: list[str]) -> None:
+    """Parse a command with the parser of its verb."""
     verb, *args = argv[1:]
     assert verb in VERBS
     flags = [token for token in args if token.startswith("--")]
@@ -48,31 +48,31 @@ def try_out(argv: list[str]) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_a_slurm_job_is_a_script_whose_commands_exist(script: Path) -> None:
+def test_a_slurm_job_is_a_valid_script_with_valid_commands(script: Path) -> None:
     subprocess.run(["bash", "-n", script], check=True)
     text = script.read_text()
     found = commands(text)
     assert found
     for argv in found:
-        try_out(argv)
+        check_arguments(argv)
     assert re.search(r"^#SBATCH --signal=B:USR1@\d+", text, flags=re.MULTILINE)
     assert "USR1" in text.partition("trap ")[2]
 
 
-def test_the_commands_of_the_page_exist() -> None:
+def test_the_commands_of_the_page_are_valid() -> None:
     blocks = re.findall(r"^```\n(.*?)^```", (DOCS / "SHARED.md").read_text(), flags=re.DOTALL | re.MULTILINE)
     found = [argv for block in blocks for argv in commands(block)]
     assert len(found) >= 3
     for argv in found:
-        try_out(argv)
+        check_arguments(argv)
 
 
-def test_the_kubernetes_job_runs_a_command_that_exists_and_holds_no_password() -> None:
+def test_the_kubernetes_job_runs_a_valid_command_and_contains_no_password() -> None:
     assert (POD["apiVersion"], POD["kind"]) == ("batch/v1", "Job")
     assert POD["spec"]["parallelism"] == POD["spec"]["completions"] == 4
     inside: dict[str, Any] = POD["spec"]["template"]["spec"]
     (container,) = inside["containers"]
-    try_out([*container["command"], *container["args"]])
+    check_arguments([*container["command"], *container["args"]])
     secrets = [entry for entry in container["env"] if re.search("PASSWORD|USERNAME", entry["name"])]
     assert len(secrets) == 3
     assert all(entry["valueFrom"]["secretKeyRef"].keys() == {"name", "key"} for entry in secrets)

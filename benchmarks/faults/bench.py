@@ -1,4 +1,4 @@
-"""What all kinds of faults share: a scratch folder, projects in it, `litlab` commands, and rows of the table."""
+"""Shared by all kinds of faults: a scratch folder with projects, `litlab` commands, and rows of the table."""
 
 import contextlib
 import multiprocessing
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from commands import Command, begin, family
+from commands import Command, process_tree, run_command
 
 from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.signals import signal_handlers
@@ -34,26 +34,26 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        what: What was done.
-        times: How often, in words.
-        found: What came out, with the figures of the checks.
-        lost: What the checks missed, a line each.
-        tried: Whether it could be tried here.
+        fault: The injected fault.
+        times: How often it was injected, as text.
+        outcome: What happened, with the numbers that were checked.
+        lost: Failed checks, one line each.
+        tried: Whether the fault could be injected on this machine.
     """
 
-    what: str
+    fault: str
     times: str
-    found: str = ""
+    outcome: str = ""
     lost: list[str] = field(default_factory=list)
     tried: bool = True
 
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with a database of runs."""
+    """A folder with a tracking database."""
 
     folder: Path
 
@@ -64,15 +64,16 @@ class Project:
 
 @dataclass
 class Tally:
-    """Kills, and what came of them; several threads speak of it.
+    """Number of kills and failed checks, updated by several threads.
 
     Attributes:
-        wanted: After so many kills there are enough.
-        killed: How many there were, by victim or moment.
-        lost: What the checks missed, a line each.
+        target: Number of kills that are enough.
+        killed: Number of kills by victim or moment.
+        lost: Failed checks, one line each.
+        lock: Held while the other attributes are changed.
     """
 
-    wanted: int
+    target: int
     killed: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -83,15 +84,15 @@ class Tally:
 
 
 class Bench:
-    """Where faults are tried.
+    """Set-up of one kind of fault.
 
     Args:
-        kind: Of the faults, for names.
-        folder: For all that is made.
-        seed: Of every random moment.
-        quick: Whether one or two of each are enough.
-        data_dir: Where MNIST's files may be.
-        step: Called whenever one of the things that are counted has been done.
+        kind: Name of the kind.
+        folder: Scratch folder.
+        seed: Seed of all random moments.
+        quick: Whether one or two faults of each kind are enough.
+        data_dir: Folder that may contain MNIST.
+        step: Called after each fault, for the progress bar.
     """
 
     def __init__(
@@ -105,57 +106,57 @@ class Bench:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
         folder.mkdir(parents=True, exist_ok=True)
-        self.program = folder / "litlab.py"  # what Lightning starts for further devices
+        self.program = folder / "litlab.py"  # Lightning runs this for further devices
         self.program.write_text(PROGRAM)
 
     def warm_up(self) -> None:
-        """Import once what all commands need, and make the tables of a database once."""
+        """Start the server that has imported what all commands need, and create an empty tracking database once."""
         from multiprocessing import forkserver
 
         with signal_handlers(signal.SIG_IGN, signal.SIGINT):
             forkserver.ensure_running()
         if not (self.folder / "empty/mlflow.db").is_file():
-            Store(f"sqlite:///{self.folder / 'made/mlflow.db'}")
-            (self.folder / "made").rename(self.folder / "empty")
-        self.litlab("--help", uri="").wait()  # by then the server has imported all
+            Store(f"sqlite:///{self.folder / 'new/mlflow.db'}")
+            (self.folder / "new").rename(self.folder / "empty")
+        self.litlab("--help", uri="").wait()  # by then the server has imported everything
 
-    def random(self, *of: object) -> random.Random:
-        """A generator of its own for each thing that is drawn, so that the order of threads changes nothing."""
-        return random.Random(f"{self.seed} {of}")
+    def random(self, *purpose: object) -> random.Random:
+        """Return a random generator for this purpose, so that the order of threads does not change the draws."""
+        return random.Random(f"{self.seed} {purpose}")
 
-    def place(self, name: str) -> Path:
-        """A folder that no other kind has: a database that is gone may still be open in this process."""
+    def subfolder(self, name: str) -> Path:
+        """Return a folder that no other kind uses: a deleted database may still be open in this process."""
         return self.folder / "projects" / self.kind / name
 
     def project(self, name: str) -> Project:
-        """A new project, whose database has its tables."""
-        folder = self.place(name)
+        """Create a project whose database has its tables."""
+        folder = self.subfolder(name)
         folder.mkdir(parents=True)
         shutil.copy(self.folder / "empty/mlflow.db", folder)
         return Project(folder)
 
     def copy(self, project: Project, name: str) -> Project:
-        """The same project in another folder, none of whose processes is alive."""
-        folder = self.place(name)
+        """Copy a project without active processes to another folder."""
+        folder = self.subfolder(name)
         shutil.copytree(project.folder, folder)
         with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
             for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
                 change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
                 database.execute(change, (f"{project.folder}/", f"{folder}/"))
-        for note in folder.glob("unsent/*/run.json"):
-            note.write_text(note.read_text().replace(f"{project.folder}/", f"{folder}/"))
+        for manifest in folder.glob("unsent/*/run.json"):
+            manifest.write_text(manifest.read_text().replace(f"{project.folder}/", f"{folder}/"))
         return Project(folder)
 
     def litlab(
         self, *argv: str | Path, uri: str, environment: Mapping[str, str] | None = None, log: str = "log.txt"
     ) -> Command:
-        """Start a `litlab` command on these runs, warm.
+        """Start a `litlab` command in a preloaded process.
 
         Args:
-            argv: The verb, and its arguments.
-            uri: Where runs are kept.
-            environment: Changes.
-            log: A file below the scratch folder to which what it prints is appended.
+            argv: The verb and its arguments.
+            uri: Tracking store.
+            environment: Changes of the environment.
+            log: File in the scratch folder that the output is appended to.
         """
         path = self.folder / "logs" / log
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,20 +166,20 @@ class Bench:
         settings |= {"no_proxy": "127.0.0.1", **(environment or {})}
         arguments = ([str(self.program), *map(str, argv)], str(path), settings, str(self.folder))
         if self._closed:
-            raise KeyboardInterrupt  # in the thread of a kind that is being stopped
-        command = Command(self._context.Process(target=begin, args=arguments), path)
+            raise KeyboardInterrupt  # ends the thread of a kind that is being stopped
+        command = Command(self._context.Process(target=run_command, args=arguments), path)
         self._commands.append(command)
         return command
 
-    def tell(self, refused: Command, project: Project) -> None:
-        """Where `litlab resume` says that the store does not know of the run's end, do what it says."""
-        if "To send it: litlab sync" in refused.text:
+    def sync_if_requested(self, refused: Command, project: Project) -> None:
+        """Run `litlab sync` if `litlab resume` reports that the store does not know the run's final status."""
+        if "To send it: litlab sync" in refused.output:
             self.litlab("sync", uri=project.uri).end()
 
-    def side_by_side(self, works: Sequence[Callable[[], Result]]) -> list[Result]:
-        """Do them all, one on each core at a time; their results, in order."""
+    def run_parallel(self, functions: Sequence[Callable[[], Result]]) -> list[Result]:
+        """Run functions in parallel, one per core, and return their results in order."""
         with ThreadPoolExecutor(self.cores) as pool:
-            futures = [pool.submit(work) for work in works]
+            futures = [pool.submit(function) for function in functions]
             try:
                 return [future.result() for future in futures]
             except BaseException:
@@ -187,24 +188,24 @@ class Bench:
                 raise
 
     def close(self) -> None:
-        """End every command that is under way, and what it has started; no other can be started."""
+        """Kill all running commands and their descendants. No other command can be started."""
         self._closed = True
         for command in self._commands:
             if command.process.exitcode is None:
-                for pid in family(command.pid):
+                for pid in process_tree(command.pid):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
 
 
-def counted(numbers: Mapping[str, int]) -> str:
-    """3 before the run was there, 20 in the training."""
-    return ", ".join(f"{number} {what}" for what, number in numbers.items() if number) or "none"
+def format_counts(numbers: Mapping[str, int]) -> str:
+    """Format numbers such as "3 before the run existed, 20 during training"; "none" if all are 0."""
+    return ", ".join(f"{number} {name}" for name, number in numbers.items() if number) or "none"
 
 
 @contextlib.contextmanager
-def noted(lost: list[str], of: str) -> Iterator[None]:
-    """What a check cannot even read is lost, too."""
+def record_errors(lost: list[str], name: str) -> Iterator[None]:
+    """Count an exception of a check as a loss."""
     try:
         yield
     except Exception as error:
-        lost.append(f"{of}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        lost.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")

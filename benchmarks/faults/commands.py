@@ -1,4 +1,4 @@
-"""A `litlab` command in a warm process of its own; and what is to be known of processes, from /proc."""
+"""A `litlab` command in a preloaded process of its own, and information about processes from /proc."""
 
 import contextlib
 import os
@@ -9,15 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 400.0  # for a command that nobody kills
+TIMEOUT_S = 400.0  # for a command that is not killed
 
 
 class Command:
-    """A `litlab` command under way, in a process and a session of its own."""
+    """A running `litlab` command, in a process and a session of its own.
+
+    Args:
+        process: The process, which is started here.
+        log: The file that its output is appended to.
+    """
 
     def __init__(self, process: Any, log: Path) -> None:
-        self.process, self._log, self.began = process, log, time.monotonic()
-        self._start = log.stat().st_size
+        self.process, self._log, self.started = process, log, time.monotonic()
+        self._offset = log.stat().st_size
         process.start()
 
     @property
@@ -26,41 +31,41 @@ class Command:
 
     @property
     def seconds(self) -> float:
-        """Since it was started."""
-        return time.monotonic() - self.began
+        """Time since the start."""
+        return time.monotonic() - self.started
 
     @property
-    def text(self) -> str:
-        """What it has printed until now."""
-        return self._log.read_bytes()[self._start :].decode(errors="replace")
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_bytes()[self._offset :].decode(errors="replace")
 
     @property
-    def last(self) -> str:
-        """The last line that it has printed."""
-        return (self.text.strip().splitlines() or [""])[-1]
+    def last_line(self) -> str:
+        """The last line of the output so far."""
+        return (self.output.strip().splitlines() or [""])[-1]
 
-    def wait(self, seconds: float = PATIENCE_S) -> int | None:
-        """The exit code; None if it has not ended after so many seconds."""
+    def wait(self, seconds: float = TIMEOUT_S) -> int | None:
+        """Wait for the end; return the exit code, or None if the command still runs after this time."""
         self.process.join(max(0.0, seconds))
         code: int | None = self.process.exitcode
         return code
 
-    def end(self) -> int:
-        """Wait for the end; after `PATIENCE_S` it is killed, with exit code -9."""
+    def exit_code(self) -> int:
+        """Wait for the end, and return the exit code; -9 if the command had to be killed after TIMEOUT_S."""
         if self.wait() is None:
             self.kill()
         return int(self.process.exitcode)
 
     def kill(self) -> bool:
-        """`kill -9`, and wait for the end; whether it was still alive."""
+        """Send SIGKILL and wait for the end; return whether the command was still running."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.process.join()
         return bool(self.process.exitcode == -signal.SIGKILL)
 
 
-def begin(argv: list[str], log: str, environment: dict[str, str], folder: str) -> None:
-    """The process of a command."""
+def run_command(argv: list[str], log: str, environment: dict[str, str], folder: str) -> None:
+    """Run a command in this process, which was forked for it."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     number = os.open(log, os.O_WRONLY | os.O_APPEND)
@@ -70,8 +75,8 @@ def begin(argv: list[str], log: str, environment: dict[str, str], folder: str) -
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = argv
-    sys.modules["__main__"].__spec__ = None  # Lightning looks at it to start further devices
-    if "RANK" in environment:  # as Lightning does when it is imported
+    sys.modules["__main__"].__spec__ = None  # Lightning reads it to start the processes of further devices
+    if "RANK" in environment:  # Lightning does this when it is imported, which has already happened
         from lightning.pytorch.utilities import rank_zero_only
 
         rank_zero_only.rank = int(environment["RANK"])  # type: ignore[attr-defined]
@@ -80,27 +85,27 @@ def begin(argv: list[str], log: str, environment: dict[str, str], folder: str) -
     sys.exit(main(argv[1:]))
 
 
-def family(pid: int) -> list[int]:
-    """A process and all that it has started."""
+def process_tree(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(") ")[2].split()[1])
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found
+    tree = [pid]
+    for member in tree:  # grows while it is read
+        tree += [child for child, parent in parents.items() if parent == member]
+    return tree
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is there, and no zombie."""
+    """Return whether a process exists and is not a zombie."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
     return False
 
 
 def until(condition: Callable[[], object], seconds: float = 120.0) -> bool:
-    """Wait for something to become true; whether it has."""
+    """Wait until a condition is true; return False if it is not within this time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""A disk that is full in the middle of a fit: a small file system of its own; then there is space again."""
+"""Fill the disk during a fit, on a small file system; then free space and resume."""
 
 import contextlib
 import subprocess
@@ -7,44 +7,44 @@ from pathlib import Path
 
 import kill_fits
 import runs
-from bench import Bench, Project, Row, noted
+from bench import Bench, Project, Row, record_errors
 from commands import Command, until
-from kill_fits import Whole
+from kill_fits import Reference
 
 from pipelines.checkpoints.files import find_corruption
 
 CASE = ["digits-mlp", "--model.dropout", "0.3", "--data.batch_size", "8", "--trainer.max_epochs", "12"]
 SIZE_MB = 8
 TIMES = 4
-WHAT = {"files": "with the runs' files", "all": "with the runs' files and the database"}
+CONTENTS = {"files": "with the runs' files", "all": "with the runs' files and the database"}
 
 
 def total(quick: bool) -> int:
-    return len(WHAT) if quick else TIMES * len(WHAT)
+    return len(CONTENTS) if quick else TIMES * len(CONTENTS)
 
 
 def table(bench: Bench) -> list[Row]:
-    """A row for each thing that may be on the full disk."""
-    said = _mountable(bench.folder / "mounted")
+    """Return a row for each content of the full disk."""
+    obstacle = _mount_error(bench.folder / "mounted")
     times = 1 if bench.quick else TIMES
-    rows, reference = [], None if said else kill_fits.whole(bench, CASE, "whole")
-    for which, words in WHAT.items():
-        what = f"a disk ({SIZE_MB} MB) {words} is full in mid-run; then space is made, and `litlab resume`"
+    rows, reference = [], None if obstacle else kill_fits.train_reference(bench, CASE, "reference")
+    for which, words in CONTENTS.items():
+        fault = f"disk ({SIZE_MB} MB) {words} full during a run; then space freed and `litlab resume`"
         if reference is None:
-            rows.append(Row(what, "0", f"no file system can be mounted: {said}", tried=False))
+            rows.append(Row(fault, "0", f"no file system can be mounted: {obstacle}", tried=False))
             continue
-        lost = [said for turn in range(times) for said in _one(bench, which, turn, reference)]
-        found = "said why and what to do, exit code 1, checkpoints whole; then the same weights and metrics"
-        rows.append(Row(what, str(times), found, lost))
+        lost = [message for turn in range(times) for message in _one(bench, which, turn, reference)]
+        outcome = "message with cause and remedy, exit code 1, checkpoints intact; then same weights and metrics"
+        rows.append(Row(fault, str(times), outcome, lost))
     return rows
 
 
 @contextlib.contextmanager
 def mounted(folder: Path) -> Iterator[Path]:
-    """A small file system in a folder.
+    """Mount a small file system on a folder.
 
     Raises:
-        subprocess.CalledProcessError: This user, or this machine, cannot have one.
+        subprocess.CalledProcessError: This user or this machine cannot mount one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m", "none", str(folder)]
@@ -55,8 +55,8 @@ def mounted(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def _mountable(folder: Path) -> str:
-    """Why none can be mounted; empty if one can."""
+def _mount_error(folder: Path) -> str:
+    """Return why no file system can be mounted; "" if one can."""
     try:
         with mounted(folder):
             return ""
@@ -66,36 +66,36 @@ def _mountable(folder: Path) -> str:
         return str(error)
 
 
-def _one(bench: Bench, which: str, turn: int, reference: Whole) -> list[str]:
+def _one(bench: Bench, which: str, turn: int, reference: Reference) -> list[str]:
     label, lost = f"disk-{which}-{turn}", list[str]()
     project = bench.project(label)
-    place = project.folder if which == "all" else project.folder / "mlartifacts"
+    mount_point = project.folder if which == "all" else project.folder / "mlartifacts"
     database = (project.folder / "mlflow.db").read_bytes()
-    with mounted(place), noted(lost, label):
+    with mounted(mount_point), record_errors(lost, label):
         (project.folder / "mlflow.db").write_bytes(database)
-        lost += _filled(bench, project, place, label, which)
-        lost += _resumed(bench, project, label, reference)
+        lost += _fit_until_full(bench, project, mount_point, label, which)
+        lost += _resume(bench, project, label, reference)
     bench.step()
-    return [f"{label}: {said}" for said in lost]
+    return [f"{label}: {message}" for message in lost]
 
 
-def _filled(bench: Bench, project: Project, place: Path, label: str, which: str) -> list[str]:
-    """Fit until the disk is full, and see what the fit makes of it."""
+def _fit_until_full(bench: Bench, project: Project, mount_point: Path, label: str, which: str) -> list[str]:
+    """Fill the disk during a fit, and check how the fit ends."""
     moment = bench.random(label).randrange(1, int(CASE[-1]) - 1)
     command = bench.litlab("fit", *CASE, uri=project.uri, log=f"{label}.txt")
     until(lambda: _epochs(project) >= moment or command.wait(0) is not None)
-    ballast = place / "ballast"
+    ballast = mount_point / "ballast"
     _fill(ballast, command)
-    lost = [] if command.end() == 1 else [f"exit code {command.end()}: {command.last}"]
-    lost += [] if "no space left" in command.text.lower() else [f"it does not say why: {command.last}"]
-    lost += [] if "litlab resume" in command.text else ["it does not say how to go on"]
-    lost += ["a traceback"] if "Traceback" in command.text else []
+    lost = [] if command.exit_code() == 1 else [f"exit code {command.exit_code()}: {command.last_line}"]
+    lost += [] if "no space left" in command.output.lower() else [f"no cause in the message: {command.last_line}"]
+    lost += [] if "litlab resume" in command.output else ["no message how to continue"]
+    lost += ["a traceback"] if "Traceback" in command.output else []
     ballast.unlink()
-    status = runs.every(project.uri)[0].info.status
+    status = runs.all_runs(project.uri)[0].info.status
     if which == "files" and status != "FAILED":
         lost.append(f"the run is {status}")
     for path in project.folder.rglob("*.ckpt"):
-        lost += [f"{path.name}: {said}" for said in [find_corruption(path)] if said]
+        lost += [f"{path.name}: {message}" for message in [find_corruption(path)] if message]
     return lost
 
 
@@ -104,7 +104,7 @@ def _epochs(project: Project) -> int:
 
 
 def _fill(ballast: Path, command: Command) -> None:
-    """Take all space, and what becomes free, until the command has ended."""
+    """Take all space, and space that becomes free, until the command ends."""
     with ballast.open("ab", buffering=0) as file:
         for _ in range(4000):
             with contextlib.suppress(OSError):
@@ -114,9 +114,9 @@ def _fill(ballast: Path, command: Command) -> None:
                 return
 
 
-def _resumed(bench: Bench, project: Project, label: str, reference: Whole) -> list[str]:
-    (run,) = runs.every(project.uri)
+def _resume(bench: Bench, project: Project, label: str, reference: Reference) -> list[str]:
+    (run,) = runs.all_runs(project.uri)
     command = bench.litlab("resume", run.info.run_id, uri=project.uri, log=f"{label}.txt")
-    lost = [] if command.end() == 0 else [f"resume: exit code {command.end()}: {command.last}"]
-    lost += runs.sound(project)
+    lost = [] if command.exit_code() == 0 else [f"resume: exit code {command.exit_code()}: {command.last_line}"]
+    lost += runs.database_errors(project)
     return lost + runs.differences(project.uri, run.info.run_id, reference.project.uri, reference.run_id)

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments of a fit and of its resumptions, until it ends; then it is compared with a whole one."""
+"""`kill -9` at random moments of a fit and of its resumptions until it ends; then compare with an undisturbed fit."""
 
 import random
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import runs
 import torch
-from bench import Bench, Project, Row, Tally, counted, noted
+from bench import Bench, Project, Row, Tally, format_counts, record_errors
 from commands import Command, until
 
 from pipelines.tracking.uri import local_path
@@ -29,19 +29,19 @@ CASES = {
         *["digits-convnet", "--model.dropout", "0.3", "--trainer.max_epochs", "4"],
         *AUGMENTED,
     ],
-    "`circles`: a schedule that watches the loss, decision regions, 30 epochs": [
+    "`circles`: ReduceLROnPlateau, decision regions, 30 epochs": [
         *["circles", "--trainer.max_epochs", "30"],
         *PLATEAU,
     ],
 }
 TOTAL, KILLS_EACH = 105, 7
-NOTHING = "ended before training started"  # what `litlab resume` prints where no configuration was saved
-MOMENTS = ("before the run was there", "before the first checkpoint", "in the training", "after it")
+NOT_STARTED = "ended before training started"  # what `litlab resume` prints where no configuration was saved
+MOMENTS = ("before the run existed", "before the first checkpoint", "during training", "after training")
 
 
 @dataclass
-class Whole:
-    """A fit that nobody stopped."""
+class Reference:
+    """An undisturbed fit, which others are compared with."""
 
     project: Project
     run_id: str
@@ -50,10 +50,10 @@ class Whole:
 
 @dataclass
 class Fits(Tally):
-    """What has happened to the fits of one case."""
+    """Number of fits of one case, and how many had to be restarted."""
 
     fits: int = 0
-    anew: int = 0
+    restarts: int = 0
 
 
 def total(quick: bool) -> int:
@@ -61,81 +61,82 @@ def total(quick: bool) -> int:
 
 
 def table(bench: Bench) -> list[Row]:
-    """A row for each case."""
+    """Return a row for each case."""
     cases = list(CASES.items())[: 2 if bench.quick else None]
-    wanted = total(bench.quick) // len(cases)
+    target = total(bench.quick) // len(cases)
     rows = []
     for number, (name, case) in enumerate(cases):
-        reference = whole(bench, case, f"whole-{number}")
-        tally = Fits(wanted)
-        bench.side_by_side([partial(_fits, bench, case, number, lane, reference, tally) for lane in range(bench.cores)])
-        found = f"killed {counted({moment: tally.killed[moment] for moment in MOMENTS})}"
-        found += f"; {tally.anew} had nothing to go on with and began anew" if tally.anew else ""
-        rows.append(Row(f"kill -9 of a fit, {name}", f"{tally.kills} kills of {tally.fits} fits", found, tally.lost))
+        reference = train_reference(bench, case, f"reference-{number}")
+        tally = Fits(target)
+        bench.run_parallel([partial(_fits, bench, case, number, lane, reference, tally) for lane in range(bench.cores)])
+        outcome = f"killed: {format_counts({moment: tally.killed[moment] for moment in MOMENTS})}"
+        outcome += f"; {tally.restarts} had nothing to resume and restarted" if tally.restarts else ""
+        rows.append(Row(f"kill -9 of a fit, {name}", f"{tally.kills} kills in {tally.fits} fits", outcome, tally.lost))
     return rows
 
 
-def whole(bench: Bench, case: list[str], name: str) -> Whole:
-    """Train without a fault.
+def train_reference(bench: Bench, case: list[str], name: str) -> Reference:
+    """Train without faults.
 
     Raises:
-        RuntimeError: It failed, so that nothing can be compared with it.
+        RuntimeError: The fit failed, so nothing can be compared with it.
     """
     project = bench.project(name)
     command = bench.litlab("fit", *case, uri=project.uri)
-    if command.end():
-        raise RuntimeError(f"litlab fit {' '.join(case)} failed: {command.last}")
-    return Whole(project, runs.every(project.uri)[0].info.run_id, command.seconds)
+    if command.exit_code():
+        raise RuntimeError(f"litlab fit {' '.join(case)} failed: {command.last_line}")
+    return Reference(project, runs.all_runs(project.uri)[0].info.run_id, command.seconds)
 
 
-def _fits(bench: Bench, case: list[str], number: int, lane: int, reference: Whole, tally: Fits) -> None:
-    """One fit after the other, until there are kills enough."""
+def _fits(bench: Bench, case: list[str], number: int, lane: int, reference: Reference, tally: Fits) -> None:
+    """Run one fit after another until there are enough kills."""
     turn = 0
-    while tally.kills < tally.wanted:
+    while tally.kills < tally.target:
         project = bench.project(f"fit-{number}-{lane}-{turn}")
         kills, losses = tally.kills, len(tally.lost)
         _one(bench, case, project, reference, tally)
         if len(tally.lost) > losses and tally.kills == kills:
-            return  # nothing works here
+            return  # fails without any kill
         turn += 1
 
 
-def _one(bench: Bench, case: list[str], project: Project, reference: Whole, tally: Fits) -> None:
-    """A fit that is killed some times, then left to end, then compared."""
+def _one(bench: Bench, case: list[str], project: Project, reference: Reference, tally: Fits) -> None:
+    """Kill a fit several times, let it end, and compare it with the reference."""
     chance, lost, run_id, kills = bench.random(project.folder.name), [], "", 0
     while True:
         argv = ["resume", run_id] if run_id else ["fit", *case]
         command = bench.litlab(*argv, uri=project.uri, log=f"{project.folder.name}.txt")
-        shoot = kills < KILLS_EACH and tally.kills < tally.wanted
-        if shoot and _aim(command, chance, reference, epochs_of(case)) and command.kill():
+        can_kill = kills < KILLS_EACH and tally.kills < tally.target
+        if can_kill and _wait_for_moment(command, chance, reference, epochs_of(case)) and command.kill():
             kills += 1
             with tally.lock:
                 tally.killed[moment(project, case)] += 1
             bench.step()
-        elif command.end() == 0:
+        elif command.exit_code() == 0:
             break
-        elif "is FINISHED" in command.text:
-            bench.tell(command, project)
+        elif "is FINISHED" in command.output:
+            bench.sync_if_requested(command, project)
             break
-        elif NOTHING in command.text:
-            tally.anew += 1
+        elif NOT_STARTED in command.output:
+            tally.restarts += 1
         else:
-            lost.append(f"exit code {command.end()}: {command.last}")
+            lost.append(f"exit code {command.exit_code()}: {command.last_line}")
             break
-        run_id = "" if NOTHING in command.text else next((run.info.run_id for run in runs.every(project.uri)[-1:]), "")
-    with noted(lost, project.folder.name):
-        lost += _checked(project, reference)
+        last_run = [] if NOT_STARTED in command.output else runs.all_runs(project.uri)[-1:]
+        run_id = last_run[0].info.run_id if last_run else ""
+    with record_errors(lost, project.folder.name):
+        lost += _check(project, reference)
     with tally.lock:
         tally.fits += 1
-        tally.lost += [f"{project.folder.name}: {said}" for said in lost]
+        tally.lost += [f"{project.folder.name}: {message}" for message in lost]
 
 
-def _aim(command: Command, chance: random.Random, reference: Whole, epochs: int) -> bool:
-    """Wait for a moment, one in three of the whole time, else some epochs later; whether there is anything to kill."""
+def _wait_for_moment(command: Command, chance: random.Random, reference: Reference, epochs: int) -> bool:
+    """Wait for a random moment, one in three in the total time, else some epochs later; return whether it runs."""
     if chance.random() < 1 / 3:
         return command.wait(chance.uniform(0, reference.seconds)) is None
-    later = chance.randint(1, max(2, epochs // 4))
-    until(lambda: command.text.count("\nepoch ") >= later or command.wait(0) is not None)
+    more_epochs = chance.randint(1, max(2, epochs // 4))
+    until(lambda: command.output.count("\nepoch ") >= more_epochs or command.wait(0) is not None)
     return command.wait(chance.uniform(0, reference.seconds / epochs)) is None
 
 
@@ -144,31 +145,31 @@ def epochs_of(case: list[str]) -> int:
 
 
 def moment(project: Project, case: list[str]) -> str:
-    """When a fit was killed, by what it has left."""
-    found = runs.every(project.uri)[-1:]
-    if not found:
+    """Return when a fit was killed, judged by the files that it left."""
+    last_run = runs.all_runs(project.uri)[-1:]
+    if not last_run:
         return MOMENTS[0]
-    last = runs.folder_of(project.uri, found[0]) / "checkpoints/last.ckpt"
+    last = runs.folder_of(project.uri, last_run[0]) / "checkpoints/last.ckpt"
     if not last.is_file():
         return MOMENTS[1]
-    ended = torch.load(last, weights_only=True)["epoch"] + 1 >= epochs_of(case)
-    return MOMENTS[3] if ended else MOMENTS[2]
+    finished = torch.load(last, weights_only=True)["epoch"] + 1 >= epochs_of(case)
+    return MOMENTS[3] if finished else MOMENTS[2]
 
 
-def _checked(project: Project, reference: Whole) -> list[str]:
-    """What is not as if nothing had been."""
-    found = runs.every(project.uri)
-    begun = [run for run in found if run.data.metrics]
-    said = [] if len(begun) == 1 else [f"{len(begun)} runs with metrics"]
-    said += [f"run {run.info.run_id} has files" for run in found if not run.data.metrics and _config(run)]
-    said += runs.sound(project)
-    if begun:
-        waits = project.folder / "unsent" / begun[-1].info.run_id / "run.json"
-        said += ["something waits to be sent"] if waits.exists() else []
-        said += runs.differences(project.uri, begun[-1].info.run_id, reference.project.uri, reference.run_id)
-    return said
+def _check(project: Project, reference: Reference) -> list[str]:
+    """Return what differs from an undisturbed fit."""
+    all_runs = runs.all_runs(project.uri)
+    trained = [run for run in all_runs if run.data.metrics]
+    lost = [] if len(trained) == 1 else [f"{len(trained)} runs with metrics"]
+    lost += [f"run {run.info.run_id} has files" for run in all_runs if not run.data.metrics and _has_config(run)]
+    lost += runs.database_errors(project)
+    if trained:
+        pending = project.folder / "unsent" / trained[-1].info.run_id / "run.json"
+        lost += ["data are pending"] if pending.exists() else []
+        lost += runs.differences(project.uri, trained[-1].info.run_id, reference.project.uri, reference.run_id)
+    return lost
 
 
-def _config(run: object) -> bool:
+def _has_config(run: object) -> bool:
     folder = local_path(run.info.artifact_uri)  # type: ignore[attr-defined]
     return folder is not None and (Path(folder) / "config.yaml").exists()

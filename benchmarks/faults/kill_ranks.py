@@ -1,4 +1,4 @@
-"""Trainings by two and four processes (gloo): `kill -9` of one of them, and the same losses as by one process."""
+"""`kill -9` of one of two or four training processes (gloo), and the same losses as with one process."""
 
 import contextlib
 import os
@@ -7,27 +7,34 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import runs
-from bench import Bench, Project, Row, noted
-from commands import Command, family, is_alive, until
+from bench import Bench, Project, Row, record_errors
+from commands import Command, is_alive, process_tree, until
+from kill_fits import NOT_STARTED
 
 CASE = ["digits-mlp", "--model.dropout", "0.3", "--data.batch_size", "16", "--trainer.max_epochs", "10"]
 CURVES = ["digits-mlp", "--model.dropout", "0", "--data.batch_size", "64", "--trainer.max_epochs", "5"]
 TOLERANCE = 1e-4  # of a loss, relative
-EXACT = 2  # processes that go on to the last bit; four do so to float tolerance, like every other order of sums
-GRACE_S = 30.0  # torchrun's own, from SIGTERM to SIGKILL
+EXACT = 2  # up to two processes a resumed fit is bit-identical; four differ in the order of sums
+GRACE_S = 30.0  # as torchrun: from SIGTERM to SIGKILL
 
 
 Losses = dict[tuple[str, int], float]  # by metric and epoch
 
 
 @dataclass(frozen=True)
-class Way:
-    """How the processes of a training are started, and how many of them are killed."""
+class Launcher:
+    """How the processes of a training are started.
+
+    Attributes:
+        name: Name in the table.
+        ranks: Number of processes.
+        kills: Number of kills.
+        start: Starts a command, and returns the processes that it started itself.
+    """
 
     name: str
     ranks: int
@@ -35,19 +42,19 @@ class Way:
     start: Callable[[Bench, Project, int, list[str]], list[Command]]
 
 
-def several(ranks: int) -> list[str]:
+def ddp_arguments(ranks: int) -> list[str]:
     return ["--trainer.devices", str(ranks), "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
 
 
 def by_lightning(bench: Bench, project: Project, ranks: int, argv: list[str]) -> list[Command]:
-    """The first process; it starts the others, by `python litlab.py`."""
+    """Start the first process; Lightning starts the others with `python litlab.py`."""
     path = ":".join(str(part) for part in (Path(__file__).parents[2], os.environ.get("PYTHONPATH", "")) if str(part))
     log = f"{project.folder.name}.txt"
     return [bench.litlab(*argv, uri=project.uri, environment={"PYTHONPATH": path}, log=log)]
 
 
-def by_hand(bench: Bench, project: Project, ranks: int, argv: list[str]) -> list[Command]:
-    """All processes, warm, with torchrun's environment."""
+def by_environment(bench: Bench, project: Project, ranks: int, argv: list[str]) -> list[Command]:
+    """Start all processes, preloaded, with the environment variables of torchrun."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -64,103 +71,108 @@ def by_hand(bench: Bench, project: Project, ranks: int, argv: list[str]) -> list
     ]
 
 
-WAYS = [
-    Way("two processes, as torchrun starts them", 2, 5, by_hand),
-    Way("two processes that Lightning starts (`--trainer.devices 2`)", 2, 3, by_lightning),
-    Way("four processes, as torchrun starts them", 4, 3, by_hand),
+LAUNCHERS = [
+    Launcher("two processes, as torchrun starts them", 2, 5, by_environment),
+    Launcher("two processes that Lightning starts (`--trainer.devices 2`)", 2, 3, by_lightning),
+    Launcher("four processes, as torchrun starts them", 4, 3, by_environment),
 ]
-QUICK = [Way(WAYS[0].name, 2, 1, by_hand)]
+QUICK = [Launcher(LAUNCHERS[0].name, 2, 1, by_environment)]
 
 
 def total(quick: bool) -> int:
-    return sum(way.kills for way in (QUICK if quick else WAYS)) + (2 if quick else 3)
+    return sum(launcher.kills for launcher in (QUICK if quick else LAUNCHERS)) + (2 if quick else 3)
 
 
 def table(bench: Bench) -> list[Row]:
-    """A row for each way to start the processes, and one for the losses."""
-    rows = [_killed(bench, number, way) for number, way in enumerate(QUICK if bench.quick else WAYS)]
-    return [*rows, _alike(bench)]
+    """Return a row for each launcher, and one for the losses."""
+    rows = [_killed_row(bench, number, launcher) for number, launcher in enumerate(QUICK if bench.quick else LAUNCHERS)]
+    return [*rows, _losses_row(bench)]
 
 
-def _killed(bench: Bench, number: int, way: Way) -> Row:
-    reference, lost = bench.project(f"ranks-whole-{number}"), list[str]()
-    began = _whole(bench, reference, way)
+def _killed_row(bench: Bench, number: int, launcher: Launcher) -> Row:
+    reference, lost = bench.project(f"ranks-reference-{number}"), list[str]()
+    seconds = _train_reference(bench, reference, launcher)
     kills, fits, largest = 0, 0, 0.0
-    while kills < way.kills:
+    while kills < launcher.kills:
         project = bench.project(f"ranks-{number}-{fits}")
-        more, said = _one(bench, project, way, began, way.kills - kills)
-        with noted(said, "the check"):
-            (whole,), found = runs.every(reference.uri), [run for run in runs.every(project.uri) if run.data.metrics]
-            said += [] if len(found) == 1 else [f"{len(found)} runs"]
-            if way.ranks <= EXACT:
-                said += runs.differences(project.uri, found[-1].info.run_id, reference.uri, whole.info.run_id)
+        more_kills, messages = _one(bench, project, launcher, seconds, launcher.kills - kills)
+        with record_errors(messages, "check"):
+            (undisturbed,) = runs.all_runs(reference.uri)
+            trained = [run for run in runs.all_runs(project.uri) if run.data.metrics]
+            messages += [] if len(trained) == 1 else [f"{len(trained)} runs"]
+            if launcher.ranks <= EXACT:
+                ids = trained[-1].info.run_id, undisturbed.info.run_id
+                messages += runs.differences(project.uri, ids[0], reference.uri, ids[1])
             else:
-                said += [] if found[-1].info.status == "FINISHED" else [f"the run is {found[-1].info.status}"]
-                losses = _losses(project, found[-1]), _losses(reference, whole)
-                double = len(runs.points(project.uri, found[-1])) - len(runs.points(reference.uri, whole))
-                said += [f"{double} points too many or too few"] if double else []
-                largest = max(largest, _apart(*losses))
-                said += [f"a difference of {largest:.1e}"] if largest > TOLERANCE else []
-        kills, fits, lost = kills + more, fits + 1, [*lost, *(f"{project.folder.name}: {one}" for one in said)]
-        if said and not more:
-            break  # nothing works here
-    same = (
-        "weights and metrics" if way.ranks <= EXACT else f"points; largest relative difference of a loss {largest:.1e}"
-    )
-    words = f"all processes ended; after `litlab resume` with as many the same {same}"
-    return Row(f"kill -9 of one of {way.name}", f"{kills} kills of {fits} fits", words, lost)
+                messages += [] if trained[-1].info.status == "FINISHED" else [f"the run is {trained[-1].info.status}"]
+                losses = _losses(project, trained[-1]), _losses(reference, undisturbed)
+                surplus = len(runs.metric_values(project.uri, trained[-1]))
+                surplus -= len(runs.metric_values(reference.uri, undisturbed))
+                messages += [f"{surplus} metric values too many"] if surplus else []
+                largest = max(largest, _max_difference(*losses))
+                messages += [f"a difference of {largest:.1e}"] if largest > TOLERANCE else []
+        kills, fits = kills + more_kills, fits + 1
+        lost += [f"{project.folder.name}: {message}" for message in messages]
+        if messages and not more_kills:
+            break  # fails without any kill
+    same = "same weights and metrics"
+    if launcher.ranks > EXACT:
+        same = f"same number of metric values; largest relative difference of a loss {largest:.1e}"
+    outcome = f"all processes ended; after `litlab resume` with as many processes, {same}"
+    return Row(f"kill -9 of one of {launcher.name}", f"{kills} kills in {fits} fits", outcome, lost)
 
 
-def _whole(bench: Bench, project: Project, way: Way) -> float:
-    """Train without a fault; returns the seconds."""
-    commands = way.start(bench, project, way.ranks, ["fit", *CASE, *several(way.ranks)])
-    if codes := [command.end() for command in commands if command.end()]:
-        raise RuntimeError(f"{way.name}: exit code {codes[0]}: {commands[0].last}")
+def _train_reference(bench: Bench, project: Project, launcher: Launcher) -> float:
+    """Train without faults, and return the seconds."""
+    commands = launcher.start(bench, project, launcher.ranks, ["fit", *CASE, *ddp_arguments(launcher.ranks)])
+    if codes := [command.exit_code() for command in commands if command.exit_code()]:
+        raise RuntimeError(f"{launcher.name}: exit code {codes[0]}: {commands[0].last_line}")
     return commands[0].seconds
 
 
-def _one(bench: Bench, project: Project, way: Way, seconds: float, wanted: int) -> tuple[int, list[str]]:
-    """A fit, killed at most three times; the number of kills, and what went wrong."""
+def _one(bench: Bench, project: Project, launcher: Launcher, seconds: float, target: int) -> tuple[int, list[str]]:
+    """Run a fit that is killed at most three times; return the number of kills, and what went wrong."""
     chance, lost, kills, run_id = bench.random(project.folder.name), list[str](), 0, ""
     while True:
-        argv = ["resume", run_id] if run_id else ["fit", *CASE, *several(way.ranks)]
-        commands = way.start(bench, project, way.ranks, argv)
-        if kills < min(3, wanted) and _shot(commands, way, chance, chance.uniform(0.1, 1.0) * seconds, lost):
+        argv = ["resume", run_id] if run_id else ["fit", *CASE, *ddp_arguments(launcher.ranks)]
+        commands = launcher.start(bench, project, launcher.ranks, argv)
+        if kills < min(3, target) and _kill_one(commands, launcher, chance, chance.uniform(0.1, 1.0) * seconds, lost):
             kills += 1
             bench.step()
-        elif code := next((command.end() for command in commands if command.end()), 0):
+        elif code := next((command.exit_code() for command in commands if command.exit_code()), 0):
             for command in commands:  # as torchrun does
                 command.kill()
-            said = commands[0].text
-            if "ended before it began" not in said:
-                if "is FINISHED" not in said:
-                    lost.append(f"exit code {code}: {commands[0].last}")
-                bench.tell(commands[0], project)
+            if NOT_STARTED not in commands[0].output:
+                if "is FINISHED" not in commands[0].output:
+                    lost.append(f"exit code {code}: {commands[0].last_line}")
+                bench.sync_if_requested(commands[0], project)
                 return kills, lost
             run_id = "new"
         else:
             return kills, lost
-        found = runs.every(project.uri)
-        run_id = "" if run_id == "new" or not found else found[-1].info.run_id
+        all_runs = runs.all_runs(project.uri)
+        run_id = "" if run_id == "new" or not all_runs else all_runs[-1].info.run_id
 
 
-def _shot(commands: list[Command], way: Way, chance: random.Random, seconds: float, lost: list[str]) -> bool:
-    """Kill one process after so long, unless all have ended; see that the others end."""
+def _kill_one(
+    commands: list[Command], launcher: Launcher, chance: random.Random, seconds: float, lost: list[str]
+) -> bool:
+    """Kill one process after some seconds, and check that the others end; return False if all had ended before."""
     if commands[0].wait(seconds) is not None:
         return False
-    everybody = [pid for command in commands for pid in _ranks(command)]
-    if not everybody:
+    pids = [pid for command in commands for pid in _ranks(command)]
+    if not pids:
         return False
-    victim = chance.choice(everybody)
+    victim = chance.choice(pids)
     os.kill(victim, signal.SIGKILL)
-    if way.start is by_hand:  # torchrun ends the others when one has died
-        for pid in everybody:
+    if launcher.start is by_environment:  # torchrun ends the others when one dies
+        for pid in pids:
             if pid != victim and is_alive(pid):
                 os.kill(pid, signal.SIGTERM)
-    limit = GRACE_S if way.start is by_hand else 120.0
-    if not until(lambda: not any(map(is_alive, everybody)), limit):
-        left = [pid for pid in everybody if is_alive(pid)]
-        if way.start is not by_hand:  # torchrun kills them then
+    limit = GRACE_S if launcher.start is by_environment else 120.0
+    if not until(lambda: not any(map(is_alive, pids)), limit):
+        left = [pid for pid in pids if is_alive(pid)]
+        if launcher.start is not by_environment:  # torchrun would kill them
             lost.append(f"{len(left)} processes did not end within {limit:.0f} s")
         for pid in left:
             os.kill(pid, signal.SIGKILL)
@@ -170,42 +182,43 @@ def _shot(commands: list[Command], way: Way, chance: random.Random, seconds: flo
 
 
 def _losses(project: Project, run: Any) -> Losses:
-    return {(key, epoch): value for key, epoch, value in runs.points(project.uri, run) if key.endswith("loss")}
+    return {(key, epoch): value for key, epoch, value in runs.metric_values(project.uri, run) if key.endswith("loss")}
 
 
-def _apart(one: Losses, other: Losses) -> float:
-    """The largest relative difference."""
+def _max_difference(one: Losses, other: Losses) -> float:
+    """Return the largest relative difference."""
     return max((abs(one[key] - other[key]) / max(abs(one[key]), 1e-12) for key in one.keys() & other.keys()), default=0)
 
 
 def _ranks(command: Command) -> list[int]:
-    """A process, and those that Lightning has started for it."""
-    started = []
-    for pid in family(command.pid)[1:]:
+    """Return a process and those that Lightning started for it, if they are alive."""
+    workers = []
+    for pid in process_tree(command.pid)[1:]:
         with contextlib.suppress(OSError):
-            started += [pid] if b"litlab.py" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
-    return [pid for pid in (command.pid, *started) if is_alive(pid)]
+            workers += [pid] if b"litlab.py" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+    return [pid for pid in (command.pid, *workers) if is_alive(pid)]
 
 
-def _alike(bench: Bench) -> Row:
-    """The losses of one, two and four processes."""
+def _losses_row(bench: Bench) -> Row:
+    """Compare the losses of one, two and four processes."""
     numbers: tuple[int, ...] = (1, 2) if bench.quick else (1, 2, 4)
-    points: dict[int, Losses] = {}
+    losses: dict[int, Losses] = {}
     lost: list[str] = []
     for ranks in numbers:
         project = bench.project(f"curves-{ranks}")
-        start = partial(by_hand, bench, project, ranks) if ranks > 1 else partial(by_lightning, bench, project, ranks)
-        commands = start(["fit", *CURVES, *(several(ranks) if ranks > 1 else [])])
-        lost += [f"{ranks} processes: exit code {command.end()}" for command in commands if command.end()]
-        with noted(lost, f"{ranks} processes"):
-            (run,) = runs.every(project.uri)
-            points[ranks] = _losses(project, run)
+        start = by_environment if ranks > 1 else by_lightning
+        commands = start(bench, project, ranks, ["fit", *CURVES, *(ddp_arguments(ranks) if ranks > 1 else [])])
+        lost += [f"{ranks} processes: exit code {command.exit_code()}" for command in commands if command.exit_code()]
+        with record_errors(lost, f"{ranks} processes"):
+            (run,) = runs.all_runs(project.uri)
+            losses[ranks] = _losses(project, run)
         bench.step()
     largest = 0.0
     for ranks in numbers[1:]:
-        lost += [] if points.get(1, {}).keys() == points.get(ranks, {}).keys() else [f"{ranks} processes: other points"]
-        largest = max(largest, _apart(points.get(1, {}), points.get(ranks, {})))
+        same = losses.get(1, {}).keys() == losses.get(ranks, {}).keys()
+        lost += [] if same else [f"{ranks} processes: other metrics or epochs"]
+        largest = max(largest, _max_difference(losses.get(1, {}), losses.get(ranks, {})))
     lost += [f"a difference of {largest:.1e}"] if largest > TOLERANCE else []
-    what = f"the same global batch by {', '.join(map(str, numbers))} processes: every point of every loss"
-    found = f"{len(points.get(1, {}))} points each; largest relative difference {largest:.1e}"
-    return Row(what, f"{len(numbers)} fits", found, lost)
+    fault = f"same global batch with {', '.join(map(str, numbers))} processes: every value of every loss"
+    outcome = f"{len(losses.get(1, {}))} values each; largest relative difference {largest:.1e}"
+    return Row(fault, f"{len(numbers)} fits", outcome, lost)

@@ -1,4 +1,4 @@
-"""A real `mlflow server` that is killed, or hangs, in the middle of a run: all must be there in the end, once."""
+"""Kill or stop a real `mlflow server` during a run: in the end it must have everything exactly once."""
 
 import contextlib
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 
 import kill_fits
 import runs
-from bench import Bench, Project, Row, noted
+from bench import Bench, Project, Row, record_errors
 from commands import Command, until
-from kill_fits import Whole
+from kill_fits import Reference
 
 CASE = ["digits-mlp", "--model.dropout", "0.3", "--data.batch_size", "8", "--trainer.max_epochs", "20"]
-TIMES = {"comes back": 2, "away": 3, "killed too": 2, "hangs": 1}
+TIMES = {"restarted": 2, "unavailable": 3, "fit killed": 2, "hangs": 1}
 
 
 class Server:
-    """On one port, however often it is started."""
+    """An MLflow server that keeps its port when it is restarted."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -32,7 +32,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self._port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
         command += ["--artifacts-destination", str(self._folder / "artifacts")]
@@ -43,7 +43,7 @@ class Server:
             raise TimeoutError("mlflow server does not start")
 
     def signal(self, number: int) -> None:
-        """To the server and all that it has started."""
+        """Send a signal to the server and its child processes."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
@@ -57,8 +57,15 @@ class Server:
 
 
 @dataclass
-class Scene:
-    """A fit that goes to a server, and what waits of it on this machine."""
+class Scenario:
+    """A fit that is tracked on a server, with its pending data in the project's folder.
+
+    Attributes:
+        bench: Starts the commands.
+        project: Has the pending data.
+        server: The server.
+        moment: Number of measured epochs after which the fault happens.
+    """
 
     bench: Bench
     project: Project
@@ -72,67 +79,67 @@ class Scene:
 
     @property
     def epochs(self) -> int:
-        """How many the run has measured until now."""
+        """Number of epochs that the run has measured so far."""
         files = [path.read_text() for path in (self.project.folder / "unsent").rglob("metrics.jsonl")]
         return sum(text.count('"val/loss"') for text in files)
 
     def fit(self) -> Command:
-        """Begin, and wait for the moment of the fault."""
+        """Start the fit, and wait for the moment of the fault."""
         command = self.litlab("fit", *CASE)
         until(lambda: self.epochs >= self.moment or command.wait(0) is not None)
         return command
 
 
-def comes_back(scene: Scene) -> list[str]:
-    """Killed in the training, there again before its end: the fit itself sends all."""
-    command = scene.fit()
-    scene.server.signal(signal.SIGKILL)
-    scene.server.start()
-    lost = [] if command.end() == 0 else [f"exit code {command.end()}: {command.last}"]
-    return lost + _synced(scene, "nothing to send")
+def restarted(scenario: Scenario) -> list[str]:
+    """Kill the server during training and restart it at once: the fit itself sends everything."""
+    command = scenario.fit()
+    scenario.server.signal(signal.SIGKILL)
+    scenario.server.start()
+    lost = [] if command.exit_code() == 0 else [f"exit code {command.exit_code()}: {command.last_line}"]
+    return lost + _sync(scenario, "nothing to send")
 
 
-def away(scene: Scene) -> list[str]:
-    """Killed in the training, and away until after the end: `litlab sync` sends what is left."""
-    command = scene.fit()
-    scene.server.signal(signal.SIGKILL)
-    command.end()
-    lost = [] if "litlab sync" in command.text else [f"no word of litlab sync: {command.last}"]
-    again = scene.litlab("sync")
-    lost += [] if again.end() == 1 else ["litlab sync without a server does not say that it has failed"]
-    scene.server.start()
-    return lost + _synced(scene, "sent to")
+def unavailable(scenario: Scenario) -> list[str]:
+    """Kill the server during training and restart it after the fit: `litlab sync` sends the rest."""
+    command = scenario.fit()
+    scenario.server.signal(signal.SIGKILL)
+    command.exit_code()
+    lost = [] if "litlab sync" in command.output else [f"litlab sync is not mentioned: {command.last_line}"]
+    sync = scenario.litlab("sync")
+    lost += [] if sync.exit_code() == 1 else ["litlab sync without a server does not fail"]
+    scenario.server.start()
+    return lost + _sync(scenario, "sent to")
 
 
-def killed_too(scene: Scene) -> list[str]:
-    """The server is killed, then the fit; both come back: `litlab resume` goes on and sends all."""
-    command = scene.fit()
-    scene.server.signal(signal.SIGKILL)
-    known = scene.epochs
-    until(lambda: scene.epochs > known + 1 or command.wait(0) is not None)
+def fit_killed(scenario: Scenario) -> list[str]:
+    """Kill the server, then the fit, and restart the server: `litlab resume` continues and sends everything."""
+    command = scenario.fit()
+    scenario.server.signal(signal.SIGKILL)
+    measured = scenario.epochs
+    until(lambda: scenario.epochs > measured + 1 or command.wait(0) is not None)
     command.kill()
-    scene.server.start()
-    (run,) = runs.every(scene.server.uri)
-    command = scene.litlab("resume", run.info.run_id)
-    lost = [] if command.end() == 0 else [f"exit code {command.end()}: {command.last}"]
-    return lost + _synced(scene, "nothing to send")
+    scenario.server.start()
+    (run,) = runs.all_runs(scenario.server.uri)
+    command = scenario.litlab("resume", run.info.run_id)
+    lost = [] if command.exit_code() == 0 else [f"exit code {command.exit_code()}: {command.last_line}"]
+    return lost + _sync(scenario, "nothing to send")
 
 
-def hangs(scene: Scene) -> list[str]:
-    """It answers nothing from the middle of the training until its end."""
-    command = scene.fit()
-    scene.server.signal(signal.SIGSTOP)
-    until(lambda: scene.epochs >= int(CASE[-1]) or command.wait(0) is not None)
-    scene.server.signal(signal.SIGCONT)
-    lost = [] if command.end() == 0 else [f"exit code {command.end()}: {command.last}"]
-    return lost + _synced(scene, "")
+def hangs(scenario: Scenario) -> list[str]:
+    """Stop the server during training until the end of training."""
+    command = scenario.fit()
+    scenario.server.signal(signal.SIGSTOP)
+    until(lambda: scenario.epochs >= int(CASE[-1]) or command.wait(0) is not None)
+    scenario.server.signal(signal.SIGCONT)
+    lost = [] if command.exit_code() == 0 else [f"exit code {command.exit_code()}: {command.last_line}"]
+    return lost + _sync(scenario, "")
 
 
-SCENES: dict[str, tuple[Callable[[Scene], list[str]], str]] = {
-    "comes back": (comes_back, "killed in mid-run, started again at once: the fit sends all"),
-    "away": (away, "killed in mid-run, started after the end of the fit: `litlab sync` sends the rest"),
-    "killed too": (killed_too, "killed in mid-run, the fit too; both started again: `litlab resume` sends all"),
-    "hangs": (hangs, "stopped (SIGSTOP) from mid-run to the end of the training"),
+SCENARIOS: dict[str, tuple[Callable[[Scenario], list[str]], str]] = {
+    "restarted": (restarted, "killed during a run and restarted at once: the fit sends everything"),
+    "unavailable": (unavailable, "killed during a run and restarted after the fit: `litlab sync` sends the rest"),
+    "fit killed": (fit_killed, "killed during a run, then the fit; both restarted: `litlab resume` sends everything"),
+    "hangs": (hangs, "stopped (SIGSTOP) during a run until the end of training"),
 }
 
 
@@ -141,41 +148,42 @@ def total(quick: bool) -> int:
 
 
 def table(bench: Bench) -> list[Row]:
-    """A row for each way to be away."""
-    reference = kill_fits.whole(bench, CASE, "whole")
-    found = "every point of every metric once, params, status, files and model as without a fault"
+    """Return a row for each scenario."""
+    reference = kill_fits.train_reference(bench, CASE, "reference")
+    outcome = "every metric value once; params, status, files and model as in an undisturbed run"
     rows = []
-    for name, times in {"away": 1}.items() if bench.quick else TIMES.items():
-        play, what = SCENES[name]
-        lost = [said for turn in range(times) for said in _played(bench, reference, name, play, turn)]
-        rows.append(Row(f"`mlflow server` {what}", str(times), found, lost))
+    for name, times in {"unavailable": 1}.items() if bench.quick else TIMES.items():
+        play, fault = SCENARIOS[name]
+        lost = [message for turn in range(times) for message in _play(bench, reference, name, play, turn)]
+        rows.append(Row(f"`mlflow server` {fault}", str(times), outcome, lost))
     return rows
 
 
-def _played(bench: Bench, reference: Whole, name: str, play: Callable[[Scene], list[str]], turn: int) -> list[str]:
+def _play(bench: Bench, reference: Reference, name: str, play: Callable[[Scenario], list[str]], turn: int) -> list[str]:
     label = f"server-{name}-{turn}".replace(" ", "-")
     project = bench.project(label)
     moment = bench.random(label).randrange(1, int(CASE[-1]) // 2)
-    scene, lost = Scene(bench, project, Server(project.folder), moment), list[str]()
+    scenario, lost = Scenario(bench, project, Server(project.folder), moment), list[str]()
     try:
-        with noted(lost, name):
-            scene.server.start()
-            lost += play(scene)
-            lost += _checked(scene, reference)
+        with record_errors(lost, name):
+            scenario.server.start()
+            lost += play(scenario)
+            lost += _check(scenario, reference)
     finally:
-        scene.server.signal(signal.SIGKILL)
+        scenario.server.signal(signal.SIGKILL)
     bench.step()
-    return [f"{label}: {said}" for said in lost]
+    return [f"{label}: {message}" for message in lost]
 
 
-def _synced(scene: Scene, expected: str) -> list[str]:
-    command = scene.litlab("sync")
-    return [] if command.end() == 0 and expected in command.text else [f"litlab sync: {command.last}"]
+def _sync(scenario: Scenario, expected: str) -> list[str]:
+    command = scenario.litlab("sync")
+    return [] if command.exit_code() == 0 and expected in command.output else [f"litlab sync: {command.last_line}"]
 
 
-def _checked(scene: Scene, reference: Whole) -> list[str]:
-    found = runs.every(scene.server.uri)
-    lost = [] if len(found) == 1 else [f"{len(found)} runs"]
-    left = [path for path in (scene.project.folder / "unsent").glob("*/run.json")]
-    lost += ["something still waits"] if left else []
-    return lost + runs.differences(scene.server.uri, found[-1].info.run_id, reference.project.uri, reference.run_id)
+def _check(scenario: Scenario, reference: Reference) -> list[str]:
+    all_runs = runs.all_runs(scenario.server.uri)
+    lost = [] if len(all_runs) == 1 else [f"{len(all_runs)} runs"]
+    pending = [path for path in (scenario.project.folder / "unsent").glob("*/run.json")]
+    lost += ["data are pending"] if pending else []
+    run_id = all_runs[-1].info.run_id
+    return lost + runs.differences(scenario.server.uri, run_id, reference.project.uri, reference.run_id)

@@ -1,4 +1,4 @@
-"""The table: kept kind by kind while it is made, shown on the screen, and written between two marks of a document."""
+"""The table of results: saved after each kind of fault, printed, and written between two marks of a document."""
 
 import json
 import os
@@ -20,35 +20,35 @@ PACKAGES = ("torch", "lightning", "mlflow", "optuna")
 
 
 class Results:
-    """A file with the rows of each kind that is done; those of other settings, or of other sources, do not count.
+    """A file with the rows of each finished kind. Rows from other settings or other source code are ignored.
 
     Args:
         path: The file.
-        settings: What the rows depend on.
+        settings: Settings that the rows depend on.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self._path, self._settings = path, settings
-        known = json.loads(path.read_text()) if path.is_file() else {}
-        self.kinds: dict[str, Any] = known["kinds"] if known.get("settings") == settings else {}
+        saved = json.loads(path.read_text()) if path.is_file() else {}
+        self.kinds: dict[str, Any] = saved["kinds"] if saved.get("settings") == settings else {}
 
     def rows(self, kind: str) -> list[Row]:
         return [Row(**row) for row in self.kinds[kind]["rows"]]
 
     def add(self, kind: str, rows: list[Row], seconds: float) -> None:
-        """Keep a kind, at once or not at all."""
+        """Save the rows of a kind, atomically."""
         self.kinds[kind] = {"rows": [asdict(row) for row in rows], "seconds": seconds}
         part = self._path.with_suffix(".part")
         part.write_text(json.dumps({"settings": self._settings, "kinds": self.kinds}, indent=2))
         part.replace(self._path)
 
-    def forget(self) -> None:
-        """The next call begins anew."""
+    def delete(self) -> None:
+        """Delete the file, so that the next call starts again."""
         self._path.unlink(missing_ok=True)
 
     @property
     def lost(self) -> list[str]:
-        return [said for kind in self.kinds for row in self.rows(kind) for said in row.lost]
+        return [message for kind in self.kinds for row in self.rows(kind) for message in row.lost]
 
     @property
     def seconds(self) -> float:
@@ -56,58 +56,59 @@ class Results:
 
 
 def source() -> str:
-    """The commit, and what is changed in it."""
+    """Return the commit, and whether the source code was changed since."""
     folder = Path(__file__).parent
 
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        return result.stdout.strip()
 
     changed = git("status", "--porcelain", "--", ":/*.py", ":/*.yaml")
     return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
 
 
-def lost_in(row: Row) -> str:
+def format_lost(row: Row) -> str:
     if not row.tried:
         return "not tried here"
     return f"{len(row.lost)}: {row.lost[0][:120]}" if row.lost else "nothing"
 
 
 def show(results: Results, console: Console) -> None:
-    """The table on the screen, and every loss below it."""
-    shown = Table("what was done", "how often", "what came out", "lost", box=None, pad_edge=False)
+    """Print the table, and every loss below it."""
+    table = Table("fault", "times", "outcome", "lost", box=None, pad_edge=False)
     for kind in results.kinds:
         for row in results.rows(kind):
-            shown.add_row(row.what, row.times, row.found, lost_in(row), style="" if not row.lost else "red")
-    console.print(shown)
-    for said in results.lost:
-        console.print(f"lost: {said}", markup=False, highlight=False)
-    console.print(f"lost in all: {len(results.lost) or 'nothing'}; {results.seconds:.0f} s")
+            table.add_row(row.fault, row.times, row.outcome, format_lost(row), style="" if not row.lost else "red")
+    console.print(table)
+    for message in results.lost:
+        console.print(f"lost: {message}", markup=False, highlight=False)
+    console.print(f"lost in total: {len(results.lost) or 'nothing'}; {results.seconds:.0f} s")
 
 
 def markdown(results: Results, command: str, cores: int) -> str:
-    """The table for the document, and what it was made with."""
+    """Return the table for the document, with the command, date, machine and versions."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    verdict = f"lost in all: {len(results.lost)}" if results.lost else "lost in all: nothing"
+    total = f"lost in total: {len(results.lost) or 'nothing'}"
     lines = [
         f"`{command}`, {time.strftime('%Y-%m-%d')}, {cores} cores ({platform.machine()}, {sys.platform}), "
-        f"{results.seconds:.0f} s; Python {platform.python_version()}, {versions}; {verdict}.",
+        f"{results.seconds:.0f} s; Python {platform.python_version()}, {versions}; {total}.",
         "",
-        "| what was done | how often | what came out | lost | s |",
+        "| fault | times | outcome | lost | s |",
         "|---|---|---|---|---|",
     ]
     for kind in results.kinds:
         for number, row in enumerate(results.rows(kind)):
             seconds = "" if number else f"{results.kinds[kind]['seconds']:.0f}"
-            cells = (row.what, row.times, row.found, lost_in(row), seconds)
+            cells = (row.fault, row.times, row.outcome, format_lost(row), seconds)
             lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
 
 
 def rewrite(document: Path, text: str) -> None:
-    """Put a text between the two marks.
+    """Replace the text between the two marks of a document.
 
     Raises:
-        ValueError: The document has no such marks.
+        ValueError: The document does not have the marks.
     """
     before, begin, rest = document.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,10 +1,10 @@
-"""Faults in real runs: what is done to them, how often, and what is lost.
+"""Inject faults into real runs, and report what is lost.
 
     python benchmarks/faults/run.py [--only NAME ...] [--quick] [--seed S] [--data-dir FOLDER]
 
-Fits and sweeps are killed, files are damaged, the server and the disk go away; then what is left is compared with runs
-that were left alone. Ctrl-C stops; the same command goes on with the kinds that are not done. A complete call
-writes the table into docs/RELIABILITY.md. The exit code is 1 if anything was lost.
+Fits and sweeps are killed, files are damaged, the server is killed and the disk is filled; then the outcome is compared
+with undisturbed runs. After Ctrl-C, the same command continues with the unfinished kinds. A complete call writes the
+table into docs/RELIABILITY.md. The exit code is 1 if anything was lost.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from pathlib import Path
 
 from pipelines.tracking.client import MLFLOW_SETTINGS
 
-os.environ["OMP_NUM_THREADS"] = "1"  # read by torch; every process trains on one core
-os.environ.pop("LITLAB_UNSENT", None)  # copies of a project have runs of one name; what waits is beside each of them
+os.environ["OMP_NUM_THREADS"] = "1"  # read by torch: every process trains on one core
+os.environ.pop("LITLAB_UNSENT", None)  # copies of a project have the same run ids: pending data stay with each
 os.environ.update(MLFLOW_SETTINGS)  # read by mlflow when it is imported
 
 import report
@@ -35,8 +35,8 @@ DOCUMENT = ROOT / "docs/RELIABILITY.md"
 KINDS = {
     "fits": "kill_fits",
     "sweeps": "kill_sweeps",
-    "checkpoints": "harm_checkpoints",
-    "data": "harm_data",
+    "checkpoints": "damage_checkpoints",
+    "data": "damage_data",
     "server": "lose_server",
     "disk": "fill_disk",
     "ranks": "kill_ranks",
@@ -46,15 +46,15 @@ KINDS = {
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=KINDS, help=", ".join(KINDS))
-    parser.add_argument("--quick", action="store_true", help="one or two of each")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments (0)")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="where MNIST/raw may be (data)")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".faults", help="for all that is made (.faults)")
+    parser.add_argument("--quick", action="store_true", help="one or two faults of each kind")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (0)")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that may contain MNIST/raw (data)")
+    parser.add_argument("--folder", type=Path, default=ROOT / ".faults", help="scratch folder (.faults)")
     return parser.parse_args()
 
 
-def try_kind(name: str, given: argparse.Namespace, results: report.Results, console: Console) -> None:
-    """Try one kind, and keep its rows."""
+def run_kind(name: str, given: argparse.Namespace, results: report.Results, console: Console) -> None:
+    """Inject the faults of one kind, and save its rows."""
     kind = importlib.import_module(KINDS[name])
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -66,17 +66,17 @@ def try_kind(name: str, given: argparse.Namespace, results: report.Results, cons
             shutil.rmtree(bench.folder / part, ignore_errors=True)
         try:
             bench.warm_up()
-            began = time.monotonic()
+            start = time.monotonic()
             rows = kind.table(bench)
         finally:
             bench.close()
-    results.add(name, rows, time.monotonic() - began)
+    results.add(name, rows, time.monotonic() - start)
     for row in rows:
-        console.print(f"{row.what}: {row.times}; lost: {report.lost_in(row)}", markup=False, highlight=False)
+        console.print(f"{row.fault}: {row.times}; lost: {report.format_lost(row)}", markup=False, highlight=False)
 
 
 def main() -> int:
-    """Try all kinds, or some; show the table, and write it if it is complete."""
+    """Run all kinds or some, print the table, and write it into the document if all ran."""
     given = options()
     given.folder = given.folder.absolute()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -85,13 +85,14 @@ def main() -> int:
     results = report.Results(given.folder / f"results{'-quick' * given.quick}.json", settings)
     console.print(f"scratch folder {given.folder}", highlight=False, soft_wrap=True)
     exit_on_sigterm()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also in a shell's background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also for a background job of a shell
     try:
         for name in KINDS:
             if name in (given.only or KINDS) and (given.only or name not in results.kinds):
-                try_kind(name, given, results, console)
+                run_kind(name, given, results, console)
     except KeyboardInterrupt:
-        console.print(f"stopped; done are {', '.join(results.kinds) or 'none'}; the same command goes on")
+        finished = ", ".join(results.kinds) or "none"
+        console.print(f"stopped; finished: {finished}. Run the same command again to continue.")
         return 130
     results.kinds = {name: results.kinds[name] for name in KINDS if name in results.kinds}
     report.show(results, console)
@@ -100,7 +101,7 @@ def main() -> int:
         report.rewrite(DOCUMENT, report.markdown(results, command, cpu_count()))
         console.print(f"written to {DOCUMENT.relative_to(ROOT)}")
     if not given.only:
-        results.forget()
+        results.delete()
     return 1 if results.lost else 0
 
 

@@ -63,7 +63,8 @@ def write_atomically(
         part.unlink(missing_ok=True)
         if mode is not None:
             part.touch(mode=0o600)
-            part.chmod(mode)
+            with contextlib.suppress(OSError):  # some network file systems have no permissions
+                part.chmod(mode)
         with part.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()

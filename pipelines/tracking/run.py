@@ -1,4 +1,6 @@
-"""One MLflow run: its params, metrics, tags and artifacts. The only file that writes runs.
+"""One MLflow run: its params, metrics, tags and artifacts. Other packages write runs only through `Run`.
+
+A run is written to disk; delivery.py sends it to the tracking store, from a thread of sender.py.
 
 Layout next to the database: `mlartifacts/EXPERIMENT/RUN_ID/artifacts/` holds config.yaml, data.json, metrics.jsonl,
 checkpoints/ and figures/; MLflow keeps the logged model in `mlartifacts/EXPERIMENT/models/`.

@@ -1,4 +1,4 @@
-"""Find the finished runs of published jobs, also those that `litlab fit`, `baseline` or `explain` made on their own."""
+"""Find the finished runs of published jobs, including those of `litlab fit`, `baseline` and `explain`."""
 
 import shlex
 from collections.abc import Collection, Mapping

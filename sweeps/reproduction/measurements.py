@@ -95,16 +95,16 @@ def metric_value(run: StoredRun, metric: str, history: History) -> float | None:
         run: A finished run.
         metric: A name: the last value, for `val/acc` that of the last epoch. `val/acc@3`: in epoch 3 (from 0).
             `log(fit_seconds)`: the natural logarithm. `gap(acc)`: training minus test accuracy at the selected epoch;
-            `apart(acc)`: its absolute value. `rise(val/loss)`: the last value minus the lowest.
+            `abs_gap(acc)`: its absolute value. `rise(val/loss)`: the last value minus the lowest.
             `roughness(val/acc)`: the mean absolute change from epoch to epoch in the second half of the training.
         history: Returns epochs and values of a metric of a run.
     """
     match = re.fullmatch(r"(\w+)\((.+)\)", metric)
     function, argument = match.groups() if match else ("", metric)
-    if function in ("gap", "apart"):
+    if function in ("gap", "abs_gap"):
         train, test = run.metrics.get(f"{SELECTED}/train/{argument}"), run.metrics.get(f"test/{argument}")
         gap = None if train is None or test is None else train - test
-        return abs(gap) if gap is not None and function == "apart" else gap
+        return abs(gap) if gap is not None and function == "abs_gap" else gap
     if function == "log":
         return math.log(run.metrics[argument]) if run.metrics.get(argument, 0) > 0 else None
     name, _, epoch = argument.partition("@")

@@ -109,6 +109,6 @@ def _facts(runs: Runs, seeds: int) -> list[str]:
         keys = {package: f"{VERSION_TAG}.{package}" for package in PACKAGES}
         versions = {f"{name} {run.tags[key]}" for run in all_runs for name, key in keys.items() if key in run.tags}
         machines = {run.tags[PROCESSOR_TAG] for run in all_runs if PROCESSOR_TAG in run.tags}
-        made = f"Trained from {first} to {last} on {' and '.join(sorted(machines))}"
-        facts.append(f"{made}, with {', '.join(sorted(versions))}.")
+        text = f"Trained from {first} to {last} on {' and '.join(sorted(machines))}"
+        facts.append(f"{text}, with {', '.join(sorted(versions))}.")
     return facts

@@ -21,7 +21,7 @@ class Reproduction:
         failures: Why a job of this call failed, by label.
         data: Describes the data of each section, by its title, one sentence for each test set.
         facts: When, where and with which versions the runs were made, one sentence each.
-        command: The command line that made it; "" if it was called from Python.
+        command: The command line; "" if it was called from Python.
         pages: The files that were written.
         stop_signal: The signal that stopped it before anything was judged, or None.
     """

@@ -10,7 +10,7 @@ from sweeps.search.child_runs import ChildRuns, RunsBySeed
 from sweeps.search.context import SearchContext
 from sweeps.search.heartbeat import SILENT_S
 from sweeps.search.study_run import log_progress
-from sweeps.search.trials import REASON, RUNS, SAME_AS, SECONDS, SEED, params_key
+from sweeps.search.trial_state import REASON, RUNS, SAME_AS, SECONDS, SEED, params_key
 from sweeps.workers.display import format_params
 from sweeps.workers.job import Job
 

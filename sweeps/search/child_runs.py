@@ -13,7 +13,7 @@ from pipelines.tracking.tags import (
     TRIAL_TAG,
 )
 from sweeps.search.study import Study
-from sweeps.search.trials import REASON, is_counted, params_key
+from sweeps.search.trial_state import REASON, is_counted, params_key
 
 CHECKPOINTS = "checkpoints"
 RunsBySeed = dict[tuple[str, int], StoredRun]  # by configuration and seed

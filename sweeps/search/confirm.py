@@ -6,7 +6,7 @@ from pipelines.tracking.tags import CONFIGURATION_TAG, STAGE_TAG
 from sweeps.search.child_runs import RunsBySeed, by_seed
 from sweeps.search.context import SearchContext
 from sweeps.search.summary import Confirmed
-from sweeps.search.trials import params_key
+from sweeps.search.trial_state import params_key
 from sweeps.workers.batch import run_jobs
 
 NO_TRIAL = "-"

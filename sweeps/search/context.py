@@ -17,7 +17,7 @@ from pipelines.tracking.tags import (
 from sweeps.search.display import SweepDisplay
 from sweeps.search.space import Space
 from sweeps.search.study import Study
-from sweeps.search.trials import params_key
+from sweeps.search.trial_state import params_key
 from sweeps.workers.job import Job, as_arguments
 from sweeps.workers.pool import Pool
 

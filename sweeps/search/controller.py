@@ -9,7 +9,7 @@ from sweeps.search.active_trials import ActiveTrial, ActiveTrials
 from sweeps.search.child_runs import ChildRuns
 from sweeps.search.context import SearchContext
 from sweeps.search.heartbeat import BEAT_S, called
-from sweeps.search.trials import CONTROLLER
+from sweeps.search.trial_state import CONTROLLER
 from sweeps.workers.batch import authoritative_message, end_orphan
 from sweeps.workers.pool import Message, WorkerProcess
 
@@ -135,9 +135,10 @@ class Controller:
             self._trials.end(active, "FAIL", reason)
 
     def _should_prune(self, active: ActiveTrial, seed: int, step: int, value: float) -> bool:
-        """Report an epoch of a trial's first seed; return whether to end the training.
+        """Report an epoch of a trial's first seed.
 
-        That is so if the pruner says so, or if another controller has ended the trial.
+        Returns:
+            Whether the pruner or another controller has ended the trial.
         """
         from optuna.exceptions import UpdateFinishedTrialError
 

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from pipelines.runtime.console import format_duration
 from sweeps.search.study import Study
-from sweeps.search.trials import count_states
+from sweeps.search.trial_state import count_states
 from sweeps.workers.display import LiveDisplay, time_left
 
 if TYPE_CHECKING:

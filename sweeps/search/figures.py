@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sweeps.search.trials import seed_values
+from sweeps.search.trial_state import seed_values
 from sweeps.workers.display import format_params
 
 if TYPE_CHECKING:

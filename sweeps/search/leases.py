@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sweeps.search import heartbeat
 from sweeps.search.space import Space
 from sweeps.search.storage import study_lock
-from sweeps.search.trials import CONTROLLER
+from sweeps.search.trial_state import CONTROLLER
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy

@@ -9,7 +9,7 @@ from pipelines.tracking.store import Store
 from sweeps.search.heartbeat import at_work
 from sweeps.search.storage import lock_holder, open_storage, sqlite_path, storage_url
 from sweeps.search.study import IDENTITY, PARENT, TOTAL
-from sweeps.search.trials import (
+from sweeps.search.trial_state import (
     CONTROLLER,
     INTERRUPTED,
     REASON,

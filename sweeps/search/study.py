@@ -15,7 +15,7 @@ from sweeps.search.leases import SharedStudy
 from sweeps.search.ranges import encode
 from sweeps.search.samplers import make_pruner, make_sampler
 from sweeps.search.space import Space, canonical_name, split_keys
-from sweeps.search.trials import CONTROLLER, INTERRUPTED, best_trial, is_counted, params_key, trial_params
+from sweeps.search.trial_state import CONTROLLER, INTERRUPTED, best_trial, is_counted, params_key, trial_params
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

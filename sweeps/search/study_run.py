@@ -32,7 +32,7 @@ from sweeps.search.figures import study_figures
 from sweeps.search.space import Space, split_keys
 from sweeps.search.study import PARENT, Study
 from sweeps.search.summary import Confirmed, confirmed_metrics, study_note
-from sweeps.search.trials import best_trial, count_states
+from sweeps.search.trial_state import best_trial, count_states
 
 
 def open_parent(store: Store, study: Study, experiment: str, command: str) -> Run:

@@ -8,7 +8,7 @@ from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import CONFIRMED
 from sweeps.search.study import Study
-from sweeps.search.trials import count_states
+from sweeps.search.trial_state import count_states
 
 LABELS = {"best": "the best, on fresh seeds", "default": "the experiment as it is, same seeds"}
 Confirmed = dict[str, list[StoredRun]]  # "best" and "default": the finished runs on fresh seeds

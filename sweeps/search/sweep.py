@@ -82,10 +82,11 @@ def sweep(
 ) -> SweepResult:
     """Search a space until the study has its total of trials, then train and test the best on fresh seeds.
 
-    A study that exists is continued. Ctrl-C and SIGTERM stop the sweep gracefully, a second one at once.
+    A study that exists is continued. Ctrl-C and SIGTERM stop the sweep gracefully, a second one at once; call it
+    in the main thread.
 
     Args:
-        space: Name or YAML file of a space. The arguments from `trials` to `keep` override what the file says.
+        space: Name or YAML file of a space. The arguments from `trials` to `keep` override those of the file.
         trials: Number of trials in total.
         timeout: Seconds, or text such as "2h".
         trial_timeout: Seconds, or text such as "10m".
@@ -103,8 +104,7 @@ def sweep(
         command: Recorded in the study's run.
 
     Raises:
-        UserError: The space, an override or the experiment is refused, another process runs the study, or the tracking
-            server or the study's database is lost.
+        UserError: An argument or the experiment is refused, another process runs the study, or a database is lost.
     """
     for name, number in (("workers", workers), ("stacked", stacked)):
         if number < 1:
@@ -182,7 +182,7 @@ def _best(study: "Study") -> BestTrial | None:
 
 
 def _check_experiment(pool: "Pool", space: Space, arguments: list[str], *, stacked: bool) -> dict[str, Any]:
-    """Return facts about the experiment, from a process of its own that tries all end points of the space.
+    """Return facts about the experiment, from its own process, which tries all end points of the space.
 
     Raises:
         UserError: The experiment, a key or a value is refused.

@@ -24,8 +24,10 @@ from pipelines.tracking.run import recorded
 from pipelines.training.job import Training, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.train import train
-from sweeps.workers.child import Reporter, create_run, final_message, selected_metrics, send, setup_process
 from sweeps.workers.job import Job
+from sweeps.workers.messages import final_message, send
+from sweeps.workers.process_setup import create_run, selected_metrics, setup_process
+from sweeps.workers.pruning import PruningCallback
 from sweeps.workers.stacked_training import Member, Ready, Stack
 
 MODELS: tuple[type[LightningModule], ...] = (MLP, LinearClassifier, CirclesMLP)
@@ -127,7 +129,7 @@ class Trials:
 
     def __init__(self, jobs: list[Job], pipes: list[connection.Connection]) -> None:
         self._waiting, self._size = list(zip(jobs, pipes, strict=True)), len(jobs)
-        self._reporters: dict[Member, Reporter] = {}
+        self._reporters: dict[Member, PruningCallback] = {}
         self._pipes: dict[Member, connection.Connection] = {}
         self._pruner = jobs[0].pruner
 
@@ -157,7 +159,7 @@ class Trials:
                 send(pipe, final_message(error))
                 continue
             first = first or member.job
-            self._reporters[member], self._pipes[member] = Reporter(spec.metric, pipe), pipe
+            self._reporters[member], self._pipes[member] = PruningCallback(spec.metric, pipe), pipe
             try:
                 train(member.job, member.run)
                 member.begin(ready.random)

@@ -37,16 +37,10 @@ from pipelines.training.job import check_config, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import config_to_save, run_name, run_tags
 from pipelines.training.train import run_trainer, train
-from sweeps.workers.child import (
-    Reporter,
-    create_run,
-    describe_error,
-    final_message,
-    selected_metrics,
-    send,
-    setup_process,
-)
 from sweeps.workers.job import Job, as_arguments
+from sweeps.workers.messages import describe_error, final_message, send
+from sweeps.workers.process_setup import create_run, selected_metrics, setup_process
+from sweeps.workers.pruning import PruningCallback
 
 
 def run_job(job: Job, pipe: connection.Connection) -> None:
@@ -123,7 +117,7 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     """Train like `litlab fit`, and return the metrics at the selected epoch; on further devices, an empty dict."""
     silence_lightning()
     cli: LitlabCLI = parse_config("sweep", job.arguments_with_seed)
-    reporter = Reporter(job.metric, pipe)
+    reporter = PruningCallback(job.metric, pipe)
     training = prepare_training(cli, [reporter], test=job.test)
     exit_on_sigterm()
     if rank_zero_only.rank:  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""`make faults`: its checks see a loss, its table says so, and a quick round of it loses nothing."""
+"""`make faults`: its checks detect a loss, its table shows it, and a quick round loses nothing."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ FAULTS = ROOT / "benchmarks/faults"
 
 @pytest.fixture
 def part(monkeypatch):
-    """A module of the program."""
+    """Imports a module of benchmarks/faults."""
     monkeypatch.syspath_prepend(FAULTS)
 
     def load(name):
@@ -22,11 +22,11 @@ def part(monkeypatch):
     return load
 
 
-def test_a_loss_is_in_the_table_and_the_rest_of_the_document_stays(part, tmp_path):
+def test_a_loss_is_in_the_table_and_the_rest_of_the_document_is_unchanged(part, tmp_path):
     report, bench = part("report"), part("bench")
-    rows = [bench.Row("kill -9", "3", "all well"), bench.Row("a flipped bit", "2", "refused", ["last.ckpt | epoch"])]
+    rows = [bench.Row("kill -9", "3", "all intact"), bench.Row("flipped bit", "2", "refused", ["last.ckpt | epoch"])]
     results = report.Results(tmp_path / "results.json", {"seed": 0})
-    results.add("some", [*rows, bench.Row("a full disk", "0", "no tmpfs", tried=False)], 1.5)
+    results.add("some", [*rows, bench.Row("full disk", "0", "no tmpfs", tried=False)], 1.5)
     document = tmp_path / "page.md"
     document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     report.rewrite(document, report.markdown(results, "make faults", 2))
@@ -34,13 +34,13 @@ def test_a_loss_is_in_the_table_and_the_rest_of_the_document_stays(part, tmp_pat
     assert text.startswith("before\n")
     assert text.endswith(f"{report.END}\nafter\n")
     assert "old" not in text
-    assert "lost in all: 1." in text
-    assert "| kill -9 | 3 | all well | nothing | 2 |" in text
-    assert "| a flipped bit | 2 | refused | 1: last.ckpt / epoch |  |" in text
-    assert "| a full disk | 0 | no tmpfs | not tried here |  |" in text
+    assert "lost in total: 1." in text
+    assert "| kill -9 | 3 | all intact | nothing | 2 |" in text
+    assert "| flipped bit | 2 | refused | 1: last.ckpt / epoch |  |" in text
+    assert "| full disk | 0 | no tmpfs | not tried here |  |" in text
 
 
-def test_kinds_that_are_done_count_only_under_the_same_settings(part, tmp_path):
+def test_saved_results_are_used_only_with_the_same_settings(part, tmp_path):
     report, bench = part("report"), part("bench")
     path, settings = tmp_path / "results.json", {"seed": 0, "source": "abc"}
     report.Results(path, settings).add("fits", [bench.Row("kill -9", "3")], 1.0)
@@ -49,7 +49,7 @@ def test_kinds_that_are_done_count_only_under_the_same_settings(part, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_with_another_seed_is_seen_as_another(litlab, part, tmp_path):
+def test_a_run_with_another_seed_is_detected_as_different(litlab, part, tmp_path):
     runs, uris = part("runs"), [f"sqlite:///{tmp_path}/{name}/mlflow.db" for name in ("one", "two", "three")]
     fit = ["fit", "digits-mlp", "--trainer.max_epochs", "1"]
     ids = [
@@ -57,9 +57,14 @@ def test_a_run_with_another_seed_is_seen_as_another(litlab, part, tmp_path):
         for seed, uri in zip("001", uris, strict=True)
     ]
     assert runs.differences(uris[1], ids[1], uris[0], ids[0]) == []
-    said = " ".join(runs.differences(uris[2], ids[2], uris[0], ids[0]))
-    for what in ("points in MLflow", "metrics.jsonl", "best.ckpt: other state_dict", "last.ckpt: other litlab"):
-        assert what in said
+    differences = " ".join(runs.differences(uris[2], ids[2], uris[0], ids[0]))
+    for what in (
+        "metric values in MLflow",
+        "metrics.jsonl",
+        "best.ckpt: different state_dict",
+        "last.ckpt: different litlab",
+    ):
+        assert what in differences
 
 
 @pytest.mark.slow
@@ -69,5 +74,5 @@ def test_a_quick_round_of_all_kinds_loses_nothing(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "lost in all: nothing" in done.stdout
+    assert "lost in total: nothing" in done.stdout
     assert (ROOT / "docs/RELIABILITY.md").read_text() == before, "only a complete call writes the table"

@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 from optuna.storages import BaseStorage
 
-from sweeps.search.trials import CONTROLLER, INTERRUPTED, is_counted, params_key, trial_params
+from sweeps.search.trial_state import CONTROLLER, INTERRUPTED, is_counted, params_key, trial_params
 
 pytestmark = pytest.mark.services
 

@@ -16,7 +16,7 @@ from sweeps.search import storage
 from sweeps.search.space import Space
 from sweeps.search.storage import StudyLock, open_storage, server_time, study_lock
 from sweeps.search.study import Study
-from sweeps.search.trials import CONTROLLER, params_key
+from sweeps.search.trial_state import CONTROLLER, params_key
 
 FORK = multiprocessing.get_context("fork")
 RANGES = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}

@@ -51,7 +51,12 @@ class Stop(Callback):
     def on_fit_end(self, trainer, pl_module):
         self.stop("end")
 """
-LITLAB = "import sys; from pipelines.cli import main; sys.exit(main(argv))"
+LITLAB = """
+import signal, sys
+from pipelines.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a forkserver that a sweep started ignores it
+sys.exit(main(argv))
+"""
 MLP = ["digits-mlp", "--model.dropout", "0.3", "--model.lr_scheduler", "modules.schedules.OneCycle"]
 CONVNET = ["digits-convnet", "--data.crop_padding", "2", "--data.flip", "true", "--model.batch_norm", "true"]
 PLATEAU = "lightning.pytorch.cli.ReduceLROnPlateau"

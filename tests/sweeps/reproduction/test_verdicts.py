@@ -146,7 +146,7 @@ def test_quantities_are_computed_from_metrics():
 
     assert of("test/acc") == 0.95
     assert of("gap(acc)") == pytest.approx(-0.05)
-    assert of("apart(acc)") == pytest.approx(0.05)
+    assert of("abs_gap(acc)") == pytest.approx(0.05)
     assert of("log(fit_seconds)") == pytest.approx(2)
     assert of("val/loss@0") == 0.9
     assert of("rise(val/loss)") == pytest.approx(0.3)

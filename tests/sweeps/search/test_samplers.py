@@ -9,7 +9,7 @@ from optuna import pruners, samplers
 from pipelines.runtime.errors import UserError
 from sweeps.search.samplers import make_pruner, make_sampler
 from sweeps.search.storage import open_storage
-from sweeps.search.trials import params_key
+from sweeps.search.trial_state import params_key
 
 SAMPLERS = {
     "random": samplers.RandomSampler,

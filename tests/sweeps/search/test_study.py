@@ -23,7 +23,7 @@ from sweeps.search.space import Space
 from sweeps.search.storage import open_storage, sqlite_path
 from sweeps.search.study import IDENTITY, OLD_PREVIOUS_RUNS, PARENT, TOTAL, Study
 from sweeps.search.study_run import log_progress
-from sweeps.search.trials import INTERRUPTED, count_states, is_counted, params_key, trial_params
+from sweeps.search.trial_state import INTERRUPTED, count_states, is_counted, params_key, trial_params
 
 RANGE = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
 GRID = {"x": [0.0, 0.1, 0.3], "one": [True, False]}

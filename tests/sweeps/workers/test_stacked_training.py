@@ -1,4 +1,4 @@
-"""`litlab sweep --stacked`: trials that are trained as one are what each is for itself."""
+"""`litlab sweep --stacked`: trials that are trained together have the results of separate trainings."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
 from sweeps.workers import stacked_trials as stacked
 from sweeps.workers import worker
-from sweeps.workers.child import send
 from sweeps.workers.job import Job
+from sweeps.workers.messages import send
 
 QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false"]
 DIGITS = ["digits-mlp", "--data.n_train=300", "--model.hidden=[16, 8]", *QUICK]
@@ -31,34 +31,34 @@ Trained = list[tuple[str, list[tuple]]]
 
 @pytest.fixture
 def trained(uri) -> Callable[..., Trained]:
-    """Trains specifications, as one or each for itself; returns their runs' ids and what each has said."""
+    """Trains jobs, together or separately; returns the run id and the messages of each."""
 
-    def train(commands, *, as_one=True, stop=lambda number, epoch: False):
-        specs = [
+    def train(commands, *, together=True, stop=lambda number, epoch: False):
+        jobs = [
             Job(argv, seed, "stack", uri, run_name=str(number), metric="val/acc", pruner="mine")
             for number, (seed, argv) in enumerate(commands)
         ]
-        ours, theirs = zip(*(Pipe() for _ in specs), strict=True)
-        said = [[] for _ in specs]
-        controller = threading.Thread(target=_listen, args=(ours, said, stop))
+        ours, theirs = zip(*(Pipe() for _ in jobs), strict=True)
+        received = [[] for _ in jobs]
+        controller = threading.Thread(target=_listen, args=(ours, received, stop))
         controller.start()
-        if as_one:
-            stacked.Trials(specs, list(theirs)).train()
+        if together:
+            stacked.Trials(jobs, list(theirs)).train()
         else:
-            for spec, pipe in zip(specs, theirs, strict=True):
-                send(pipe, ("done", worker._train(spec, pipe)))
+            for job, pipe in zip(jobs, theirs, strict=True):
+                send(pipe, ("done", worker._train(job, pipe)))
         controller.join()
-        return [(messages[0][1], messages) for messages in said]
+        return [(messages[0][1], messages) for messages in received]
 
     return train
 
 
-def _listen(pipes, said, stop):
+def _listen(pipes, received, stop):
     numbers = {pipe: number for number, pipe in enumerate(pipes)}
     while numbers:
         for pipe in connection.wait(list(numbers)):
             number, message = numbers[pipe], pipe.recv()
-            said[number].append(message)
+            received[number].append(message)
             if message[0] == "epoch":
                 pipe.send(stop(number, message[1]))
             elif message[0] != "run":
@@ -72,19 +72,19 @@ def metrics_of(run):
     ]
 
 
-def plain(value, path=()):
-    """All numbers of a checkpoint, by where they are."""
+def flatten(value, path=()):
+    """Return all values of a checkpoint by path."""
     if isinstance(value, dict):
-        return {k: v for key, part in value.items() for k, v in plain(part, (*path, key)).items()}
+        return {k: v for key, part in value.items() for k, v in flatten(part, (*path, key)).items()}
     if isinstance(value, list | tuple):
-        return plain(dict(enumerate(value)), path)
+        return flatten(dict(enumerate(value)), path)
     return {path: value}
 
 
 def assert_same_checkpoint(one, other):
-    ours, theirs = (plain(torch.load(run, weights_only=True)) for run in (one, other))
+    ours, theirs = (flatten(torch.load(run, weights_only=True)) for run in (one, other))
     assert ours.keys() == theirs.keys()
-    # How long it took, how long the journal's numbers are as text, and whether one more epoch was about to begin.
+    # Time, length of the metrics file, and whether another epoch was about to start.
     changing = [("litlab", "seconds"), ("litlab", "metrics")]
     for path in ours.keys() - set(changing):
         if "epoch_progress" in path and path[-1] == "ready":
@@ -113,19 +113,20 @@ def assert_same_checkpoint(one, other):
     ],
     ids=["dropout and schedule", "same batches, momentum", "circles", "augmented"],
 )
-def test_trials_of_a_stack_are_what_each_is_for_itself(trained, uri, commands):
+def test_stacked_trials_equal_separate_trainings_up_to_rounding(trained, uri, commands):
     store = Store(uri)
-    for (alone, said), (together, heard) in zip(trained(commands, as_one=False), trained(commands), strict=True):
-        one, other = store.find(alone), store.find(together)
-        assert [message[:2] for message in said[1:-1]] == [message[:2] for message in heard[1:-1]]
-        assert heard[-1][0] == said[-1][0] == "done"
-        assert [m[2] for m in heard[1:-1]] == pytest.approx([m[2] for m in said[1:-1]], abs=1e-6)
+    separate, stack = trained(commands, together=False), trained(commands)
+    for (one_id, expected), (other_id, actual) in zip(separate, stack, strict=True):
+        one, other = store.find(one_id), store.find(other_id)
+        assert [message[:2] for message in expected[1:-1]] == [message[:2] for message in actual[1:-1]]
+        assert actual[-1][0] == expected[-1][0] == "done"
+        assert [m[2] for m in actual[1:-1]] == pytest.approx([m[2] for m in expected[1:-1]], abs=1e-6)
         for before, after in zip(metrics_of(one), metrics_of(other), strict=True):
             assert after == pytest.approx(before, rel=1e-4, abs=1e-6)
         assert other.status == one.status == "FINISHED"
-        own = ("litlab.key", "stacked")
-        assert {k: v for k, v in other.tags.items() if k not in own} == {
-            k: v for k, v in one.tags.items() if k not in own
+        changing = ("litlab.key", "stacked")
+        assert {k: v for k, v in other.tags.items() if k not in changing} == {
+            k: v for k, v in one.tags.items() if k not in changing
         }
         assert other.file("config.yaml").read_text() == one.file("config.yaml").read_text()
         for name in ("best", "last"):
@@ -133,15 +134,15 @@ def test_trials_of_a_stack_are_what_each_is_for_itself(trained, uri, commands):
             assert_same_checkpoint(*paths)
 
 
-def test_a_softmax_regression_is_stacked_too(trained, uri, small):
+def test_a_softmax_regression_can_be_stacked(trained, uri, small):
     commands = [(seed, [*small("mnist-linear"), *QUICK, "--data.n_train=200"]) for seed in (0, 1)]
-    one, other = ([messages[-1][1] for _, messages in trained(commands, as_one=way)] for way in (False, True))
+    one, other = ([messages[-1][1] for _, messages in trained(commands, together=way)] for way in (False, True))
     for before, after in zip(one, other, strict=True):
-        kept = {key: value for key, value in before.items() if key != "fit_seconds"}
-        assert {key: after[key] for key in kept} == pytest.approx(kept, rel=1e-4, abs=1e-6)
+        compared = {key: value for key, value in before.items() if key != "fit_seconds"}
+        assert {key: after[key] for key in compared} == pytest.approx(compared, rel=1e-4, abs=1e-6)
 
 
-def test_a_trial_that_is_pruned_or_fails_leaves_the_others_as_they_are(trained, uri):
+def test_a_pruned_or_failed_trial_does_not_change_the_others(trained, uri):
     argv = [*DIGITS, SGD, "--trainer.max_epochs=3"]
     commands = [
         (seed, [*argv, f"--model.optimizer.lr={lr}"]) for seed, lr in ((0, 0.1), (0, 1e30), (1, 0.05), (2, 0.1))
@@ -152,7 +153,7 @@ def test_a_trial_that_is_pruned_or_fails_leaves_the_others_as_they_are(trained, 
     assert [run.status for run in runs] == ["FINISHED", "FAILED", "KILLED", "FINISHED"]
     assert "the training loss is nan at step" in runs[1].tags["litlab.reason"]
     assert runs[2].tags["litlab.reason"] == "pruned after epoch 1 (mine)"
-    assert [entry["epoch"] for entry in metrics_of(runs[2])] == [0, 0, 1, 1], "what it had measured is kept"
+    assert [entry["epoch"] for entry in metrics_of(runs[2])] == [0, 0, 1, 1], "its metrics are kept"
     for number in (0, 3):
         ((alone, _),) = trained([commands[number]])
         assert metrics_of(runs[number]) == [
@@ -161,7 +162,7 @@ def test_a_trial_that_is_pruned_or_fails_leaves_the_others_as_they_are(trained, 
 
 
 @pytest.mark.parametrize(
-    ("argv", "ends", "says"),
+    ("argv", "other", "message"),
     [
         (DIGITS, {"model.hidden": [32, 8]}, "model.hidden"),
         (["digits-convnet"], {}, "ConvNet cannot be stacked"),
@@ -181,17 +182,17 @@ def test_a_trial_that_is_pruned_or_fails_leaves_the_others_as_they_are(trained, 
         (["paired-digits", "--data.source=digits"], {}, "cannot be stacked"),
     ],
 )
-def test_what_cannot_be_stacked_is_refused_by_its_key(argv, ends, says):
+def test_what_cannot_be_stacked_is_refused_with_its_key(argv, other, message):
     cli = parse_config("sweep", argv)
     data, model = cli.build()
     load_data(data, "fit")
-    others = {f"{key} {value}": worker._build(argv, {key: value}) for key, value in ends.items()}
+    others = {f"{key} {value}": worker._build(argv, {key: value}) for key, value in other.items()}
     with pytest.raises(UserError, match="leave out --stacked") as refused:
         stacked.check(cli, data, model, others)
-    assert says in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_a_space_of_the_data_is_refused_before_the_first_trial(litlab, results):
+def test_a_space_with_data_keys_is_refused_before_the_first_trial(litlab, results):
     outcome = litlab("sweep", "digits-mlp", "--stacked", "4")
     assert outcome.code == 2
     assert "space: data.batch_size must be the same in trials that are stacked" in outcome.err
@@ -200,7 +201,7 @@ def test_a_space_of_the_data_is_refused_before_the_first_trial(litlab, results):
 
 @pytest.fixture
 def space(tmp_path):
-    """A grid of four trials of the digits' MLP, with two seeds."""
+    """A grid of four trials of digits-mlp."""
     path = tmp_path / "study.yaml"
     grid = {"model.dropout": [0.0, 0.3], "model.optimizer.lr": [0.001, 0.01]}
     fixed = {"data.n_train": 200, "model.hidden": [8], "trainer.max_epochs": 2}
@@ -210,26 +211,26 @@ def space(tmp_path):
     return path
 
 
-def test_a_stacked_sweep_has_the_trials_of_any_other(litlab, results, results_of, space):
-    assert litlab("sweep", "-c", space, "--study", "plain").code == 0
+def test_a_stacked_sweep_has_the_trials_of_a_sweep_without_stacks(litlab, results, results_of, space):
+    assert litlab("sweep", "-c", space, "--study", "separate").code == 0
     outcome = litlab("sweep", "-c", space, "--stacked", "3", "--seeds", "1")
     assert outcome.code == 0, outcome.err
-    plainly = results_of(results.uri, "plain")
+    separate = results_of(results.uri, "separate")
     assert results.states == ["COMPLETE"] * 4
     assert {run.data.tags["stacked"] for run in results.children()} == {"3", "1"}
-    for trial, other in zip(results.trials, plainly.trials, strict=True):
+    for trial, other in zip(results.trials, separate.trials, strict=True):
         assert trial.params == other.params
         assert trial.value == pytest.approx(other.value)
         assert trial.intermediate_values == pytest.approx(other.intermediate_values)
-    names = [{tuple(sorted(run.data.params.items())) for run in study.children()} for study in (results, plainly)]
+    names = [{tuple(sorted(run.data.params.items())) for run in study.children()} for study in (results, separate)]
     assert names[0] == names[1]
     assert litlab("validate", results.parent.info.run_id).code == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_stack_that_is_stopped_or_killed_leaves_nothing_running(litlab, results, space, number):
-    """Ctrl-C is for the controller, and the kill for its child: all trials of the stack share their process."""
+def test_a_stopped_or_killed_stack_leaves_no_active_run(litlab, results, space, number):
+    """Ctrl-C goes to the controller, SIGKILL to its child process, which all trials of the stack share."""
 
     def end():
         limit = time.monotonic() + 120

@@ -1,0 +1,74 @@
+"""Callback that reports each epoch's metric to the controller and stops the training if the controller prunes it."""
+
+import math
+from multiprocessing import connection
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from pipelines.runtime.errors import StoppedError
+from sweeps.workers.messages import RefusedError, send
+
+
+class PruningCallback(Callback):
+    """Report a metric to the controller after each epoch, and stop the training on all devices if the answer says so.
+
+    Args:
+        metric: Validation metric to report. None reports the model's monitored metric, if it is logged.
+        pipe: Connection to the controller; None on further devices.
+
+    Attributes:
+        pruned_at: Index of the epoch after which the controller stopped the training; None if it did not.
+    """
+
+    def __init__(self, metric: str | None, pipe: connection.Connection | None) -> None:
+        self._metric, self.pipe = metric, pipe
+        self.pruned_at: int | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        value = self.value(trainer, pl_module)
+        stop = False
+        if trainer.is_global_zero and self.pipe is not None:
+            self.report(trainer.current_epoch + 1, value)
+            stop = self.should_stop()
+        if trainer.strategy.broadcast(stop):
+            self.pruned_at = trainer.current_epoch
+            trainer.should_stop = True
+
+    def value(self, trainer: Trainer, pl_module: LightningModule) -> float | None:
+        """Return the metric of the epoch that has just been validated.
+
+        Raises:
+            RefusedError: The experiment does not log the metric.
+            FloatingPointError: The metric is not finite.
+        """
+        logged = trainer.callback_metrics
+        if self._metric is None:
+            key = getattr(pl_module, "monitor", "val/loss")
+            return float(logged[key]) if key in logged else None
+        if self._metric not in logged:
+            available = ", ".join(sorted(key for key in logged if key.startswith("val/")))
+            raise RefusedError(f"metric {self._metric}: the experiment logs {available or 'no validation metric'}")
+        value = float(logged[self._metric])
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{self._metric} is {value} in epoch {trainer.current_epoch}")
+        return value
+
+    def report(self, epoch: int, value: float | None) -> None:
+        """Send the metric of an epoch to the controller, which then answers."""
+        assert self.pipe is not None
+        send(self.pipe, ("epoch", epoch, value))
+
+    def should_stop(self) -> bool:
+        """Wait for the controller's answer, and return whether the training stops here.
+
+        Raises:
+            StoppedError: The controller died.
+        """
+        assert self.pipe is not None
+        try:
+            return bool(self.pipe.recv())
+        except (EOFError, OSError) as error:
+            raise StoppedError("its controller died") from error
