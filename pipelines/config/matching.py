@@ -41,7 +41,9 @@ class ConfigMatcher:
 
     def matches(self, run: StoredRun) -> bool:
         """Return whether a run, or the runs that it summarises, have the configuration."""
-        recorded_hash = run.tags.get(CONFIG_HASH_TAG, "")
+        recorded_hash = run.tags.get(CONFIG_HASH_TAG)
+        if recorded_hash is None:
+            return False
         if recorded_hash not in self._matches:
             self._matches[recorded_hash] = self._agrees_in_params(run) and self._is_same(self._read(run))
         return self._matches[recorded_hash]
