@@ -5,6 +5,7 @@ Imports neither torch nor Lightning.
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import yaml
@@ -35,7 +36,7 @@ class ConfigMatcher:
         defaults: Callable[[], Defaults],
         read: Callable[[StoredRun], list[dict[str, Any]]] | None = None,
     ) -> None:
-        self._config, self._defaults, self._read = config, defaults, read or saved_configs
+        self._config, self._defaults, self._read = config, cache(defaults), read or saved_configs
         self._params = {key: _text(value) for key, value in _comparable(flatten_config(with_old_class_paths(config)))}
         self._matches = {recorded_hash: True}
 
