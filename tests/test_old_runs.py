@@ -1,14 +1,19 @@
 """Runs, checkpoints and a study of an older version can be resumed, measured, compared and continued.
 
 `tests/fixtures/455f4d7/` was written by commit 455f4d7 with `tests/fixtures/write_old_runs.py`. Each test works on a
-copy and uses commands only. A configuration key that is added with its default must not make any of these tests fail.
+copy and uses commands only. A configuration key that is added with its default must not make any of these tests fail:
+those that depend on it run again with such keys, see `tests/fixtures/added_keys.py`.
 """
 
 import csv
+import importlib
 import json
+import multiprocessing.forkserver
+import os
 import re
 import shutil
 import sqlite3
+import sys
 import tarfile
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,8 +21,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jsonargparse._typehints
 import pytest
+import yaml
 from mlflow import MlflowClient
+
+from pipelines.config.cli import parse_config
+from pipelines.config.defaults import class_defaults, config_defaults
+from pipelines.config.identity import config_hash
+from pipelines.config.matching import ConfigMatcher
+from pipelines.tracking.store import Store
+from sweeps.workers import pool
 
 FIXTURE = Path(__file__).parent / "fixtures" / "455f4d7"
 PLACEHOLDER = "/fixture"  # replaces the folder in all paths of the fixture
@@ -25,6 +39,9 @@ TEXT = ("VARCHAR", "TEXT", "CHAR", "JSON")
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())
 LOSS = 1e-3  # relative: other processors round differently
 EXAMPLES = 0.011  # two of 200
+KEY = "added"
+ADDED = {"model.added": "0.5", "model.optimizer.added": "0.25", "data.added": "4", "added": "usual"}  # to `points`
+with_added_keys = pytest.mark.parametrize("added_keys", [False, True], ids=["as it is", "keys added"], indirect=True)
 
 
 @dataclass
@@ -56,7 +73,27 @@ class OldRuns:
 
 
 @pytest.fixture
-def old(tmp_path, uri, litlab, monkeypatch):
+def added_keys(request, monkeypatch, tmp_path):
+    """Whether this version has keys that were added with their defaults, in this process and in those of a sweep."""
+    if not (added := getattr(request, "param", False)):
+        yield False
+        return
+    (tmp_path / "later_version.py").write_text("import added_keys\n\nadded_keys.install()\n")
+    for folder in (FIXTURE.parent, tmp_path):
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(jsonargparse._typehints, "_cached_class_parsers", {})
+    monkeypatch.setattr(pool, "PRELOAD", ["later_version", *pool.PRELOAD])
+    importlib.import_module("added_keys").install(monkeypatch.setattr)
+    multiprocessing.forkserver._forkserver._stop()  # a server that runs already does not have them
+    class_defaults.cache_clear()
+    yield added
+    multiprocessing.forkserver._forkserver._stop()
+    class_defaults.cache_clear()
+
+
+@pytest.fixture
+def old(tmp_path, uri, litlab, monkeypatch, added_keys):
     """A copy of the fixture: the current folder, with the tracking database that commands use by default."""
     folder = Path(uri.removeprefix("sqlite:///")).parent
     with tarfile.open(FIXTURE / "runs.tar.xz") as archive:
@@ -92,6 +129,7 @@ def measured(run: Any, keys: Any) -> dict[str, float]:
     return {key: run.data.metrics.get(key) for key in keys}
 
 
+@with_added_keys
 @pytest.mark.parametrize("name", ["killed", "stopped"])
 def test_an_interrupted_run_resumes_to_the_result_of_an_uninterrupted_one(old, name):
     """The killed run has a scheduler and dropout, the stopped one augmentation and callbacks of `modules.probes`."""
@@ -133,8 +171,19 @@ def _columns(out: str) -> dict[str, dict[str, float]]:
     return {name: dict(zip(head, cells[name], strict=True)) for name in ("recorded", "now")}
 
 
+def test_an_old_configuration_has_the_hash_that_was_recorded(old):
+    checked = 0
+    for run_id, recorded in EXPECTED["hashes"].items():
+        config = Path(old.run(run_id).info.artifact_uri.removeprefix("file://")) / "config.yaml"
+        if config.is_file():
+            assert config_hash(yaml.safe_load(config.read_text())) == recorded
+            checked += 1
+    assert checked >= 20
+
+
+@with_added_keys
 @pytest.mark.parametrize("name", ["points", "probed"])
-def test_compare_shows_old_runs_as_before_and_new_seeds_of_them_in_the_same_row(old, name):
+def test_compare_shows_old_runs_as_before_and_new_seeds_of_them_in_the_same_row(old, added_keys, name):
     """The callbacks of `probed` are given by the class paths that they had."""
     before = EXPECTED[name]["compared"]
     rows = old.compare(name)
@@ -143,12 +192,76 @@ def test_compare_shows_old_runs_as_before_and_new_seeds_of_them_in_the_same_row(
     assert done.code == 0, done.err
     rows = old.compare(name)
     assert len(rows) == len(before)
+    assert (ADDED["added"] in old.run(done.run_id).data.params.values()) == added_keys
     (row,) = [row for row in rows if done.run_id in row["runs"]]
     (joined,) = [expected for expected in before if set(expected["runs"]) < set(row["runs"])]
     assert row["seeds"] == [*joined["seeds"], "7"]
     assert [row["params"] for row in rows if row["n"] > joined["n"]] == [joined["params"]]
 
 
+def test_a_run_by_the_new_names_of_classes_has_the_hash_and_the_row_of_the_old_one(old):
+    probed = EXPECTED["probed"]
+    command = [
+        part.replace(".Units", ".DeadUnits").replace(".Shifts", ".ShiftSensitivity") for part in probed["command"]
+    ]
+    assert command != probed["command"]
+    done = old.litlab(*command, "--seed_everything", "7", "--trainer.max_epochs", "8")
+    assert done.code == 0, done.err
+    (row,) = old.compare("probed")
+    assert row["runs"] == [probed["run"], done.run_id]
+    assert old.run(done.run_id).data.tags["litlab.config_hash"] == EXPECTED["hashes"][probed["run"]]
+
+
+@pytest.mark.parametrize("added_keys", [True], indirect=True)
+def test_another_value_of_an_added_key_is_another_configuration(old):
+    """An added key of a model, of data, of an optimiser, of a callback, and of the command line."""
+    points, probed, several, study = (EXPECTED[name] for name in ("points", "probed", "several", "study"))
+    killed = EXPECTED["killed"]["run"]
+    for key in ("model", "model.optimizer", "model.lr_scheduler", "data", "trainer"):
+        done = old.litlab("resume", killed, "--dead", f"--{key}.{KEY}", "1")
+        assert (done.code, f"{key}.{KEY}" in done.err) == (2, True), (key, done.err)
+    done = old.litlab(*study["command"], "--trials", "6", f"--model.{KEY}", "0.9")
+    assert (done.code, "another experiment" in done.err) == (2, True), done.err
+    done = old.litlab(*points["command"], f"--data.{KEY}", "5", "--trainer.max_epochs", "1")
+    assert done.code == 0, done.err
+    rows = old.compare("points")
+    assert next(row["n"] for row in rows if done.run_id in row["runs"]) == 1
+    assert next(row["params"][f"data.{KEY}"] for row in rows if done.run_id in row["runs"]) == "5"
+
+    def found(*arguments: str) -> bool:
+        cli = parse_config("fit", several["command"][1:-2] + list(arguments))
+        matcher = ConfigMatcher(config_hash(cli.resolved()), cli.resolved(), lambda: config_defaults(cli))
+        return matcher.matches(Store().find(several["parent"]))
+
+    assert found()
+    assert not found(f"--model.{KEY}", "0.9")
+    assert not found(f"--{KEY}", "unusual")
+    cli = parse_config("fit", probed["command"][1:])
+    config = cli.resolved()
+    matcher = ConfigMatcher("", config, lambda: config_defaults(cli))
+    assert matcher.matches(Store().find(probed["run"]))
+    config["trainer"]["callbacks"][0]["init_args"][KEY] = 4
+    assert not ConfigMatcher("", config, lambda: config_defaults(cli)).matches(Store().find(probed["run"]))
+
+
+def test_a_key_of_a_users_class_makes_another_row_only_if_its_default_changes(uri, litlab, tmp_path, monkeypatch):
+    versions = {"0": "", "1": ", factor: float = 0.5", "2": ", factor: float = 0.7"}
+    monkeypatch.syspath_prepend(tmp_path)
+    for seed, argument in versions.items():
+        text = f"from modules.mlp import MLP\n\nclass Own(MLP):\n    def __init__(self{argument}, **more):\n"
+        (tmp_path / "users_own.py").write_text(f"{text}        super().__init__(**more)\n")
+        for cache in (class_defaults.cache_clear, importlib.invalidate_caches):
+            cache()
+        sys.modules.pop("users_own", None)
+        command = [*EXPECTED["points"]["command"], "--model", "users_own.Own", "--trainer.max_epochs", "1"]
+        done = litlab(*command, "--seed_everything", seed)
+        assert done.code == 0, done.err
+    rows = json.loads(litlab("compare", "points", "--format", "json").out)
+    assert sorted(row["seeds"] for row in rows) == [["0", "1"], ["2"]]
+    assert {row["params"]["model.factor"] for row in rows} == {"0.5", "0.7"}
+
+
+@with_added_keys
 def test_a_new_run_that_repeats_an_old_one_takes_its_place_with_the_same_result(old):
     first, second = EXPECTED["points"]["seeds"]
     done = old.litlab(*EXPECTED["points"]["command"])
@@ -157,7 +270,8 @@ def test_a_new_run_that_repeats_an_old_one_takes_its_place_with_the_same_result(
     assert measured(old.run(done.run_id), EXPECTED["metrics"][first]) == close(EXPECTED["metrics"][first])
 
 
-def test_a_study_continues_with_its_old_trials_and_confirming_runs(old):
+@with_added_keys
+def test_a_study_continues_with_its_old_trials_and_confirming_runs(old, added_keys):
     study = EXPECTED["study"]
     done = old.litlab(*study["command"], "--trials", "6")
     assert done.code == 0, done.err
@@ -168,7 +282,9 @@ def test_a_study_continues_with_its_old_trials_and_confirming_runs(old):
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["trials/complete"] + parent.data.metrics["trials/pruned"] == 6
     children = old.children(study["parent"])
-    assert len(set(children) - set(study["runs"])) == 2, "each new trial is one training, and nothing else is trained"
+    new = set(children) - set(study["runs"])
+    assert len(new) == 2, "each new trial is one training, and nothing else is trained"
+    assert {run for run in new if ADDED.items() <= children[run].data.params.items()} == (new if added_keys else set())
     assert sorted(run for run in children if children[run].data.tags["stage"] == "confirm") == study["confirmed"]
     assert old.litlab("sweep", "status", "rates").code == 0
     best = old.litlab("sweep", "best", "rates").out
@@ -178,7 +294,8 @@ def test_a_study_continues_with_its_old_trials_and_confirming_runs(old):
         assert len(list(csv.DictReader(file))) == 6
 
 
-def test_several_seeds_that_were_stopped_continue_with_the_missing_one(old):
+@with_added_keys
+def test_several_seeds_that_were_stopped_continue_with_the_missing_one(old, added_keys):
     several = EXPECTED["several"]
     before = set(old.children(several["parent"]))
     done = old.litlab(*several["command"])
@@ -189,11 +306,13 @@ def test_several_seeds_that_were_stopped_continue_with_the_missing_one(old):
     finished = {run for run in children if children[run].info.status == "FINISHED"}
     assert set(several["finished"]) < finished
     assert len(finished) == 3
-    assert len(set(children) - before) == 1
+    (new,) = set(children) - before
+    assert (ADDED.items() <= children[new].data.params.items()) == added_keys
     (row,) = old.compare(several["parent"])
     assert (row["seeds"], set(row["runs"])) == (["0", "1", "2"], finished)
 
 
+@with_added_keys
 def test_old_runs_are_evidence_of_published_claims(old, tmp_path):
     """Networks, support vector machines, and an explanation of a network."""
     evidence = EXPECTED["evidence"]
@@ -229,6 +348,7 @@ def test_an_old_run_is_registered_and_reported(old, tmp_path):
     assert all(run in page.read_text() for run in EXPECTED["points"]["seeds"])
 
 
+@with_added_keys
 def test_a_copy_of_an_old_configuration_makes_a_run_of_the_same_row(old):
     run = old.run(EXPECTED["points"]["seeds"][0])
     config = Path(run.info.artifact_uri.removeprefix("file://")) / "config.yaml"

@@ -3,10 +3,11 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
+from pipelines.comparison.equal_runs import EqualRuns, Shared, agree
 from pipelines.comparison.intervals import Difference, Summary, paired_difference, summarize
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.query import RunSelection
@@ -23,13 +24,14 @@ class Row:
     """All runs of one configuration, or of one combination of values of the `by` keys.
 
     Attributes:
-        configuration: The keys whose values are the same in all its runs.
+        configuration: The keys whose values are the same in all its runs. A run that lacks one has it at its default.
         runs: The runs that count: of runs that repeat a seed, the latest.
         values: The metric of each run, by its seed and, with `by`, its other keys.
         summary: Mean, standard deviation and interval of the values.
         configurations: Number of configurations; 1 without `by`.
         repeats: Number of runs that do not count, because a later run repeats their seed.
         difference: Difference to the best row; None for the best row.
+        shared: The configuration, with what is optional in it and what varies.
     """
 
     configuration: dict[str, str]
@@ -39,6 +41,7 @@ class Row:
     configurations: int = 1
     repeats: int = 0
     difference: Difference | None = None
+    shared: Shared = field(default_factory=Shared)
 
     def value(self, column: str) -> str:
         """Return the row's value of a column; "" if the key is not set."""
@@ -129,51 +132,70 @@ def format_value(value: str) -> str:
 
 
 def _group(runs: Sequence[StoredRun], metric: str, keys: Sequence[str]) -> list[Row]:
+    equal = EqualRuns(runs)
+    numbers = {} if keys else equal.groups()
     groups: dict[Hashable, list[StoredRun]] = {}
     for run in runs:
-        configuration = run.configuration
-        group = tuple(configuration.get(key, "") for key in keys) if keys else tuple(configuration.items())
+        group = tuple(run.configuration.get(key, "") for key in keys) if keys else numbers[run.run_id]
         groups.setdefault(group, []).append(run)
-    nuisance = _nuisance_params(list(groups.values()), keys) if keys else {}
-    return [_row(group, metric, nuisance) for group in groups.values()]
+    nuisance = _nuisance_params(list(groups.values()), keys, equal) if keys else {}
+    return [_row(group, metric, nuisance, equal.shared) for group in groups.values()]
 
 
-def _nuisance_params(groups: Sequence[Sequence[StoredRun]], keys: Sequence[str]) -> dict[str, Hashable]:
-    """Return what each run sets beside the `by` keys, by run id; empty if no row holds more than one combination.
+def _nuisance_params(
+    groups: Sequence[Sequence[StoredRun]], keys: Sequence[str], equal: EqualRuns
+) -> Mapping[str, Hashable]:
+    """Return a number for what each run sets beside the `by` keys, by run id; empty if no row holds more than one.
 
     The digest of the data may follow from a key: it is included only if runs of some row differ in nothing else.
     """
-    full = [{run.run_id: _other_params(run, keys) for run in group} for group in groups]
-    without_data = [{run.run_id: _other_params(run, [*keys, DATA_HASH_KEY]) for run in group} for group in groups]
-    data_differ = any(
-        len({*params.values()}) > len({*fewer.values()}) for params, fewer in zip(full, without_data, strict=True)
-    )
-    chosen = full if data_differ else without_data
-    if all(len({*params.values()}) < 2 for params in chosen):
-        return {}
-    return {run_id: value for params in chosen for run_id, value in params.items()}
+    full, without_data = equal.groups(keys), equal.groups([*keys, DATA_HASH_KEY])
+
+    def counts(numbers: Mapping[str, int]) -> list[int]:
+        return [len({numbers[run.run_id] for run in group}) for group in groups]
+
+    chosen = full if any(a > b for a, b in zip(counts(full), counts(without_data), strict=True)) else without_data
+    return chosen if max(counts(chosen)) > 1 else {}
 
 
-def _other_params(run: StoredRun, keys: Sequence[str]) -> Hashable:
-    return tuple((key, value) for key, value in run.configuration.items() if key not in keys)
-
-
-def _row(runs: Sequence[StoredRun], metric: str, nuisance: Mapping[str, Hashable]) -> Row:
+def _row(
+    runs: Sequence[StoredRun],
+    metric: str,
+    nuisance: Mapping[str, Hashable],
+    shared: Callable[[Sequence[StoredRun]], Shared],
+) -> Row:
     latest = {(nuisance.get(run.run_id, ()), run.seed): run for run in sorted(runs, key=lambda run: run.started)}
     counted = list(latest.values())
-    first, *others = [run.configuration for run in counted]
-    common = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     values: dict[Hashable, float] = {key: float(run.metrics[metric]) for key, run in latest.items()}
-    configurations = len({params for params, _ in latest})
-    return Row(common, counted, values, summarize(list(values.values())), configurations, len(runs) - len(counted))
+    common = shared(counted)
+    return Row(
+        configuration=dict(common.configuration),
+        runs=counted,
+        values=values,
+        summary=summarize(list(values.values())),
+        configurations=len({params for params, _ in latest}),
+        repeats=len(runs) - len(counted),
+        shared=common,
+    )
 
 
 def _differing(rows: Sequence[Row]) -> list[str]:
     """Return the keys in which rows differ; the digest of the data only if nothing else distinguishes two rows."""
     keys = dict.fromkeys(key for row in rows for key in row.configuration if key != DATA_HASH_KEY)
-    differing = [key for key in keys if len({row.value(key) for row in rows}) > 1]
+    differing = [key for key in keys if _differs(key, rows)]
     counts = Counter(tuple(row.value(key) for key in differing) for row in rows)
     return [*differing, DATA_HASH_KEY] if any(count > 1 for count in counts.values()) else differing
+
+
+def _differs(key: str, rows: Sequence[Row]) -> bool:
+    """Return whether rows differ in a key. One that lacks the key is like those that have it at its default."""
+    known = [row for row in rows if key in row.configuration or key in row.shared.varying]
+    at_default = all(key in row.shared.optional for row in known if key in row.configuration)
+    if len(known) < len(rows) and not at_default:
+        return True
+    if len({row.value(key) for row in known}) < 2:
+        return False
+    return not agree([recorded for row in known for recorded in row.shared.recorded], key)
 
 
 def _columns(rows: Sequence[Row], differing: Sequence[str]) -> list[str]:
@@ -184,7 +206,7 @@ def _columns(rows: Sequence[Row], differing: Sequence[str]) -> list[str]:
     for row in rows:
         by_experiment.setdefault(row.value(EXPERIMENT_KEY), []).append(row)
     groups = by_experiment.values()
-    varying = [key for key in differing if any(len({row.value(key) for row in group}) > 1 for group in groups)]
+    varying = [key for key in differing if any(_differs(key, group) for group in groups)]
     return [EXPERIMENT_KEY, *(key for key in varying if key != EXPERIMENT_KEY)]
 
 

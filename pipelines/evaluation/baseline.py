@@ -3,6 +3,7 @@
 Shapes: N examples of a set, D values of an example, K components.
 """
 
+import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,9 @@ from datamodules.base import InMemoryDataModule
 from datamodules.sets import TensorSet
 from modules.metrics import KNNAccuracy
 from pipelines.config.cli import LitlabCLI, load_data, parse_config
+from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash
+from pipelines.config.known_keys import known_keys
 from pipelines.evaluation import figures
 from pipelines.evaluation.baseline_methods import setting_name, settings_of
 from pipelines.evaluation.decision_regions import Plane, is_plane
@@ -27,7 +30,7 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run, recorded
-from pipelines.tracking.store import Store
+from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
     COMMAND_TAG,
     CONFIG_HASH_TAG,
@@ -111,7 +114,27 @@ def fit_baseline(
 
 def baseline_hash(method: str, setting: Mapping[str, Any], cli: LitlabCLI) -> str:
     """Return the hash that all runs of a method with one setting on the same data have; see `config_hash`."""
-    return config_hash({"method": method, **setting, "data": cli.resolved()["data"]})
+    return config_hash(baseline_config(method, setting, cli))
+
+
+def baseline_config(method: str, setting: Mapping[str, Any], cli: LitlabCLI) -> dict[str, Any]:
+    """Return the configuration of a run: the method, its setting, and the data of an experiment."""
+    return {"method": method, **setting, "data": cli.resolved()["data"]}
+
+
+def recorded_baseline(run: StoredRun) -> list[dict[str, Any]]:
+    """Return the configuration that the params of a run tell, as one item; a key that is None is missing."""
+    params = {key: _parse(text) for key, text in run.params.items()}
+    init_args = {key.removeprefix("data."): value for key, value in params.items() if key.startswith("data.")}
+    rest = {key: value for key, value in params.items() if key.partition(".")[0] != "data"}
+    return [{**rest, "data": {"class_path": params.get("data"), "init_args": init_args}}]
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _read_data(cli: LitlabCLI) -> InMemoryDataModule:
@@ -138,6 +161,7 @@ def _tags(cli: LitlabCLI, name: str, method: str, setting: Mapping[str, Any], co
         SEED_TAG: str(cli.config.seed_everything),
         SOURCE_NAME_TAG: f"litlab baseline {name}",
         SOURCE_TYPE_TAG: "LOCAL",
+        **known_keys({"data": cli.resolved()["data"]}, config_defaults(cli)).tags(),
     }
 
 

@@ -131,6 +131,11 @@ class Run:
             self._delivery.doubt()
         self._sender.ask()
 
+    @property
+    def has_params(self) -> bool:
+        """Whether params have been logged, perhaps by the process that began the run."""
+        return bool(self._box.params)
+
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log flat params; values other than strings are logged as JSON. Existing params are not changed."""
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in params.items()}

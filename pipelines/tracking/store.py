@@ -10,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipelines.runtime.class_paths import text_with_old_class_paths
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.client import IMPORTING, all_pages, attempt, connect, unreachable
 from pipelines.tracking.tags import (
     DATA_HASH_KEY,
+    DATA_HASH_TAG,
     EXPERIMENT_KEY,
     EXPERIMENT_KIND_TAG,
     KEY_TAG,
@@ -256,16 +258,23 @@ class StoredRun:
     def configuration(self) -> dict[str, str]:
         """What identifies the configuration: experiment, sweep stage, params and data digests, without the seed.
 
-        Runs with equal configurations form one row of `compare`.
+        Runs with equal configurations form one row of `compare`; see also comparison/equal_runs.py.
         """
-        params = {key: self.params[key] for key in sorted(self.params) if key not in NOT_COMPARED}
-        digests = " ".join(self.tags[key][:8] for key in sorted(self.tags) if key.startswith(DATA_HASH_KEY))
+        params = {
+            key: text_with_old_class_paths(self.params[key]) for key in sorted(self.params) if key not in NOT_COMPARED
+        }
+        digests = " ".join(digest[:8] for _, digest in sorted(self.data_digests.items()))
         return {
             EXPERIMENT_KEY: self.experiment,
             STAGE_KEY: self.tags.get(STAGE_KEY, ""),
             **params,
             DATA_HASH_KEY: digests,
         }
+
+    @property
+    def data_digests(self) -> dict[str, str]:
+        """SHA-256 of each split of the data, by the name of its tag."""
+        return {key: digest for key, digest in self.tags.items() if key.startswith(f"{DATA_HASH_TAG}.")}
 
     @cached_property
     def seed(self) -> str:

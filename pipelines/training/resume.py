@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import CHECKPOINT_FOLDER, latest_valid
 from pipelines.config.cli import LitlabCLI, config_arguments, parse_config
+from pipelines.config.defaults import config_defaults
 from pipelines.config.distributed import broadcast_checkpoint, check_process_count, is_rank_zero
 from pipelines.config.identity import changed_values
 from pipelines.runtime.errors import UserError
@@ -83,7 +84,10 @@ def _saved_config(run: StoredRun) -> Path:
 def _check_same_config(run: StoredRun, cli: LitlabCLI, arguments: Sequence[str]) -> None:
     """Refuse a configuration that trains something else."""
     saved = _saved_config(run)
-    if changed := changed_values(yaml.safe_load(saved.read_text()), cli.resolved()):
+    recorded, current = yaml.safe_load(saved.read_text()), cli.resolved()
+    if recorded == current:  # the usual case needs no defaults
+        return
+    if changed := changed_values(recorded, current, config_defaults(cli, current)):
         values = "; ".join(f"{key} is {before}, not {now}" for key, (before, now) in changed.items())
         raise UserError(
             f"run {run.run_id} has other values: {values}. To train with new values: litlab fit -c "

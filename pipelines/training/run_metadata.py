@@ -3,12 +3,15 @@
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
 from datamodules.base import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI
+from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash
+from pipelines.config.known_keys import known_keys
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (
@@ -41,18 +44,25 @@ def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
         SOURCE_NAME_TAG: f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         SOURCE_TYPE_TAG: "LOCAL",
         NOTE_TAG: resolved["description"],
+        **known_keys(resolved, config_defaults(cli, resolved)).tags(),
     }
 
 
 def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
     """Log what is known before the first step: configuration, params and a description of the data."""
+    run.save_config(config_to_save(cli))
+    if not run.has_params:  # a resumed run keeps those of the version that began it
+        run.log_params(cli.params())
+    if isinstance(data, InMemoryDataModule):
+        run.log_dataset(data.describe())
+
+
+def config_to_save(cli: LitlabCLI) -> dict[str, Any]:
+    """Return the resolved configuration as a run saves it, after `cli.build`: with the names of a folder's classes."""
     resolved = cli.resolved()
     if "class_names" in resolved["data"].get("init_args", {}):  # of a folder, which may change
         resolved["data"]["init_args"]["class_names"] = list(cli.config_init.data.classes)
-    run.save_config(resolved)
-    run.log_params(cli.params())
-    if isinstance(data, InMemoryDataModule):
-        run.log_dataset(data.describe())
+    return resolved
 
 
 def resume_command(run: Run) -> str:

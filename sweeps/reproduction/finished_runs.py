@@ -2,14 +2,19 @@
 
 import shlex
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 
+from pipelines.config.identity import config_hash, flatten_config
+from pipelines.config.matching import ConfigMatcher, saved_configs
+from pipelines.runtime.class_paths import class_paths
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import CONFIG_HASH_TAG, EXPLAIN_TAG, OLD_EXPLAIN_TAG, PARENT_RUN_TAG
 from sweeps.reproduction.claims import PublishedJob
 
+GIVEN = ("method", "C", "components", "model", "data", "trainer.max_epochs")  # keys that a run of any version has
 Runs = dict[str, dict[str, StoredRun]]  # by label and seed
 
 
@@ -22,11 +27,15 @@ class ConfigIdentity:
             explanation, its arguments.
         reads_files: Whether the data are read from files, so that the job takes `--data.data_dir`.
         explains: Label of the job whose run is explained; "" if nothing is.
+        matcher: Finds runs of other versions, which recorded another hash; None for an explanation.
+        given: Params that all these runs have.
     """
 
     hash: str
     reads_files: bool
     explains: str = ""
+    matcher: ConfigMatcher | None = None
+    given: Mapping[str, str] = field(default_factory=dict)
 
 
 def identify_jobs(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
@@ -47,21 +56,27 @@ def identify_jobs(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
 def _identify(job: PublishedJob) -> ConfigIdentity:
     """Return the identity of a training or a baseline."""
     from pipelines.config.cli import parse_config
-    from pipelines.config.identity import config_hash
+    from pipelines.config.defaults import config_defaults
 
     if job.verb == "baseline":
         from pipelines.commands import baseline
-        from pipelines.evaluation.baseline import baseline_hash
+        from pipelines.evaluation.baseline import baseline_config, recorded_baseline
         from pipelines.evaluation.baseline_methods import settings_of
 
         arguments = baseline.parse(job.arguments)
         cli = parse_config(job.verb, [arguments.experiment, *arguments.overrides])
         (setting,) = settings_of(arguments.method, C=arguments.C, components=arguments.components)
-        digest = baseline_hash(arguments.method, setting, cli)
+        config, read = baseline_config(arguments.method, setting, cli), recorded_baseline
     else:
         cli = parse_config(job.verb, job.arguments)
-        digest = config_hash(cli.resolved())
-    return ConfigIdentity(digest, "data_dir" in cli.resolved()["data"].get("init_args", {}))
+        config, read = cli.resolved(), saved_configs
+    digest = config_hash(config)
+    return ConfigIdentity(
+        hash=digest,
+        reads_files="data_dir" in config["data"].get("init_args", {}),
+        matcher=ConfigMatcher(digest, config, lambda: config_defaults(cli), read),
+        given={key: str(value) for key, value in flatten_config(config).items() if key in GIVEN and value is not None},
+    )
 
 
 def find_finished_runs(store: Store, identities: Mapping[str, ConfigIdentity], seeds: int) -> Runs:
@@ -87,8 +102,15 @@ def find_finished_runs(store: Store, identities: Mapping[str, ConfigIdentity], s
 
 
 def find_equal_runs(store: Store, identity: ConfigIdentity) -> list[StoredRun]:
-    """Find the finished runs of a configuration, with any seed."""
-    return find_runs(store, [], f"tags.`{CONFIG_HASH_TAG}` = '{identity.hash}'").runs
+    """Find the finished runs of a configuration, with any seed, also those that lack a key which was added later."""
+    equal = find_runs(store, [], f"tags.`{CONFIG_HASH_TAG}` = '{identity.hash}'").runs
+    if identity.matcher is None:
+        return equal
+    for values in product(*(class_paths(value) for value in identity.given.values())):
+        given = [f"params.{key} = '{value}'" for key, value in zip(identity.given, values, strict=True)]
+        others = find_runs(store, [], " AND ".join([*given, f"tags.`{CONFIG_HASH_TAG}` != '{identity.hash}'"])).runs
+        equal += [run for run in others if identity.matcher.matches(run)]
+    return equal
 
 
 def _is_tested(run: StoredRun) -> bool:

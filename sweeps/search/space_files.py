@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.experiments import read_yaml
+from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.errors import UserError
 from sweeps.search.ranges import parse_numbers
 from sweeps.search.space import Space, Values, split_keys
@@ -44,7 +45,7 @@ def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
         if not content.get(key):
             raise UserError(f"{path}: {key} is required")
     try:
-        return Space(name=path.stem, **_normalize({**content, **overrides}))
+        return Space(name=path.stem, **with_old_class_paths(_normalize({**content, **overrides})))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 

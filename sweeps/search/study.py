@@ -1,13 +1,16 @@
 """The study: Optuna's storage, and the rules that keep its trials exact. Nothing here trains."""
 
-import json
 import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipelines.config.identity import complete_config
+from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
 from sweeps.search import heartbeat
+from sweeps.search.identity import changed_ranges, identity, is_same_experiment, trial_runs
 from sweeps.search.leases import SharedStudy
 from sweeps.search.ranges import encode
 from sweeps.search.samplers import make_pruner, make_sampler
@@ -24,6 +27,7 @@ PARENT = PARENT_TAG  # id of the study's own run
 PREVIOUS_RUNS = "litlab.previous_runs"
 OLD_PREVIOUS_RUNS = "litlab.former"  # its name in studies of earlier versions
 IDENTITY = "litlab.space"
+CONFIG = "litlab.config"  # the experiment's configuration
 TOTAL = "litlab.total"
 
 
@@ -37,6 +41,7 @@ class Study(SharedStudy):
         facts: Facts about the experiment, from `sweeps.workers.worker.check_experiment`.
         controller: Name of this controller.
         exclusive: Whether no other controller can join.
+        store: The tracking store, which has the configurations of studies of earlier versions.
 
     Raises:
         UserError: The study exists with another space, or the sampler or pruner is unknown.
@@ -51,6 +56,7 @@ class Study(SharedStudy):
         controller: str,
         *,
         exclusive: bool,
+        store: Store | None = None,
     ) -> None:
         import optuna
 
@@ -68,35 +74,48 @@ class Study(SharedStudy):
         self._storage = storage
         self._default_point = self.default_point(facts["values"])
         with self.lock():
-            self._check_identity(identity(space, facts))
+            self._check_identity(identity(space, facts), facts, store)
         self.optuna.set_user_attr(TOTAL, space.total)
         if not exclusive:
             heartbeat.beat(self.optuna, controller)
         variant = len(self.trials()) if exclusive else zlib.crc32(controller.encode()) % 10**6
         self.optuna.sampler = make_sampler(space.sampler, variant)  # repeats no draws of its own or of others
 
-    def _check_identity(self, new: dict[str, Any]) -> None:
+    def _check_identity(self, new: dict[str, Any], facts: Mapping[str, Any], store: Store | None) -> None:
         """Make this space the study's, unless the study has another one.
 
         Raises:
             UserError: It has another one, and trials that count.
         """
         stored = self.optuna.user_attrs.get(IDENTITY, {} if self.trials() else new)
-        stored = {**stored, "direction": self.optuna.direction.name.lower()}
+        stored = with_old_class_paths({**stored, "direction": self.optuna.direction.name.lower()})
+        if "experiment" in stored and self._is_same_experiment(stored["experiment"], facts, store):
+            new = {**new, "experiment": stored["experiment"]}  # so the version that began the study can continue it
         different = [key for key in new if new[key] != stored.get(key)]
         if not different:
-            self.optuna.set_user_attr(IDENTITY, new)
+            self._set_identity(new, facts)
         elif self._exclusive and not self.n_finished():  # nothing is lost
-            self._restart(new)
+            self._restart(identity(self.space, facts), facts)
         else:
-            ranges = [key for key in {**stored.get("space", {}), **new["space"]} if _differs(key, stored, new)]
+            ranges = changed_ranges(stored, new)
             which = f" ({'; '.join(ranges)})" if ranges else ""
             raise UserError(
                 f"study {self.name} already exists with another {' and '.join(different)}{which}: "
                 f"choose another name with --study"
             )
 
-    def _restart(self, new: dict[str, Any]) -> None:
+    def _is_same_experiment(self, stored_hash: str, facts: Mapping[str, Any], store: Store | None) -> bool:
+        attributes = self.optuna.user_attrs
+        runs = trial_runs(store, attributes.get(PARENT)) if store else ()
+        return stored_hash == facts["hash"] or is_same_experiment(attributes.get(CONFIG), runs, self.space, facts)
+
+    def _set_identity(self, new: dict[str, Any], facts: Mapping[str, Any]) -> None:
+        """Record what the study searches, with the defaults of today for keys that its former versions did not know."""
+        config = self.optuna.user_attrs.get(CONFIG, facts["config"])
+        self.optuna.set_user_attr(IDENTITY, new)
+        self.optuna.set_user_attr(CONFIG, complete_config(config, facts["defaults"]))
+
+    def _restart(self, new: dict[str, Any], facts: Mapping[str, Any]) -> None:
         """Replace the study by an empty one of another space."""
         import optuna
 
@@ -110,7 +129,7 @@ class Study(SharedStudy):
             pruner=self.optuna.pruner,
         )
         self.optuna.set_user_attr(PREVIOUS_RUNS, [run_id for run_id in previous if run_id])
-        self.optuna.set_user_attr(IDENTITY, new)
+        self._set_identity(new, facts)
 
     def previous_runs(self) -> list[str]:
         """Return the ids of the study's own runs before it was restarted with another space."""
@@ -224,23 +243,6 @@ class Study(SharedStudy):
     def _set(self, number: int, key: str, value: Any) -> None:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
         self._storage.set_trial_user_attr(trial_id, key, value)
-
-
-def identity(space: Space, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes trials comparable, as a storage returns it: not the budget, the sampler and the pruner."""
-    known = {
-        "experiment": facts["hash"],
-        "space": space.space,
-        "metric": space.metric,
-        "direction": space.direction,
-        "number of seeds": space.seeds,
-    }
-    stored: dict[str, Any] = json.loads(json.dumps(known))
-    return stored
-
-
-def _differs(key: str, stored: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    return bool(stored.get("space", {}).get(key) != new["space"].get(key))
 
 
 def _contains(distribution: "BaseDistribution", value: Any) -> bool:

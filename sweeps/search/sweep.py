@@ -155,7 +155,7 @@ def _sweep(
     with lock.acquire(name), SweepDisplay() as display:
         fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
         facts = _check_experiment(pool, space, fixed, stacked=stacked > 1)
-        study = Study(open_storage(url), name, space, facts, lock.name, exclusive=is_exclusive)
+        study = Study(open_storage(url), name, space, facts, lock.name, exclusive=is_exclusive, store=store)
         experiment = f"{name}-sweep"
         with graceful_shutdown(pool) as signals, study.beating():
             parent = open_parent(store, study, experiment, redact_credentials(command))

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.config.matching import ConfigMatcher
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import file_lock
 from pipelines.runtime.log import logger
@@ -15,8 +16,6 @@ from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
     COMMAND_TAG,
-    CONFIG_HASH_TAG,
-    DATA_HASH_TAG,
     HOST_TAG,
     PARENT_TAG,
     SEED_TAG,
@@ -62,19 +61,18 @@ def open_summary_run(store: Store, plan: SeedsPlan) -> Run:
 
 def _unfinished(store: Store, plan: SeedsPlan) -> list[StoredRun]:
     """Find unfinished summary runs of the same configuration, data and seeds, the latest first."""
-    equal = {
-        f"tags.`{PARENT_TAG}`": "seeds",
-        f"tags.`{CONFIG_HASH_TAG}`": plan.facts["hash"],
-        f"params.{SEEDS_PARAM}": plan.seed_range,
-    }
+    equal = {f"tags.`{PARENT_TAG}`": "seeds", f"params.{SEEDS_PARAM}": plan.seed_range}
     conditions = [f"{key} = '{value}'" for key, value in equal.items()]
     filter_string = " and ".join([*conditions, "attributes.status != 'FINISHED'"])
     runs = store.search([store.experiment_id(plan.experiment)], filter_string, ["attributes.start_time DESC"])
-    return [run for run in runs if _digests(run) == plan.digests]
+    facts = plan.facts
+    matcher = ConfigMatcher(facts["hash"], facts["config"], lambda: facts["defaults"])
+    return [run for run in runs if _has_same_data(run, plan) and matcher.matches(run)]
 
 
-def _digests(run: StoredRun) -> dict[str, str]:
-    return {key: tag for key, tag in run.tags.items() if key.startswith(f"{DATA_HASH_TAG}.")}
+def _has_same_data(run: StoredRun, plan: SeedsPlan) -> bool:
+    """Return whether no split differs; one that only one of both has makes no difference."""
+    return all(plan.digests.get(key, digest) == digest for key, digest in run.data_digests.items())
 
 
 def _create(store: Store, plan: SeedsPlan) -> Run:

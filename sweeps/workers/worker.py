@@ -24,7 +24,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI, load_data, parse_config
+from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash, flatten_config
+from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import exit_with_rank_zero
@@ -33,7 +35,7 @@ from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import recorded
 from pipelines.training.job import check_config, prepare_training
 from pipelines.training.results import finalize
-from pipelines.training.run_metadata import run_name, run_tags
+from pipelines.training.run_metadata import config_to_save, run_name, run_tags
 from pipelines.training.train import run_trainer, train
 from sweeps.workers.job import Job, as_arguments
 from sweeps.workers.messages import describe_error, final_message, send
@@ -86,9 +88,11 @@ def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any
     """Return what a controller needs to know about an experiment, as plain values."""
     devices = cli.config.trainer.devices
     return {
-        "values": flatten_config(cli.resolved()),
+        "values": flatten_config(with_old_class_paths(cli.resolved())),
         "params": cli.params(),
         "hash": config_hash(cli.resolved()),
+        "config": config_to_save(cli),
+        "defaults": config_defaults(cli),
         "max_epochs": cli.config.trainer.max_epochs,
         "devices": devices if isinstance(devices, int) else 1,
         "tracking_uri": cli.config.tracking_uri,

@@ -37,7 +37,7 @@ def space_of(ranges: dict[str, Any], trials: int | None) -> Space:
 
 
 def study_of(storage: BaseStorage, space: Space, controller: str = "") -> Study:
-    facts = {"values": {"x": 0.3, "n": 7, "one": False}, "hash": "h", "max_epochs": 9}
+    facts = {"values": {"x": 0.3, "n": 7, "one": False}, "hash": "h", "config": {}, "defaults": {}, "max_epochs": 9}
     return Study(storage, "s", space, facts, controller or StudyLock(None).name, exclusive=False)
 
 

@@ -304,3 +304,10 @@ def test_end_points_are_both_ends_of_each_range_and_all_choices(write_space: Cal
     read = read_space(write_space(space={"a": {"low": 0.1, "high": 0.5}, "b": [1, 2, 3]}), {})
 
     assert read.end_points() == [{"a": 0.1}, {"a": 0.5}, {"b": 1}, {"b": 2}, {"b": 3}]
+
+
+def test_a_space_has_the_old_path_of_a_renamed_class(tmp_path):
+    choices = "[[{class_path: modules.probes.DeadUnits}], null]"
+    path = tmp_path / "own.yaml"
+    path.write_text(f"experiment: circles\ntrials: 2\nspace:\n  trainer.callbacks: {choices}\n")
+    assert read_space(str(path), {}).space == {"trainer.callbacks": [[{"class_path": "modules.probes.Units"}], None]}

@@ -21,7 +21,7 @@ from sweeps.search.heartbeat import BEAT, SILENT_S, is_alive
 from sweeps.search.leases import FINALIZER, OLD_FINALIZER
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage, sqlite_path
-from sweeps.search.study import OLD_PREVIOUS_RUNS, PARENT, TOTAL, Study
+from sweeps.search.study import IDENTITY, OLD_PREVIOUS_RUNS, PARENT, TOTAL, Study
 from sweeps.search.study_run import log_progress
 from sweeps.search.trial_state import INTERRUPTED, count_states, is_counted, params_key, trial_params
 
@@ -39,7 +39,7 @@ def grid_of(wanted: dict[str, Any], **keys: Any) -> Space:
 
 
 def facts_of(**values: Any) -> dict[str, Any]:
-    return {"values": values, "hash": "h", "max_epochs": 9}
+    return {"values": values, "hash": "h", "config": {"x": 1}, "defaults": {}, "max_epochs": 9}
 
 
 @pytest.fixture(scope="session")
@@ -301,8 +301,26 @@ def test_a_study_of_another_space_is_refused_by_name(url: str, change: dict[str,
 def test_a_study_of_another_experiment_is_refused(journal: str) -> None:
     run(study_of(journal, space_of(RANGE)), 1)
 
+    other = {**facts_of(), "hash": "g", "config": {"x": 2}}
     with pytest.raises(UserError, match="another experiment:"):
-        Study(open_storage(journal), "s", space_of(RANGE), {**facts_of(), "hash": "g"}, "h:1:1", exclusive=False)
+        Study(open_storage(journal), "s", space_of(RANGE), other, "h:1:1", exclusive=False)
+
+
+def test_a_study_continues_with_a_key_that_was_added_with_its_default_and_keeps_its_hash(journal: str) -> None:
+    run(study_of(journal, space_of(RANGE)), 1)
+    config: dict[str, Any] = {"x": 1, "model": {"class_path": "m.M", "init_args": {"added": 2}}}
+    defaults: dict[str, Any] = {"": {"model": None}, "m.M": {"added": 2}}
+    before = {**facts_of(), "config": {"x": 1, "model": {"class_path": "m.M"}}}
+    now = {**facts_of(), "hash": "g", "config": config, "defaults": defaults}
+    for facts in (before, now):
+        study = Study(open_storage(journal), "t", space_of(RANGE), facts, "h:1:1", exclusive=True)
+        run(study, 1)
+    assert study.n_finished() == 2
+    assert study.optuna.user_attrs[IDENTITY]["experiment"] == "h"
+
+    config["model"]["init_args"]["added"] = defaults["m.M"]["added"] = 3  # another default is another experiment
+    with pytest.raises(UserError, match="another experiment:"):
+        Study(open_storage(journal), "t", space_of(RANGE), {**now, "hash": "i"}, "h:1:1", exclusive=True)
 
 
 def test_a_study_that_litlab_did_not_create_is_refused_and_unchanged(url: str) -> None:

@@ -34,7 +34,7 @@ def runs(uri: str) -> list[StoredRun]:
 def study(tmp_path: Path) -> Study:
     """A study of three trials, none of which has started."""
     space = Space("s", "e", SPACE, "What for.", metric="val/loss", direction="minimize", sampler="random", trials=3)
-    facts = {"values": {}, "hash": "h", "max_epochs": 9}
+    facts = {"values": {}, "hash": "h", "config": {}, "defaults": {}, "max_epochs": 9}
     return Study(open_storage(str(tmp_path / "journal")), "s", space, facts, "host:1:1", exclusive=True)
 
 

@@ -1,0 +1,105 @@
+"""Defaults of the keys of a configuration: of the command line, and of each class in it, as plain YAML types."""
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from pipelines.config.cli import LitlabCLI
+from pipelines.runtime.class_paths import with_old_class_paths
+
+_NOT_CONFIG = ("config", "tracking_uri")  # keys of the command line that say nothing of a run
+
+
+def config_defaults(cli: LitlabCLI, config: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """Return the defaults that `identity.same_config` needs: of the command line as "", and of each class by its path.
+
+    Args:
+        cli: The command line.
+        config: What `cli.resolved` returns, which takes a while. Only its classes, and those that are defaults of
+            these, are included.
+    """
+    own = {key: value for key, value in _plain(cli.parser).items() if key not in _NOT_CONFIG}
+    defaults = {"": with_old_class_paths(own)}
+    waiting = list(_class_paths([with_old_class_paths(config or cli.resolved()), defaults[""]]))
+    while waiting:
+        path = waiting.pop()
+        if path not in defaults:
+            defaults[path] = with_old_class_paths(class_defaults(path))
+            waiting += _class_paths(list(defaults[path].values()))
+    return defaults
+
+
+@cache
+def class_defaults(class_path: str) -> dict[str, Any]:
+    """Return the defaults of the arguments of a class or function; dotted keys for those of a nested group.
+
+    That of a required argument is None. There are none for what cannot be imported or has no signature.
+    """
+    module, _, name = class_path.rpartition(".")
+    parser = ArgumentParser(exit_on_error=False)
+    try:
+        named = getattr(importlib.import_module(module), name)
+        if isinstance(named, type):
+            parser.add_class_arguments(named, fail_untyped=False)
+        else:
+            parser.add_function_arguments(named, fail_untyped=False)
+        return _plain(parser)
+    except Exception:  # whatever a user's module raises when it is imported
+        return {}
+
+
+def _plain(parser: ArgumentParser) -> dict[str, Any]:
+    """Return the defaults of a parser by dotted key, in the types that a resolved configuration has."""
+    defaults = dict(_leaves(parser.get_defaults()))
+    if all(_is_plain(value) for value in defaults.values()):
+        return {key: _as_yaml(value) for key, value in defaults.items()}
+    dumped: Any = yaml.safe_load(parser.dump(parser.get_defaults(), skip_none=False, skip_validation=True))
+    return {key: _at(dumped, key.split(".")) for key in defaults}
+
+
+def _leaves(namespace: Namespace, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value with its dotted key; a class with its arguments is one value."""
+    for key, value in vars(namespace).items():
+        if isinstance(value, Namespace) and "class_path" not in vars(value):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Namespace | dict):
+        return all(_is_plain(item) for item in _items(value).values())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return type(value) in (str, int, float, bool, type(None))
+
+
+def _as_yaml(value: Any) -> Any:
+    if isinstance(value, Namespace | dict):
+        return {key: _as_yaml(item) for key, item in _items(value).items()}
+    return [_as_yaml(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _items(value: Namespace | dict[str, Any]) -> dict[str, Any]:
+    return vars(value) if isinstance(value, Namespace) else value
+
+
+def _at(values: Any, keys: Iterable[str]) -> Any:
+    for key in keys:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """Yield each class path in a configuration."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _class_paths(item)
