@@ -25,7 +25,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return 2
     options, run_ids, overrides = parser.parse_with_overrides(argv)
     if len(run_ids) != 1:
-        raise UserError(f"name one run: litlab {verb} RUN_ID")
+        extra = f"unexpected argument {run_ids[1]!r}: " if run_ids else ""
+        raise UserError(f"{extra}name one run: litlab {verb} RUN_ID")
     with gc_paused_for_import("pipelines.evaluation.evaluate"):
         from pipelines.evaluation.evaluate import evaluate_run
     from pipelines.runtime.console import print_results
