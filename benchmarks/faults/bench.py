@@ -174,7 +174,7 @@ class Bench:
     def sync_if_requested(self, refused: Command, project: Project) -> None:
         """Run `litlab sync` if `litlab resume` reports that the store does not know the run's final status."""
         if "To send it: litlab sync" in refused.output:
-            self.litlab("sync", uri=project.uri).end()
+            self.litlab("sync", uri=project.uri).exit_code()
 
     def run_parallel(self, functions: Sequence[Callable[[], Result]]) -> list[Result]:
         """Run functions in parallel, one per core, and return their results in order."""
