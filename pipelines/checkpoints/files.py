@@ -77,6 +77,7 @@ def write_checkpoint(content: "bytes | memoryview", path: Path) -> None:
         _replace(part, target, hashlib.sha256(content).hexdigest())
 
     write_atomically(path, content, place=place)
+    sync_folder(path.parent)
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:

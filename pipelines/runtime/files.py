@@ -73,7 +73,6 @@ def write_atomically(
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def part_of(path: Path) -> Path:
