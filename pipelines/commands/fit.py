@@ -64,7 +64,7 @@ def run_and_report(train: "Callable[[], FitResult | None]") -> int:
         notes = getattr(stop, "__notes__", [])  # none if there is no run yet
         for note in notes:
             logger.warning("%s", note)
-        if not notes or isinstance(stop, BrokenPipeError):  # its reader has gone, as in `litlab fit ... | head`
+        if not notes or isinstance(stop, BrokenPipeError):  # stdout was closed, as in `litlab fit ... | head`
             raise
         return int(stop.code or 0) if isinstance(stop, SystemExit) else 130
     except RunFailedError as error:
@@ -74,14 +74,14 @@ def run_and_report(train: "Callable[[], FitResult | None]") -> int:
             print("fast_dev_run: training, validation and test steps work; nothing was logged")
         return 0
     print_summary(result)
-    return 1 if result.refused else 0  # what the store has not taken yet was reported when the run ended
+    return 1 if result.refused else 0  # data not yet sent to the store were reported when the run ended
 
 
 def print_summary(result: "FitResult") -> None:
     """Print the metrics of the selected epoch and where the run is."""
     from pipelines.evaluation.evaluate import metrics_of
     from pipelines.runtime.console import format_duration, print_results
-    from pipelines.tracking.uri import tracking_uri_arguments
+    from pipelines.tracking.uri import view_command
 
     facts = {
         "selected": f"epoch {result.selected_epoch} of 0 to {result.last_epoch}, by {result.monitor}",
@@ -89,7 +89,7 @@ def print_summary(result: "FitResult") -> None:
         "parameters": f"{result.parameters:,}",
         "checkpoint": str(result.checkpoint),
         "run": result.run_id,
-        "view": " ".join(["litlab ui", *tracking_uri_arguments(result.tracking_uri)]),
+        "view": view_command(result.tracking_uri),
     }
     rows = {split: metrics_of(result.metrics, split) for split in ("train", "val", "test")}
     print_results(f"{result.experiment}, seed {result.seed}", rows, facts)

@@ -19,8 +19,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 
 from pipelines.diagnostics.check import CheckResult, Context, failed
-from pipelines.runtime.files import file_lock
 from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.uri import database_lock
 
 TIMEOUT_S = 5.0
 OPTUNA_FILE = "optuna.db"  # beside the runs' database, unless `litlab sweep --storage` names another
@@ -135,7 +135,7 @@ def _upgrade(schema: Schema, path: Path, command: list[str]) -> CheckResult:
     if shutil.disk_usage(path.parent).free < 3 * path.stat().st_size:
         return failed(path.name, f"not enough disk space to copy {path} and change its tables: free some first")
     try:
-        with file_lock(f"{path}.lock", timeout=TIMEOUT_S):
+        with database_lock(f"sqlite:///{path}", timeout=TIMEOUT_S):
             _copy(path, copy)
             program = f"import sys; {_MAIN[schema.package]}; sys.exit(main())"
             arguments = [sys.executable, "-c", program, *command[1:]]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import signal_handlers
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.client import MLFLOW_SETTINGS
 from pipelines.tracking.store import Store
 
@@ -56,7 +57,7 @@ def serve_ui(*, port: int | None = None, host: str = HOST, tracking_uri: str | N
     port = free_port(port, host)
     store = Store(tracking_uri)
     if store.uri.startswith("http"):
-        raise UserError(f"{store.uri} is a server, which serves its own UI at this address")
+        raise UserError(f"{redact_credentials(store.uri)} is a server, which serves its own UI at this address")
     pressed: list[int] = []
     with signal_handlers(lambda number, _: pressed.append(number), signal.SIGINT, signal.SIGTERM):
         process = _start(store, host, port)  # interrupted before it is assigned, it would be left running

@@ -1,6 +1,7 @@
 """Where runs are stored: tracking URIs, and the file, folder and lock of a local database."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,13 +28,22 @@ def store_uri(given: str | None = None) -> str:
     if scheme == "sqlite":
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().absolute()}"
     if scheme.partition("+")[0] not in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
-        raise UserError(f"tracking_uri {uri!r}: expected sqlite:///FILE, a database URI, or http(s)://SERVER")
+        raise UserError(
+            f"tracking_uri {redact_credentials(uri)!r}: expected sqlite:///FILE, a database URI, or http(s)://SERVER"
+        )
     return uri
 
 
 def tracking_uri_arguments(uri: str) -> list[str]:
     """Return the arguments `--tracking_uri URI`, without a password; none if the URI is the default."""
     return [] if uri == store_uri() else ["--tracking_uri", redact_credentials(uri)]
+
+
+def view_command(uri: str) -> str:
+    """Return the command that shows the runs of a database in the MLflow UI, or the address of a server's own UI."""
+    if uri.startswith("http"):
+        return redact_credentials(uri)
+    return shlex.join(["litlab", "ui", *tracking_uri_arguments(uri)])
 
 
 def database_file(uri: str) -> Path | None:
@@ -54,7 +64,7 @@ def local_path(artifact_uri: str) -> Path | None:
 
 
 @contextmanager
-def database_lock(uri: str) -> Iterator[None]:
+def database_lock(uri: str, *, timeout: float = LOCK_TIMEOUT_S) -> Iterator[None]:
     """Lock a local database for a step that must not run in two processes at once, such as creating its tables.
 
     Does nothing for a server.
@@ -63,5 +73,5 @@ def database_lock(uri: str) -> Iterator[None]:
     if file is None:
         yield
         return
-    with file_lock(f"{file}.lock", timeout=LOCK_TIMEOUT_S):
+    with file_lock(f"{file}.lock", timeout=timeout):
         yield

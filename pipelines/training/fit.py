@@ -1,6 +1,5 @@
 """Fit an experiment: configuration -> data -> module -> trainer -> one tracked run."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def fit(
         prestart.stop()
         run_trainer(training)
         return None
-    tags = run_tags(cli, shlex.join(["litlab", "fit", *arguments])) | process_count_tags(training.trainer)
+    tags = run_tags(cli, "fit", arguments) | process_count_tags(training.trainer)
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
     run = Run(store, cli.config.name, run_name(arguments, cli.config.seed_everything), tags)
     return train_and_test(training, run)

@@ -12,7 +12,7 @@ from pipelines.config.cli import LitlabCLI
 from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash
 from pipelines.config.known_keys import known_keys
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.text import format_command
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (
     COMMAND_TAG,
@@ -28,18 +28,19 @@ from pipelines.tracking.uri import tracking_uri_arguments
 _NOT_IN_NAME = ("seed_everything", "tracking_uri", "data_dir", "name", "config", "enable_progress_bar")
 
 
-def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
+def run_tags(cli: LitlabCLI, verb: str, argv: Sequence[str]) -> dict[str, str]:
     """Return the tags that record where a run comes from.
 
     Args:
         cli: The configuration.
-        command: The command that trains the run. Passwords in it are replaced by stars.
+        verb: The verb of the command that trains the run.
+        argv: Its arguments.
     """
     resolved = cli.resolved()
     return {
         EXPERIMENT_TAG: resolved["name"],
         CONFIG_HASH_TAG: config_hash(resolved),
-        COMMAND_TAG: redact_credentials(command),
+        COMMAND_TAG: format_command(verb, argv),
         SEED_TAG: str(resolved["seed_everything"]),
         SOURCE_NAME_TAG: f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         SOURCE_TYPE_TAG: "LOCAL",
@@ -51,7 +52,7 @@ def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
 def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
     """Log what is known before the first step: configuration, params and a description of the data."""
     run.save_config(config_to_save(cli))
-    if not run.has_params:  # a resumed run keeps those of the version that began it
+    if not run.has_params:  # a resumed run keeps its original params
         run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
         run.log_dataset(data.describe())

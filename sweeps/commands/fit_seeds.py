@@ -71,7 +71,7 @@ def _print_result(result: "SeedsResult") -> None:
     from rich.console import Console
 
     from pipelines.runtime.console import numeric_table
-    from pipelines.tracking.uri import tracking_uri_arguments
+    from pipelines.tracking.uri import tracking_uri_arguments, view_command
     from sweeps.seeds.plan import format_seeds
     from sweeps.seeds.summary import metrics_table, seeds_table
 
@@ -85,7 +85,7 @@ def _print_result(result: "SeedsResult") -> None:
     lines = {
         "run": result.run_id,
         "compare": " ".join(["litlab compare", result.run_id, *uri]),
-        "view": " ".join(["litlab ui", *uri]),
+        "view": view_command(result.tracking_uri),
     }
     for name, value in lines.items():
         console.print(f"{name:<10}  {value}", markup=False)

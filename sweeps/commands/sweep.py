@@ -15,7 +15,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
-from pipelines.tracking.uri import tracking_uri_arguments
+from pipelines.tracking.uri import tracking_uri_arguments, view_command
 from sweeps.search.space import NOT_SEARCHED
 from sweeps.search.space_files import space_names
 
@@ -154,13 +154,12 @@ def _result_lines(result: "SweepResult") -> list[str]:
 
 def _next_steps(result: "SweepResult", options: argparse.Namespace) -> list[str]:
     storage = f" --storage {redact_credentials(options.storage)}" if options.storage else ""
-    uri = redact_credentials(result.tracking_uri)
     tracking_uri = "".join(f" {argument}" for argument in tracking_uri_arguments(result.tracking_uri))
     lines = [f"run         {result.run_id}"]
     if result.best is not None:
         lines.append(f"best        litlab sweep best {shlex.quote(result.study)}{storage}{tracking_uri} > best.yaml")
-    ui = uri if uri.startswith("http") else f"litlab ui{tracking_uri}"
-    return [*lines, f"view        {ui}; optuna-dashboard {redact_credentials(result.storage)}"]
+    dashboard = f"optuna-dashboard {redact_credentials(result.storage)}"
+    return [*lines, f"view        {view_command(result.tracking_uri)}; {dashboard}"]
 
 
 def parse_study(verb: str, argv: Sequence[str]) -> argparse.Namespace:

@@ -17,6 +17,7 @@ from pipelines.runtime.files import file_lock
 from pipelines.runtime.process import pid_namespace
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
+from pipelines.tracking.uri import database_lock
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -138,7 +139,7 @@ def open_storage(url: str) -> "BaseStorage":
             return JournalStorage(JournalFileBackend(str(Path(url).expanduser())))
         if path is None:
             return _open_database(url)
-        with file_lock(f"{path}.lock", timeout=120):  # two processes that create its tables at once would both crash
+        with database_lock(f"sqlite:///{path}"):  # two processes that create its tables at once would both crash
             return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 120}})
     except Exception as error:  # a file that is not a journal raises errors of many kinds
         reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]

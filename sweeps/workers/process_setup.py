@@ -1,7 +1,6 @@
 """Set up a worker process for a job, and create the run of the job."""
 
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -30,8 +29,7 @@ def create_run(job: Job, cli: LitlabCLI, extra_tags: Mapping[str, str] | None = 
     Raises:
         RefusedError: The tracking store cannot be reached.
     """
-    command = shlex.join(["litlab", "fit", *job.arguments_with_seed])
-    tags = {**run_tags(cli, command), **job.tags, **(extra_tags or {})}
+    tags = {**run_tags(cli, "fit", job.arguments_with_seed), **job.tags, **(extra_tags or {})}
     name = job.run_name or run_name(job.arguments, job.seed)
     try:
         return Run(Store(job.tracking_uri), job.experiment, name, tags)

@@ -7,7 +7,6 @@ file.
 
 import json
 import os
-import shlex
 import sys
 import tempfile
 import traceback
@@ -20,11 +19,11 @@ if __name__ == "__main__":
     sys.path.pop(0)  # this folder; its modules must not hide others of the same name
 
 from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules.base import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI, load_data, parse_config
 from pipelines.config.defaults import config_defaults
+from pipelines.config.distributed import is_rank_zero
 from pipelines.config.identity import config_hash, flatten_config
 from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.errors import StoppedError, UserError
@@ -97,7 +96,7 @@ def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any
         "devices": devices if isinstance(devices, int) else 1,
         "tracking_uri": cli.config.tracking_uri,
         "run_name": run_name(job.arguments, job.seed),
-        "tags": run_tags(cli, shlex.join(["litlab", job.verb, *job.arguments])),
+        "tags": run_tags(cli, job.verb, job.arguments),
         "dataset": data.describe() if job.test and isinstance(data, InMemoryDataModule) else None,
     }
 
@@ -120,7 +119,7 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     reporter = PruningCallback(job.metric, pipe)
     training = prepare_training(cli, [reporter], test=job.test)
     exit_on_sigterm()
-    if rank_zero_only.rank:  # type: ignore[attr-defined]
+    if not is_rank_zero():
         run_trainer(training)
         return {}
     assert pipe is not None
