@@ -27,14 +27,15 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Parse `litlab resume RUN_ID [--dead] [--key value ...]`, train, and print the results."""
     parser = VerbParser(verb, HELP)
     parser.add_argument("--dead", action="store_true")
-    options, arguments = parser.parse_known_args(argv)
-    if not arguments or arguments[0].startswith("-"):
+    options, run_ids, overrides = parser.parse_with_overrides(argv)
+    if not run_ids:
         raise UserError(_unfinished(options.tracking_uri))
-    run_id, *overrides = arguments
+    if len(run_ids) > 1:
+        raise UserError(f"unexpected argument {run_ids[1]!r}: one run at a time")
     with gc_paused_for_import("pipelines.training.resume"):
         from pipelines.training.resume import resume
     return run_and_report(
-        lambda: resume(run_id, assume_dead=options.dead, overrides=overrides, tracking_uri=options.tracking_uri)
+        lambda: resume(run_ids[0], assume_dead=options.dead, overrides=overrides, tracking_uri=options.tracking_uri)
     )
 
 

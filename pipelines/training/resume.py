@@ -1,5 +1,6 @@
 """Resume a stopped training from its last complete epoch, in the same run."""
 
+import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipelines.runtime.files import file_lock
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.origin import git_tags
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
@@ -52,8 +54,9 @@ def resume(
     if owns_run:  # before anything that takes long
         check_resumable(found, assume_dead=assume_dead)
     arguments = config_arguments(None, (), overrides, tracking_uri)
-    cli = parse_config("resume", arguments, base=_saved_config(found))
-    _check_same_config(found, cli, arguments)
+    saved = _saved_config(found)
+    cli = parse_config("resume", arguments, base=saved)
+    _check_same_config(found, saved, cli, arguments)
     training = prepare_training(cli)
     _check_same_data(found, training.data)
     check_process_count(run_id, found.tags, training.trainer)
@@ -81,9 +84,8 @@ def _saved_config(run: StoredRun) -> Path:
         raise UserError(f"run {run.run_id} ended before training started. To restart: {command}") from error
 
 
-def _check_same_config(run: StoredRun, cli: LitlabCLI, arguments: Sequence[str]) -> None:
+def _check_same_config(run: StoredRun, saved: Path, cli: LitlabCLI, arguments: Sequence[str]) -> None:
     """Refuse a configuration that trains something else."""
-    saved = _saved_config(run)
     recorded, current = yaml.safe_load(saved.read_text()), cli.resolved()
     if recorded == current:  # the usual case needs no defaults
         return
@@ -91,7 +93,7 @@ def _check_same_config(run: StoredRun, cli: LitlabCLI, arguments: Sequence[str])
         values = "; ".join(f"{key} is {before}, not {now}" for key, (before, now) in changed.items())
         raise UserError(
             f"run {run.run_id} has other values: {values}. To train with new values: litlab fit -c "
-            f"{saved} {' '.join(arguments)}".rstrip()
+            f"{saved} {redact_credentials(shlex.join(arguments))}".rstrip()
         )
 
 
