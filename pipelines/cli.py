@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.log import configure_logging, logger
 from pipelines.runtime.process import exit_with_rank_zero
 
@@ -68,9 +67,7 @@ def _run_verb(verb: str, args: Sequence[str]) -> int:
     name, _ = VERBS[verb]
     if verb == "fit" and any(arg.partition("=")[0] == "--seeds" for arg in args):
         name = FIT_SEEDS
-    with gc_paused_for_import(name):
-        module = importlib.import_module(name)
-    return int(module.main(verb, args))
+    return int(importlib.import_module(name).main(verb, args))
 
 
 def limit_thread_spinning() -> None:

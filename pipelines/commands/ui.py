@@ -34,14 +34,14 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
     host = options.host or HOST
     exit_on_sigterm()
-    with serve_ui(port=options.port, host=host, tracking_uri=options.tracking_uri) as server:
-        uri = redact_credentials(server.tracking_uri)
-        if server.is_public:
-            for line in PUBLIC_WARNING.format(host=host, port=server.port, uri=uri).splitlines():
-                logger.warning(line)
-        print(f"MLflow UI of {uri}:", flush=True)
-        print(f"{server.url} (ready in a few seconds; press Ctrl-C to stop)", flush=True)
-        try:
+    try:
+        with serve_ui(port=options.port, host=host, tracking_uri=options.tracking_uri) as server:
+            uri = redact_credentials(server.tracking_uri)
+            if server.is_public:
+                for line in PUBLIC_WARNING.format(host=host, port=server.port, uri=uri).splitlines():
+                    logger.warning(line)
+            print(f"MLflow UI of {uri}:", flush=True)
+            print(f"{server.url} (ready in a few seconds; press Ctrl-C to stop)", flush=True)
             return server.process.wait()
-        except KeyboardInterrupt:
-            return 0
+    except KeyboardInterrupt:
+        return 0

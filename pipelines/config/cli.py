@@ -104,7 +104,7 @@ class LitlabCLI(LightningCLI):
             self.config_init = self.parser.instantiate_classes(self.config)
             if isinstance(self.config_init.model, Learner):
                 self._check_no_data_keys()
-                self.config_init.model.configure_optimizers()  # reports now what it would report after the start
+                self.config_init.model.configure_optimizers()  # fail before the run is created, not after
         except (ValueError, FileNotFoundError, MisconfigurationException) as error:
             raise UserError(str(_root_cause(error))) from error
         return self.config_init.data, self.config_init.model
@@ -146,7 +146,7 @@ class LitlabCLI(LightningCLI):
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value as plain YAML types, from which `litlab fit -c` reproduces the run.
 
-        The caller may change what it gets.
+        Each call returns a copy.
         """
         return copy.deepcopy(self._resolved)
 

@@ -125,7 +125,8 @@ def _at_default(values: Mapping[str, Any], own: Mapping[str, Any], defaults: Def
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key in groups:
-            inner = {path.removeprefix(f"{key}."): value for path, value in own.items() if path.startswith(f"{key}.")}
+            group = f"{key}."
+            inner = {path.removeprefix(group): default for path, default in own.items() if path.startswith(group)}
             found = list(_at_default(value, inner, defaults, f"{name}.")) if isinstance(value, Mapping) else []
             yield from found
             if isinstance(value, Mapping) and {f"{name}.{item}" for item in value} <= set(found):

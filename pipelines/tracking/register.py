@@ -150,7 +150,8 @@ def _set_alias(store: Store, version: Any, alias: str) -> str:
         previous = str(store.client.get_registered_model(version.name).aliases.get(alias, ""))
         store.client.set_registered_model_alias(version.name, alias, str(version.version))
     except MlflowException as error:
-        raise UserError(f"--alias {alias}: {first_line(error)}") from error
+        created = f"{version.name} version {version.version} is registered"
+        raise UserError(f"{created}, but not its --alias {alias}: {first_line(error)}") from error
     return previous
 
 

@@ -16,7 +16,7 @@ class RunFailedError(RuntimeError):
         run_id: The run, whose status is FAILED. Metrics logged before the failure are kept.
         resume_command: The command that continues the run, or "" if it would fail again.
         refused: Whether model and data reject the configuration, so that it is the user's mistake.
-        explained: Whether the message says all, so that the traceback adds nothing.
+        explained: Whether the message is sufficient without a traceback.
     """
 
     def __init__(self, message: str, run_id: str, *, resume_command: str, refused: bool, explained: bool) -> None:

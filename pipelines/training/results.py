@@ -29,7 +29,7 @@ class FitResult:
         parameters: Number of parameters of the model.
         checkpoint: Checkpoint of the selected epoch.
         tracking_uri: Where the run is stored.
-        refused: What the tracking store refused to take, and why. What it has not taken yet is not listed here.
+        refused: What the tracking store refused to accept, and why. Data not yet sent are not listed.
     """
 
     run_id: str
@@ -62,7 +62,7 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         raise RuntimeError(f"no epoch was selected: the validation metric {callback.monitor} was never logged")
     selected = {f"{SELECTED}/{key}": value for key, value in run.metrics_at(epoch).items()}
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    last_epoch = max(epoch for epoch, _ in run.history)
+    last_epoch = max(index for index, _ in run.history)
     run.log_metrics({**selected, FIT_SECONDS: seconds, PARAMETERS: parameters, SELECTED_EPOCH: epoch}, epoch)
     run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
     if test:

@@ -56,7 +56,7 @@ def check_resumable(run: StoredRun, *, assume_dead: bool) -> None:
 
 
 def unsent_part(run: StoredRun) -> Outbox | None:
-    """Return what this machine has of a run that its store has not taken yet."""
+    """Return the data of a run that this machine has not yet sent to the tracking store."""
     return Outbox.load(outbox.home_of(run.store.uri, run.run_id))
 
 
