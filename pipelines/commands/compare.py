@@ -69,10 +69,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _parse(verb: str, argv: Sequence[str]) -> argparse.Namespace:
     parser = VerbParser(verb, HELP)
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--by", nargs="+", action="extend", default=[])
-    parser.add_argument("--metric")
-    parser.add_argument("--filter", default="")
+    parser.add_comparison_arguments()
     parser.add_argument("--format", choices=("table", "json", "csv", "md"), default="table")
     parser.add_argument("--plot", type=Path)
     return parser.parse(argv)

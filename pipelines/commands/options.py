@@ -30,6 +30,13 @@ class VerbParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(message.removeprefix("argument "))
 
+    def add_comparison_arguments(self) -> None:
+        """Add what selects runs and groups them in rows: names, `--by`, `--metric` and `--filter`."""
+        self.add_argument("names", nargs="*")
+        self.add_argument("--by", nargs="+", action="extend", default=[])
+        self.add_argument("--metric")
+        self.add_argument("--filter", default="")
+
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse options and positional arguments in any order.
 

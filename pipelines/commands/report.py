@@ -27,11 +27,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         print(HELP)
         return 2
     parser = VerbParser(verb, HELP)
-    parser.add_argument("names", nargs="*")
+    parser.add_comparison_arguments()
     parser.add_argument("--out", type=Path, default=Path("report.html"))
-    parser.add_argument("--by", nargs="+", action="extend", default=[])
-    parser.add_argument("--metric")
-    parser.add_argument("--filter", default="")
     options = parser.parse(argv)
     from pipelines.reporting.report import report
 

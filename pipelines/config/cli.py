@@ -1,9 +1,11 @@
 """Turn a command line into a data module, a module and a trainer: LightningCLI with litlab's experiments and errors."""
 
 import contextlib
+import copy
 import inspect
 from argparse import ArgumentError
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -142,7 +144,14 @@ class LitlabCLI(LightningCLI):
         return {key: value for key, value in params.items() if key not in ("name", "description", "data.data_dir")}
 
     def resolved(self) -> dict[str, Any]:
-        """Return every key with its value as plain YAML types, from which `litlab fit -c` reproduces the run."""
+        """Return every key with its value as plain YAML types, from which `litlab fit -c` reproduces the run.
+
+        The caller may change what it gets.
+        """
+        return copy.deepcopy(self._resolved)
+
+    @cached_property
+    def _resolved(self) -> dict[str, Any]:
         config: Namespace = self.config.clone()
         for key in ("config", "tracking_uri"):
             config.pop(key, None)

@@ -14,17 +14,14 @@ from pipelines.runtime.class_paths import with_old_class_paths
 _NOT_CONFIG = ("config", "tracking_uri")  # keys of the command line that say nothing of a run
 
 
-def config_defaults(cli: LitlabCLI, config: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+def config_defaults(cli: LitlabCLI) -> dict[str, dict[str, Any]]:
     """Return the defaults that `identity.same_config` needs: of the command line as "", and of each class by its path.
 
-    Args:
-        cli: The command line.
-        config: What `cli.resolved` returns, which takes a while. Only its classes, and those that are defaults of
-            these, are included.
+    Only the classes of the configuration, and those that are defaults of these, are included.
     """
     own = {key: value for key, value in _plain(cli.parser).items() if key not in _NOT_CONFIG}
     defaults = {"": with_old_class_paths(own)}
-    waiting = list(_class_paths([with_old_class_paths(config or cli.resolved()), defaults[""]]))
+    waiting = list(_class_paths([with_old_class_paths(cli.resolved()), defaults[""]]))
     while waiting:
         path = waiting.pop()
         if path not in defaults:

@@ -24,10 +24,7 @@ def check_disk(context: Context) -> Iterator[CheckResult]:
     for folders in by_device.values():
         gb = shutil.disk_usage(folders[0]).free / 1e9
         message = f"{gb:.1f} GB free for {', '.join(dict.fromkeys(folders))}"
-        if gb >= MINIMUM_GB:
-            yield CheckResult("disk", message)
-        else:
-            yield failed("disk", f"{message}: free at least {MINIMUM_GB:g} GB")
+        yield _check_size("disk", gb, message, f"free at least {MINIMUM_GB:g} GB")
 
 
 def check_writing(context: Context) -> Iterator[CheckResult]:
@@ -51,10 +48,11 @@ def check_memory(context: Context) -> Iterator[CheckResult]:
     cores = cpu_count()
     gb = _free_memory() / 1e9
     message = f"{gb:.1f} GB free, {cores} processor{'' if cores == 1 else 's'}"
-    if gb >= MINIMUM_GB:
-        yield CheckResult("memory", message)
-    else:
-        yield failed("memory", f"{message}: close other programs before a training")
+    yield _check_size("memory", gb, message, "close other programs before a training")
+
+
+def _check_size(name: str, gb: float, message: str, advice: str) -> CheckResult:
+    return CheckResult(name, message) if gb >= MINIMUM_GB else failed(name, f"{message}: {advice}")
 
 
 def check_ports(context: Context) -> Iterator[CheckResult]:

@@ -87,7 +87,7 @@ def _check_same_config(run: StoredRun, cli: LitlabCLI, arguments: Sequence[str])
     recorded, current = yaml.safe_load(saved.read_text()), cli.resolved()
     if recorded == current:  # the usual case needs no defaults
         return
-    if changed := changed_values(recorded, current, config_defaults(cli, current)):
+    if changed := changed_values(recorded, current, config_defaults(cli)):
         values = "; ".join(f"{key} is {before}, not {now}" for key, (before, now) in changed.items())
         raise UserError(
             f"run {run.run_id} has other values: {values}. To train with new values: litlab fit -c "

@@ -44,7 +44,7 @@ def run_tags(cli: LitlabCLI, command: str) -> dict[str, str]:
         SOURCE_NAME_TAG: f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         SOURCE_TYPE_TAG: "LOCAL",
         NOTE_TAG: resolved["description"],
-        **known_keys(resolved, config_defaults(cli, resolved)).tags(),
+        **known_keys(resolved, config_defaults(cli)).tags(),
     }
 
 
