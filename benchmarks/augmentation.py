@@ -1,4 +1,4 @@
-"""Time of random crop, random flip and standardisation of 50,000 CIFAR-sized images: litlab against torchvision.
+"""Time of random crop, random flip and standardisation of 50,000 CIFAR-sized images: litlab and torchvision.
 
     python benchmarks/augmentation.py
 

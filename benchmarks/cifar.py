@@ -1,12 +1,11 @@
-"""Cost of augmentation, tracking and reduced precision: seconds per epoch of cifar-augmented, against a raw loop.
+"""Cost of augmentation, tracking and reduced precision: seconds per epoch of cifar-augmented and of a raw loop.
 
     python benchmarks/cifar.py --data-dir data
 
 The raw loop trains the same network (litlab's layers, SGD, batch 64) in float32 on normalised tensors in memory,
 without augmentation and without a framework. litlab crops, flips, standardises, validates, tracks and saves
-checkpoints; once in float32 and once with bf16-mixed precision. There are --n-train training images and 5,000
-validation images.
---accuracy trains both precisions with three seeds each, and compares accuracies instead of times.
+checkpoints, once in float32 and once with bf16-mixed precision. There are --n-train training images and 5,000
+validation images. --accuracy trains both precisions with three seeds each, and compares accuracies instead of times.
 """
 
 import argparse

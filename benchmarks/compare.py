@@ -2,10 +2,10 @@
 
     python benchmarks/compare.py
 
-MLflow's client writes one run with the params, tags, metrics and data set of a litlab run; its rows are then cloned by
-SQL: experiments of 200 runs, each 40 configurations with 5 seeds. In this process, selecting and comparing the runs of
-one experiment, and of all, alternates with the client's search for the same runs (all in one page); then the complete
-command alternates with a Python process that only searches.
+MLflow's client writes one run with the params, tags, metrics and data set of a litlab run. Its rows are then cloned by
+SQL, to experiments of 200 runs with 40 configurations and 5 seeds. Selecting and comparing the runs of one experiment,
+and of all experiments, alternates in this process with the client's search for the same runs (in one page). Then the
+complete command alternates with a Python process that only searches.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def _real_run(client: MlflowClient, experiment: str) -> str:
 
 
 def _clone(database: sqlite3.Connection, template: str, experiments: list[str]) -> None:
-    """Copy a run's rows in all tables, with other ids, experiments, configurations, seeds and accuracies."""
+    """Copy a run's rows in all tables, with different ids, experiments, configurations, seeds and accuracies."""
     draw = random.Random(0)
     each = list(itertools.product(experiments, DROPOUTS, RATES, SEEDS))
     clones = [

@@ -1,7 +1,7 @@
 """Seconds per epoch of several variants of a training; shared by the benchmarks.
 
-Each training runs in a process of its own, and the variants take turns. An epoch is timed from its start to the start
-of the next one, so validation, checkpoints and tracking are included. The first epoch is not counted.
+Each training runs in a separate process, and the variants alternate. The time of an epoch is from its start to the
+start of the next epoch, so it includes validation, checkpoints and tracking. The first epoch is not counted.
 """
 
 import json
@@ -52,7 +52,7 @@ def fit(experiment: str, options: Mapping[str, Any]) -> None:
 
 
 def print_epoch_times() -> None:
-    """Print the duration of each epoch as JSON: the last line of a measured process."""
+    """Print the duration of each epoch as JSON, as the last line of a measured process."""
     print(f"\n{json.dumps([Seconds(b.cpu - a.cpu, b.wall - a.wall) for a, b in pairwise(MARKS)])}")
 
 

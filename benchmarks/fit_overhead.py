@@ -1,14 +1,15 @@
-"""Overhead of litlab: seconds per epoch of mnist-mlp as a raw PyTorch loop, with litlab, and as usual with Lightning.
+"""Overhead of litlab: seconds per epoch of mnist-mlp with a raw PyTorch loop, litlab, and usual Lightning code.
 
     python benchmarks/fit_overhead.py --data-dir data
 
-Each training runs in a process of its own, in a temporary folder, on the CPU, with a progress bar as on a terminal; the
-three variants take turns. All train 784-256-128-10 with fused Adam on 55,000 images and validate on 5,000 each epoch.
-An epoch is timed from its start to the start of the next one, so validation, checkpoints and tracking are included. The
-first epoch is not counted.
+Each training runs in a separate process, in a temporary folder, on the CPU, with a progress bar as on a terminal. The
+three variants alternate. All train 784-256-128-10 with fused Adam on 55,000 images and validate on 5,000 images after
+each epoch. The time of an epoch is from its start to the start of the next epoch, so it includes validation,
+checkpoints and tracking. The first epoch is not counted.
 
-Run nothing else meanwhile: torch's threads spin while they wait for each other, so other processes inflate even the CPU
-seconds many times over. OMP_NUM_THREADS=1 applies to all three and makes CPU seconds comparable on a busy machine.
+Run nothing else at the same time: torch's threads spin while they wait for each other, so other processes increase even
+the CPU seconds many times over. OMP_NUM_THREADS=1 applies to all variants and makes CPU seconds comparable on a busy
+machine.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Lowest possible time of an epoch on this machine: its operations over the measured rate of matrix products.
+"""Lowest possible time of an epoch on this machine: its operations divided by the measured rate of matrix products.
 
     python benchmarks/floors.py [--data-dir data --measure NAME ...]
 
-The rate is that of float32 products of 2048 x 2048 matrices with all threads. Convolutions and small matrices do not
-reach it: no epoch can be faster than this floor, and some cannot reach it. torch's FLOP counter counts the operations
-in one forward and backward pass of a batch: two for a multiply-add. --measure trains experiments with litlab, and shows
-the seconds of an epoch, with validation and everything else, next to the floor.
+The rate is that of float32 products of 2048 x 2048 matrices with all threads. No epoch can be faster than this floor.
+Convolutions and small matrices do not reach the rate, so some epochs cannot reach the floor. torch's FLOP counter
+counts the operations in one forward and backward pass of a batch, two for a multiply-add. --measure trains experiments
+with litlab, and shows the seconds of a complete epoch, including validation, next to the floor.
 """
 
 import argparse

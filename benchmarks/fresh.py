@@ -19,7 +19,7 @@ class Result(NamedTuple):
 
 
 def python(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Result:
-    """Run Python to its end. If it fails, this process exits with its output.
+    """Run Python and wait until it ends. If it fails, this process exits with its output.
 
     Args:
         arguments: Arguments of the interpreter. The current folder is temporary, since Lightning writes files to it.

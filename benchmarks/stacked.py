@@ -1,11 +1,12 @@
-"""Time of an epoch per model when N models are trained together, against `litlab fit` of each model alone.
+"""Time of an epoch per model when N models are trained together, compared with `litlab fit` of each model alone.
 
     python benchmarks/stacked.py --data-dir data
 
-CPU seconds of one thread, per epoch and model, with validation, metrics and checkpoints as in the trials of a sweep.
-The start and the end of a trial, which cost the same in both cases, and the first epoch are not counted. Each model is
-measured in processes of its own, all sizes one after another, and the lowest of the medians counts: other processes can
-only add time. One thread is a fair measure because a sweep has as many workers as there are cores.
+Measures CPU seconds of one thread, per epoch and model, with validation, metrics and checkpoints as in the trials of a
+sweep. The start and the end of a trial, which cost the same in both cases, and the first epoch are not counted. Each
+model is measured in several separate processes, and all stack sizes one after another in each process. The result is
+the lowest of their medians, because other processes can only add time. One thread is a fair measure because a sweep has
+as many workers as there are cores.
 
 MNIST is limited to 11,000 training and 1,000 validation images, so that 32 models take seconds.
 """

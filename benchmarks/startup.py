@@ -1,10 +1,10 @@
-"""Start-up time: of commands, of a fit until its first step, and of a sweep's trial until its first step.
+"""Start-up time of commands, of a fit until its first step, and of a trial of a sweep until its first step.
 
     python benchmarks/startup.py
 
-Medians of wall seconds; the cases take turns. "Until the first step" is from the start of the process to the first
-training batch, where the process exits. The bare script has litlab's model and data, and Lightning's Trainer without a
-logger.
+The results are medians of wall seconds; the cases alternate. "Until the first step" is from the start of the process to
+the first training batch, where the process exits. The bare script uses litlab's model and data, and Lightning's Trainer
+without a logger.
 """
 
 import argparse

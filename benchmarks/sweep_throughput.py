@@ -1,4 +1,4 @@
-"""Trials per hour of `litlab sweep --workers 2`, against the same trials as separate scripts, one after another.
+"""Trials per hour of `litlab sweep --workers 2`, compared with the same trials as separate scripts, one after another.
 
     python benchmarks/sweep_throughput.py [--data-dir FOLDER]
 

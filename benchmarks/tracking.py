@@ -1,10 +1,10 @@
-"""Cost of logging metrics to MLflow: 20 per epoch with litlab, against one call of MLflow's client for each metric.
+"""Cost of logging 20 metrics per epoch to MLflow, with litlab and with one call of MLflow's client for each metric.
 
     python benchmarks/tracking.py
 
-Both write the same values to a SQLite database on this disk, and take turns. litlab's time includes its metrics file on
-the disk and the end of the run, when the remaining metrics are sent. An epoch lasts --pause seconds, as in a training,
-so litlab sends several epochs in one call. CPU seconds are those of the process.
+Both variants write the same values to a SQLite database on this disk, and alternate. litlab's time includes writing its
+metrics file and the end of the run, when the remaining metrics are sent. An epoch lasts --pause seconds, as in a
+training, so litlab sends several epochs in one call. CPU seconds are those of the process.
 """
 
 import argparse

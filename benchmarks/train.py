@@ -1,4 +1,4 @@
-"""One training as a plain script, as a user would write it without a sweep; see sweep_throughput.py."""
+"""One training as a plain script, as a user would write it without `litlab sweep`; see sweep_throughput.py."""
 
 import argparse
 from functools import partial

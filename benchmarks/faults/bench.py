@@ -1,4 +1,4 @@
-"""Shared by all kinds of faults: a scratch folder with projects, `litlab` commands, and rows of the table."""
+"""Set-up that all kinds of faults share: a scratch folder with projects, `litlab` commands, and rows of the table."""
 
 import contextlib
 import multiprocessing
@@ -67,7 +67,7 @@ class Tally:
     """Number of kills and failed checks, updated by several threads.
 
     Attributes:
-        target: Number of kills that are enough.
+        target: Number of kills to reach.
         killed: Number of kills by victim or moment.
         lost: Failed checks, one line each.
         lock: Held while the other attributes are changed.
@@ -110,7 +110,7 @@ class Bench:
         self.program.write_text(PROGRAM)
 
     def warm_up(self) -> None:
-        """Start the server that has imported what all commands need, and create an empty tracking database once."""
+        """Start the fork server, which imports what all commands need, and create an empty tracking database once."""
         from multiprocessing import forkserver
 
         with signal_handlers(signal.SIG_IGN, signal.SIGINT):
@@ -118,14 +118,14 @@ class Bench:
         if not (self.folder / "empty/mlflow.db").is_file():
             Store(f"sqlite:///{self.folder / 'new/mlflow.db'}")
             (self.folder / "new").rename(self.folder / "empty")
-        self.litlab("--help", uri="").wait()  # by then the server has imported everything
+        self.litlab("--help", uri="").wait()  # waits until the server has imported everything
 
     def random(self, *purpose: object) -> random.Random:
         """Return a random generator for this purpose, so that the order of threads does not change the draws."""
         return random.Random(f"{self.seed} {purpose}")
 
     def subfolder(self, name: str) -> Path:
-        """Return a folder that no other kind uses: a deleted database may still be open in this process."""
+        """Return a folder that only this kind uses, because a deleted database may still be open in this process."""
         return self.folder / "projects" / self.kind / name
 
     def project(self, name: str) -> Project:
@@ -155,8 +155,8 @@ class Bench:
         Args:
             argv: The verb and its arguments.
             uri: Tracking store.
-            environment: Changes of the environment.
-            log: File in the scratch folder that the output is appended to.
+            environment: Environment variables to set.
+            log: Name of the file, in the folder `logs`, that the output is appended to.
         """
         path = self.folder / "logs" / log
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A `litlab` command in a preloaded process of its own, and information about processes from /proc."""
+"""Run a `litlab` command in a separate, preloaded process, and read information about processes from /proc."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ TIMEOUT_S = 400.0  # for a command that is not killed
 
 
 class Command:
-    """A running `litlab` command, in a process and a session of its own.
+    """A running `litlab` command, in a separate process and session.
 
     Args:
         process: The process, which is started here.
@@ -36,7 +36,7 @@ class Command:
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """The output so far."""
         return self._log.read_bytes()[self._offset :].decode(errors="replace")
 
     @property
@@ -105,7 +105,7 @@ def is_alive(pid: int) -> bool:
 
 
 def until(condition: Callable[[], object], seconds: float = 120.0) -> bool:
-    """Wait until a condition is true; return False if it is not within this time."""
+    """Wait until a condition is true; return False if it does not become true within this time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""Damage checkpoints: `litlab resume` must report each and use an earlier one; `litlab test` must refuse."""
+"""Damage checkpoints: `litlab resume` must report each and use an earlier one; `litlab test` must refuse them."""
 
 import hashlib
 import io
@@ -120,7 +120,7 @@ def _killed_fit(bench: Bench) -> tuple[Project, str]:
 
 
 def damage(folder: Path, name: str, files: tuple[str, ...], chance: random.Random, witness: Path) -> None:
-    """Damage checkpoints in place, and with them the other names (hard links) of the same files."""
+    """Damage checkpoints in place, and thereby all hard links to the same files."""
     for file in files:
         path = folder / "checkpoints" / file
         if name in DAMAGES:

@@ -39,7 +39,7 @@ class Damage:
         name: Name of the damage.
         file: The file.
         change: Changes the content.
-        reported: Name that the message must contain; "" for the file's own.
+        reported: Name that the message must contain; "" for the name of the file.
     """
 
     name: str
@@ -60,7 +60,7 @@ def flip(position: float) -> Change:
 
 
 def remove_last_label(content: bytes) -> bytes:
-    """Remove the last label of an IDX file, also from the count in its header."""
+    """Remove the last label of an IDX file, and reduce the count in its header."""
     return content[:4] + struct.pack(">I", len(content) - 9) + content[8:-1]
 
 
@@ -134,7 +134,7 @@ def _row(bench: Bench, title: str, source: Source, damages: list[Damage]) -> Row
 
 
 def _fit_intact(bench: Bench, source: Source) -> list[str]:
-    """Check that a fit on the intact files succeeds, except for batches, whose digests cannot be official."""
+    """Check that a fit on the intact files succeeds; skip CIFAR-10 batches, which cannot have the official digests."""
     if source.name == "batches":
         return []
     project = bench.project(f"data-{source.name}")

@@ -1,4 +1,4 @@
-"""Fill the disk during a fit, on a small file system; then free space and resume."""
+"""Fill a small file system during a fit; then free space and resume."""
 
 import contextlib
 import subprocess
@@ -24,7 +24,7 @@ def total(quick: bool) -> int:
 
 
 def table(bench: Bench) -> list[Row]:
-    """Return a row for each content of the full disk."""
+    """Return a row for each set of files that are on the full disk."""
     obstacle = _mount_error(bench.folder / "mounted")
     times = 1 if bench.quick else TIMES
     rows, reference = [], None if obstacle else kill_fits.train_reference(bench, CASE, "reference")
@@ -104,7 +104,7 @@ def _epochs(project: Project) -> int:
 
 
 def _fill(ballast: Path, command: Command) -> None:
-    """Take all space, and space that becomes free, until the command ends."""
+    """Fill all free space, also space that becomes free later, until the command ends."""
     with ballast.open("ab", buffering=0) as file:
         for _ in range(4000):
             with contextlib.suppress(OSError):

@@ -41,7 +41,7 @@ MOMENTS = ("before the run existed", "before the first checkpoint", "during trai
 
 @dataclass
 class Reference:
-    """An undisturbed fit, which others are compared with."""
+    """An undisturbed fit, which the other fits are compared with."""
 
     project: Project
     run_id: str
@@ -132,7 +132,7 @@ def _one(bench: Bench, case: list[str], project: Project, reference: Reference, 
 
 
 def _wait_for_moment(command: Command, chance: random.Random, reference: Reference, epochs: int) -> bool:
-    """Wait for a random moment, one in three in the total time, else some epochs later; return whether it runs."""
+    """Wait for a random part of the total time (1/3 of all calls) or for some epochs; return whether it still runs."""
     if chance.random() < 1 / 3:
         return command.wait(chance.uniform(0, reference.seconds)) is None
     more_epochs = chance.randint(1, max(2, epochs // 4))

@@ -1,4 +1,4 @@
-"""`kill -9` of one of two or four training processes (gloo), and the same losses as with one process."""
+"""`kill -9` of one of two or four training processes (gloo); compare the losses with those of one process."""
 
 import contextlib
 import os

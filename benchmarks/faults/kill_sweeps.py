@@ -1,4 +1,4 @@
-"""`kill -9` at random moments of a sweep: trainings, fork server, controller, or all; then count trials and runs."""
+"""`kill -9` of trainings, fork server, controller or all processes of a sweep at random; then count trials and runs."""
 
 import contextlib
 import os
@@ -185,7 +185,7 @@ def _format_value(value: float | None) -> str:
 
 
 def _check_trial(project: Project, trial: Any, all_runs: list[Any]) -> list[str]:
-    """Check that a complete trial has one finished run with each value once, and a failed one none but a reason."""
+    """Check that a complete trial has one finished run with each value once, and that a failed trial was killed."""
     searched = [run for run in all_runs if run.data.tags.get("stage") == "search"]
     own = [run for run in searched if run.data.tags["configuration"] == params_key(trial.params)]
     finished = [run for run in own if run.info.status == "FINISHED"]

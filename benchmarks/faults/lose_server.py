@@ -1,4 +1,4 @@
-"""Kill or stop a real `mlflow server` during a run: in the end it must have everything exactly once."""
+"""Kill or stop a real `mlflow server` during a run. In the end it must have all data exactly once."""
 
 import contextlib
 import os

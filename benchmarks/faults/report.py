@@ -1,4 +1,4 @@
-"""The table of results: saved after each kind of fault, printed, and written between two marks of a document."""
+"""The table of results: save it after each kind of fault, print it, and write it between two marks of a document."""
 
 import json
 import os
@@ -20,7 +20,7 @@ PACKAGES = ("torch", "lightning", "mlflow", "optuna")
 
 
 class Results:
-    """A file with the rows of each finished kind. Rows from other settings or other source code are ignored.
+    """A file with the rows of each finished kind. Rows from different settings or source code are ignored.
 
     Args:
         path: The file.
@@ -56,7 +56,7 @@ class Results:
 
 
 def source() -> str:
-    """Return the commit, and whether the source code was changed since."""
+    """Return the commit, and whether the source code has been changed since."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -86,7 +86,7 @@ def show(results: Results, console: Console) -> None:
 
 
 def markdown(results: Results, command: str, cores: int) -> str:
-    """Return the table for the document, with the command, date, machine and versions."""
+    """Return the table as Markdown, with the command, date, machine and versions."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     total = f"lost in total: {len(results.lost) or 'nothing'}"
     lines = [

@@ -2,9 +2,9 @@
 
     python benchmarks/faults/run.py [--only NAME ...] [--quick] [--seed S] [--data-dir FOLDER]
 
-Fits and sweeps are killed, files are damaged, the server is killed and the disk is filled; then the outcome is compared
-with undisturbed runs. After Ctrl-C, the same command continues with the unfinished kinds. A complete call writes the
-table into docs/RELIABILITY.md. The exit code is 1 if anything was lost.
+Kills fits and sweeps, damages files, kills the server and fills the disk; then compares the outcome with undisturbed
+runs. After Ctrl-C, the same command continues with the unfinished kinds of faults. A complete call writes the table
+into docs/RELIABILITY.md. The exit code is 1 if anything was lost.
 """
 
 import argparse

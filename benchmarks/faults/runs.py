@@ -24,7 +24,7 @@ def all_runs(uri: str) -> list[Any]:
 
 
 def folder_of(uri: str, run: Any) -> Path:
-    """Return the folder of a run's artifacts; those of a server are downloaded."""
+    """Return the folder of a run's artifacts; artifacts on a server are downloaded."""
     local = local_path(run.info.artifact_uri)
     return local if local is not None else Path(MlflowClient(uri).download_artifacts(run.info.run_id, ""))
 
@@ -108,7 +108,7 @@ def _figures(folder: Path) -> dict[str, bytes]:
 
 
 def _describe(actual: Any, expected: Any) -> str:
-    """Describe the first difference of two lists, or two values, in short."""
+    """Return a short description of how two values or two lists differ."""
     if isinstance(actual, list) and isinstance(expected, list):
         extra = [item for item in actual if actual.count(item) > expected.count(item)]
         missing = [item for item in expected if expected.count(item) > actual.count(item)]

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 HELP = f"""usage: litlab baseline METHOD NAME [--C 0.1 1 10] [--KEY VALUE ...]
 
-Fit a method of scikit-learn to the data of an experiment, and log it to MLflow
-next to the networks: the same training, validation and test set, with the same
-normalisation. Each C is a run of its own.
+Fit a scikit-learn method to the data of an experiment, and log it to MLflow.
+Training, validation and test set and the normalisation are the same as for the
+networks. With several values of C, each value is a separate run.
 
 {chr(10).join(f"  {name:<12}{text}" for name, text in METHODS.items())}
 
   NAME or PATH        the experiment whose data to use (litlab list shows them)
-  --C 0.1 1 10        for a support vector machine: one run for each (1)
+  --C 0.1 1 10        for a support vector machine: one run for each value (1)
   --components 2      for pca: number of components (2)
   --data.n_train 250  any key of the data
   --tracking_uri URI  where runs are stored (mlflow.db of this project)

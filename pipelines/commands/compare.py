@@ -1,4 +1,4 @@
-"""`litlab compare`: show finished runs side by side, as a table or as data."""
+"""`litlab compare`: compare finished runs, as a table or as data."""
 
 import argparse
 import os
@@ -28,14 +28,14 @@ standard deviation, 95 % interval, and the difference to the best row, paired by
 seed. It is within noise if the 95 % interval of the difference contains 0.
 
   NAME                an experiment, a study or a run id; default: all
-  --by KEY ...        one row for each value of these keys (data.n_train) only;
-                      runs that agree in seed and all other keys are pairs
+  --by KEY ...        one row for each value of these keys (data.n_train); runs
+                        that agree in seed and all other keys are paired
   --metric METRIC     test/acc, selected/val/loss, fit_seconds ...
   --filter "..."      MLflow filter: "params.model.dropout = '0.3' and
-                      metrics.test/acc > 0.9"
+                        metrics.test/acc > 0.9"
   --format FORMAT     table, json, csv or md (table: the first 40 rows)
   --plot DIR          save figures as PNG and SVG in a folder, and log them with
-                      the table as a run of the experiment comparisons
+                        the table as a run of the experiment "comparisons"
   --tracking_uri URI  where runs are stored (default: mlflow.db of this project)"""
 
 

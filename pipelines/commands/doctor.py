@@ -13,18 +13,20 @@ if TYPE_CHECKING:
 
 HELP = """usage: litlab doctor [--fix] [--data_dir DIR] [--tracking_uri URI]
 
-Check what a training needs, one line each: ok, or what to do. Python and
-packages, torch and GPUs, the databases of runs and of studies, runs marked
-RUNNING whose process is gone, data files, disk, memory, ports.
+Check what a training needs, and print one line for each check: ok, or what to
+do. Checks Python and packages, torch and GPUs, the databases of runs and
+studies, runs marked RUNNING whose process is gone, data files, disk, memory and
+ports.
 
-  --fix               repair what can be repaired: tables of an older MLflow or
-                        Optuna (after a copy), runs without a process (KILLED;
-                        litlab resume still takes them), unfinished files.
-                        Prints each repair; deletes nothing that a user made
-  --data_dir DIR      where data sets are (data)
+  --fix               repair what can be repaired: upgrade tables of an older
+                        MLflow or Optuna (after a copy), mark runs without a
+                        process as KILLED (litlab resume can continue them),
+                        delete unfinished files. Prints each repair, and deletes
+                        nothing that a user made
+  --data_dir DIR      folder of the data sets (data)
   --tracking_uri URI  where runs are stored (mlflow.db of this project)
 
-Exit code: 0 all checks are ok, 1 something is to be done."""
+Exit code: 0 if all checks are ok, 1 if something has to be done."""
 STYLES = {"ok": "green", "fixed": "cyan", "to do": "bold yellow"}
 
 

@@ -8,12 +8,12 @@ from pipelines.runtime.gc_pause import gc_paused_for_import
 
 HELP = """usage: litlab {verb} RUN_ID [--tracking_uri URI] [--KEY VALUE ...]
 
-Measure a run's selected checkpoint on the {split} set, and print the
-recorded metrics next to the new ones. The run is only read.
+Evaluate a run's selected checkpoint on the {split} set, and print the
+recorded and the new metrics. The run is not changed.
 
   RUN_ID              as printed by litlab fit and shown in the UI
-  --KEY VALUE         another value for a key of the run's configuration,
-                        such as --data.data_dir FOLDER
+  --KEY VALUE         override a key of the run's configuration, such as
+                        --data.data_dir FOLDER
   --tracking_uri URI  where runs are stored (mlflow.db of this project)"""
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 HELP = """usage: litlab explain METHOD RUN_ID [--option value ...]
 
 Explain the trained network of a run. Writes a picture and its numbers, and logs
-both as a child of the run, which is not changed.
+both as a child run. The explained run is not changed.
 
   maximise     the input that maximises a class or a unit
   adversarial  images changed slightly so that another class is predicted
@@ -33,16 +33,16 @@ both as a child of the run, which is not changed.
   activations  the output of each convolution for an image
   embedding    test images in the plane, by the output of a layer
 
-  RUN_ID             as printed by litlab fit and shown in the UI; or instead
-                     --checkpoint FILE, with config.yaml in its folder or the
-                     folder above, or -c FILE; or --torchvision NAME, with
-                     weights that are on this machine, or --weights FILE
+  RUN_ID             as printed by litlab fit and shown in the UI. Alternatives:
+                     --checkpoint FILE (configuration: -c FILE, or config.yaml
+                     in its folder or the folder above); --torchvision NAME
+                     (weights: on this machine, or --weights FILE)
   --out DIR          folder of the picture and its numbers (explain)
-  --seed N           seed of everything random (0)
+  --seed N           random seed (0)
   --KEY VALUE        a key of the run's configuration: --data.data_dir FOLDER
   --tracking_uri URI where runs are stored (mlflow.db of this project)
 
-litlab explain METHOD --help shows its options: litlab explain maximise --help"""
+Options of a method: litlab explain METHOD --help"""
 COMMON_HELP = """
   --checkpoint FILE, -c FILE, --torchvision NAME, --weights FILE, --out DIR,
   --seed N, --KEY VALUE, --tracking_uri URI: see litlab explain --help"""

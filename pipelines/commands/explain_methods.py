@@ -47,22 +47,22 @@ IMAGE_HELP = """
   --invert             for files that are dark on light, if the network was
                        trained on light on dark"""
 CLASS_HELP = """
-  --class C            name or index; by default the true class of each image,
-                       or the predicted one of a file"""
+  --class C            name or index (default: the true class of each image; for
+                       a file, the predicted class)"""
 MAXIMISE_HELP = """usage: litlab explain maximise RUN_ID [--class C ... | --layer L [--unit U ...]]
 
 Find the input that maximises a class or a unit, by gradient descent.
 
   --class C ...        classes, by name or index (all)
-  --layer L            a layer as litlab inspect names it, or conv2, fc1
-  --unit U ...         its units: CHANNEL, at its middle position, or
-                       CHANNEL,ROW,COLUMN (all channels)
-  --preset simonyan    minimise -SCALE * unit + WEIGHT * prior; computes as many
-                       pictures together as are likely to fit into memory
+  --layer L            a layer name as in litlab inspect, or conv2, fc1 ...
+  --unit U ...         units of the layer (all channels): CHANNEL, the unit at
+                       the middle position, or CHANNEL,ROW,COLUMN
+  --preset simonyan    minimise -SCALE * unit + WEIGHT * prior, in batches that
+                       are likely to fit into memory
   --prior norm|fourier ||x||^2, or the distance of the amplitude spectrum from
                        the mean spectrum of the training images
-  --weight W           of the prior: 1 for norm; measured for fourier
-  --scale 1000 --lr 0.33 --steps 1000   as published
+  --weight W           weight of the prior (norm: 1; fourier: measured)
+  --scale S --lr RATE --steps N   as published (1000, 0.33, 1000)
   --spectrum FILE ...  images that replace the training images"""
 ADVERSARIAL_HELP = """usage: litlab explain adversarial RUN_ID --image IMAGE ... --target C ...
        litlab explain adversarial RUN_ID --table
@@ -70,64 +70,64 @@ ADVERSARIAL_HELP = """usage: litlab explain adversarial RUN_ID --image IMAGE ...
 Change each image slightly so that the network predicts each target.
 
   --target C ...       classes, by name or index
-  --table              the first test image of each class, to every other class
+  --table              change the first test image of each class to every other
   --method nearest     gradient descent: reach --confidence, then minimise the
-                       distance from the image,
-           published   minimise -STRENGTH * p(target) + ||x - x0||,
-           fgsm, pgd   within --budget; without a target, away from the class
-  --steps N --lr RATE  of nearest and published (200, 0.01); steps of pgd (20)
-  --strength S         of published (500000 / 255), of nearest (1)
+                       distance from the image (the default)
+           published   minimise -STRENGTH * p(target) + ||x - x0||
+           fgsm, pgd   within --budget (no target: away from the true class)
+  --steps N --lr RATE  for nearest and published (200, 0.01); steps for pgd (20)
+  --strength S         for published (500000 / 255), for nearest (1)
   --confidence P       probability of the target that nearest requires (0.6)
   --budget B ...       maximum change of a pixel in [0, 1] (0.03)"""
 OCCLUSION_HELP = """usage: litlab explain occlusion RUN_ID [--image IMAGE ...] [--block SIZE]
 
 Slide a block over each image and record the probability of its class; a pixel
-of the map is the mean over the blocks that cover it. The minimum of the map is
-where the network looks. For a file, the class is the predicted one.
+of the map is the mean over the blocks that cover it. The minimum shows which
+place matters most for the class. For a file, the predicted class is used.
 
   --block SIZE         rows and columns of the block (4)
-  --stride PIXELS      between two blocks (1)
+  --stride PIXELS      distance between two blocks (1)
   --fill black|mean    fill of the block; mean is the image's mean colour
   --stroke LEVEL       count the minima on an object: on pixels brighter than
-                       LEVEL, 0 to 1,
-  --boxes FILE         or in a box, from a YAML file with, for each image,
-                       12: [top, left, bottom, right], in pixels from 0"""
+                       LEVEL, from 0 to 1
+  --boxes FILE         or in a box: a YAML file with a line for each image, such
+                       as 12: [top, left, bottom, right], in pixels from 0"""
 SALIENCY_HELP = """usage: litlab explain saliency RUN_ID [--image IMAGE ...] [--class C]
 
-Draw the absolute gradient of the class's logit at each pixel, the largest of
-the channels.
+Draw the absolute gradient of the class's logit at each pixel; of several
+channels, the largest value.
 """
 GRADCAM_HELP = """usage: litlab explain gradcam RUN_ID [--image IMAGE ...] [--layer L]
 
 Draw where a convolution supports the class (Grad-CAM): the sum of its channels,
 weighted by the mean gradient of the class's logit, without negative values.
 
-  --layer L            as litlab inspect names it, or conv2 (last convolution)"""
+  --layer L            as in litlab inspect, or conv2 (the last convolution)"""
 FILTERS_HELP = """usage: litlab explain filters RUN_ID [--layer L]
 
-Draw the weights of a convolution. A filter of the first one is drawn as an
-image, grey or RGB; of others, each plane is drawn, a row for each filter, at
-most 16 by 16.
+Draw the weights of a convolution. A filter of the first convolution is drawn as
+an image, grey or RGB. For other convolutions, each plane of a filter is drawn,
+with one row for each filter, and at most 16 by 16.
 
-  --layer L            as litlab inspect names it, or conv2 (conv1)"""
+  --layer L            as in litlab inspect, or conv2 (conv1)"""
 ACTIVATIONS_HELP = """usage: litlab explain activations RUN_ID [--image IMAGE ...] [--layer L ...]
 
 Draw the output of each channel of each convolution for an image (test image 0):
 black is the lowest value of the layer, white the highest. At most 64 channels
 of a layer are drawn.
 
-  --layer L ...        as litlab inspect names them, or conv2 (all convolutions)"""
+  --layer L ...        as in litlab inspect, or conv2 (all convolutions)"""
 EMBEDDING_HELP = """usage: litlab explain embedding RUN_ID [--layer L] [--count N]
 
 Draw test images in the plane by the output of a layer: its first two principal
-components, and t-SNE. Separation of the classes is the share of images most of
-whose 10 nearest neighbours belong to their own class, in the layer's space and
-in both planes. For files, the predicted class replaces the true one.
+components, and t-SNE. Also computes the share of images whose 10 nearest
+neighbours mostly belong to their own class, in the layer and in both planes.
+For files, the predicted class replaces the true class.
 
-  --layer L            as litlab inspect names it, or fc1 (the last fully
-                       connected layer but one, or the only one)
-  --count N            random test images, if none are selected (1000)
-  --perplexity P       of t-SNE (30; for few images, a quarter of their number)"""
+  --layer L            as in litlab inspect, or fc1 (the last but one fully
+                       connected layer, or the only one)
+  --count N            number of random test images, if none are selected (1000)
+  --perplexity P       for t-SNE (30; for few images, a quarter of their number)"""
 
 
 def _maximise_options(parser: VerbParser) -> None:

@@ -15,25 +15,25 @@ HELP = """usage: litlab fit NAME [--KEY VALUE ...]         (litlab list shows th
        litlab fit -c FILE [-c FILE ...] [--KEY VALUE ...]
 
 Train an experiment, select the best epoch on the validation set and test it
-once. Configuration, metrics, figures, checkpoints and model go to one MLflow
-run.
+once. Configuration, metrics, figures, checkpoints and model are logged to one
+MLflow run.
 
   NAME or PATH               an experiment, or a YAML file like an experiment's
-  -c, --config FILE          one more YAML file; later ones win
+  -c, --config FILE          another YAML file; later files take precedence
   --seed_everything 3        seed of weights, order, dropout, augmentation (0)
   --seeds 5 --workers 2      five runs with consecutive seeds, two at a time,
                                and a parent run with mean and spread
-  --data.batch_size 100      any key of the data,
-  --data.n_train 250           such as the size of the training subset
+  --data.batch_size 100      any key of the data
+  --data.n_train 250         size of the training subset
   --model.dropout 0.3        any key of the model
   --model.optimizer.lr 0.01  any key of its optimizer (--model.optimizer SGD)
   --trainer.max_epochs 6     any argument of Lightning's Trainer
   --tracking_uri URI         sqlite:///FILE or http://SERVER (mlflow.db here)
-  --name NAME                the MLflow experiment (the experiment's own name)
+  --name NAME                the MLflow experiment (the name of the experiment)
   --print_config             print the resolved configuration and exit
-  --full-help                every argument of the Trainer
-  --model.help CLASS         every argument of a model, such as modules.mlp.MLP;
-                               --data.help likewise"""
+  --full-help                print every argument of the Trainer
+  --model.help CLASS         print every argument of a model (modules.mlp.MLP)
+  --data.help CLASS          ... of a data module (datamodules.mnist.MNIST)"""
 
 
 def main(verb: str, argv: Sequence[str]) -> int:

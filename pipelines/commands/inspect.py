@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 HELP = """usage: litlab inspect NAME [--json] [--KEY VALUE ...]
 
 Show the layers of an experiment's network in the order in which they are
-called: size of the output, window, parameters, multiply-adds for one example,
-and the receptive field: the rows and columns of the input that an output can
-depend on, at most. Nothing is trained or downloaded.
+called: output size, window, parameters, multiply-adds for one example, and the
+receptive field (the maximum number of rows and columns of the input that an
+output can depend on). Nothing is trained or downloaded.
 
-  NAME or PATH         an experiment, or a YAML file like those of experiments
-  -c, --config FILE    one more YAML file; later ones win
+  NAME or PATH         an experiment, or a YAML file like an experiment's
+  -c, --config FILE    another YAML file; later files take precedence
   --json               print one JSON object instead of a table
   --model.channels 16  any key of the experiment, as for litlab fit"""
 

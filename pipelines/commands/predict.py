@@ -12,15 +12,15 @@ from pipelines.runtime.gc_pause import gc_paused_for_import
 HELP = """usage: litlab predict RUN_ID IMAGE [IMAGE ...] [--out FILE] [--KEY VALUE ...]
 
 Classify image files with a run's selected checkpoint, and print file, class
-and probability as CSV. Images of any size and format are made grey or RGB and
-resized to what the network takes.
+and probability as CSV. Images of any size and format are converted to grey or
+RGB and resized to the input size of the network.
 
   RUN_ID              as printed by litlab fit and shown in the UI
-  --out FILE          write a file instead of printing
-  --invert            for images that are dark on light, where the network has
-                        learnt light on dark, such as MNIST
-  --KEY VALUE         another value for a key of the run's configuration,
-                        such as --trainer.accelerator cpu
+  --out FILE          write the CSV to a file instead of printing it
+  --invert            for images that are dark on light, if the network was
+                        trained on light on dark, such as MNIST
+  --KEY VALUE         override a key of the run's configuration, such as
+                        --trainer.accelerator cpu
   --tracking_uri URI  where runs are stored (mlflow.db of this project)"""
 
 

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 HELP = """usage: litlab register RUN_ID NAME [--alias ALIAS] [--tracking_uri URI]
 
-Register the model of a run in MLflow's model registry. It gets a name and a
-version, which remain when the run's experiment is deleted. It takes raw inputs
-as they are in the data set, and loads without litlab. A run gets one version
-per name: registering it again only moves the alias.
+Register the model of a run in MLflow's model registry, under a name and a
+version, which remain when the run's experiment is deleted. The model takes raw
+inputs as they are in the data set, and loads without litlab. A run has one
+version per name: registering it again only moves the alias.
 
   RUN_ID              as printed by litlab fit and shown in the UI
   NAME                the registered model; created if missing
-  --alias ALIAS       a name for this version, such as champion; another
-                        version that has it loses it
+  --alias ALIAS       an alias of this version, such as champion; it is removed
+                        from any other version
   --tracking_uri URI  where runs are stored (default: mlflow.db of this project)"""
 
 

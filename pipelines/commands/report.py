@@ -8,10 +8,10 @@ from pipelines.runtime.log import logger
 
 HELP = """usage: litlab report NAME ... [--out report.html] [--metric METRIC] [...]
 
-Write one HTML page of finished runs, to archive and to share: the table of
-litlab compare with its figures, the search space and results of a study, every
-configuration, machine, versions, data, and the commands that reproduce it. The
-page needs no network and no script.
+Write one HTML page of finished runs, to archive and to share. It has the table
+and figures of litlab compare, the search space and results of a study, all
+configurations, machine, versions, data, and the commands that reproduce the
+runs. The page needs neither a network nor scripts.
 
   NAME ...            experiments, studies, or run ids
   --out FILE          the page (report.html); an existing file is replaced

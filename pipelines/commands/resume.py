@@ -9,16 +9,17 @@ from pipelines.runtime.gc_pause import gc_paused_for_import
 
 HELP = """usage: litlab resume RUN_ID [--dead] [--tracking_uri URI] [--KEY VALUE ...]
 
-Resume a litlab fit that was stopped, crashed or was killed: from its last
-complete epoch, in the same run. On a CPU the result is bit-identical to an
-uninterrupted run. A finished run is not changed, and no value of the
-configuration can be: that would be another run.
+Resume a litlab fit that was stopped or killed, or that crashed: from its last
+complete epoch, in the same run. On a CPU the result is bit-identical to that of
+an uninterrupted run. Finished runs cannot be resumed, and the configuration
+cannot be changed: use litlab fit for a new run.
 
   RUN_ID              as printed by litlab fit and shown in the UI; without it,
                         the unfinished runs are listed
-  --dead              the run is RUNNING on another machine, and its process
-                        there is known to be dead
-  --data.data_dir DIR where the data are now; they must be the same
+  --dead              confirm that the process of a run that is RUNNING on
+                        another machine is dead
+  --data.data_dir DIR the folder of the data, if it has changed; the data must
+                        be the same
   --tracking_uri URI  where runs are stored (mlflow.db of this project)"""
 MAX_LISTED = 10
 

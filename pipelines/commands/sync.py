@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 HELP = """usage: litlab sync [RUN_ID ...] [--tracking_uri URI]
 
 Send data that tracking servers and databases could not receive while runs were
-active. Data are stored once, however often this is called or interrupted. Data
-that cannot be sent are kept, and the exit code is 1. Runs that are still
-active are left alone.
+active. Data are stored once, no matter how often this command is called or
+interrupted. Data that cannot be sent are kept, and the exit code is 1. Runs
+that are still active are skipped.
 
   RUN_ID              as printed by litlab fit (default: all unsent runs here)
   --tracking_uri URI  where to send, if the server has moved or needs a

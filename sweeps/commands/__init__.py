@@ -1,1 +1,1 @@
-"""The verbs that train many runs: sweep, fit --seeds, reproduce. As pipelines.commands; only cli.py may call them."""
+"""Verbs that train many runs: sweep, fit --seeds, reproduce; like pipelines.commands. Only cli.py may import them."""

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 MAX_ROWS = 30  # seeds up to which each gets a row
 HELP = """usage: litlab fit NAME --seeds N [--workers W] [--KEY VALUE ...]
 
-Train one configuration with several seeds. A summary run has the mean, the
-standard deviation and the 95 % interval of each metric; each seed is a run of
-its own below it. The same command continues what was stopped or has failed.
+Train one configuration with several seeds. A parent run has the mean, the
+standard deviation and the 95 % interval of each metric; each seed is a child
+run. Run the same command again to continue after a stop or a failure.
 
   NAME, -c FILE, --KEY VALUE   as for one run (litlab fit --help)
   --seeds 5                    number of seeds, 1 to 1000

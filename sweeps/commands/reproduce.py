@@ -11,17 +11,18 @@ from pipelines.runtime.text import format_command
 
 HELP = """usage: litlab reproduce [ID ...] [--tier quick|full] [options]
 
-Run the published experiments, with several seeds each, and judge each published
-claim by a rule that was written down beforehand. Finished runs with the same
-configuration are reused; run the same command again to continue after a stop.
+Run the published experiments with several seeds each, and judge each published
+claim by a rule that was written down before the runs. Finished runs with the
+same configuration are reused. Run the same command again to continue after a
+stop.
 
-  ID               published experiments (default: all); a wrong id lists them
+  ID               published experiments (all); an unknown id lists them
   --tier quick     minutes on 2 CPU cores, on data that come with litlab:
                      digits instead of MNIST and CIFAR-10 (the default)
   --tier full      hours, on the published data
   --seeds 3        runs of each experiment
-  --workers 2      trainings in parallel; they share the CPU cores (default: one
-                     for each core, at most 4; one with a GPU)
+  --workers 2      trainings in parallel; they share the CPU cores (one for
+                     each core, at most 4; with a GPU, one)
   --as-is          train nothing: judge the runs that exist
   --data_dir DIR   folder of MNIST and CIFAR-10 (data)
   --out DIR        folder for RESULTS.md and results.html (reproduction; docs

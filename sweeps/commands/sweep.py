@@ -32,18 +32,18 @@ HELP = f"""usage: litlab sweep NAME | -c FILE [options] [--KEY VALUE ...]
        litlab sweep status NAME [--json]
        litlab sweep best NAME > best.yaml
 
-Search keys of an experiment with Optuna. Each trial trains in its own process,
-is judged on validation data and logged to MLflow. The best one is then trained
-on fresh seeds and tested. The same command continues a study up to its total.
+Search keys of an experiment with Optuna. Each trial is trained in a separate
+process, evaluated on validation data and logged to MLflow. The best one is then
+trained on fresh seeds and tested. Run the same command again to continue.
 
   NAME or -c FILE      {_wrap(space_names(), 23)}
-  --trials 50          number of trials in total
+  --trials 50          total number of trials of the study, over all calls
   --timeout 2h         start no trial after this time
   --trial-timeout 10m  stop a training that takes longer; its trial fails
-  --workers 2          trainings side by side; they share CPU cores and GPUs
+  --workers 2          trainings in parallel; they share CPU cores and GPUs
   --stacked 16         small models that a worker trains as one (docs/SWEEPS.md)
-  --sampler tpe        grid, random, tpe, cmaes, gp, qmc ...: any of Optuna's
-  --pruner median      none, median, hyperband, successivehalving ...: likewise
+  --sampler tpe        grid, random, tpe, cmaes, gp, qmc or another of Optuna's
+  --pruner median      none, median, hyperband, successivehalving ... of Optuna
   --seeds 3            runs of each configuration, whose mean is its value
   --confirm 3          runs of the best on fresh seeds after the search
   --keep all           keep every trial's checkpoints, not only the best one's
