@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from datamodules.base import InMemoryDataModule
 from datamodules.sets import TensorSet
 from modules.metrics import KNNAccuracy
-from pipelines.config.cli import LitlabCLI, load_data, parse_config
+from pipelines.config.cli import LitlabCLI, config_arguments, load_data, parse_config
 from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash
 from pipelines.config.known_keys import known_keys
@@ -88,7 +88,7 @@ def fit_baseline(
         C: Inverse strengths of the regularisation, for a support vector machine; a run for each.
         components: For PCA.
         name: Name of the MLflow experiment; by default the experiment's, a hyphen and the method.
-        tracking_uri: Where the runs are stored; by default the project's mlflow.db.
+        tracking_uri: Where the runs are stored; by default where the experiment says, or else the project's mlflow.db.
         command: Recorded as the command that made the runs.
 
     Raises:
@@ -96,14 +96,14 @@ def fit_baseline(
     """
     settings = settings_of(method, C=C, components=components)
     silence_lightning()
-    cli = parse_config("baseline", [experiment, *overrides])
+    cli = parse_config("baseline", config_arguments(experiment, (), overrides, tracking_uri))
     data = _read_data(cli)
     most = min(len(data.train_set), data.train_set.inputs[0].numel())
     if method == "pca" and not 1 <= components <= most:
         raise UserError(f"--components is {components}; it must be 1 to {most}")
     name = name or f"{cli.config.name}-{method}"
     command = command or shlex.join(["litlab", "baseline", method, experiment, *overrides])
-    store, runs = Store(tracking_uri), []
+    store, runs = Store(cli.config.tracking_uri), []
     for setting in settings:
         run = Run(store, name, setting_name(setting), _tags(cli, name, method, setting, command))
         with recorded(run):

@@ -21,6 +21,7 @@ from sklearn.svm import SVC, LinearSVC
 from datamodules.base import InMemoryDataModule
 from datamodules.circles import Circles
 from datamodules.digits import Digits
+from pipelines.config.experiments import find_experiment
 
 DIGITS = ["digits-mlp", "--data.n_train", "200", "--data.n_val", "100"]
 
@@ -104,6 +105,15 @@ def test_a_run_records_its_command_and_its_data(litlab, uri):
     assert run.data.tags["litlab.command"].startswith("litlab baseline svm-rbf circles --data.n_train 50")
     assert run.data.tags["seed"] == "4"
     assert run.inputs.dataset_inputs[0].dataset.name == "Circles"
+
+
+def test_a_run_is_stored_where_the_experiment_file_says(litlab, tmp_path):
+    elsewhere = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    file = tmp_path / "here.yaml"
+    file.write_text(f"{find_experiment('circles').read_text()}\ntracking_uri: {elsewhere}\n")
+    outcome = litlab("baseline", "svm-rbf", file, "--data.n_train", "50")
+    assert outcome.code == 0, outcome.err
+    assert set(_runs(elsewhere, "here-svm-rbf")) == {"C=1"}
 
 
 def test_on_circles_a_linear_machine_is_at_chance_and_radial_basis_functions_are_not(litlab, uri):
