@@ -4,7 +4,6 @@ Shapes: N examples of a set, D values of an example, K components.
 """
 
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from pipelines.evaluation.fit_in_subprocess import fit_in_subprocess
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.silence import silence_lightning
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.text import format_command, option_tokens, redact_credentials
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
@@ -89,7 +88,7 @@ def fit_baseline(
         components: For PCA.
         name: Name of the MLflow experiment; by default the experiment's, a hyphen and the method.
         tracking_uri: Where the runs are stored; by default where the experiment says, or else the project's mlflow.db.
-        command: Recorded as the command that made the runs.
+        command: Recorded as the command that made the runs; by default that of these arguments.
 
     Raises:
         UserError: An argument is wrong, or the data have no classes or no fixed training set.
@@ -101,8 +100,10 @@ def fit_baseline(
     most = min(len(data.train_set), data.train_set.inputs[0].numel())
     if method == "pca" and not 1 <= components <= most:
         raise UserError(f"--components is {components}; it must be 1 to {most}")
+    own = {"--components": str(components)} if method == "pca" else {"--C": [str(value) for value in C]}
+    options = option_tokens({**own, "--name": name, "--tracking_uri": tracking_uri})
+    command = command or format_command("baseline", [method, experiment, *overrides, *options])
     name = name or f"{cli.config.name}-{method}"
-    command = command or shlex.join(["litlab", "baseline", method, experiment, *overrides])
     store, runs = Store(cli.config.tracking_uri), []
     for setting in settings:
         run = Run(store, name, setting_name(setting), _tags(cli, name, method, setting, command))

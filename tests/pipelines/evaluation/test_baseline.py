@@ -1,6 +1,7 @@
 """`litlab baseline`: methods of scikit-learn on the data of an experiment, as runs next to the networks'."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from sklearn.svm import SVC, LinearSVC
 from datamodules.base import InMemoryDataModule
 from datamodules.circles import Circles
 from datamodules.digits import Digits
+from pipelines.commands.baseline import parse
 from pipelines.config.experiments import find_experiment
 
 DIGITS = ["digits-mlp", "--data.n_train", "200", "--data.n_val", "100"]
@@ -114,6 +116,18 @@ def test_a_run_is_stored_where_the_experiment_file_says(litlab, tmp_path):
     outcome = litlab("baseline", "svm-rbf", file, "--data.n_train", "50")
     assert outcome.code == 0, outcome.err
     assert set(_runs(elsewhere, "here-svm-rbf")) == {"C=1"}
+
+
+def test_the_default_command_of_fit_baseline_makes_the_same_runs(uri):
+    from pipelines.evaluation.baseline import fit_baseline
+
+    arguments = {"C": [0.1, 10.0], "components": 2, "name": "called", "tracking_uri": uri}
+    overrides = ["--data.n_train", "50"]
+    fit_baseline("svm-rbf", "circles", overrides, **arguments)
+    for run in _runs(uri, "called").values():
+        program, verb, *argv = shlex.split(run.data.tags["litlab.command"])
+        assert (program, verb) == ("litlab", "baseline")
+        assert vars(parse(argv)) == {"method": "svm-rbf", "experiment": "circles", "overrides": overrides, **arguments}
 
 
 def test_on_circles_a_linear_machine_is_at_chance_and_radial_basis_functions_are_not(litlab, uri):
