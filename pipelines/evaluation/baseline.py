@@ -196,7 +196,7 @@ def _fit_svm(method: str, C: float, seed: int, data: InMemoryDataModule, run: Ru
     arrays = {split: _arrays(data, examples) for split, examples in _sets(data).items()}
     svm, seconds, warnings = fit_in_subprocess(svm, *arrays["train"])
     for warning in warnings:
-        logger.warning(warning)
+        logger.warning(f"note: {warning}")
     inputs_ND, labels_N = arrays["test"]
     run.save_figure("confusion_matrix", figures.confusion_matrix(labels_N, svm.predict(inputs_ND), data.classes))
     if is_plane(data):

@@ -154,7 +154,7 @@ def test_a_machine_that_does_not_converge_is_reported_and_saved(litlab, uri):
     outcome = litlab("baseline", "svm-linear", "digits-mlp", "--data.n_train", "1000", "--C", "1000")
     assert outcome.code == 0
     (warning,) = (line for line in outcome.err.splitlines() if "converge" in line)
-    assert warning.startswith("litlab: ")
+    assert warning.startswith("litlab: note: ")
     (run,) = _runs(uri, "digits-mlp-svm-linear").values()
     assert run.info.status == "FINISHED"
 
