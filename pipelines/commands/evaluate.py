@@ -1,10 +1,12 @@
 """`litlab test` and `litlab validate`: measure a finished run again."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pipelines.commands.options import VerbParser
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.gc_pause import gc_paused_for_import
+from pipelines.runtime.log import logger
 
 HELP = """usage: litlab {verb} RUN_ID [--tracking_uri URI] [--KEY VALUE ...]
 
@@ -31,7 +33,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
         from pipelines.evaluation.evaluate import evaluate_run
     from pipelines.runtime.console import print_results
 
-    result = evaluate_run(run_ids[0], "test" if verb == "test" else "val", overrides, tracking_uri=options.tracking_uri)
+    split: Literal["val", "test"] = "test" if verb == "test" else "val"
+    result = evaluate_run(run_ids[0], split, overrides, tracking_uri=options.tracking_uri)
     rows = {"recorded": result.recorded, "now": result.measured}
     print_results(f"{result.experiment}, run {result.run.run_id}", rows, {})
+    if not result.same_data:
+        logger.warning(f"note: this is not the {split} set that the run was measured on")
     return 0

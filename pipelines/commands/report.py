@@ -28,13 +28,13 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return 2
     parser = VerbParser(verb, HELP)
     parser.add_comparison_arguments()
-    parser.add_argument("--out", type=Path, default=Path("report.html"))
+    parser.add_argument("--out", type=Path)
     options = parser.parse(argv)
-    from pipelines.reporting.report import report
+    from pipelines.reporting.report import DEFAULT_PATH, report
 
     result = report(
         options.names,
-        out=options.out,
+        out=options.out or DEFAULT_PATH,
         metric=options.metric,
         by=options.by,
         filter_string=options.filter,

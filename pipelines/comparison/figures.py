@@ -13,7 +13,7 @@ from pipelines.comparison.metric_plots import keys_to_plot, plot_metric_vs_cost,
 from pipelines.comparison.rows import Comparison, Row, short_names
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, NOTE_TAG, PARENT_TAG, SELECTED_EPOCH, SOURCE_NAME_TAG, SOURCE_TYPE_TAG
@@ -78,18 +78,23 @@ def _model_figures(rows: Mapping[str, Row]) -> dict[str, "Figure | None"]:
 def _rows_with_regions(rows: Mapping[str, Row]) -> dict[str, Row]:
     """Return the rows of classifiers of points in a plane: their runs saved a figure of decision regions.
 
-    That depends on the data alone, so one run for each class of data is asked.
+    That depends on the data alone, so one run for each class of data is asked, another one if that cannot be read.
     """
-    is_plane: dict[str, bool] = {}
+    is_plane: dict[str, bool | None] = {}
+    tested = (
+        (label, row)
+        for label, row in rows.items()
+        if SELECTED_EPOCH in row.runs[0].metrics and any(key.startswith("test/") for key in row.runs[0].metrics)
+    )
     chosen: dict[str, Row] = {}
-    for label, row in rows.items():
-        run = row.runs[0]
-        if SELECTED_EPOCH in run.metrics and any(key.startswith("test/") for key in run.metrics):
-            data = run.configuration.get("data", "")
-            if data not in is_plane:
-                is_plane[data] = REGIONS in _saved_figures(run)
-            if is_plane[data] and len(chosen) < MAX_REGIONS:
-                chosen[label] = row
+    for label, row in tested:
+        data = row.runs[0].configuration.get("data", "")
+        if is_plane.get(data) is None:
+            is_plane[data] = _has_figure(row.runs[0], REGIONS)
+        if is_plane[data]:
+            chosen[label] = row
+        if len(chosen) == MAX_REGIONS:
+            break
     return chosen
 
 
@@ -98,20 +103,32 @@ def _rows_with_codes(rows: Mapping[str, Row]) -> dict[str, Row]:
     coders = (
         (label, row)
         for label, row in rows.items()
-        if {SELECTED_EPOCH, "test/knn_acc"} <= set(row.runs[0].metrics) and CODES in _saved_figures(row.runs[0])
+        if {SELECTED_EPOCH, "test/knn_acc"} <= set(row.runs[0].metrics) and _has_figure(row.runs[0], CODES)
     )
     return dict(islice(coders, MAX_CODES))
 
 
-def _saved_figures(run: StoredRun) -> set[str]:
-    """Return the names of the figures that a run saved; empty if they cannot be listed."""
+def _has_figure(run: StoredRun, name: str) -> bool | None:
+    """Return whether a run saved a figure; None, and print a note, if that is unknown."""
+    try:
+        return name in {PurePosixPath(path).stem for path in saved_figures(run)}
+    except UserError as error:
+        logger.info(f"note: no figure {name} of run {run.run_id}: {error}")
+        return None
+
+
+def saved_figures(run: StoredRun) -> list[str]:
+    """Return the paths of the figures that a run saved, such as "figures/codes.png".
+
+    Raises:
+        UserError: The store cannot list them.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        files = run.store.client.list_artifacts(run.run_id, "figures")
-    except (MlflowException, OSError):
-        return set()
-    return {PurePosixPath(file.path).stem for file in files}
+        return sorted(entry.path for entry in run.store.client.list_artifacts(run.run_id, "figures"))
+    except (MlflowException, OSError) as error:
+        raise UserError(first_line(error)) from error
 
 
 def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:

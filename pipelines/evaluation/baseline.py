@@ -4,7 +4,6 @@ Shapes: N examples of a set, D values of an example, K components.
 """
 
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from datamodules.base import InMemoryDataModule
 from datamodules.sets import TensorSet
 from modules.metrics import KNNAccuracy
-from pipelines.config.cli import LitlabCLI, load_data, parse_config
+from pipelines.config.cli import LitlabCLI, config_arguments, load_data, parse_config
 from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash
 from pipelines.config.known_keys import known_keys
@@ -28,7 +27,7 @@ from pipelines.evaluation.fit_in_subprocess import fit_in_subprocess
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.silence import silence_lightning
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.text import format_command, option_tokens, redact_credentials
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
@@ -88,22 +87,24 @@ def fit_baseline(
         C: Inverse strengths of the regularisation, for a support vector machine; a run for each.
         components: For PCA.
         name: Name of the MLflow experiment; by default the experiment's, a hyphen and the method.
-        tracking_uri: Where the runs are stored; by default the project's mlflow.db.
-        command: Recorded as the command that made the runs.
+        tracking_uri: Where the runs are stored; by default where the experiment says, or else the project's mlflow.db.
+        command: Recorded as the command that made the runs; by default that of these arguments.
 
     Raises:
         UserError: An argument is wrong, or the data have no classes or no fixed training set.
     """
     settings = settings_of(method, C=C, components=components)
     silence_lightning()
-    cli = parse_config("baseline", [experiment, *overrides])
+    cli = parse_config("baseline", config_arguments(experiment, (), overrides, tracking_uri))
     data = _read_data(cli)
     most = min(len(data.train_set), data.train_set.inputs[0].numel())
     if method == "pca" and not 1 <= components <= most:
         raise UserError(f"--components is {components}; it must be 1 to {most}")
+    own = {"--components": str(components)} if method == "pca" else {"--C": [str(value) for value in C]}
+    options = option_tokens({**own, "--name": name, "--tracking_uri": tracking_uri})
+    command = command or format_command("baseline", [method, experiment, *overrides, *options])
     name = name or f"{cli.config.name}-{method}"
-    command = command or shlex.join(["litlab", "baseline", method, experiment, *overrides])
-    store, runs = Store(tracking_uri), []
+    store, runs = Store(cli.config.tracking_uri), []
     for setting in settings:
         run = Run(store, name, setting_name(setting), _tags(cli, name, method, setting, command))
         with recorded(run):
@@ -195,7 +196,7 @@ def _fit_svm(method: str, C: float, seed: int, data: InMemoryDataModule, run: Ru
     arrays = {split: _arrays(data, examples) for split, examples in _sets(data).items()}
     svm, seconds, warnings = fit_in_subprocess(svm, *arrays["train"])
     for warning in warnings:
-        logger.warning(warning)
+        logger.warning(f"note: {warning}")
     inputs_ND, labels_N = arrays["test"]
     run.save_figure("confusion_matrix", figures.confusion_matrix(labels_N, svm.predict(inputs_ND), data.classes))
     if is_plane(data):

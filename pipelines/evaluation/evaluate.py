@@ -12,7 +12,6 @@ from torch import Tensor
 from modules.probes import Probe
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation.load_run import load_run
-from pipelines.runtime.log import logger
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import SELECTED
@@ -71,11 +70,8 @@ def evaluate_run(
     assert loaded.run is not None
     evaluation = evaluate(split, loaded.cli, loaded.model, loaded.data, loaded.checkpoint)
     recorded = metrics_of(loaded.run.metrics, "test" if split == "test" else f"{SELECTED}/val")
-    same_data = loaded.has_recorded_data(split)
-    if not same_data:
-        logger.warning(f"this is not the {split} set that the run was measured on")
     measured = metrics_of(evaluation.metrics, split)
-    return RunEvaluation(loaded.run, loaded.cli.config.name, recorded, measured, same_data)
+    return RunEvaluation(loaded.run, loaded.cli.config.name, recorded, measured, loaded.has_recorded_data(split))
 
 
 def evaluate(

@@ -106,7 +106,7 @@ def _train_images(target: Target, *, required: bool) -> Tensor:
     except UserError as error:
         if required:
             raise
-        logger.warning("no training images to compare the high-frequency share with: %s", error)
+        logger.warning("note: no training images to compare the high-frequency share with: %s", error)
         return empty
 
 
@@ -149,8 +149,8 @@ def _warn_if_lower(numbers: Mapping[str, Any]) -> None:
     count = sum(after < before for before, after in zip(numbers["before"], numbers["after"], strict=True))
     if count:
         logger.warning(
-            "the activation of %d of %d ended below its start; if the steps are too long, a larger --weight shortens "
-            "them",
+            "note: the activation of %d of %d ended below its start; if the steps are too long, a larger --weight "
+            "shortens them",
             count,
             len(numbers["units"]),
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipelines.comparison.figures import draw_figures
+from pipelines.comparison.figures import draw_figures, saved_figures
 from pipelines.comparison.rows import Comparison
 from pipelines.reporting.html_page import inline_figure, inline_png
 from pipelines.runtime.errors import UserError
@@ -60,15 +60,12 @@ def saved_pictures(run: StoredRun) -> tuple[list[Picture], list[str]]:
     Returns:
         The figures, and a sentence if there are none or one cannot be read.
     """
-    from mlflow.exceptions import MlflowException
-
     pictures: list[Picture] = []
     try:
-        paths = [entry.path for entry in run.store.client.list_artifacts(run.run_id, "figures")]
-        for path in sorted(path for path in paths if path.endswith(".png")):
+        for path in (path for path in saved_figures(run) if path.endswith(".png")):
             caption = _caption(path.rpartition("/")[2].removesuffix(".png"))
             pictures.append(Picture(inline_png(run.file(path).read_bytes(), caption), caption))
-    except (MlflowException, UserError, OSError, ValueError) as error:
+    except (UserError, OSError, ValueError) as error:
         return pictures, [f"figures of run {run.run_id} cannot be read: {str(error).splitlines()[0]}"]
     return pictures, [] if pictures else [f"run {run.run_id} has no figures"]
 

@@ -18,7 +18,7 @@ from pipelines.reporting.pictures import comparison_pictures
 from pipelines.reporting.provenance import command_of, describe_data, describe_environment
 from pipelines.reporting.summary import join_names, summarize_comparison
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import format_command, redact_credentials
+from pipelines.runtime.text import format_command, option_tokens, redact_credentials
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import NOTE_TAG
 
@@ -68,23 +68,14 @@ def report(
     check_output_path(out)
     comparison = compare(names, metric=metric, by=by, filter_string=filter_string, tracking_uri=tracking_uri)
     options = {"--by": [*by], "--metric": metric, "--filter": filter_string, "--tracking_uri": tracking_uri}
-    arguments = [*names, *_arguments(options)]
+    arguments = [*names, *option_tokens(options)]
     commands = [
-        format_command("report", [*arguments, *_arguments({"--out": str(out) if out != DEFAULT_PATH else None})]),
+        format_command("report", [*arguments, *option_tokens({"--out": str(out) if out != DEFAULT_PATH else None})]),
         format_command("compare", arguments),
     ]
     context = page_context(comparison)
     write(out, render("report.html", {**context, "own_commands": commands}))
     return Report(out, comparison, context["missing"])
-
-
-def _arguments(options: dict[str, "str | list[str] | None"]) -> list[str]:
-    """Return the options that are set, as on the command line."""
-    arguments = []
-    for option, value in options.items():
-        if value:
-            arguments += [option, *([value] if isinstance(value, str) else value)]
-    return arguments
 
 
 def page_context(comparison: Comparison) -> dict[str, Any]:

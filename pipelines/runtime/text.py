@@ -3,7 +3,7 @@
 import re
 import shlex
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def escape_control_characters(text: str) -> str:
@@ -22,6 +22,12 @@ def _is_printable(char: str) -> bool:
 def format_command(verb: str, argv: Sequence[str]) -> str:
     """Return a litlab command line, quoted for a shell and without passwords."""
     return redact_credentials(shlex.join(["litlab", verb, *argv]))
+
+
+def option_tokens(options: Mapping[str, str | Sequence[str] | None]) -> list[str]:
+    """Return the options that are set, as on the command line."""
+    values = {option: [value] if isinstance(value, str) else value for option, value in options.items() if value}
+    return [token for option, tokens in values.items() for token in (option, *tokens)]
 
 
 def redact_credentials(text: str) -> str:

@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
+from mlflow.exceptions import MlflowException
 
 from pipelines.commands.fit import main as fit
-from pipelines.comparison.figures import draw_figures, log_comparison, save_figures
+from pipelines.comparison.figures import _rows_with_regions, draw_figures, log_comparison, save_figures
 from pipelines.comparison.learning_curves import plot_learning_curves
 from pipelines.comparison.rows import group_and_rank
 from pipelines.runtime.errors import UserError
@@ -242,6 +243,26 @@ def test_which_models_are_drawn_follows_from_the_figures_of_their_runs_and_not_f
         untested = {key: value for key, value in run.metrics.items() if not key.startswith("test/")}
         comparison.rows[0].runs = [replace(run, metrics=untested)]
         assert figure not in draw_figures(comparison)
+
+
+def test_a_run_whose_figures_cannot_be_listed_is_a_note_and_the_next_run_is_asked(store, monkeypatch, capfd):
+    configure_logging()
+    (row,) = compared(store, "circles").rows
+    rows = [row, *(replace(row, runs=[replace(row.runs[0], run_id=name)]) for name in ("other", "third"))]
+    listed, asked = store.client.list_artifacts, []
+
+    def failing_once(run_id, path):
+        asked.append(run_id)
+        if len(asked) == 1:
+            raise MlflowException("the server is down")
+        return listed(row.runs[0].run_id, path)
+
+    monkeypatch.setattr(type(store.client), "list_artifacts", lambda client, *args: failing_once(*args))
+    chosen = _rows_with_regions(dict(zip("abc", rows, strict=True)))
+    assert list(chosen) == ["b", "c"]
+    assert asked == [row.runs[0].run_id, "other"]
+    note = f"no figure decision_regions of run {row.runs[0].run_id}: the server is down"
+    assert f"litlab: note: {note}" in capfd.readouterr().err
 
 
 def test_a_missing_checkpoint_is_a_note_and_the_other_figures_are_drawn(store, database, tmp_path, capfd):

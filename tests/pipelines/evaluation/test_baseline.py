@@ -1,6 +1,7 @@
 """`litlab baseline`: methods of scikit-learn on the data of an experiment, as runs next to the networks'."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from sklearn.svm import SVC, LinearSVC
 from datamodules.base import InMemoryDataModule
 from datamodules.circles import Circles
 from datamodules.digits import Digits
+from pipelines.commands.baseline import parse
+from pipelines.config.experiments import find_experiment
 
 DIGITS = ["digits-mlp", "--data.n_train", "200", "--data.n_val", "100"]
 
@@ -106,6 +109,27 @@ def test_a_run_records_its_command_and_its_data(litlab, uri):
     assert run.inputs.dataset_inputs[0].dataset.name == "Circles"
 
 
+def test_a_run_is_stored_where_the_experiment_file_says(litlab, tmp_path):
+    elsewhere = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    file = tmp_path / "here.yaml"
+    file.write_text(f"{find_experiment('circles').read_text()}\ntracking_uri: {elsewhere}\n")
+    outcome = litlab("baseline", "svm-rbf", file, "--data.n_train", "50")
+    assert outcome.code == 0, outcome.err
+    assert set(_runs(elsewhere, "here-svm-rbf")) == {"C=1"}
+
+
+def test_the_default_command_of_fit_baseline_makes_the_same_runs(uri):
+    from pipelines.evaluation.baseline import fit_baseline
+
+    arguments = {"C": [0.1, 10.0], "components": 2, "name": "called", "tracking_uri": uri}
+    overrides = ["--data.n_train", "50"]
+    fit_baseline("svm-rbf", "circles", overrides, **arguments)
+    for run in _runs(uri, "called").values():
+        program, verb, *argv = shlex.split(run.data.tags["litlab.command"])
+        assert (program, verb) == ("litlab", "baseline")
+        assert vars(parse(argv)) == {"method": "svm-rbf", "experiment": "circles", "overrides": overrides, **arguments}
+
+
 def test_on_circles_a_linear_machine_is_at_chance_and_radial_basis_functions_are_not(litlab, uri):
     """Chance within four standard errors of 200 points; the report has 0.94 with radial basis functions."""
     for method in ("svm-linear", "svm-rbf"):
@@ -130,7 +154,7 @@ def test_a_machine_that_does_not_converge_is_reported_and_saved(litlab, uri):
     outcome = litlab("baseline", "svm-linear", "digits-mlp", "--data.n_train", "1000", "--C", "1000")
     assert outcome.code == 0
     (warning,) = (line for line in outcome.err.splitlines() if "converge" in line)
-    assert warning.startswith("litlab: ")
+    assert warning.startswith("litlab: note: ")
     (run,) = _runs(uri, "digits-mlp-svm-linear").values()
     assert run.info.status == "FINISHED"
 

@@ -52,7 +52,7 @@ def test_a_run_measured_again_gives_what_was_recorded(litlab, run_id, verb):
 def test_measuring_on_other_data_is_reported(litlab, run_id):
     outcome = litlab("validate", run_id, "--data.split_seed", "1")
     assert outcome.code == 0
-    assert "not the val set that the run was measured on" in outcome.err
+    assert outcome.err == "litlab: note: this is not the val set that the run was measured on\n"
 
 
 @pytest.mark.parametrize("verb", ["test", "validate", "predict"])

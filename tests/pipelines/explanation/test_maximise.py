@@ -145,7 +145,7 @@ def test_the_command_writes_a_picture_with_its_numbers_for_every_class(explain, 
 
 def test_units_whose_activation_fell_are_counted(caplog):
     _warn_if_lower({"units": ["a", "b", "c"], "before": [0.0, 1.0, -1.0], "after": [-0.1, 2.0, -2.0]})
-    assert "the activation of 2 of 3 ended below its start; if the steps are too long" in caplog.text
+    assert "note: the activation of 2 of 3 ended below its start; if the steps are too long" in caplog.text
     caplog.clear()
     _warn_if_lower({"units": ["a"], "before": [0.0], "after": [0.1]})
     assert caplog.text == ""
