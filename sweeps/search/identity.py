@@ -46,29 +46,30 @@ def is_same_experiment(
     if recorded is not None:
         return same_config(recorded, config, facts["defaults"])
     searched = {key for name in space.space for key in split_keys(name)}
-    run, varying = _trial_like(runs, facts["values"], searched)
-    trained = saved_config(run) if run else None
+    trained, varying = _trial_config(runs, facts["values"], searched)
     if trained is None:
         return False
     changed = changed_values(trained, config, facts["defaults"])
     return all(key in (*NOT_HASHED, *searched) or key.startswith(varying) for key in changed)
 
 
-def _trial_like(
+def _trial_config(
     runs: Iterable[StoredRun], values: Mapping[str, Any], searched: Collection[str]
-) -> tuple[StoredRun | None, tuple[str, ...]]:
-    """Return a run with the experiment's own value of each class that is searched.
+) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Return the first saved configuration with the experiment's own value of each class that is searched.
 
-    If there is none, return another run, and the beginnings of the keys of these classes: they cannot be compared.
+    If there is none, return another saved configuration, and the beginnings of the keys of these classes: they cannot
+    be compared.
     """
     classes = [key for key in searched if any(other.startswith(f"{key}.") for other in values)]
-    others = []
+    other = None
     for run in runs:
-        params = run.configuration
-        if all(params.get(key) == with_old_class_paths(values[key]) for key in classes):
-            return run, ()
-        others.append(run)
-    return next(iter(others), None), tuple(f"{key}." for key in classes)
+        is_own = all(run.configuration.get(key) == values[key] for key in classes)
+        if (is_own or other is None) and (config := saved_config(run)):
+            if is_own:
+                return config, ()
+            other = config
+    return other, tuple(f"{key}." for key in classes)
 
 
 def trial_runs(store: Store, run_id: str | None) -> Iterator[StoredRun]:
