@@ -1,6 +1,5 @@
 """What makes the trials of a study comparable, and whether a study of another version searches the same."""
 
-import contextlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 from pipelines.config.identity import NOT_HASHED, changed_values, same_config
 from pipelines.config.matching import saved_config
 from pipelines.runtime.class_paths import with_old_class_paths
+from pipelines.runtime.errors import UserError
+from pipelines.tracking.client import unreachable
 from pipelines.tracking.store import Store, StoredRun
 from sweeps.search.space import Space, split_keys
 
@@ -73,8 +74,15 @@ def _trial_config(
 
 
 def trial_runs(store: Store, run_id: str | None) -> Iterator[StoredRun]:
-    """Yield the runs of a study's trials; none if the study has no run of its own, or it was deleted."""
+    """Yield the runs of a study's trials; none if the study has no run of its own, or it was deleted.
+
+    Raises:
+        UserError: The store cannot be reached.
+    """
     from mlflow.exceptions import MlflowException
 
-    with contextlib.suppress(MlflowException):
+    try:
         yield from store.children(run_id) if run_id else ()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise UserError(unreachable(store.uri, error)) from error

@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
+from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_RUN_TAG
@@ -72,3 +74,13 @@ def test_trials_without_any_configuration_or_a_deleted_study_run_do_not_match(st
     save_trials(store, parent, None)
     assert not is_same(store, parent, LR)
     assert not is_same(store, "0" * 32, LR)
+
+
+def test_a_lost_server_is_not_a_study_without_runs(store: Store, parent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(run_id: str) -> None:
+        raise MlflowException("connection refused")
+
+    save_trials(store, parent, CONFIG)
+    monkeypatch.setattr(store.client, "get_run", fail)
+    with pytest.raises(UserError, match="cannot be reached: connection refused"):
+        is_same(store, parent, LR)
