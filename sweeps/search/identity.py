@@ -1,6 +1,5 @@
 """What makes the trials of a study comparable, and whether a study of another version searches the same."""
 
-import contextlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 from pipelines.config.identity import NOT_HASHED, changed_values, same_config
 from pipelines.config.matching import saved_config
 from pipelines.runtime.class_paths import with_old_class_paths
+from pipelines.runtime.errors import UserError
+from pipelines.tracking.client import unreachable
 from pipelines.tracking.store import Store, StoredRun
 from sweeps.search.space import Space, split_keys
 
@@ -46,34 +47,42 @@ def is_same_experiment(
     if recorded is not None:
         return same_config(recorded, config, facts["defaults"])
     searched = {key for name in space.space for key in split_keys(name)}
-    run, varying = _trial_like(runs, facts["values"], searched)
-    trained = saved_config(run) if run else None
+    trained, varying = _trial_config(runs, facts["values"], searched)
     if trained is None:
         return False
     changed = changed_values(trained, config, facts["defaults"])
     return all(key in (*NOT_HASHED, *searched) or key.startswith(varying) for key in changed)
 
 
-def _trial_like(
+def _trial_config(
     runs: Iterable[StoredRun], values: Mapping[str, Any], searched: Collection[str]
-) -> tuple[StoredRun | None, tuple[str, ...]]:
-    """Return a run with the experiment's own value of each class that is searched.
+) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Return the first saved configuration with the experiment's own value of each class that is searched.
 
-    If there is none, return another run, and the beginnings of the keys of these classes: they cannot be compared.
+    If there is none, return another saved configuration, and the beginnings of the keys of these classes: they cannot
+    be compared.
     """
     classes = [key for key in searched if any(other.startswith(f"{key}.") for other in values)]
-    others = []
+    other = None
     for run in runs:
-        params = run.configuration
-        if all(params.get(key) == with_old_class_paths(values[key]) for key in classes):
-            return run, ()
-        others.append(run)
-    return next(iter(others), None), tuple(f"{key}." for key in classes)
+        is_own = all(run.configuration.get(key) == values[key] for key in classes)
+        if (is_own or other is None) and (config := saved_config(run)):
+            if is_own:
+                return config, ()
+            other = config
+    return other, tuple(f"{key}." for key in classes)
 
 
 def trial_runs(store: Store, run_id: str | None) -> Iterator[StoredRun]:
-    """Yield the runs of a study's trials; none if the study has no run of its own, or it was deleted."""
+    """Yield the runs of a study's trials; none if the study has no run of its own, or it was deleted.
+
+    Raises:
+        UserError: The store cannot be reached.
+    """
     from mlflow.exceptions import MlflowException
 
-    with contextlib.suppress(MlflowException):
+    try:
         yield from store.children(run_id) if run_id else ()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise UserError(unreachable(store.uri, error)) from error

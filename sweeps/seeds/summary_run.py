@@ -71,8 +71,9 @@ def _unfinished(store: Store, plan: SeedsPlan) -> list[StoredRun]:
 
 
 def _has_same_data(run: StoredRun, plan: SeedsPlan) -> bool:
-    """Return whether no split differs; one that only one of both has makes no difference."""
-    return all(plan.digests.get(key, digest) == digest for key, digest in run.data_digests.items())
+    """Return whether both have digests or neither, and no split differs; one that only one has makes no difference."""
+    recorded, current = run.data_digests, plan.digests
+    return bool(recorded) == bool(current) and all(current.get(key, recorded[key]) == recorded[key] for key in recorded)
 
 
 def _create(store: Store, plan: SeedsPlan) -> Run:

@@ -320,6 +320,18 @@ def test_other_data_or_another_configuration_starts_a_new_summary_run(litlab, ex
     assert len(group.parents) == 3
 
 
+def test_a_summary_run_that_recorded_no_digest_of_its_data_is_not_continued(litlab, experiment, group):
+    """Its process died before it had recorded them."""
+    command = ["fit", experiment, "--seeds", "1", "--seed_everything", "1"]
+    litlab(*command)
+    first = group.parent
+    for key in [key for key in first.data.tags if key.startswith("data.sha256.")]:
+        group.client.delete_tag(first.info.run_id, key)
+    outcome = litlab(*command)
+    assert outcome.run_id != first.info.run_id
+    assert len(group.parents) == 2
+
+
 def test_a_summary_run_that_may_be_active_on_another_machine_is_not_continued(litlab, experiment, group):
     command = ["fit", experiment, "--seeds", "1", "--seed_everything", "1"]
     litlab(*command)
