@@ -1,14 +1,15 @@
 """Check for runs that are marked RUNNING although their process is gone, and for what was not sent to the server."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.diagnostics.check import CheckResult, Context, failed
 from pipelines.tracking import outbox
 from pipelines.tracking.origin import is_alive, is_here
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import COMMAND_TAG, PARENT_RUN_TAG, PARENT_TAG, PROCESS_TAG, SOURCE_NAME_TAG
+from pipelines.tracking.tags import COMMAND_TAG, PARENT_RUN_TAG, PROCESS_TAG
 from pipelines.tracking.uri import local_path
+from pipelines.training.resumable import is_single_fit
 
 REASON = "its process was gone; ended by litlab doctor"
 MAX_CHECKPOINTS = 20
@@ -47,7 +48,7 @@ def unfinished_checkpoints(context: Context) -> list[Path]:
     store = _store(context)
     if store is None:
         return []
-    unfinished = [run for run in _search(store, "attributes.status != 'FINISHED'") if _is_resumable(run)]
+    unfinished = [run for run in _search(store, "attributes.status != 'FINISHED'") if is_single_fit(run)]
     folders = [local_path(run.artifact_uri) for run in unfinished if not is_alive(run.tags)]
     return [path for folder in folders if folder for path in sorted(folder.glob("checkpoints/*.ckpt"))][
         :MAX_CHECKPOINTS
@@ -62,8 +63,7 @@ def _store(context: Context) -> Store | None:
 
 
 def _search(store: Store, filter_string: str) -> list[StoredRun]:
-    experiments: Sequence[str] = [str(item.experiment_id) for item in store.client.search_experiments()]
-    return store.search(experiments, filter_string, ["attributes.start_time DESC"])
+    return store.search(list(store.experiment_names()), filter_string, ["attributes.start_time DESC"])
 
 
 def _is_gone(run: StoredRun) -> bool:
@@ -71,14 +71,8 @@ def _is_gone(run: StoredRun) -> bool:
     return PROCESS_TAG in run.tags and is_here(run.tags) and not is_alive(run.tags)
 
 
-def _is_resumable(run: StoredRun) -> bool:
-    """Return whether `litlab resume` takes a run; a child run is resumed by the command of its parent."""
-    is_fit = run.tags.get(SOURCE_NAME_TAG, "").startswith("litlab fit")
-    return is_fit and not {PARENT_TAG, PARENT_RUN_TAG} & set(run.tags)
-
-
 def _advice(run: StoredRun) -> str:
-    if _is_resumable(run):
+    if is_single_fit(run):
         return f"to continue: litlab resume {run.run_id}"
     return f"to continue, run the same command again: {run.tags.get(COMMAND_TAG, 'the one that created it')}"
 

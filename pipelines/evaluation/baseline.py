@@ -104,9 +104,10 @@ def fit_baseline(
     options = option_tokens({**own, "--name": name, "--tracking_uri": tracking_uri})
     command = command or format_command("baseline", [method, experiment, *overrides, *options])
     name = name or f"{cli.config.name}-{method}"
-    store, runs = Store(cli.config.tracking_uri), []
+    store, runs, tags = Store(cli.config.tracking_uri), [], _tags(cli, name, command)
     for setting in settings:
-        run = Run(store, name, setting_name(setting), _tags(cli, name, method, setting, command))
+        hash_tag = {CONFIG_HASH_TAG: baseline_hash(method, setting, cli)}
+        run = Run(store, name, setting_name(setting), {**tags, **hash_tag})
         with recorded(run):
             metrics = _fit(method, setting, cli, data, run)
         runs.append(BaselineRun(run.run_id, name, setting_name(setting), method, setting, metrics))
@@ -154,10 +155,10 @@ def _read_data(cli: LitlabCLI) -> InMemoryDataModule:
     return data
 
 
-def _tags(cli: LitlabCLI, name: str, method: str, setting: Mapping[str, Any], command: str) -> dict[str, str]:
+def _tags(cli: LitlabCLI, name: str, command: str) -> dict[str, str]:
+    """Return the tags that the runs of all settings share."""
     return {
         EXPERIMENT_TAG: name,
-        CONFIG_HASH_TAG: baseline_hash(method, setting, cli),
         COMMAND_TAG: redact_credentials(command),
         SEED_TAG: str(cli.config.seed_everything),
         SOURCE_NAME_TAG: f"litlab baseline {name}",

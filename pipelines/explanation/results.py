@@ -107,7 +107,6 @@ def log_run(explanation: Explanation, picture: Path, *, command: str, arguments:
     """
     parent = explanation.target.run
     assert parent is not None
-    experiment = parent.store.client.get_experiment(parent.experiment_id).name
     tags = {
         PARENT_RUN_TAG: parent.run_id,
         PARENT_TAG: "explain",
@@ -118,7 +117,7 @@ def log_run(explanation: Explanation, picture: Path, *, command: str, arguments:
         NOTE_TAG: f"{explanation.caption}\n\n    {command}\n",
     }
     params = {key: _as_text(value) for key, value in {"seed": seed, **explanation.params}.items()}
-    run = Run(parent.store, experiment, f"explain {explanation.title}"[:200], tags)
+    run = Run(parent.store, parent.experiment, f"explain {explanation.title}"[:200], tags)
     with recorded(run):
         figures = run.folder / "figures"
         figures.mkdir(exist_ok=True)

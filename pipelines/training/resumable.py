@@ -19,10 +19,15 @@ from pipelines.tracking.tags import (
 def unfinished_runs(tracking_uri: str | None = None) -> list[StoredRun]:
     """Return the runs of `litlab fit` that are not FINISHED, newest first, without those of a sweep or of seeds."""
     store = Store(tracking_uri)
-    experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
     unfinished = f"attributes.status != 'FINISHED' and tags.`{SOURCE_NAME_TAG}` LIKE 'litlab fit %'"
-    runs = store.search(experiments, unfinished, ["attributes.start_time DESC"])
-    return [run for run in runs if not {PARENT_TAG, PARENT_RUN_TAG} & set(run.tags)]
+    runs = store.search(list(store.experiment_names()), unfinished, ["attributes.start_time DESC"])
+    return [run for run in runs if is_single_fit(run)]
+
+
+def is_single_fit(run: StoredRun) -> bool:
+    """Return whether a run is one of `litlab fit`, and not of a sweep or of seeds, whose own commands resume it."""
+    is_fit = run.tags.get(SOURCE_NAME_TAG, "").startswith("litlab fit")
+    return is_fit and not {PARENT_TAG, PARENT_RUN_TAG} & set(run.tags)
 
 
 def check_resumable(run: StoredRun, *, assume_dead: bool) -> None:
