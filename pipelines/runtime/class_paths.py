@@ -26,9 +26,3 @@ def text_with_old_class_paths(text: str) -> str:
     for new, old in RENAMED_CLASSES.items():
         text = old if text == new else text.replace(f'"{new}"', f'"{old}"')
     return text
-
-
-def class_paths(path: str) -> list[str]:
-    """Return all paths of a class."""
-    old = RENAMED_CLASSES.get(path, path)
-    return [old, *(new for new, former in RENAMED_CLASSES.items() if former == old)]

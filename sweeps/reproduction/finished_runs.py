@@ -3,11 +3,10 @@
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from itertools import product
 
 from pipelines.config.identity import config_hash, flatten_config
 from pipelines.config.matching import ConfigMatcher, saved_configs
-from pipelines.runtime.class_paths import class_paths
+from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store, StoredRun
@@ -28,7 +27,7 @@ class ConfigIdentity:
         reads_files: Whether the data are read from files, so that the job takes `--data.data_dir`.
         explains: Label of the job whose run is explained; "" if nothing is.
         matcher: Finds runs of other versions, which recorded another hash; None for an explanation.
-        given: Params that all these runs have.
+        given: Params that all these runs have, as in `StoredRun.configuration`.
     """
 
     hash: str
@@ -36,6 +35,16 @@ class ConfigIdentity:
     explains: str = ""
     matcher: ConfigMatcher | None = None
     given: Mapping[str, str] = field(default_factory=dict)
+
+    def matches(self, run: StoredRun) -> bool:
+        """Return whether a run has this configuration, perhaps without a key that was added later.
+
+        The matcher may read files of the run, so params are compared first.
+        """
+        if run.tags.get(CONFIG_HASH_TAG) == self.hash:
+            return True
+        has_params = self.given.items() <= run.configuration.items()
+        return has_params and self.matcher is not None and self.matcher.matches(run)
 
 
 def identify_jobs(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
@@ -70,12 +79,12 @@ def _identify(job: PublishedJob) -> ConfigIdentity:
     else:
         cli = parse_config(job.verb, job.arguments)
         config, read = cli.resolved(), saved_configs
-    digest = config_hash(config)
+    digest, flat = config_hash(config), flatten_config(with_old_class_paths(config))
     return ConfigIdentity(
         hash=digest,
         reads_files="data_dir" in config["data"].get("init_args", {}),
         matcher=ConfigMatcher(digest, config, lambda: config_defaults(cli), read),
-        given={key: str(value) for key, value in flatten_config(config).items() if key in GIVEN and value is not None},
+        given={key: str(value) for key, value in flat.items() if key in GIVEN and value is not None},
     )
 
 
@@ -87,11 +96,12 @@ def find_finished_runs(store: Store, identities: Mapping[str, ConfigIdentity], s
         identities: See `identify_jobs`.
         seeds: Number of seeds, from 0.
     """
+    tested = [run for run in find_runs(store, []).runs if _is_tested(run)]
     runs: Runs = {}
     for label, identity in identities.items():
         if not identity.explains:
-            tested = [run for run in find_equal_runs(store, identity) if _is_tested(run)]
-            latest = {run.seed: run for run in sorted(tested, key=lambda run: run.started)}
+            equal = [run for run in tested if identity.matches(run)]
+            latest = {run.seed: run for run in sorted(equal, key=lambda run: run.started)}
             runs[label] = {str(seed): latest[str(seed)] for seed in range(seeds) if str(seed) in latest}
     for label, identity in identities.items():
         if identity.explains:
@@ -99,18 +109,6 @@ def find_finished_runs(store: Store, identities: Mapping[str, ConfigIdentity], s
             explanations = {seed: _latest_explanation(store, run, identity.hash) for seed, run in explained}
             runs[label] = {seed: run for seed, run in explanations.items() if run is not None}
     return runs
-
-
-def find_equal_runs(store: Store, identity: ConfigIdentity) -> list[StoredRun]:
-    """Find the finished runs of a configuration, with any seed, also those that lack a key which was added later."""
-    equal = find_runs(store, [], f"tags.`{CONFIG_HASH_TAG}` = '{identity.hash}'").runs
-    if identity.matcher is None:
-        return equal
-    for values in product(*(class_paths(value) for value in identity.given.values())):
-        given = [f"params.{key} = '{value}'" for key, value in zip(identity.given, values, strict=True)]
-        others = find_runs(store, [], " AND ".join([*given, f"tags.`{CONFIG_HASH_TAG}` != '{identity.hash}'"])).runs
-        equal += [run for run in others if identity.matcher.matches(run)]
-    return equal
 
 
 def _is_tested(run: StoredRun) -> bool:

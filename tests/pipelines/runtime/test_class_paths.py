@@ -5,7 +5,7 @@ import pkgutil
 
 import datamodules
 import modules
-from pipelines.runtime.class_paths import RENAMED_CLASSES, class_paths, text_with_old_class_paths, with_old_class_paths
+from pipelines.runtime.class_paths import RENAMED_CLASSES, text_with_old_class_paths, with_old_class_paths
 
 
 def _named(path):
@@ -41,5 +41,3 @@ def test_the_old_path_replaces_the_new_one_in_values_and_texts():
         text_with_old_class_paths(f'[{{"class_path": "{new}"}}, "{new}er"]')
         == f'[{{"class_path": "{old}"}}, "{new}er"]'
     )
-    assert class_paths(new) == class_paths(old) == [old, new]
-    assert class_paths("some.Class") == ["some.Class"]

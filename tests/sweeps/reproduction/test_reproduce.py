@@ -138,6 +138,14 @@ def test_a_part_of_the_full_tier_does_not_overwrite_the_complete_page(litlab, li
     assert not (tmp_path / "docs").exists()
 
 
+def test_the_runs_are_read_from_the_store_once_for_all_jobs(lines, monkeypatch):
+    searches, search = [], Store.search
+    monkeypatch.setattr(Store, "search", lambda *args: searches.append(args) or search(*args))
+    plan = load_plan("quick")
+    assert find_finished_runs(Store(), identify_jobs(plan.jobs.values()), 3) == {label: {} for label in plan.jobs}
+    assert len(searches) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
