@@ -12,21 +12,23 @@ if TYPE_CHECKING:
     from pipelines.diagnostics.check import CheckResult
 
 DESCRIPTION = """Check what a training needs, and print one line for each check: ok, or what to
-do."""
+do. Checks torch with torchvision and GPUs, the databases of runs and studies,
+runs marked RUNNING whose process is gone, data that were not sent, data files,
+and what each experiment and deleted runs occupy on the disk."""
 STYLES = {"ok": "green", "fixed": "cyan", "to do": "bold yellow"}
 
 
 def make_parser(verb: str) -> VerbParser:
     epilog = "Exit code: 0 if all checks are ok, 1 if something has to be done."
     parser = VerbParser(verb, DESCRIPTION, epilog=epilog)
-    parser.add_argument(
-        "--fix",
-        action="store_true",
-        help="repair what can be repaired: upgrade tables of an older MLflow or Optuna (after a copy), mark runs "
-        "without a process as KILLED (litlab resume can continue them), delete unfinished files. Prints each repair, "
-        "and deletes nothing that a user made",
-    )
-    parser.add_argument("--data_dir", type=Path, metavar="DIR", default=Path("data"), help="folder of the data sets")
+    fix = """repair what can be repaired: upgrade tables of an older MLflow or Optuna (after a copy), mark runs without
+    a process as KILLED (litlab resume can continue them), delete unfinished files. Prints each repair, and deletes
+    nothing that a user made"""
+    parser.add_argument("--fix", action="store_true", help=fix)
+    free = "delete permanently the runs that were deleted in MLflow, and their models unless they are registered"
+    parser.add_argument("--free", action="store_true", help=free)
+    data_dir = "folder of the data sets (%(default)s)"
+    parser.add_argument("--data_dir", type=Path, metavar="DIR", default=Path("data"), help=data_dir)
     parser.add_tracking_uri()
     return parser
 
@@ -38,7 +40,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.diagnostics.doctor import iterate_checks
 
     n_failed = 0
-    for result in iterate_checks(Context(options.tracking_uri, options.data_dir.expanduser(), options.fix)):
+    for result in iterate_checks(Context(**vars(options))):
         _print(result)
         n_failed += result.state == "to do"
     if n_failed:
