@@ -1,7 +1,8 @@
 """`litlab baseline`: fit a method of scikit-learn to the data of an experiment."""
 
+from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
 from pipelines.evaluation.baseline_methods import METHODS, settings_of
@@ -41,11 +42,11 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
-    _print(fit_baseline(**arguments, command=format_command(verb, argv)))
+    _print(fit_baseline(**vars(arguments), command=format_command(verb, argv)))
     return 0
 
 
-def parse(argv: Sequence[str]) -> dict[str, Any]:
+def parse(argv: Sequence[str]) -> Namespace:
     """Return the arguments of `fit_baseline`.
 
     Raises:
@@ -60,7 +61,7 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     if not experiments:
         raise UserError(f"name the experiment whose data to use: litlab baseline {method} NAME")
     overrides = [*experiments[1:], *overrides]
-    return {"method": method, "experiment": experiments[0], "overrides": overrides, **vars(options)}
+    return Namespace(method=method, experiment=experiments[0], overrides=overrides, **vars(options))
 
 
 def _print(runs: "Sequence[BaselineRun]") -> None:

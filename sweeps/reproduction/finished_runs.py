@@ -73,9 +73,9 @@ def _identify(job: PublishedJob) -> ConfigIdentity:
         from pipelines.evaluation.baseline_methods import settings_of
 
         arguments = baseline.parse(job.arguments)
-        cli = parse_config(job.verb, [arguments["experiment"], *arguments["overrides"]])
-        (setting,) = settings_of(arguments["method"], C=arguments["C"], components=arguments["components"])
-        config, read = baseline_config(arguments["method"], setting, cli), recorded_baseline
+        cli = parse_config(job.verb, [arguments.experiment, *arguments.overrides])
+        (setting,) = settings_of(arguments.method, C=arguments.C, components=arguments.components)
+        config, read = baseline_config(arguments.method, setting, cli), recorded_baseline
     else:
         cli = parse_config(job.verb, job.arguments)
         config, read = cli.resolved(), saved_configs

@@ -127,7 +127,7 @@ def test_the_default_command_of_fit_baseline_makes_the_same_runs(uri):
     for run in _runs(uri, "called").values():
         program, verb, *argv = shlex.split(run.data.tags["litlab.command"])
         assert (program, verb) == ("litlab", "baseline")
-        assert parse(argv) == {"method": "svm-rbf", "experiment": "circles", "overrides": overrides, **arguments}
+        assert vars(parse(argv)) == {"method": "svm-rbf", "experiment": "circles", "overrides": overrides, **arguments}
 
 
 def test_on_circles_a_linear_machine_is_at_chance_and_radial_basis_functions_are_not(litlab, uri):
