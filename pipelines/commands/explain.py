@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands.explain_methods import METHODS
+from pipelines.commands.explain_methods import METHODS, explain
 from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.explanation.settings import check_source
 from pipelines.runtime.errors import UserError
@@ -80,7 +80,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options, overrides = make_method_parser(verb, name).parse_known_args(tokens)
     check_source(run_id, **_source(options))
     command, arguments = format_command(verb, argv), shlex.join([name, *_without_places(tokens)])
-    for explanation in METHODS[name].explain(options, lambda: _load(run_id, options, overrides)):
+    for explanation in explain(name, options, lambda: _load(run_id, options, overrides)):
         _save(explanation, options, command, arguments)
     return 0
 

@@ -1,5 +1,7 @@
 """`litlab explain`: its help texts and the mistakes that it reports before it loads anything."""
 
+import importlib
+import inspect
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 
 from pipelines.commands.explain import main, make_method_parser, make_parser
 from pipelines.commands.explain_methods import METHODS
+from pipelines.commands.options import VerbParser
 from pipelines.runtime.errors import UserError
 
 HEAVY = {"torch", "lightning", "torchvision", "mlflow", "matplotlib", "sklearn", "captum"}
@@ -36,6 +39,17 @@ def test_help_of_a_method_names_every_option(method):
     options.remove("--tracking-uri")  # another spelling
     assert len(options) > 6
     assert [option for option in options if f"{option} " not in parser.format_help()] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_options_of_a_method_are_the_arguments_of_its_function(method):
+    parser = VerbParser(method, "")
+    METHODS[method].add_options(parser)
+    options = {action.dest for action in parser.arguments}
+    images = {"image", "images_per_class", "invert"}
+    function = getattr(importlib.import_module(f"pipelines.explanation.{METHODS[method].module}"), method)
+    parameters = inspect.signature(function).parameters.keys() - {"target", "seed"}
+    assert parameters == options - images | ({"images"} if images <= options else set())
 
 
 @pytest.mark.parametrize(
