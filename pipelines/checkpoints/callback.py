@@ -5,16 +5,16 @@ Lightning's own restart from that point would skip an epoch, so the loop counter
 """
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
 from pipelines.checkpoints.files import BEST, CHECKPOINT_FOLDER, LAST, STATE_KEY, AtomicCheckpointIO, copy_checkpoint
-from pipelines.checkpoints.loop_counters import advance_counters, restore_counters
 from pipelines.checkpoints.random_state import RandomState, gather_random_states, get_random_state, set_random_state
+from pipelines.runtime.lightning_internals import advance_counters, dump_checkpoint, restore_counters
 from pipelines.tracking.run import Run
 
 
@@ -71,7 +71,7 @@ class BestAndLastCheckpoint(Callback):
         self._save(trainer, trainer.current_epoch - 1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._validated_epoch = trainer.current_epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -81,34 +81,37 @@ class BestAndLastCheckpoint(Callback):
         """Save the checkpoint of a complete epoch, unless it is saved already."""
         if epoch <= self._saved_epoch:
             return
-        is_best = self._end_epoch(trainer, epoch)
+        is_best = self._end_epoch(trainer, epoch, trainer.callback_metrics.get(self.monitor))
         self._saving = True
         trainer.save_checkpoint(self._folder / LAST)
         self._saving = False
         if is_best and trainer.is_global_zero:
             copy_checkpoint(self._folder / LAST, self.best)
 
-    def _end_epoch(self, trainer: Trainer, epoch: int) -> bool:
+    def _end_epoch(self, trainer: Trainer, epoch: int, score: torch.Tensor | None) -> bool:
         """Record a complete epoch; return whether it is the best so far."""
         self._saved_epoch, self.seconds = epoch, time.monotonic() - self._start_time
-        return self._is_best(trainer, epoch)
+        return self._is_best(trainer, epoch, score)
 
-    def end_external_epoch(self, trainer: Trainer, epoch: int, val_batches: int) -> bool:
+    def end_external_epoch(
+        self, trainer: Trainer, epoch: int, val_batches: int, metrics: Mapping[str, torch.Tensor]
+    ) -> bool:
         """Record an epoch that did not run in Lightning's loop; return whether it is the best so far.
 
         Args:
             trainer: Its counters are set as its loop would have left them.
             epoch: Index of the epoch.
             val_batches: Number of validation batches; 0 without validation.
+            metrics: Metrics of the epoch.
         """
         self._validated_epoch = epoch if val_batches else self._validated_epoch
         advance_counters(trainer, epoch + 1, val_batches)
-        return self._end_epoch(trainer, epoch)
+        return self._end_epoch(trainer, epoch, metrics.get(self.monitor))
 
     def state(self, trainer: Trainer) -> dict[str, Any]:
         """Return the checkpoint of the last complete epoch, as a copy."""
         self._saving = True
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        checkpoint = dump_checkpoint(trainer)
         self._saving = False
         copied: dict[str, Any] = _copy_tensors(checkpoint)
         return copied
@@ -117,8 +120,7 @@ class BestAndLastCheckpoint(Callback):
         """Save a checkpoint from `state` in the run's folder."""
         AtomicCheckpointIO().save_checkpoint(checkpoint, self._folder / name)
 
-    def _is_best(self, trainer: Trainer, epoch: int) -> bool:
-        score = trainer.callback_metrics.get(self.monitor)
+    def _is_best(self, trainer: Trainer, epoch: int, score: torch.Tensor | None) -> bool:
         if self._validated_epoch != epoch or score is None:
             return False
         value = -float("inf") if score.isnan() else self._sign * float(score)
@@ -141,7 +143,7 @@ class BestAndLastCheckpoint(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get(STATE_KEY)
-        if trainer.state.fn != TrainerFn.FITTING or state is None:
+        if trainer.state.fn != "fit" or state is None:
             return
         self.best_epoch, self._best_score = state["best_epoch"], state["best_score"]
         self.seconds, self._saved_epoch = state["seconds"], checkpoint["epoch"]

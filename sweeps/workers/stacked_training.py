@@ -53,6 +53,7 @@ class Member:
     random: RandomState = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=torch.Generator)
     _best: dict[str, object] = field(default_factory=dict)
+    _metrics: dict[str, Tensor] = field(default_factory=dict)
     _validated: int = -1
 
     @property
@@ -96,15 +97,15 @@ class Member:
                 config.scheduler.step()  # type: ignore[call-arg]
 
     def measure(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Let the trainer know metrics, as if it had measured them; returns them as plain numbers."""
-        self.job.trainer.callback_metrics.update(values)
+        """Remember metrics, for `end_epoch`; return them as plain numbers."""
+        self._metrics.update(values)
         return {key: float(value) for key, value in values.items()}
 
     def end_epoch(self, epoch: int, val_batches: int) -> None:
         """Log the training's metrics, and keep the checkpoint if it is the best."""
         self.run.log_metrics(self.measure(self.model.train_metrics.compute()), epoch)
         self._validated = epoch if val_batches else self._validated
-        if self.job.checkpoint_callback.end_external_epoch(self.job.trainer, epoch, val_batches):
+        if self.job.checkpoint_callback.end_external_epoch(self.job.trainer, epoch, val_batches, self._metrics):
             self._best = self._content()
 
     def save(self) -> None:
