@@ -15,6 +15,7 @@ from typing import Any
 from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.process import FORK_IS_SAFE, SIGKILL, signal_process_group
 from pipelines.runtime.signals import signal_handlers
+from pipelines.tracking.mlflow_internals import DATABASE_STORE
 from sweeps.workers.entrypoints import check_experiment, train_job, train_stack
 from sweeps.workers.job import Job, write_job
 from sweeps.workers.multiprocessing_internals import start_fork_server
@@ -22,7 +23,7 @@ from sweeps.workers.multiprocessing_internals import start_fork_server
 PRELOAD = [
     "sweeps.workers.worker",
     "mlflow.tracking.client",
-    "mlflow.store.tracking.sqlalchemy_store",
+    DATABASE_STORE,
     "pipelines.evaluation.figures",
 ]
 GRACE_S = 30.0  # from the request to stop until the process is killed
