@@ -66,6 +66,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 .venv-oldest/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "make oldest needs Python 3.11: make PYTHON=python3.11 oldest")'
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable ".[test]"
 	@touch $@

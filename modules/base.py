@@ -243,9 +243,9 @@ class Regressor(Learner):
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:
-    """Return the trainer that a module is attached to, None without one."""
+    """Return the trainer that a module is attached to, None without one, as in Lightning Fabric."""
     try:
-        return module.trainer
+        return module.trainer if module.fabric is None else None
     except RuntimeError:  # it has none
         return None
 
