@@ -66,10 +66,6 @@ class Store:
         self.open()
         return self._client
 
-    @property
-    def is_open(self) -> bool:
-        return self._client is not None
-
     def open(self) -> None:
         """Connect to the store if it is not open.
 
@@ -107,13 +103,9 @@ class Store:
             return str(found.experiment_id)
 
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str], *, retry: bool = False) -> NewRun:
-        """Create a run, exactly once: if the response is lost, the run that was created is found by a random key.
+        """Create a run, exactly once: if the response is lost, the run is found by a random key, its KEY_TAG.
 
-        Args:
-            experiment: Name of the MLflow experiment.
-            name: Name of the run.
-            tags: Tags of the run, with the key in KEY_TAG.
-            retry: Whether an earlier call with this key may have created it.
+        With `retry`, an earlier call with the same key may have created it.
 
         Raises:
             UserError: The store refuses it or cannot be reached.
