@@ -10,11 +10,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins import TorchSyncBatchNorm
 from torch import Tensor, distributed, nn
 
+from modules.torch_internals import AnyBatchNorm
+
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @final
-class SyncedBatchNorm(nn.SyncBatchNorm):
+class SyncedBatchNorm(AnyBatchNorm):
     """Batch norm over the global batch of all processes, on any device. torch's `SyncBatchNorm` supports GPUs only.
 
     A process may have no examples: it contributes 0 to the sums. In evaluation it is ordinary batch norm.
@@ -81,8 +83,3 @@ class SyncBatchNorm(TorchSyncBatchNorm):
             if isinstance(layer, BATCH_NORMS):
                 layer.__class__ = SyncedBatchNorm  # keeps weights and running statistics
         return model
-
-    def revert(self, model: nn.Module) -> nn.Module:
-        """Leave `SyncedBatchNorm` as it is, which in evaluation is ordinary batch norm."""
-        synced = any(isinstance(layer, SyncedBatchNorm) for layer in model.modules())
-        return model if synced else super().revert(model)

@@ -5,7 +5,6 @@ Lightning's own restart from that point would skip an epoch, so the loop counter
 """
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,32 +80,29 @@ class BestAndLastCheckpoint(Callback):
         """Save the checkpoint of a complete epoch, unless it is saved already."""
         if epoch <= self._saved_epoch:
             return
-        is_best = self._end_epoch(trainer, epoch, trainer.callback_metrics.get(self.monitor))
+        is_best = self._end_epoch(trainer, epoch)
         self._saving = True
         trainer.save_checkpoint(self._folder / LAST)
         self._saving = False
         if is_best and trainer.is_global_zero:
             copy_checkpoint(self._folder / LAST, self.best)
 
-    def _end_epoch(self, trainer: Trainer, epoch: int, score: torch.Tensor | None) -> bool:
+    def _end_epoch(self, trainer: Trainer, epoch: int) -> bool:
         """Record a complete epoch; return whether it is the best so far."""
         self._saved_epoch, self.seconds = epoch, time.monotonic() - self._start_time
-        return self._is_best(trainer, epoch, score)
+        return self._is_best(trainer, epoch)
 
-    def end_external_epoch(
-        self, trainer: Trainer, epoch: int, val_batches: int, metrics: Mapping[str, torch.Tensor]
-    ) -> bool:
+    def end_external_epoch(self, trainer: Trainer, epoch: int, val_batches: int) -> bool:
         """Record an epoch that did not run in Lightning's loop; return whether it is the best so far.
 
         Args:
             trainer: Its counters are set as its loop would have left them.
             epoch: Index of the epoch.
             val_batches: Number of validation batches; 0 without validation.
-            metrics: Metrics of the epoch.
         """
         self._validated_epoch = epoch if val_batches else self._validated_epoch
         advance_counters(trainer, epoch + 1, val_batches)
-        return self._end_epoch(trainer, epoch, metrics.get(self.monitor))
+        return self._end_epoch(trainer, epoch)
 
     def state(self, trainer: Trainer) -> dict[str, Any]:
         """Return the checkpoint of the last complete epoch, as a copy."""
@@ -120,7 +116,8 @@ class BestAndLastCheckpoint(Callback):
         """Save a checkpoint from `state` in the run's folder."""
         AtomicCheckpointIO().save_checkpoint(checkpoint, self._folder / name)
 
-    def _is_best(self, trainer: Trainer, epoch: int, score: torch.Tensor | None) -> bool:
+    def _is_best(self, trainer: Trainer, epoch: int) -> bool:
+        score = trainer.callback_metrics.get(self.monitor)
         if self._validated_epoch != epoch or score is None:
             return False
         value = -float("inf") if score.isnan() else self._sign * float(score)

@@ -5,11 +5,14 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 - `trainer._checkpoint_connector.dump_checkpoint`: a checkpoint that is not written to a file, for stacked trainings.
 - `trainer.fit_loop` and its progress trackers: resuming at the end of an epoch, where Lightning would skip the
   next one, and epochs that did not run in Lightning's loop.
+- `trainer.callback_metrics` is the trainer's own dictionary: metrics of epochs that did not run in Lightning's loop.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from lightning.pytorch import Trainer
 
 
@@ -17,6 +20,11 @@ def dump_checkpoint(trainer: "Trainer") -> dict[str, Any]:
     """Return the checkpoint that `trainer.save_checkpoint` would write."""
     checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     return checkpoint
+
+
+def set_callback_metrics(trainer: "Trainer", metrics: "Mapping[str, torch.Tensor]") -> None:
+    """Add metrics to those that callbacks see."""
+    trainer.callback_metrics.update(metrics)
 
 
 def restore_counters(trainer: "Trainer", fit_loop_state: dict[str, Any]) -> None:

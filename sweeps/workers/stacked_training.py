@@ -22,6 +22,7 @@ from modules.base import Batch, Classifier
 from modules.stack import StackedNet
 from pipelines.checkpoints.files import BEST, LAST
 from pipelines.checkpoints.random_state import RandomState, get_random_state, set_random_state
+from pipelines.runtime.lightning_internals import set_callback_metrics
 from pipelines.tracking.run import Run
 from pipelines.training.job import Training
 from pipelines.training.nan_guard import CHECK_EVERY_N_STEPS, nan_error
@@ -53,7 +54,6 @@ class Member:
     random: RandomState = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=torch.Generator)
     _best: dict[str, object] = field(default_factory=dict)
-    _metrics: dict[str, Tensor] = field(default_factory=dict)
     _validated: int = -1
 
     @property
@@ -97,15 +97,15 @@ class Member:
                 config.scheduler.step()  # type: ignore[call-arg]
 
     def measure(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Remember metrics, for `end_epoch`; return them as plain numbers."""
-        self._metrics.update(values)
+        """Let the trainer know metrics, as if it had measured them; returns them as plain numbers."""
+        set_callback_metrics(self.job.trainer, values)
         return {key: float(value) for key, value in values.items()}
 
     def end_epoch(self, epoch: int, val_batches: int) -> None:
         """Log the training's metrics, and keep the checkpoint if it is the best."""
         self.run.log_metrics(self.measure(self.model.train_metrics.compute()), epoch)
         self._validated = epoch if val_batches else self._validated
-        if self.job.checkpoint_callback.end_external_epoch(self.job.trainer, epoch, val_batches, self._metrics):
+        if self.job.checkpoint_callback.end_external_epoch(self.job.trainer, epoch, val_batches):
             self._best = self._content()
 
     def save(self) -> None:

@@ -51,7 +51,7 @@ def without_linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     script.write_text(WITHOUT_LINUX)
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, text in {"taskkill": f'echo "$@" > {tmp_path}/taskkill; kill -9 -- -"$4"', "tasklist": "ps -A"}.items():
+    for name, text in {"taskkill": f'echo "$@" > {tmp_path}/taskkill; kill -9 -"$4"', "tasklist": "ps -A"}.items():
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=os.pathsep)
@@ -67,7 +67,7 @@ def run(command: list[str]) -> str:
 
 def test_fit_and_compare_need_no_linux(without_linux):
     run(without_linux("fit", "digits-mlp", "--trainer.max_epochs", "1"))
-    assert "1 run" in run(without_linux("compare", "digits-mlp"))
+    assert "1 row" in run(without_linux("compare", "digits-mlp"))
 
 
 @pytest.mark.slow

@@ -5,6 +5,9 @@ from importlib.metadata import version
 from operator import attrgetter
 
 import pytest
+import torch
+
+from pipelines.runtime.lightning_internals import set_callback_metrics
 
 TRAINER_PARTS = [
     "_checkpoint_connector.dump_checkpoint",
@@ -25,6 +28,7 @@ TRAINER_PARTS = [
 MLFLOW = "pipelines/tracking/mlflow_internals.py"
 MULTIPROCESSING = "sweeps/workers/multiprocessing_internals.py"
 MODULE_PARTS = {
+    "torch.nn:BatchNorm2d._check_input_dim": "modules/torch_internals.py",
     "mlflow.store.tracking.sqlalchemy_store:SqlAlchemyStore": MLFLOW,
     "mlflow.store.db.utils:_logger": MLFLOW,
     "mlflow.store.artifact.artifact_repository_registry:get_artifact_repository": MLFLOW,
@@ -41,6 +45,12 @@ def test_lightnings_trainer_has(part, make_trainer):
     except AttributeError as error:
         file = "pipelines/runtime/lightning_internals.py"
         pytest.fail(f"the trainer of Lightning {version('lightning')} has no {part} ({error}): change {file}")
+
+
+def test_callbacks_see_metrics_that_were_not_logged_in_lightnings_loop(make_trainer):
+    trainer = make_trainer()
+    set_callback_metrics(trainer, {"val/acc": torch.tensor(0.5)})
+    assert trainer.callback_metrics["val/acc"] == 0.5
 
 
 @pytest.mark.parametrize("part", MODULE_PARTS)
