@@ -32,7 +32,6 @@ def test_the_commands_exist():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_exist(page):
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in target]
-    assert targets
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 

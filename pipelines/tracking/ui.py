@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.process import SIGKILL, signal_process_group
 from pipelines.runtime.signals import signal_handlers
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.client import MLFLOW_SETTINGS
@@ -80,9 +81,8 @@ def _start(store: Store, host: str, port: int) -> subprocess.Popen[bytes]:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the server and all processes that it has started, whatever state they are in."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+    for number in (signal.SIGTERM, SIGKILL):
+        signal_process_group(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=5)
 
