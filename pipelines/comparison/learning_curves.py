@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from pipelines.comparison.intervals import Summary, summarize
-from pipelines.evaluation.plots import label_learning_curves, make_figure, plot_learning_curve, spans_decades
+from pipelines.evaluation.plots import LARGE_RATIO, label_learning_curves, panels, plot_learning_curve, spans
 from pipelines.tracking.store import StoredRun
 
 if TYPE_CHECKING:
@@ -31,36 +31,34 @@ def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "F
     curves = {label: _read(runs) for label, runs in runs_by_label.items()}
     kinds = [kind for kind in KINDS if any((split, kind) in found for found in curves.values() for split in SPLITS)]
     kinds = kinds or ["loss"]  # a module that logs neither
-    figure, axes = _panels(list(curves), kinds)
+    figure, grid = _grid(list(curves), kinds)
     for kind in kinds:
         for label in curves:
             others = [curves[other] for other in curves if other != label]
-            _plot_panel(axes[label, kind], kind, curves[label], others)
-        _share_scale([axes[label, kind] for label in curves], kind, list(curves.values()))
+            _plot_panel(grid[label, kind], kind, curves[label], others)
+        _share_scale([grid[label, kind] for label in curves], kind, list(curves.values()))
     for label in curves:
         title = "\n".join([*wrap(label, TITLE), f"({_run_counts(runs_by_label[label], curves[label])})"])
         for kind in kinds if len(curves) == 1 else kinds[:1]:
-            axes[label, kind].set_title(title, fontsize="medium")
+            grid[label, kind].set_title(title, fontsize="medium")
     _legend(figure)
     return figure
 
 
-def _panels(labels: Sequence[str], kinds: Sequence[str]) -> "tuple[Figure, dict[tuple[str, str], Axes]]":
+def _grid(labels: Sequence[str], kinds: Sequence[str]) -> "tuple[Figure, dict[tuple[str, str], Axes]]":
     """Return a figure and its panels by label and kind; the kinds of a single label are side by side."""
-    if len(labels) == 1:
-        rows, columns = 1, len(kinds)
-    else:
-        blocks = math.ceil(len(labels) / COLUMNS)
-        rows, columns = blocks * len(kinds), math.ceil(len(labels) / blocks)
-    figure, axes = make_figure(columns=columns, rows=rows, width=1 + 4 * columns, height=1 + 2.9 * rows)
-    panels = {}
-    for (index, label), (number, kind) in itertools.product(enumerate(labels), enumerate(kinds)):
-        block, column = (0, number) if len(labels) == 1 else divmod(index, columns)
-        row = 0 if len(labels) == 1 else block * len(kinds) + number
-        panels[label, kind] = axes[row * columns + column]
+    alone = len(labels) == 1
+    blocks = math.ceil(len(labels) / COLUMNS)
+    columns = len(kinds) if alone else math.ceil(len(labels) / blocks)
+    figure, axes = panels(columns * (1 if alone else blocks * len(kinds)), columns, size=(4, 2.9), extra=(1, 1))
     for axis in axes:
         axis.set_axis_off()  # unless it becomes a panel
-    return figure, panels
+    grid = {}
+    for (index, label), (number, kind) in itertools.product(enumerate(labels), enumerate(kinds)):
+        block, column = divmod(index, columns)
+        row = block * len(kinds) + number
+        grid[label, kind] = axes[number if alone else row * columns + column]
+    return figure, grid
 
 
 def _read(runs: Sequence[StoredRun]) -> dict[tuple[str, str], Curve]:
@@ -104,7 +102,7 @@ def _share_scale(panels: "Sequence[Axes]", kind: str, all_curves: Sequence[Mappi
     means = [point.mean for curves in all_curves for split in SPLITS for _, point in curves.get((split, kind), [])]
     for panel in panels[1:]:
         panel.sharey(panels[0])
-    if kind == "loss" and spans_decades(means):
+    if kind == "loss" and spans(LARGE_RATIO, means):
         panels[0].set_yscale("log")
         panels[0].set_ylim(bottom=min(means) / 2)  # a band may reach below 0
 

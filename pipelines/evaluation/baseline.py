@@ -184,7 +184,7 @@ def _sets(data: InMemoryDataModule) -> dict[str, TensorSet]:
     return {"train": data.train_set, "val": data.val_set, "test": data.test_set}
 
 
-def _arrays(data: InMemoryDataModule, examples: TensorSet) -> tuple[Array, NDArray[np.int64]]:
+def flat_arrays(data: InMemoryDataModule, examples: TensorSet) -> tuple[Array, NDArray[np.int64]]:
     """Return normalised inputs of shape (N, D), and labels of shape (N,)."""
     inputs = examples.inputs.float() if data.normalize is None else data.normalize(examples.inputs)
     return inputs.flatten(1).numpy(), examples.targets.numpy()
@@ -194,7 +194,7 @@ def _fit_svm(method: str, C: float, seed: int, data: InMemoryDataModule, run: Ru
     from sklearn.svm import SVC, LinearSVC
 
     svm = LinearSVC(C=C, random_state=seed) if method == "svm-linear" else SVC(C=C)
-    arrays = {split: _arrays(data, examples) for split, examples in _sets(data).items()}
+    arrays = {split: flat_arrays(data, examples) for split, examples in _sets(data).items()}
     svm, seconds, warnings = fit_in_subprocess(svm, *arrays["train"])
     for warning in warnings:
         logger.warning(f"note: {warning}")
@@ -212,20 +212,25 @@ def _fit_svm(method: str, C: float, seed: int, data: InMemoryDataModule, run: Ru
 def _fit_pca(components: int, data: InMemoryDataModule, run: Run) -> Metrics:
     from sklearn.decomposition import PCA
 
-    train_ND, _ = _arrays(data, data.train_set)
+    train_ND, _ = flat_arrays(data, data.train_set)
     began = time.monotonic()
     pca = PCA(components, random_state=0).fit(train_ND)
-    seconds = time.monotonic() - began
-    metrics = {FIT_SECONDS: seconds, "explained_variance": float(pca.explained_variance_ratio_.sum())}
+    metrics = {FIT_SECONDS: time.monotonic() - began}
+    metrics["explained_variance"] = float(pca.explained_variance_ratio_.sum())
     for split, examples in _sets(data).items():
-        inputs_ND, labels_N = _arrays(data, examples)
-        codes_NK = pca.transform(inputs_ND)
-        decoded_ND = pca.inverse_transform(codes_NK)
-        neighbours = KNNAccuracy()
-        neighbours.update(torch.from_numpy(codes_NK), torch.from_numpy(labels_N))
-        metrics |= {f"{split}/loss": float(np.square(decoded_ND - inputs_ND).mean())}
-        metrics |= {f"{split}/knn_acc": float(neighbours.compute())}
-    outputs = {"codes": codes_NK, "labels": labels_N}  # of the test set, the last one
+        codes_NK, loss, accuracy = measure_pca(pca, data, examples)
+        metrics |= {f"{split}/loss": loss, f"{split}/knn_acc": accuracy}
+    outputs = {"codes": codes_NK, "labels": data.test_set.targets.numpy()}  # of the test set, the last one
     for name, figure in figures.output_figures(data.test_set.inputs.numpy(), outputs, data.classes).items():
         run.save_figure(name, figure)
     return metrics
+
+
+def measure_pca(pca: Any, data: InMemoryDataModule, examples: TensorSet) -> tuple[Array, float, float]:
+    """Return the components of examples, shape (N, K), their mean squared reconstruction error and KNNAccuracy."""
+    inputs_ND, labels_N = flat_arrays(data, examples)
+    codes_NK = pca.transform(inputs_ND)
+    error = float(np.square(pca.inverse_transform(codes_NK) - inputs_ND).mean())
+    neighbours = KNNAccuracy()
+    neighbours.update(torch.from_numpy(codes_NK), torch.from_numpy(labels_N))
+    return codes_NK, error, float(neighbours.compute())
