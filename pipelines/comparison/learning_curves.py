@@ -19,7 +19,9 @@ KINDS = ("loss", "acc")
 SPLITS = ("train", "val")
 COLUMNS = 3  # panels side by side
 TITLE = 36  # characters in a line of a panel's title
-Curve = list[tuple[int, Summary]]  # epoch, and the summary of the runs that reached it
+Curves = dict[
+    tuple[str, str], list[tuple[int, Summary]]
+]  # by split and kind: epoch, summary of the runs that reached it
 
 
 def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "Figure":
@@ -36,7 +38,15 @@ def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "F
         for label in curves:
             others = [curves[other] for other in curves if other != label]
             _plot_panel(grid[label, kind], kind, curves[label], others)
-        _share_scale([grid[label, kind] for label in curves], kind, list(curves.values()))
+        first, *rest = [grid[label, kind] for label in curves]
+        for axis in rest:
+            axis.sharey(first)
+        means = [
+            point.mean for found in curves.values() for split in SPLITS for _, point in found.get((split, kind), [])
+        ]
+        if kind == "loss" and spans(LARGE_RATIO, means):
+            first.set_yscale("log")
+            first.set_ylim(bottom=min(means) / 2)  # a band may reach below 0
     for label in curves:
         title = "\n".join([*wrap(label, TITLE), f"({_run_counts(runs_by_label[label], curves[label])})"])
         for kind in kinds if len(curves) == 1 else kinds[:1]:
@@ -61,29 +71,25 @@ def _grid(labels: Sequence[str], kinds: Sequence[str]) -> "tuple[Figure, dict[tu
     return figure, grid
 
 
-def _read(runs: Sequence[StoredRun]) -> dict[tuple[str, str], Curve]:
-    """Return the curves of the metrics that the runs have, by split and kind."""
+def _read(runs: Sequence[StoredRun]) -> Curves:
+    """Return the curves of the metrics that the runs have; of an epoch that was logged twice, the latest value."""
     curves = {}
     for split, kind in itertools.product(SPLITS, KINDS):
         metric = f"{split}/{kind}"
-        histories = [_history(run, metric) for run in runs if metric in run.metrics]
-        epochs = sorted({epoch for history in histories for epoch in history})
-        curve = [(epoch, summarize([values[epoch] for values in histories if epoch in values])) for epoch in epochs]
-        if curve:
-            curves[split, kind] = curve
+        values: dict[int, list[float]] = {}  # of the runs, by epoch
+        for run in (run for run in runs if metric in run.metrics):
+            points = sorted(
+                run.store.client.get_metric_history(run.run_id, metric), key=lambda point: int(point.timestamp)
+            )
+            latest = {int(point.step): float(point.value) for point in points if math.isfinite(point.value)}
+            for epoch, value in latest.items():
+                values.setdefault(epoch, []).append(value)
+        if values:
+            curves[split, kind] = [(epoch, summarize(values[epoch])) for epoch in sorted(values)]
     return curves
 
 
-def _history(run: StoredRun, metric: str) -> dict[int, float]:
-    """Return the finite values by epoch; of an epoch that was logged twice, the latest."""
-    points = run.store.client.get_metric_history(run.run_id, metric)
-    points = sorted(points, key=lambda point: int(point.timestamp))
-    return {int(point.step): float(point.value) for point in points if math.isfinite(point.value)}
-
-
-def _plot_panel(
-    axis: "Axes", kind: str, curves: Mapping[tuple[str, str], Curve], others: Sequence[Mapping[tuple[str, str], Curve]]
-) -> None:
+def _plot_panel(axis: "Axes", kind: str, curves: Curves, others: Sequence[Curves]) -> None:
     """Plot the curves of one label, over the validation curves of the others in grey."""
     axis.set_axis_on()
     for other in others:
@@ -97,17 +103,7 @@ def _plot_panel(
     label_learning_curves(axis, kind)
 
 
-def _share_scale(panels: "Sequence[Axes]", kind: str, all_curves: Sequence[Mapping[tuple[str, str], Curve]]) -> None:
-    """Give all panels of a kind one scale; a logarithmic one for a loss that falls far."""
-    means = [point.mean for curves in all_curves for split in SPLITS for _, point in curves.get((split, kind), [])]
-    for panel in panels[1:]:
-        panel.sharey(panels[0])
-    if kind == "loss" and spans(LARGE_RATIO, means):
-        panels[0].set_yscale("log")
-        panels[0].set_ylim(bottom=min(means) / 2)  # a band may reach below 0
-
-
-def _run_counts(runs: Sequence[StoredRun], curves: Mapping[tuple[str, str], Curve]) -> str:
+def _run_counts(runs: Sequence[StoredRun], curves: Curves) -> str:
     """Return the number of runs, and from which epoch on there are fewer."""
     unit = "seed" if len({run.seed for run in runs}) == len(runs) else "run"
     text = f"n = {len(runs)} {unit}" + ("" if len(runs) == 1 else "s")

@@ -77,13 +77,13 @@ def plot_codes(rows: Mapping[str, Row]) -> "Figure":
     for label, run in runs.items():
         if run.configuration.get(DATA_HASH_KEY) == digest:
             loaded = _load(run)
+            assert isinstance(loaded.data, InMemoryDataModule)  # only of these does a run save a figure of its codes
             data = loaded.data
-            assert isinstance(data, InMemoryDataModule)  # only of these does a run save a figure of its codes
             tested = evaluate("test", loaded.cli, loaded.model, data, loaded.checkpoint)
             quality = _quality(tested.metrics["test/knn_acc"], tested.metrics["test/loss"])
             panels[_title(f"{label}, seed {run.seed}", *quality)] = tested.outputs["codes"].float().numpy()
-    pca = PCA(2, random_state=0).fit(flat_arrays(data, data.train_set)[0])
-    components_N2, error, accuracy = measure_pca(pca, data, data.test_set)
+    pca = PCA(2, random_state=0).fit(flat_arrays(data, "train")[0])
+    components_N2, error, accuracy = measure_pca(pca, data, "test")
     panels[_title("two principal components", *_quality(accuracy, error))] = components_N2
     labels_N = data.test_set.targets.numpy()
     figure, axes = _panels(len(panels))

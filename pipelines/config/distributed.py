@@ -55,12 +55,9 @@ def check_batch_split(data: LightningDataModule, model: LightningModule, trainer
     if not trainer.is_global_zero:
         return
     logger.info("Batch of %d over %d processes: %d each", data.batch_size, processes, batch_size)
-    if any(isinstance(layer, _BatchNorm) for layer in model.modules()) and not _is_synced(trainer):
+    is_synced = getattr(trainer.strategy, "_layer_sync", None) is not None
+    if any(isinstance(layer, _BatchNorm) for layer in model.modules()) and not is_synced:
         logger.info("Batch norm sees %d examples at a time; all with --trainer.sync_batchnorm true", batch_size)
-
-
-def _is_synced(trainer: Trainer) -> bool:
-    return getattr(trainer.strategy, "_layer_sync", None) is not None
 
 
 def process_count_tags(trainer: Trainer) -> dict[str, str]:
