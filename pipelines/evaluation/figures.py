@@ -172,4 +172,4 @@ def confidently_wrong(
     worst = wrong[np.argsort(-confidence_N[wrong], kind="stable")][:at_most]
     labels = [f"{classes[predicted_N[one]]} ({confidence_N[one]:.2f})\ntrue: {classes[labels_N[one]]}" for one in worst]
     title = f"{len(wrong):,} of {len(labels_N):,} test images are misclassified; the most confident ones"
-    return image_sheet(title, images_NCHW[worst].transpose(0, 2, 3, 1), 6, size=1.45, labels=labels)
+    return image_sheet(title, [*images_NCHW[worst].transpose(0, 2, 3, 1)], 6, size=1.45, labels=labels)

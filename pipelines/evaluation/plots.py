@@ -196,8 +196,9 @@ def scatter_classes(
     present = [number for number in range(len(classes)) if (labels_N == number).any()]
     for number in present:
         x, y = points_N2[:at_most][labels_N[:at_most] == number].T
-        as_text = size >= 20 and len(classes[number]) == 1
-        marker = f"${classes[number]}$" if as_text else _marker(number, len(classes))
+        marker = MARKERS[(number // 10 if len(classes) > 10 else number) % len(MARKERS)]  # colours repeat after ten
+        if size >= 20 and len(classes[number]) == 1:
+            marker = f"${classes[number]}$"
         axis.scatter(x, y, s=size, marker=marker, color=f"C{number % 10}", alpha=0.7, lw=0.2, label=classes[number])
     for number in present:  # above all points
         box = {"facecolor": "white", "alpha": 0.75, "edgecolor": f"C{number % 10}", "pad": 1.5}
@@ -207,8 +208,3 @@ def scatter_classes(
         (left, lower), (right, upper) = np.percentile(points_N2, percentiles, axis=0)
         axis.set_xlim(left - 0.1 * (right - left), right + 0.1 * (right - left))
         axis.set_ylim(lower - 0.1 * (upper - lower), upper + 0.1 * (upper - lower))
-
-
-def _marker(number: int, n_classes: int) -> str:
-    """Return the marker of a class; from the eleventh class on, where colours repeat, markers differ instead."""
-    return MARKERS[(number // 10 if n_classes > 10 else number) % len(MARKERS)]
