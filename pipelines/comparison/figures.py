@@ -149,16 +149,13 @@ def save_svg(figure: "Figure", target: Path | IO[str], name: str) -> None:
 
 
 def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], folder: Path, command: str) -> str:
-    """Save the figures, and log them with the table as a run of the MLflow experiment "comparisons".
+    """Save the figures, and log them with the table as a run of the MLflow experiment "comparisons"; return its id.
 
     Args:
         comparison: The rows.
         figures: The figures by name.
         folder: Where the figures are saved; the run gets copies.
         command: The command that made the comparison.
-
-    Returns:
-        The run id.
 
     Raises:
         UserError: The folder cannot be written to, or the tracking store refuses the run.

@@ -36,8 +36,6 @@ class RunEvaluation:
     """A finished run, measured again.
 
     Attributes:
-        run_id: The run.
-        experiment: Name of its experiment.
         recorded: Metrics that the run recorded for the split, such as "acc".
         measured: The same metrics, measured now.
         same_data: False if the split is not the one that the run recorded.

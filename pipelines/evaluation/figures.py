@@ -32,12 +32,7 @@ History = Sequence[tuple[int, dict[str, float]]]
 
 
 def learning_curves(history: History, selected_epoch: int) -> "Figure":
-    """Plot each training and validation metric over the epochs, with the selected epoch.
-
-    Args:
-        history: Epochs, counted from 0, with their metrics.
-        selected_epoch: The epoch whose weights are tested.
-    """
+    """Plot each training and validation metric over the epochs, counted from 0, with the epoch that is tested."""
     names = [name for _, metrics in history for name in metrics if name.partition("/")[0] in STYLES]
     kinds = list(dict.fromkeys(["loss", *(name.partition("/")[2] for name in names)]))
     figure, axes = panels(len(kinds), size=(5, 4), margins=(0.85, 0.15, 0.5, 0.15))
@@ -123,14 +118,7 @@ def decision_regions(
     test_set: "TensorSet",
     classes: Sequence[str] = ("0", "1"),
 ) -> "Figure":
-    """Plot what a classifier predicts over the plane, a panel for each map, with the test points.
-
-    Args:
-        maps: Title to probabilities, or decisions, of the second class; see `plot_decision_regions`.
-        corners: Left, right, lower, upper end of the maps.
-        test_set: Points and their classes, 0 or 1.
-        classes: Names of the two classes.
-    """
+    """Plot what a classifier predicts over the plane, a panel for each map by title; see `plot_decision_regions`."""
     figure, axes = panels(len(maps), len(maps), size=(4.6, 4.7))
     for axis, (title, map_RC) in zip(axes, maps.items(), strict=True):
         plot_decision_regions(axis, map_RC, corners, test_set, classes)

@@ -50,7 +50,7 @@ def panels(
         columns: Maximum number of panels in a row.
         size: Width and height of a panel with its labels, in inches.
         extra: Width and height of what is beside the panels, such as a legend.
-        margins: Left, right, bottom and top of each panel, in inches, where the size of the labels is known. By default
+        margins: Left, right, bottom and top of each panel, in inches, if the size of its labels is known. By default
             they are computed when the figure is drawn (constrained layout), which takes half as long as drawing it.
         dpi: Dots per inch.
         options: Passed to `Figure.subplots`, such as `sharey`.
@@ -108,14 +108,9 @@ def image_sheet(
 def plot_learning_curve(
     axis: "Axes", split: str, epochs: Sequence[int], values: Sequence[float], sds: Sequence[float | None] = ()
 ) -> None:
-    """Plot a metric over the epochs, in the style of its split.
+    """Plot a metric over the epochs, in the style of its split, "train", "train_end" or "val".
 
-    Args:
-        axis: See `label_learning_curves` for its labels.
-        split: "train", "train_end" or "val".
-        epochs: Counted from 0.
-        values: One per epoch; a mean if there are standard deviations.
-        sds: Standard deviation per epoch, drawn as a band; None where only one run is left.
+    Values are means if there are standard deviations, which are drawn as a band; None where only one run is left.
     """
     colour, line, marker = STYLES[split]
     marker = marker if len(epochs) <= MANY_EPOCHS else ""

@@ -22,9 +22,6 @@ class RegisteredModel:
     """A version of a registered model.
 
     Attributes:
-        name: Name of the registered model.
-        version: Number of the version, as MLflow's text.
-        run_id: The run that the model comes from.
         is_new: Whether this call created the version.
         tracking_uri: The store, with the password if it has one.
         alias: The alias that now points to this version, or None.

@@ -28,10 +28,8 @@ class UIServer:
 
     Attributes:
         url: Where the UI will answer, a few seconds after the start.
-        port: The port that it listens on.
         tracking_uri: The store, with the password if it has one.
         is_public: Whether other machines can reach it, without a password.
-        process: The server.
     """
 
     url: str
