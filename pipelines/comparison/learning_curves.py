@@ -19,9 +19,7 @@ KINDS = ("loss", "acc")
 SPLITS = ("train", "val")
 COLUMNS = 3  # panels side by side
 TITLE = 36  # characters in a line of a panel's title
-Curves = dict[
-    tuple[str, str], list[tuple[int, Summary]]
-]  # by split and kind: epoch, summary of the runs that reached it
+Curves = dict[str, list[tuple[int, Summary]]]  # of a metric: each epoch, with the summary of the runs that reached it
 
 
 def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "Figure":
@@ -31,7 +29,8 @@ def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "F
     other labels in grey. Where runs differ in length, the mean is over those that reached the epoch.
     """
     curves = {label: _read(runs) for label, runs in runs_by_label.items()}
-    kinds = [kind for kind in KINDS if any((split, kind) in found for found in curves.values() for split in SPLITS)]
+    logged = {metric for found in curves.values() for metric in found}
+    kinds = [kind for kind in KINDS if any(f"{split}/{kind}" in logged for split in SPLITS)]
     kinds = kinds or ["loss"]  # a module that logs neither
     figure, grid = _grid(list(curves), kinds)
     for kind in kinds:
@@ -41,9 +40,8 @@ def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "F
         first, *rest = [grid[label, kind] for label in curves]
         for axis in rest:
             axis.sharey(first)
-        means = [
-            point.mean for found in curves.values() for split in SPLITS for _, point in found.get((split, kind), [])
-        ]
+        drawn = [found.get(f"{split}/{kind}", []) for found in curves.values() for split in SPLITS]
+        means = [point.mean for curve in drawn for _, point in curve]
         if kind == "loss" and spans(LARGE_RATIO, means):
             first.set_yscale("log")
             first.set_ylim(bottom=min(means) / 2)  # a band may reach below 0
@@ -74,18 +72,16 @@ def _grid(labels: Sequence[str], kinds: Sequence[str]) -> "tuple[Figure, dict[tu
 def _read(runs: Sequence[StoredRun]) -> Curves:
     """Return the curves of the metrics that the runs have; of an epoch that was logged twice, the latest value."""
     curves = {}
-    for split, kind in itertools.product(SPLITS, KINDS):
-        metric = f"{split}/{kind}"
+    for metric in (f"{split}/{kind}" for split, kind in itertools.product(SPLITS, KINDS)):
         values: dict[int, list[float]] = {}  # of the runs, by epoch
         for run in (run for run in runs if metric in run.metrics):
-            points = sorted(
-                run.store.client.get_metric_history(run.run_id, metric), key=lambda point: int(point.timestamp)
-            )
+            points = run.store.client.get_metric_history(run.run_id, metric)
+            points = sorted(points, key=lambda point: int(point.timestamp))
             latest = {int(point.step): float(point.value) for point in points if math.isfinite(point.value)}
             for epoch, value in latest.items():
                 values.setdefault(epoch, []).append(value)
         if values:
-            curves[split, kind] = [(epoch, summarize(values[epoch])) for epoch in sorted(values)]
+            curves[metric] = [(epoch, summarize(values[epoch])) for epoch in sorted(values)]
     return curves
 
 
@@ -93,11 +89,12 @@ def _plot_panel(axis: "Axes", kind: str, curves: Curves, others: Sequence[Curves
     """Plot the curves of one label, over the validation curves of the others in grey."""
     axis.set_axis_on()
     for other in others:
-        if ("val", kind) in other:
-            epochs, means = zip(*((epoch, point.mean) for epoch, point in other["val", kind]), strict=True)
+        if curve := other.get(f"val/{kind}"):
+            epochs, points = zip(*curve, strict=True)
+            means = [point.mean for point in points]
             axis.plot(epochs, means, color="0.75", linewidth=0.8, zorder=1, label="validation of the other panels")
     for split in SPLITS:
-        if curve := curves.get((split, kind)):
+        if curve := curves.get(f"{split}/{kind}"):
             epochs, points = zip(*curve, strict=True)
             plot_learning_curve(axis, split, epochs, [point.mean for point in points], [point.sd for point in points])
     label_learning_curves(axis, kind)

@@ -121,14 +121,10 @@ class _OutputCollector(Callback):
         self._batches: list[dict[str, Tensor]] = []
 
     def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
-        self._collect(outputs)
-
-    def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
-        self._collect(outputs)
-
-    def _collect(self, outputs: Any) -> None:
         if isinstance(outputs, Mapping):
             self._batches.append({name: part.cpu() for name, part in outputs.items() if isinstance(part, Tensor)})
+
+    on_validation_batch_end = on_test_batch_end  # type: ignore[assignment]
 
     def outputs(self) -> dict[str, Tensor]:
         """Return the tensors of all batches, by name, concatenated; those without an axis are left out."""
