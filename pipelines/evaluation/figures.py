@@ -119,11 +119,11 @@ def decision_regions(
     classes: Sequence[str] = ("0", "1"),
 ) -> "Figure":
     """Plot what a classifier predicts over the plane, a panel for each map by title; see `plot_decision_regions`."""
-    figure, axes = panels(len(maps), len(maps), size=(4.6, 4.7))
+    figure, axes = panels(len(maps), len(maps), size=(4.6, 4.4), extra=(0, 0.3), margins=(0.65, 0.1, 0.5, 0.4))
     for axis, (title, map_RC) in zip(axes, maps.items(), strict=True):
         plot_decision_regions(axis, map_RC, corners, test_set, classes)
         axis.set_title(title)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=2, fontsize="small")
     return figure
 
 

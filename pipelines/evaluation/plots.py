@@ -49,7 +49,7 @@ def panels(
         count: Number of panels; the rest of the last row stays blank.
         columns: Maximum number of panels in a row.
         size: Width and height of a panel with its labels, in inches.
-        extra: Width and height of what is beside the panels, such as a legend.
+        extra: Width at the right of all panels and height below them, such as for a legend.
         margins: Left, right, bottom and top of each panel, in inches, if the size of its labels is known. By default
             they are computed when the figure is drawn (constrained layout), which takes half as long as drawing it.
         dpi: Dots per inch.
@@ -64,8 +64,14 @@ def panels(
     axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
     if margins:
         left, right, bottom, top = margins
-        gaps = (left + right) / (size[0] - left - right), (bottom + top) / (size[1] - bottom - top)
-        figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, *gaps)
+        figure.subplots_adjust(
+            left=left / width,
+            bottom=(bottom + extra[1]) / height,
+            right=1 - (right + extra[0]) / width,
+            top=1 - top / height,
+            wspace=(left + right) / (size[0] - left - right),
+            hspace=(bottom + top) / (size[1] - bottom - top),
+        )
     for axis in axes[count:]:
         axis.set_axis_off()
     return figure, axes[:count]
