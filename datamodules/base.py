@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.augment import random_crop, random_flip
 from datamodules.normalize import Normalize, Whiten, channel_statistics, fit_zca, identity
 from datamodules.sampling import EpochSampler
-from datamodules.sets import Batch, ImageFiles, ImageSet, TensorSet
+from datamodules.sets import Batch, ImageFiles, TensorSet
 from datamodules.split import stratified_split
 
 EVAL_BATCH_SIZE = 500
@@ -211,7 +211,7 @@ class ImageDataModule(InMemoryDataModule):
             images, labels = self.load(train=True)
             train, val = self.split(labels)
             self.train_set, self.val_set = self.make_sets(images, labels, train, val)
-            self.normalize = self.normalize or self._fit_normalization(ImageSet(images, labels, train).images_NCHW)
+            self.normalize = self.normalize or self._fit_normalization(self.train_set.inputs)
         if stage == "test" and not hasattr(self, "test_set"):
             self.test_set = self.make_test_set(*self.load(train=False))
 
@@ -221,11 +221,12 @@ class ImageDataModule(InMemoryDataModule):
 
     def make_sets(self, images: Tensor, labels: Tensor, train: Tensor, val: Tensor) -> tuple[TensorSet, TensorSet]:
         """Return the training and the validation set of these images and indices."""
-        return ImageSet(images, labels, train), ImageSet(images, labels, val)
+        train_set, val_set = (TensorSet(images.index_select(0, rows), labels[rows]) for rows in (train, val))
+        return train_set, val_set
 
     def make_test_set(self, images: Tensor, labels: Tensor) -> TensorSet:
         """Return the test set of these images."""
-        return ImageSet(images, labels)
+        return TensorSet(images, labels)
 
     def _fit_normalization(self, images_NCHW: Tensor) -> Normalize | Whiten:
         if self.normalization == "unit":

@@ -83,7 +83,7 @@ def test_a_filter_is_not_dead_if_a_single_pixel_of_a_single_image_activates_it(d
     model = ConvNet(SHAPE, 10, channels=(3,), kernel_size=1, hidden=())
     with torch.no_grad():
         (convolution,) = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-        brightest = digits.normalize(digits.val_set.images_NCHW).max()
+        brightest = digits.normalize(digits.val_set.inputs).max()
         convolution.weight.fill_(1)
         convolution.bias.copy_(torch.stack([0.01 - brightest, -0.01 - brightest, torch.tensor(0.0)]))
     metrics = _validation_metrics(make_trainer(callbacks=[DeadUnits()]), model, digits)
@@ -143,8 +143,8 @@ def _active_for_one_example(data: Digits, dataset) -> MLP:
     """Network of three units, one of which is active for a single example of `dataset` and no other of both sets."""
     torch.manual_seed(0)
     model = MLP(SHAPE, 10, hidden=(3,), optimizer=NO_LEARNING)
-    both = data.normalize(torch.cat([data.train_set.images_NCHW, data.val_set.images_NCHW])).flatten(1)
-    candidates = data.normalize(dataset.images_NCHW).flatten(1)
+    both = data.normalize(torch.cat([data.train_set.inputs, data.val_set.inputs])).flatten(1)
+    candidates = data.normalize(dataset.inputs).flatten(1)
     products = candidates @ both.T
     squares = candidates.square().sum(1)
     largest, next_largest = products.topk(2).values.T
@@ -179,7 +179,7 @@ def test_the_fraction_of_predictions_changed_by_a_shift_is_logged(split, row, co
     trainer = make_trainer(callbacks=[ShiftSensitivity()])
     measure = {"val": trainer.validate, "test": trainer.test}[split]
     (metrics,) = measure(_brightness_classifier(digits, row, column), digits, verbose=False)
-    bright = dataset.images_NCHW[:, 0] > 127
+    bright = dataset.inputs[:, 0] > 127
     for pixels in (1, 2):
         shifted = bright[:, max(row - pixels, 0), max(column - pixels, 0)]
         changed = (bright[:, row, column] != shifted).float().mean()

@@ -24,7 +24,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from datamodules.digits import Digits
 from datamodules.functions import Functions
 from datamodules.paired_digits import PairedDigits
-from datamodules.sets import ImageSet
+from datamodules.sets import TensorSet
 from modules.autoencoder import ConvAutoencoder
 from modules.convnet import ConvNet
 from modules.functions import FunctionRegressor
@@ -95,7 +95,7 @@ def train(name, processes, suffix=""):
     data.setup("fit")  # in this process: what a forked process sets up is lost
     if name == "augmented":
         image, label = data.train_set.inputs[:1], data.train_set.targets[:1]
-        data.train_set = ImageSet(image.expand(241, -1, -1, -1).contiguous(), label.expand(241).contiguous())
+        data.train_set = TensorSet(image.expand(241, -1, -1, -1).contiguous(), label.expand(241).contiguous())
     several = {"strategy": "ddp_fork", "devices": processes} if processes > 1 else {"devices": 1}
     Trainer(
         accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
