@@ -33,9 +33,10 @@ class PairSet(TensorSet):
         return images[0], sums[0]
 
     def __getitems__(self, batch: Any) -> Batch:
-        pairs_B = drop_padding(batch).numpy()
-        top, bottom = super().__getitems__(pairs_B // len(self)), super().__getitems__(pairs_B % len(self))
-        return torch.cat([top[0], bottom[0]], dim=2), top[1] + bottom[1]
+        pairs_B, n = drop_padding(batch), len(self)
+        top_B, bottom_B = pairs_B // n, pairs_B % n
+        images = torch.cat([self.inputs.index_select(0, digits_B) for digits_B in (top_B, bottom_B)], dim=2)
+        return images, self.targets[top_B] + self.targets[bottom_B]
 
     def sample_pairs(self, seed: int, epoch: int) -> Tensor:
         """Return the indices of N uniformly sampled pairs, determined by the seed and the epoch."""
@@ -95,14 +96,12 @@ class PairedDigits(ImageDataModule):
         """Load the single digits of which pairs are made."""
         return self.source.load(train=train)
 
-    def make_sets(self, images: Tensor, labels: Tensor, train: Tensor, val: Tensor) -> tuple[TensorSet, TensorSet]:
-        pairs = PairSet(images[val], labels[val])
-        return PairSet(images[train], labels[train]), self._fixed_pairs(pairs, self.split_seed, VAL_STREAM)
-
-    def make_test_set(self, images: Tensor, labels: Tensor) -> TensorSet:
-        return self._fixed_pairs(PairSet(images, labels), 0, TEST_STREAM)  # all runs have the same test set
-
-    def _fixed_pairs(self, pairs: PairSet, seed: int, stream: int) -> TensorSet:
+    def make_set(self, name: Literal["train", "val", "test"], images: Tensor, labels: Tensor) -> TensorSet:
+        pairs = PairSet(images, labels)
+        if name == "train":
+            return pairs
+        # All runs have the same test set.
+        seed, stream = (self.split_seed, VAL_STREAM) if name == "val" else (0, TEST_STREAM)
         return TensorSet(*pairs.__getitems__(pairs.sample_pairs(seed, stream)))
 
     def _sampler(self, dataset: Dataset[Batch], shuffle: bool) -> EpochSampler:
