@@ -1,8 +1,6 @@
 """EpochSampler: a new order in each epoch, and every example exactly once for any number of processes."""
 
 import json
-import subprocess
-import sys
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -168,13 +166,11 @@ trainer.test(model, data, verbose=False)
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory) -> Path:
+def two_processes(tmp_path_factory, run_python) -> Path:
     """Folder with the records of a fit and a test on two processes, one per stage and rank, and a checkpoint."""
     folder = tmp_path_factory.mktemp("two_processes")
-    command = [sys.executable, "-c", TWO_PROCESSES, str(folder)]
-    root = Path(__file__).parents[2]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
+    result = run_python(TWO_PROCESSES, folder)
+    assert result.code == 0, result.err
     return folder
 
 

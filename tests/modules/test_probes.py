@@ -1,10 +1,7 @@
 """Probes, on networks whose units and predictions can be counted by hand."""
 
 import json
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -240,15 +237,13 @@ Trainer(
 """
 
 
-def test_two_processes_log_the_same_metrics_as_one(digits, make_trainer, tmp_path):
+def test_two_processes_log_the_same_metrics_as_one(digits, make_trainer, run_python, tmp_path):
     """The processes have 101 and 100 validation examples; one unit is active for a single example."""
     model = _active_for_one_example(digits, digits.val_set)
     torch.save(model.state_dict(), tmp_path / "model.pt")
-    command = [sys.executable, "-c", TWO_PROCESSES, str(tmp_path)]
-    root = Path(__file__).parents[2]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "sync_dist" not in result.stderr  # Lightning warns of metrics that are not reduced over processes
+    result = run_python(TWO_PROCESSES, tmp_path)
+    assert result.code == 0, result.err
+    assert "sync_dist" not in result.err  # Lightning warns of metrics that are not reduced over processes
     expected = _validation_metrics(make_trainer(callbacks=[DeadUnits(), ShiftSensitivity()]), model, digits)
     assert expected["val/dead_units_1"] == 0
     assert 0 < expected["val/changed_by_shift_1"] < 1

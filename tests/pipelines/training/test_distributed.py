@@ -110,16 +110,20 @@ for job in json.loads(sys.argv[2]):
 ALIKE = ["mlp", "accumulated and clipped", "batch norm", "autoencoder", "pairs", "regression"]
 
 
-def trained(folder, jobs):
-    """Run the jobs (name, number of processes) and save their results in a folder."""
-    command = [sys.executable, "-c", TRAININGS, str(folder), json.dumps(jobs)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
+@pytest.fixture(scope="module")
+def trained(run_python):
+    """Run jobs (name, number of processes) and save their results in a folder."""
+
+    def run(folder, jobs):
+        done = run_python(TRAININGS, folder, json.dumps(jobs))
+        assert done.code == 0, done.err
+        return folder
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory):
+def one_and_two(trained, tmp_path_factory):
     jobs = [(name, processes) for name in ALIKE for processes in (1, 2)]
     jobs += [("augmented", 2), ("augmented", 2, "-again"), ("batch norm of each", 2)]
     return trained(tmp_path_factory.mktemp("trained"), jobs)
@@ -151,7 +155,7 @@ def test_two_processes_give_the_loss_curve_and_the_weights_of_one(one_and_two, n
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALIKE)
-def test_four_processes_give_the_loss_curve_and_the_weights_of_one(tmp_path, name):
+def test_four_processes_give_the_loss_curve_and_the_weights_of_one(trained, tmp_path, name):
     assert_alike(trained(tmp_path, [(name, 1), (name, 4)]), name, 4)
 
 
