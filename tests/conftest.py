@@ -14,25 +14,27 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.request import urlopen
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch; small models gain nothing from more
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; child processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import mlflow
 import numpy as np
 import pytest
+from lightning.pytorch import Trainer
+from PIL import Image
 
+from datamodules.cifar10 import CIFAR10
+from datamodules.digits import Digits
 from pipelines.cli import main
 from pipelines.config.experiments import describe_experiment
 from pipelines.runtime.log import configure_logging
 from pipelines.tracking.client import MLFLOW_SETTINGS
 from pipelines.tracking.store import Store
 from tests.warm import COMMAND, WarmProcess, WarmServer
-
-if TYPE_CHECKING:  # imported where needed: `litlab reproduce` runs the tests of tests/theory, which need neither
-    from lightning.pytorch import Trainer
 
 configure_logging()  # messages are printed in tests that call no command, too
 
@@ -83,8 +85,6 @@ def tables(uri: str, empty_store: Path) -> None:
 @pytest.fixture
 def mlflow_store() -> Iterator[Callable[[str], None]]:
     """`mlflow.set_tracking_uri`, which sets it for the process; it is reset after the test."""
-    import mlflow
-
     yield mlflow.set_tracking_uri
     mlflow.set_tracking_uri(None)
 
@@ -223,9 +223,8 @@ def at_once() -> Callable[..., None]:
 
 
 @pytest.fixture
-def make_trainer(tmp_path: Path) -> Callable[..., "Trainer"]:
+def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
     """Return a function that creates a quiet Trainer on the CPU, which writes no files."""
-    from lightning.pytorch import Trainer
 
     def make(**kwargs: Any) -> Trainer:
         quiet: dict[str, Any] = {
@@ -256,8 +255,6 @@ def write_idx() -> Callable[[Path, np.ndarray], Path]:
 @pytest.fixture(scope="session")
 def mnist_format(tmp_path_factory: pytest.TempPathFactory, write_idx: Callable[[Path, np.ndarray], Path]) -> Path:
     """scikit-learn's digits in MNIST's file format, for `MNIST(verify=False)`: 1,437 for training, 360 for test."""
-    from datamodules.digits import Digits
-
     folder = tmp_path_factory.mktemp("data")
     for part, train in (("train", True), ("t10k", False)):
         images, labels = Digits().load(train=train)
@@ -269,11 +266,6 @@ def mnist_format(tmp_path_factory: pytest.TempPathFactory, write_idx: Callable[[
 @pytest.fixture(scope="session")
 def cifar_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """scikit-learn's digits as 32x32 colour images in CIFAR-10's folders: per class 40 for training, 10 for test."""
-    from PIL import Image
-
-    from datamodules.cifar10 import CIFAR10
-    from datamodules.digits import Digits
-
     folder = tmp_path_factory.mktemp("colour")
     for part, train, count in (("train", True, 40), ("test", False, 10)):
         images, labels = Digits().load(train=train)

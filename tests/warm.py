@@ -25,16 +25,14 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 COMMAND = "import sys; from pipelines.cli import main; sys.exit(main())"
-PRELOAD = (
-    "sweeps.workers.worker",  # first: it sets the environment of MLflow
+PRELOAD = (  # all but MLflow, which a process of its own imports for a training
+    "sweeps.workers.worker",
     "sweeps.search.sweep",
     "sweeps.seeds.fit_seeds",
     "pipelines.training.fit",
     "pipelines.training.resume",
     "pipelines.evaluation.baseline",
     "pipelines.evaluation.figures",
-    "mlflow.tracking.client",
-    "mlflow.store.tracking.sqlalchemy_store",
     "datamodules.digits",
     "modules.mlp",
     "modules.probes",
@@ -42,7 +40,7 @@ PRELOAD = (
     "sklearn.datasets",
     "sklearn.model_selection",
 )
-NO_THREADS = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # of torch, and of pyarrow
+NO_THREADS = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # of torch and of pyarrow
 MAX_REQUEST = 1 << 17  # bytes: arguments and environment
 
 
@@ -107,6 +105,7 @@ def serve() -> NoReturn:
     sys.path[0] = str(Path.cwd())  # the project, not the folder of this file
     for module in PRELOAD:
         importlib.import_module(module)
+    assert "mlflow" not in sys.modules
     assert _num_threads() == 1, "an import has started a thread: a fork would not be safe"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
     ended, wake = os.pipe()
