@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 import mlflow
 import numpy as np
 import pytest
+import sqlalchemy
 from lightning.pytorch import Trainer
+from mlflow.store.db import utils as db_utils
 from PIL import Image
 
 from datamodules.cifar10 import CIFAR10
@@ -64,6 +66,26 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return uri
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tables_as_script() -> Iterator[None]:
+    """Create the tables of all databases of runs but the first from a dump: MLflow's migrations take a second."""
+    migrate, dump = db_utils._initialize_tables, list[str]()
+
+    def initialize(engine: sqlalchemy.Engine) -> None:
+        if not dump or engine.dialect.name != "sqlite":
+            migrate(engine)
+        if engine.dialect.name == "sqlite":
+            with closing(engine.raw_connection()) as connection:
+                if dump:
+                    connection.driver_connection.executescript(dump[0])
+                else:
+                    dump.append("\n".join(connection.driver_connection.iterdump()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db_utils, "_initialize_tables", initialize)
+        yield
 
 
 @pytest.fixture(scope="session")

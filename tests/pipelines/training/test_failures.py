@@ -19,7 +19,7 @@ ENDLESS = ["digits-mlp", "--trainer.max_epochs", "100000"]
 
 
 @pytest.fixture
-def start(start_litlab, uri):
+def start(start_litlab, uri, tables):
     """Start `litlab fit` in another process, and return once it has printed three epochs."""
 
     def run(*args):
