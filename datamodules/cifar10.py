@@ -43,15 +43,9 @@ class CIFAR10(ImageDataModule):
     def __init__(self, data_dir: str = "data", n_val: int = 5000, **options: Any) -> None:
         super().__init__(n_val=n_val, **options)
         self.data_dir = Path(data_dir).expanduser()
+        self._official_folder = self.data_dir / str(TorchvisionCIFAR10.base_folder)
+        self._image_folder = self.data_dir / "cifar10"
         self._layout: Literal["official", "folder"] | None = None
-
-    @property
-    def _official_folder(self) -> Path:
-        return self.data_dir / str(TorchvisionCIFAR10.base_folder)
-
-    @property
-    def _image_folder(self) -> Path:
-        return self.data_dir / "cifar10"
 
     @property
     def files(self) -> Literal["official", "folder"] | None:
