@@ -34,7 +34,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
     result = evaluate_run(run_ids[0], SPLITS[verb], overrides, tracking_uri=options.tracking_uri)
     rows = {"recorded": result.recorded, "now": result.measured}
-    print_results(f"{result.experiment}, run {result.run.run_id}", rows, {})
+    print_results(f"{result.experiment}, run {result.run_id}", rows, {})
     if not result.same_data:
         logger.warning(f"note: this is not the {SPLITS[verb]} set that the run was measured on")
     return 0

@@ -61,7 +61,8 @@ def results(process: subprocess.Popen[str]) -> Iterator[CheckResult]:
 
 def main(data_dir: Path) -> None:
     """Run the checks in this process, and print their results. Without a working torch, nothing more can be checked."""
-    checks = (_torch, _gpus, partial(_mnist, data_dir), partial(_cifar, data_dir))
+    data_checks = partial(_mnist, data_dir), partial(_cifar, data_dir)
+    checks: tuple[Callable[[], CheckResult], ...] = (_torch, _gpus, *data_checks)
     with os.fdopen(os.dup(1), "w") as stdout:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # hide what libraries print
         for step, check in zip(STEPS, checks, strict=True):
