@@ -1,6 +1,5 @@
 """The `litlab` command: its imports, help, errors and exit codes."""
 
-import importlib
 import json
 import re
 import shlex
