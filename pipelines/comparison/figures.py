@@ -137,26 +137,19 @@ def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
     Raises:
         UserError: The folder cannot be written to.
     """
+    from matplotlib import rc_context
+
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             paths += [folder / f"{name}.png", folder / f"{name}.svg"]
             figure.savefig(paths[-2], dpi=DPI)
-            _save_svg(figure, paths[-1])
+            with rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):  # reproducible, and needs no font
+                figure.savefig(paths[-1], dpi=DPI, metadata={"Date": None})
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     return paths
-
-
-def _save_svg(figure: "Figure", path: Path) -> None:
-    """Save an SVG file that can be inlined beside others: its ids start with its name, its text is outlines."""
-    from matplotlib import rc_context
-
-    with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}):
-        figure.savefig(path, dpi=DPI, metadata={"Date": None})
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{path.stem}-", path.read_text())
-    path.write_text(text)
 
 
 def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], folder: Path, command: str) -> str:

@@ -7,7 +7,6 @@ import base64
 import io
 import os
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 MAX_SVG = 500_000  # characters; a larger figure, such as one of many points, may be smaller as PNG
 DPI = 110
 MIN_SCALE = 0.6  # of the size that a figure was drawn in; on a narrower screen it scrolls
-_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that a label may contain but XML may not
-_REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
@@ -75,49 +72,29 @@ def inline_figure(figure: "Figure", name: str, description: str) -> "Markup":
         description: What the figure shows, for screen readers.
     """
     import matplotlib
-    from markupsafe import Markup
 
     text, pixels = io.StringIO(), io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):  # makes the output reproducible
         figure.savefig(text, format="svg", metadata={"Date": None})
-    if len(text.getvalue()) > MAX_SVG:
+    svg = _NOT_XML.sub("", text.getvalue())
+    if len(svg) > MAX_SVG:
         figure.savefig(pixels, format="png", dpi=DPI)
         if pixels.tell() < MAX_SVG:
             return inline_png(pixels.getvalue(), description, DPI)
-    return Markup(_namespace_svg_ids(text.getvalue(), name, description))  # noqa: S704 (ElementTree has escaped it)
+    return _image("image/svg+xml", svg.encode(), description, _size(72 * figure.get_figwidth(), "pt"))
 
 
 def inline_png(png: bytes, description: str, dpi: int = 120) -> "Markup":
     """Return a PNG file as an element of the page; its size follows from the dots per inch that it was drawn with."""
+    width = int.from_bytes(png[16:20], "big") * 96 / dpi  # the header chunk comes first
+    return _image("image/png", png, description, _size(width, "px"))
+
+
+def _image(kind: str, content: bytes, description: str, style: str) -> "Markup":
     from markupsafe import Markup
 
-    width = int.from_bytes(png[16:20], "big") * 96 / dpi  # the header chunk comes first
-    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return Markup('<img src="{}" alt="{}" style="{}">').format(source, description, _size(width, "px"))
-
-
-def _namespace_svg_ids(svg: str, name: str, description: str) -> str:
-    """Make Matplotlib's SVG file an element: prefix its ids, and remove the style, which would hold for the page."""
-    ET.register_namespace("", _SVG)
-    ET.register_namespace("xlink", _XLINK)
-    root = ET.fromstring(_NOT_XML.sub("", svg))  # noqa: S314 (as Matplotlib wrote it)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.rpartition("}")[2] in ("metadata", "style"):
-                parent.remove(child)
-    for element in root.iter():
-        for key, value in element.attrib.items():
-            if key == "id":
-                element.set(key, f"{name}-{value}")
-            elif key.rpartition("}")[2] == "href" and value.startswith("#"):
-                element.set(key, f"#{name}-{value[1:]}")
-            else:
-                element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", value))
-    width = float(root.attrib.pop("width").removesuffix("pt"))
-    root.attrib.pop("height")
-    stroke = {"stroke-linejoin": "round", "stroke-linecap": "butt"}  # from the style that was removed
-    root.attrib.update({"role": "img", "aria-label": description, "style": _size(width, "pt"), **stroke})
-    return ET.tostring(root, encoding="unicode")
+    source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return Markup('<img src="{}" alt="{}" style="{}">').format(source, description, style)
 
 
 def _size(width: float, unit: str) -> str:
