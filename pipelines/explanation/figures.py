@@ -3,7 +3,7 @@
 Shapes: C channels, H rows, W columns.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -33,18 +33,32 @@ def panel_grid(count: int, columns: int, *, size: float = 1.2) -> tuple["Figure"
     return figure, axes[:count]
 
 
-def draw_image(axis: "Axes", pixels_CHW: "Tensor", title: str = "") -> None:
-    """Draw an image with pixels in [0, 1], grey or RGB."""
-    pixels_HWC = pixels_CHW.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-    grey = pixels_HWC.shape[2] == 1
-    axis.imshow(pixels_HWC[:, :, 0] if grey else pixels_HWC, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axis.set_title(title, fontsize=7)
+def draw_images(
+    panels: Sequence[tuple["Tensor | None", str]], columns: int, *, size: float = 1.2
+) -> tuple["Figure", list["Axes"]]:
+    """Return a figure of images with pixels in [0, 1], grey or RGB, shape (C, H, W), and their titles, row by row.
+
+    Args:
+        panels: None leaves the panel empty.
+        columns: Maximum number of panels in a row.
+        size: Width of a panel, in inches.
+    """
+    figure, axes = panel_grid(len(panels), columns, size=size)
+    for axis, (pixels_CHW, title) in zip(axes, panels, strict=True):
+        axis.set_title(title, fontsize=7)
+        if pixels_CHW is not None:
+            pixels_HWC = pixels_CHW.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+            grey = pixels_HWC.shape[2] == 1
+            axis.imshow(
+                pixels_HWC[:, :, 0] if grey else pixels_HWC, cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+            )
+    return figure, axes
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterable[Item]:
+def track(items: Sequence[Item], description: str) -> Iterable[Item]:
     """Yield the items; show a progress bar if stderr is a terminal."""
     from rich.console import Console
     from rich.progress import track as rich_track
 
     console = Console(stderr=True)
-    return rich_track(items, description, total, console=console, disable=not console.is_terminal, transient=True)
+    return rich_track(items, description, console=console, disable=not console.is_terminal, transient=True)

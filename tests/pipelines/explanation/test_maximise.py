@@ -139,7 +139,7 @@ def test_the_command_writes_a_picture_with_its_numbers_for_every_class(explain, 
     assert len(numbers["after"]) == len(numbers["probability"]) == 10
     assert min(after - before for before, after in zip(numbers["before"], numbers["after"], strict=True)) > 0
     with Image.open(picture) as image:
-        assert f"{numbers['mean_high_frequency_share']:.3f}" in image.text["Description"]
+        assert f"{numbers['mean_high_frequency_share']:.3g}" in image.text["Description"]
 
 
 def test_units_whose_activation_fell_are_counted(caplog):
