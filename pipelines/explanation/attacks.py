@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.explanation.figures import track
-from pipelines.explanation.settings import PUBLISHED_STRENGTH
+from pipelines.explanation.settings import ATTACKS
 
 PGD_STEP = 2.5  # of PGD, in budgets divided by steps, so that the border can be reached (Madry et al., 2018)
 Objective = Literal["nearest", "published"]
@@ -102,13 +102,13 @@ def gradient_descent(
         pixels_NCHW: The images, x0.
         targets_N: Class b of each image.
         objective: "nearest" or "published".
-        strength: Factor of the probability, relative to the Euclidean distance of pixels in [0, 1]; None is
-            PUBLISHED_STRENGTH for "published", 1 for "nearest".
+        strength: Factor of the probability, relative to the Euclidean distance of pixels in [0, 1]; None is that of
+            ATTACKS.
         confidence: For "nearest": the probability at which the target counts as reached.
         steps: Number of steps.
         lr: Of Adam, for pixels in [0, 1]; it decays to 0 along half a cosine.
     """
-    strength = strength if strength is not None else PUBLISHED_STRENGTH if objective == "published" else 1.0
+    strength = ATTACKS[objective]["strength"] if strength is None else strength
     x = pixels_NCHW.clone().requires_grad_()
     adam = torch.optim.Adam([x], lr=lr, betas=(0.9, 0.99), eps=1e-12)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modules.metrics import KNNAccuracy
-from pipelines.evaluation.plots import scatter_classes
-from pipelines.explanation.figures import panel_grid, track
+from pipelines.evaluation.plots import make_figure, scatter_classes
+from pipelines.explanation.figures import track
 from pipelines.explanation.images import Images
 from pipelines.explanation.results import Explanation
 from pipelines.explanation.settings import ImageSelection
@@ -60,8 +60,9 @@ def embedding(
     planes = project(features_ND, perplexity, seed)
     agreement = {name: own_class_share(points, labels_N) for name, points in {"layer": features_ND, **planes}.items()}
     explained = float(planes["PCA"].var(0).sum() / features_ND.var(0).sum())
-    figure, axes = panel_grid(2, 2, size=4.0)
+    figure, axes = make_figure(columns=2, width=8, height=4.85)
     for axis, (name, points_N2) in zip(axes, planes.items(), strict=True):
+        axis.set_axis_off()
         scatter_classes(axis, points_N2, labels_N, target.classes)
         axis.set_title(f"{name}: {agreement[name]:.3f}", fontsize=9)
     numbers: dict[str, Any] = {"layer": layer_name, "count": len(labels_N), "explained_variance": explained}

@@ -1,10 +1,12 @@
-"""Figures of panels, and the progress bar that the methods share.
+"""Figures of images, and the progress bar that the methods share.
 
 Shapes: C channels, H rows, W columns.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
+
+from pipelines.evaluation.plots import make_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,45 +16,28 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-def panel_grid(count: int, columns: int, *, size: float = 1.2) -> tuple["Figure", list["Axes"]]:
-    """Return a figure with `count` panels, row by row, and their axes. Unused panels stay blank.
-
-    Args:
-        count: Number of panels.
-        columns: Maximum number of panels in a row.
-        size: Width of a panel, in inches.
-    """
-    from matplotlib.figure import Figure
-
-    columns = min(count, columns)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(max(size * columns, 4), (size + 0.25) * rows + 0.6), dpi=100, layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes:
-        axis.set_axis_off()
-    return figure, axes[:count]
-
-
 def draw_images(
     panels: Sequence[tuple["Tensor | None", str]], columns: int, *, size: float = 1.2
 ) -> tuple["Figure", list["Axes"]]:
-    """Return a figure of images with pixels in [0, 1], grey or RGB, shape (C, H, W), and their titles, row by row.
+    """Return a figure of images with pixels in [0, 1], grey or RGB, shape (C, H, W), row by row, and their axes.
 
     Args:
-        panels: None leaves the panel empty.
+        panels: Images with their titles; None leaves a panel empty.
         columns: Maximum number of panels in a row.
         size: Width of a panel, in inches.
     """
-    figure, axes = panel_grid(len(panels), columns, size=size)
-    for axis, (pixels_CHW, title) in zip(axes, panels, strict=True):
+    columns = min(len(panels), columns)
+    rows = -(-len(panels) // columns)
+    width, height = max(size * columns, 4), (size + 0.25) * rows + 0.6
+    figure, axes = make_figure(columns=columns, rows=rows, width=width, height=height)
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (pixels_CHW, title) in zip(axes, panels, strict=False):
         axis.set_title(title, fontsize=7)
         if pixels_CHW is not None:
             pixels_HWC = pixels_CHW.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-            grey = pixels_HWC.shape[2] == 1
-            axis.imshow(
-                pixels_HWC[:, :, 0] if grey else pixels_HWC, cmap="gray", vmin=0, vmax=1, interpolation="nearest"
-            )
-    return figure, axes
+            axis.imshow(pixels_HWC, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    return figure, axes[: len(panels)]
 
 
 def track(items: Sequence[Item], description: str) -> Iterable[Item]:
