@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader has closed the pipe, as in `litlab list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
-        return 128 + signal.SIGPIPE
+        return 141  # 128 + SIGPIPE, a signal that Windows has not
 
 
 def _run_verb(verb: str, args: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from modules.torch_internals import BILINEAR, LSTM_ON_CPU
 from pipelines.inspection.receptive_field import Reach
 from pipelines.inspection.windows import SlidingWindow
 
@@ -215,6 +216,6 @@ def _lstm(inputs: Shape, of_inputs: Shape, of_state: Shape, *_rest: Any, **_opti
 
 
 _MORE_FLOPS = {
-    torch.ops.aten.mkldnn_rnn_layer: _lstm,
-    **dict.fromkeys([torch.ops.aten.mv, torch.ops.aten.dot, torch.ops.aten._trilinear], _row_products),
+    LSTM_ON_CPU: _lstm,
+    **dict.fromkeys([torch.ops.aten.mv, torch.ops.aten.dot, BILINEAR], _row_products),
 }

@@ -1,13 +1,12 @@
 """Which controllers of a study are alive: each records a heartbeat in the study."""
 
 import contextlib
-import os
 import platform
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pipelines.runtime.process import pid_namespace
+from pipelines.runtime.process import pid_namespace, process_exists
 from sweeps.search.storage import server_time
 
 if TYPE_CHECKING:
@@ -55,13 +54,9 @@ def at_work(study: "optuna.Study") -> list[str]:
 def is_alive(controller: str, silent_s: float) -> bool:
     """Return whether a controller is alive: by its process if visible from here, and by its last heartbeat."""
     host, pid, since = controller.rsplit(":", 2)
-    if host == platform.node() and since.partition("-")[2] == pid_namespace() != "":
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
+    is_visible = host == platform.node() and since.partition("-")[2] == pid_namespace() != ""
+    if is_visible and not process_exists(int(pid)):
+        return False
     return silent_s < SILENT_S
 
 
