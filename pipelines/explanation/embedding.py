@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modules.metrics import KNNAccuracy
-from pipelines.evaluation.plots import make_figure, scatter_classes
-from pipelines.explanation.figures import track
+from pipelines.evaluation.plots import panels, scatter_classes
+from pipelines.explanation.figures import DPI, track
 from pipelines.explanation.images import Images
 from pipelines.explanation.results import Explanation
 from pipelines.explanation.settings import ImageSelection
@@ -60,7 +60,7 @@ def embedding(
     planes = project(features_ND, perplexity, seed)
     agreement = {name: own_class_share(points, labels_N) for name, points in {"layer": features_ND, **planes}.items()}
     explained = float(planes["PCA"].var(0).sum() / features_ND.var(0).sum())
-    figure, axes = make_figure(columns=2, width=8, height=4.85)
+    figure, axes = panels(2, size=(4.0, 4.25), extra=(0.0, 0.6), dpi=DPI)
     for axis, (name, points_N2) in zip(axes, planes.items(), strict=True):
         axis.set_axis_off()
         scatter_classes(axis, points_N2, labels_N, target.classes)
