@@ -12,28 +12,25 @@ if TYPE_CHECKING:
     from pipelines.inspection.observer import Layer
     from pipelines.inspection.windows import SlidingWindow
 
-HELP = """usage: litlab inspect NAME [--json] [--KEY VALUE ...]
-
-Show the layers of an experiment's network in the order in which they are
+DESCRIPTION = """Show the layers of an experiment's network in the order in which they are
 called: output size, window, parameters, multiply-adds for one example (of
 convolutions, matrix products and attention), and the receptive field (the
 maximum number of rows and columns of the input that an output can depend on).
-Nothing is trained or downloaded.
+Nothing is trained or downloaded."""
 
-  NAME or PATH         an experiment, or a YAML file like an experiment's
-  -c, --config FILE    another YAML file; later files take precedence
-  --json               print one JSON object instead of a table
-  --model.channels 16  any key of the experiment, as for litlab fit"""
+
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION, usage="NAME [--json] [--KEY VALUE ...]", needs_arguments=True)
+    parser.show_argument("experiment", metavar="NAME", help="an experiment, or a YAML file like an experiment's")
+    parser.show_argument("-c", "--config", metavar="FILE", help="another YAML file; later files take precedence")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.show_keys("any key of the experiment, as for litlab fit: --model.channels 16")
+    return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab inspect NAME | PATH | -c FILE [--json] [--key value ...]`, and print the summary."""
-    parser = VerbParser(verb, HELP, tracking_uri=False)
-    parser.add_argument("--json", action="store_true")
-    if not argv:
-        parser.print_help()
-        return 2
-    options, experiments, overrides = parser.parse_with_overrides(argv)
+    """Print the summary of a network."""
+    options, experiments, overrides = make_parser(verb).parse_with_overrides(argv)
     with gc_paused_for_import("pipelines.inspection.model_summary"):
         from pipelines.inspection.model_summary import summarize_experiment
 
