@@ -14,18 +14,17 @@ from typing import NoReturn
 from pipelines.commands.verbs import FIT_SEEDS, VERBS
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import configure_logging, logger
-from pipelines.runtime.process import exit_with_rank_zero
+from pipelines.runtime.process import GC_THRESHOLDS, exit_with_rank_zero
 
 
 def console() -> NoReturn:
     """Run the command of this process, and end the process.
 
-    Taking the interpreter apart after torch was imported takes up to 2.4 s; the exit functions run, then the process
-    ends. Collecting garbage during the imports would take a fifth of their time.
+    The exit functions run, but the interpreter is not taken apart: after torch was imported, that takes up to 2.4 s.
     """
     code = 1
     atexit.register(lambda: _end_process(code))  # first, so that it is called last
-    gc.set_threshold(100_000, 20, 100)
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         code = main()
     except SystemExit as stop:

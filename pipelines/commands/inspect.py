@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
-from pipelines.runtime.gc_pause import gc_paused_for_import
 
 if TYPE_CHECKING:
     from pipelines.inspection.model_summary import ModelSummary
@@ -31,8 +30,7 @@ def make_parser(verb: str) -> VerbParser:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Print the summary of a network."""
     options, experiments, overrides = make_parser(verb).parse_with_overrides(argv)
-    with gc_paused_for_import("pipelines.inspection.model_summary"):
-        from pipelines.inspection.model_summary import summarize_experiment
+    from pipelines.inspection.model_summary import summarize_experiment
 
     summary = summarize_experiment([*experiments, *overrides])
     if options.json:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.client import unreachable
 from pipelines.tracking.store import Store, StoredRun
@@ -55,8 +54,7 @@ def find_runs(store: Store, names: Sequence[str], filter_string: str = "") -> Ru
     from mlflow.exceptions import MlflowException
 
     try:
-        with gc_paused():
-            return _select(store, names, filter_string)
+        return _select(store, names, filter_string)
     except MlflowException as error:
         if filter_string and error.error_code == "INVALID_PARAMETER_VALUE":
             raise UserError(f"--filter {filter_string}: {first_line(error)}") from error

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import format_command
 
@@ -35,8 +34,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
-    with gc_paused_for_import("sweeps.seeds.fit_seeds"):
-        from sweeps.seeds.fit_seeds import fit_seeds
+    from sweeps.seeds.fit_seeds import fit_seeds
+
     result = fit_seeds(
         seeds=options.seeds,
         workers=options.workers,
