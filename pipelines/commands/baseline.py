@@ -64,9 +64,7 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 def _print(runs: "Sequence[BaselineRun]") -> None:
     """Print a line for each run: its metrics on the three sets."""
-    from rich.console import Console
-
-    from pipelines.runtime.console import format_duration
+    from pipelines.runtime.console import Console, format_duration
     from pipelines.tracking.tags import FIT_SECONDS
 
     console = Console(soft_wrap=True)

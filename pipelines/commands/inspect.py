@@ -42,8 +42,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _print(summary: "ModelSummary") -> None:
     """Print a table of the layers, as wide as it needs to be, and the totals below it."""
-    from rich.console import Console
     from rich.table import Table
+
+    from pipelines.runtime.console import Console
 
     console = Console(soft_wrap=True)
     table = Table(title=summary.experiment, title_justify="left", box=None, header_style="bold", pad_edge=False)

@@ -41,8 +41,9 @@ def draw_images(
 
 def track(items: Sequence[Item], description: str) -> Iterable[Item]:
     """Yield the items; show a progress bar if stderr is a terminal."""
-    from rich.console import Console
     from rich.progress import track as rich_track
+
+    from pipelines.runtime.console import Console
 
     console = Console(stderr=True)
     return rich_track(items, description, console=console, disable=not console.is_terminal, transient=True)

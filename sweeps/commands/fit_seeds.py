@@ -65,9 +65,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _print_result(result: "SeedsResult") -> None:
     """Print the tables of metrics and seeds, and the next commands."""
-    from rich.console import Console
-
-    from pipelines.runtime.console import numeric_table
+    from pipelines.runtime.console import Console, numeric_table
     from pipelines.tracking.uri import tracking_uri_arguments, view_command
     from sweeps.seeds.plan import format_seeds
     from sweeps.seeds.summary import metrics_table, seeds_table

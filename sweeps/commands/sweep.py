@@ -108,7 +108,7 @@ def _check_keys(flags: Sequence[str], known: Sequence[str]) -> None:
 
 def _print_result(result: "SweepResult", options: argparse.Namespace) -> int:
     """Print a sweep's result and what to do with it; return the exit code."""
-    from rich.console import Console
+    from pipelines.runtime.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
     for line in [*_result_lines(result), *_next_steps(result, options)]:
@@ -167,7 +167,7 @@ def _print_status(argv: Sequence[str]) -> int:
     if as_json:
         print(json.dumps(asdict(status), indent=2))
         return 0
-    from rich.console import Console
+    from pipelines.runtime.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
     for line in _status_lines(status):

@@ -117,7 +117,7 @@ def test_the_help_of_a_model_lists_its_arguments(litlab):
     assert "--model.lr_scheduler" in outcome.out
 
 
-@pytest.mark.parametrize("args", [["list", "--json"], ["--help"]], ids=" ".join)
+@pytest.mark.parametrize("args", [["list", "--json"], ["list"], ["--help"]], ids=" ".join)
 def test_a_closed_output_pipe_exits_with_141_and_prints_no_error(args):
     program = f"import sys; from pipelines.cli import main; sys.exit(main({args}))"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
