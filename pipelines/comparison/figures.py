@@ -14,9 +14,10 @@ from pipelines.comparison.rows import Comparison, Row, short_names
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.tracking.note import save_note
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import COMMAND_TAG, NOTE_TAG, PARENT_TAG, SELECTED_EPOCH, SOURCE_NAME_TAG, SOURCE_TYPE_TAG
+from pipelines.tracking.tags import COMMAND_TAG, PARENT_TAG, SELECTED_EPOCH, SOURCE_NAME_TAG, SOURCE_TYPE_TAG
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 MAX_CURVES, MAX_REGIONS, MAX_CODES = 6, 6, 3  # rows in a figure
 REGIONS, CODES = "decision_regions", "codes"  # figures of the models; `litlab fit` saves them under the same names
 COMPARISONS = "comparisons"  # the MLflow experiment
-MAX_NOTE = 8000  # characters of a tag in MLflow
 DPI = 150
 
 
@@ -188,11 +188,7 @@ def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], fold
         copies.mkdir(exist_ok=True)
         for path in paths:
             shutil.copyfile(path, copies / path.name)
-        note = _note(comparison)
-        (run.folder / "comparison.md").write_text(note)
-        if len(note) > MAX_NOTE:
-            note = note[: MAX_NOTE - 100] + " ...\n\nThe complete table is in comparison.md."
-        run.set_tags({NOTE_TAG: note})
+        save_note(run, _note(comparison), "comparison.md")
     return run.run_id
 
 

@@ -50,7 +50,7 @@ def _ties(comparison: Comparison, labels: Sequence[str]) -> list[str]:
 
 def _selection_bias(best: Row, others: Sequence[Row]) -> list[str]:
     if best.value(STAGE_KEY) == "search" and others:
-        return ["It is the best of a search, so its value is partly luck; runs on fresh seeds are a better estimate."]
+        return ["It is the best of a search, so its value is partly chance; runs on fresh seeds are a better estimate."]
     return []
 
 

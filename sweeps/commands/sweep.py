@@ -16,7 +16,6 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
 from pipelines.tracking.uri import tracking_uri_arguments, view_command
-from sweeps.search.space import NOT_SEARCHED
 from sweeps.search.space_files import space_names
 
 if TYPE_CHECKING:
@@ -110,11 +109,9 @@ def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _check_keys(flags: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """Refuse misspelt options, and keys that a study sets itself."""
+    """Refuse misspelt options."""
     known = [flag for action in parser._actions for flag in action.option_strings]
     for flag in flags:
-        if flag in ("--seed_everything", "--name"):
-            raise UserError(f"{flag}: {NOT_SEARCHED[flag.removeprefix('--')]}")
         suggestions = get_close_matches(flag, known, n=1) if "." not in flag else []
         if suggestions:
             raise UserError(f"unknown option {flag}: did you mean {suggestions[0]}?")
@@ -148,7 +145,7 @@ def _result_lines(result: "SweepResult") -> list[str]:
         lines.append(f"{result.study}: {result.n_finished} of {space.total} trials; the same command continues")
     if best is not None:
         value = f"{space.metric} {best.value:.4f}"
-        lines.append(f"{result.study}: best {value}, trial {best.number}: {format_params(best.params)}")
+        lines.append(f"{result.study}: best {value}, trial {best.trial}: {format_params(best.params)}")
     return [*lines, *confirmed_lines(result.confirmed)]
 
 
@@ -213,8 +210,8 @@ def _status_lines(status: "StudyStatus") -> list[str]:
 
 
 def _controller_lines(status: "StudyStatus") -> list[str]:
-    from sweeps.search.heartbeat import called
+    from sweeps.search.heartbeat import display_name
 
     counts = Counter(trial.controller for trial in status.running)
     active = {name: f", {counts[name]} running" if name in counts else "" for name in status.controllers}
-    return [f"run by {called(name)}{active[name]}" for name in active] or ["no controller is running"]
+    return [f"run by {display_name(name)}{active[name]}" for name in active] or ["no controller is running"]

@@ -148,8 +148,7 @@ def load_plan(tier: str, ids: Sequence[str] = (), folder: Path | None = None) ->
         for item in content["experiments"]:
             jobs |= {label: _job(label, run, tier, content["tiers"]) for label, run in item["runs"].items()}
     plan = Plan(tier, sections, jobs)
-    used = {label for claim in plan.claims for label in claim.labels}
-    used |= {job.explains for job in jobs.values() if job.explains}
+    used = {label for claim in plan.claims for label in claim.labels} | {job.explains for job in jobs.values()} - {""}
     assert used <= set(jobs), f"claims about unknown jobs: {used - set(jobs)}"
     return _select(plan, ids) if ids else plan
 

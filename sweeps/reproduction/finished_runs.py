@@ -18,7 +18,7 @@ Runs = dict[str, dict[str, StoredRun]]  # by label and seed
 
 
 @dataclass(frozen=True)
-class ConfigIdentity:
+class JobIdentity:
     """What identifies the runs of a job.
 
     Attributes:
@@ -47,7 +47,7 @@ class ConfigIdentity:
         return has_params and self.matcher is not None and self.matcher.matches(run)
 
 
-def identify_jobs(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
+def identify_jobs(jobs: Collection[PublishedJob]) -> dict[str, JobIdentity]:
     """Parse each job's command, and return the identities by label.
 
     Raises:
@@ -55,14 +55,13 @@ def identify_jobs(jobs: Collection[PublishedJob]) -> dict[str, ConfigIdentity]:
     """
     silence_lightning()
     identities = {job.label: _identify(job) for job in jobs if not job.explains}
-    for job in jobs:
-        if job.explains:
-            reads_files = identities[job.explains].reads_files
-            identities[job.label] = ConfigIdentity(shlex.join(job.arguments), reads_files, job.explains)
+    for job in (job for job in jobs if job.explains):
+        reads_files = identities[job.explains].reads_files
+        identities[job.label] = JobIdentity(shlex.join(job.arguments), reads_files, job.explains)
     return identities
 
 
-def _identify(job: PublishedJob) -> ConfigIdentity:
+def _identify(job: PublishedJob) -> JobIdentity:
     """Return the identity of a training or a baseline."""
     from pipelines.config.cli import parse_config
     from pipelines.config.defaults import config_defaults
@@ -80,7 +79,7 @@ def _identify(job: PublishedJob) -> ConfigIdentity:
         cli = parse_config(job.verb, job.arguments)
         config, read = cli.resolved(), saved_configs
     digest, flat = config_hash(config), flatten_config(with_old_class_paths(config))
-    return ConfigIdentity(
+    return JobIdentity(
         hash=digest,
         reads_files="data_dir" in config["data"].get("init_args", {}),
         matcher=ConfigMatcher(digest, config, lambda: config_defaults(cli), read),
@@ -88,7 +87,7 @@ def _identify(job: PublishedJob) -> ConfigIdentity:
     )
 
 
-def find_finished_runs(store: Store, identities: Mapping[str, ConfigIdentity], seeds: int) -> Runs:
+def find_finished_runs(store: Store, identities: Mapping[str, JobIdentity], seeds: int) -> Runs:
     """Find the latest finished and tested run of each job and seed, and the explanations of these runs.
 
     Args:
@@ -96,23 +95,18 @@ def find_finished_runs(store: Store, identities: Mapping[str, ConfigIdentity], s
         identities: See `identify_jobs`.
         seeds: Number of seeds, from 0.
     """
-    tested = [run for run in find_runs(store, []).runs if _is_tested(run)]
+    tested = [run for run in find_runs(store, []).runs if any(key.startswith("test/") for key in run.metrics)]
+    tested.sort(key=lambda run: run.started)
     runs: Runs = {}
-    for label, identity in identities.items():
-        if not identity.explains:
-            equal = [run for run in tested if identity.matches(run)]
-            latest = {run.seed: run for run in sorted(equal, key=lambda run: run.started)}
-            runs[label] = {str(seed): latest[str(seed)] for seed in range(seeds) if str(seed) in latest}
-    for label, identity in identities.items():
+    for label, identity in identities.items():  # explanations are the last
         if identity.explains:
             explained = runs[identity.explains].items()
             explanations = {seed: _latest_explanation(store, run, identity.hash) for seed, run in explained}
             runs[label] = {seed: run for seed, run in explanations.items() if run is not None}
+        else:
+            latest = {run.seed: run for run in tested if identity.matches(run)}
+            runs[label] = {seed: latest[seed] for seed in map(str, range(seeds)) if seed in latest}
     return runs
-
-
-def _is_tested(run: StoredRun) -> bool:
-    return any(key.startswith("test/") for key in run.metrics)
 
 
 def _latest_explanation(store: Store, run: StoredRun, arguments: str) -> StoredRun | None:

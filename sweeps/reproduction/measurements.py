@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -11,7 +11,7 @@ from itertools import pairwise
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG, SELECTED
-from sweeps.reproduction.claims import Plan, PublishedJob, Section
+from sweeps.reproduction.claims import Plan, Section
 from sweeps.reproduction.finished_runs import Runs
 from sweeps.reproduction.theory_tests import run_theory_tests
 
@@ -50,42 +50,27 @@ def measure(plan: Plan, store: Store, runs: Runs, seeds: int) -> Measurements:
     Raises:
         UserError: The tests of the theory cannot run.
     """
-    files = [claim.terms[0] for claim in plan.claims if claim.rule == "theory"]
-    return Measurements(
-        values=_values_reader(store, plan.jobs, runs, seeds),
-        parameters=_parameter_counter(plan.jobs),
-        theory=run_theory_tests(files),
-    )
-
-
-def _values_reader(store: Store, jobs: Mapping[str, PublishedJob], runs: Runs, seeds: int) -> Callable[[str], Values]:
-    """Return `Measurements.values`."""
 
     def history(run_id: str, metric: str) -> Sequence[tuple[int, float]]:
         return [(item.step, item.value) for item in store.client.get_metric_history(run_id, metric)]
 
-    def read(term: str) -> Values:
+    def values(term: str) -> Values:
         label, _, metric = term.partition(" ")
         measured = {seed: metric_value(run, metric, history) for seed, run in runs.get(label, {}).items()}
-        values = {seed: value for seed, value in measured.items() if value is not None}
-        if jobs[label].is_stochastic or not values:
-            return values
-        return Deterministic({str(seed): next(iter(values.values())) for seed in range(seeds)})
-
-    return read
-
-
-def _parameter_counter(jobs: Mapping[str, PublishedJob]) -> Callable[[str], int]:
-    """Return `Measurements.parameters`. It reads no data."""
+        known = {seed: value for seed, value in measured.items() if value is not None}
+        if plan.jobs[label].is_stochastic or not known:
+            return known
+        return Deterministic({str(seed): next(iter(known.values())) for seed in range(seeds)})
 
     @cache
-    def count(label: str) -> int:
+    def parameters(label: str) -> int:
         from pipelines.config.cli import parse_config
 
-        _, model = parse_config("fit", jobs[label].full_arguments).build()
+        _, model = parse_config("fit", plan.jobs[label].full_arguments).build()  # reads no data
         return sum(parameter.numel() for parameter in model.parameters())
 
-    return count
+    theory = run_theory_tests([claim.terms[0] for claim in plan.claims if claim.rule == "theory"])
+    return Measurements(values, parameters, theory)
 
 
 def metric_value(run: StoredRun, metric: str, history: History) -> float | None:
@@ -126,21 +111,17 @@ def _roughness(values: Sequence[float]) -> float | None:
 _CURVES = {"rise": _rise, "roughness": _roughness}
 
 
-def dataset_descriptions(store: Store, sections: Iterable[Section], runs: Runs) -> dict[str, list[str]]:
-    """Return a sentence for each test set that the runs of a section used, by the section's title."""
-    descriptions = {}
-    for section in sections:
-        section_runs = [run for label in section.labels for run in runs.get(label, {}).values()]
-        by_test_set = {run.tags.get(f"{DATA_HASH_TAG}.test", ""): run for run in section_runs}
-        texts = {_describe_data(store, run) for run in by_test_set.values()}
-        descriptions[section.title] = sorted(texts - {""})
-    return descriptions
+def describe_test_sets(section: Section, runs: Runs) -> list[str]:
+    """Return a sentence for each test set that the runs of a section used."""
+    section_runs = [run for label in section.labels for run in runs.get(label, {}).values()]
+    by_test_set = {run.tags.get(f"{DATA_HASH_TAG}.test", ""): run for run in section_runs}
+    return sorted(set(map(_describe_data, by_test_set.values())) - {""})
 
 
-def _describe_data(store: Store, run: StoredRun) -> str:
+def _describe_data(run: StoredRun) -> str:
     """Describe the data of a run from its file data.json; "" if the file was deleted."""
     try:
-        data = json.loads(store.find(run.run_id).file("data.json").read_text())
+        data = json.loads(run.file("data.json").read_text())
     except (UserError, ValueError):
         return ""
     digest = data["sha256"].get("test", "")[:12]

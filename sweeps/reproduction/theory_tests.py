@@ -16,11 +16,8 @@ THEORY = Path("tests/theory")
 def run_theory_tests(files: Iterable[str]) -> Mapping[str, bool]:
     """Run test files of tests/theory in one pytest process.
 
-    Args:
-        files: Names of the files.
-
     Returns:
-        For each file that exists, whether it has tests and all of them pass.
+        For each file that exists, by its name, whether it has tests and all of them pass.
 
     Raises:
         UserError: pytest cannot run.
@@ -29,6 +26,7 @@ def run_theory_tests(files: Iterable[str]) -> Mapping[str, bool]:
     existing = sorted({name for name in files if (folder / THEORY / name).is_file()})
     if not existing:
         return {}
+    passed = dict[str, list[bool]]()
     with tempfile.TemporaryDirectory(prefix="litlab-theory-") as scratch:
         report = Path(scratch) / "report.xml"
         command = [sys.executable, "-m", "pytest", *(str(THEORY / name) for name in existing)]
@@ -36,14 +34,7 @@ def run_theory_tests(files: Iterable[str]) -> Mapping[str, bool]:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if not report.is_file():
             raise UserError(f"cannot run the tests in {THEORY}: {(done.stderr or done.stdout).strip()[-500:]}")
-        passed = _passed(report)
-    return {name: passed.get(Path(name).stem, False) for name in existing}
-
-
-def _passed(report: Path) -> dict[str, bool]:
-    """Return for each module in a JUnit report whether all of its tests passed."""
-    passed: dict[str, bool] = {}
-    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 (as our own pytest wrote it)
-        name = case.get("classname", "").rpartition(".")[2]
-        passed[name] = passed.get(name, True) and len(case.findall("failure") + case.findall("error")) == 0
-    return passed
+        for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 (as our own pytest wrote it)
+            module = case.get("classname", "").rpartition(".")[2]
+            passed.setdefault(f"{module}.py", []).append(not case.findall("failure") + case.findall("error"))
+    return {name: name in passed and all(passed[name]) for name in existing}

@@ -8,7 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipelines.runtime.errors import UserError
-from sweeps.search.ranges import check_values, decode, distribution, encode_choices, end_points
+from sweeps.search.ranges import check_values, decode, distribution, encode, encode_choices, end_points
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -94,6 +94,21 @@ class Space:
             defaults: The experiment's own value of each key; see `ranges.distribution`.
         """
         return {name: distribution(values, defaults.get(split_keys(name)[0])) for name, values in self.space.items()}
+
+    def default_point(self, defaults: Mapping[str, Any]) -> Values:
+        """Return the experiment's own values of the searched keys as Optuna stores them; empty if one is outside."""
+        from optuna.trial import TrialState, create_trial
+
+        distributions, point = self.distributions(defaults), {}
+        for name in self.space:
+            point[name], *others = (encode(defaults.get(key)) for key in split_keys(name))
+            if any(other != point[name] for other in others):
+                return {}
+        try:
+            create_trial(state=TrialState.FAIL, params=point, distributions=distributions)  # checks the values
+        except (ValueError, TypeError):
+            return {}
+        return {name: it.to_external_repr(it.to_internal_repr(point[name])) for name, it in distributions.items()}
 
     def settings(self, params: Mapping[str, Any]) -> Values:
         """Return the keys and values of the experiment for a trial's params; a class comes before its arguments."""

@@ -72,9 +72,9 @@ def _normalize(content: Values) -> Values:
         raise UserError("space: expected keys of the experiment, each with a range or a list of choices")
     if not isinstance(content.get("set", {}), dict):
         raise UserError("set: expected keys of the experiment and their values")
-    space = {_normalize_key(name): parse_numbers(values) for name, values in content["space"].items()}
-    fixed = {_normalize_key(key): value for key, value in content.get("set", {}).items()}
-    keys = [*fixed, *(key for name in content["space"] for key in split_keys(_normalize_key(name)))]
+    space = {normalize_key(name): parse_numbers(values) for name, values in content["space"].items()}
+    fixed = {normalize_key(key): value for key, value in content.get("set", {}).items()}
+    keys = [*fixed, *(key for name in content["space"] for key in split_keys(normalize_key(name)))]
     for key in keys:
         if not key:
             raise UserError("space: a key is empty")
@@ -83,7 +83,7 @@ def _normalize(content: Values) -> Values:
     return {**content, **times, "set": fixed, "space": space}
 
 
-def _normalize_key(name: object) -> str:
+def normalize_key(name: object) -> str:
     """Drop the `init_args` that jsonargparse accepts in a key, as `flatten_config` does."""
     return ", ".join(key.strip().replace(".init_args.", ".") for key in str(name).split(","))
 

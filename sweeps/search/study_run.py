@@ -6,6 +6,7 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.tracking.note import save_note
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
@@ -44,7 +45,7 @@ def open_parent(store: Store, study: Study, experiment: str, command: str) -> Ru
         experiment: MLflow experiment of the run.
         command: The command, without passwords.
     """
-    for run_id in study.previous_runs():
+    for run_id in study.previous_runs:
         _end_previous(store, run_id)
     with study.lock():  # else two controllers would create two
         existing = study.optuna.user_attrs.get(PARENT)
@@ -88,7 +89,7 @@ def log_progress(run: Run, study: Study) -> None:
     trials = study.trials()  # once: other controllers end trials meanwhile
     counts, best = count_states(trials), best_trial(trials, study.space.direction)
     metrics = {f"{TRIALS}/{state}": float(number) for state, number in counts.items()}
-    if best is not None and best.value is not None:
+    if best is not None:
         metrics[f"{BEST}/{study.space.metric}"] = best.value
     run.log_metrics(metrics, sum(counts.values()))
 
@@ -105,9 +106,7 @@ def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
             run.save_figure(name, figure)
         except (ValueError, ArithmeticError, RuntimeError) as error:  # matplotlib's; the study itself is complete
             logger.warning("figure %s cannot be drawn: %s", name, error)
-    note = study_note(study, confirmed, importances)
-    (run.folder / "note.md").write_text(note)
-    run.set_tags({NOTE_TAG: note})
+    save_note(run, study_note(study, confirmed, importances))
 
 
 def copy_best(run: Run, best: StoredRun) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown_table
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.runtime.log import logger
+from pipelines.tracking.note import save_note
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import FIT_SECONDS, NOTE_TAG, SELECTED_EPOCH
+from pipelines.tracking.tags import FIT_SECONDS, SELECTED, SELECTED_EPOCH
 
-NOTE_LENGTH = 5000  # MLflow takes 8000
-SUMMARIZED = ("test/", "selected/val/", "selected/", SELECTED_EPOCH, FIT_SECONDS)  # prefixes, in order of display
+SUMMARIZED = ("test/", f"{SELECTED}/val/", f"{SELECTED}/", SELECTED_EPOCH, FIT_SECONDS)  # prefixes, in order of display
 
 
 def log_summary(parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
@@ -26,9 +26,7 @@ def log_summary(parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
     if runs:
         _save_learning_curves(parent, runs)
     tables = [markdown_table(metrics_table(runs)), "Seed by seed:", markdown_table(seeds_table(runs))] if runs else []
-    note = "\n\n".join([heading, *tables]) + "\n"
-    (parent.folder / "note.md").write_text(note)
-    parent.set_tags({NOTE_TAG: note[:NOTE_LENGTH].rpartition("\n")[0]})  # complete lines; the file has all
+    save_note(parent, "\n\n".join([heading, *tables]) + "\n")
 
 
 def summary_metrics(runs: Sequence[StoredRun]) -> dict[str, float]:

@@ -44,8 +44,14 @@ def seeds_lock(store: Store, plan: SeedsPlan) -> Iterator[None]:
         yield
 
 
-def open_summary_run(store: Store, plan: SeedsPlan) -> Run:
-    """Reopen the latest unfinished summary run of the same configuration, data and seeds, or create a new one."""
+def open_summary_run(store: Store, plan: SeedsPlan, command: str) -> Run:
+    """Reopen the latest unfinished summary run of the same configuration, data and seeds, or create a new one.
+
+    Args:
+        store: The tracking store.
+        plan: What is trained.
+        command: The command of a new run.
+    """
     for run in _unfinished(store, plan):
         if run.status == "RUNNING" and (host := run.tags.get(HOST_TAG)) != platform.node():
             logger.warning(
@@ -56,7 +62,7 @@ def open_summary_run(store: Store, plan: SeedsPlan) -> Run:
         parent.set_tags({HOST_TAG: platform.node()})
         logger.info("continuing run %s", run.run_id)
         return parent
-    return _create(store, plan)
+    return _create(store, plan, command)
 
 
 def _unfinished(store: Store, plan: SeedsPlan) -> list[StoredRun]:
@@ -76,11 +82,11 @@ def _has_same_data(run: StoredRun, plan: SeedsPlan) -> bool:
     return bool(recorded) == bool(current) and all(current.get(key, recorded[key]) == recorded[key] for key in recorded)
 
 
-def _create(store: Store, plan: SeedsPlan) -> Run:
+def _create(store: Store, plan: SeedsPlan, command: str) -> Run:
     tags = {key: tag for key, tag in plan.facts["tags"].items() if key != SEED_TAG}
     tags |= {
         PARENT_TAG: "seeds",
-        COMMAND_TAG: plan.command,
+        COMMAND_TAG: command,
         SOURCE_NAME_TAG: f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}",
     }
     changes = plan.facts["run_name"].removesuffix("seed=0").strip()

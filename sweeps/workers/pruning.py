@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from pipelines.runtime.errors import StoppedError
-from sweeps.workers.messages import RefusedError, send
+from sweeps.workers.process import RefusedError, send
 
 
 class PruningCallback(Callback):

@@ -18,15 +18,13 @@ from modules.speed import flush_denormals
 from modules.stack import structure
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.runtime.errors import StoppedError, UserError
-from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import recorded
 from pipelines.training.job import Training, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.train import train
 from sweeps.workers.job import Job
-from sweeps.workers.messages import final_message, send
-from sweeps.workers.process_setup import create_run, selected_metrics, setup_process
+from sweeps.workers.process import create_run, final_message, selected_metrics, send
 from sweeps.workers.pruning import PruningCallback
 from sweeps.workers.stacked_training import Member, Ready, Stack
 
@@ -117,17 +115,10 @@ def _net(model: LightningModule) -> nn.Sequential:
     return net
 
 
-def begin(jobs: list[Job], pipes: list[connection.Connection]) -> None:
-    """The trainings of a fresh process; the last message of each is as that of `sweeps.workers.worker.run_job`."""
-    setup_process(jobs[0])
-    exit_on_sigterm()
-    Trials(jobs, pipes).train()
-
-
 class Trials:
     """The trials of a stack, from their specifications to their ends."""
 
-    def __init__(self, jobs: list[Job], pipes: list[connection.Connection]) -> None:
+    def __init__(self, jobs: Sequence[Job], pipes: Sequence[connection.Connection]) -> None:
         self._waiting, self._size = list(zip(jobs, pipes, strict=True)), len(jobs)
         self._reporters: dict[Member, PruningCallback] = {}
         self._pipes: dict[Member, connection.Connection] = {}
