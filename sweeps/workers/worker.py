@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def run_jobs(jobs: Sequence[Job], pipes: Sequence[connection.Connection]) -> Non
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # further devices import from the same places
     sys.modules["__main__"].__spec__ = None
     try:
-        send(pipe, ("done", _train(job, pipe) if job.verb == "fit" else OTHER_VERBS[job.verb](job)))
+        send(pipe, ("done", _train(job, pipe) if job.verb == "fit" else _run_verb(job)))
     except BaseException as error:
         send(pipe, final_message(error))
 
@@ -140,29 +140,21 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     return selected_metrics(run)
 
 
-def _baseline(job: Job) -> dict[str, float]:
-    """Run `litlab baseline`; the metrics are in its runs."""
-    from pipelines.commands import baseline
+def _run_verb(job: Job) -> dict[str, float]:
+    """Run `litlab baseline` or `litlab explain`, which have their results in runs of their own."""
+    from pipelines.commands import baseline, explain
 
-    return _call(baseline.main, job, [*job.arguments_with_seed, "--name", job.experiment])
-
-
-def _explain(job: Job) -> dict[str, float]:
-    """Run `litlab explain`; figures and numbers are in its child run."""
-    from pipelines.commands.explain import main
-
-    with tempfile.TemporaryDirectory(prefix="litlab-explain-") as folder:
-        return _call(main, job, [*job.arguments, "--out", folder])
-
-
-def _call(main: Callable[[str, list[str]], int], job: Job, argv: list[str]) -> dict[str, float]:
     os.environ["MLFLOW_TRACKING_URI"] = job.tracking_uri
-    if code := main(job.verb, argv):
+    with tempfile.TemporaryDirectory(prefix="litlab-explain-") as folder:
+        if job.verb == "baseline":
+            code = baseline.main(job.verb, [*job.arguments_with_seed, "--name", job.experiment])
+        else:
+            code = explain.main(job.verb, [*job.arguments, "--out", folder])
+    if code:
         raise RuntimeError(f"litlab {job.verb} ended with exit code {code}")
     return {}
 
 
-OTHER_VERBS = {"baseline": _baseline, "explain": _explain}
 if __name__ == "__main__":  # a further device of a training on several devices
     configure_logging()
     exit_with_rank_zero()
