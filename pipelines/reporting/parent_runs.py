@@ -20,7 +20,7 @@ from pipelines.tracking.tags import (
     TRIALS,
 )
 
-# By the prefix of their metrics, as sweeps.search.summary logs them
+# By the prefix of their metrics, as sweeps.search.study_run logs them
 CONFIGURATIONS = {"": "the best, on fresh seeds", "default/": "the experiment as it is, same seeds"}
 _SPACE, _IMPORTANCE, _TRIALS, _BEST = f"{SPACE_PARAM}.", f"{IMPORTANCE}/", f"{TRIALS}/", f"{BEST}/"
 

@@ -137,7 +137,7 @@ def _print_result(result: "SweepResult", options: argparse.Namespace) -> int:
 
 
 def _result_lines(result: "SweepResult") -> list[str]:
-    from sweeps.search.summary import confirmed_lines
+    from sweeps.search.study_run import confirmed_lines
     from sweeps.workers.display import format_params
 
     lines, space, best = [], result.space, result.best

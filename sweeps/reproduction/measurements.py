@@ -3,18 +3,24 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
 
+from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG, SELECTED
 from sweeps.reproduction.claims import Plan, Section
-from sweeps.reproduction.finished_runs import Runs
-from sweeps.reproduction.theory_tests import run_theory_tests
+from sweeps.reproduction.jobs import Runs
 
+THEORY = Path("tests/theory")
 Values = Mapping[str, float]  # by seed
 History = Callable[[str, str], Sequence[tuple[int, float]]]  # of a run id and a metric: epochs and values
 
@@ -69,7 +75,7 @@ def measure(plan: Plan, store: Store, runs: Runs, seeds: int) -> Measurements:
         _, model = parse_config("fit", plan.jobs[label].full_arguments).build()  # reads no data
         return sum(parameter.numel() for parameter in model.parameters())
 
-    theory = run_theory_tests([claim.terms[0] for claim in plan.claims if claim.rule == "theory"])
+    theory = _run_theory_tests([claim.terms[0] for claim in plan.claims if claim.rule == "theory"])
     return Measurements(values, parameters, theory)
 
 
@@ -129,3 +135,30 @@ def _describe_data(run: StoredRun) -> str:
     if data.get("files") == "folder":
         text += " Read from image files: if these were recompressed (JPEG), accuracies are slightly too low."
     return text
+
+
+def _run_theory_tests(files: Iterable[str]) -> Mapping[str, bool]:
+    """Run test files of tests/theory in one pytest process.
+
+    Returns:
+        For each file that exists, by its name, whether it has tests and all of them pass.
+
+    Raises:
+        UserError: pytest cannot run.
+    """
+    folder = project_folder()
+    existing = sorted({name for name in files if (folder / THEORY / name).is_file()})
+    if not existing:
+        return {}
+    passed = dict[str, list[bool]]()
+    with tempfile.TemporaryDirectory(prefix="litlab-theory-") as scratch:
+        report = Path(scratch) / "report.xml"
+        command = [sys.executable, "-m", "pytest", *(str(THEORY / name) for name in existing)]
+        command += ["-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if not report.is_file():
+            raise UserError(f"cannot run the tests in {THEORY}: {(done.stderr or done.stdout).strip()[-500:]}")
+        for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 (as our own pytest wrote it)
+            module = case.get("classname", "").rpartition(".")[2]
+            passed.setdefault(f"{module}.py", []).append(not case.findall("failure") + case.findall("error"))
+    return {name: name in passed and all(passed[name]) for name in existing}

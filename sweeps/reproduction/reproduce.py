@@ -12,8 +12,7 @@ from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PROCESSOR_TAG, VERSION_TAG
 from sweeps.reproduction.claims import TIERS, load_plan
-from sweeps.reproduction.finished_runs import Runs
-from sweeps.reproduction.jobs import default_workers, run_missing_jobs
+from sweeps.reproduction.jobs import Runs, default_workers, run_missing_jobs
 from sweeps.reproduction.measurements import describe_test_sets, measure
 from sweeps.reproduction.results_page import Reproduction, write_pages
 from sweeps.reproduction.verdicts import judge

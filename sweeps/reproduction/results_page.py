@@ -14,9 +14,8 @@ from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
 from sweeps.reproduction import verdicts
 from sweeps.reproduction.claims import Experiment, Plan, PublishedJob, Section
-from sweeps.reproduction.finished_runs import Runs
-from sweeps.reproduction.number_format import format_summary
-from sweeps.reproduction.verdicts import Verdict
+from sweeps.reproduction.jobs import Runs
+from sweeps.reproduction.verdicts import Verdict, format_summary
 
 Cells = list[list[str]]  # a table: the header, then the rows
 COLUMN_NAMES = {

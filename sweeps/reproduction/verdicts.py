@@ -17,11 +17,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipelines.comparison.intervals import paired_difference, prediction_interval, summarize
+from pipelines.comparison.formatting import format_mean_sd
+from pipelines.comparison.intervals import Summary, paired_difference, prediction_interval, summarize
 from pipelines.comparison.rows import lower_is_better
 from sweeps.reproduction.claims import Claim
 from sweeps.reproduction.measurements import Deterministic, Measurements, Values
-from sweeps.reproduction.number_format import format_number, format_summary
 
 CONFIRMED, NOT_CONFIRMED, CORRECTED, NOT_JUDGED = "confirmed", "not confirmed", "corrected", "not judged"
 YES, NO, OPEN = "yes", "no", "open"
@@ -138,3 +138,25 @@ def format_values(values: Values) -> str:
     if isinstance(values, Deterministic):
         return format_number(summary.mean)
     return f"{format_summary(summary)} (n = {summary.n})"
+
+
+def format_number(value: float) -> str:
+    """Format a number: 0.9843, 2.0e-12, 53.0 or 1,191,170."""
+    return f"{value:{_spec(value)}}"
+
+
+def format_summary(summary: Summary) -> str:
+    """Format a mean and its spread: 0.9843 ± 0.0011. Both have the same digits unless that would hide the spread."""
+    mean, sd = abs(summary.mean), summary.sd or 0.0
+    same_digits = 0.001 <= mean < 10 and sd >= 0.0001
+    sd_spec = ",.1f" if mean >= 10 else ".4f" if same_digits else _spec(sd)
+    return format_mean_sd(summary.mean, summary.sd, _spec(mean), sd_spec=sd_spec)
+
+
+def _spec(value: float) -> str:
+    size = abs(value)
+    if value == 0 or 0.001 <= size < 10:
+        return ".4f"
+    if size < 0.001:
+        return ".1e"
+    return ",.1f" if size < 1000 else ",.0f"

@@ -225,13 +225,7 @@ class Controller:
             self._end(active, "FAIL", reason)
 
     def _end(self, active: ActiveTrial, state: str, reason: str = "") -> None:
-        """Record a trial's result, and those of its followers.
-
-        Args:
-            active: The trial.
-            state: COMPLETE, PRUNED or FAIL.
-            reason: Why it failed.
-        """
+        """Record a trial's result (COMPLETE, PRUNED, or FAIL with a reason), and those of its followers."""
         number, seconds = active.trial.number, time.monotonic() - active.started
         attributes = {RUNS: active.runs, SECONDS: round(seconds, 1)}
         attributes |= {REASON: reason[:REASON_LENGTH]} if reason else {}

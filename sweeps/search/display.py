@@ -22,15 +22,7 @@ class SweepDisplay(LiveDisplay):
         self._seconds: list[float] = []
 
     def trial_ended(self, study: Study, number: int, state: str, seconds: float, details: str) -> None:
-        """Print a trial's result, and the best so far.
-
-        Args:
-            study: The study, which has the result.
-            number: The trial's number.
-            state: COMPLETE, PRUNED or FAIL.
-            seconds: How long it took; 0 if it was not trained.
-            details: Its configuration, or the reason of its failure.
-        """
+        """Print a trial's result, and the best so far. `seconds` is 0 if the trial was not trained."""
         trial, best = study.trials()[number], study.best()
         value = f"{study.space.metric} {trial.value:.4f}" if trial.value is not None else ""
         so_far = f"best {best.value:.4f} (trial {best.trial})" if best else ""

@@ -31,12 +31,9 @@ def display_name(controller: str) -> str:
 
 @contextlib.contextmanager
 def beating(study: "optuna.Study", controller: str, now: Callable[[], float]) -> Iterator[None]:
-    """Record a heartbeat every few seconds from a thread; at the end, record that the controller has left.
+    """Record a heartbeat every few seconds from a thread, by the clock that all controllers share.
 
-    Args:
-        study: Optuna's study.
-        controller: Name of the controller.
-        now: The clock that all controllers share.
+    At the end, record that the controller has left.
     """
     gone = threading.Event()
 
@@ -59,9 +56,7 @@ def beating(study: "optuna.Study", controller: str, now: Callable[[], float]) ->
 def alive_controllers(study: "optuna.Study", now: float) -> list[str]:
     """Return the controllers of a study that are alive.
 
-    Args:
-        study: Optuna's study.
-        now: The shared time, read before the call: a pause between must not make a controller look dead.
+    `now` is the shared time, read before the study: a pause between the two must not make a controller look dead.
     """
     beats = {key.removeprefix(BEAT): value for key, value in study.user_attrs.items() if key.startswith(BEAT)}
     return [name for name, last in beats.items() if is_alive(name, now - float(last))]

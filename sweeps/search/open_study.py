@@ -130,11 +130,7 @@ def is_same_experiment(
 ) -> bool:
     """Return whether a study searches this experiment: keys that only one of them has must be at their defaults.
 
-    Args:
-        recorded: The experiment's configuration, if the study has recorded it.
-        runs: The runs of the study's trials, for a study of 455f4d7 or earlier, which recorded a hash only.
-        space: The search space, which is the same.
-        facts: Facts about the experiment, from `sweeps.workers.worker`.
+    Studies of 455f4d7 and earlier recorded only a hash of the configuration: the runs of their trials are compared.
     """
     config = facts["config"]
     if recorded is not None:

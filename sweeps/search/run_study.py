@@ -6,8 +6,7 @@ from pipelines.tracking.tags import CONFIGURATION_TAG
 from sweeps.search.controller import Controller
 from sweeps.search.display import SweepDisplay
 from sweeps.search.heartbeat import display_name
-from sweeps.search.study_run import copy_best, log_summary
-from sweeps.search.summary import Confirmed
+from sweeps.search.study_run import Confirmed, copy_best, log_summary
 from sweeps.search.trial_runs import CONFIRM, RunsBySeed, TrialRuns, by_seed
 from sweeps.search.trial_state import params_key
 from sweeps.workers.batch import run_jobs
@@ -18,12 +17,6 @@ NO_TRIAL = "-"
 
 def run_study(runs: TrialRuns, pool: Pool, display: SweepDisplay, stacked: int) -> Confirmed:
     """Search, then confirm. Also after an error, nothing is left active, and the study's run has the results so far.
-
-    Args:
-        runs: The study and its runs.
-        pool: Trains.
-        display: What the user sees.
-        stacked: Trainings that one process trains together.
 
     Returns:
         The finished runs on fresh seeds; empty if another controller trains them.

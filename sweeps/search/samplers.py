@@ -29,8 +29,7 @@ def make_sampler(choice: str | Mapping[str, Any], variant: int) -> "BaseSampler"
 
     if canonical_name(choice) == "grid":
         return samplers.RandomSampler(0)  # never asked: all points are queued
-    arguments = _arguments(choice)
-    cls = _find_class("sampler", choice, samplers, "Sampler", also=["grid"], excluded=_NO_SAMPLERS)
+    cls, arguments = _find_class("sampler", choice, samplers, also="grid", excluded=_NO_SAMPLERS)
     if "seed" in inspect.signature(cls).parameters:
         seed = arguments.get("seed", 0)
         if not isinstance(seed, int) or not 0 <= seed < 2**31:
@@ -54,27 +53,25 @@ def make_pruner(choice: str | Mapping[str, Any], max_epochs: int | None) -> "Bas
 
     if canonical_name(choice) == "none":
         return pruners.NopPruner()
-    arguments = _arguments(choice)
-    cls = _find_class("pruner", choice, pruners, "Pruner", also=["none"], excluded=_NO_PRUNERS)
+    cls, arguments = _find_class("pruner", choice, pruners, also="none", excluded=_NO_PRUNERS)
     if cls is pruners.HyperbandPruner and max_epochs and max_epochs > 0:
         arguments.setdefault("max_resource", max_epochs)
     pruner: BasePruner = _construct("pruner", cls, arguments)
     return pruner
 
 
-def _arguments(choice: str | Mapping[str, Any]) -> dict[str, Any]:
-    return {} if isinstance(choice, str) else {key: value for key, value in choice.items() if key != "name"}
-
-
-def _find_class(kind: str, choice: Any, module: Any, suffix: str, *, also: list[str], excluded: tuple[str, ...]) -> Any:
-    """Find the class of a module by its name, with or without the suffix."""
-    classes = {name: getattr(module, name) for name in dir(module) if name.endswith(suffix)}
-    classes = {name: cls for name, cls in classes.items() if not name.startswith(excluded)}
-    for name, cls in classes.items():
-        if canonical_name(choice) in (name.lower(), name.removesuffix(suffix).lower()):
-            return cls
-    names = ", ".join(sorted([*also, *(name.removesuffix(suffix).lower() for name in classes)]))
-    raise UserError(f"{kind} {canonical_name(choice)!r}: it must be one of {names}")
+def _find_class(
+    kind: str, choice: str | Mapping[str, Any], module: Any, *, also: str, excluded: tuple[str, ...]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the class that a choice names, with or without its suffix such as "Sampler", and its arguments."""
+    suffix, wanted = kind.title(), canonical_name(choice)
+    names = [name for name in dir(module) if name.endswith(suffix) and not name.startswith(excluded)]
+    classes = {name.removesuffix(suffix).lower(): getattr(module, name) for name in names}
+    cls = classes.get(wanted) or classes.get(wanted.removesuffix(kind))
+    if cls is None:
+        known = ", ".join(sorted([also, *classes]))
+        raise UserError(f"{kind} {wanted!r}: it must be one of {known}")
+    return cls, {} if isinstance(choice, str) else {key: value for key, value in choice.items() if key != "name"}
 
 
 def _construct(kind: str, cls: Any, arguments: dict[str, Any]) -> Any:

@@ -67,10 +67,14 @@ class Space:
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_objective(self)
-        _check_counts(self)
-        _check_algorithms(self)
-        _check_keys(self)
+        _check_settings(self)
+        for key in (*self.set, *(key for name in self.space for key in split_keys(name))):
+            if key in NOT_SEARCHED:
+                raise UserError(f"{key}: {NOT_SEARCHED[key]}")
+        for name, values in self.space.items():
+            check_values(name, values, grid=self.is_grid)
+        if self.trials is None and not self.is_grid:
+            raise UserError("trials is required, unless the sampler is grid")
 
     @property
     def is_grid(self) -> bool:
@@ -138,38 +142,21 @@ def _classes_first(values: Mapping[str, Any]) -> Values:
     return dict(sorted(values.items(), key=lambda item: item[0].count(".")))
 
 
-def _check_objective(space: Space) -> None:
+def _check_settings(space: Space) -> None:
+    """Check everything but the searched keys."""
     if not isinstance(space.metric, str) or not space.metric.startswith("val/"):
         reason = "the test set stays closed while a study runs; " if str(space.metric).startswith("test/") else ""
         raise UserError(f"metric {space.metric!r}: {reason}it must be a validation metric, such as val/acc or val/loss")
     for field, allowed in (("direction", get_args(Direction)), ("keep", get_args(Keep))):
         if getattr(space, field) not in allowed:
             raise UserError(f"{field} {getattr(space, field)!r}: it must be one of {', '.join(allowed)}")
-
-
-def _check_counts(space: Space) -> None:
     for field, minimum in (("trials", 1), ("seeds", 1), ("confirm", 0)):
-        number = getattr(space, field)
-        if number is None and field == "trials":
-            continue
+        number = 1 if field == "trials" and space.trials is None else getattr(space, field)
         if not isinstance(number, int) or isinstance(number, bool) or number < minimum:
             raise UserError(f"{field} {number!r}: expected a whole number of at least {minimum}")
     if not isinstance(space.experiment, str) or not isinstance(space.description, str):
         raise UserError("experiment and description must be text")
-
-
-def _check_algorithms(space: Space) -> None:
     for field in ("sampler", "pruner"):
         algorithm = getattr(space, field)
         if not isinstance(algorithm.get("name") if isinstance(algorithm, dict) else algorithm, str):
             raise UserError(f"{field} {algorithm!r}: expected a name, or {{name: ..., and its arguments}}")
-
-
-def _check_keys(space: Space) -> None:
-    for key in (*space.set, *(key for name in space.space for key in split_keys(name))):
-        if key in NOT_SEARCHED:
-            raise UserError(f"{key}: {NOT_SEARCHED[key]}")
-    for name, values in space.space.items():
-        check_values(name, values, grid=space.is_grid)
-    if space.trials is None and not space.is_grid:
-        raise UserError("trials is required, unless the sampler is grid")

@@ -78,12 +78,7 @@ class BestConfiguration:
 
 
 def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | None = None) -> StudyStatus:
-    """Return what a study has done and is doing, and which trials failed.
-
-    Args:
-        study: The study's name: the space's, unless `sweep` got another.
-        storage: See `sweep`.
-        tracking_uri: See `sweep`.
+    """Return what a study has done and is doing, and which trials failed. For the arguments see `sweep`.
 
     Raises:
         UserError: There is no such study.
@@ -113,12 +108,7 @@ def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | 
 
 
 def best_configuration(study: str, *, storage: str | None = None, tracking_uri: str | None = None) -> BestConfiguration:
-    """Return the best trial's configuration.
-
-    Args:
-        study: See `sweep_status`.
-        storage: See `sweep`.
-        tracking_uri: See `sweep`.
+    """Return the best trial's configuration. For the arguments see `sweep`.
 
     Raises:
         UserError: There is no such study, no trial is complete, or its run is not in this tracking store.

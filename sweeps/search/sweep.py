@@ -15,7 +15,7 @@ from sweeps.search.trial_state import BestTrial
 from sweeps.workers.job import Job, as_arguments
 
 if TYPE_CHECKING:
-    from sweeps.search.summary import Confirmed
+    from sweeps.search.study_run import Confirmed
     from sweeps.workers.pool import Pool
 
 

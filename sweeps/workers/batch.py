@@ -45,10 +45,10 @@ def run_jobs(
     On return and on an exception no process is left, and no run of these jobs is RUNNING.
 
     Args:
-        pool: Pool that trains the jobs.
-        jobs: Jobs, started in this order.
+        pool: Trains the jobs, started in this order.
+        jobs: The jobs.
         store: Tracking store of the runs.
-        display: Receives a line for each result, and the progress.
+        display: Gets a line for each result, and the progress.
         title: Title of the progress line.
         reused: Number of runs that exist already, which the progress counts as done.
 

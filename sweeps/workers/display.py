@@ -45,12 +45,7 @@ class LiveDisplay:
         self.console.print(text, markup=False)
 
     def draw(self, summary: Callable[[], RenderableType], children: "Sequence[WorkerProcess]") -> None:
-        """Update the live lines, at most every REFRESH_S seconds; without a terminal, do nothing.
-
-        Args:
-            summary: Returns the first line.
-            children: Running trainings, one line each.
-        """
+        """Update the live lines: a summary and a line for each training. Without a terminal, do nothing."""
         if not self.console.is_terminal or time.monotonic() - self._last_update < REFRESH_S:
             return
         self._last_update = time.monotonic()

@@ -11,7 +11,7 @@ from sweeps.workers.process import RefusedError, send
 
 
 class PruningCallback(Callback):
-    """Report a metric to the controller after each epoch, and stop the training on all devices if the answer says so.
+    """Report a metric to the controller after each epoch, and stop the training on all devices if it is pruned.
 
     Args:
         metric: Validation metric to report. None reports the model's monitored metric, if it is logged.

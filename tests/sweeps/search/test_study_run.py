@@ -12,7 +12,7 @@ from sweeps.search.open_study import open_study
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Study
-from sweeps.search.summary import study_note
+from sweeps.search.study_run import study_note
 from sweeps.seeds.summary import format_test_metrics
 
 SPACE = {"model.dropout": {"low": 0.0, "high": 0.7}, "data.batch_size": [16, 32]}
