@@ -125,20 +125,19 @@ class Plan:
         return [claim for experiment in self.experiments for claim in experiment.claims]
 
 
-def load_plan(tier: str, ids: Sequence[str] = (), folder: Path | None = None) -> Plan:
+def load_plan(tier: str, ids: Sequence[str] = ()) -> Plan:
     """Load published experiments, and the jobs that they need.
 
     Args:
         tier: "quick" or "full".
         ids: Ids of experiments; empty selects all.
-        folder: Folder of the YAML files; by default `FOLDER`.
 
     Raises:
         UserError: There is no experiment with such an id.
     """
     sections: list[Section] = []
     jobs: dict[str, PublishedJob] = {}
-    for path in sorted((folder or FOLDER).glob("*.yaml")):
+    for path in sorted(FOLDER.glob("*.yaml")):
         content = read_yaml(path, "title, columns, tiers, experiments")
         assert set(content) == {"title", "columns", "tiers", "experiments"}, path
         settings = content["tiers"][tier]

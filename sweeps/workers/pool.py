@@ -36,16 +36,14 @@ class WorkerProcess:
     """A running training: its job, its process, and what it has reported.
 
     Attributes:
-        job: The job.
         process: The process. Stacked jobs share one.
         pipe: Receives the job's messages, and sends the answers.
-        started: Start time on the monotonic clock, in seconds.
+        started: Start time on the monotonic clock, in seconds; likewise `stop_requested_at`.
         siblings: The jobs of the same process that have not ended, including this one.
         timeout_s: Seconds after which the process is killed; None for no limit.
         run_id: "" before the run is created.
         epoch: Number of epochs that have been reported.
         value: Metric of the last reported epoch.
-        stop_requested_at: Time of `stop` on the monotonic clock.
         timed_out: Whether it was killed because of `timeout_s`.
     """
 
@@ -135,11 +133,7 @@ class Pool:
         self._start(_train, jobs, self._timeout_s)
 
     def check(self, job: Job, configurations: list[dict[str, Any]]) -> dict[str, Any]:
-        """Check an experiment in a new process, without training it.
-
-        Args:
-            job: The experiment.
-            configurations: Configurations that must be valid too, each as keys with values.
+        """Check an experiment in a new process, also with other configurations (keys with values); train nothing.
 
         Returns:
             Facts about the experiment; see `sweeps.workers.worker`.
@@ -182,11 +176,7 @@ class Pool:
         raise RuntimeError("the fork server for worker processes does not start; is there enough memory?")
 
     def events(self, timeout: float) -> list[tuple[WorkerProcess, Message]]:
-        """Return the messages that need an action: reported epochs, which need an answer, and ended trainings.
-
-        Args:
-            timeout: Seconds to wait at most.
-        """
+        """Wait for messages that need an action: reported epochs, which need an answer, and ended trainings."""
         self._enforce_limits()
         pipes: dict[Any, WorkerProcess] = {child.pipe: child for child in self.children}
         received = []
@@ -234,10 +224,11 @@ class Pool:
         """Kill processes that exceed their time, and stop or kill all if that was requested."""
         for child in self.children:
             requested = child.stop_requested_at
+            is_late = requested is not None and time.monotonic() - requested > GRACE_S
             if child.timeout_s is not None and child.seconds > child.timeout_s and not child.timed_out:
                 child.timed_out = True
                 child.kill()
-            elif self.stop_requests > 1 or (requested is not None and time.monotonic() - requested > GRACE_S):
+            elif self.stop_requests > 1 or is_late:
                 child.kill()
             elif self.stop_requests:
                 child.stop()
