@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipelines.comparison.formatting import format_mean_sd, metric_cells
 from pipelines.comparison.rows import Comparison, Row
-from pipelines.tracking.tags import STAGE_KEY
+from pipelines.tracking.tags import SEARCH, STAGE_KEY
 
 MAX_NAMES = 6  # rows or experiments in a sentence
 MAX_LABEL = 40  # characters of a row's label in a sentence
@@ -49,7 +49,7 @@ def _ties(comparison: Comparison, labels: Sequence[str]) -> list[str]:
 
 
 def _selection_bias(best: Row, others: Sequence[Row]) -> list[str]:
-    if best.value(STAGE_KEY) == "search" and others:
+    if best.value(STAGE_KEY) == SEARCH and others:
         return ["It is the best of a search, so its value is partly chance; runs on fresh seeds are a better estimate."]
     return []
 

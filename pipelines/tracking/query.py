@@ -10,7 +10,15 @@ from pipelines.runtime.gc_pause import gc_paused
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.client import unreachable
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import DIRECTION_PARAM, METRIC_PARAM, PARENT_RUN_TAG, SELECTED, STUDY_TAG, is_summary
+from pipelines.tracking.tags import (
+    DIRECTION_PARAM,
+    METRIC_PARAM,
+    PARENT_RUN_TAG,
+    SELECTED,
+    STUDY_TAG,
+    SWEEP_SUFFIX,
+    is_summary,
+)
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _KEYS = re.compile(r"`[^`]*`|'[^']*'|\"[^\"]*\"|\b((?:param(?:eter)?|metric|tag)s?\.)([\w./-]+)")
@@ -74,7 +82,7 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
             named = _select_run(store, name, filter_string)
             runs, parents, notes = runs + named.runs, parents + named.parents, notes + named.notes
             continue
-        study = f"{name}-sweep"
+        study = f"{name}{SWEEP_SUFFIX}"
         if name not in ids and study not in ids:
             raise UserError(_unknown_name(name, sorted(ids), store))
         if name in ids and study in ids:

@@ -2,12 +2,12 @@
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
-from pipelines.tracking.tags import CONFIGURATION_TAG
+from pipelines.tracking.tags import CONFIGURATION_TAG, CONFIRM
 from sweeps.search.controller import Controller
 from sweeps.search.display import SweepDisplay
 from sweeps.search.heartbeat import display_name
 from sweeps.search.study_run import Confirmed, copy_best, log_summary
-from sweeps.search.trial_runs import CONFIRM, RunsBySeed, TrialRuns, by_seed
+from sweeps.search.trial_runs import RunsBySeed, TrialRuns, by_seed
 from sweeps.search.trial_state import params_key
 from sweeps.workers.batch import run_jobs
 from sweeps.workers.pool import Pool

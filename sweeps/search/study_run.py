@@ -31,6 +31,7 @@ from pipelines.tracking.tags import (
     SOURCE_TYPE_TAG,
     SPACE_PARAM,
     STUDY_TAG,
+    SWEEP_SUFFIX,
     TRIAL_TAG,
     TRIALS,
 )
@@ -43,7 +44,7 @@ Confirmed = dict[str, list[StoredRun]]  # "best" and "default": the finished run
 PREFIXES = {"best": "", "default": "default/"}  # of their metrics
 
 
-def open_parent(store: Store, study: Study, experiment: str, command: str) -> Run:
+def open_parent(store: Store, study: Study, command: str) -> Run:
     """Set the study's run to RUNNING again, or create one with this command, which contains no password."""
     for run_id in study.previous_runs:
         _end_previous(store, run_id)
@@ -60,7 +61,7 @@ def open_parent(store: Store, study: Study, experiment: str, command: str) -> Ru
             SOURCE_TYPE_TAG: "LOCAL",
             NOTE_TAG: study.space.description,
         }
-        run = Run(store, experiment, f"sweep {study.name}", tags)
+        run = Run(store, f"{study.name}{SWEEP_SUFFIX}", f"sweep {study.name}", tags)
         study.optuna.set_user_attr(PARENT, run.run_id)
     run.log_params(_params(study.space))
     return run

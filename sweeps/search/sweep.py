@@ -144,7 +144,7 @@ def _sweep(
 
     store = Store(tracking_uri)
     url = storage_url(storage, store)
-    path, experiment = sqlite_path(url), f"{name}-sweep"
+    path = sqlite_path(url)
     with sole_controller(path, name), SweepDisplay() as display:
         fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
         try:
@@ -155,8 +155,8 @@ def _sweep(
         exclusive = path is not None
         study = open_study(open_storage(url), name, space, facts, controller_name(), exclusive=exclusive, store=store)
         with graceful_shutdown(pool) as signals, study.beating():
-            parent = open_parent(store, study, experiment, redact_credentials(command))
-            runs = TrialRuns(study, store, parent, experiment, fixed, facts["devices"])
+            parent = open_parent(store, study, redact_credentials(command))
+            runs = TrialRuns(study, parent, fixed, facts["devices"])
             confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(
             study=name,

@@ -8,11 +8,14 @@ from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
     CONFIGURATION_TAG,
+    CONFIRM,
     CONTROLLER_TAG,
     PARENT_RUN_TAG,
+    SEARCH,
     SEED_TAG,
     STAGE_TAG,
     STUDY_TAG,
+    SWEEP_SUFFIX,
     TRIAL_STATE_TAG,
     TRIAL_TAG,
 )
@@ -22,7 +25,6 @@ from sweeps.search.trial_state import REASON, is_counted, params_key
 from sweeps.workers.job import Job, as_arguments
 
 CHECKPOINTS = "checkpoints"
-SEARCH, CONFIRM = "search", "confirm"  # stages
 RunsBySeed = dict[tuple[str, int], StoredRun]  # by configuration and seed
 
 
@@ -32,19 +34,19 @@ class TrialRuns:
 
     Attributes:
         study: The study.
-        store: The tracking store.
         parent: The study's own run.
-        experiment: MLflow experiment of all these runs.
         arguments: The experiment, and the keys that are the same in all trials, as on the command line.
         devices: GPUs per training, where there are any.
     """
 
     study: Study
-    store: Store
     parent: Run
-    experiment: str
     arguments: list[str]
     devices: int
+
+    @property
+    def store(self) -> Store:
+        return self.parent.store
 
     def search_job(self, params: Mapping[str, Any], seed: int, trial: int, *, stacked: bool) -> Job:
         """Return the training of a trial with one of its seeds."""
@@ -65,7 +67,7 @@ class TrialRuns:
         return Job(
             arguments=[*self.arguments, *as_arguments(settings)],
             seed=seed,
-            experiment=self.experiment,
+            experiment=f"{self.study.name}{SWEEP_SUFFIX}",
             tracking_uri=self.store.uri,
             run_name=name,
             tags=tags,
