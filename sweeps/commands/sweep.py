@@ -150,12 +150,12 @@ def _result_lines(result: "SweepResult") -> list[str]:
 
 
 def _next_steps(result: "SweepResult", options: argparse.Namespace) -> list[str]:
-    storage = f" --storage {redact_credentials(options.storage)}" if options.storage else ""
-    tracking_uri = "".join(f" {argument}" for argument in tracking_uri_arguments(result.tracking_uri))
+    storage = ["--storage", redact_credentials(options.storage)] if options.storage else []
+    best = ["litlab", "sweep", "best", result.study, *storage, *tracking_uri_arguments(result.tracking_uri)]
     lines = [f"run         {result.run_id}"]
     if result.best is not None:
-        lines.append(f"best        litlab sweep best {shlex.quote(result.study)}{storage}{tracking_uri} > best.yaml")
-    dashboard = f"optuna-dashboard {redact_credentials(result.storage)}"
+        lines.append(f"best        {shlex.join(best)} > best.yaml")
+    dashboard = shlex.join(["optuna-dashboard", redact_credentials(result.storage)])
     return [*lines, f"view        {view_command(result.tracking_uri)}; {dashboard}"]
 
 

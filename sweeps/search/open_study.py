@@ -76,7 +76,8 @@ def open_study(
             study.set_user_attr(PREVIOUS_RUNS, [run_id for run_id in previous if run_id])
         config = study.user_attrs.get(CONFIG, facts["config"])
         study.set_user_attr(IDENTITY, new)
-        study.set_user_attr(CONFIG, complete_config(config, facts["defaults"]))  # with keys that were added since
+        # Keys that an earlier version did not have are recorded at their current defaults.
+        study.set_user_attr(CONFIG, complete_config(config, facts["defaults"]))
     study.set_user_attr(TOTAL, space.total)
     if not exclusive:
         study.set_user_attr(BEAT + controller, storage.now())

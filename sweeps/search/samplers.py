@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import first_line
 from sweeps.search.space import canonical_name
 
 if TYPE_CHECKING:
@@ -87,4 +88,4 @@ def _construct(kind: str, cls: Any, arguments: dict[str, Any]) -> Any:
     try:
         return cls(**arguments)
     except (ValueError, TypeError, ImportError) as error:
-        raise UserError(f"{kind} {cls.__name__}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{kind} {cls.__name__}: {first_line(error)}") from error

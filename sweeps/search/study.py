@@ -1,4 +1,4 @@
-"""The study: Optuna's trials, and the rules that keep them exact, whichever of its controllers dies when."""
+"""The study: Optuna's storage of trials, and how they are counted, queued and ended."""
 
 import contextlib
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import first_line
 from pipelines.tracking.tags import PARENT_TAG
 from sweeps.search import heartbeat
 from sweeps.search.space import Space, canonical_name
@@ -107,7 +108,7 @@ class Study:
                 _suggest(trial, name, distribution)
         except (ValueError, TypeError, ImportError) as error:
             self.interrupt(trial.number, str(error), requeue=False)
-            raise UserError(f"sampler {canonical_name(self.space.sampler)}: {str(error).splitlines()[0]}") from error
+            raise UserError(f"sampler {canonical_name(self.space.sampler)}: {first_line(error)}") from error
         return trial
 
     def _next_required_point(self, trials: "list[FrozenTrial]") -> dict[str, Any] | None:

@@ -45,13 +45,7 @@ def seeds_lock(store: Store, plan: SeedsPlan) -> Iterator[None]:
 
 
 def open_summary_run(store: Store, plan: SeedsPlan, command: str) -> Run:
-    """Reopen the latest unfinished summary run of the same configuration, data and seeds, or create a new one.
-
-    Args:
-        store: The tracking store.
-        plan: What is trained.
-        command: The command of a new run.
-    """
+    """Reopen the latest unfinished summary run of the same configuration, data and seeds, or create one."""
     for run in _unfinished(store, plan):
         if run.status == "RUNNING" and (host := run.tags.get(HOST_TAG)) != platform.node():
             logger.warning(
@@ -67,10 +61,9 @@ def open_summary_run(store: Store, plan: SeedsPlan, command: str) -> Run:
 
 def _unfinished(store: Store, plan: SeedsPlan) -> list[StoredRun]:
     """Find unfinished summary runs of the same configuration, data and seeds, the latest first."""
-    equal = {f"tags.`{PARENT_TAG}`": "seeds", f"params.{SEEDS_PARAM}": plan.seed_range}
-    conditions = [f"{key} = '{value}'" for key, value in equal.items()]
-    filter_string = " and ".join([*conditions, "attributes.status != 'FINISHED'"])
-    runs = store.search([store.experiment_id(plan.experiment)], filter_string, ["attributes.start_time DESC"])
+    same_seeds = f"tags.`{PARENT_TAG}` = 'seeds' and params.{SEEDS_PARAM} = '{plan.seed_range}'"
+    unfinished = f"{same_seeds} and attributes.status != 'FINISHED'"
+    runs = store.search([store.experiment_id(plan.experiment)], unfinished, ["attributes.start_time DESC"])
     facts = plan.facts
     matcher = ConfigMatcher(facts["hash"], facts["config"], lambda: facts["defaults"])
     return [run for run in runs if _has_same_data(run, plan) and matcher.matches(run)]
