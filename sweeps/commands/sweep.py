@@ -16,6 +16,7 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
 from pipelines.tracking.uri import tracking_uri_arguments, view_command
+from sweeps.search.space import NOT_SEARCHED
 from sweeps.search.space_files import space_names
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def _check_keys(flags: Sequence[str], parser: argparse.ArgumentParser) -> None:
     """Refuse misspelt options."""
     known = [flag for action in parser._actions for flag in action.option_strings]
     for flag in flags:
-        suggestions = get_close_matches(flag, known, n=1) if "." not in flag else []
+        is_key = "." in flag or flag.removeprefix("--") in NOT_SEARCHED  # which `sweep` checks
+        suggestions = [] if is_key else get_close_matches(flag, known, n=1)
         if suggestions:
             raise UserError(f"unknown option {flag}: did you mean {suggestions[0]}?")
 
