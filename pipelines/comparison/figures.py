@@ -13,11 +13,11 @@ from pipelines.comparison.metric_plots import keys_to_plot, plot_metric_vs_cost,
 from pipelines.comparison.rows import Comparison, Row, short_names
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.text import first_line, redact_credentials
-from pipelines.tracking.note import save_note
+from pipelines.runtime.text import first_line
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import COMMAND_TAG, PARENT_TAG, SELECTED_EPOCH, SOURCE_NAME_TAG, SOURCE_TYPE_TAG
+from pipelines.tracking.summary_runs import save_note, summary_tags
+from pipelines.tracking.tags import SELECTED_EPOCH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -176,12 +176,7 @@ def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], fold
     """
     paths = save_figures(figures, folder)
     selected = " ".join(comparison.selection.names) or "all runs"
-    tags = {
-        PARENT_TAG: "comparison",
-        COMMAND_TAG: redact_credentials(command),
-        SOURCE_NAME_TAG: "litlab compare",
-        SOURCE_TYPE_TAG: "LOCAL",
-    }
+    tags = summary_tags("comparison", command, "litlab compare")
     run = Run(comparison.rows[0].runs[0].store, COMPARISONS, f"compare {selected}"[:200], tags)
     with recorded(run):
         copies = run.folder / "figures"

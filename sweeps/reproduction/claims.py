@@ -126,11 +126,7 @@ class Plan:
 
 
 def load_plan(tier: str, ids: Sequence[str] = ()) -> Plan:
-    """Load published experiments, and the jobs that they need.
-
-    Args:
-        tier: "quick" or "full".
-        ids: Ids of experiments; empty selects all.
+    """Load the published experiments with these ids, by default all, and the jobs that they need.
 
     Raises:
         UserError: There is no experiment with such an id.

@@ -96,13 +96,7 @@ def _identify(job: PublishedJob) -> JobIdentity:
 
 
 def find_finished_runs(store: Store, identities: Mapping[str, JobIdentity], seeds: int) -> Runs:
-    """Find the latest finished and tested run of each job and seed, and the explanations of these runs.
-
-    Args:
-        store: Tracking store.
-        identities: See `identify_jobs`.
-        seeds: Number of seeds, from 0.
-    """
+    """Find the latest finished and tested run of each job and seed (from 0), and the explanations of these runs."""
     tested = [run for run in find_runs(store, []).runs if any(key.startswith("test/") for key in run.metrics)]
     tested.sort(key=lambda run: run.started)
     runs: Runs = {}
@@ -136,15 +130,7 @@ def default_workers() -> int:
 def run_missing_jobs(
     plan: Plan, store: Store, pool: Pool, *, seeds: int, train: bool, data_dir: str | Path | None
 ) -> tuple[Runs, Mapping[str, str], int | None]:
-    """Run a plan's jobs with those seeds that have no finished run.
-
-    Args:
-        plan: The jobs.
-        store: Tracking store.
-        pool: Trains.
-        seeds: Number of seeds, from 0.
-        train: Whether to run what is missing.
-        data_dir: Folder of MNIST and CIFAR-10, or None.
+    """Run a plan's jobs with those seeds that have no finished run. For the arguments see `reproduce`.
 
     Returns:
         All finished runs, with those that existed before; why a job of this call failed, by label; the signal that

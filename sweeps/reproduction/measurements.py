@@ -47,12 +47,6 @@ class Measurements:
 def measure(plan: Plan, store: Store, runs: Runs, seeds: int) -> Measurements:
     """Return what the claims of a plan are judged by. Runs the tests of the theory.
 
-    Args:
-        plan: Claims and jobs.
-        store: Tracking store of the runs.
-        runs: Finished runs.
-        seeds: Number of seeds, from 0.
-
     Raises:
         UserError: The tests of the theory cannot run.
     """

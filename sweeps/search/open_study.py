@@ -40,10 +40,10 @@ def open_study(
     """Create a study, or continue it. One of another space that has no trial that counts is replaced.
 
     Args:
-        storage: Where the study is stored.
-        name: The study's name.
-        space: The search space.
-        facts: Facts about the experiment, from `sweeps.workers.worker`.
+        storage: Where it is stored.
+        name: Its name.
+        space: What it searches.
+        facts: Facts about the experiment, from `Pool.check`.
         controller: Name of this controller.
         exclusive: Whether no other controller can join.
         store: The tracking store, which has the configurations of studies of earlier versions.

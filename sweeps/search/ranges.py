@@ -15,15 +15,10 @@ RANGE_KEYS = ("low", "high", "log", "step")
 
 
 def check_values(name: str, values: Any, *, grid: bool) -> None:
-    """Check a range or a list of choices, as far as that is possible without the experiment.
-
-    Args:
-        name: The searched key, for the message.
-        values: The range or the choices.
-        grid: Whether the sampler is grid, which takes choices only.
+    """Check the values of a searched key, as far as that is possible without the experiment.
 
     Raises:
-        UserError: Optuna could not sample from it, or a grid cannot list it.
+        UserError: Optuna could not sample from them, or a grid, which takes choices only, cannot list them.
     """
     if isinstance(values, list):
         error = _choices_error(values)

@@ -17,11 +17,9 @@ _NO_PRUNERS = ("Base", "Nop", "Patient", "Wilcoxon")
 
 
 def make_sampler(choice: str | Mapping[str, Any], variant: int) -> "BaseSampler":
-    """Create one of Optuna's samplers by name.
+    """Create one of Optuna's samplers by name, alone or with arguments: `{name: tpe, ...}`.
 
-    Args:
-        choice: The name, alone or with arguments: `{name: tpe, ...}`.
-        variant: Changes the seed, so that a restarted sampler does not repeat its draws.
+    `variant` changes the seed, so that a restarted sampler does not repeat its draws.
 
     Raises:
         UserError: The name or an argument is unknown.
@@ -41,15 +39,7 @@ def make_sampler(choice: str | Mapping[str, Any], variant: int) -> "BaseSampler"
 
 
 def make_pruner(choice: str | Mapping[str, Any], max_epochs: int | None) -> "BasePruner":
-    """Create one of Optuna's pruners by name.
-
-    Args:
-        choice: The name, alone or with arguments: `{name: hyperband, ...}`.
-        max_epochs: Epochs of a training, for Hyperband; None or -1 if there is no limit.
-
-    Raises:
-        UserError: The name or an argument is unknown.
-    """
+    """Create one of Optuna's pruners, likewise. Hyperband uses `max_epochs`; None and -1 mean no limit."""
     from optuna import pruners
 
     if canonical_name(choice) == "none":

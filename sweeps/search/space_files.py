@@ -24,11 +24,7 @@ def space_names() -> list[str]:
 
 
 def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
-    """Read a space by name or path.
-
-    Args:
-        name: One of `space_names`, or a YAML file.
-        overrides: Keys of the file that get another value.
+    """Read one of `space_names` or a YAML file; the overrides replace its values.
 
     Raises:
         UserError: There is no such file, or a value is wrong; the message names file and key.

@@ -58,12 +58,12 @@ class Storage:
     @contextlib.contextmanager
     def lock(self, study: str) -> Iterator[None]:
         """Lock a study against its other controllers; the death of a controller releases its lock."""
-        from sqlalchemy import text
-
         if self.journal is not None:
             with file_lock(f"{self.journal}.turn"):
                 yield
         elif self.server is not None:
+            from sqlalchemy import text
+
             key = {"space": LOCK_SPACE, "study": self.server.get_study_id_from_name(study)}
             with self.server.engine.begin() as connection:
                 if self.server.engine.dialect.name == "postgresql":
@@ -106,9 +106,7 @@ def sqlite_path(url: str) -> Path | None:
 def sole_controller(path: Path | None, study: str) -> Iterator[None]:
     """Hold the lock of a study in a SQLite file, which takes one controller at a time.
 
-    Args:
-        path: The file; None for a storage that several controllers may use at once, which needs no lock.
-        study: The study's name.
+    If `path` is None, several controllers may use the storage at once, and there is no lock.
 
     Raises:
         UserError: Another process holds it, or the study's name is not a valid file name.
@@ -154,10 +152,7 @@ def _holder(path: Path, study: str) -> str:
 
 
 def open_storage(url: str) -> Storage:
-    """Open Optuna's storage.
-
-    Args:
-        url: URL of a database, or path of a journal file.
+    """Open Optuna's storage, given the URL of a database or the path of a journal file.
 
     Raises:
         UserError: It cannot be opened.

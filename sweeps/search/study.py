@@ -123,13 +123,7 @@ class Study:
         return next((trial for trial in done if params_key(trial.params) == params_key(params)), None)
 
     def tell(self, number: int, state: str, value: float | None, attributes: Mapping[str, Any]) -> bool:
-        """Record a trial's result.
-
-        Args:
-            number: The trial's number.
-            state: COMPLETE, PRUNED or FAIL.
-            value: Value of a complete trial.
-            attributes: Further user attributes.
+        """Record the result of a trial (COMPLETE, PRUNED or FAIL) with further user attributes.
 
         Returns:
             False if another controller has ended the trial.

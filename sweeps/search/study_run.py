@@ -10,25 +10,21 @@ from pipelines.comparison.formatting import markdown_table
 from pipelines.reporting.parent_runs import confirmation_table
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.tracking.note import save_note
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.summary_runs import save_note, summary_tags
 from pipelines.tracking.tags import (
     BEST,
     BEST_RUN_TAG,
     BEST_TRIAL_TAG,
-    COMMAND_TAG,
     CONFIRMED,
     DIRECTION_PARAM,
     IMPORTANCE,
     METRIC_PARAM,
     NOTE_TAG,
-    PARENT_TAG,
     SEEDS_PARAM,
     SELECTED,
     SET_PARAM,
-    SOURCE_NAME_TAG,
-    SOURCE_TYPE_TAG,
     SPACE_PARAM,
     STUDY_TAG,
     SWEEP_SUFFIX,
@@ -45,7 +41,7 @@ PREFIXES = {"best": "", "default": "default/"}  # of their metrics
 
 
 def open_parent(store: Store, study: Study, command: str) -> Run:
-    """Set the study's run to RUNNING again, or create one with this command, which contains no password."""
+    """Set the study's run to RUNNING again, or create one with this command."""
     for run_id in study.previous_runs:
         _end_previous(store, run_id)
     with study.lock():  # else two controllers would create two
@@ -53,14 +49,8 @@ def open_parent(store: Store, study: Study, command: str) -> Run:
         if existing:
             with contextlib.suppress(UserError):  # it is in another store
                 return Run.reopen(store.find(existing), shared=store.folder is None)
-        tags = {
-            STUDY_TAG: study.name,
-            PARENT_TAG: "sweep",
-            COMMAND_TAG: command,
-            SOURCE_NAME_TAG: f"litlab sweep {study.name}",
-            SOURCE_TYPE_TAG: "LOCAL",
-            NOTE_TAG: study.space.description,
-        }
+        tags = summary_tags("sweep", command, f"litlab sweep {study.name}")
+        tags |= {STUDY_TAG: study.name, NOTE_TAG: study.space.description}
         run = Run(store, f"{study.name}{SWEEP_SUFFIX}", f"sweep {study.name}", tags)
         study.optuna.set_user_attr(PARENT, run.run_id)
     run.log_params(_params(study.space))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from sweeps.search.space import NOT_SEARCHED, Keep, Space, split_keys
 from sweeps.search.space_files import normalize_key, read_space
@@ -155,7 +154,7 @@ def _sweep(
         exclusive = path is not None
         study = open_study(open_storage(url), name, space, facts, controller_name(), exclusive=exclusive, store=store)
         with graceful_shutdown(pool) as signals, study.beating():
-            parent = open_parent(store, study, redact_credentials(command))
+            parent = open_parent(store, study, command)
             runs = TrialRuns(study, parent, fixed, facts["devices"])
             confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(

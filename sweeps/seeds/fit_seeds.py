@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.config.experiments import config_arguments
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.runtime.text import first_line
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
@@ -83,7 +83,7 @@ def fit_seeds(
         plan = make_plan(pool, arguments, seeds, first_seed)
         store = Store(plan.facts["tracking_uri"])
         with seeds_lock(store, plan), graceful_shutdown(pool) as signals:
-            parent = open_summary_run(store, plan, redact_credentials(command))
+            parent = open_summary_run(store, plan, command)
             runs, results = _train(pool, store, parent, plan)
     return SeedsResult(
         run_id=parent.run_id,
@@ -98,10 +98,7 @@ def fit_seeds(
 
 
 def _train(pool: Pool, store: Store, parent: Run, plan: SeedsPlan) -> tuple[list[StoredRun], list[JobResult]]:
-    """Train the missing seeds and end the summary run.
-
-    Returns:
-        All finished runs, and the results of the jobs that were started.
+    """Train the missing seeds and end the summary run; return all finished runs and the results of the jobs.
 
     Raises:
         UserError: The tracking store is lost.

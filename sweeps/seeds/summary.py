@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown_table
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.runtime.log import logger
-from pipelines.tracking.note import save_note
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import StoredRun
+from pipelines.tracking.summary_runs import save_note
 from pipelines.tracking.tags import FIT_SECONDS, SELECTED, SELECTED_EPOCH
 
 SUMMARIZED = ("test/", f"{SELECTED}/val/", f"{SELECTED}/", SELECTED_EPOCH, FIT_SECONDS)  # prefixes, in order of display
@@ -17,10 +17,7 @@ SUMMARIZED = ("test/", f"{SELECTED}/val/", f"{SELECTED}/", SELECTED_EPOCH, FIT_S
 def log_summary(parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
     """Log summary metrics, learning curves and a note on the summary run.
 
-    Args:
-        parent: The summary run.
-        heading: First lines of the note, in Markdown; the MLflow UI folds a note after the first few lines.
-        runs: Finished runs in the order of their seeds.
+    The heading is Markdown and the beginning of the note, which the MLflow UI folds after the first few lines.
     """
     parent.log_metrics(summary_metrics(runs), len(runs))
     if runs:

@@ -14,14 +14,8 @@ from pipelines.runtime.files import file_lock
 from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import (
-    COMMAND_TAG,
-    HOST_TAG,
-    PARENT_TAG,
-    SEED_TAG,
-    SEEDS_PARAM,
-    SOURCE_NAME_TAG,
-)
+from pipelines.tracking.summary_runs import summary_tags
+from pipelines.tracking.tags import HOST_TAG, PARENT_TAG, SEED_TAG, SEEDS_PARAM
 from sweeps.seeds.plan import SeedsPlan
 
 
@@ -77,11 +71,7 @@ def _has_same_data(run: StoredRun, plan: SeedsPlan) -> bool:
 
 def _create(store: Store, plan: SeedsPlan, command: str) -> Run:
     tags = {key: tag for key, tag in plan.facts["tags"].items() if key != SEED_TAG}
-    tags |= {
-        PARENT_TAG: "seeds",
-        COMMAND_TAG: command,
-        SOURCE_NAME_TAG: f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}",
-    }
+    tags |= summary_tags("seeds", command, f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}")
     changes = plan.facts["run_name"].removesuffix("seed=0").strip()
     seeds = f"seeds {plan.seed_range}" if len(plan.seeds) > 1 else f"seed {plan.seed_range}"
     parent = Run(store, plan.experiment, f"{changes}, {seeds}" if changes else seeds, tags)

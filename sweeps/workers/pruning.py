@@ -14,7 +14,7 @@ class PruningCallback(Callback):
     """Report a metric to the controller after each epoch, and stop the training on all devices if it is pruned.
 
     Args:
-        metric: Validation metric to report. None reports the model's monitored metric, if it is logged.
+        metric: See `Job.metric`.
         pipe: Connection to the controller; None on further devices.
 
     Attributes:

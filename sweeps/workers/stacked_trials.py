@@ -40,16 +40,13 @@ ADVICE = "leave out --stacked to train each trial for itself"
 def check(
     cli: LitlabCLI, data: LightningDataModule, model: LightningModule, others: Mapping[str, LightningModule]
 ) -> None:
-    """Refuse trials that cannot be trained together.
+    """Refuse an experiment whose trials cannot be trained together; the message names the key.
 
     Args:
         cli: The experiment.
         data: Its data, which have been read.
         model: Its model.
         others: The models of the ends of the space, by what they set.
-
-    Raises:
-        UserError: Because of a key, which the message names.
     """
     _check_trainer(cli)
     _check_model("model", model)
