@@ -68,11 +68,6 @@ class Study:
     def name(self) -> str:
         return str(self.optuna.study_name)
 
-    @property
-    def previous_runs(self) -> list[str]:
-        """Ids of the study's own runs before it was restarted with another space."""
-        return previous_runs(self.optuna)
-
     def trials(self) -> "list[FrozenTrial]":
         return list(self.optuna.get_trials(deepcopy=False))
 

@@ -33,7 +33,7 @@ from pipelines.tracking.tags import (
 )
 from sweeps.search.figures import study_figures
 from sweeps.search.space import Space, split_keys
-from sweeps.search.study import PARENT, Study
+from sweeps.search.study import PARENT, Study, previous_runs
 from sweeps.search.trial_state import best_trial, count_states
 
 Confirmed = dict[str, list[StoredRun]]  # "best" and "default": the finished runs on fresh seeds
@@ -42,7 +42,7 @@ PREFIXES = {"best": "", "default": "default/"}  # of their metrics
 
 def open_parent(store: Store, study: Study, command: str) -> Run:
     """Set the study's run to RUNNING again, or create one with this command."""
-    for run_id in study.previous_runs:
+    for run_id in previous_runs(study.optuna):
         _end_previous(store, run_id)
     with study.lock():  # else two controllers would create two
         existing = study.optuna.user_attrs.get(PARENT)
