@@ -135,7 +135,7 @@ class BestAndLastCheckpoint(Callback):
             "best_epoch": self.best_epoch,
             "best_score": self._best_score,
             "seconds": self.seconds,
-            "metrics": self._run.journal.mark() if self._run else 0,
+            "metrics": self._run.mark() if self._run else 0,
             "random": gather_random_states(trainer, get_random_state()),
         }
 

@@ -1,15 +1,12 @@
-"""Checkpoint files: written atomically with a digest, verified before they are loaded.
+"""Checkpoint files: written atomically, and verified before they are loaded.
 
-`NAME.ckpt.sha256` has the format of `sha256sum -c`. While a checkpoint is being replaced it lists two digests, that of
-the new file and that of the old one, so that whenever the process is killed the file on disk matches one of them.
-Without a digest the checksums inside the file are verified: torch's format is a ZIP archive.
+torch's format is a ZIP archive, with a checksum for each part.
 """
 
-import hashlib
 import pickle
 import zipfile
+import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 CHECKPOINT_FOLDER = "checkpoints"
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 STATE_KEY = "litlab"  # key of litlab's own state in a checkpoint
-DIGEST_SUFFIX = ".sha256"
+OLD_DIGEST_SUFFIX = ".sha256"  # of the digest files that earlier versions wrote
 QUARANTINE_SUFFIX = ".damaged"
 
 
@@ -65,7 +62,7 @@ class ResumePoint:
 
 
 def write_checkpoint(content: "bytes | memoryview", path: Path) -> None:
-    """Write a checkpoint and its digest atomically: a reader finds the old or the new one, even after a power cut.
+    """Write a checkpoint atomically: a reader finds the old or the new one, even after a power cut.
 
     Raises:
         OSError: The file cannot be written; the old one is unchanged.
@@ -73,8 +70,8 @@ def write_checkpoint(content: "bytes | memoryview", path: Path) -> None:
 
     def place(part: Path, target: Path) -> None:
         if target.name == LAST and target.is_file():
-            _replace(target, target.with_name(PREVIOUS), _digest(target))
-        _replace(part, target, hashlib.sha256(content).hexdigest())
+            _replace(target, target.with_name(PREVIOUS))
+        _replace(part, target)
 
     write_atomically(path, content, place=place)
     sync_folder(path.parent)
@@ -90,31 +87,28 @@ def copy_checkpoint(source: Path, target: Path) -> None:
         write_checkpoint(source.read_bytes(), target)
         return
     try:
-        _replace(part, target, _digest(source))
+        _replace(part, target)
     finally:
         part.unlink(missing_ok=True)
     sync_folder(target.parent)
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Delete a checkpoint and its digest, if they exist."""
-    for name in (path, _digest_path(path)):
+    """Delete a checkpoint, if it exists."""
+    for name in (path, _old_digest_path(path)):
         name.unlink(missing_ok=True)
 
 
 def find_corruption(path: Path) -> str | None:
     """Return what is wrong with a checkpoint file, or None if it is intact."""
-    digests = _read_digests(path)
     try:
-        if digests:
-            return None if _hash(path) in digests else f"it does not match its digest in {_digest_path(path).name}"
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
             return f"its part {broken} does not match its checksum" if broken else None
-    except zipfile.BadZipFile:
-        return "it is truncated or not a checkpoint"
     except OSError as error:
         return str(error.strerror)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError):
+        return "it is truncated or not a checkpoint"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -135,15 +129,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def fetch_checkpoint(run: "StoredRun", name: str = BEST) -> Path:
-    """Return a local, verified copy of a run's checkpoint, with its digest if it has one.
+    """Return a local, verified copy of a run's checkpoint.
 
     Raises:
         UserError: The run has no such checkpoint, or it is damaged.
     """
     path = run.file(f"{CHECKPOINT_FOLDER}/{name}")
-    if not _digest_path(path).is_file():  # a server gives one file at a time
-        with suppress(UserError):
-            _digest_path(path).write_bytes(run.file(f"{CHECKPOINT_FOLDER}/{name}{DIGEST_SUFFIX}").read_bytes())
     if problem := find_corruption(path):
         raise UserError(f"run {run.run_id}: {path} is damaged: {problem}")
     return path
@@ -191,45 +182,15 @@ def _restore_best(folder: Path, point: ResumePoint, valid: Sequence[ResumePoint]
     return bool(same_epoch)
 
 
-def _replace(source: Path, target: Path, digest: str) -> None:
-    """Rename a file with a known digest. At every moment the digest file covers the content of `target`."""
-    old = [_digest(target)] if target.is_file() else []
-    _write_digests(target, [digest, *old])
+def _replace(source: Path, target: Path) -> None:
     source.replace(target)
-    if old:
-        _write_digests(target, [digest])
-
-
-def _write_digests(path: Path, digests: Sequence[str]) -> None:
-    """Write the digest file of a checkpoint. Not synced: a power cut may leave it empty, which counts as none."""
-    part = part_of(_digest_path(path))
-    part.write_text("".join(f"{digest}  {path.name}\n" for digest in digests))
-    part.replace(_digest_path(path))
-
-
-def _read_digests(path: Path) -> list[str]:
-    """Return the digests in the digest file of a checkpoint, newest first; empty without a valid one."""
-    try:
-        lines = _digest_path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-    return [line.split()[0] for line in lines if len(line.split()) == 2 and len(line.split()[0]) == 64]
-
-
-def _digest(path: Path) -> str:
-    digests = _read_digests(path)
-    return digests[0] if len(digests) == 1 else _hash(path)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    _old_digest_path(target).unlink(missing_ok=True)
 
 
 def _quarantine(path: Path) -> None:
     path.replace(path.with_name(path.name + QUARANTINE_SUFFIX))
-    _digest_path(path).unlink(missing_ok=True)
+    _old_digest_path(path).unlink(missing_ok=True)
 
 
-def _digest_path(path: Path) -> Path:
-    return path.with_name(path.name + DIGEST_SUFFIX)
+def _old_digest_path(path: Path) -> Path:
+    return path.with_name(path.name + OLD_DIGEST_SUFFIX)

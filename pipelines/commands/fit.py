@@ -41,16 +41,19 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if not argv or {"-h", "--help"} & set(argv):
         print(HELP)
         return 0 if argv else 2
-    from pipelines.tracking import prestart
+    from pipelines.tracking import writer_process
 
-    prestart.start(argv)  # before torch is imported
-    with gc_paused_for_import("pipelines.training.fit"):
-        from pipelines.config.cli import print_full_help
-        from pipelines.training.fit import fit
-    if "--full-help" in argv:
-        print_full_help()
-    experiment, overrides = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
-    return run_and_report(lambda: fit(experiment, overrides=overrides))
+    writer_process.start(argv)  # before torch is imported
+    try:
+        with gc_paused_for_import("pipelines.training.fit"):
+            from pipelines.config.cli import print_full_help
+            from pipelines.training.fit import fit
+        if "--full-help" in argv:
+            print_full_help()
+        experiment, overrides = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
+        return run_and_report(lambda: fit(experiment, overrides=overrides))
+    finally:
+        writer_process.stop()
 
 
 def run_and_report(train: "Callable[[], FitResult | None]") -> int:

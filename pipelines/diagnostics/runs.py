@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.diagnostics.check import CheckResult, Context, failed
-from pipelines.tracking import outbox
+from pipelines.tracking import run_log
 from pipelines.tracking.origin import is_alive, is_here
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, PARENT_RUN_TAG, PROCESS_TAG
@@ -35,10 +35,12 @@ def check_orphans(context: Context) -> Iterator[CheckResult]:
 def check_unsent(context: Context) -> Iterator[CheckResult]:
     """Check for data of ended runs that wait on this machine's disk to be sent to the tracking store."""
     waiting = [
-        box for box in outbox.waiting(context.tracking_uri) if not is_here(box.process) or not is_alive(box.process)
+        log
+        for log in run_log.unsent_logs(context.tracking_uri)
+        if not is_here(log.process) or not is_alive(log.process)
     ]
-    for box in waiting:
-        yield failed("unsent", f"{box.run_id}: {box.uri} does not have all of its data: litlab sync sends it")
+    for log in waiting:
+        yield failed("unsent", f"{log.run_id}: {log.uri} does not have all of its data: litlab sync sends it")
     if not waiting:
         yield CheckResult("unsent", "the tracking stores have all data of this machine's ended runs")
 

@@ -40,10 +40,14 @@ def exit_with_rank_zero() -> None:
     if not started or RANK_ZERO_PID not in os.environ:
         os.environ[RANK_ZERO_PID] = str(os.getpid())
         return
-    rank_zero = int(os.environ[RANK_ZERO_PID])
+    exit_with_parent(int(os.environ[RANK_ZERO_PID]))
+
+
+def exit_with_parent(parent: int) -> None:
+    """Exit as soon as the parent process, whose id is given, has died."""
 
     def watch() -> None:
-        while os.getppid() == rank_zero:
+        while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 

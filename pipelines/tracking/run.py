@@ -1,6 +1,7 @@
 """One MLflow run: its params, metrics, tags and artifacts. Other packages write runs only through `Run`.
 
-A run is written to disk; delivery.py sends it to the tracking store, from a thread of sender.py.
+A run is written to its log on disk (run_log.py); a writer, in another process or thread, sends that to the tracking
+store (writer.py).
 
 Layout next to the database: `mlartifacts/EXPERIMENT/RUN_ID/artifacts/` holds config.yaml, data.json, metrics.jsonl,
 checkpoints/ and figures/; MLflow keeps the logged model in `mlartifacts/EXPERIMENT/models/`.
@@ -22,29 +23,27 @@ from pipelines.runtime.files import write_atomically
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import signal_handlers
 from pipelines.runtime.text import first_line, redact_credentials
-from pipelines.tracking import logged_model, outbox, prestart
-from pipelines.tracking.delivery import MAX_BATCH, Delivery
-from pipelines.tracking.metrics_log import MetricsLog
+from pipelines.tracking import logged_model, run_log
 from pipelines.tracking.origin import git_tags, machine_tags, process_tags
-from pipelines.tracking.outbox import Outbox
-from pipelines.tracking.sender import Sender
+from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG, PROCESS_TAG, REASON_TAG
+from pipelines.tracking.writer import MAX_BATCH, REWOUND, SEND
+from pipelines.tracking.writer_process import RunWriter
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor, nn
 
 SEND_EVERY_S = 5.0
-OPEN_AFTER_S = 1.0  # the import of MLflow takes about that long and must not delay the first step
 _REFUSED = re.compile(r"[^\w\-. :/]")  # characters that MLflow refuses in the name of a metric
 
 
 class Run:
     """One MLflow run, from its creation to its end. Whoever creates it must end it.
 
-    Data are written to disk first and sent to the store by a background thread: a slow or unavailable store neither
-    slows a training down nor ends it. Data that are unsent at the end are left to `litlab sync`.
+    Data are written to disk first and sent to the store in the background: a slow or unavailable store neither slows a
+    training down nor ends it. Data that are unsent at the end are left to `litlab sync`.
 
     Args:
         store: Where the run is stored.
@@ -54,26 +53,26 @@ class Run:
 
     Attributes:
         folder: Folder of the run's files; with a local store, its artifact folder.
-        history: Epoch and metrics of each call of `log_metrics`.
         complete: Whether the store has all data of the run, once it has ended.
-        refused: What the store refuses for good, and why.
+        refused: What the store refuses for good, and why, once it has ended.
 
     Raises:
         UserError: The store refuses the run, or its files cannot be written.
     """
 
     def __init__(self, store: Store, experiment: str, name: str, tags: Mapping[str, str]) -> None:
-        every = {**git_tags(), **machine_tags(), **process_tags(), **tags}
-        info = prestart.create_run(store, experiment, name, every)
+        writer = RunWriter(store)
+        info = writer.create_run(experiment, name, {**git_tags(), **machine_tags(), **process_tags(), **tags})
         try:
-            self._begin(store, Outbox.new(store.uri, info), new=True)
+            self._begin(store, RunLog.new(store.uri, info), writer, new=True)
         except OSError as error:
+            writer.stop()
             store.end(info.run_id, "FAILED", str(error))
             raise UserError(f"the files of a run cannot be written: {error}; see --tracking_uri") from error
 
     @classmethod
     def reopen(cls, found: StoredRun, *, shared: bool = False) -> "Run":
-        """Reopen a run that has ended: it is RUNNING again until `finish`. Its earlier `history` is not read.
+        """Reopen a run that has ended: it is RUNNING again until `finish`.
 
         Args:
             found: The run.
@@ -87,59 +86,65 @@ class Run:
         run, client = cls.__new__(cls), found.store.client
         try:
             known = client.get_run(found.run_id)
-            home = outbox.home_of(found.store.uri, found.run_id)
+            home = run_log.home_of(found.store.uri, found.run_id)
             if shared:  # one process must not delete the unsent data of another
                 home = home.with_name(f"{home.name}-{uuid.uuid4().hex[:8]}")
-            box = Outbox.load(home) or Outbox.new(found.store.uri, known.info, home)
-            with box.held():
-                box.fetch(client)
-                box.process, box.status, box.reason = process_tags(), "", ""
-                box.params = {**box.params, **known.data.params}
-                box.save()
-            for key, value in box.process.items():  # first: the process of a RUNNING run is checked
+            log = RunLog.load(home) or RunLog.new(found.store.uri, known.info, home)
+            with log.held():
+                log.fetch(client)
+                log.process, log.status, log.reason = process_tags(), "", ""
+                log.params = {**log.params, **known.data.params}
+                log.save()
+            for key, value in log.process.items():  # first: the process of a RUNNING run is checked
                 client.set_tag(found.run_id, key, value)
             client.update_run(found.run_id, status="RUNNING")
             if REASON_TAG in known.data.tags:  # from its previous end
                 client.delete_tag(found.run_id, REASON_TAG)
         except (MlflowException, OSError) as error:
             raise UserError(f"run {found.run_id} cannot be continued now: {first_line(error)}") from error
-        run._begin(found.store, box, new=False)
+        run._begin(found.store, log, RunWriter(found.store), new=False)
         return run
 
-    def _begin(self, store: Store, box: Outbox, *, new: bool) -> None:
-        self.store, self.run_id, self.experiment_id = store, box.run_id, box.experiment_id
-        self.folder, self._box = box.artifacts, box
+    def _begin(self, store: Store, log: RunLog, writer: RunWriter, *, new: bool) -> None:
+        self.store, self.run_id, self.experiment_id = store, log.run_id, log.experiment_id
+        self.folder, self._log, self._writer = log.artifacts, log, writer
         self.folder.mkdir(parents=True, exist_ok=True)
-        box.save()
-        box.reserve()
+        log.save()
+        log.reserve()
         self.complete = False
-        self.history: list[tuple[int, dict[str, float]]] = []
-        self.journal = MetricsLog(self.folder / "metrics.jsonl")
-        self._delivery = Delivery(store, box, self.journal, new=new)
-        self.refused = self._delivery.refused
-        after_s = 0.0 if store.is_open else OPEN_AFTER_S
-        self._sender = Sender(self._delivery.send, redact_credentials(store.uri), str(self.folder), after_s)
-        self._last_asked = time.monotonic()
+        self._unsent, self._last_sent = 0, time.monotonic()
+        writer.follow(log, new=new)
+
+    @property
+    def refused(self) -> list[str]:
+        return self._writer.refused
+
+    @property
+    def history(self) -> list[tuple[int, dict[str, float]]]:
+        """Epoch and metrics of each call of `log_metrics`."""
+        return [(entry.epoch, entry.values) for entry in self._log.entries()[0]]
+
+    def mark(self) -> int:
+        """Flush the metrics to the disk; return a mark to rewind to."""
+        return self._log.mark()
 
     def rewind(self, mark: int) -> None:
-        """Delete metrics logged after a mark of the journal; the same metrics will be logged once more.
+        """Delete metrics logged after a mark; the same metrics will be logged once more.
 
         The store cannot delete them: those that it has are not sent again.
         """
-        with self._delivery.lock:
-            self.history += [(entry.epoch, entry.values) for entry in self.journal.rewind(mark)]
-            self._delivery.doubt()
-        self._sender.ask()
+        self._log.rewind(mark)
+        self._writer.request(REWOUND)
 
     @property
     def has_params(self) -> bool:
         """Whether params have been logged, perhaps by the process that began the run."""
-        return bool(self._box.params)
+        return bool(self._log.params)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log flat params; values other than strings are logged as JSON. Existing params are not changed."""
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in params.items()}
-        self._tell(params={**texts, **self._box.params})
+        self._tell(params={**texts, **self._log.params})
 
     def log_metrics(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Log metrics of an epoch to the disk, and request that unsent metrics are sent if it is time.
@@ -147,13 +152,11 @@ class Run:
         Raises:
             OSError: For example, the disk is full.
         """
-        with self._delivery.lock:
-            entry = self.journal.write(epoch, {_REFUSED.sub("_", key): value for key, value in metrics.items()})
-            self.history.append((entry.epoch, entry.values))
-            self._delivery.add(entry)
-        if self._delivery.values >= MAX_BATCH or time.monotonic() - self._last_asked > SEND_EVERY_S:
-            self._last_asked = time.monotonic()
-            self._sender.ask()
+        self._log.append(epoch, {_REFUSED.sub("_", key): value for key, value in metrics.items()})
+        self._unsent += len(metrics)
+        if self._unsent >= MAX_BATCH or time.monotonic() - self._last_sent > SEND_EVERY_S:
+            self._unsent, self._last_sent = 0, time.monotonic()
+            self._writer.request(SEND)
 
     def log_dataset(self, card: Mapping[str, Any]) -> None:
         """Log the data set, shown under Datasets in the UI, and the SHA-256 of each split as a tag."""
@@ -166,7 +169,7 @@ class Run:
         }
         tags = {f"{DATA_HASH_TAG}.{split}": digest for split, digest in digests.items()}
         (self.folder / "data.json").write_text(json.dumps(card, indent=2))
-        self._tell(dataset=dataset, tags={**self._box.tags, **tags})
+        self._tell(dataset=dataset, tags={**self._log.tags, **tags})
 
     def save_config(self, config: Mapping[str, Any]) -> None:
         """Save the resolved configuration as config.yaml, which `litlab fit -c` accepts, unless it exists."""
@@ -187,15 +190,14 @@ class Run:
         return {key: value for index, metrics in self.history if index == epoch for key, value in metrics.items()}
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        self._tell(tags={**self._box.tags, **tags})
+        self._tell(tags={**self._log.tags, **tags})
 
     def _tell(self, **changed: Any) -> None:
-        """Save changed fields of the outbox, and request that they are sent."""
-        with self._delivery.lock:
-            for key, value in changed.items():
-                setattr(self._box, key, value)
-            self._box.save()
-        self._sender.ask()
+        """Save changed fields of the log, and request that they are sent."""
+        for key, value in changed.items():
+            setattr(self._log, key, value)
+        self._log.save()
+        self._writer.request(SEND)
 
     def log_model(self, model: "nn.Module", example: "Tensor", metadata: Mapping[str, Any], epoch: int) -> None:
         """Log a module as an exported program, unless the run has one; see `logged_model.save`.
@@ -206,7 +208,7 @@ class Run:
             metadata: Facts about the model.
             epoch: Epoch of the weights.
         """
-        logged_model.save(self._box.model, model, example, metadata)
+        logged_model.save(self._log.model, model, example, metadata)
         self._tell(model_epoch=epoch)
 
     def finish(self, status: str, reason: str = "") -> None:
@@ -216,13 +218,15 @@ class Run:
         """
         with _deaf():
             try:
-                self._box.reserve(free=True)
+                self._log.reserve(free=True)
                 self._tell(status=status, reason=reason[:5000], end_time=int(time.time() * 1000))
             except OSError as error:
                 logger.error(f"the final status of the run cannot be saved: {error}")
-            self.complete = self._sender.last() and not self.refused
+                self.store.end(self.run_id, status, reason)
+            else:
+                self.complete = self._writer.finish() and not self.refused
             if self.complete:
-                self._box.remove()
+                self._log.remove()
                 return
             self._leave()
             where = redact_credentials(self.store.uri)
@@ -233,17 +237,17 @@ class Run:
 
     def leave(self) -> None:
         """Send unsent data without ending the run, which another process continues."""
-        self._box.reserve(free=True)
-        if self._sender.last():
-            self._box.remove()
+        self._log.reserve(free=True)
+        if self._writer.finish():
+            self._log.remove()
         else:
             self._leave()
 
     def _leave(self) -> None:
         """Leave unsent data to `litlab sync`, even while this process is alive."""
-        self._box.process = {**self._box.process, PROCESS_TAG: ""}
+        self._log.process = {**self._log.process, PROCESS_TAG: ""}
         with contextlib.suppress(OSError):  # a full disk; `litlab sync` then waits for the end of the process
-            self._box.save()
+            self._log.save()
 
     @property
     def syncing(self) -> str:

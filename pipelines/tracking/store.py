@@ -3,7 +3,6 @@
 import re
 import shutil
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -66,10 +65,6 @@ class Store:
         self.open()
         return self._client
 
-    @property
-    def is_open(self) -> bool:
-        return self._client is not None
-
     def open(self) -> None:
         """Connect to the store if it is not open.
 
@@ -106,8 +101,10 @@ class Store:
                 client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
 
-    def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> NewRun:
-        """Create a run, exactly once: if the response is lost, the run that was created is found by a random key.
+    def create_run(self, experiment: str, name: str, tags: Mapping[str, str], *, retry: bool = False) -> NewRun:
+        """Create a run, exactly once: if the response is lost, the run is found by a random key, its KEY_TAG.
+
+        With `retry`, an earlier call with the same key may have created it.
 
         Raises:
             UserError: The store refuses it or cannot be reached.
@@ -115,22 +112,24 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         try:
-            info = self._create_run(self.experiment_id(experiment), name, {**tags, KEY_TAG: uuid.uuid4().hex})
+            info = self._create_run(self.experiment_id(experiment), name, dict(tags), retry)
         except MlflowException as error:
             raise UserError(f"no run can be created in {redact_credentials(self.uri)}: {first_line(error)}") from error
         return NewRun(info.run_id, info.run_name, info.experiment_id, info.artifact_uri)
 
-    def _create_run(self, experiment_id: str, name: str, tags: dict[str, str]) -> Any:
+    def _create_run(self, experiment_id: str, name: str, tags: dict[str, str], retry: bool) -> Any:
         from mlflow.exceptions import MlflowException
 
-        lost = None
+        key, lost = f"tags.`{KEY_TAG}` = '{tags[KEY_TAG]}'", None
+        if retry and (found := self._search([experiment_id], key)):
+            return found[0].info
         try:
             run = self.client.create_run(experiment_id, run_name=name, tags=tags)
             if self.folder is not None:
                 return run.info
         except MlflowException as error:
             lost = error
-        found = self._search([experiment_id], f"tags.`{KEY_TAG}` = '{tags[KEY_TAG]}'")
+        found = self._search([experiment_id], key)
         if lost is not None and not found:
             raise lost
         for duplicate in found[1:]:  # MLflow repeats a request whose response is lost

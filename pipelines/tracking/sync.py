@@ -7,12 +7,13 @@ from pathlib import Path
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
-from pipelines.tracking import outbox
+from pipelines.tracking import run_log
 from pipelines.tracking.origin import is_alive, is_here
-from pipelines.tracking.outbox import Outbox
+from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import HOST_TAG, REASON_TAG
 from pipelines.tracking.uri import database_file, store_uri
+from pipelines.tracking.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,15 @@ def sync(run_ids: Sequence[str] = (), *, tracking_uri: str | None = None) -> lis
     Raises:
         UserError: A given run has no unsent data here.
     """
-    boxes = outbox.waiting(tracking_uri)
-    if unknown := set(run_ids) - {box.run_id for box in boxes}:
+    logs = run_log.unsent_logs(tracking_uri)
+    if unknown := set(run_ids) - {log.run_id for log in logs}:
         raise UserError(f"no unsent data here of run {', '.join(sorted(unknown))}")
     find_store = _store_finder(tracking_uri)
-    selected = [box for box in boxes if not run_ids or box.run_id in run_ids]
-    return [_sync_run(box, find_store, named=bool(run_ids)) for box in selected]
+    selected = [log for log in logs if not run_ids or log.run_id in run_ids]
+    return [_sync_run(log, find_store, named=bool(run_ids)) for log in selected]
 
 
-def _store_finder(tracking_uri: str | None) -> Callable[[Outbox], Store]:
+def _store_finder(tracking_uri: str | None) -> Callable[[RunLog], Store]:
     """Return a function that connects to a run's store; a store that does not answer is tried once."""
 
     @cache
@@ -67,8 +68,8 @@ def _store_finder(tracking_uri: str | None) -> Callable[[Outbox], Store]:
         except UserError as error:
             return str(error)
 
-    def find(box: Outbox) -> Store:
-        store = connect(tracking_uri or _uri_with_password(box))
+    def find(log: RunLog) -> Store:
+        store = connect(tracking_uri or _uri_with_password(log))
         if isinstance(store, str):
             raise UserError(store)
         return store
@@ -76,24 +77,24 @@ def _store_finder(tracking_uri: str | None) -> Callable[[Outbox], Store]:
     return find
 
 
-def _sync_run(box: Outbox, find_store: Callable[[Outbox], Store], *, named: bool) -> SyncedRun:
+def _sync_run(log: RunLog, find_store: Callable[[RunLog], Store], *, named: bool) -> SyncedRun:
     from mlflow.exceptions import MlflowException
 
     try:
-        with box.held():
-            outcome, message = _send(box, find_store, named=named)
+        with log.held():
+            outcome, message = _send(log, find_store, named=named)
     except UserError as error:
         outcome, message = "unsent", str(error)
     except (MlflowException, OSError) as error:
         outcome, message = "unsent", f"not sent: {first_line(error)}"
-    return SyncedRun(box.run_id, box.name, box.status, outcome, message, box.home)
+    return SyncedRun(log.run_id, log.name, log.status, outcome, message, log.home)
 
 
-def _send(box: Outbox, find_store: Callable[[Outbox], Store], *, named: bool) -> tuple[str, str]:
+def _send(log: RunLog, find_store: Callable[[RunLog], Store], *, named: bool) -> tuple[str, str]:
     """Send a run whose lock is held, if its process has ended; return outcome and message."""
-    current = Outbox.load(box.home)
+    current = RunLog.load(log.home)
     if current is None:  # another process has just sent it
-        return "sent", f"sent to {box.uri}"
+        return "sent", f"sent to {log.uri}"
     if is_alive(current.process) and is_here(current.process):
         return "running", "still running: left alone"
     if not is_here(current.process) and not named:
@@ -102,38 +103,35 @@ def _send(box: Outbox, find_store: Callable[[Outbox], Store], *, named: bool) ->
     return _deliver(current, find_store(current))
 
 
-def _deliver(box: Outbox, store: Store) -> tuple[str, str]:
-    from pipelines.tracking.delivery import Delivery
-    from pipelines.tracking.metrics_log import MetricsLog
-
-    run = store.find(box.run_id)
-    if run.status == "FINISHED" and box.status != "FINISHED":
-        return "unsent", f"the run finished on another machine; if nothing here is needed, delete {box.home}"
-    if not box.status:
+def _deliver(log: RunLog, store: Store) -> tuple[str, str]:
+    run = store.find(log.run_id)
+    if run.status == "FINISHED" and log.status != "FINISHED":
+        return "unsent", f"the run finished on another machine; if nothing here is needed, delete {log.home}"
+    if not log.status:
         died = run.status == "RUNNING"
-        box.status, box.reason = ("KILLED", "its process died") if died else (run.status, "")
-        box.end_time = int(max(file.stat().st_mtime for file in [box.home, *box.artifacts.iterdir()]) * 1000)
-    if box.status == "FINISHED" and REASON_TAG in run.tags:  # another process took it for dead
-        store.client.delete_tag(box.run_id, REASON_TAG)
-    delivery = Delivery(store, box, MetricsLog(box.artifacts / "metrics.jsonl"), new=False)
-    delivery.send()
-    if delivery.refused:
-        return "unsent", f"refused: {'; '.join(delivery.refused)}"
-    box.remove()
-    return "sent", f"sent to {box.uri}"
+        log.status, log.reason = ("KILLED", "its process died") if died else (run.status, "")
+        log.end_time = int(max(file.stat().st_mtime for file in [log.home, *log.artifacts.iterdir()]) * 1000)
+    if log.status == "FINISHED" and REASON_TAG in run.tags:  # another process took it for dead
+        store.client.delete_tag(log.run_id, REASON_TAG)
+    writer = Writer(store, new=False)
+    writer.send(log)
+    if writer.refused:
+        return "unsent", f"refused: {'; '.join(writer.refused)}"
+    log.remove()
+    return "sent", f"sent to {log.uri}"
 
 
-def _uri_with_password(box: Outbox) -> str:
+def _uri_with_password(log: RunLog) -> str:
     """Return the tracking URI of a run, with its password if that is known here.
 
     Raises:
         UserError: The password is unknown, or the database is missing.
     """
-    if redact_credentials(store_uri()) == box.uri:
+    if redact_credentials(store_uri()) == log.uri:
         return store_uri()
-    if ":***@" in box.uri:
-        raise UserError(f"{box.uri} needs a password: give the URI with --tracking_uri")
-    file = database_file(box.uri)
+    if ":***@" in log.uri:
+        raise UserError(f"{log.uri} needs a password: give the URI with --tracking_uri")
+    file = database_file(log.uri)
     if file and not file.is_file():
-        raise UserError(f"{box.uri} does not exist")
-    return box.uri
+        raise UserError(f"{log.uri} does not exist")
+    return log.uri

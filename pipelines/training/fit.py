@@ -8,7 +8,6 @@ from pipelines.config.distributed import is_rank_zero, process_count_tags
 from pipelines.config.experiments import config_arguments
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
 from pipelines.runtime.silence import silence_lightning
-from pipelines.tracking import prestart
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.training.job import build_parts, prepare_training
@@ -43,13 +42,11 @@ def fit(
     arguments = config_arguments(experiment, overrides, tracking_uri)
     cli = parse_config("fit", arguments)
     if cli.config.trainer.fast_dev_run:
-        prestart.stop()
         _dry_run(cli)
         return None
     training = prepare_training(cli)
     exit_on_sigterm()
     if not is_rank_zero():
-        prestart.stop()
         run_trainer(training)
         return None
     tags = run_tags(cli, "fit", arguments) | process_count_tags(training.trainer)

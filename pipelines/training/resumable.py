@@ -1,9 +1,9 @@
 """Which runs can be resumed. Imports neither torch nor Lightning."""
 
 from pipelines.runtime.errors import UserError
-from pipelines.tracking import outbox
+from pipelines.tracking import run_log
 from pipelines.tracking.origin import is_alive, is_here
-from pipelines.tracking.outbox import Outbox
+from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
     COMMAND_TAG,
@@ -60,9 +60,9 @@ def check_resumable(run: StoredRun, *, assume_dead: bool) -> None:
         _check_dead(run, assume_dead=assume_dead)
 
 
-def unsent_part(run: StoredRun) -> Outbox | None:
+def unsent_part(run: StoredRun) -> RunLog | None:
     """Return the data of a run that this machine has not yet sent to the tracking store."""
-    return Outbox.load(outbox.home_of(run.store.uri, run.run_id))
+    return RunLog.load(run_log.home_of(run.store.uri, run.run_id))
 
 
 def _command(run: StoredRun) -> str:

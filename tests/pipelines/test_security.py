@@ -20,8 +20,8 @@ from pipelines.commands.fit import main as fit
 from pipelines.reporting import html_page as page
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import escape_control_characters
-from pipelines.tracking.outbox import home_of
 from pipelines.tracking.run import Run
+from pipelines.tracking.run_log import home_of
 from pipelines.tracking.store import Store
 from sweeps.search.storage import sole_controller
 

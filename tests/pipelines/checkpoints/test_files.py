@@ -1,10 +1,8 @@
 """Checkpoint files: a write is complete or has no effect, and damage is detected."""
 
-import hashlib
 import multiprocessing
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from pipelines.checkpoints.files import (
     PREVIOUS,
     AtomicCheckpointIO,
     copy_checkpoint,
-    find_corruption,
     latest_valid,
     load_checkpoint,
 )
@@ -62,15 +59,12 @@ def empty(path):
     path.touch()
 
 
-def test_sha256sum_reads_the_digest_files(tmp_path):
+def test_a_digest_file_of_an_earlier_version_is_deleted_with_its_checkpoint(tmp_path):
     save(tmp_path, 0)
+    (tmp_path / f"{LAST}.sha256").write_text(f"{'0' * 64}  {LAST}\n")
+    assert load_checkpoint(tmp_path / LAST)["epoch"] == 0
     save(tmp_path, 1, best=0)
-    for name in (LAST, PREVIOUS, BEST):
-        line = (tmp_path / f"{name}.sha256").read_text()
-        assert line == f"{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}  {name}\n"
-    names = [f"{name}.sha256" for name in (LAST, PREVIOUS, BEST)]
-    subprocess.run(["sha256sum", "--check", "--strict", *names], cwd=tmp_path, check=True, capture_output=True)
-    assert {path.name for path in tmp_path.iterdir()} == {LAST, PREVIOUS, BEST, *names}
+    assert {path.name for path in tmp_path.iterdir()} == {LAST, PREVIOUS, BEST}
 
 
 def test_the_previous_checkpoint_is_kept(tmp_path):
@@ -81,23 +75,28 @@ def test_the_previous_checkpoint_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("harm", [flip, truncate, empty])
-@pytest.mark.parametrize("noted", [True, False], ids=["digest", "no digest"])
-def test_a_damaged_checkpoint_is_not_loaded_and_is_named(tmp_path, harm, noted):
+def test_a_damaged_checkpoint_is_not_loaded_and_is_named(tmp_path, harm):
     save(tmp_path, 0)
     harm(tmp_path / LAST)
-    if not noted:
-        (tmp_path / f"{LAST}.sha256").unlink()
     with pytest.raises(UserError, match=rf"{tmp_path}/last.ckpt is damaged"):
         load_checkpoint(tmp_path / LAST)
 
 
-def test_any_flipped_bit_is_detected(tmp_path):
+def test_any_flipped_bit_is_detected_or_changes_nothing_that_is_loaded(tmp_path):
+    """Padding and fields that torch does not read, such as times, have no checksum."""
     save(tmp_path, 0)
-    whole = (tmp_path / LAST).read_bytes()
-    for place in torch.linspace(0, 0.9999, 50):
+    whole, detected = (tmp_path / LAST).read_bytes(), 0
+    for place in torch.linspace(0, 0.9999, 200):
         (tmp_path / LAST).write_bytes(whole)
         flip(tmp_path / LAST, float(place))
-        assert find_corruption(tmp_path / LAST)
+        try:
+            loaded = load_checkpoint(tmp_path / LAST)
+        except UserError:
+            detected += 1
+            continue
+        assert torch.equal(loaded.pop("weights"), torch.arange(1000.0))
+        assert loaded == {"epoch": 0, "litlab": {"best_epoch": 0}}
+    assert detected > 150
 
 
 @pytest.mark.parametrize("harm", [flip, truncate, empty])
@@ -186,7 +185,7 @@ def test_copying_works_without_hard_links(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", range(8))
+@pytest.mark.parametrize("step", range(3))
 def test_a_kill_before_or_after_any_rename_leaves_an_intact_checkpoint_without_false_alarms(
     tmp_path, monkeypatch, step, when
 ):

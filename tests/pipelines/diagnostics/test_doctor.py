@@ -21,8 +21,8 @@ from pipelines.diagnostics import databases, installation, machine, runs, torch_
 from pipelines.diagnostics.check import Context, run_check
 from pipelines.diagnostics.doctor import diagnose
 from pipelines.tracking import ui
-from pipelines.tracking.outbox import Outbox, home_of
 from pipelines.tracking.run import Run
+from pipelines.tracking.run_log import RunLog, home_of
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import HOST_TAG, PROCESS_TAG
 from sweeps.search.storage import open_storage, storage_url
@@ -195,7 +195,7 @@ def test_a_fit_whose_process_is_gone_is_ended_and_can_still_be_resumed(litlab, u
 def test_runs_with_unsent_data_are_reported_unless_their_process_is_alive(uri, context):
     run = Run(Store(uri), "experiment", "run", {})
     assert [result.state for result in runs.check_unsent(context)] == ["ok"]
-    box = Outbox.load(home_of(uri, run.run_id))
+    box = RunLog.load(home_of(uri, run.run_id))
     box.process = {**box.process, PROCESS_TAG: DEAD}
     box.save()
     (result,) = runs.check_unsent(context)

@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.tracking import outbox, sender
+from pipelines.tracking import run_log, writer, writer_process
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PROCESS_TAG
@@ -120,7 +120,7 @@ def server(mlflow_server, tmp_path_factory):
 def line(server, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
-    monkeypatch.setattr(sender, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(writer, "FIRST_PAUSE_S", 0.1)
     line = Line(server.port)
     yield line
     line.close()
@@ -243,7 +243,7 @@ def test_a_metric_that_the_server_refuses_does_not_block_the_others(server, line
 
 @pytest.mark.parametrize("released", [True, False], ids=["for a while", "until after the end"])
 def test_a_locked_database_is_waited_for_and_then_left_to_sync(litlab, uri, monkeypatch, capfd, released):
-    monkeypatch.setattr(sender, "SILENCE_S", 60 if released else 1)
+    monkeypatch.setattr(writer_process, "SILENCE_S", 60 if released else 1)
     run = Run(Store(), "an experiment", "a run", {})
     other = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
@@ -277,9 +277,9 @@ def test_sync_leaves_active_runs_alone_and_ends_those_whose_process_died(litlab,
     outcome = litlab("sync")
     assert outcome.code == 0
     assert "still running: left alone" in outcome.out
-    box = outbox.waiting()[0]
-    box.process[PROCESS_TAG] = f"{os.getpid()}:another-start"
-    box.save()
+    log = run_log.unsent_logs()[0]
+    log.process[PROCESS_TAG] = f"{os.getpid()}:another-start"
+    log.save()
     assert litlab("sync", run.run_id).code == 0
     stored = MlflowClient(uri).get_run(run.run_id)
     assert (stored.info.status, stored.data.metrics) == ("KILLED", {"val/acc": 0.5})
@@ -290,15 +290,15 @@ def test_sync_sends_the_files_of_a_run_that_another_process_has_ended_before_del
     run = Run(Store(line.uri), "an experiment", "a run", {})
     run.save_config({"name": "an experiment"})
     Store(server.uri).end(run.run_id, "KILLED", "stopped")
-    box = outbox.waiting()[0]
-    box.process[PROCESS_TAG] = f"{os.getpid()}:another-start"
-    box.save()
+    log = run_log.unsent_logs()[0]
+    log.process[PROCESS_TAG] = f"{os.getpid()}:another-start"
+    log.save()
     assert litlab("sync").code == 0
     client = MlflowClient(server.uri)
     assert [file.path for file in client.list_artifacts(run.run_id)] == ["config.yaml"]
     stored = client.get_run(run.run_id)
     assert (stored.info.status, stored.data.tags["litlab.reason"]) == ("KILLED", "stopped")
-    assert not box.home.exists()
+    assert not log.home.exists()
 
 
 def test_data_that_cannot_be_sent_are_kept_with_a_reason(litlab, uri, server):
@@ -313,7 +313,7 @@ def test_data_that_cannot_be_sent_are_kept_with_a_reason(litlab, uri, server):
     assert elsewhere.code == 1
     assert f"there is no run '{run.run_id}'" in elsewhere.out
     assert litlab("sync", "0" * 32).code == 2
-    assert [box.run_id for box in outbox.waiting()] == [run.run_id]
+    assert [log.run_id for log in run_log.unsent_logs()] == [run.run_id]
 
 
 @pytest.mark.slow

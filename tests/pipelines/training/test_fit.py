@@ -123,9 +123,7 @@ def test_figures_and_checkpoints_are_saved(folder):
             assert np.asarray(figure.convert("L")).std() > 1, "the figure is blank"
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {
         "best.ckpt",
-        "best.ckpt.sha256",
         "last.ckpt",
-        "last.ckpt.sha256",
     }
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert last["epoch"] == EPOCHS - 1

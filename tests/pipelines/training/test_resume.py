@@ -331,7 +331,7 @@ def test_a_damaged_checkpoint_is_not_evaluated(litlab, plan, uri, verb):
     best.write_bytes(content)
     outcome = litlab(verb, run_id)
     assert outcome.code == 2
-    assert f"{best} is damaged: it does not match its digest in best.ckpt.sha256" in outcome.err
+    assert f"{best} is damaged: its part" in outcome.err
 
 
 def test_resuming_with_another_commit_is_reported_and_recorded(uri, capfd):

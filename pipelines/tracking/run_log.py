@@ -1,16 +1,19 @@
-"""Unsent data of a run, on disk until the store has it: `unsent/RUN_ID/`.
+"""A run's log on disk: everything that the tracking store is to have of a run. The writer sends it (writer.py).
 
-`run.json` has params, tags and status; `model/` is a model to be logged; `files/` is the run's folder if the store is a
-server. With a local database, files are written to their final place, and only what goes into the database is unsent.
+`unsent/RUN_ID/` exists until the store has everything. Its `run.json` has params, tags and status; `model/` is a model
+to be logged; `files/` is the run's folder if the store is a server. With a local database, files are written to their
+final place, and only what goes into the database is unsent. `metrics.jsonl`, in the run's folder, has every metric.
 """
 
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +30,18 @@ NOTE, FILES, MODEL, LOCK, RESERVE = "run.json", "files", "model", "lock", "reser
 RESERVE_BYTES = 1 << 18  # space for the final status of a run when the disk is full
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Metrics of an epoch; `timestamp` is in milliseconds since 1970."""
+
+    epoch: int
+    timestamp: int
+    values: dict[str, float]
+
+
 @dataclass
-class Outbox:
-    """Everything of a run except metrics and files. Sending it twice has the same effect as sending it once.
+class RunLog:
+    """What the tracking store is to have of a run, except its files.
 
     Args:
         home: The folder of the run's unsent data.
@@ -58,8 +70,8 @@ class Outbox:
     process: dict[str, str] = field(default_factory=process_tags)
 
     @classmethod
-    def new(cls, uri: str, info: Any, home: Path | None = None) -> "Outbox":
-        """Create an empty outbox for the run of MLflow's `info`."""
+    def new(cls, uri: str, info: Any, home: Path | None = None) -> "RunLog":
+        """Create an empty log for the run of MLflow's `info`."""
         home = home or home_of(uri, info.run_id)
         return cls(
             home=home,
@@ -71,8 +83,8 @@ class Outbox:
         )
 
     @classmethod
-    def load(cls, home: Path) -> "Outbox | None":
-        """Load the outbox in a folder; None if there is none."""
+    def load(cls, home: Path) -> "RunLog | None":
+        """Load the log in a folder; None if there is none."""
         try:
             content: dict[str, Any] = json.loads((home / NOTE).read_text())
         except (OSError, json.JSONDecodeError):  # missing, or not written by litlab
@@ -89,6 +101,46 @@ class Outbox:
         del content["home"]
         write_atomically(self.home / NOTE, json.dumps(content, indent=1), mode=0o600)
 
+    def append(self, epoch: int, values: Mapping[str, float]) -> None:
+        """Append metrics to metrics.jsonl. A value that is not finite is written as null and read as NaN.
+
+        Raises:
+            OSError: For example, the disk is full.
+        """
+        kept = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        with self._metrics.open("a") as file:
+            file.write(json.dumps({"epoch": epoch, "timestamp": int(time.time() * 1000), **kept}) + "\n")
+
+    def entries(self, start: int = 0) -> tuple[list[Entry], int]:
+        """Return the entries of metrics.jsonl from a position on, in bytes, and the position after the last one.
+
+        Lines that were cut off by a killed process or a full disk are left out.
+        """
+        if not self._metrics.exists():
+            return [], 0
+        with self._metrics.open("rb") as file:
+            file.seek(start)
+            complete, newline, _ = file.read().rpartition(b"\n")
+        entries = []
+        for text in complete.splitlines():
+            with contextlib.suppress(ValueError, KeyError):
+                line = json.loads(text)
+                epoch, timestamp = line.pop("epoch"), line.pop("timestamp")
+                values = {key: math.nan if value is None else value for key, value in line.items()}
+                entries.append(Entry(epoch, timestamp, values))
+        return entries, start + len(complete) + len(newline)
+
+    def mark(self) -> int:
+        """Flush metrics.jsonl to the disk and return its size in bytes, to rewind to later."""
+        with self._metrics.open("a") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def rewind(self, mark: int) -> None:
+        """Delete the metrics that were appended after a mark."""
+        with self._metrics.open("ab") as file:
+            file.truncate(min(mark, file.tell()))
+
     def reserve(self, *, free: bool = False) -> None:
         """Reserve a little disk space, or free it."""
         if free:
@@ -97,7 +149,7 @@ class Outbox:
             (self.home / RESERVE).write_bytes(bytes(RESERVE_BYTES))
 
     def remove(self) -> None:
-        """Delete it, once the store has everything."""
+        """Delete the folder of unsent data, once the store has everything."""
         (self.home / NOTE).unlink(missing_ok=True)  # without it the rest is ignored
         shutil.rmtree(self.home, ignore_errors=True)
 
@@ -120,6 +172,10 @@ class Outbox:
     @property
     def model(self) -> Path:
         return self.home / MODEL
+
+    @property
+    def _metrics(self) -> Path:
+        return self.artifacts / "metrics.jsonl"
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -148,12 +204,16 @@ def home_of(uri: str, run_id: str) -> Path:
     return _root(uri) / run_id
 
 
-def waiting(uri: str | None = None) -> list[Outbox]:
-    """Return all unsent runs of this machine, oldest first; `uri` names another database to look next to."""
+def unsent_logs(uri: str | None = None) -> list[RunLog]:
+    """Return the logs of all unsent runs of this machine, oldest first.
+
+    Args:
+        uri: Another database to look next to.
+    """
     roots = dict.fromkeys([_root(store_uri(uri)), _root(store_uri()), _root("http://server")])
     homes = [home for root in roots if root.is_dir() for home in root.iterdir()]
-    found = [box for home in homes if (box := Outbox.load(home))]
-    return sorted(found, key=lambda box: (box.home / NOTE).stat().st_mtime)
+    found = [log for home in homes if (log := RunLog.load(home))]
+    return sorted(found, key=lambda log: (log.home / NOTE).stat().st_mtime)
 
 
 def _root(uri: str) -> Path:

@@ -1,0 +1,233 @@
+"""The process that writes a run to its store, so that a training neither imports MLflow nor waits for it.
+
+It starts before torch is imported, and imports MLflow meanwhile. It creates the run, then follows the run's log. If it
+dies it is started again, and continues from the log. Where MLflow is imported already, a thread does the same.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
+from pipelines.runtime.process import exit_with_parent
+from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.client import import_client
+from pipelines.tracking.run_log import RunLog
+from pipelines.tracking.store import NewRun, Store
+from pipelines.tracking.tags import KEY_TAG
+from pipelines.tracking.uri import store_uri
+from pipelines.tracking.writer import FINISH, SEND, follow
+
+SILENCE_S = 60.0  # without progress, after which the end of a run stops waiting
+SLOWEST = 1_000_000  # bytes per second: extra time for large files
+QUIET_S = 5.0  # of waiting before a message is printed
+RESTARTS = 3  # of a process that dies
+PROGRAM = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from pipelines.tracking.writer_process import main
+main()
+"""
+_STARTED: list["WriterProcess"] = []  # at most one, until its run is created
+
+
+class WriterProcess:
+    """A process that creates and writes one run. Messages in both directions are JSON, one object a line."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path)]  # -P: not the modules of this folder
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout, self.pid = self._process.stdin, self._process.stdout, self._process.pid
+
+    def send(self, **message: Any) -> None:
+        """Send a message; nothing happens if the process is dead."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stdin.write(json.dumps(message) + "\n")
+            self._stdin.flush()
+
+    def receive(self) -> dict[str, Any] | None:
+        """Wait for a message; None if the process is dead."""
+        line = self._stdout.readline()
+        return dict(json.loads(line)) if line.endswith("\n") else None
+
+    def stop(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+        self._process.wait()
+        with contextlib.suppress(OSError):  # unsent messages
+            self._stdin.close()
+
+
+def start(argv: Sequence[str]) -> None:
+    """Start the process for a command that will create a run, unless MLflow is imported already."""
+    asks = not argv or {"-h", "--help", "--full-help", "--print_config"} & set(argv)
+    if not (asks or "LOCAL_RANK" in os.environ or "mlflow" in sys.modules or _STARTED):
+        _STARTED.append(WriterProcess())
+
+
+def stop() -> None:
+    """End the process that was started, if no run has been created."""
+    while _STARTED:
+        _STARTED.pop().stop()
+
+
+class RunWriter:
+    """Has a run written to its store, and waits for that only at the run's end.
+
+    Args:
+        store: Where the run is stored.
+
+    Attributes:
+        refused: What the store refuses for good, and why; known once the run has ended.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.refused: list[str] = []
+        self._store, self._home = store, Path()
+        self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()  # of the thread, if there is no process
+        self._process = None if "mlflow" in sys.modules else _STARTED.pop() if _STARTED else WriterProcess()
+        self._state = threading.Condition(threading.RLock())
+        self._restarts, self._last_request = 0, SEND
+        self._patient_until = 0.0
+        self._complete: bool | None = None  # None until the writer has finished
+
+    def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> NewRun:
+        """Create the run, exactly once.
+
+        Raises:
+            UserError: See `Store.create_run`.
+        """
+        tags = {**tags, KEY_TAG: uuid.uuid4().hex}
+        if self._process is None:
+            return self._store.create_run(experiment, name, tags)
+        self._process.send(uri=self._store.uri, create={"experiment": experiment, "name": name, "tags": tags})
+        answer = self._process.receive()
+        if answer is not None and "error" not in answer:
+            return NewRun(**answer)
+        self.stop()
+        if answer is not None:
+            raise UserError(answer["error"])
+        self._process = None  # it died, perhaps for lack of memory
+        return self._store.create_run(experiment, name, tags, retry=True)
+
+    def follow(self, log: RunLog, *, new: bool) -> None:
+        """Have the log sent from now on, see `writer.follow`."""
+        self._home = log.home
+        if self._process is None:
+            args = (log.home, self._store, new, self._requests, self._handle)
+            threading.Thread(target=follow, args=args, name="litlab-writer", daemon=True).start()
+        else:
+            self._process.send(uri=self._store.uri, home=str(self._home), new=new)
+            threading.Thread(target=self._listen, name="litlab-writer", daemon=True).start()
+
+    def request(self, request: str = SEND) -> None:
+        """Have unsent data sent soon; see `writer.follow`."""
+        with self._state:
+            self._last_request = request
+            if self._process is None:
+                self._requests.put(request)
+            else:
+                self._process.send(request=request)
+
+    def finish(self) -> bool:
+        """Have everything sent and wait for it; return whether it succeeded. Give up if there is no progress."""
+        self._handle(progress=0)
+        self.request(FINISH)
+        began, reported = time.monotonic(), False
+        with self._state:
+            while not self._state.wait_for(lambda: self._complete is not None, timeout=0.5):
+                if time.monotonic() > self._patient_until:
+                    self._complete = False
+                if not reported and time.monotonic() - began > QUIET_S:
+                    reported = True
+                    logger.info(f"waiting for {redact_credentials(self._store.uri)}")
+        self.stop()
+        return bool(self._complete)
+
+    def stop(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            self._process.stop()
+
+    def _handle(self, **report: Any) -> None:
+        """Handle a report of `writer.follow`."""
+        if "warning" in report:
+            logger.warning("%s", report["warning"])
+        if "info" in report:
+            logger.info("%s", report["info"])
+        with self._state:
+            if "progress" in report:
+                self._patient_until = time.monotonic() + SILENCE_S + report["progress"] / SLOWEST
+            if "complete" in report and self._complete is None:
+                self._complete, self.refused = report["complete"], report["refused"]
+            self._state.notify_all()
+
+    def _listen(self) -> None:
+        """Handle the reports of the process; start it again if it dies before the run has ended."""
+        while self._complete is None and self._process is not None:
+            report = self._process.receive()
+            if report is not None:
+                self._handle(**report)
+                continue
+            with self._state:
+                if self._complete is None and self._restarts < RESTARTS:
+                    self._restarts += 1
+                    self._process = WriterProcess()
+                    self._process.send(uri=self._store.uri, home=str(self._home), new=False)
+                    self._process.send(request=self._last_request)
+                elif self._complete is None:
+                    self._handle(
+                        warning="the process that sends the run's data keeps dying", complete=False, refused=[]
+                    )
+
+
+def main() -> None:
+    """Create a run, then follow its log, as the process at the other end of the pipes requests."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the training ends the run, and this process with it
+        signal.signal(number, signal.SIG_IGN)
+    exit_with_parent(os.getppid())
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no message
+    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(messages, requests), daemon=True).start()
+    with contextlib.suppress(UserError, ImportError):  # reported when the run is created
+        import_client(store_uri())
+
+    def report(**message: Any) -> None:
+        output.write(json.dumps(message) + "\n")
+        output.flush()
+
+    message = messages.get()
+    store = Store(message["uri"], opened=False)
+    if "create" in message:
+        try:
+            report(**store.create_run(**message["create"])._asdict())
+        except UserError as error:
+            report(error=str(error))
+        message = messages.get()
+    follow(Path(message["home"]), store, message["new"], requests, report)
+
+
+def _read(messages: "queue.SimpleQueue[dict[str, Any]]", requests: "queue.SimpleQueue[str]") -> None:
+    """Receive messages, and exit when the other process has died."""
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "request" in message:
+            requests.put(message["request"])
+        else:
+            messages.put(message)
+    os._exit(1)
