@@ -163,7 +163,8 @@ def run_missing_jobs(
                 continue
             title = f"explanations, {plan.tier} tier" if explaining else f"{plan.tier} tier"
             results = run_jobs(pool, missing, store, display, title=title, reused=reused)
-            failures |= {it.job.tags[REPRODUCES_TAG]: it.reason for it in results if it.status != "FINISHED"}
+            failed = [result for result in results if result.status != "FINISHED"]
+            failures |= {result.job.tags[REPRODUCES_TAG]: result.reason for result in failed}
             reused += len(missing)
             runs = find_finished_runs(store, identities, seeds)
     return runs, failures, signals[0] if signals else None

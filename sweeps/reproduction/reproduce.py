@@ -71,7 +71,9 @@ def reproduce(
     if signal is not None:
         return Reproduction(plan, runs, failures, stop_signal=signal)
     measurements = measure(plan, store, runs, seeds)
-    verdicts = {it.id: [judge(claim, measurements) for claim in it.claims] for it in plan.experiments}
+    verdicts = {
+        experiment.id: [judge(claim, measurements) for claim in experiment.claims] for experiment in plan.experiments
+    }
     data = {section.title: describe_test_sets(section, runs) for section in plan.sections}
     result = Reproduction(plan, runs, failures, verdicts, data, _facts(runs, seeds), redact_credentials(command))
     return replace(result, pages=write_pages(result, folder))

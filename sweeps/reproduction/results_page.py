@@ -13,7 +13,7 @@ from pipelines.reporting import html_page
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
 from sweeps.reproduction import verdicts
-from sweeps.reproduction.claims import Experiment, Plan, PublishedJob, Section
+from sweeps.reproduction.claims import Plan, PublishedJob, Section
 from sweeps.reproduction.jobs import Runs
 from sweeps.reproduction.verdicts import Verdict, format_summary
 
@@ -146,25 +146,24 @@ def _sections(result: Reproduction) -> list[dict[str, Any]]:
             "title": section.title,
             "about": section.about,
             "data": result.data[section.title],
-            "claims": [
-                CLAIMS_HEADER,
-                *(row for it in section.experiments for row in _claim_rows(it, result.verdicts[it.id])),
-            ],
+            "claims": [CLAIMS_HEADER, *_claim_rows(section, result)],
             "runs": _runs_table(section, result),
             "commands": [_command(result.plan.jobs[label]) for label in section.labels],
-            "failures": [f"{it}: {result.failures[it]}" for it in section.labels if it in result.failures],
+            "failures": [f"{name}: {result.failures[name]}" for name in section.labels if name in result.failures],
         }
         for section in result.plan.sections
     ]
 
 
-def _claim_rows(experiment: Experiment, judged: Sequence[Verdict]) -> Cells:
-    """Return a row for each claim; only the first one names the experiment."""
-    name = f"{experiment.id} ({experiment.source})"
-    return [
-        ["" if index else name, verdict.claim.text, verdict.correction, verdict.result, verdict.word]
-        for index, verdict in enumerate(judged)
-    ]
+def _claim_rows(section: Section, result: Reproduction) -> Cells:
+    """Return a row for each claim; only the first one of an experiment names it."""
+    rows = []
+    for experiment in section.experiments:
+        name = f"{experiment.id} ({experiment.source})"
+        for verdict in result.verdicts[experiment.id]:
+            rows.append([name, verdict.claim.text, verdict.correction, verdict.result, verdict.word])
+            name = ""
+    return rows
 
 
 def _runs_table(section: Section, result: Reproduction) -> Cells:

@@ -70,7 +70,7 @@ def _construct(kind: str, cls: Any, arguments: dict[str, Any]) -> Any:
     for key in arguments:
         if key not in parameters:
             raise UserError(f"{kind} {cls.__name__} has no argument {key}; it has {', '.join(parameters)}")
-    if missing := [key for key, it in parameters.items() if it.default is it.empty and key not in arguments]:
+    if missing := [key for key, item in parameters.items() if item.default is item.empty and key not in arguments]:
         example = f"{{name: {cls.__name__.removesuffix(kind.title()).lower()}, {missing[0]}: ...}}"
         raise UserError(
             f"{kind} {cls.__name__} needs {', '.join(missing)}; set it in the space file: {kind}: {example}"

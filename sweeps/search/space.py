@@ -112,7 +112,8 @@ class Space:
             create_trial(state=TrialState.FAIL, params=point, distributions=distributions)  # checks the values
         except (ValueError, TypeError):
             return {}
-        return {name: it.to_external_repr(it.to_internal_repr(point[name])) for name, it in distributions.items()}
+        internal = {name: distribution.to_internal_repr(point[name]) for name, distribution in distributions.items()}
+        return {name: distribution.to_external_repr(internal[name]) for name, distribution in distributions.items()}
 
     def settings(self, params: Mapping[str, Any]) -> Values:
         """Return the keys and values of the experiment for a trial's params; a class comes before its arguments."""

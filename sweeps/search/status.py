@@ -101,8 +101,10 @@ def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | 
         total=attributes.get(TOTAL),
         controllers=controllers,
         best=best_trial(trials, direction),
-        running=[RunningTrial(**describe_trial(it), controller=it.user_attrs.get(CONTROLLER)) for it in running],
-        failed=[FailedTrial(**describe_trial(it), reason=it.user_attrs.get(REASON, "")) for it in failed],
+        running=[
+            RunningTrial(**describe_trial(trial), controller=trial.user_attrs.get(CONTROLLER)) for trial in running
+        ],
+        failed=[FailedTrial(**describe_trial(trial), reason=trial.user_attrs.get(REASON, "")) for trial in failed],
         parent=attributes.get(PARENT),
     )
 

@@ -108,7 +108,8 @@ class Study:
 
     def _next_required_point(self, trials: "list[FrozenTrial]") -> dict[str, Any] | None:
         """Return the next point that must be tried and has no trial yet: of the grid, or the experiment's own."""
-        tried = {params_key(trial_params(it)) for it in trials if is_counted(it) or not it.state.is_finished()}
+        kept = (trial for trial in trials if is_counted(trial) or not trial.state.is_finished())
+        tried = {params_key(trial_params(trial)) for trial in kept}
         required = self.space.grid() if self.space.is_grid else [self.default_point] if self.default_point else []
         return next((point for point in required if params_key(point) not in tried), None)
 
