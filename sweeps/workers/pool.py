@@ -44,7 +44,6 @@ class WorkerProcess:
         run_id: "" before the run is created.
         epoch: Number of epochs that have been reported.
         value: Metric of the last reported epoch.
-        timed_out: Whether it was killed because of `timeout_s`.
     """
 
     job: Job
@@ -57,11 +56,14 @@ class WorkerProcess:
     epoch: int = 0
     value: float | None = None
     stop_requested_at: float | None = None
-    timed_out: bool = False
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
+
+    @property
+    def timed_out(self) -> bool:
+        return self.timeout_s is not None and self.seconds > self.timeout_s
 
     def answer(self, stop: bool) -> None:
         """Send whether the training stops here. It waits for this answer after each epoch."""
@@ -203,10 +205,9 @@ class Pool:
         try:
             message: Message = child.pipe.recv()
         except (EOFError, OSError):
+            late = f"ran longer than {child.timeout_s:g} s" if child.timed_out else ""
             child.process.join(10)
-            if child.timed_out:
-                return "died", f"ran longer than {child.timeout_s:g} s"
-            return "died", _cause_of_death(child.process.exitcode)
+            return "died", late or _cause_of_death(child.process.exitcode)
         return message
 
     def _reap(self, child: WorkerProcess) -> None:
@@ -225,10 +226,7 @@ class Pool:
         for child in self.children:
             requested = child.stop_requested_at
             is_late = requested is not None and time.monotonic() - requested > GRACE_S
-            if child.timeout_s is not None and child.seconds > child.timeout_s and not child.timed_out:
-                child.timed_out = True
-                child.kill()
-            elif self.stop_requests > 1 or is_late:
+            if child.timed_out or is_late or self.stop_requests > 1:
                 child.kill()
             elif self.stop_requests:
                 child.stop()
