@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA_DIR ?= data
 
-.PHONY: demo test check bench faults ui slow services postgresql
+.PHONY: demo test check oldest bench faults ui slow services postgresql
 
 demo: $(READY)
 	@$(BIN)/litlab fit digits-mlp
@@ -20,6 +20,10 @@ test: check
 
 slow: $(READY)
 	$(BIN)/pytest -m slow
+
+# The tests on the oldest versions that pyproject.toml allows, in an environment of its own. Not part of CI.
+oldest: .venv-oldest/.ready
+	.venv-oldest/bin/python -m pytest -m "not slow and not services" -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 services: $(READY)
 	$(BIN)/pytest tests/services -rs -n 2 --dist loadfile --no-loadscope-reorder
@@ -60,3 +64,9 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $(READY)
+
+.venv-oldest/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "make oldest needs Python 3.11: make PYTHON=python3.11 oldest")'
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable ".[test]"
+	@touch $@

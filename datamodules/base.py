@@ -19,14 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.augment import random_crop, random_flip
 from datamodules.normalize import Normalize, Whiten, channel_statistics, fit_zca, identity
 from datamodules.sampling import EpochSampler
-from datamodules.sets import Batch, ImageFiles, ImageSet, TensorSet
+from datamodules.sets import Batch, ImageFiles, TensorSet
 from datamodules.split import stratified_split
 
 EVAL_BATCH_SIZE = 500
-
-
-def _identity_collate(batch: Any) -> Any:
-    return batch
 
 
 class InMemoryDataModule(LightningDataModule, ABC):
@@ -103,7 +99,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
 
     def _loader(self, dataset: Dataset[Batch], batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
         sampler = self._sampler(dataset, shuffle)
-        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=_identity_collate)
+        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=lambda batch: batch)
 
     def _sampler(self, dataset: Dataset[Batch], shuffle: bool) -> EpochSampler:
         return EpochSampler(cast("Dataset[int]", dataset), shuffle=shuffle, **self._rank_and_world_size)
@@ -210,22 +206,19 @@ class ImageDataModule(InMemoryDataModule):
         if stage in ("fit", "validate") and not hasattr(self, "train_set"):
             images, labels = self.load(train=True)
             train, val = self.split(labels)
-            self.train_set, self.val_set = self.make_sets(images, labels, train, val)
-            self.normalize = self.normalize or self._fit_normalization(ImageSet(images, labels, train).images_NCHW)
+            self.train_set = self.make_set("train", images.index_select(0, train), labels[train])
+            self.val_set = self.make_set("val", images.index_select(0, val), labels[val])
+            self.normalize = self.normalize or self._fit_normalization(self.train_set.inputs)
         if stage == "test" and not hasattr(self, "test_set"):
-            self.test_set = self.make_test_set(*self.load(train=False))
+            self.test_set = self.make_set("test", *self.load(train=False))
 
     def split(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Return the indices of the training and of the validation examples."""
         return stratified_split(labels_N, n_val=self.n_val, n_train=self.n_train, seed=self.split_seed)
 
-    def make_sets(self, images: Tensor, labels: Tensor, train: Tensor, val: Tensor) -> tuple[TensorSet, TensorSet]:
-        """Return the training and the validation set of these images and indices."""
-        return ImageSet(images, labels, train), ImageSet(images, labels, val)
-
-    def make_test_set(self, images: Tensor, labels: Tensor) -> TensorSet:
-        """Return the test set of these images."""
-        return ImageSet(images, labels)
+    def make_set(self, name: Literal["train", "val", "test"], images: Tensor, labels: Tensor) -> TensorSet:
+        """Return the set with this name, made of these images."""
+        return TensorSet(images, labels)
 
     def _fit_normalization(self, images_NCHW: Tensor) -> Normalize | Whiten:
         if self.normalization == "unit":

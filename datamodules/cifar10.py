@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
-from torchvision.datasets.utils import check_integrity
+from torchvision.datasets.utils import check_integrity, download_url
 
 from datamodules.base import ImageDataModule
 from datamodules.image_cache import load_images
@@ -43,15 +43,9 @@ class CIFAR10(ImageDataModule):
     def __init__(self, data_dir: str = "data", n_val: int = 5000, **options: Any) -> None:
         super().__init__(n_val=n_val, **options)
         self.data_dir = Path(data_dir).expanduser()
+        self._official_folder = self.data_dir / str(TorchvisionCIFAR10.base_folder)
+        self._image_folder = self.data_dir / "cifar10"
         self._layout: Literal["official", "folder"] | None = None
-
-    @property
-    def _official_folder(self) -> Path:
-        return self.data_dir / str(TorchvisionCIFAR10.base_folder)
-
-    @property
-    def _image_folder(self) -> Path:
-        return self.data_dir / "cifar10"
 
     @property
     def files(self) -> Literal["official", "folder"] | None:
@@ -67,8 +61,10 @@ class CIFAR10(ImageDataModule):
         missing = [path for path, _ in _official_files(self._official_folder) if not path.exists()]
         if not missing:
             return
+        official = TorchvisionCIFAR10
         try:
-            TorchvisionCIFAR10(str(self.data_dir), download=True)
+            download_url(official.url, self.data_dir, official.filename, official.tgz_md5)
+            _extract(self.data_dir / official.filename, self.data_dir)
         except (RuntimeError, OSError, HTTPException, tarfile.TarError) as error:  # TarError: a malicious archive
             reason = " ".join(str(error).split())  # may span several lines
             raise FileNotFoundError(f"{self._missing_message(missing[0])}; the download failed: {reason}") from error
@@ -117,6 +113,21 @@ def _official_files(folder: Path) -> Iterator[tuple[Path, str]]:
     source = TorchvisionCIFAR10
     for name, md5 in [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]:
         yield folder / name, md5
+
+
+def _extract(path: Path, folder: Path) -> None:
+    """Extract an archive. Unlike `torchvision.datasets.utils` before 0.29, refuse members that would write elsewhere.
+
+    Raises:
+        TarError: A member is neither a file nor a folder, or would be outside the folder.
+    """
+    inside = folder.resolve()
+    with tarfile.open(path) as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)  # Python 3.11.4 or newer
+        for member in archive:
+            if not (member.isfile() or member.isdir()) or not (inside / member.name).resolve().is_relative_to(inside):
+                raise tarfile.TarError(f"{path}: {member.name} is a link or a special file, or is outside {folder}")
+            archive.extract(member, folder)
 
 
 def _check_folders(root: Path, classes: tuple[str, ...]) -> dict[str, list[str]]:

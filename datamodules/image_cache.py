@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ from datamodules.images import read_image
 Pixels = npt.NDArray[np.uint8]
 
 DECODER_VERSION = 1  # increase it to invalidate all cache files
-CHECKSUM_BYTES = 32
 CHUNK_SIZE = 64  # images per task of a decoding thread
 
 
@@ -50,18 +48,16 @@ def load_images(folder: Path, names: Sequence[str], shape: tuple[int, int, int],
         FileNotFoundError: An image does not exist, or is a broken link.
         ValueError: A file is not an image, is damaged or has the wrong size. The message names the file.
     """
-    array_shape = (len(names), *shape)
-    header, fingerprint = _npy_header(array_shape), _fingerprint(folder, names, shape, resize)
-    path = cache_file(folder, shape, resize=resize)
-    pixels = _read(path, header, fingerprint)
+    path, fingerprint = cache_file(folder, shape, resize=resize), _fingerprint(folder, names, shape, resize)
+    pixels = _read(path, fingerprint)
     if pixels is None:
         with _lock(path) as writable:
-            pixels = _read(path, header, fingerprint)  # another process may have written it in the meantime
+            pixels = _read(path, fingerprint)  # another process may have written it in the meantime
             if pixels is None:
                 pixels = _decode_all(folder, names, shape, resize)
                 if writable:
-                    _write(path, header, fingerprint, pixels)
-    return torch.from_numpy(pixels.reshape(array_shape))
+                    _write(path, fingerprint, pixels)
+    return torch.from_numpy(pixels)
 
 
 def cache_file(folder: Path, shape: tuple[int, int, int], *, resize: bool) -> Path:
@@ -84,36 +80,29 @@ def _fingerprint(folder: Path, names: Sequence[str], shape: tuple[int, int, int]
     return hasher.digest()
 
 
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    file = BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return file.getvalue()
-
-
 def _checksum(fingerprint: bytes, pixels: Pixels) -> bytes:
     hasher = hashlib.sha256(fingerprint)
-    hasher.update(pixels.data)
+    hasher.update(pixels.reshape(-1).data)
     return hasher.digest()
 
 
-def _read(path: Path, header: bytes, fingerprint: bytes) -> Pixels | None:
-    """Return the flat pixels of a cache file, or None if it is missing, damaged or out of date."""
+def _read(path: Path, fingerprint: bytes) -> Pixels | None:
+    """Return the pixels of a cache file, or None if it is missing, damaged or out of date."""
     try:
-        content = np.fromfile(path, np.uint8)
-    except OSError:
+        with path.open("rb") as file:
+            pixels, checksum = np.lib.format.read_array(file), file.read()
+    except (OSError, ValueError):
         return None
-    found_header, pixels, checksum = np.split(content, [len(header), -CHECKSUM_BYTES])
-    valid = found_header.tobytes() == header and checksum.tobytes() == _checksum(fingerprint, pixels)
-    return pixels if valid else None
+    return pixels if checksum == _checksum(fingerprint, pixels) else None
 
 
-def _write(path: Path, header: bytes, fingerprint: bytes, pixels: Pixels) -> None:
+def _write(path: Path, fingerprint: bytes, pixels: Pixels) -> None:
     """Write a cache file atomically: readers never see an incomplete file."""
     partial_file = path.with_suffix(".part")
     try:
         with partial_file.open("wb") as file:
-            for content in (header, pixels.data, _checksum(fingerprint, pixels)):
-                file.write(content)
+            np.lib.format.write_array(file, pixels)
+            file.write(_checksum(fingerprint, pixels))
             file.flush()
             os.fsync(file.fileno())
         partial_file.replace(path)

@@ -54,29 +54,19 @@ def image_names(folder: Path, suffixes: Collection[str]) -> list[str]:
     Raises:
         OSError: A folder cannot be read.
     """
-    visited = {_identity(parent) for parent in folder.resolve().parents}
-    names = []
+    visited = set(folder.resolve().parents)
+    endings, names = tuple(suffixes), []
     for root, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         current = Path(root)
-        if _identity(current) in visited:
+        if current.resolve() in visited:
             folders.clear()
             continue
-        visited.add(_identity(current))
+        visited.add(current.resolve())
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         prefix = "" if current == folder else f"{current.relative_to(folder).as_posix()}/"
-        names += [prefix + name for name in files if not name.startswith(".") and _suffix(name) in suffixes]
+        names += [prefix + name for name in files if not name.startswith(".") and name.lower().endswith(endings)]
     return sorted(names)
 
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    """Return device and inode number, which are the same for all paths of a folder."""
-    stat = folder.stat()
-    return stat.st_dev, stat.st_ino
-
-
-def _suffix(name: str) -> str:
-    return name[name.rfind(".") :].lower()

@@ -36,10 +36,7 @@ class MNIST(ImageDataModule):
     def __init__(self, data_dir: str = "data", verify: bool = True, n_val: int = 5000, **options: Any) -> None:
         super().__init__(n_val=n_val, **options)
         self.data_dir, self.verify = Path(data_dir).expanduser(), verify
-
-    @property
-    def _raw(self) -> Path:
-        return self.data_dir / "MNIST" / "raw"
+        self._raw = self.data_dir / "MNIST" / "raw"
 
     def download(self) -> None:
         from torchvision.datasets import MNIST as TorchvisionMNIST

@@ -13,7 +13,7 @@ from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
 from datamodules.mnist import MNIST
 from datamodules.sampling import EpochSampler, epoch_generator
-from datamodules.sets import Batch, ImageSet, TensorSet, drop_padding
+from datamodules.sets import Batch, TensorSet, drop_padding
 
 SOURCES = ("mnist", "digits")
 SUMS = tuple(str(total) for total in range(19))
@@ -33,13 +33,10 @@ class PairSet(TensorSet):
         return images[0], sums[0]
 
     def __getitems__(self, batch: Any) -> Batch:
-        pairs_B = drop_padding(batch)
-        n = len(self._indices)
-        top_B, bottom_B = self._indices[pairs_B // n], self._indices[pairs_B % n]
-        return (
-            torch.cat([self._inputs.index_select(0, top_B), self._inputs.index_select(0, bottom_B)], dim=2),
-            self._targets.index_select(0, top_B) + self._targets.index_select(0, bottom_B),
-        )
+        pairs_B, n = drop_padding(batch), len(self)
+        top_B, bottom_B = pairs_B // n, pairs_B % n
+        images = torch.cat([self.inputs.index_select(0, digits_B) for digits_B in (top_B, bottom_B)], dim=2)
+        return images, self.targets[top_B] + self.targets[bottom_B]
 
     def sample_pairs(self, seed: int, epoch: int) -> Tensor:
         """Return the indices of N uniformly sampled pairs, determined by the seed and the epoch."""
@@ -99,15 +96,13 @@ class PairedDigits(ImageDataModule):
         """Load the single digits of which pairs are made."""
         return self.source.load(train=train)
 
-    def make_sets(self, images: Tensor, labels: Tensor, train: Tensor, val: Tensor) -> tuple[TensorSet, TensorSet]:
-        return PairSet(images, labels, train), self._fixed_pairs(PairSet(images, labels, val), VAL_STREAM)
-
-    def make_test_set(self, images: Tensor, labels: Tensor) -> TensorSet:
-        return self._fixed_pairs(PairSet(images, labels), TEST_STREAM)
-
-    def _fixed_pairs(self, pairs: PairSet, stream: int) -> ImageSet:
-        seed = self.split_seed if stream == VAL_STREAM else 0  # all runs have the same test set
-        return ImageSet(*pairs.__getitems__(pairs.sample_pairs(seed, stream)))
+    def make_set(self, name: Literal["train", "val", "test"], images: Tensor, labels: Tensor) -> TensorSet:
+        pairs = PairSet(images, labels)
+        if name == "train":
+            return pairs
+        # All runs have the same test set.
+        seed, stream = (self.split_seed, VAL_STREAM) if name == "val" else (0, TEST_STREAM)
+        return TensorSet(*pairs.__getitems__(pairs.sample_pairs(seed, stream)))
 
     def _sampler(self, dataset: Dataset[Batch], shuffle: bool) -> EpochSampler:
         if not isinstance(dataset, PairSet):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 from datamodules.images import read_image
 from datamodules.sampling import PAD_INDEX
@@ -24,40 +24,16 @@ def drop_padding(batch: Sequence[int]) -> Tensor:
     return torch.from_numpy(indices[indices != PAD_INDEX])
 
 
-class TensorSet(Dataset[Batch]):
-    """Subset of tensors, selected by indices. The tensors are shared, not copied.
+class TensorSet(TensorDataset):
+    """Inputs and targets of N examples, fetched in whole batches. Images are uint8 pixels, 0 to 255, (N, C, H, W)."""
 
-    Args:
-        inputs: Model inputs, first axis N.
-        targets: Targets, first axis N.
-        indices: Indices of the examples of this set; all examples by default.
-    """
-
-    def __init__(self, inputs: Tensor, targets: Tensor, indices: Tensor | None = None) -> None:
-        assert len(inputs) == len(targets)
-        self._inputs, self._targets = inputs, targets
-        self._indices = torch.arange(len(targets)) if indices is None else indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Batch:
-        row = self._indices[index]
-        return self._inputs[row], self._targets[row]
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        super().__init__(inputs, targets)
+        self.inputs, self.targets = inputs, targets
 
     def __getitems__(self, batch: Sequence[int]) -> Batch:
-        rows = self._indices[drop_padding(batch)]
-        return self._inputs.index_select(0, rows), self._targets.index_select(0, rows)
-
-    @property
-    def inputs(self) -> Tensor:
-        """Inputs of this set, in its order."""
-        return self._inputs[self._indices]
-
-    @property
-    def targets(self) -> Tensor:
-        """Targets of this set, in its order."""
-        return self._targets[self._indices]
+        rows = drop_padding(batch)
+        return self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
 
     def digest(self) -> str:
         """Return the SHA-256 of the shape of the inputs, the inputs and the targets, in the order of the set."""
@@ -65,24 +41,6 @@ class TensorSet(Dataset[Batch]):
         hasher.update(self.inputs.numpy().tobytes())
         hasher.update(self.targets.numpy().tobytes())
         return hasher.hexdigest()
-
-
-class ImageSet(TensorSet):
-    """Labelled images: uint8 pixels, 0 to 255, of shape (N, C, H, W), and int64 labels of shape (N,)."""
-
-    def __init__(self, images_NCHW: Tensor, labels_N: Tensor, indices: Tensor | None = None) -> None:
-        assert images_NCHW.dtype == torch.uint8
-        super().__init__(images_NCHW, labels_N, indices)
-
-    @property
-    def images_NCHW(self) -> Tensor:
-        """uint8 pixels of this set, in its order."""
-        return self.inputs
-
-    @property
-    def labels_N(self) -> Tensor:
-        """int64 labels of this set, in its order."""
-        return self.targets
 
 
 class ImageFiles(Dataset[Batch]):

@@ -29,8 +29,12 @@ class BaseAutoencoder(Regressor):
     encoder: nn.Module
     decoder: nn.Module
 
+    def __init__(self, **training: Any) -> None:
+        super().__init__(**training)
+        self.val_metrics.others = MetricCollection({"knn_acc": KNNAccuracy()}, prefix="val/")
+        self.test_metrics.others = MetricCollection({"knn_acc": KNNAccuracy()}, prefix="test/")
+
     def metrics(self) -> dict[str, Metric | MetricCollection]:
-        self.val_knn_acc, self.test_knn_acc = KNNAccuracy(), KNNAccuracy()
         return {"loss": MeanLoss(nn.functional.mse_loss)}
 
     @abstractmethod
@@ -42,6 +46,7 @@ class BaseAutoencoder(Regressor):
         codes_BD = self.encoder(images_BCHW.to(self.dtype))
         reconstructions_BCHW = self.decoder(codes_BD)
         metrics.update(reconstructions_BCHW, images_BCHW)
+        metrics.others.update(codes_BD.detach().float(), labels_B)
         loss = nn.functional.mse_loss(reconstructions_BCHW, images_BCHW)
         return loss, {"codes": codes_BD, "labels": labels_B, "reconstructions": reconstructions_BCHW}
 
@@ -49,37 +54,6 @@ class BaseAutoencoder(Regressor):
         if batch_idx == 0 and len(batch[0]) and (batch[0].amin() < 0 or batch[0].amax() > 1):
             raise ValueError("autoencoders need pixels in [0, 1]: set data.normalization to unit")
         return super().training_step(batch, batch_idx)
-
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        outputs = super().validation_step(batch, batch_idx, dataloader_idx)
-        if not dataloader_idx:
-            self.val_knn_acc.update(outputs["codes"].float(), outputs["labels"])
-        return outputs
-
-    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        outputs = super().test_step(batch, batch_idx)
-        self.test_knn_acc.update(outputs["codes"].float(), outputs["labels"])
-        return outputs
-
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        self.val_knn_acc.reset()  # an interrupted epoch may have left state behind
-
-    def on_test_epoch_start(self) -> None:
-        super().on_test_epoch_start()
-        self.test_knn_acc.reset()
-
-    def on_validation_epoch_end(self) -> None:
-        super().on_validation_epoch_end()
-        self._log_knn_acc("val", self.val_knn_acc)
-
-    def on_test_epoch_end(self) -> None:
-        super().on_test_epoch_end()
-        self._log_knn_acc("test", self.test_knn_acc)
-
-    def _log_knn_acc(self, split: str, metric: KNNAccuracy) -> None:
-        self.log(f"{split}/knn_acc", metric.compute(), sync_dist=True)
-        metric.reset()
 
 
 @final

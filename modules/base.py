@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
@@ -70,7 +70,8 @@ class Learner(LightningModule, ABC):
 
     def _is_uneven(self) -> bool:
         """Return whether processes may have different numbers of examples: only in the last batch of an epoch."""
-        return self._trainer is not None and self.trainer.world_size > 1 and self.trainer.is_last_batch
+        trainer = trainer_of(self)
+        return trainer is not None and trainer.world_size > 1 and trainer.is_last_batch
 
     def _scale_for_uneven_batch(self, loss: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return this process's mean loss times its weight, and the weight: its batch size over the mean batch size.
@@ -136,7 +137,7 @@ class Learner(LightningModule, ABC):
         config: dict[str, Any] = {"scheduler": scheduler, "interval": self._lr_interval}
         if isinstance(scheduler, OneCycle):
             config["interval"] = "step"
-            if self._trainer is not None:
+            if trainer_of(self) is not None:
                 scheduler.set_total_steps(self.trainer.estimated_stepping_batches)
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor if isinstance(scheduler, ReduceLROnPlateau) else "val/loss"
@@ -239,6 +240,14 @@ class Regressor(Learner):
     @abstractmethod
     def metrics(self) -> dict[str, Metric | MetricCollection]:
         """Return the metrics of a split by name. "loss" must be one of them."""
+
+
+def trainer_of(module: LightningModule) -> Trainer | None:
+    """Return the trainer that a module is attached to, None without one, as in Lightning Fabric."""
+    try:
+        return module.trainer if module.fabric is None else None
+    except RuntimeError:  # it has none
+        return None
 
 
 def quadratic_loss(logits_BK: Tensor, labels_B: Tensor) -> Tensor:

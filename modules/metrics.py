@@ -84,11 +84,15 @@ class SplitMetrics(nn.Module):
 
     Args:
         metrics: The metrics. Their prefix names the split.
+
+    Attributes:
+        others: Metrics of other outputs, none by default. The module updates them itself.
     """
 
     def __init__(self, metrics: MetricCollection) -> None:
         super().__init__()
         self.metrics = metrics
+        self.others = MetricCollection({})
         self._pending: list[tuple[Tensor, Tensor]] = []
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
@@ -101,14 +105,15 @@ class SplitMetrics(nn.Module):
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics over all updates since the last call, of all processes, and reset them."""
         self._flush()
-        values: dict[str, Tensor] = self.metrics.compute()
-        self.metrics.reset()
+        values: dict[str, Tensor] = {**self.metrics.compute(), **self.others.compute()}
+        self.reset()
         return values
 
     def reset(self) -> None:
         """Discard the metric states and the buffer."""
         self._pending.clear()
         self.metrics.reset()
+        self.others.reset()
 
     def _flush(self) -> None:
         if self._pending:

@@ -3,25 +3,24 @@
 Shapes: C channels.
 """
 
-from typing import final
+from typing import Any, final
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+from lightning.pytorch.plugins import TorchSyncBatchNorm
 from torch import Tensor, distributed, nn
-from torch.distributed.nn import functional as distributed_nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from modules.torch_internals import AnyBatchNorm
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 @final
-class SyncedBatchNorm(_BatchNorm):
+class SyncedBatchNorm(AnyBatchNorm):
     """Batch norm over the global batch of all processes, on any device. torch's `SyncBatchNorm` supports GPUs only.
 
     A process may have no examples: it contributes 0 to the sums. In evaluation it is ordinary batch norm.
     """
-
-    def _check_input_dim(self, input: Tensor) -> None:
-        """Accept any shape: this class replaces BatchNorm1d, BatchNorm2d and BatchNorm3d alike."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not (self.training and distributed.is_initialized()):
@@ -29,9 +28,9 @@ class SyncedBatchNorm(_BatchNorm):
         dims = [dim for dim in range(input.ndim) if dim != 1]
         count = torch.tensor(float(input.numel() // input.shape[1]))
         distributed.all_reduce(count)
-        mean_C = _all_reduce_sum(input.float().sum(dims)) / count
+        mean_C = _sum_over_processes(input.float().sum(dims)) / count
         centred = input - _per_channel(mean_C, input)
-        var_C = _all_reduce_sum(centred.square().sum(dims)) / count
+        var_C = _sum_over_processes(centred.square().sum(dims)) / count
         self._update_running_statistics(mean_C.detach(), var_C.detach() * count / (count - 1))
         normalised = centred * _per_channel((var_C + self.eps).rsqrt(), input)
         if self.weight is not None:
@@ -47,10 +46,24 @@ class SyncedBatchNorm(_BatchNorm):
         self.running_var.lerp_(var_C, factor)
 
 
-def _all_reduce_sum(values_C: Tensor) -> Tensor:
+class _AllReduceSum(torch.autograd.Function):
+    """Sum over all processes. Its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _sum_over_processes(gradient)
+
+
+def _sum_over_processes(values: Tensor) -> Tensor:
     """Return the sum over all processes, differentiably."""
-    total_C: Tensor = distributed_nn.all_reduce(values_C)  # type: ignore[no-untyped-call]
-    return total_C
+    total: Tensor = _AllReduceSum.apply(values)
+    return total
 
 
 def _per_channel(values_C: Tensor, input: Tensor) -> Tensor:
@@ -67,6 +80,6 @@ class SyncBatchNorm(TorchSyncBatchNorm):
         if model.trainer.strategy.root_device.type != "cpu":
             return super().apply(model)
         for layer in model.modules():
-            if isinstance(layer, _BatchNorm):
+            if isinstance(layer, BATCH_NORMS):
                 layer.__class__ = SyncedBatchNorm  # keeps weights and running statistics
         return model

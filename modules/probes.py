@@ -4,7 +4,6 @@ Shapes: B batch size, C channels, H rows, W columns, U units of a layer, N outpu
 """
 
 from abc import ABC
-from functools import partial
 from typing import Any, final
 
 import torch
@@ -69,9 +68,11 @@ class DeadUnits(Probe):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         layers = hidden_layers(pl_module)
-        self._ranges = [OutputRange(_num_units(layer)).to(pl_module.device) for layer, _ in layers]
-        pairs = zip(self._ranges, layers, strict=True)
-        self._hooks = [last.register_forward_hook(partial(_update_range, range_)) for range_, (_, last) in pairs]
+        self._ranges = [OutputRange(len(_weights_UD(layer))).to(pl_module.device) for layer, _ in layers]
+        self._hooks = [
+            activation.register_forward_hook(lambda _layer, _inputs, outputs, range_=range_: range_.update(outputs))
+            for range_, (_, activation) in zip(self._ranges, layers, strict=True)
+        ]
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -102,10 +103,6 @@ class DeadUnits(Probe):
 Units = DeadUnits
 
 
-def _update_range(range_: OutputRange, layer: nn.Module, inputs: Any, outputs: Tensor) -> None:
-    range_.update(outputs)
-
-
 def hidden_layers(module: nn.Module) -> list[tuple[WeightedLayer, nn.Module]]:
     """Return each weighted layer that an activation follows, with the activation; not the output layer."""
     leaves = [layer for layer in module.modules() if not list(layer.children())]
@@ -119,15 +116,15 @@ def hidden_layers(module: nn.Module) -> list[tuple[WeightedLayer, nn.Module]]:
     return pairs
 
 
-def _num_units(layer: WeightedLayer) -> int:
-    return layer.weight.shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0]
+def _weights_UD(layer: WeightedLayer) -> Tensor:
+    weight = layer.weight.detach().float()
+    return (weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight).flatten(1)
 
 
 @torch.no_grad()
 def count_distinct(layer: WeightedLayer) -> int:
     """Return how many units of a layer have weights and bias that differ from those of all previous units."""
-    weight = layer.weight.detach().float()
-    weights_UD = (weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight).flatten(1)
+    weights_UD = _weights_UD(layer)
     if layer.bias is not None:
         weights_UD = torch.cat([weights_UD, layer.bias.detach().float()[:, None]], 1)
     distances_UU = torch.cdist(weights_UD, weights_UD, p=torch.inf)

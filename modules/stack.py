@@ -3,7 +3,7 @@
 Shapes: N nets, B examples of a batch, I inputs and O outputs of a layer, K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import final
 
@@ -33,9 +33,11 @@ class StackedNet(nn.Module):
         for one, other in pairwise(structure(net) for net in nets):
             if one != other:
                 raise ValueError(f"the layers are {', '.join(one)}, and {', '.join(other)}")
-        apart = [_without_dropout(net) for net in nets]
-        self.layers = nn.ModuleList(_stacked([layers[i][0] for layers in apart]) for i in range(len(apart[0])))
-        self._rates = [[layers[i][1] for layers in apart] for i in range(len(apart[0]))]
+        self.layers, self._rates = nn.ModuleList(), list[tuple[float, ...]]()
+        for same in zip(*map(_without_dropout, nets), strict=True):
+            layers, rates = zip(*same, strict=True)
+            self.layers.append(_Linear(layers) if isinstance(layers[0], nn.Linear) else layers[0])
+            self._rates.append(rates)
         self._owners = [list(parameters) for parameters in zip(*(net.parameters() for net in nets), strict=True)]
         for parameter, owners in zip(self.parameters(), self._owners, strict=True):
             for owner, part in zip(owners, parameter.detach().unbind(0), strict=True):
@@ -56,7 +58,7 @@ class StackedNet(nn.Module):
             if isinstance(layer, _Linear):
                 x, shared = layer(x, shared), False
             else:
-                x = layer(x) if shared else _on_examples(layer, x)
+                x = layer(x) if shared else layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
             if generators is not None and any(rates):
                 x = x * _noise(x, rates, generators)
         return x
@@ -71,9 +73,11 @@ class StackedNet(nn.Module):
 
 
 class _Linear(nn.Module):
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
-        self.weight_NOI, self.bias_NO = _parameters(layers)
+        self.weight_NOI = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        self.bias_NO = nn.Parameter(torch.stack(biases)) if biases else None
 
     def forward(self, x: Tensor, shared: bool) -> Tensor:
         if shared:  # one product for all nets
@@ -85,12 +89,6 @@ class _Linear(nn.Module):
         return torch.baddbmm(self.bias_NO[:, None], x, self.weight_NOI.mT)
 
 
-STACKED: dict[type[nn.Module], Callable[[Sequence[nn.Module]], nn.Module]] = {
-    nn.Linear: _Linear,
-    **{kind: lambda layers: layers[0] for kind in PLAIN},
-}
-
-
 def structure(net: nn.Sequential) -> list[str]:
     """The layers in words, without dropout: what nets must have in common to be stacked.
 
@@ -99,7 +97,7 @@ def structure(net: nn.Sequential) -> list[str]:
     """
     layers = [layer for layer, _ in _without_dropout(net)]
     for layer in layers:
-        if type(layer) not in STACKED:
+        if type(layer) not in (nn.Linear, *PLAIN):
             raise ValueError(f"layers such as {type(layer).__name__} cannot be stacked")
     return [repr(layer) for layer in layers]
 
@@ -113,25 +111,6 @@ def _without_dropout(net: nn.Sequential) -> list[tuple[nn.Module, float]]:
         else:
             found.append((layer, 0.0))
     return found
-
-
-def _stacked(layers: Sequence[nn.Module]) -> nn.Module:
-    return STACKED[type(layers[0])](layers)
-
-
-def _parameters(layers: Sequence[nn.Module]) -> tuple[nn.Parameter, nn.Parameter | None]:
-    stacks = [
-        torch.stack([parameter.detach() for parameter in ps])
-        for ps in zip(*(layer.parameters() for layer in layers), strict=True)
-    ]
-    weight, *biases = map(nn.Parameter, stacks)
-    return weight, biases[0] if biases else None
-
-
-def _on_examples(layer: nn.Module, x: Tensor) -> Tensor:
-    """A plain layer, on all examples of all nets."""
-    out: Tensor = layer(x.flatten(0, 1))
-    return out.view(*x.shape[:2], *out.shape[1:])
 
 
 def _noise(x: Tensor, rates: Sequence[float], generators: Sequence[torch.Generator]) -> Tensor:

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -23,7 +24,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
 import mlflow
 import numpy as np
 import pytest
+import sqlalchemy
 from lightning.pytorch import Trainer
+from mlflow.store.db import utils as db_utils
 from PIL import Image
 
 from datamodules.cifar10 import CIFAR10
@@ -33,6 +36,7 @@ from pipelines.config.experiments import describe_experiment
 from pipelines.runtime.log import configure_logging
 from pipelines.tracking.client import MLFLOW_SETTINGS
 from pipelines.tracking.store import Store
+from tests.warm import COMMAND, WarmProcess, WarmServer
 
 configure_logging()  # messages are printed in tests that call no command, too
 
@@ -62,6 +66,26 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return uri
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tables_as_script() -> Iterator[None]:
+    """Create the tables of all databases of runs but the first from a dump: MLflow's migrations take a second."""
+    migrate, dump = db_utils._initialize_tables, list[str]()
+
+    def initialize(engine: sqlalchemy.Engine) -> None:
+        if not dump or engine.dialect.name != "sqlite":
+            migrate(engine)
+        if engine.dialect.name == "sqlite":
+            with closing(engine.raw_connection()) as connection:
+                if dump:
+                    connection.driver_connection.executescript(dump[0])
+                else:
+                    dump.append("\n".join(connection.driver_connection.iterdump()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db_utils, "_initialize_tables", initialize)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -163,6 +187,44 @@ def litlab(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def start_python() -> Iterator[Callable[..., subprocess.Popen[Any]]]:
+    """Return a function that starts `python -c PROGRAM ARGUMENTS`, see `tests.warm`. It takes options of Popen."""
+    server = WarmServer() if sys.platform == "linux" else None
+
+    def start(program: str, *args: str | Path, **options: Any) -> subprocess.Popen[Any]:
+        arguments = [str(arg) for arg in args]
+        if server is None:
+            return subprocess.Popen([sys.executable, "-c", program, *arguments], **options)
+        return WarmProcess(server, program, *arguments, **options)
+
+    yield start
+    if server is not None:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def run_python(start_python: Callable[..., subprocess.Popen[Any]]) -> Callable[..., Outcome]:
+    """Return a function that runs `python -c PROGRAM ARGUMENTS` to its end."""
+
+    def run(program: str, *args: str | Path, **options: Any) -> Outcome:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = start_python(program, *args, **pipes, **options)
+        try:
+            out, err = process.communicate(timeout=300)
+        finally:
+            process.kill()
+        return Outcome(process.returncode, out, err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start_litlab(start_python: Callable[..., subprocess.Popen[Any]]) -> Callable[..., subprocess.Popen[Any]]:
+    """Return a function that starts the command in another process, with options of Popen."""
+    return partial(start_python, COMMAND)
 
 
 @pytest.fixture

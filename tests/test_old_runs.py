@@ -72,22 +72,27 @@ class OldRuns:
         return rows
 
 
-@pytest.fixture
-def added_keys(request, monkeypatch, tmp_path):
-    """Whether this version has keys that were added with their defaults, in this process and in those of a sweep."""
+@pytest.fixture(scope="module")
+def added_keys(request, tmp_path_factory):
+    """Whether this version has keys that were added with their defaults, in this process and in those of a sweep.
+
+    Pytest runs the tests that have them together, so that the fork server of sweeps starts once with them.
+    """
     if not (added := getattr(request, "param", False)):
         yield False
         return
-    (tmp_path / "later_version.py").write_text("import added_keys\n\nadded_keys.install()\n")
-    for folder in (FIXTURE.parent, tmp_path):
-        monkeypatch.syspath_prepend(folder)
-        monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-    monkeypatch.setattr(jsonargparse._typehints, "_cached_class_parsers", {})
-    monkeypatch.setattr(pool, "PRELOAD", ["later_version", *pool.PRELOAD])
-    importlib.import_module("added_keys").install(monkeypatch.setattr)
-    multiprocessing.forkserver._forkserver._stop()  # a server that runs already does not have them
-    class_defaults.cache_clear()
-    yield added
+    own = tmp_path_factory.mktemp("later")
+    (own / "later_version.py").write_text("import added_keys\n\nadded_keys.install()\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for folder in (FIXTURE.parent, own):
+            patch.syspath_prepend(folder)
+            patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        patch.setattr(jsonargparse._typehints, "_cached_class_parsers", {})
+        patch.setattr(pool, "PRELOAD", ["later_version", *pool.PRELOAD])
+        importlib.import_module("added_keys").install(patch.setattr)
+        multiprocessing.forkserver._forkserver._stop()  # a server that runs already does not have them
+        class_defaults.cache_clear()
+        yield added
     multiprocessing.forkserver._forkserver._stop()
     class_defaults.cache_clear()
 

@@ -1,4 +1,4 @@
-"""The commands, links, code and map of the README are correct."""
+"""The commands, links, code and map of the README and the guide are correct."""
 
 import os
 import re
@@ -12,11 +12,16 @@ from pipelines.cli import VERBS
 from pipelines.config.experiments import experiment_names
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^litlab (\S+)(?: (\S+))?", README, flags=re.MULTILINE)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/GUIDE.md", ROOT / "docs/DATA.md"]
+GUIDE = (ROOT / "docs/GUIDE.md").read_text()
+COMMANDS = [
+    command
+    for page in PAGES
+    for command in re.findall(r"^litlab (\S+)(?: (\S+))?", page.read_text(), flags=re.MULTILINE)
+]
 
 
-def test_the_commands_in_the_readme_exist():
+def test_the_commands_exist():
     assert len(COMMANDS) > 8
     for verb, argument in COMMANDS:
         assert verb in VERBS
@@ -24,14 +29,18 @@ def test_the_commands_in_the_readme_exist():
             assert argument in experiment_names()
 
 
-def test_links_and_pictures_exist():
-    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
-    assert len(targets) >= 4
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page):
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_the_map_names_every_room_and_every_file_of_modules_and_datamodules():
-    tree = README.partition("## The map")[2]
+    tree = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layout")[2]
     files = [path.name for name in ("datamodules", "modules") for path in (ROOT / name).glob("*.py")]
     rooms = [
         f"  {path.parent.name}/ " for package in ("pipelines", "sweeps") for path in (ROOT / package).glob("*/*.py")
@@ -40,9 +49,9 @@ def test_the_map_names_every_room_and_every_file_of_modules_and_datamodules():
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["the logged model", "the notebook"])
-def test_the_python_code_in_the_readme_runs(litlab, tmp_path, number):
+def test_the_python_code_in_the_guide_runs(litlab, tmp_path, number):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id if number == 0 else ""
-    block = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)[number].replace("RUN_ID", run_id)
+    block = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)[number].replace("RUN_ID", run_id)
     folder = tmp_path / "runs" if number == 0 else tmp_path  # where mlflow.db is
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", block], cwd=folder, env=environment, capture_output=True, text=True)

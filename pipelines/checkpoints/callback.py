@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
 from pipelines.checkpoints.files import BEST, CHECKPOINT_FOLDER, LAST, STATE_KEY, AtomicCheckpointIO, copy_checkpoint
-from pipelines.checkpoints.loop_counters import advance_counters, restore_counters
 from pipelines.checkpoints.random_state import RandomState, gather_random_states, get_random_state, set_random_state
+from pipelines.runtime.lightning_internals import advance_counters, dump_checkpoint, restore_counters
 from pipelines.tracking.run import Run
 
 
@@ -71,7 +70,7 @@ class BestAndLastCheckpoint(Callback):
         self._save(trainer, trainer.current_epoch - 1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._validated_epoch = trainer.current_epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -108,7 +107,7 @@ class BestAndLastCheckpoint(Callback):
     def state(self, trainer: Trainer) -> dict[str, Any]:
         """Return the checkpoint of the last complete epoch, as a copy."""
         self._saving = True
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        checkpoint = dump_checkpoint(trainer)
         self._saving = False
         copied: dict[str, Any] = _copy_tensors(checkpoint)
         return copied
@@ -141,7 +140,7 @@ class BestAndLastCheckpoint(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get(STATE_KEY)
-        if trainer.state.fn != TrainerFn.FITTING or state is None:
+        if trainer.state.fn != "fit" or state is None:
             return
         self.best_epoch, self._best_score = state["best_epoch"], state["best_score"]
         self.seconds, self._saved_epoch = state["seconds"], checkpoint["epoch"]

@@ -36,7 +36,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     split: Literal["val", "test"] = "test" if verb == "test" else "val"
     result = evaluate_run(run_ids[0], split, overrides, tracking_uri=options.tracking_uri)
     rows = {"recorded": result.recorded, "now": result.measured}
-    print_results(f"{result.experiment}, run {result.run.run_id}", rows, {})
+    print_results(f"{result.experiment}, run {result.run_id}", rows, {})
     if not result.same_data:
         logger.warning(f"note: this is not the {split} set that the run was measured on")
     return 0

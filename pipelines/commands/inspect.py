@@ -9,15 +9,16 @@ from pipelines.runtime.gc_pause import gc_paused_for_import
 
 if TYPE_CHECKING:
     from pipelines.inspection.model_summary import ModelSummary
-    from pipelines.inspection.ops import SlidingWindow
-    from pipelines.inspection.trace import Layer
+    from pipelines.inspection.observer import Layer
+    from pipelines.inspection.windows import SlidingWindow
 
 HELP = """usage: litlab inspect NAME [--json] [--KEY VALUE ...]
 
 Show the layers of an experiment's network in the order in which they are
-called: output size, window, parameters, multiply-adds for one example, and the
-receptive field (the maximum number of rows and columns of the input that an
-output can depend on). Nothing is trained or downloaded.
+called: output size, window, parameters, multiply-adds for one example (of
+convolutions, matrix products and attention), and the receptive field (the
+maximum number of rows and columns of the input that an output can depend on).
+Nothing is trained or downloaded.
 
   NAME or PATH         an experiment, or a YAML file like an experiment's
   -c, --config FILE    another YAML file; later files take precedence

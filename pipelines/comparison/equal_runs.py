@@ -1,23 +1,23 @@
 """Which runs have equal configurations: a key that was added later with its default changes nothing.
 
 Two runs are equal if all keys that both have are equal, and each key that only one has stands at its default there. The
-relation is not transitive if a default was changed, so runs of one group are equal pair by pair: where A lacks a key, B
-has it at its default of then, 1, and C at its default of now, 2, B and C are never in one group.
+relation is not transitive if a default was changed, so runs of one group are equal pair by pair. Example: A lacks a
+key, B has its former default, C its current default; B and C never share a group.
 """
 
 import json
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
-from types import MappingProxyType
-from typing import NamedTuple
 
-from pipelines.config.identity import flatten_config, flatten_lists
+from pipelines.config.identity import flat_keys, prefixes
 from pipelines.config.known_keys import KnownKeys
+from pipelines.runtime.text import param_text
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import DATA_HASH_KEY, KNOWN_KEYS_TAG
 
 _NONE = "null"
+_SPLITS = f"{DATA_HASH_KEY}."  # what the keys of the splits' digests begin with
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,30 @@ class Configuration:
     @classmethod
     def of(cls, run: StoredRun) -> "Configuration":
         """Return the configuration of a run."""
-        params = {key: value for key, value in run.configuration.items() if key != DATA_HASH_KEY}
         known = KnownKeys.from_tags(run.tags)
         none = [*known.none, *known.set_none] if known else []
         optional = [*known.default, *known.none] if known else []
-        values = {**dict.fromkeys(none, _NONE), **_texts(params), **run.data_digests}
-        sections = {key.rsplit(".", depth)[0] for key in values for depth in range(key.count(".") + 1)}
+        params = {key: _classes(text) or text for key, text in run.configuration.items() if key != DATA_HASH_KEY}
+        texts = {key: param_text(value) for key, value in flat_keys(params).items()}
+        values = {**dict.fromkeys(none, _NONE), **texts, **run.data_digests}
+        sections = {prefix for key in values for prefix in prefixes(key)}
         return cls(values, frozenset(optional), frozenset(sections), known is not None)
 
     def without(self, ignored: Collection[str]) -> "Configuration":
         """Return the same without some keys; `DATA_HASH_KEY` stands for all splits of the data."""
-        data = (f"{DATA_HASH_KEY}.",) if DATA_HASH_KEY in ignored else ()
+        data = _SPLITS if DATA_HASH_KEY in ignored else "\0"
         values = {key: text for key, text in self.values.items() if key not in ignored and not key.startswith(data)}
-        return Configuration(values, self.optional, self.sections, self.is_recorded)
+        return replace(self, values=values)
 
     def part(self, key: str) -> "Configuration":
         """Return one param: its value, or what it was taken apart into."""
-        values = {part: text for part, text in self.values.items() if part == key or part.startswith(f"{key}.")}
-        kept = {key: values[key]} if key in values else values
-        return Configuration(kept, self.optional, self.sections, self.is_recorded)
+        if key in self.values:
+            return replace(self, values={key: self.values[key]})
+        return replace(self, values={part: text for part, text in self.values.items() if part.startswith(f"{key}.")})
+
+    def identity(self) -> Hashable:
+        """Return what is equal for equal configurations."""
+        return frozenset(self.values.items()), self.optional, self.sections, self.is_recorded
 
     def equals(self, other: "Configuration") -> bool:
         """Return whether runs of both belong in one group."""
@@ -71,26 +76,9 @@ class Configuration:
 
     def _may_be_missing(self, key: str, other: "Configuration") -> bool:
         """Return whether a key, or the outermost class around it that the other one lacks, is at its default."""
-        if key.startswith(f"{DATA_HASH_KEY}.") or (self.values[key] == _NONE and not other.is_recorded):
+        if key.startswith(_SPLITS) or (self.values[key] == _NONE and not other.is_recorded):
             return True
-        starts = [key[:end] for end, letter in enumerate(key) if letter == "."]
-        return next((start for start in starts if start not in other.sections), key) in self.optional
-
-
-class Shared(NamedTuple):
-    """What runs of one row have in common.
-
-    Attributes:
-        configuration: Keys whose values are the same in all runs that have them; the others have them at the default.
-        optional: Those of them that stand at their defaults.
-        varying: Keys whose values are not the same.
-        recorded: What the runs recorded, each once.
-    """
-
-    configuration: Mapping[str, str] = MappingProxyType({})
-    optional: frozenset[str] = frozenset()
-    varying: frozenset[str] = frozenset()
-    recorded: Sequence[Configuration] = ()
+        return next((start for start in prefixes(key) if start not in other.sections), key) in self.optional
 
 
 class EqualRuns:
@@ -105,7 +93,8 @@ class EqualRuns:
         self._index: dict[str, int] = {}  # of a run's configuration, by run id
         known: dict[Hashable, int] = {}
         for run in sorted(runs, key=lambda run: run.started):
-            recorded = _recorded(run)
+            tags = {key: text for key, text in run.tags.items() if key.startswith((_SPLITS, KNOWN_KEYS_TAG))}
+            recorded = tuple(run.configuration.items()), frozenset(tags.items())
             if recorded not in known:
                 known[recorded] = len(self._configurations)
                 self._configurations.append(Configuration.of(run))
@@ -117,64 +106,44 @@ class EqualRuns:
         Args:
             ignored: Keys in which runs of a group may differ; `DATA_HASH_KEY` stands for all splits of the data.
         """
-        kept = [configuration.without(ignored) for configuration in self._configurations]
-        ids = [_identity(configuration) for configuration in kept]
+        compared = [configuration.without(ignored) for configuration in self._configurations]
+        identities = [configuration.identity() for configuration in compared]
         numbers: dict[Hashable, int] = {}
-        for bucket in _buckets(list(dict(zip(ids, kept, strict=True)).values())):
+        for bucket in _buckets(list(dict(zip(identities, compared, strict=True)).values())):
             for group in _complete_linkage(bucket):
-                numbers |= dict.fromkeys(map(_identity, group), len(numbers))
-        return {run_id: numbers[ids[index]] for run_id, index in self._index.items()}
+                numbers |= dict.fromkeys((configuration.identity() for configuration in group), len(numbers))
+        return {run_id: numbers[identities[index]] for run_id, index in self._index.items()}
 
-    def shared(self, runs: Sequence[StoredRun]) -> Shared:
-        """Return what runs of one row have in common."""
-        recorded = {index: self._configurations[index] for index in (self._index[run.run_id] for run in runs)}
+    def common(self, runs: Sequence[StoredRun]) -> tuple[dict[str, str], list[Configuration]]:
+        """Return what runs have in common, and the configurations that they recorded, each once.
+
+        In common are the keys in which they do not differ; a run that lacks one has it at its default.
+        """
+        recorded = [self._configurations[index] for index in {self._index[run.run_id]: None for run in runs}]
         if len(recorded) == 1:
-            common = runs[0].configuration
-            (only,) = recorded.values()
-            return Shared(common, only.optional.intersection(common), frozenset(), [only])
-        shared, optional, varying = dict[str, str](), set[str](), set[str]()
+            return runs[0].configuration, recorded
+        common = {}
         for key in dict.fromkeys(key for run in runs for key in run.configuration):
-            known = [run for run in runs if key in run.configuration]
-            texts = sorted({run.configuration[key] for run in known}, key=len)
-            is_optional = all(key in self._configurations[self._index[run.run_id]].optional for run in known)
-            same = len(texts) == 1 or agree(recorded.values(), key)
-            if same and (is_optional or len(known) == len(runs)):
-                shared[key] = texts[-1]
-                optional |= {key} if is_optional else set()
-            else:
-                varying.add(key)
-        return Shared(shared, frozenset(optional), frozenset(varying), list(recorded.values()))
+            texts = {run.configuration.get(key) for run in runs}
+            if len(texts) == 1 or not differ(recorded, key):
+                common[key] = max((text for text in texts if text is not None), key=len)
+        return common, recorded
 
 
-def agree(configurations: Iterable[Configuration], key: str) -> bool:
-    """Return whether configurations that have a key have equal values; of lists of classes and data, equal parts."""
-    parts = [configuration.part(key) for configuration in configurations]
-    distinct = list({_identity(part): part for part in parts if part.values}.values())
-    return all(one.equals(other) for one, other in combinations(distinct, 2))
+def differ(configurations: Iterable[Configuration], key: str) -> bool:
+    """Return whether configurations differ in a param, or in `DATA_HASH_KEY`.
 
-
-def _recorded(run: StoredRun) -> Hashable:
-    tags = [(key, value) for key, value in run.tags.items() if key.startswith((f"{DATA_HASH_KEY}.", KNOWN_KEYS_TAG))]
-    return tuple(run.configuration.items()), tuple(sorted(tags))
-
-
-def _identity(configuration: Configuration) -> Hashable:
-    return tuple(sorted(configuration.values.items())), configuration.optional, configuration.is_recorded
-
-
-def _texts(params: Mapping[str, str]) -> dict[str, str]:
-    """Return params with lists of classes taken apart."""
-    texts: dict[str, str] = {}
-    for key, text in params.items():
-        items = _classes(text)
-        parts = flatten_lists(flatten_config({key: items})) if items else {}
-        texts |= {part: value if isinstance(value, str) else json.dumps(value) for part, value in parts.items()}
-        if not items:
-            texts[key] = text
-    return texts
+    One that lacks it, or has None, is like those that have it at its default.
+    """
+    parts = {part.identity(): part for part in (configuration.part(key) for configuration in configurations)}
+    present = [part for part in parts.values() if set(part.values.values()) - {_NONE}]
+    if len(present) < len(parts) and key != DATA_HASH_KEY and not all(key in part.optional for part in present):
+        return True
+    return any(not one.equals(other) for one, other in combinations(present, 2))
 
 
 def _classes(text: str) -> list[object]:
+    """Return the list of classes that a param's text stands for; an empty list for any other text."""
     try:
         return list(json.loads(text)) if text.startswith("[") and '"class_path"' in text else []
     except ValueError:

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 from pipelines.comparison.formatting import footnote, markdown_table, metric_cells, param_cells, table_title
-from pipelines.comparison.intervals import Difference
 from pipelines.comparison.rows import Comparison, short_names
 from pipelines.tracking.tags import EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
+
+DIFFERENCE = ("mean", "ci95", "n", "paired", "within_noise")
 
 
 def as_records(comparison: Comparison) -> list[dict[str, Any]]:
@@ -30,15 +31,10 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
             "seconds": row.mean(FIT_SECONDS),
             "parameters": row.mean(PARAMETERS),
             "runs": [run.run_id for run in row.runs],
-            "difference": _difference_record(row.difference) if row.difference else None,
+            "difference": {key: getattr(row.difference, key) for key in DIFFERENCE} if row.difference else None,
         }
         for row in comparison.rows
     ]
-
-
-def _difference_record(difference: Difference) -> dict[str, Any]:
-    fields = {key: getattr(difference, key) for key in ("mean", "ci95", "n", "paired")}
-    return {**fields, "within_noise": difference.within_noise}
 
 
 def as_json(comparison: Comparison) -> str:

@@ -2,10 +2,10 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from pipelines.comparison.export import as_markdown
 from pipelines.comparison.learning_curves import KINDS, plot_learning_curves
@@ -58,63 +58,54 @@ def _learning_curves(rows: Mapping[str, Row]) -> "Figure | None":
 
 def _model_figures(rows: Mapping[str, Row]) -> dict[str, "Figure | None"]:
     """Draw what the trained models do; torch is imported only if there is something to draw."""
-    regions, codes = _rows_with_regions(rows), _rows_with_codes(rows)
-    if not regions and not codes:
+    tested = {label: row for label, row in rows.items() if SELECTED_EPOCH in row.runs[0].metrics}
+    points = {
+        label: row for label, row in tested.items() if any(key.startswith("test/") for key in row.runs[0].metrics)
+    }
+    coders = {label: row for label, row in tested.items() if "test/knn_acc" in row.runs[0].metrics}
+    chosen = {
+        REGIONS: rows_that_saved(REGIONS, points, MAX_REGIONS, lambda run: run.configuration.get("data", "")),
+        CODES: rows_that_saved(CODES, coders, MAX_CODES, lambda run: run.run_id),
+    }
+    if not any(chosen.values()):
         return {}
-    from pipelines.comparison import model_plots
+    from pipelines.comparison.model_plots import plot_codes, plot_decision_regions
 
     figures: dict[str, Figure | None] = {}
-    for name, plot, chosen in (
-        (REGIONS, model_plots.plot_decision_regions, regions),
-        (CODES, model_plots.plot_codes, codes),
-    ):
+    for name, plot in ((REGIONS, plot_decision_regions), (CODES, plot_codes)):
         try:
-            figures[name] = plot(chosen) if chosen else None
+            figures[name] = plot(chosen[name]) if chosen[name] else None
         except UserError as error:  # the data or a checkpoint are not there any more
             logger.info(f"note: no figure {name}: {error}")
     return figures
 
 
-def _rows_with_regions(rows: Mapping[str, Row]) -> dict[str, Row]:
-    """Return the rows of classifiers of points in a plane: their runs saved a figure of decision regions.
+def rows_that_saved(
+    name: str, rows: Mapping[str, Row], at_most: int, group: Callable[[StoredRun], str]
+) -> dict[str, Row]:
+    """Return the first rows whose runs saved a figure.
 
-    That depends on the data alone, so one run for each class of data is asked, another one if that cannot be read.
+    Args:
+        name: The figure: decision regions of classifiers of points in a plane, or codes of two numbers.
+        rows: The rows by label.
+        at_most: Number of rows.
+        group: Runs with the same value saved the same figures: one of them is asked, another one if it cannot be read.
     """
-    is_plane: dict[str, bool | None] = {}
-    tested = (
-        (label, row)
-        for label, row in rows.items()
-        if SELECTED_EPOCH in row.runs[0].metrics and any(key.startswith("test/") for key in row.runs[0].metrics)
-    )
+    saved: dict[str, bool] = {}
     chosen: dict[str, Row] = {}
-    for label, row in tested:
-        data = row.runs[0].configuration.get("data", "")
-        if is_plane.get(data) is None:
-            is_plane[data] = _has_figure(row.runs[0], REGIONS)
-        if is_plane[data]:
+    for label, row in rows.items():
+        run = row.runs[0]
+        try:
+            if group(run) not in saved:
+                saved[group(run)] = name in {PurePosixPath(path).stem for path in saved_figures(run)}
+        except UserError as error:
+            logger.info(f"note: no figure {name} of run {run.run_id}: {error}")
+            continue
+        if saved[group(run)]:
             chosen[label] = row
-        if len(chosen) == MAX_REGIONS:
+        if len(chosen) == at_most:
             break
     return chosen
-
-
-def _rows_with_codes(rows: Mapping[str, Row]) -> dict[str, Row]:
-    """Return the rows of autoencoders with two numbers per code: their runs saved a figure of codes."""
-    coders = (
-        (label, row)
-        for label, row in rows.items()
-        if {SELECTED_EPOCH, "test/knn_acc"} <= set(row.runs[0].metrics) and _has_figure(row.runs[0], CODES)
-    )
-    return dict(islice(coders, MAX_CODES))
-
-
-def _has_figure(run: StoredRun, name: str) -> bool | None:
-    """Return whether a run saved a figure; None, and print a note, if that is unknown."""
-    try:
-        return name in {PurePosixPath(path).stem for path in saved_figures(run)}
-    except UserError as error:
-        logger.info(f"note: no figure {name} of run {run.run_id}: {error}")
-        return None
 
 
 def saved_figures(run: StoredRun) -> list[str]:
@@ -143,33 +134,28 @@ def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
         for name, figure in figures.items():
             paths += [folder / f"{name}.png", folder / f"{name}.svg"]
             figure.savefig(paths[-2], dpi=DPI)
-            _save_svg(figure, paths[-1])
+            save_svg(figure, paths[-1], name)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     return paths
 
 
-def _save_svg(figure: "Figure", path: Path) -> None:
-    """Save an SVG file that can be inlined beside others: its ids start with its name, its text is outlines."""
+def save_svg(figure: "Figure", target: Path | IO[str], name: str) -> None:
+    """Save a figure as SVG, the same file each time, its text as outlines."""
     from matplotlib import rc_context
 
-    with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "path"}):
-        figure.savefig(path, dpi=DPI, metadata={"Date": None})
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{path.stem}-", path.read_text())
-    path.write_text(text)
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+        figure.savefig(target, format="svg", dpi=DPI, metadata={"Date": None})
 
 
 def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], folder: Path, command: str) -> str:
-    """Save the figures, and log them with the table as a run of the MLflow experiment "comparisons".
+    """Save the figures, and log them with the table as a run of the MLflow experiment "comparisons"; return its id.
 
     Args:
         comparison: The rows.
         figures: The figures by name.
         folder: Where the figures are saved; the run gets copies.
         command: The command that made the comparison.
-
-    Returns:
-        The run id.
 
     Raises:
         UserError: The folder cannot be written to, or the tracking store refuses the run.
@@ -183,14 +169,7 @@ def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], fold
         copies.mkdir(exist_ok=True)
         for path in paths:
             shutil.copyfile(path, copies / path.name)
-        save_note(run, _note(comparison), "comparison.md")
+        labelled = zip(row_labels(comparison), comparison.rows, strict=True)
+        runs = [f"- {label}: {' '.join(run.run_id for run in row.runs)}" for label, row in labelled]
+        save_note(run, "\n".join([as_markdown(comparison).strip(), "", "Runs:", "", *runs, ""]), "comparison.md")
     return run.run_id
-
-
-def _note(comparison: Comparison) -> str:
-    """Return the table and the run ids of each row, in Markdown."""
-    runs = [
-        f"- {label}: {' '.join(run.run_id for run in row.runs)}"
-        for label, row in zip(row_labels(comparison), comparison.rows, strict=True)
-    ]
-    return "\n".join([as_markdown(comparison).strip(), "", "Runs:", "", *runs, ""])

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from pipelines.comparison.intervals import Difference, Summary
+from pipelines.comparison.intervals import Difference
 from pipelines.comparison.rows import Comparison, Row, format_value
 from pipelines.runtime.console import format_duration
 from pipelines.runtime.text import escape_control_characters
@@ -30,11 +30,13 @@ def param_cells(row: Row, comparison: Comparison) -> dict[str, str]:
 def metric_cells(row: Row, comparison: Comparison) -> dict[str, str]:
     """Return the cells of a row's values, by column title."""
     epoch, seconds, parameters = map(row.mean, (SELECTED_EPOCH, FIT_SECONDS, PARAMETERS))
+    summary = row.summary
+    spec = _significant_spec(summary.mean, summary.sd)
     return {
-        "mean ± sd": format_mean_sd(row.summary.mean, row.summary.sd),
-        "n": str(row.summary.n),
-        "95 % interval": _interval(row.summary),
-        "difference to best": _difference(row.difference, row.summary.n) if row.difference else "",
+        "mean ± sd": format_mean_sd(summary.mean, summary.sd),
+        "n": str(summary.n),
+        "95 % interval": f"{summary.ci95[0]:{spec}} to {summary.ci95[1]:{spec}}" if summary.ci95 else "",
+        "difference to best": _difference(row.difference, summary.n) if row.difference else "",
         "verdict": verdict(row, lower_is_better=comparison.lower_is_better),
         "epoch": "" if epoch is None else f"{epoch:.1f}".removesuffix(".0"),
         "time": "" if seconds is None else format_duration(seconds),
@@ -70,11 +72,6 @@ def format_mean_sd(mean: float, sd: float | None = None, spec: str | None = None
 def fixed_spec(mean: float) -> str:
     """Return the format of numbers that stand below one another in notes: four decimals, or ".2e" for small ones."""
     return ".4f" if abs(mean) >= 0.01 or mean == 0 else ".2e"
-
-
-def _interval(summary: Summary) -> str:
-    spec = _significant_spec(summary.mean, summary.sd)
-    return "" if summary.ci95 is None else f"{summary.ci95[0]:{spec}} to {summary.ci95[1]:{spec}}"
 
 
 def _difference(difference: Difference, n: int) -> str:
@@ -118,14 +115,11 @@ def markdown_table(lines: Sequence[Sequence[str]], *, padded: bool = True) -> st
         padded: Pad each column's name to more than the column's width, for the MLflow UI, which leaves no gap between
             columns.
     """
-    header, *body = [[_markdown_cell(text) for text in line] for line in lines]
+    escaped = [[_MARKUP.sub(r"\\\g<0>", escape_control_characters(text)) for text in line] for line in lines]
+    header, *body = [[" ".join(text.split()) for text in line] for line in escaped]
     if padded:
         widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
         padding = [2 * (width - len(name)) + 4 for name, width in zip(header, widths, strict=True)]  # half as wide as 0
         header = [name + NO_BREAK_SPACE * count for name, count in zip(header, padding, strict=True)]
     first, *rows = [f"| {' | '.join(cells)} |" for cells in [header, *body]]
     return "\n".join([first, "|---" * len(header) + "|", *rows])
-
-
-def _markdown_cell(text: str) -> str:
-    return " ".join(_MARKUP.sub(r"\\\g<0>", escape_control_characters(text)).split())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison.intervals import summarize
 from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, format_value, short_names
-from pipelines.evaluation.plots import LARGE_RATIO
+from pipelines.evaluation.plots import LARGE_RATIO, METRIC_NAMES, panels, spans
 from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED
 
 if TYPE_CHECKING:
@@ -25,12 +25,7 @@ WIDE = 30  # values that span more than this factor get a logarithmic axis
 COLOURS = ("#000000", "#1b5faa", "#c4451c", "#3b9a5f", "#a970c4", "#cf9a00")
 MARKERS, STYLES = "os^DvPX*<>ph", ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
-NAMES = {
-    "acc": "accuracy (fraction{})",
-    "knn_acc": "accuracy of the nearest codes' vote (fraction{})",
-    FIT_SECONDS: "training time in seconds{}",
-    PARAMETERS: "number of parameters{}",
-}
+NAMES = {**METRIC_NAMES, FIT_SECONDS: "training time in seconds{}", PARAMETERS: "number of parameters{}"}
 SPREAD = "mean ± 1 standard deviation"
 Points = dict[float, list[float]]  # position on the axis to the metric of each run
 
@@ -81,8 +76,6 @@ def plot_metric_vs_param(comparison: Comparison, key: str) -> "Figure | None":
     Returns:
         The figure; None if the key has fewer than two values, or too many that are not numbers.
     """
-    from matplotlib.figure import Figure
-
     rows = [row for row in comparison.rows if row.value(key)]
     values = list(dict.fromkeys(row.value(key) for row in rows))
     positions = _as_numbers(values)
@@ -92,8 +85,7 @@ def plot_metric_vs_param(comparison: Comparison, key: str) -> "Figure | None":
         return None
     lines, note = _lines(comparison, key, rows, positions)
     height = 4.5 if numeric else 1.6 + 0.35 * len(values) * (1 + 0.4 * (len(lines) - 1))
-    figure = Figure(figsize=(7.5 if len(lines) == 1 else 9.5, height), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = panels(1, size=(7.5 if len(lines) == 1 else 9.5, height))
     for index, (label, points) in enumerate(lines.items()):
         shift = 0.0 if numeric else 0.5 * (index + 0.5) / len(lines) - 0.25
         _line(axis, index, label, {position + shift: runs for position, runs in points.items()}, vertical=numeric)
@@ -171,7 +163,7 @@ def _scale_param_axis(axis: "Axes", values: Sequence[float]) -> None:
     """Make the x axis logarithmic for a wide range of values; set a tick at each value if there is room."""
     from matplotlib.ticker import NullLocator
 
-    log = _is_wide(values)
+    log = spans(WIDE, values)
     if log:
         axis.set_xscale("log")
     positions = [math.log(value) for value in values] if log else list(values)
@@ -184,32 +176,26 @@ def _scale_param_axis(axis: "Axes", values: Sequence[float]) -> None:
 def _scale_metric_axis(axis: "Axes", comparison: Comparison, *, vertical: bool) -> None:
     """Make the axis of the metric logarithmic for losses that span orders of magnitude."""
     values = [value for row in comparison.rows for value in row.values.values()]
-    if comparison.lower_is_better and min(values) > 0 and max(values) > LARGE_RATIO * min(values):
+    if comparison.lower_is_better and spans(LARGE_RATIO, values):
         (axis.set_yscale if vertical else axis.set_xscale)("log")
         (axis.set_ylim if vertical else axis.set_xlim)(min(values) / 1.5, max(values) * 1.5)  # a bar may reach below 0
 
 
-def _is_wide(values: Sequence[float]) -> bool:
-    return min(values) > 0 and max(values) > WIDE * min(values)
-
-
 def plot_metric_vs_cost(comparison: Comparison) -> "Figure | None":
     """Plot the metric against the number of parameters and the training time; None if rows do not differ in them."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
     costs = [cost for cost in (PARAMETERS, FIT_SECONDS) if len(_means(comparison, cost)) > 1]
     if not costs:
         return None
-    figure = Figure(figsize=(4.2 * len(costs) + 2.6, 4.4), layout="constrained")
-    axes = figure.subplots(1, len(costs), squeeze=False, sharey=True)[0]
+    figure, axes = panels(len(costs), size=(4.2, 4.4), extra=(2.6, 0), sharey=True)
     rows = dict(zip(row_labels(comparison), comparison.rows, strict=True))
     for axis, cost in zip(axes, costs, strict=True):
         for index, (label, row) in enumerate(rows.items()):
             _plot_row(axis, index, label, row, cost)
         axis.set_xlabel(metric_name(cost))
         axis.grid(alpha=0.3)
-        if _is_wide(_means(comparison, cost)):
+        if spans(WIDE, _means(comparison, cost)):
             axis.set_xscale("log")
         if cost == PARAMETERS:
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -1,6 +1,6 @@
 """Plot what trained models do: decision regions, and codes next to principal components. Imports torch.
 
-Shapes: N examples of a set, D values of an example, R rows and C columns of a map.
+Shapes: N examples of a set, R rows and C columns of a map.
 """
 
 import math
@@ -8,15 +8,12 @@ from collections.abc import Mapping
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from lightning.pytorch import LightningModule
-from numpy.typing import NDArray
 
 from datamodules.base import InMemoryDataModule
-from modules.metrics import KNNAccuracy
 from pipelines.comparison.rows import Row
 from pipelines.evaluation import plots
+from pipelines.evaluation.baseline import flat_arrays, measure_pca
 from pipelines.evaluation.decision_regions import Plane, is_plane
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.load_run import LoadedRun, load_run
@@ -33,7 +30,6 @@ COLUMNS = 3  # panels side by side
 TITLE = 40  # characters in a line of a panel's title
 MAX_POINTS = 1000  # examples in a panel; more would hide one another
 FRAME = (3, 97)  # percentiles of the points that set the frame
-Array = NDArray[np.float32]
 
 
 def plot_decision_regions(rows: Mapping[str, Row]) -> "Figure | None":
@@ -49,15 +45,17 @@ def plot_decision_regions(rows: Mapping[str, Row]) -> "Figure | None":
     models = {label: (run.model, run.data) for label, run in loaded.items() if is_plane(run.data)}
     if not models:
         return None
-    figure, axes = _figure(len(models))
-    for axis, (label, (model, data)) in zip(axes, models.items(), strict=False):
-        plane = Plane(data)
-        map_RC = plane.as_grid(_probabilities(model, plane))
+    figure, axes = _panels(len(models))
+    for axis, (label, (model, data)) in zip(axes, models.items(), strict=True):
+        plane, dtype = Plane(data), next(model.parameters()).dtype
+        with torch.no_grad():
+            probabilities_N2: torch.Tensor = model(plane.points_N2.to(dtype)).float().softmax(1)
+        map_RC = plane.as_grid(probabilities_N2[:, 1])
         shade = plots.plot_decision_regions(axis, map_RC, plane.corners, data.test_set, data.classes)
         run = rows[label].runs[0]
         accuracy = run.metrics.get("test/acc", math.nan)
         axis.set_title(_title(label, f"seed {run.seed}: test accuracy {accuracy:.3f}"), fontsize="medium")
-    figure.colorbar(shade, ax=axes, shrink=0.5, label=f"probability of class {data.classes[1]}")
+    figure.colorbar(shade, ax=figure.axes, shrink=0.5, label=f"probability of class {data.classes[1]}")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     return figure
@@ -71,36 +69,32 @@ def plot_codes(rows: Mapping[str, Row]) -> "Figure":
     Raises:
         UserError: The data or the checkpoint of a run are missing.
     """
+    from sklearn.decomposition import PCA
+
     runs = {label: row.runs[0] for label, row in rows.items()}
     digest = next(iter(runs.values())).configuration.get(DATA_HASH_KEY)
-    panels: dict[str, Array] = {}
+    panels: dict[str, plots.Array] = {}
     for label, run in runs.items():
         if run.configuration.get(DATA_HASH_KEY) == digest:
-            title, codes_N2, data = _encode_test_set(label, run)
-            panels[title] = codes_N2
-    title, components_N2 = _principal_components(data)
-    panels[title] = components_N2
+            loaded = _load(run)
+            assert isinstance(loaded.data, InMemoryDataModule)  # only of these does a run save a figure of its codes
+            data = loaded.data
+            tested = evaluate("test", loaded.cli, loaded.model, data, loaded.checkpoint)
+            quality = _quality(tested.metrics["test/knn_acc"], tested.metrics["test/loss"])
+            panels[_title(f"{label}, seed {run.seed}", *quality)] = tested.outputs["codes"].float().numpy()
+    pca = PCA(2, random_state=0).fit(flat_arrays(data, "train")[0])
+    components_N2, error, accuracy = measure_pca(pca, data, "test")
+    panels[_title("two principal components", *_quality(accuracy, error))] = components_N2
     labels_N = data.test_set.targets.numpy()
-    figure, axes = _figure(len(panels))
-    for axis, (title, points_N2) in zip(axes, panels.items(), strict=False):
+    figure, axes = _panels(len(panels))
+    for axis, (title, points_N2) in zip(axes, panels.items(), strict=True):
         plots.scatter_classes(axis, points_N2, labels_N, data.classes, size=24, at_most=MAX_POINTS, percentiles=FRAME)
         axis.set(xlabel="first number of the code", ylabel="second number of the code")
         axis.set_title(title, fontsize="medium")
-    axes[len(panels) - 1].set(xlabel="first principal component", ylabel="second principal component")
+    axes[-1].set(xlabel="first principal component", ylabel="second principal component")
     images = f"{min(MAX_POINTS, len(labels_N)):,} of {len(labels_N):,} test images"
     figure.suptitle(f"{images}, class names at the medians; outliers are beyond the frame", fontsize="medium")
     return figure
-
-
-def _encode_test_set(label: str, run: StoredRun) -> tuple[str, Array, InMemoryDataModule]:
-    """Return a title, the codes of the test images, shape (N, 2), and the data."""
-    loaded = _load(run)
-    data = loaded.data
-    assert isinstance(data, InMemoryDataModule)  # only of these does a run save a figure of its codes
-    measured = evaluate("test", loaded.cli, loaded.model, data, loaded.checkpoint)
-    quality = _quality(measured.metrics["test/knn_acc"], measured.metrics["test/loss"])
-    codes_N2: Array = measured.outputs["codes"].float().numpy()
-    return _title(f"{label}, seed {run.seed}", *quality), codes_N2, data
 
 
 def _load(run: StoredRun) -> LoadedRun:
@@ -111,34 +105,6 @@ def _load(run: StoredRun) -> LoadedRun:
     return loaded
 
 
-def _probabilities(model: LightningModule, plane: Plane) -> torch.Tensor:
-    """Return the probability of the second class for each point of the plane, shape (N,)."""
-    dtype = next(model.parameters()).dtype
-    with torch.no_grad():
-        probabilities_N2: torch.Tensor = model(plane.points_N2.to(dtype)).float().softmax(1)
-    return probabilities_N2[:, 1]
-
-
-def _principal_components(data: InMemoryDataModule) -> tuple[str, Array]:
-    """Return a title, and the test images in two principal components of the training images, shape (N, 2)."""
-    from sklearn.decomposition import PCA
-
-    train_ND, test_ND = (_flat(data, part.inputs) for part in (data.train_set, data.test_set))
-    pca = PCA(2, random_state=0).fit(train_ND)
-    points_N2 = pca.transform(test_ND).astype(np.float32)
-    neighbours = KNNAccuracy()
-    neighbours.update(torch.from_numpy(points_N2), data.test_set.targets)
-    error = float(np.square(pca.inverse_transform(points_N2) - test_ND).mean())
-    return _title("two principal components", *_quality(float(neighbours.compute()), error)), points_N2
-
-
-def _flat(data: InMemoryDataModule, images: torch.Tensor) -> Array:
-    """Return normalised images, shape (N, D)."""
-    normalised = images.float() if data.normalize is None else data.normalize(images)
-    flat_ND: Array = normalised.flatten(1).numpy()
-    return flat_ND
-
-
 def _title(label: str, *lines: str) -> str:
     return "\n".join([*wrap(label, TITLE), *lines])
 
@@ -147,11 +113,7 @@ def _quality(accuracy: float, error: float) -> tuple[str, str]:
     return f"nearest neighbours' accuracy {accuracy:.3f}", f"reconstruction error {error:.4f}"
 
 
-def _figure(panels: int) -> "tuple[Figure, list[Axes]]":
-    """Return a figure with at least so many axes, at most `COLUMNS` side by side; the other axes are off."""
-    rows = math.ceil(panels / COLUMNS)
-    columns = math.ceil(panels / rows)
-    figure, axes = plots.make_figure(columns=columns, rows=rows, width=4.4 * columns, height=4.4 * rows + 0.3)
-    for axis in axes[panels:]:
-        axis.set_axis_off()
-    return figure, axes
+def _panels(count: int) -> "tuple[Figure, list[Axes]]":
+    """Return a figure with so many panels, spread evenly over its rows."""
+    columns = math.ceil(count / math.ceil(count / COLUMNS))
+    return plots.panels(count, columns, size=(4.4, 4.4), extra=(0, 0.3))

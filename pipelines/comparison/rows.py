@@ -3,16 +3,16 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 
-from pipelines.comparison.equal_runs import EqualRuns, Shared, agree
+from pipelines.comparison.equal_runs import Configuration, EqualRuns, differ
 from pipelines.comparison.intervals import Difference, Summary, paired_difference, summarize
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.query import RunSelection
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY
+from pipelines.tracking.tags import DATA_HASH_KEY, DATA_HASH_TAG, EXPERIMENT_KEY, SELECTED
 
 METRICS = ("test/acc", "test/loss", "selected/val/acc", "selected/val/loss")  # candidates, if no metric is given
 CONFIGURATIONS = "configurations"  # column with the number of configurations in a row
@@ -30,8 +30,8 @@ class Row:
         summary: Mean, standard deviation and interval of the values.
         configurations: Number of configurations; 1 without `by`.
         repeats: Number of runs that do not count, because a later run repeats their seed.
+        recorded: What the runs recorded of their configurations, each once.
         difference: Difference to the best row; None for the best row.
-        shared: The configuration, with what is optional in it and what varies.
     """
 
     configuration: dict[str, str]
@@ -40,8 +40,8 @@ class Row:
     summary: Summary
     configurations: int = 1
     repeats: int = 0
+    recorded: Sequence[Configuration] = ()
     difference: Difference | None = None
-    shared: Shared = field(default_factory=Shared)
 
     def value(self, column: str) -> str:
         """Return the row's value of a column; "" if the key is not set."""
@@ -88,7 +88,8 @@ def group_and_rank(selection: RunSelection, metric: str | None = None, by: Seque
     Raises:
         UserError: No run has the metric, or a key is unknown.
     """
-    metric = metric or selection.metric or _default_metric(selection.runs)
+    counts = Counter(name for run in selection.runs for name in METRICS if name in run.metrics)
+    metric = metric or selection.metric or max(METRICS, key=lambda name: counts[name])  # of equal counts, the first
     measured = [run for run in selection.runs if math.isfinite(run.metrics.get(metric, math.nan))]
     if not measured:
         raise UserError(_no_metric(metric, selection))
@@ -103,8 +104,7 @@ def group_and_rank(selection: RunSelection, metric: str | None = None, by: Seque
     columns = keys or _columns(rows, differing)
     if any(row.configurations > 1 for row in rows):
         columns = [*columns, CONFIGURATIONS]
-    notes = [*selection.notes, *_left_out(len(selection.runs) - len(measured), rows, metric)]
-    notes += [*_also_differing(rows, keys), *_different_data(rows, metric)]
+    notes = [*selection.notes, *_notes(len(selection.runs) - len(measured), rows, metric, keys)]
     return Comparison(selection, metric, lower, rows, columns, differing, notes)
 
 
@@ -136,15 +136,28 @@ def _group(runs: Sequence[StoredRun], metric: str, keys: Sequence[str]) -> list[
     numbers = {} if keys else equal.groups()
     groups: dict[Hashable, list[StoredRun]] = {}
     for run in runs:
-        group = tuple(run.configuration.get(key, "") for key in keys) if keys else numbers[run.run_id]
-        groups.setdefault(group, []).append(run)
-    nuisance = _nuisance_params(list(groups.values()), keys, equal) if keys else {}
-    return [_row(group, metric, nuisance, equal.shared) for group in groups.values()]
+        row = tuple(run.configuration.get(key, "") for key in keys) if keys else numbers[run.run_id]
+        groups.setdefault(row, []).append(run)
+    others = _other_keys(list(groups.values()), keys, equal) if keys else {}
+    rows = []
+    for group in groups.values():
+        latest = {(others.get(run.run_id), run.seed): run for run in sorted(group, key=lambda run: run.started)}
+        common, recorded = equal.common(list(latest.values()))
+        rows.append(
+            Row(
+                configuration=dict(common),
+                runs=list(latest.values()),
+                values={key: float(run.metrics[metric]) for key, run in latest.items()},
+                summary=summarize([float(run.metrics[metric]) for run in latest.values()]),
+                configurations=len({number for number, _ in latest}),
+                repeats=len(group) - len(latest),
+                recorded=recorded,
+            )
+        )
+    return rows
 
 
-def _nuisance_params(
-    groups: Sequence[Sequence[StoredRun]], keys: Sequence[str], equal: EqualRuns
-) -> Mapping[str, Hashable]:
+def _other_keys(groups: Sequence[Sequence[StoredRun]], keys: Sequence[str], equal: EqualRuns) -> Mapping[str, int]:
     """Return a number for what each run sets beside the `by` keys, by run id; empty if no row holds more than one.
 
     The digest of the data may follow from a key: it is included only if runs of some row differ in nothing else.
@@ -158,27 +171,6 @@ def _nuisance_params(
     return chosen if max(counts(chosen)) > 1 else {}
 
 
-def _row(
-    runs: Sequence[StoredRun],
-    metric: str,
-    nuisance: Mapping[str, Hashable],
-    shared: Callable[[Sequence[StoredRun]], Shared],
-) -> Row:
-    latest = {(nuisance.get(run.run_id, ()), run.seed): run for run in sorted(runs, key=lambda run: run.started)}
-    counted = list(latest.values())
-    values: dict[Hashable, float] = {key: float(run.metrics[metric]) for key, run in latest.items()}
-    common = shared(counted)
-    return Row(
-        configuration=dict(common.configuration),
-        runs=counted,
-        values=values,
-        summary=summarize(list(values.values())),
-        configurations=len({params for params, _ in latest}),
-        repeats=len(runs) - len(counted),
-        shared=common,
-    )
-
-
 def _differing(rows: Sequence[Row]) -> list[str]:
     """Return the keys in which rows differ; the digest of the data only if nothing else distinguishes two rows."""
     keys = dict.fromkeys(key for row in rows for key in row.configuration if key != DATA_HASH_KEY)
@@ -189,17 +181,12 @@ def _differing(rows: Sequence[Row]) -> list[str]:
 
 def _differs(key: str, rows: Sequence[Row]) -> bool:
     """Return whether rows differ in a key. One that lacks the key is like those that have it at its default."""
-    known = [row for row in rows if key in row.configuration or key in row.shared.varying]
-    at_default = all(key in row.shared.optional for row in known if key in row.configuration)
-    if len(known) < len(rows) and not at_default:
-        return True
-    if len({row.value(key) for row in known}) < 2:
-        return False
-    return not agree([recorded for row in known for recorded in row.shared.recorded], key)
+    recorded = [configuration for row in rows for configuration in row.recorded]
+    return len({row.value(key) for row in rows}) > 1 and differ(recorded, key)
 
 
 def _columns(rows: Sequence[Row], differing: Sequence[str]) -> list[str]:
-    """Drop the keys that are constant within each experiment: the experiment's name says as much."""
+    """Drop the keys that are constant within each experiment: the experiment's name already determines them."""
     if EXPERIMENT_KEY not in differing:
         return list(differing)
     by_experiment: dict[str, list[Row]] = {}
@@ -208,11 +195,6 @@ def _columns(rows: Sequence[Row], differing: Sequence[str]) -> list[str]:
     groups = by_experiment.values()
     varying = [key for key in differing if any(_differs(key, group) for group in groups)]
     return [EXPERIMENT_KEY, *(key for key in varying if key != EXPERIMENT_KEY)]
-
-
-def _default_metric(runs: Sequence[StoredRun]) -> str:
-    counts = Counter(metric for run in runs for metric in METRICS if metric in run.metrics)
-    return max(METRICS, key=lambda metric: counts[metric])  # of equal counts, the first
 
 
 def _no_metric(metric: str, selection: RunSelection) -> str:
@@ -238,27 +220,23 @@ def _resolve_key(name: str, runs: Sequence[StoredRun]) -> str:
     raise UserError(f"--by {name}: no run has such a key{hint}")
 
 
-def _left_out(missing: int, rows: Sequence[Row], metric: str) -> list[str]:
-    repeats = sum(row.repeats for row in rows)
-    notes = [f"{_runs_are(missing)} left out: finished, but without a finite {metric}"] if missing else []
-    repeated = f"{_runs_are(repeats)} left out: a later run has the same configuration and seed"
-    return [*notes, repeated] if repeats else notes
+def _notes(unmeasured: int, rows: Sequence[Row], metric: str, keys: Sequence[str]) -> list[str]:
+    """Return what was left out, and what may explain differences between the rows besides the `by` keys."""
+    notes = []
+    if unmeasured:
+        notes.append(f"{_runs_are(unmeasured)} left out: finished, but without a finite {metric}")
+    if repeats := sum(row.repeats for row in rows):
+        notes.append(f"{_runs_are(repeats)} left out: a later run has the same configuration and seed")
+    others = [key for key in _differing(rows) if key not in (*keys, DATA_HASH_KEY)] if keys else []
+    if others:
+        names = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        notes.append(f"the rows differ in more than {', '.join(keys)}: also in {names}")
+    split = metric.removeprefix(f"{SELECTED}/").partition("/")[0]
+    digests = {run.tags.get(f"{DATA_HASH_TAG}.{split}") for row in rows for run in row.runs} - {None}
+    if len(digests) > 1:
+        notes.append(f"{metric} was measured on {len(digests)} different {split} sets, which may explain differences")
+    return notes
 
 
 def _runs_are(count: int) -> str:
     return "1 run is" if count == 1 else f"{count} runs are"
-
-
-def _also_differing(rows: Sequence[Row], keys: Sequence[str]) -> list[str]:
-    """Name the other keys in which rows differ, which a choice of keys hides."""
-    others = [key for key in _differing(rows) if key not in (*keys, DATA_HASH_KEY)] if keys else []
-    names = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-    return [f"the rows differ in more than {', '.join(keys)}: also in {names}"] if others else []
-
-
-def _different_data(rows: Sequence[Row], metric: str) -> list[str]:
-    split = metric.removeprefix("selected/").partition("/")[0]
-    digests = {run.tags.get(f"{DATA_HASH_KEY}.{split}") for row in rows for run in row.runs} - {None}
-    if len(digests) < 2:
-        return []
-    return [f"{metric} was measured on {len(digests)} different {split} sets, which may explain differences"]

@@ -1,6 +1,5 @@
 """Turn a command line into a data module, a module and a trainer: LightningCLI with litlab's experiments and errors."""
 
-import contextlib
 import copy
 import inspect
 from argparse import ArgumentError
@@ -15,7 +14,6 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.profilers import PassThroughProfiler
 
 from modules.base import Learner
 from modules.norms import SyncBatchNorm
@@ -25,15 +23,6 @@ from pipelines.config.error_messages import explain_parser_error
 from pipelines.config.experiments import find_experiment, read_yaml
 from pipelines.config.identity import flatten_config
 from pipelines.runtime.errors import UserError
-
-
-class _NoProfiler(PassThroughProfiler):
-    """Do not profile. Lightning's default creates a generator for each of about seventy hooks per step."""
-
-    _no_context = contextlib.nullcontext()
-
-    def profile(self, action_name: str) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
-        return self._no_context
 
 
 class LitlabCLI(LightningCLI):
@@ -118,7 +107,6 @@ class LitlabCLI(LightningCLI):
     def make_trainer(self, **kwargs: Any) -> Trainer:
         """Create the trainer of the configuration; `kwargs` override its arguments."""
         settings = {**self.config_init.trainer.as_dict(), **kwargs}
-        settings["profiler"] = settings.get("profiler") or _NoProfiler()
         synced = [SyncBatchNorm()] if settings.get("sync_batchnorm") else []
         settings["plugins"] = [
             *_as_list(settings.get("plugins")),
@@ -218,14 +206,15 @@ def option_values(args: Sequence[str], *flags: str) -> list[str]:
     return following + joined
 
 
-def load_data(data: LightningDataModule, stage: str) -> None:
-    """Load the data of a stage ("fit" or "test"), before a run is created.
+def load_data(data: LightningDataModule, stage: str, *, download: bool = True) -> None:
+    """Load the data of a stage ("fit" or "test"), before a run is created, and download them if they are missing.
 
     Raises:
         UserError: A file is missing or damaged; the message names it.
     """
     try:
-        data.prepare_data()
+        if download:
+            data.prepare_data()
         data.setup(stage)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error

@@ -1,8 +1,9 @@
 """Defaults of the keys of a configuration: of the command line, and of each class in it, as plain YAML types."""
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache, reduce
 from typing import Any
 
 import yaml
@@ -11,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.class_paths import with_old_class_paths
 
-_NOT_CONFIG = ("config", "tracking_uri")  # keys of the command line that say nothing of a run
+_NOT_CONFIG = ("config", "tracking_uri")  # keys of the command line that are not part of a run's configuration
 
 
 def config_defaults(cli: LitlabCLI) -> dict[str, dict[str, Any]]:
@@ -21,12 +22,12 @@ def config_defaults(cli: LitlabCLI) -> dict[str, dict[str, Any]]:
     """
     own = {key: value for key, value in _plain(cli.parser).items() if key not in _NOT_CONFIG}
     defaults = {"": with_old_class_paths(own)}
-    waiting = list(_class_paths([with_old_class_paths(cli.resolved()), defaults[""]]))
+    waiting = list(_find_class_paths([with_old_class_paths(cli.resolved()), defaults[""]]))
     while waiting:
         path = waiting.pop()
         if path not in defaults:
             defaults[path] = with_old_class_paths(class_defaults(path))
-            waiting += _class_paths(list(defaults[path].values()))
+            waiting += _find_class_paths(list(defaults[path].values()))
     return defaults
 
 
@@ -51,11 +52,13 @@ def class_defaults(class_path: str) -> dict[str, Any]:
 
 def _plain(parser: ArgumentParser) -> dict[str, Any]:
     """Return the defaults of a parser by dotted key, in the types that a resolved configuration has."""
-    defaults = dict(_leaves(parser.get_defaults()))
-    if all(_is_plain(value) for value in defaults.values()):
-        return {key: _as_yaml(value) for key, value in defaults.items()}
-    dumped: Any = yaml.safe_load(parser.dump(parser.get_defaults(), skip_none=False, skip_validation=True))
-    return {key: _at(dumped, key.split(".")) for key in defaults}
+    namespace = parser.get_defaults()
+    defaults = {key: value.as_dict() if isinstance(value, Namespace) else value for key, value in _leaves(namespace)}
+    if _is_plain(list(defaults.values())):
+        plain: dict[str, Any] = json.loads(json.dumps(defaults))  # tuples become lists
+        return plain
+    dumped = yaml.safe_load(parser.dump(namespace, skip_none=False, skip_validation=True))  # takes much longer
+    return {key: reduce(lambda group, part: (group or {}).get(part), key.split("."), dumped) for key in defaults}
 
 
 def _leaves(namespace: Namespace, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -68,30 +71,14 @@ def _leaves(namespace: Namespace, prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _is_plain(value: Any) -> bool:
-    if isinstance(value, Namespace | dict):
-        return all(_is_plain(item) for item in _items(value).values())
+    if isinstance(value, dict):
+        value = list(value.values())
     if isinstance(value, list | tuple):
-        return all(_is_plain(item) for item in value)
+        return all(map(_is_plain, value))
     return type(value) in (str, int, float, bool, type(None))
 
 
-def _as_yaml(value: Any) -> Any:
-    if isinstance(value, Namespace | dict):
-        return {key: _as_yaml(item) for key, item in _items(value).items()}
-    return [_as_yaml(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _items(value: Namespace | dict[str, Any]) -> dict[str, Any]:
-    return vars(value) if isinstance(value, Namespace) else value
-
-
-def _at(values: Any, keys: Iterable[str]) -> Any:
-    for key in keys:
-        values = values.get(key) if isinstance(values, Mapping) else None
-    return values
-
-
-def _class_paths(value: Any) -> Iterator[str]:
+def _find_class_paths(value: Any) -> Iterator[str]:
     """Yield each class path in a configuration."""
     if isinstance(value, Mapping):
         if isinstance(value.get("class_path"), str):
@@ -99,4 +86,4 @@ def _class_paths(value: Any) -> Iterator[str]:
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
-            yield from _class_paths(item)
+            yield from _find_class_paths(item)

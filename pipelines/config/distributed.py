@@ -8,9 +8,9 @@ import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from datamodules.base import InMemoryDataModule
+from modules.norms import BATCH_NORMS
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.tracking.tags import PROCESS_COUNT_TAG
@@ -31,7 +31,9 @@ def cluster_environments() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
-def check_batch_split(data: LightningDataModule, model: LightningModule, trainer: Trainer) -> None:
+def check_batch_split(
+    data: LightningDataModule, model: LightningModule, trainer: Trainer, *, sync_batchnorm: bool
+) -> None:
     """Check that the processes can share each batch, and report the share of each, once.
 
     Raises:
@@ -55,12 +57,8 @@ def check_batch_split(data: LightningDataModule, model: LightningModule, trainer
     if not trainer.is_global_zero:
         return
     logger.info("Batch of %d over %d processes: %d each", data.batch_size, processes, batch_size)
-    if any(isinstance(layer, _BatchNorm) for layer in model.modules()) and not _is_synced(trainer):
+    if any(isinstance(layer, BATCH_NORMS) for layer in model.modules()) and not sync_batchnorm:
         logger.info("Batch norm sees %d examples at a time; all with --trainer.sync_batchnorm true", batch_size)
-
-
-def _is_synced(trainer: Trainer) -> bool:
-    return getattr(trainer.strategy, "_layer_sync", None) is not None
 
 
 def process_count_tags(trainer: Trainer) -> dict[str, str]:

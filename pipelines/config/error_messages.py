@@ -4,13 +4,12 @@ import importlib
 import re
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
-from pathlib import Path
-from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from pipelines.config.experiments import experiment_names, find_experiment
+from pipelines.config.identity import flatten_config, prefixes
 
 _UNKNOWN = re.compile(
     r"(?:Option|[Kk]ey) '(?P<a>[\w.]+)' is not (?:accepted|expected)"
@@ -69,28 +68,15 @@ def _known_keys(
 ) -> set[str]:
     """Return the keys that could have been meant: of the parser, of experiments and of the class in the message."""
     keys = {name for name in parser.get_defaults().keys() if name != "config"}  # noqa: SIM118  # a Namespace
-    for path in _experiment_files(args):
-        keys |= set(_dotted_keys(yaml.safe_load(path.read_text())))
+    files = [find_experiment(name) for name in experiment_names()]
+    for path in [path for path in files if str(path) in args] or files:  # the keys of experiments are spelt right
+        keys |= {start for key in flatten_config(yaml.safe_load(path.read_text())) for start in prefixes(key)}
     after, before = _CLASS.search(message, unknown.end()), _CLASS.findall(message[: unknown.start()])
     class_path = after[1] if after else before[-1] if before else None
     if class_path:
         keys = {name for name in keys if name.rpartition(".")[0] != section}
         keys |= {f"{section}.{argument}" for argument in _arguments_of(class_path)}
     return keys
-
-
-def _experiment_files(args: Sequence[str]) -> Iterable[Path]:
-    """Return the file of the experiment in the arguments, or of all experiments: their keys are spelt right."""
-    files = [find_experiment(name) for name in experiment_names()]
-    return [path for path in files if str(path) in args] or files
-
-
-def _dotted_keys(config: dict[str, Any], prefix: str = "") -> Iterable[str]:
-    for key, value in config.items():
-        name = prefix if key in ("class_path", "init_args") else f"{prefix}.{key}" if prefix else key
-        yield name
-        if isinstance(value, dict):
-            yield from _dotted_keys(value, name)
 
 
 def _arguments_of(class_path: str) -> Iterable[str]:

@@ -7,6 +7,7 @@ equal, and each key that only one has stands at the default of its class. Import
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from pipelines.runtime.class_paths import with_old_class_paths
@@ -37,6 +38,16 @@ def flatten_lists(flat: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
+
+
+def flat_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as flat keys, with lists of classes taken apart and classes by their old paths."""
+    return flatten_lists(flatten_config(with_old_class_paths(config)))
+
+
+def prefixes(key: str) -> Iterator[str]:
+    """Yield what a flat key begins with, and itself: `model`, `model.optimizer`, `model.optimizer.lr`."""
+    return accumulate(key.split("."), lambda start, part: f"{start}.{part}")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -89,8 +100,7 @@ def keys_at_default(config: Mapping[str, Any], defaults: Defaults) -> list[str]:
     Lists of classes are taken apart, see `flatten_lists`. A key of a class or of a group of keys is among them if all
     of that class or group is at the default that the class around it has.
     """
-    known = flatten_lists(flatten_config(with_old_class_paths(config)))
-    present = {key.rsplit(".", depth)[0] for key in known for depth in range(key.count(".") + 1)}
+    present = {prefix for key in flat_keys(config) for prefix in prefixes(key)}
     found = _at_default(complete_config(config, defaults), defaults.get("", {}), defaults, "")
     return [key for key in found if key in present]
 

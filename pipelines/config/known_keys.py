@@ -9,14 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.config.identity import (
-    NOT_HASHED,
-    Defaults,
-    flatten_config,
-    flatten_lists,
-    keys_at_default,
-)
-from pipelines.runtime.class_paths import with_old_class_paths
+from pipelines.config.identity import NOT_HASHED, Defaults, flat_keys, keys_at_default
 from pipelines.tracking.tags import KNOWN_KEYS_TAG
 
 _TAG_LENGTH = 4000  # a longer record goes into several tags; MLflow takes 8000, its earlier versions 5000
@@ -24,7 +17,9 @@ _TAG_LENGTH = 4000  # a longer record goes into several tags; MLflow takes 8000,
 
 @dataclass(frozen=True)
 class KnownKeys:
-    """Flat keys by what they stand at. Keys of Trainer itself are not among them: a param says where they differ.
+    """Flat keys, grouped by whether they have their default value.
+
+    Keys of Trainer itself are not among them: a param says where they differ.
 
     Attributes:
         default: Not None, and the default of the class.
@@ -55,17 +50,16 @@ class KnownKeys:
 
 
 def known_keys(config: Mapping[str, Any], defaults: Defaults) -> KnownKeys:
-    """Return the keys of a resolved configuration by what they stand at.
+    """Return the keys of a resolved configuration, grouped by whether they have their default value.
 
     Args:
         config: The configuration.
         defaults: See `defaults.config_defaults`.
     """
-    flat = flatten_lists(flatten_config(with_old_class_paths(config)))
     trainer = {key for key in defaults.get("", {}) if key.startswith("trainer.")}
     left_out = {*NOT_HASHED, *trainer, "trainer"}
     at_default = [key for key in keys_at_default(config, defaults) if key not in left_out]
-    none = {key for key, value in flat.items() if value is None and key not in left_out}
+    none = {key for key, value in flat_keys(config).items() if value is None and key not in left_out}
     return KnownKeys(
         default=[key for key in at_default if key not in none],
         none=[key for key in at_default if key in none],

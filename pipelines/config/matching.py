@@ -1,10 +1,9 @@
-"""Finds the runs of one configuration: by the hash that they recorded, or, of another version, by what it stands for.
+"""Find runs with a given configuration: by its recorded hash, or for other versions by comparing configurations.
 
 Imports neither torch nor Lightning.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -13,6 +12,7 @@ import yaml
 from pipelines.config.identity import NOT_HASHED, Defaults, flatten_config, same_config
 from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import param_text
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import CONFIG_HASH_TAG
 
@@ -37,35 +37,25 @@ class ConfigMatcher:
         read: Callable[[StoredRun], list[dict[str, Any]]] | None = None,
     ) -> None:
         self._config, self._defaults, self._read = config, cache(defaults), read or saved_configs
-        self._params = {key: _text(value) for key, value in _comparable(flatten_config(with_old_class_paths(config)))}
+        flat = flatten_config(with_old_class_paths(config))
+        self._params = {  # those that a run has if they are not at a default; lists may hold classes with new keys
+            key: param_text(value)
+            for key, value in flat.items()
+            if key not in NOT_HASHED and value is not None and not isinstance(value, list)
+        }
         self._matches = {recorded_hash: True}
 
     def matches(self, run: StoredRun) -> bool:
         """Return whether a run, or the runs that it summarises, have the configuration."""
-        recorded_hash = run.tags.get(CONFIG_HASH_TAG)
-        if recorded_hash is None:
+        recorded = run.tags.get(CONFIG_HASH_TAG)
+        if recorded is None:
             return False
-        if recorded_hash not in self._matches:
-            self._matches[recorded_hash] = self._agrees_in_params(run) and self._is_same(self._read(run))
-        return self._matches[recorded_hash]
-
-    def _agrees_in_params(self, run: StoredRun) -> bool:
-        """Return whether no param differs, which takes no file."""
-        return all(self._params.get(key, text) == text for key, text in run.configuration.items())
-
-    def _is_same(self, saved: list[dict[str, Any]]) -> bool:
-        return bool(saved) and all(same_config(config, self._config, self._defaults()) for config in saved)
-
-
-def _comparable(flat: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the items that a param has if they are not at a default: no lists, whose classes may have new keys."""
-    for key, value in flat.items():
-        if key not in NOT_HASHED and value is not None and not isinstance(value, list):
-            yield key, value
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+        if recorded not in self._matches:
+            agrees = all(self._params.get(key, text) == text for key, text in run.configuration.items())
+            saved = self._read(run) if agrees else []  # reads a file
+            same = (same_config(config, self._config, self._defaults()) for config in saved)
+            self._matches[recorded] = bool(saved) and all(same)
+        return self._matches[recorded]
 
 
 def saved_configs(run: StoredRun) -> list[dict[str, Any]]:

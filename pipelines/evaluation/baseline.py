@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.base import InMemoryDataModule
-from datamodules.sets import TensorSet
 from modules.metrics import KNNAccuracy
 from pipelines.config.cli import LitlabCLI, load_data, parse_config
 from pipelines.config.defaults import config_defaults
@@ -43,6 +42,7 @@ from pipelines.tracking.tags import (
 
 Array = NDArray[np.float32]
 Metrics = dict[str, float]
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,12 @@ class BaselineRun:
         run_id: Its run in the tracking store.
         experiment: Name of its MLflow experiment.
         name: Of the run, such as "C=10".
-        method: A key of METHODS.
-        setting: Such as {"C": 10.0}.
         metrics: On the training, validation and test set, such as "test/acc"; and "fit_seconds".
     """
 
     run_id: str
     experiment: str
     name: str
-    method: str
-    setting: dict[str, Any]
     metrics: Metrics
 
 
@@ -106,38 +102,36 @@ def fit_baseline(
     command = command or format_command("baseline", [method, experiment, *overrides, *options])
     name = name or f"{cli.config.name}-{method}"
     store, runs, tags = Store(cli.config.tracking_uri), [], _tags(cli, name, command)
+    data_params = {key: value for key, value in cli.params().items() if key.partition(".")[0] == "data"}
     for setting in settings:
-        hash_tag = {CONFIG_HASH_TAG: baseline_hash(method, setting, cli)}
-        run = Run(store, name, setting_name(setting), {**tags, **hash_tag})
+        digest = config_hash(baseline_config(method, setting, cli))
+        run = Run(store, name, setting_name(setting), {**tags, CONFIG_HASH_TAG: digest})
         with recorded(run):
-            metrics = _fit(method, setting, cli, data, run)
-        runs.append(BaselineRun(run.run_id, name, setting_name(setting), method, setting, metrics))
+            run.log_params({"method": method, **setting, **data_params})
+            run.log_dataset(data.describe())
+            fit = _fit_pca if method == "pca" else _fit_svm
+            metrics = fit(method, setting, cli.config.seed_everything, data, run)
+            run.log_metrics(metrics, 0)
+        runs.append(BaselineRun(run.run_id, name, setting_name(setting), metrics))
     return runs
 
 
-def baseline_hash(method: str, setting: Mapping[str, Any], cli: LitlabCLI) -> str:
-    """Return the hash that all runs of a method with one setting on the same data have; see `config_hash`."""
-    return config_hash(baseline_config(method, setting, cli))
-
-
 def baseline_config(method: str, setting: Mapping[str, Any], cli: LitlabCLI) -> dict[str, Any]:
-    """Return the configuration of a run: the method, its setting, and the data of an experiment."""
+    """Return the configuration of a run, which makes its hash: method, setting, and the data of an experiment."""
     return {"method": method, **setting, "data": cli.resolved()["data"]}
 
 
 def recorded_baseline(run: StoredRun) -> list[dict[str, Any]]:
     """Return the configuration that the params of a run tell, as one item; a key that is None is missing."""
-    params = {key: _parse(text) for key, text in run.params.items()}
+    params = {}
+    for key, text in run.params.items():
+        try:
+            params[key] = json.loads(text)
+        except ValueError:
+            params[key] = text
     init_args = {key.removeprefix("data."): value for key, value in params.items() if key.startswith("data.")}
     rest = {key: value for key, value in params.items() if key.partition(".")[0] != "data"}
     return [{**rest, "data": {"class_path": params.get("data"), "init_args": init_args}}]
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _read_data(cli: LitlabCLI) -> InMemoryDataModule:
@@ -168,34 +162,19 @@ def _tags(cli: LitlabCLI, name: str, command: str) -> dict[str, str]:
     }
 
 
-def _fit(method: str, setting: dict[str, Any], cli: LitlabCLI, data: InMemoryDataModule, run: Run) -> Metrics:
-    """Fit one setting, measure it on the three sets, and log params, data, metrics and figures."""
-    data_params = {key: value for key, value in cli.params().items() if key.partition(".")[0] == "data"}
-    run.log_params({"method": method, **setting, **data_params})
-    run.log_dataset(data.describe())
-    if method == "pca":
-        metrics = _fit_pca(setting["components"], data, run)
-    else:
-        metrics = _fit_svm(method, setting["C"], cli.config.seed_everything, data, run)
-    run.log_metrics(metrics, 0)
-    return metrics
-
-
-def _sets(data: InMemoryDataModule) -> dict[str, TensorSet]:
-    return {"train": data.train_set, "val": data.val_set, "test": data.test_set}
-
-
-def _arrays(data: InMemoryDataModule, examples: TensorSet) -> tuple[Array, NDArray[np.int64]]:
-    """Return normalised inputs of shape (N, D), and labels of shape (N,)."""
+def flat_arrays(data: InMemoryDataModule, split: str) -> tuple[Array, NDArray[np.int64]]:
+    """Return the normalised inputs of "train", "val" or "test", shape (N, D), and the labels, shape (N,)."""
+    examples = {"train": data.train_set, "val": data.val_set, "test": data.test_set}[split]
     inputs = examples.inputs.float() if data.normalize is None else data.normalize(examples.inputs)
     return inputs.flatten(1).numpy(), examples.targets.numpy()
 
 
-def _fit_svm(method: str, C: float, seed: int, data: InMemoryDataModule, run: Run) -> Metrics:
+def _fit_svm(method: str, setting: dict[str, Any], seed: int, data: InMemoryDataModule, run: Run) -> Metrics:
+    """Fit a support vector machine, save its figures, and return its metrics."""
     from sklearn.svm import SVC, LinearSVC
 
-    svm = LinearSVC(C=C, random_state=seed) if method == "svm-linear" else SVC(C=C)
-    arrays = {split: _arrays(data, examples) for split, examples in _sets(data).items()}
+    svm = LinearSVC(**setting, random_state=seed) if method == "svm-linear" else SVC(**setting)
+    arrays = {split: flat_arrays(data, split) for split in SPLITS}
     svm, seconds, warnings = fit_in_subprocess(svm, *arrays["train"])
     for warning in warnings:
         logger.warning(f"note: {warning}")
@@ -204,29 +183,34 @@ def _fit_svm(method: str, C: float, seed: int, data: InMemoryDataModule, run: Ru
     if is_plane(data):
         plane = Plane(data)
         scores_N = svm.decision_function(plane.points_N2.numpy())
-        maps = {f"C = {C:g}": plane.as_grid(torch.from_numpy((scores_N > 0).astype(np.float32)))}
+        maps = {f"C = {setting['C']:g}": plane.as_grid(torch.from_numpy((scores_N > 0).astype(np.float32)))}
         figure = figures.decision_regions(maps, plane.corners, data.test_set, data.classes)
         run.save_figure("decision_regions", figure)
     return {**{f"{split}/acc": float(svm.score(*pair)) for split, pair in arrays.items()}, FIT_SECONDS: seconds}
 
 
-def _fit_pca(components: int, data: InMemoryDataModule, run: Run) -> Metrics:
+def _fit_pca(method: str, setting: dict[str, Any], seed: int, data: InMemoryDataModule, run: Run) -> Metrics:
+    """Find the principal components, save their figures, and return their metrics."""
     from sklearn.decomposition import PCA
 
-    train_ND, _ = _arrays(data, data.train_set)
+    train_ND, _ = flat_arrays(data, "train")
     began = time.monotonic()
-    pca = PCA(components, random_state=0).fit(train_ND)
-    seconds = time.monotonic() - began
-    metrics = {FIT_SECONDS: seconds, "explained_variance": float(pca.explained_variance_ratio_.sum())}
-    for split, examples in _sets(data).items():
-        inputs_ND, labels_N = _arrays(data, examples)
-        codes_NK = pca.transform(inputs_ND)
-        decoded_ND = pca.inverse_transform(codes_NK)
-        neighbours = KNNAccuracy()
-        neighbours.update(torch.from_numpy(codes_NK), torch.from_numpy(labels_N))
-        metrics |= {f"{split}/loss": float(np.square(decoded_ND - inputs_ND).mean())}
-        metrics |= {f"{split}/knn_acc": float(neighbours.compute())}
-    outputs = {"codes": codes_NK, "labels": labels_N}  # of the test set, the last one
+    pca = PCA(setting["components"], random_state=0).fit(train_ND)
+    metrics = {FIT_SECONDS: time.monotonic() - began}
+    metrics["explained_variance"] = float(pca.explained_variance_ratio_.sum())
+    for split in SPLITS:
+        codes_NK, metrics[f"{split}/loss"], metrics[f"{split}/knn_acc"] = measure_pca(pca, data, split)
+    outputs = {"codes": codes_NK, "labels": data.test_set.targets.numpy()}  # of the test set, the last one
     for name, figure in figures.output_figures(data.test_set.inputs.numpy(), outputs, data.classes).items():
         run.save_figure(name, figure)
     return metrics
+
+
+def measure_pca(pca: Any, data: InMemoryDataModule, split: str) -> tuple[Array, float, float]:
+    """Return the components of a split, shape (N, K), their mean squared reconstruction error and KNNAccuracy."""
+    inputs_ND, labels_N = flat_arrays(data, split)
+    codes_NK = pca.transform(inputs_ND)
+    error = float(np.square(pca.inverse_transform(codes_NK) - inputs_ND).mean())
+    neighbours = KNNAccuracy()
+    neighbours.update(torch.from_numpy(codes_NK), torch.from_numpy(labels_N))
+    return codes_NK, error, float(neighbours.compute())

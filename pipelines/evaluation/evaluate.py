@@ -13,7 +13,6 @@ from modules.probes import Probe
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation.load_run import load_run
 from pipelines.runtime.signals import reraise_keyboard_interrupt
-from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import SELECTED
 
 Split = Literal["val", "test"]
@@ -21,7 +20,7 @@ Split = Literal["val", "test"]
 
 @dataclass
 class Evaluation:
-    """What a model makes of a split.
+    """Metrics and outputs of a model on a split.
 
     Attributes:
         metrics: By name, such as "test/acc".
@@ -37,14 +36,12 @@ class RunEvaluation:
     """A finished run, measured again.
 
     Attributes:
-        run: As it is in the tracking store.
-        experiment: Name of its experiment.
         recorded: Metrics that the run recorded for the split, such as "acc".
         measured: The same metrics, measured now.
         same_data: False if the split is not the one that the run recorded.
     """
 
-    run: StoredRun
+    run_id: str
     experiment: str
     recorded: dict[str, float]
     measured: dict[str, float]
@@ -71,7 +68,7 @@ def evaluate_run(
     evaluation = evaluate(split, loaded.cli, loaded.model, loaded.data, loaded.checkpoint)
     recorded = metrics_of(loaded.run.metrics, "test" if split == "test" else f"{SELECTED}/val")
     measured = metrics_of(evaluation.metrics, split)
-    return RunEvaluation(loaded.run, loaded.cli.config.name, recorded, measured, loaded.has_recorded_data(split))
+    return RunEvaluation(run_id, loaded.cli.config.name, recorded, measured, loaded.has_recorded_data(split))
 
 
 def evaluate(
@@ -124,14 +121,10 @@ class _OutputCollector(Callback):
         self._batches: list[dict[str, Tensor]] = []
 
     def on_test_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
-        self._collect(outputs)
-
-    def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
-        self._collect(outputs)
-
-    def _collect(self, outputs: Any) -> None:
         if isinstance(outputs, Mapping):
             self._batches.append({name: part.cpu() for name, part in outputs.items() if isinstance(part, Tensor)})
+
+    on_validation_batch_end = on_test_batch_end  # type: ignore[assignment]
 
     def outputs(self) -> dict[str, Tensor]:
         """Return the tensors of all batches, by name, concatenated; those without an axis are left out."""

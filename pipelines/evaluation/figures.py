@@ -1,9 +1,8 @@
-"""Figures of one run: learning curves, and what the model makes of the test set. They can be read in black and white.
+"""Figures of one run: learning curves, and the model's results on the test set. They can be read in black and white.
 
 Shapes: N examples, C channels, H rows, W columns, K classes.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.evaluation.plots import (
+    LARGE_RATIO,
     STYLES,
     Array,
+    image_sheet,
     label_learning_curves,
-    make_figure,
+    panels,
     plot_decision_regions,
     plot_learning_curve,
     scatter_classes,
-    spans_decades,
+    spans,
 )
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from datamodules.sets import TensorSet
@@ -32,38 +32,24 @@ History = Sequence[tuple[int, dict[str, float]]]
 
 
 def learning_curves(history: History, selected_epoch: int) -> "Figure":
-    """Plot each training and validation metric over the epochs, with the selected epoch.
-
-    Args:
-        history: Epochs, counted from 0, with their metrics.
-        selected_epoch: The epoch whose weights are tested.
-    """
+    """Plot each training and validation metric over the epochs, counted from 0, with the epoch that is tested."""
     names = [name for _, metrics in history for name in metrics if name.partition("/")[0] in STYLES]
     kinds = list(dict.fromkeys(["loss", *(name.partition("/")[2] for name in names)]))
-    columns = min(len(kinds), 3)
-    rows = math.ceil(len(kinds) / columns)
-    figure, axes = make_figure(columns=columns, rows=rows, width=5 * columns, height=4 * rows)
-    for axis, kind in zip(axes, kinds, strict=False):
-        _learning_curves_of(axis, kind, history)
+    figure, axes = panels(len(kinds), size=(5, 4), margins=(0.85, 0.15, 0.5, 0.15))
+    for axis, kind in zip(axes, kinds, strict=True):
+        drawn: list[float] = []
+        for split in STYLES:
+            name = f"{split}/{kind}"
+            if points := [(epoch, metrics[name]) for epoch, metrics in history if name in metrics]:
+                epochs, values = zip(*points, strict=True)
+                plot_learning_curve(axis, split, epochs, values)
+                drawn += values
+        label_learning_curves(axis, kind)
+        if kind.startswith("loss") and spans(LARGE_RATIO, drawn):
+            axis.set_yscale("log")
         axis.axvline(selected_epoch, color="0.5", linewidth=1, linestyle=":", label="selected epoch")
         axis.legend()
-    for axis in axes[len(kinds) :]:
-        axis.set_axis_off()
     return figure
-
-
-def _learning_curves_of(axis: "Axes", kind: str, history: History) -> None:
-    """Plot one metric of all splits."""
-    drawn: list[float] = []
-    for split in STYLES:
-        points = [(epoch, metrics[f"{split}/{kind}"]) for epoch, metrics in history if f"{split}/{kind}" in metrics]
-        if points:
-            epochs, values = zip(*points, strict=True)
-            plot_learning_curve(axis, split, epochs, values)
-            drawn += values
-    label_learning_curves(axis, kind)
-    if kind.startswith("loss") and spans_decades(drawn):
-        axis.set_yscale("log")
 
 
 def output_figures(inputs_N: NDArray[Any], outputs: Mapping[str, Array], classes: Sequence[str]) -> dict[str, "Figure"]:
@@ -99,7 +85,7 @@ def output_figures(inputs_N: NDArray[Any], outputs: Mapping[str, Array], classes
 
 def codes(codes_N2: Array, labels_N: NDArray[np.int64], classes: Sequence[str]) -> "Figure":
     """Plot each test example in the plane of its code, by class, with the name of the class at its median."""
-    figure, (axis,) = make_figure(columns=1, width=7, height=6)
+    figure, (axis,) = panels(1, size=(7, 6), margins=(0.85, 0.15, 0.55, 0.4))
     scatter_classes(axis, codes_N2, labels_N, classes, size=4, percentiles=(1, 99))
     axis.set(xlabel="first number of the code", ylabel="second number of the code")
     axis.set_title(f"{len(codes_N2):,} test examples; the outermost few are beyond the frame")
@@ -108,18 +94,15 @@ def codes(codes_N2: Array, labels_N: NDArray[np.int64], classes: Sequence[str]) 
 
 def reconstructions(images_NCHW: NDArray[np.uint8], decoded_NCHW: Array, count: int = 12) -> "Figure":
     """Show the first test images above their reconstructions."""
-    count = min(count, len(images_NCHW))
-    figure, axes = make_figure(columns=count, rows=2, width=count, height=2.3)
-    for axis, image_CHW in zip(axes, [*images_NCHW[:count] / 255, *decoded_NCHW[:count].clip(0, 1)], strict=True):
-        axis.imshow(image_CHW.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1)
-        axis.set_axis_off()
-    figure.suptitle("test images, and the reconstruction of each from its code")
-    return figure
+    images_NHWC = [*images_NCHW[:count] / 255, *decoded_NCHW[:count].clip(0, 1)]
+    images_NHWC = [image_CHW.transpose(1, 2, 0) for image_CHW in images_NHWC]
+    title = "test images, and the reconstruction of each from its code"
+    return image_sheet(title, images_NHWC, min(count, len(images_NCHW)), size=0.92)
 
 
 def estimates(estimates_NK: Array, targets_NK: Array) -> "Figure":
     """Plot estimate against true value, one panel for each function."""
-    figure, axes = make_figure(columns=targets_NK.shape[1], width=4 * targets_NK.shape[1], height=4)
+    figure, axes = panels(targets_NK.shape[1], targets_NK.shape[1], size=(4, 4), margins=(0.75, 0.15, 0.5, 0.4))
     for number, axis in enumerate(axes):
         true_N, estimate_N = targets_NK[:, number], estimates_NK[:, number]
         axis.scatter(true_N, estimate_N, s=4, alpha=0.5, linewidths=0)
@@ -135,38 +118,32 @@ def decision_regions(
     test_set: "TensorSet",
     classes: Sequence[str] = ("0", "1"),
 ) -> "Figure":
-    """Plot what a classifier predicts over the plane, a panel for each map, with the test points.
-
-    Args:
-        maps: Title to probabilities, or decisions, of the second class; see `plot_decision_regions`.
-        corners: Left, right, lower, upper end of the maps.
-        test_set: Points and their classes, 0 or 1.
-        classes: Names of the two classes.
-    """
-    figure, axes = make_figure(columns=len(maps), width=4.6 * len(maps), height=4.7)
+    """Plot what a classifier predicts over the plane, a panel for each map by title; see `plot_decision_regions`."""
+    figure, axes = panels(len(maps), len(maps), size=(4.6, 4.4), extra=(0, 0.3), margins=(0.65, 0.1, 0.5, 0.4))
     for axis, (title, map_RC) in zip(axes, maps.items(), strict=True):
         plot_decision_regions(axis, map_RC, corners, test_set, classes)
         axis.set_title(title)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=2, fontsize="small")
     return figure
 
 
 def confusion_matrix(labels_N: NDArray[np.int64], predicted_N: NDArray[np.int64], classes: Sequence[str]) -> "Figure":
     """Plot counts of true class against predicted class; shades are fractions of the true class."""
-    from sklearn.metrics import confusion_matrix as count_pairs
-
-    counts_KK = count_pairs(labels_N, predicted_N, labels=range(len(classes)))
-    figure, (axis,) = make_figure(columns=1, width=6, height=5.5)
+    n_classes = len(classes)
+    counts_KK = np.bincount(labels_N * n_classes + predicted_N, minlength=n_classes**2).reshape(n_classes, n_classes)
+    longest = max(map(len, classes))
+    left, bottom = 0.5 + 0.1 * longest, 0.5 + (0.1 * longest if longest > 2 else 0)
+    figure, (axis,) = panels(1, size=(6, 5.5), margins=(left, 0.3, bottom, 0.35) if longest <= 12 else None)
     fractions_KK = counts_KK / np.maximum(counts_KK.sum(axis=1, keepdims=True), 1)
     picture = axis.imshow(fractions_KK, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, label="fraction of the true class")
     axis.set(xlabel="predicted class", ylabel="true class", title=f"{len(labels_N):,} test examples")
-    axis.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-    axis.set_yticks(range(len(classes)), classes)
-    if len(classes) <= MANY_CLASSES:
-        for (row, column), count in np.ndenumerate(counts_KK):
+    axis.set_xticks(range(n_classes), classes, rotation=90 if longest > 2 else 0)
+    axis.set_yticks(range(n_classes), classes)
+    if n_classes <= MANY_CLASSES:
+        for row, column in np.argwhere(counts_KK):
             colour = "white" if fractions_KK[row, column] > 0.5 else "black"
-            axis.text(column, row, str(count) if count else "", ha="center", va="center", color=colour, fontsize=8)
+            axis.text(column, row, counts_KK[row, column], ha="center", va="center", color=colour, fontsize=8)
     return figure
 
 
@@ -181,15 +158,6 @@ def confidently_wrong(
     predicted_N, confidence_N = probabilities_NK.argmax(1), probabilities_NK.max(1)
     wrong = np.flatnonzero(predicted_N != labels_N)
     worst = wrong[np.argsort(-confidence_N[wrong], kind="stable")][:at_most]
-    columns = 6
-    rows = max(1, math.ceil(len(worst) / columns))
-    figure, axes = make_figure(columns=columns, rows=rows, width=1.6 * columns, height=1.9 * rows)
-    figure.suptitle(f"{len(wrong):,} of {len(labels_N):,} test images are misclassified; the most confident ones")
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, index in zip(axes, worst, strict=False):
-        pixels_HWC = images_NCHW[index].transpose(1, 2, 0)
-        axis.imshow(pixels_HWC.squeeze(2) if pixels_HWC.shape[2] == 1 else pixels_HWC, cmap="gray", vmin=0, vmax=255)
-        predicted, true = classes[predicted_N[index]], classes[labels_N[index]]
-        axis.set_title(f"{predicted} ({confidence_N[index]:.2f})\ntrue: {true}", fontsize=9)
-    return figure
+    labels = [f"{classes[predicted_N[one]]} ({confidence_N[one]:.2f})\ntrue: {classes[labels_N[one]]}" for one in worst]
+    title = f"{len(wrong):,} of {len(labels_N):,} test images are misclassified; the most confident ones"
+    return image_sheet(title, [*images_NCHW[worst].transpose(0, 2, 3, 1)], 6, size=1.45, labels=labels)

@@ -7,34 +7,24 @@ import multiprocessing
 import signal
 import time
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-class FittedEstimator(NamedTuple):
-    """A fitted estimator, the seconds that fitting took, and the warnings of scikit-learn."""
-
-    estimator: Any
-    seconds: float
-    warnings: list[str]
+Fitted = tuple[Any, float, list[str]]  # the estimator, the seconds that fitting took, the warnings of scikit-learn
 
 
-def fit_in_subprocess(estimator: Any, inputs_ND: NDArray[np.float32], targets_N: NDArray[np.int64]) -> FittedEstimator:
+def fit_in_subprocess(estimator: Any, inputs_ND: NDArray[np.float32], targets_N: NDArray[np.int64]) -> Fitted:
     """Fit an estimator of scikit-learn. Ctrl-C and SIGTERM end the work at once."""
-    with multiprocessing.get_context("spawn").Pool(1, _ignore_interrupt) as pool:  # leaving it ends the process
-        return pool.apply_async(_fit, (estimator, inputs_ND, targets_N)).get()
+    ignore_interrupt = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    with multiprocessing.get_context("spawn").Pool(1, signal.signal, ignore_interrupt) as pool:
+        return pool.apply_async(_fit, (estimator, inputs_ND, targets_N)).get()  # leaving the pool ends the process
 
 
-def _ignore_interrupt() -> None:
-    """Leave Ctrl-C to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _fit(estimator: Any, inputs_ND: NDArray[np.float32], targets_N: NDArray[np.int64]) -> FittedEstimator:
+def _fit(estimator: Any, inputs_ND: NDArray[np.float32], targets_N: NDArray[np.int64]) -> Fitted:
     began = time.monotonic()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         estimator.fit(inputs_ND, targets_N)
-    return FittedEstimator(estimator, time.monotonic() - began, [str(warning.message) for warning in caught])
+    return estimator, time.monotonic() - began, [str(warning.message) for warning in caught]

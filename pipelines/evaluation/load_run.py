@@ -10,6 +10,7 @@ from pipelines.checkpoints.files import fetch_checkpoint, load_checkpoint
 from pipelines.config.cli import LitlabCLI, load_data, parse_config
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
+from pipelines.runtime.text import first_line
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG
 
@@ -21,7 +22,7 @@ class LoadedRun:
     Attributes:
         run: The run in the tracking store; None for a checkpoint file.
         cli: The configuration that it was trained with, with the overrides.
-        data: The data module. Its sets are read only if `stages` or `read_data` ask for them.
+        data: The data module. Its sets are read only if `stages` ask for them.
         model: In evaluation mode, on the CPU.
         checkpoint: Path on this machine, of the selected epoch.
     """
@@ -31,46 +32,6 @@ class LoadedRun:
     data: LightningDataModule
     model: LightningModule
     checkpoint: Path
-
-    @property
-    def source(self) -> str:
-        """The run, or the file, for messages."""
-        return f"run {self.run.run_id}" if self.run else str(self.checkpoint)
-
-    def read_data(self, *stages: str, download: bool = True) -> None:
-        """Read the data of these stages: "fit" for the training and validation set, "test" for the test set.
-
-        Args:
-            stages: As for `LightningDataModule.setup`.
-            download: Whether missing data are downloaded.
-
-        Raises:
-            UserError: A file is missing or damaged.
-        """
-        try:
-            for stage in stages:
-                if download:
-                    load_data(self.data, stage)
-                else:
-                    self.data.setup(stage)
-        except (ValueError, OSError) as error:
-            raise UserError(f"{self.source}: {error}") from error
-
-    def restore(self) -> None:
-        """Load the weights of the model and the statistics of the data module, such as the normalisation.
-
-        Raises:
-            UserError: The checkpoint is damaged, or is not one of this model.
-        """
-        content = load_checkpoint(self.checkpoint)
-        name = type(self.data).__qualname__
-        try:
-            self.model.load_state_dict(content["state_dict"])
-            if name in content:
-                self.data.load_state_dict(content[name])
-        except (KeyError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{self.checkpoint}: not a checkpoint of {self.cli.config.name} ({reason})") from error
 
     def has_recorded_data(self, split: str) -> bool:
         """Return whether a split that was read ("train", "val" or "test") is the one that the run recorded.
@@ -98,17 +59,27 @@ def load_run(
         run: A run that was read from the store, or a run id.
         overrides: Other values for keys of its configuration, as on the command line: `["--data.data_dir", "data"]`.
         tracking_uri: Where a run id is looked up; by default the project's mlflow.db.
-        stages: The data to read; see `LoadedRun.read_data`.
+        stages: The data to read: "fit" for the training and validation set, "test" for the test set.
         download: Whether missing data are downloaded.
         weights: Whether to load the weights. A Trainer that is given the checkpoint loads them itself.
 
     Raises:
-        UserError: There is no such run, it has no configuration or checkpoint, or an override is wrong.
+        UserError: There is no such run, it has no configuration or checkpoint, an override is wrong, or a file of the
+            data is missing or damaged.
     """
     silence_lightning()
     found = Store(tracking_uri).find(run) if isinstance(run, str) else run
     cli = parse_config("test", overrides, base=found.file("config.yaml"))
-    return _load(found, cli, fetch_checkpoint(found), stages, download=download, weights=weights)
+    loaded = LoadedRun(found, cli, *cli.build(), fetch_checkpoint(found))
+    try:
+        for stage in stages:
+            load_data(loaded.data, stage, download=download)
+    except UserError as error:
+        raise UserError(f"run {found.run_id}: {error}") from error
+    if weights:
+        _restore(loaded)
+    loaded.model.eval()
+    return loaded
 
 
 def load_from_checkpoint(path: Path, config: Path | None = None, overrides: Sequence[str] = ()) -> LoadedRun:
@@ -129,15 +100,25 @@ def load_from_checkpoint(path: Path, config: Path | None = None, overrides: Sequ
     found = next((file for file in candidates if file.is_file()), None)
     if found is None:
         raise UserError(f"{candidates[0]}: no such file; -c FILE gives the configuration of {path}")
-    return _load(None, parse_config("test", overrides, base=found), path, (), download=False, weights=True)
-
-
-def _load(
-    run: StoredRun | None, cli: LitlabCLI, checkpoint: Path, stages: Sequence[str], *, download: bool, weights: bool
-) -> LoadedRun:
-    loaded = LoadedRun(run, cli, *cli.build(), checkpoint)
-    loaded.read_data(*stages, download=download)
-    if weights:
-        loaded.restore()
+    cli = parse_config("test", overrides, base=found)
+    loaded = LoadedRun(None, cli, *cli.build(), path)
+    _restore(loaded)
     loaded.model.eval()
     return loaded
+
+
+def _restore(loaded: LoadedRun) -> None:
+    """Load the weights of the model and the statistics of the data module, such as the normalisation.
+
+    Raises:
+        UserError: The checkpoint is damaged, or is not one of this model.
+    """
+    content = load_checkpoint(loaded.checkpoint)
+    name = type(loaded.data).__qualname__
+    try:
+        loaded.model.load_state_dict(content["state_dict"])
+        if name in content:
+            loaded.data.load_state_dict(content[name])
+    except (KeyError, RuntimeError) as error:
+        reason = f"not a checkpoint of {loaded.cli.config.name} ({first_line(error)})"
+        raise UserError(f"{loaded.checkpoint}: {reason}") from error

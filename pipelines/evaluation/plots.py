@@ -5,7 +5,7 @@ They draw on an axis that the caller gives, and can be read in black and white. 
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,32 +23,100 @@ LABELS = {
     "train_end": "training (weights of the epoch's end)",
     "val": "validation",
 }
-METRIC_NAMES = {"acc": "accuracy (fraction)", "knn_acc": "accuracy of the nearest codes' vote"}
+METRIC_NAMES = {  # {} is the place of a remark
+    "acc": "accuracy (fraction{})",
+    "knn_acc": "accuracy of the nearest codes' vote (fraction{})",
+}
 MARKERS = "o^sDvP*X<>"
 MANY_EPOCHS = 40  # more are drawn without markers
 LARGE_RATIO = 100  # values whose largest and smallest differ by more are drawn on a logarithmic scale
 Array = NDArray[np.float32]
 
 
-def make_figure(*, columns: int, width: float, height: float, rows: int = 1) -> "tuple[Figure, list[Axes]]":
-    """Return an empty figure, its size in inches, and its axes, row by row."""
+def panels(
+    count: int,
+    columns: int = 3,
+    *,
+    size: tuple[float, float],
+    extra: tuple[float, float] = (0.0, 0.0),
+    margins: tuple[float, float, float, float] | None = None,
+    dpi: int = 120,
+    **options: Any,
+) -> "tuple[Figure, list[Axes]]":
+    """Return a figure with a grid of panels, and the axes of the panels, row by row.
+
+    Args:
+        count: Number of panels; the rest of the last row stays blank.
+        columns: Maximum number of panels in a row.
+        size: Width and height of a panel with its labels, in inches.
+        extra: Width at the right of all panels and height below them, such as for a legend.
+        margins: Left, right, bottom and top of each panel, in inches, if the size of its labels is known. By default
+            they are computed when the figure is drawn (constrained layout), which takes half as long as drawing it.
+        dpi: Dots per inch.
+        options: Passed to `Figure.subplots`, such as `sharey`.
+    """
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
 
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+    columns = min(count, columns)
+    rows = math.ceil(count / columns)
+    width, height = columns * size[0] + extra[0], rows * size[1] + extra[1]
+    figure = Figure(figsize=(width, height), dpi=dpi, layout=None if margins else "constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    if margins:
+        left, right, bottom, top = margins
+        figure.subplots_adjust(
+            left=left / width,
+            bottom=(bottom + extra[1]) / height,
+            right=1 - (right + extra[0]) / width,
+            top=1 - top / height,
+            wspace=(left + right) / (size[0] - left - right),
+            hspace=(bottom + top) / (size[1] - bottom - top),
+        )
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    return figure, axes[:count]
+
+
+def image_sheet(
+    title: str, images: Sequence[NDArray[Any]], columns: int, *, size: float, labels: Sequence[str] = ()
+) -> "Figure":
+    """Draw images row by row, in one axis: an axis for each would take four times as long.
+
+    Args:
+        title: Title of the figure.
+        images: All of one shape, (H, W, 1) or (H, W, 3); uint8, or floats from 0 to 1.
+        columns: Number of images in a row.
+        size: Width of an image, in inches.
+        labels: Up to two lines of text above each image.
+    """
+    from matplotlib.figure import Figure
+
+    tall = size * images[0].shape[0] / images[0].shape[1] if len(images) else size
+    gap = 0.08 * size
+    top = gap + 0.16 * max((label.count("\n") + 1 for label in labels), default=0)
+    rows = max(1, math.ceil(len(images) / columns))
+    width, height = columns * (size + gap) + gap, rows * (tall + top) + gap
+    figure = Figure(figsize=(width, height + 0.4), dpi=120)
+    figure.suptitle(title, y=1 - 0.1 / (height + 0.4), va="top")
+    axis = figure.add_axes((0, 0, 1, height / (height + 0.4)))
+    for index, image_HWC in enumerate(images):
+        row, column = divmod(index, columns)
+        x, y = gap + column * (size + gap), top + row * (tall + top)  # of the upper left corner, in inches
+        most = 255 if image_HWC.dtype == np.uint8 else 1
+        axis.imshow(image_HWC, cmap="gray", vmin=0, vmax=most, extent=(x, x + size, y + tall, y))
+        if labels:
+            axis.text(x + size / 2, y - 0.04, labels[index], ha="center", va="bottom", fontsize=9)
+    axis.set(xlim=(0, width), ylim=(height, 0))
+    axis.set_axis_off()
+    return figure
 
 
 def plot_learning_curve(
     axis: "Axes", split: str, epochs: Sequence[int], values: Sequence[float], sds: Sequence[float | None] = ()
 ) -> None:
-    """Plot a metric over the epochs, in the style of its split.
+    """Plot a metric over the epochs, in the style of its split, "train", "train_end" or "val".
 
-    Args:
-        axis: See `label_learning_curves` for its labels.
-        split: "train", "train_end" or "val".
-        epochs: Counted from 0.
-        values: One per epoch; a mean if there are standard deviations.
-        sds: Standard deviation per epoch, drawn as a band; None where only one run is left.
+    Values are means if there are standard deviations, which are drawn as a band; None where only one run is left.
     """
     colour, line, marker = STYLES[split]
     marker = marker if len(epochs) <= MANY_EPOCHS else ""
@@ -64,14 +132,14 @@ def label_learning_curves(axis: "Axes", kind: str) -> None:
     """Label the axes of learning curves of a metric, such as "loss" or "acc", and draw a grid."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.set(xlabel="epoch (from 0)", ylabel=METRIC_NAMES.get(kind, kind.replace("_", " ")))
+    axis.set(xlabel="epoch (from 0)", ylabel=METRIC_NAMES.get(kind, kind.replace("_", " ")).format(""))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
 
 
-def spans_decades(values: Sequence[float]) -> bool:
-    """Return whether values, such as those of a loss that falls far, are better drawn on a logarithmic scale."""
-    return bool(values) and min(values) > 0 and max(values) > LARGE_RATIO * min(values)
+def spans(ratio: float, values: Sequence[float]) -> bool:
+    """Return whether positive values span more than this factor, so that a logarithmic scale suits them."""
+    return bool(values) and min(values) > 0 and max(values) > ratio * min(values)
 
 
 def plot_decision_regions(
@@ -129,8 +197,9 @@ def scatter_classes(
     present = [number for number in range(len(classes)) if (labels_N == number).any()]
     for number in present:
         x, y = points_N2[:at_most][labels_N[:at_most] == number].T
-        as_text = size >= 20 and len(classes[number]) == 1
-        marker = f"${classes[number]}$" if as_text else _marker(number, len(classes))
+        marker = MARKERS[(number // 10 if len(classes) > 10 else number) % len(MARKERS)]  # colours repeat after ten
+        if size >= 20 and len(classes[number]) == 1:
+            marker = f"${classes[number]}$"
         axis.scatter(x, y, s=size, marker=marker, color=f"C{number % 10}", alpha=0.7, lw=0.2, label=classes[number])
     for number in present:  # above all points
         box = {"facecolor": "white", "alpha": 0.75, "edgecolor": f"C{number % 10}", "pad": 1.5}
@@ -140,8 +209,3 @@ def scatter_classes(
         (left, lower), (right, upper) = np.percentile(points_N2, percentiles, axis=0)
         axis.set_xlim(left - 0.1 * (right - left), right + 0.1 * (right - left))
         axis.set_ylim(lower - 0.1 * (upper - lower), upper + 0.1 * (upper - lower))
-
-
-def _marker(number: int, n_classes: int) -> str:
-    """Return the marker of a class; from the eleventh class on, where colours repeat, markers differ instead."""
-    return MARKERS[(number // 10 if n_classes > 10 else number) % len(MARKERS)]

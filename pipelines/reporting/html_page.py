@@ -1,34 +1,19 @@
-"""Self-contained HTML pages: templates, inline figures, atomic writes.
+"""Self-contained HTML pages: templates, and atomic writes.
 
 A page has no script, and its Content-Security-Policy forbids everything from outside the page.
 """
 
-import base64
-import io
 import os
-import re
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import write_atomically
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
-    from matplotlib.figure import Figure
-
-MAX_SVG = 500_000  # characters; a larger figure, such as one of many points, may be smaller as PNG
-DPI = 110
-MIN_SCALE = 0.6  # of the size that a figure was drawn in; on a narrower screen it scrolls
-_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that a label may contain but XML may not
-_REFERENCE = re.compile(r"url\(#([^)]+)\)")
-
 
 def render(template: str, context: Mapping[str, Any]) -> str:
-    """Render a template of this package. Everything is escaped unless it is `Markup`."""
+    """Render a template of this package. Everything is escaped."""
     import jinja2
 
     loader = jinja2.PackageLoader("pipelines.reporting")
@@ -38,11 +23,11 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(context)
 
 
-def check_output_path(path: Path) -> Path:
-    """Return the path of a page that is to be written.
+def check_output_path(path: Path) -> None:
+    """Check that a page can be written.
 
     Raises:
-        UserError: It is a folder, or its folder does not exist or cannot be written to.
+        UserError: The path is a folder, or its folder does not exist or cannot be written to.
     """
     folder = path.absolute().parent
     if path.is_dir():
@@ -51,7 +36,6 @@ def check_output_path(path: Path) -> Path:
         raise UserError(f"--out {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK):
         raise UserError(f"--out {path}: the folder {folder} cannot be written to")
-    return path
 
 
 def write(path: Path, text: str) -> None:
@@ -64,62 +48,3 @@ def write(path: Path, text: str) -> None:
         write_atomically(path, text)
     except OSError as error:
         raise UserError(f"--out {path} cannot be written: {error.strerror}") from error
-
-
-def inline_figure(figure: "Figure", name: str, description: str) -> "Markup":
-    """Return a figure as an element of the page: an SVG, or a PNG if the SVG is large.
-
-    Args:
-        figure: The figure.
-        name: Unique within the page.
-        description: What the figure shows, for screen readers.
-    """
-    import matplotlib
-    from markupsafe import Markup
-
-    text, pixels = io.StringIO(), io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):  # makes the output reproducible
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    if len(text.getvalue()) > MAX_SVG:
-        figure.savefig(pixels, format="png", dpi=DPI)
-        if pixels.tell() < MAX_SVG:
-            return inline_png(pixels.getvalue(), description, DPI)
-    return Markup(_namespace_svg_ids(text.getvalue(), name, description))  # noqa: S704 (ElementTree has escaped it)
-
-
-def inline_png(png: bytes, description: str, dpi: int = 120) -> "Markup":
-    """Return a PNG file as an element of the page; its size follows from the dots per inch that it was drawn with."""
-    from markupsafe import Markup
-
-    width = int.from_bytes(png[16:20], "big") * 96 / dpi  # the header chunk comes first
-    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return Markup('<img src="{}" alt="{}" style="{}">').format(source, description, _size(width, "px"))
-
-
-def _namespace_svg_ids(svg: str, name: str, description: str) -> str:
-    """Make Matplotlib's SVG file an element: prefix its ids, and remove the style, which would hold for the page."""
-    ET.register_namespace("", _SVG)
-    ET.register_namespace("xlink", _XLINK)
-    root = ET.fromstring(_NOT_XML.sub("", svg))  # noqa: S314 (as Matplotlib wrote it)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.rpartition("}")[2] in ("metadata", "style"):
-                parent.remove(child)
-    for element in root.iter():
-        for key, value in element.attrib.items():
-            if key == "id":
-                element.set(key, f"{name}-{value}")
-            elif key.rpartition("}")[2] == "href" and value.startswith("#"):
-                element.set(key, f"#{name}-{value[1:]}")
-            else:
-                element.set(key, _REFERENCE.sub(rf"url(#{name}-\1)", value))
-    width = float(root.attrib.pop("width").removesuffix("pt"))
-    root.attrib.pop("height")
-    stroke = {"stroke-linejoin": "round", "stroke-linecap": "butt"}  # from the style that was removed
-    root.attrib.update({"role": "img", "aria-label": description, "style": _size(width, "pt"), **stroke})
-    return ET.tostring(root, encoding="unicode")
-
-
-def _size(width: float, unit: str) -> str:
-    """Limit the width: not larger than drawn, not too small to read."""
-    return f"max-width: {width:g}{unit}; min-width: {MIN_SCALE * width:g}{unit}"

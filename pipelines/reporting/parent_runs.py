@@ -1,11 +1,11 @@
-"""Tables of a parent run, such as a study's: what was searched and found."""
+"""The section of a page about a parent run, such as a study's: what was searched and found."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 from pipelines.comparison.formatting import fixed_spec, format_mean_sd
-from pipelines.reporting.pictures import Picture, saved_pictures
-from pipelines.reporting.provenance import Pairs, command_of
+from pipelines.reporting.pictures import saved_pictures
+from pipelines.reporting.provenance import command_of
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import (
@@ -22,69 +22,51 @@ from pipelines.tracking.tags import (
 
 # By the prefix of their metrics, as sweeps.search.study_run logs them
 CONFIGURATIONS = {"": "the best, on fresh seeds", "default/": "the experiment as it is, same seeds"}
-_SPACE, _IMPORTANCE, _TRIALS, _BEST = f"{SPACE_PARAM}.", f"{IMPORTANCE}/", f"{TRIALS}/", f"{BEST}/"
+_SPACE = f"{SPACE_PARAM}."
 
 
-@dataclass(frozen=True)
-class ParentRun:
-    """The content of a page about a parent run.
+def read_parent_run(store: Store, run_id: str) -> dict[str, Any]:
+    """Return the variables of a section.
 
-    Attributes:
-        title: Its name.
-        facts: Kind, status, command and settings.
-        space: For each searched key: its values, the value of the best trial, the importance.
-        trials: For each state, the number of trials.
-        header: Header of `confirmed`.
-        confirmed: For each configuration: test metrics, number of runs.
-        pictures: Its figures.
-        note: Its note, in Markdown.
-        missing: What could not be read, one sentence each.
-    """
-
-    title: str
-    facts: Pairs
-    space: list[tuple[str, str, str, str]]
-    trials: Pairs
-    header: list[str]
-    confirmed: list[list[str]]
-    pictures: list[Picture]
-    note: str
-    missing: list[str]
-
-
-def read_parent_run(store: Store, run_id: str) -> ParentRun:
-    """Read a parent run.
+    Returns:
+        `title`; `command`; `facts`: kind, status, command and settings; `space`: for each searched key its values, the
+        value of the best trial and the importance; `trials`: the number of trials in each state; `header` and rows of
+        `confirmed`: test metrics and number of runs; `pictures`; `note`, in Markdown; `missing`: what could not be
+        read, one sentence each.
 
     Raises:
         UserError: There is no such run.
     """
     run = store.find(run_id)
-    params, metrics, tags = run.params, run.metrics, run.tags
-    best, unknown = _best_params(store, tags.get(BEST_RUN_TAG))
+    metrics, tags = run.metrics, run.tags
+    best, missing = _best_params(store, tags.get(BEST_RUN_TAG))
     header, *confirmed = confirmation_table(metrics) or [[]]
     pictures, unread = saved_pictures(run)
-    facts = [("kind", tags.get(PARENT_TAG, "sweep")), ("run", run_id), ("status", run.status)]
-    facts += [("command", command_of(tags))]
-    facts += [(key, value) for key, value in sorted(params.items()) if not key.startswith(_SPACE)]
-    facts += [
-        (f"best {key.removeprefix(_BEST)}", format_mean_sd(value, spec=fixed_spec(value)))
-        for key, value in metrics.items()
-        if key.startswith(_BEST)
-    ]
-    facts += [
-        (name, tags[tag]) for name, tag in (("best trial", BEST_TRIAL_TAG), ("its run", BEST_RUN_TAG)) if tag in tags
-    ]
-    return ParentRun(
-        title=run.name or run_id,
-        facts=facts,
-        space=_space(params, best, metrics),
-        trials=[(key.removeprefix(_TRIALS), f"{metrics[key]:.0f}") for key in metrics if key.startswith(_TRIALS)],
-        header=header,
-        confirmed=confirmed,
-        pictures=pictures,
-        note=tags.get(NOTE_TAG, ""),
-        missing=[*unknown, *unread],
-    )
+    command = command_of(tags)
+    bests = {f"best {key}": format_mean_sd(value, spec=fixed_spec(value)) for key, value in _part(metrics, f"{BEST}/")}
+    named = {"best trial": tags.get(BEST_TRIAL_TAG), "its run": tags.get(BEST_RUN_TAG)}
+    return {
+        "title": run.name or run_id,
+        "command": command,
+        "facts": [
+            *[("kind", tags.get(PARENT_TAG, "sweep")), ("run", run_id), ("status", run.status), ("command", command)],
+            *((key, value) for key, value in sorted(run.params.items()) if not key.startswith(_SPACE)),
+            *bests.items(),
+            *((name, value) for name, value in named.items() if value is not None),
+        ],
+        "space": _space(run.params, best, metrics),
+        "trials": [(state, f"{count:.0f}") for state, count in _part(metrics, f"{TRIALS}/")],
+        "header": header,
+        "confirmed": confirmed,
+        "pictures": pictures,
+        "note": tags.get(NOTE_TAG, ""),
+        "missing": [*missing, *unread],
+    }
+
+
+def _part(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    """Return the items whose keys have a prefix, without it."""
+    return [(key.removeprefix(prefix), value) for key, value in values.items() if key.startswith(prefix)]
 
 
 def _best_params(store: Store, run_id: str | None) -> tuple[Mapping[str, str], list[str]]:
@@ -101,11 +83,11 @@ def _space(
     params: Mapping[str, str], best: Mapping[str, str], metrics: Mapping[str, float]
 ) -> list[tuple[str, str, str, str]]:
     """Return a line per searched key, the most important key first."""
-    keys = [key.removeprefix(_SPACE) for key in params if key.startswith(_SPACE)]
-    keys.sort(key=lambda key: (-metrics.get(f"{_IMPORTANCE}{key}", 0.0), key))
-    weights = {key: metrics.get(f"{_IMPORTANCE}{key}") for key in keys}
-    texts = {key: "" if weight is None else f"{weight:.2f}" for key, weight in weights.items()}
-    return [(key, params[f"{_SPACE}{key}"], best.get(key, ""), texts[key]) for key in keys]
+    weights = dict(_part(metrics, f"{IMPORTANCE}/"))
+    searched = sorted(_part(params, _SPACE), key=lambda item: (-weights.get(item[0], 0.0), item[0]))
+    return [
+        (key, values, best.get(key, ""), f"{weights[key]:.2f}" if key in weights else "") for key, values in searched
+    ]
 
 
 def confirmation_table(metrics: Mapping[str, float], missing: str = "") -> list[list[str]]:

@@ -1,17 +1,27 @@
-"""The figures of a page: those of the comparison, and those that a run saved."""
+"""The figures of a page: those of the comparison, and those that a run saved.
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+A picture has the keys `source` (a data URI, as which an SVG cannot reach into the page), `caption`, and `width` in CSS
+pixels.
+"""
 
-from pipelines.comparison.figures import draw_figures, saved_figures
+import base64
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+from pipelines.comparison.figures import draw_figures, save_svg, saved_figures
 from pipelines.comparison.rows import Comparison
-from pipelines.reporting.html_page import inline_figure, inline_png
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import first_line
 from pipelines.tracking.store import StoredRun
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
+    from matplotlib.figure import Figure
 
+MAX_SVG = 500_000  # characters; a larger figure, such as one of many points, becomes a PNG
+DPI = 110
+SAVED_DPI = 120  # of the figures that runs save
+PIXELS_PER_INCH = 96  # of CSS
 CAPTIONS = {
     "learning_curves": "Learning curves: mean over seeds ± one standard deviation",
     "against_cost": "{metric} against the number of parameters and the training time",
@@ -24,21 +34,15 @@ CAPTIONS = {
     "importance": "How much of the differences between trials each key explains",
     "configurations": "The best configurations: mean (diamond) and each seed (dot)",
 }
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure as an element of the page, with its caption."""
-
-    element: "Markup"
-    caption: str
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that a label may contain but XML may not
+Picture = dict[str, Any]
 
 
 def comparison_pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     """Draw the figures of a comparison.
 
     Returns:
-        The figures, and one sentence for each that could not be drawn.
+        The pictures, and one sentence for each that could not be drawn.
     """
     try:
         figures = draw_figures(comparison)
@@ -46,11 +50,12 @@ def comparison_pictures(comparison: Comparison) -> tuple[list[Picture], list[str
         return [], [f"figures cannot be drawn: {error}"]
     pictures, missing = [], []
     for name, figure in figures.items():
-        caption = _caption(name, comparison.metric)
         try:
-            pictures.append(Picture(inline_figure(figure, name, caption), caption))
+            kind, content = _draw(figure, name)
+            width = PIXELS_PER_INCH * figure.get_figwidth()
+            pictures.append(_picture(kind, content, width, _caption(name, comparison.metric)))
         except (ValueError, ArithmeticError, RuntimeError) as error:  # from matplotlib, because of a label
-            missing.append(f"figure {name} cannot be drawn: {str(error).splitlines()[0]}")
+            missing.append(f"figure {name} cannot be drawn: {first_line(error)}")
     return pictures, missing
 
 
@@ -58,16 +63,33 @@ def saved_pictures(run: StoredRun) -> tuple[list[Picture], list[str]]:
     """Read the PNG figures that a run saved.
 
     Returns:
-        The figures, and a sentence if there are none or one cannot be read.
+        The pictures, and a sentence if there are none or one cannot be read.
     """
     pictures: list[Picture] = []
     try:
         for path in (path for path in saved_figures(run) if path.endswith(".png")):
-            caption = _caption(path.rpartition("/")[2].removesuffix(".png"))
-            pictures.append(Picture(inline_png(run.file(path).read_bytes(), caption), caption))
-    except (UserError, OSError, ValueError) as error:
-        return pictures, [f"figures of run {run.run_id} cannot be read: {str(error).splitlines()[0]}"]
+            content = run.file(path).read_bytes()
+            width = int.from_bytes(content[16:20], "big") * PIXELS_PER_INCH / SAVED_DPI  # the header comes first
+            name = path.rpartition("/")[2].removesuffix(".png")
+            pictures.append(_picture("png", content, width, _caption(name)))
+    except (UserError, OSError) as error:
+        return pictures, [f"figures of run {run.run_id} cannot be read: {first_line(error)}"]
     return pictures, [] if pictures else [f"run {run.run_id} has no figures"]
+
+
+def _draw(figure: "Figure", name: str) -> tuple[str, bytes]:
+    """Return a figure as SVG, or as PNG if the SVG is large; and which."""
+    text, pixels = io.StringIO(), io.BytesIO()
+    save_svg(figure, text, name)
+    if len(text.getvalue()) <= MAX_SVG:
+        return "svg+xml", _NOT_XML.sub("", text.getvalue()).encode()
+    figure.savefig(pixels, format="png", dpi=DPI)
+    return "png", pixels.getvalue()
+
+
+def _picture(kind: str, content: bytes, width: float, caption: str) -> Picture:
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return {"source": source, "width": width, "caption": caption}
 
 
 def _caption(name: str, metric: str = "") -> str:

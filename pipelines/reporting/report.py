@@ -11,7 +11,7 @@ from pipelines.comparison import intervals
 from pipelines.comparison.compare import compare
 from pipelines.comparison.formatting import footnote, metric_cells, param_cells
 from pipelines.comparison.metric_plots import row_labels
-from pipelines.comparison.rows import Comparison, Row, short_names
+from pipelines.comparison.rows import Comparison, short_names
 from pipelines.reporting.html_page import check_output_path, render, write
 from pipelines.reporting.parent_runs import read_parent_run
 from pipelines.reporting.pictures import comparison_pictures
@@ -19,7 +19,6 @@ from pipelines.reporting.provenance import command_of, describe_data, describe_e
 from pipelines.reporting.summary import join_names, summarize_comparison
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import format_command, option_tokens, redact_credentials
-from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import NOTE_TAG
 
 MAX_CONFIGS = 50  # rows whose config.yaml is in the page
@@ -86,13 +85,19 @@ def page_context(comparison: Comparison) -> dict[str, Any]:
     labels = row_labels(comparison)
     parents = [read_parent_run(store, run_id) for run_id in dict.fromkeys(selection.parents)]
     pictures, not_drawn = comparison_pictures(comparison)
-    rows = [_row_details(index, label, comparison) for index, label in enumerate(labels)]
     data = describe_data(runs)
-    missing = [*not_drawn, *(text for parent in parents for text in parent.missing), *(part.missing for part in data)]
+    missing = [
+        *not_drawn,
+        *(text for parent in parents for text in parent["missing"]),
+        *(one["missing"] for one in data),
+    ]
     started = sorted(run.started for run in runs)
+    descriptions: dict[str, str] = {}
+    for run in runs:
+        descriptions.setdefault(run.experiment, run.tags.get(NOTE_TAG, ""))
     return {
         "title": f"{join_names(selection.names)}: {comparison.metric}",
-        "descriptions": _descriptions(runs),
+        "descriptions": [(name, text) for name, text in descriptions.items() if text],
         "made": _format_time(datetime.now(UTC).timestamp() * 1000),
         "began": (_format_time(started[0]), _format_time(started[-1])),
         "where": redact_credentials(store.uri),
@@ -105,11 +110,9 @@ def page_context(comparison: Comparison) -> dict[str, Any]:
         "interval": (intervals.__doc__ or "").partition("\n\n")[2],
         "figures": pictures,
         "parents": parents,
-        "rows": rows,
+        "rows": [_row_details(index, label, comparison) for index, label in enumerate(labels)],
         "environment": describe_environment(runs),
         "data": data,
-        "commands": [(row["label"], row["commands"]) for row in rows],
-        "parent_commands": [fact[1] for parent in parents for fact in parent.facts if fact[0] == "command"],
         "missing": [text for text in missing if text],
     }
 
@@ -131,7 +134,12 @@ def _table(comparison: Comparison) -> dict[str, Any]:
 def _row_details(index: int, label: str, comparison: Comparison) -> dict[str, Any]:
     """Return a row's configuration, runs and commands."""
     row = comparison.rows[index]
-    file, missing = _read_config(row) if index < MAX_CONFIGS else ("", "")
+    file, missing = "", ""
+    if index < MAX_CONFIGS:
+        try:
+            file = row.runs[0].file("config.yaml").read_text(encoding="utf-8", errors="replace")
+        except (UserError, OSError) as error:
+            missing = str(error)
     tested = sorted(key for key in {key for run in row.runs for key in run.metrics} if key.startswith("test/"))
     metrics = list(dict.fromkeys([comparison.metric, *tested]))
     lines = [
@@ -153,24 +161,8 @@ def _row_details(index: int, label: str, comparison: Comparison) -> dict[str, An
     }
 
 
-def _read_config(row: Row) -> tuple[str, str]:
-    """Return the config.yaml of a row's first run, or why there is none."""
-    try:
-        return row.runs[0].file("config.yaml").read_text(encoding="utf-8", errors="replace"), ""
-    except (UserError, OSError) as error:
-        return "", str(error)
-
-
 def _format(value: float | None) -> str:
     return "" if value is None or not math.isfinite(value) else f"{value:.6g}"
-
-
-def _descriptions(runs: Sequence[StoredRun]) -> list[tuple[str, str]]:
-    """Return each experiment's description of itself, where it has one."""
-    notes: dict[str, str] = {}
-    for run in runs:
-        notes.setdefault(run.experiment, run.tags.get(NOTE_TAG, ""))
-    return [(name, text) for name, text in notes.items() if text]
 
 
 def _format_time(milliseconds: float) -> str:

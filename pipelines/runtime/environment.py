@@ -32,8 +32,8 @@ def user() -> str:
     """Return the user's name, or the user id if the system has no name for it."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under an id without a name
-        return str(os.getuid())
+    except (KeyError, OSError, ImportError):  # a container may run under an id without a name; Windows has no ids
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
 
 
 def processor() -> str:

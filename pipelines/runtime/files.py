@@ -33,7 +33,8 @@ def file_lock(path: Path | str, *, timeout: float = -1, remove: bool = False) ->
         yield
     finally:
         if remove:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows does not delete an open file
+                path.unlink()
         lock.release()
 
 

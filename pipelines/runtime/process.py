@@ -1,10 +1,19 @@
-"""Identify processes: their start time, their pid namespace, and whether they are alive."""
+"""Processes: their start time, their pid namespace, whether they are alive, and groups of them.
 
+Works without /proc (macOS, Windows), process groups and SIGKILL (Windows).
+"""
+
+import contextlib
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+FORK_IS_SAFE = sys.platform == "linux"  # Windows has no fork; on macOS, it may crash once libraries are loaded
+SIGKILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows, SIGTERM ends a process at once
 RANK_ZERO_PID = "LITLAB_FIRST"  # environment variable: id of the process that starts the other ranks
 
 
@@ -22,13 +31,40 @@ def pid_namespace() -> str:
 
 def is_process_alive(pid: int, start: str) -> bool:
     """Return whether a process of this machine is alive and has this start time, see `process_start`."""
+    return process_exists(pid) and process_start(pid) == start
+
+
+def process_exists(pid: int) -> bool:
+    """Return whether a process of this machine exists."""
+    if sys.platform == "win32":  # os.kill(pid, 0) would send Ctrl-C there
+        command = ["tasklist", "/NH", "/FI", f"PID eq {pid}"]
+        tasks = subprocess.run(command, capture_output=True, text=True, check=False)
+        return str(pid) in tasks.stdout.split()
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return process_start(pid) == start
+    return True
+
+
+def start_process_group() -> None:
+    """Make this process the first of a new group, which Ctrl-C on the terminal does not reach."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def signal_process_group(pid: int, number: int) -> None:
+    """Send a signal to the group of a process, if there still is one; on Windows, end it and its child processes."""
+    with contextlib.suppress(OSError):  # it is gone
+        if hasattr(os, "killpg"):
+            os.killpg(pid, number)
+        else:
+            command = ["taskkill", "/F", "/T", "/PID", str(pid)]
+            subprocess.run(command, capture_output=True, check=False)
 
 
 def exit_with_rank_zero() -> None:

@@ -1,9 +1,11 @@
 """Make text safe to show: control characters, credentials, command lines, error messages."""
 
+import json
 import re
 import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def escape_control_characters(text: str) -> str:
@@ -38,4 +40,10 @@ def redact_credentials(text: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message without passwords; the error's class name if it has no message."""
-    return redact_credentials(str(error).splitlines()[0]) if str(error) else type(error).__name__
+    lines = str(error).strip().splitlines()
+    return redact_credentials(lines[0]) if lines else type(error).__name__
+
+
+def param_text(value: Any) -> str:
+    """Return a value as the text of a param: a string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -10,6 +10,7 @@ from typing import Any
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.tracking.mlflow_internals import DATABASE_LOGGER, DATABASE_STORE
 from pipelines.tracking.uri import database_lock
 
 IMPORTING = threading.RLock()  # held while MLflow is imported, because its modules import one another in circles
@@ -30,13 +31,13 @@ def import_client(uri: str) -> Any:
     """Import and return MlflowClient, and what it needs for this store. One thread at a time."""
     for name, value in MLFLOW_SETTINGS.items():
         os.environ.setdefault(name, value)
-    for name in ("urllib3.connectionpool", "mlflow.store.db.utils"):  # the caller reports errors in one line
+    for name in ("urllib3.connectionpool", DATABASE_LOGGER):  # the caller reports errors in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with IMPORTING, gc_paused_for_import("mlflow"):
         from mlflow import MlflowClient
 
         if not uri.startswith(("http", "databricks")):
-            importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+            importlib.import_module(DATABASE_STORE)
     return MlflowClient
 
 

@@ -21,6 +21,7 @@ from pipelines.tracking.tags import (
 )
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
+_IS_STUDY = f"tags.{STUDY_TAG} IS NOT NULL and tags.{PARENT_RUN_TAG} IS NULL"
 _KEYS = re.compile(r"`[^`]*`|'[^']*'|\"[^\"]*\"|\b((?:param(?:eter)?|metric|tag)s?\.)([\w./-]+)")
 
 
@@ -71,57 +72,45 @@ def find_runs(store: Store, names: Sequence[str], filter_string: str = "") -> Ru
 
 
 def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelection:
-    experiments = store.experiment_names()
-    ids = {name: experiment_id for experiment_id, name in experiments.items()}
-    selected_ids = [] if names else list(experiments)
-    parents: list[str] = []
-    runs: list[StoredRun] = []
-    notes: list[str] = []
+    ids = {name: experiment_id for experiment_id, name in store.experiment_names().items()}
+    selected_ids = [] if names else list(ids.values())
+    runs, notes, parents = list[StoredRun](), list[str](), dict[str, StoredRun]()
     for name in names:
-        if _RUN_ID.fullmatch(name):
-            named = _select_run(store, name, filter_string)
-            runs, parents, notes = runs + named.runs, parents + named.parents, notes + named.notes
-            continue
         study = f"{name}{SWEEP_SUFFIX}"
-        if name not in ids and study not in ids:
-            raise UserError(_unknown_name(name, sorted(ids), store))
-        if name in ids and study in ids:
-            notes.append(f"{name} is an experiment and a study; the experiment is shown. The study: {study}")
-        selected_ids.append(ids[name] if name in ids else ids[study])
+        if _RUN_ID.fullmatch(name):
+            named = store.find(name)
+            if summary := is_summary(named.tags):
+                parents[name] = named
+            by_id = f"tags.{PARENT_RUN_TAG} = '{name}'" if summary else f"attributes.run_id = '{name}'"
+            found = store.search([named.experiment_id], _finished(by_id, filter_string))
+            runs += found
+            if not found and not filter_string:
+                status = "deleted" if named.status == "FINISHED" else named.status
+                reason = "summarises runs, but none of them is finished" if summary else f"is left out: it is {status}"
+                notes.append(f"run {name} {reason}")
+        elif name in ids or study in ids:
+            selected_ids.append(ids[name if name in ids else study])
+            if name in ids and study in ids:
+                notes.append(f"{name} is an experiment and a study; the experiment is shown. The study: {study}")
+        else:
+            suggestions = get_close_matches(name, sorted(ids), n=3, cutoff=0.4)
+            hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""
+            raise UserError(f"{name!r} is not an experiment, study or run in {redact_credentials(store.uri)}{hint}")
     runs += store.search(selected_ids, _finished(filter_string))
-    parents = list(dict.fromkeys([*parents, *(_study_runs(store, selected_ids) if names else [])]))
-    unique = {run.run_id: run for run in runs if not is_summary(run.tags)}
-    metric, direction = _study_metric(store, parents)
-    return RunSelection(list(names), list(unique.values()), metric, parents, notes, direction, filter_string)
-
-
-def _select_run(store: Store, run_id: str, filter_string: str) -> RunSelection:
-    """Select a run, or the runs that it summarises; a note says why there is none."""
-    named = store.find(run_id)
-    summary = is_summary(named.tags)
-    by_id = f"tags.{PARENT_RUN_TAG} = '{run_id}'" if summary else f"attributes.run_id = '{run_id}'"
-    runs = store.search([named.experiment_id], _finished(by_id, filter_string))
-    notes = []
-    if not runs and not filter_string:
-        status = "deleted" if named.status == "FINISHED" else named.status
-        reason = "summarises runs, but none of them is finished" if summary else f"is left out: it is {status}"
-        notes = [f"run {run_id} {reason}"]
-    return RunSelection([run_id], runs, parents=[run_id] if summary else [], notes=notes)
-
-
-def _study_runs(store: Store, experiment_ids: Sequence[str]) -> list[str]:
-    """Return the ids of the studies' summary runs, the latest first."""
-    is_study = f"tags.{STUDY_TAG} IS NOT NULL and tags.{PARENT_RUN_TAG} IS NULL"
-    runs = store.search(experiment_ids, is_study, ["attributes.start_time DESC"])
-    return [run.run_id for run in runs if is_summary(run.tags)]
-
-
-def _study_metric(store: Store, parents: Sequence[str]) -> tuple[str | None, str | None]:
-    """Return metric and direction of the first study among summary runs."""
-    for run in map(store.find, parents):
-        if STUDY_TAG in run.tags and METRIC_PARAM in run.params:
-            return f"{SELECTED}/{run.params[METRIC_PARAM]}", run.params.get(DIRECTION_PARAM)
-    return None, None
+    if names:
+        studies = store.search(selected_ids, _IS_STUDY, ["attributes.start_time DESC"])
+        parents = {run.run_id: run for run in (*parents.values(), *studies) if is_summary(run.tags)}
+    searched = (run for run in parents.values() if STUDY_TAG in run.tags and METRIC_PARAM in run.params)
+    params = next((run.params for run in searched), {})  # of the first study
+    return RunSelection(
+        names=list(names),
+        runs=list({run.run_id: run for run in runs if not is_summary(run.tags)}.values()),
+        metric=f"{SELECTED}/{params[METRIC_PARAM]}" if params else None,
+        parents=list(parents),
+        notes=notes,
+        direction=params.get(DIRECTION_PARAM),
+        filter_string=filter_string,
+    )
 
 
 def _finished(*filters: str) -> str:
@@ -132,9 +121,3 @@ def _finished(*filters: str) -> str:
         return f"{kind}`{key}`" if kind else match[0]
 
     return " and ".join(["attributes.status = 'FINISHED'", *(_KEYS.sub(quoted, text) for text in filters if text)])
-
-
-def _unknown_name(name: str, known: Sequence[str], store: Store) -> str:
-    suggestions = get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""
-    return f"{name!r} is not an experiment, study or run in {redact_credentials(store.uri)}{hint}"

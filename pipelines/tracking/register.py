@@ -22,9 +22,6 @@ class RegisteredModel:
     """A version of a registered model.
 
     Attributes:
-        name: Name of the registered model.
-        version: Number of the version, as MLflow's text.
-        run_id: The run that the model comes from.
         is_new: Whether this call created the version.
         tracking_uri: The store, with the password if it has one.
         alias: The alias that now points to this version, or None.
@@ -43,14 +40,10 @@ class RegisteredModel:
     def loading_code(self) -> str:
         """Python code that loads this version in any process, without the store's password."""
         reference = f"{self.name}@{self.alias}" if self.alias else f"{self.name}/{self.version}"
-        return "\n".join(
-            [
-                "import mlflow",
-                "",
-                f'mlflow.set_tracking_uri("{redact_credentials(self.tracking_uri)}")',
-                f'model = mlflow.pytorch.load_model("models:/{reference}")',
-            ]
-        )
+        return f"""import mlflow
+
+mlflow.set_tracking_uri("{redact_credentials(self.tracking_uri)}")
+model = mlflow.pytorch.load_model("models:/{reference}")"""
 
 
 def register_model(
@@ -67,15 +60,31 @@ def register_model(
     Raises:
         UserError: The run has no model, or the name or the alias is invalid.
     """
+    from mlflow.exceptions import MlflowException
+
     _check_names(name, alias)
     store = Store(tracking_uri)
-    version, is_new = _find_or_create_version(store, run_id, name)
-    previous = _set_alias(store, version, alias) if alias else ""
+    run = store.find(run_id)
+    model_id = _model_id(run)
+    try:
+        versions = store.client.search_model_versions(f"run_id = '{run_id}'")
+        existing = [version for version in versions if version.name == name]
+        version = max(existing, key=lambda one: int(one.version), default=None) or _create_version(run, name, model_id)
+    except MlflowException as error:
+        raise UserError(f"model {name!r} cannot be registered: {first_line(error)}") from error
+    previous = ""
+    try:
+        if alias:
+            previous = str(store.client.get_registered_model(name).aliases.get(alias, ""))
+            store.client.set_registered_model_alias(name, alias, str(version.version))
+    except MlflowException as error:
+        created = f"{name} version {version.version} is registered"
+        raise UserError(f"{created}, but not its --alias {alias}: {first_line(error)}") from error
     return RegisteredModel(
-        name=version.name,
+        name=name,
         version=str(version.version),
-        run_id=version.run_id,
-        is_new=is_new,
+        run_id=run_id,
+        is_new=not existing,
         tracking_uri=store.uri,
         alias=alias,
         previous_version=previous,
@@ -94,65 +103,37 @@ def _check_names(name: str, alias: str | None) -> None:
         raise UserError(f"--alias {alias}: MLflow reserves it for versions; choose another, such as champion")
 
 
-def _find_or_create_version(store: Store, run_id: str, name: str) -> tuple[Any, bool]:
-    """Return MLflow's ModelVersion of a run's model, and whether it is new."""
+def _create_version(run: StoredRun, name: str, model_id: str) -> Any:
+    """Create a version, an entity of MLflow, of a registered model, which is created if missing."""
     from mlflow.exceptions import MlflowException
 
-    run = store.find(run_id)
-    model_id = _model_id(run)
+    client = run.store.client
     try:
-        versions = store.client.search_model_versions(f"run_id = '{run_id}'")
-        if existing := [version for version in versions if version.name == name]:
-            return max(existing, key=lambda version: int(version.version)), False
-        _create_registered_model(store, name)
-        with _default_tracking_uri(store):
-            version = store.client.create_model_version(
-                name,
-                f"models:/{model_id}",  # MLflow's own form: it keeps the model's id and finds the files itself
-                run_id=run_id,
-                model_id=model_id,
-                tags={key: value for key, value in run.tags.items() if _ORIGIN_TAGS.fullmatch(key)},
-                description=_describe(run),
-            )
-    except MlflowException as error:
-        raise UserError(f"model {name!r} cannot be registered: {first_line(error)}") from error
-    return version, True
-
-
-def _create_registered_model(store: Store, name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        store.client.create_registered_model(name)
+        client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    with _default_tracking_uri(run.store):
+        return client.create_model_version(
+            name,
+            f"models:/{model_id}",  # MLflow's own form: it keeps the model's id and finds the files itself
+            run_id=run.run_id,
+            model_id=model_id,
+            tags={key: value for key, value in run.tags.items() if _ORIGIN_TAGS.fullmatch(key)},
+            description=_describe(run),
+        )
 
 
 @contextmanager
 def _default_tracking_uri(store: Store) -> Iterator[None]:
     """Set MLFLOW_TRACKING_URI: MLflow's registry in a database looks for the model in the default store."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
+    before = dict(os.environ)
     os.environ["MLFLOW_TRACKING_URI"] = store.uri
     try:
         yield
     finally:
         os.environ.pop("MLFLOW_TRACKING_URI")
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-def _set_alias(store: Store, version: Any, alias: str) -> str:
-    """Point an alias to a version; return the version that it pointed to before, or ""."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        previous = str(store.client.get_registered_model(version.name).aliases.get(alias, ""))
-        store.client.set_registered_model_alias(version.name, alias, str(version.version))
-    except MlflowException as error:
-        created = f"{version.name} version {version.version} is registered"
-        raise UserError(f"{created}, but not its --alias {alias}: {first_line(error)}") from error
-    return previous
+        os.environ |= before
 
 
 def _describe(run: StoredRun) -> str:
@@ -190,7 +171,13 @@ def _model_outputs(run: StoredRun) -> list[Any]:
 def _no_model(run: StoredRun) -> str:
     """Return the error message for a run without a model, with runs to register instead."""
     if is_summary(run.tags):
-        return _no_model_of_summary(run)
+        prefix = f"run {run.run_id} summarises other runs and has no model of its own"
+        with_model = [child for child in run.store.children(run.run_id) if _model_outputs(child)]
+        if not with_model:
+            return f"{prefix}, and none of its runs has one; litlab compare {run.run_id} shows them"
+        lines = [f"  {child.run_id}  {child.name}" for child in with_model[:MAX_LISTED]]
+        rest = [f"  and {len(with_model) - MAX_LISTED} more"] if len(with_model) > MAX_LISTED else []
+        return "\n".join([f"{prefix}; these of its runs have one (litlab compare {run.run_id}):", *lines, *rest])
     if run.status != "FINISHED":
         return f"run {run.run_id} is {run.status} and has no model: only a run that was tested has one"
     if run.tags.get(STAGE_TAG) == "search":
@@ -200,13 +187,3 @@ def _no_model(run: StoredRun) -> str:
             f"study's best have one: litlab compare {study}-sweep --filter \"tags.{STAGE_TAG} = 'confirm'\""
         )
     return f"run {run.run_id} has no model: litlab fit saves one for data that are held in memory"
-
-
-def _no_model_of_summary(run: StoredRun) -> str:
-    with_model = [child for child in run.store.children(run.run_id) if _model_outputs(child)]
-    prefix = f"run {run.run_id} summarises other runs and has no model of its own"
-    if not with_model:
-        return f"{prefix}, and none of its runs has one; litlab compare {run.run_id} shows them"
-    lines = [f"  {child.run_id}  {child.name}" for child in with_model[:MAX_LISTED]]
-    rest = [f"  and {len(with_model) - MAX_LISTED} more"] if len(with_model) > MAX_LISTED else []
-    return "\n".join([f"{prefix}; these of its runs have one (litlab compare {run.run_id}):", *lines, *rest])

@@ -13,6 +13,7 @@ from pipelines.runtime.class_paths import text_with_old_class_paths
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.client import IMPORTING, all_pages, attempt, connect, unreachable
+from pipelines.tracking.mlflow_internals import delete_artifacts
 from pipelines.tracking.tags import (
     DATA_HASH_KEY,
     DATA_HASH_TAG,
@@ -199,11 +200,9 @@ class Store:
 
     def delete_files(self, run_id: str, name: str) -> bool:
         """Delete an artifact of a run, a file or a folder; return whether it succeeded."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         def delete() -> None:
-            uri = self.client.get_run(run_id).info.artifact_uri
-            get_artifact_repository(uri, self.uri).delete_artifacts(name)  # type: ignore[no-untyped-call]
+            delete_artifacts(self.client.get_run(run_id).info.artifact_uri, self.uri, name)
 
         return attempt(delete)
 

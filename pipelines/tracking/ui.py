@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.process import SIGKILL, signal_process_group
 from pipelines.runtime.signals import signal_handlers
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.client import MLFLOW_SETTINGS
@@ -28,10 +29,8 @@ class UIServer:
 
     Attributes:
         url: Where the UI will answer, a few seconds after the start.
-        port: The port that it listens on.
         tracking_uri: The store, with the password if it has one.
         is_public: Whether other machines can reach it, without a password.
-        process: The server.
     """
 
     url: str
@@ -61,10 +60,12 @@ def serve_ui(*, port: int | None = None, host: str = HOST, tracking_uri: str | N
     pressed: list[int] = []
     with signal_handlers(lambda number, _: pressed.append(number), signal.SIGINT, signal.SIGTERM):
         process = _start(store, host, port)  # interrupted before it is assigned, it would be left running
+    name = platform.node() if host in ("0.0.0.0", "::") else host  # noqa: S104 (all addresses: show the host name)
+    url = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
     try:
         if pressed:
             os.kill(os.getpid(), pressed[0])
-        yield UIServer(_url(host, port), port, store.uri, not _is_loopback(host), process)
+        yield UIServer(url, port, store.uri, not _is_loopback(host), process)
     finally:
         _stop(process)
 
@@ -80,9 +81,8 @@ def _start(store: Store, host: str, port: int) -> subprocess.Popen[bytes]:
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the server and all processes that it has started, whatever state they are in."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+    for number in (signal.SIGTERM, SIGKILL):
+        signal_process_group(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=5)
 
@@ -92,11 +92,6 @@ def _is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
-
-
-def _url(host: str, port: int) -> str:
-    name = platform.node() if host in ("0.0.0.0", "::") else host  # noqa: S104 (all addresses: show the host name)
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def free_port(port: int | None, host: str = HOST) -> int:

@@ -5,6 +5,7 @@ dies it is started again, and continues from the log. Where MLflow is imported a
 """
 
 import contextlib
+import importlib
 import json
 import os
 import queue
@@ -15,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,15 @@ def start(argv: Sequence[str]) -> None:
     """Start the process for a command that will create a run, unless MLflow is imported already."""
     asks = not argv or {"-h", "--help", "--full-help", "--print_config"} & set(argv)
     if not (asks or "LOCAL_RANK" in os.environ or "mlflow" in sys.modules or _STARTED):
-        _STARTED.append(WriterProcess())
+        _STARTED.extend(filter(None, [_new_process()]))
+
+
+def _new_process() -> WriterProcess | None:
+    """Start a process; None if the system cannot, in which case a thread does the same."""
+    try:
+        return WriterProcess()
+    except OSError:
+        return None
 
 
 def stop() -> None:
@@ -98,7 +108,7 @@ class RunWriter:
         self.refused: list[str] = []
         self._store, self._home = store, Path()
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()  # of the thread, if there is no process
-        self._process = None if "mlflow" in sys.modules else _STARTED.pop() if _STARTED else WriterProcess()
+        self._process = None if "mlflow" in sys.modules else _STARTED.pop() if _STARTED else _new_process()
         self._state = threading.Condition(threading.RLock())
         self._restarts, self._last_request = 0, SEND
         self._patient_until = 0.0
@@ -126,12 +136,13 @@ class RunWriter:
     def follow(self, log: RunLog, *, new: bool) -> None:
         """Have the log sent from now on, see `writer.follow`."""
         self._home = log.home
-        if self._process is None:
-            args = (log.home, self._store, new, self._requests, self._handle)
-            threading.Thread(target=follow, args=args, name="litlab-writer", daemon=True).start()
-        else:
+        if self._process is not None:
             self._process.send(uri=self._store.uri, home=str(self._home), new=new)
-            threading.Thread(target=self._listen, name="litlab-writer", daemon=True).start()
+        work = self._listen if self._process else partial(self._follow, new)
+        threading.Thread(target=work, name="litlab-writer", daemon=True).start()
+
+    def _follow(self, new: bool) -> None:
+        follow(self._home, self._store, new, self._requests, self._handle)
 
     def request(self, request: str = SEND) -> None:
         """Have unsent data sent soon; see `writer.follow`."""
@@ -183,15 +194,18 @@ class RunWriter:
                 self._handle(**report)
                 continue
             with self._state:
-                if self._complete is None and self._restarts < RESTARTS:
-                    self._restarts += 1
-                    self._process = WriterProcess()
-                    self._process.send(uri=self._store.uri, home=str(self._home), new=False)
-                    self._process.send(request=self._last_request)
-                elif self._complete is None:
-                    self._handle(
-                        warning="the process that sends the run's data keeps dying", complete=False, refused=[]
-                    )
+                if self._complete is None:
+                    self._restart()
+        if self._complete is None:
+            self._follow(new=False)
+
+    def _restart(self) -> None:
+        """Start a process that continues from the log; without one, the thread does it."""
+        self._restarts += 1
+        self._process = _new_process() if self._restarts <= RESTARTS else None
+        if self._process is not None:
+            self._process.send(uri=self._store.uri, home=str(self._home), new=False)
+        self.request(self._last_request)
 
 
 def main() -> None:
@@ -218,6 +232,7 @@ def main() -> None:
             report(**store.create_run(**message["create"])._asdict())
         except UserError as error:
             report(error=str(error))
+        importlib.import_module("mlflow.pyfunc")  # takes 0.4 s, which would be missing when the model is logged
         message = messages.get()
     follow(Path(message["home"]), store, message["new"], requests, report)
 

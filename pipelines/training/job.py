@@ -59,7 +59,7 @@ def prepare_training(
     regions = [DecisionRegions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
     checkpoint_callback = BestAndLastCheckpoint(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
     trainer = _build_trainer(cli, checkpoint_callback, [*callbacks, *regions])
-    check_batch_split(data, model, trainer)
+    check_batch_split(data, model, trainer, sync_batchnorm=cli.config.trainer.sync_batchnorm)
     return Training(cli, data, model, trainer, checkpoint_callback, regions)
 
 

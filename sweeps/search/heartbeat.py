@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from pipelines.runtime.process import pid_namespace
+from pipelines.runtime.process import pid_namespace, process_exists
 
 if TYPE_CHECKING:
     import optuna
@@ -65,11 +65,7 @@ def alive_controllers(study: "optuna.Study", now: float) -> list[str]:
 def is_alive(controller: str, silent_s: float) -> bool:
     """Return whether a controller is alive: by its process if visible from here, and by its last heartbeat."""
     host, pid, since = controller.rsplit(":", 2)
-    if host == platform.node() and since.partition("-")[2] == pid_namespace() != "":
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
+    is_visible = host == platform.node() and since.partition("-")[2] == pid_namespace() != ""
+    if is_visible and not process_exists(int(pid)):
+        return False
     return silent_s < SILENT_S

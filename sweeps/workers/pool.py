@@ -6,26 +6,27 @@ import json
 import multiprocessing
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import connection, util
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.process import FORK_IS_SAFE, SIGKILL, signal_process_group
 from pipelines.runtime.signals import signal_handlers
+from pipelines.tracking.mlflow_internals import DATABASE_STORE
 from sweeps.workers.job import Job
+from sweeps.workers.multiprocessing_internals import start_fork_server
 
 PRELOAD = [
     "sweeps.workers.worker",
     "mlflow.tracking.client",
-    "mlflow.store.tracking.sqlalchemy_store",
+    DATABASE_STORE,
     "pipelines.evaluation.figures",
 ]
-SOCKET, MAX_SOCKET_PATH = "/pymp-12345678/listener-12345678", 103  # bytes: macOS; Linux takes four more
 GRACE_S = 30.0  # from the request to stop until the process is killed
 START_TRIES = 3
 Message = tuple[Any, ...]  # ("run", run id), ("epoch", number, value), or the last one: (kind, metrics or reason)
@@ -75,12 +76,12 @@ class WorkerProcess:
         if self.stop_requested_at is None:
             for sibling in self.siblings:
                 sibling.stop_requested_at = time.monotonic()
-            _signal(os.kill, self.process.pid, signal.SIGTERM)
+            self.process.terminate()
 
     def kill(self) -> None:
         """Kill the process and all processes that it started."""
-        _signal(os.killpg, self.process.pid, signal.SIGKILL)
-        _signal(os.kill, self.process.pid, signal.SIGKILL)  # it may not have a group of its own yet
+        signal_process_group(self.process.pid, SIGKILL)
+        self.process.kill()  # it may not have a group of its own yet
 
 
 class Pool:
@@ -103,8 +104,9 @@ class Pool:
         self.children: list[WorkerProcess] = []
         self.stop_requests = 0
         self._file_numbers = itertools.count()
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
+        self._context: Any = multiprocessing.get_context("forkserver" if FORK_IS_SAFE else "spawn")
+        if FORK_IS_SAFE:
+            self._context.set_forkserver_preload(PRELOAD)
 
     def __enter__(self) -> "Pool":
         return self
@@ -113,12 +115,10 @@ class Pool:
         self.kill_all()
 
     def warm_up(self) -> None:
-        """Start the fork server, which imports what all workers need in the background."""
-        from multiprocessing import forkserver
-
-        _shorten_socket_paths()
-        with signal_handlers(signal.SIG_IGN, signal.SIGINT):  # the server inherits this: Ctrl-C is not for it
-            forkserver.ensure_running()
+        """Start the fork server, which imports what all workers need in the background. Only where a fork is safe."""
+        if FORK_IS_SAFE:
+            with signal_handlers(signal.SIG_IGN, signal.SIGINT):  # the server inherits this: Ctrl-C is not for it
+                start_fork_server()
 
     @property
     def free_slots(self) -> list[int]:
@@ -161,7 +161,8 @@ class Pool:
             ours, theirs = zip(*(self._context.Pipe() for _ in jobs), strict=True)
             process = self._context.Process(target=target, args=(jobs, theirs, *arguments), daemon=False)
             try:
-                process.start()
+                with self._ctrl_c_ignored():
+                    process.start()
             except (EOFError, OSError):  # the fork server has just died
                 for pipe in ours:
                     pipe.close()
@@ -176,6 +177,12 @@ class Pool:
             self.children += siblings
             return
         raise RuntimeError("the fork server for worker processes does not start; is there enough memory?")
+
+    def _ctrl_c_ignored(self) -> contextlib.AbstractContextManager[None]:
+        """Have a spawned process ignore Ctrl-C from its start on, as the processes of a fork server do."""
+        if FORK_IS_SAFE:
+            return contextlib.nullcontext()
+        return signal_handlers(signal.SIG_IGN, signal.SIGINT)
 
     def events(self, timeout: float) -> list[tuple[WorkerProcess, Message]]:
         """Wait for messages that need an action: reported epochs, which need an answer, and ended trainings."""
@@ -251,36 +258,9 @@ def threads_each(workers: int) -> int:
     return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
 
 
-def _shorten_socket_paths() -> None:
-    """Have multiprocessing keep its sockets in /tmp if their paths would be too long in the temporary folder.
-
-    Schedulers make such a folder for each job. Later versions of Python do this themselves.
-
-    Raises:
-        UserError: /tmp cannot be used either.
-    """
-    if len(os.fsencode(tempfile.gettempdir())) + len(SOCKET) <= MAX_SOCKET_PATH:
-        return
-    original, tempfile.tempdir = tempfile.tempdir, "/tmp"  # noqa: S108 -- for a folder that mkdtemp keeps private
-    try:
-        util.get_temp_dir()  # created once, and removed at exit
-    except OSError as error:
-        raise UserError(
-            f"the path of the temporary folder, {original}, is too long for sockets, and /tmp cannot be used "
-            f"({error.strerror}): set TMPDIR to a shorter path"
-        ) from error
-    finally:
-        tempfile.tempdir = original
-
-
 def _cause_of_death(code: int | None) -> str:
-    if code == -signal.SIGKILL:
+    if code == -SIGKILL:
         return "killed (SIGKILL): by a user, or by the system because memory ran out"
     if code is not None and code < 0:
         return f"killed by signal {-code} ({signal.Signals(-code).name})"
     return f"the process ended without a message (exit code {code})"
-
-
-def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may be gone
-        send(pid, number)

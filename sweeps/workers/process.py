@@ -15,7 +15,7 @@ import torch
 from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.log import configure_logging
-from pipelines.runtime.process import exit_with_rank_zero
+from pipelines.runtime.process import SIGKILL, exit_with_rank_zero, signal_process_group, start_process_group
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import SELECTED_EPOCH
@@ -32,7 +32,7 @@ class RefusedError(UserError):
 def setup_process(job: Job) -> None:
     """Set up this process for a job: process group, log file, GPUs, threads, and its end if the controller dies."""
     configure_logging()
-    os.setsid()  # Ctrl-C goes to the controller only, which stops its workers
+    start_process_group()  # Ctrl-C goes to the controller only, which stops its workers
     exit_with_rank_zero()
     try:
         log = os.open(job.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -63,7 +63,7 @@ def _exit_with_controller() -> None:
     controller.join()
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(GRACE_S)
-    os.killpg(os.getpid(), signal.SIGKILL)
+    signal_process_group(os.getpid(), SIGKILL)
 
 
 def send(pipe: connection.Connection, message: tuple[Any, ...]) -> None:

@@ -4,7 +4,6 @@ import math
 from multiprocessing import connection
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
 from pipelines.runtime.errors import StoppedError
 from sweeps.workers.process import RefusedError, send
@@ -26,7 +25,7 @@ class PruningCallback(Callback):
         self.pruned_at: int | None = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         value = self.value(trainer, pl_module)
         stop = False

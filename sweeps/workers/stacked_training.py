@@ -22,6 +22,7 @@ from modules.base import Batch, Classifier
 from modules.stack import StackedNet
 from pipelines.checkpoints.files import BEST, LAST
 from pipelines.checkpoints.random_state import RandomState, get_random_state, set_random_state
+from pipelines.runtime.lightning_internals import set_callback_metrics
 from pipelines.tracking.run import Run
 from pipelines.training.job import Training
 from pipelines.training.nan_guard import CHECK_EVERY_N_STEPS, nan_error
@@ -86,7 +87,7 @@ class Member:
 
     def measure(self, values: dict[str, Tensor]) -> dict[str, float]:
         """Give metrics to the trainer, as if it had measured them; return them as plain numbers."""
-        self.job.trainer.callback_metrics.update(values)
+        set_callback_metrics(self.job.trainer, values)
         return {key: float(value) for key, value in values.items()}
 
     def end_epoch(self, epoch: int, val_batches: int) -> None:

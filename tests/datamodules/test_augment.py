@@ -116,7 +116,7 @@ def run(make_trainer):
 
 def test_evaluation_images_are_not_augmented(run):
     data, batches = run(crop_padding=2, flip=True)
-    val, test = data.normalize(data.val_set.images_NCHW), data.normalize(data.test_set.images_NCHW)
+    val, test = data.normalize(data.val_set.inputs), data.normalize(data.test_set.inputs)
     assert [len(images) for images in batches.val] == [50, 50, 360]
     assert all(torch.equal(image, expected) for image, expected in zip(batches.val, [val, val, test], strict=True))
 
@@ -124,7 +124,7 @@ def test_evaluation_images_are_not_augmented(run):
 @pytest.mark.parametrize("options", [{"crop_padding": 2}, {"flip": True}])
 def test_training_images_are_augmented_differently_in_each_epoch(run, options):
     data, batches = run(**options)
-    originals = _image_bytes(data.normalize(data.train_set.images_NCHW))
+    originals = _image_bytes(data.normalize(data.train_set.inputs))
     first, second = _image_bytes(torch.cat(batches.train[:2])), _image_bytes(torch.cat(batches.train[2:]))
     for epoch in (first, second):
         assert len(epoch) == 100
@@ -134,14 +134,14 @@ def test_training_images_are_augmented_differently_in_each_epoch(run, options):
 
 def test_without_augmentation_training_images_are_the_originals(run):
     data, batches = run()
-    originals = _image_bytes(data.normalize(data.train_set.images_NCHW))
+    originals = _image_bytes(data.normalize(data.train_set.inputs))
     assert _image_bytes(torch.cat(batches.train[:2])) == _image_bytes(torch.cat(batches.train[2:])) == originals
 
 
 def test_crops_are_padded_with_black_before_normalisation(run):
     """Padding after normalisation would add grey pixels."""
     data, batches = run(crop_padding=2)
-    crops = set().union(*(_crops_by_torchvision(image, 2) for image in data.train_set.images_NCHW))
+    crops = set().union(*(_crops_by_torchvision(image, 2) for image in data.train_set.inputs))
     pixels = torch.cat(batches.train) * data.normalize.std[0] + data.normalize.mean[0]
     assert _image_bytes((pixels * 255).round().to(torch.uint8)) <= crops
 

@@ -102,15 +102,15 @@ def test_the_description_names_the_layout_and_sizes_and_classes_are_correct(layo
     data.setup("fit")
     data.setup("test")
     assert [len(dataset) for dataset in (data.train_set, data.val_set, data.test_set)] == [120, 30, 30]
-    assert data.train_set.images_NCHW.shape[1:] == data.input_shape == (3, 32, 32)
-    assert np.bincount(data.val_set.labels_N).tolist() == [3] * 10
+    assert data.train_set.inputs.shape[1:] == data.input_shape == (3, 32, 32)
+    assert np.bincount(data.val_set.targets).tolist() == [3] * 10
     assert data.describe()["files"] == {"official": "official", "folders": "folder"}[layout]
 
 
 def test_statistics_are_computed_from_the_training_images_in_use_only(official):
     data = _data(official, n_train=50)
     data.setup("fit")
-    pixels = data.train_set.images_NCHW.double().numpy() / 255
+    pixels = data.train_set.inputs.double().numpy() / 255
     assert len(pixels) == 50
     np.testing.assert_allclose(data.normalize.mean, pixels.mean((0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(data.normalize.std, pixels.std((0, 2, 3)), rtol=1e-6)

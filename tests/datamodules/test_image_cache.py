@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from itertools import chain
 from pathlib import Path
@@ -233,10 +232,9 @@ print(hashlib.sha256(pixels.numpy().tobytes()).hexdigest())
 """
 
 
-def test_of_three_concurrent_processes_one_decodes_and_all_get_the_same_pixels(folder, load):
-    command, root = [sys.executable, "-c", ANOTHER_PROCESS, str(folder)], Path(__file__).parents[2]
-    pipe = subprocess.PIPE
-    processes = [subprocess.Popen(command, cwd=root, stdout=pipe, stderr=pipe, text=True) for _ in range(3)]
+def test_of_three_concurrent_processes_one_decodes_and_all_get_the_same_pixels(folder, load, start_python):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [start_python(ANOTHER_PROCESS, folder, **pipes) for _ in range(3)]
     outputs = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     assert "".join(chain(*outputs)).count("decoding 150 images") == 1

@@ -75,7 +75,7 @@ def test_each_image_is_in_exactly_one_split_and_splits_have_the_expected_sizes(w
     data = _set_up(folder)
     sets = [data.train_set, data.val_set, data.test_set]
     assert tuple(map(len, sets)) == sizes
-    pixels = [_image_bytes(dataset.images_NCHW) for dataset in sets]
+    pixels = [_image_bytes(dataset.inputs) for dataset in sets]
     assert not any(one & other for one, other in combinations(pixels, 2))
     assert set.union(*pixels) == _file_bytes(folder)
 
@@ -89,7 +89,7 @@ def test_each_label_is_the_class_folder_of_the_image(write, layout):
         name: set.union(*(_file_bytes(path) for path in folder.rglob(name) if path.is_dir())) for name in data.classes
     }
     for dataset in (data.train_set, data.val_set, data.test_set):
-        for image, label in zip(dataset.images_NCHW, dataset.labels_N, strict=True):
+        for image, label in zip(dataset.inputs, dataset.targets, strict=True):
             assert image.numpy().tobytes() in by_class[data.classes[int(label)]]
 
 
@@ -97,7 +97,7 @@ def test_each_label_is_the_class_folder_of_the_image(write, layout):
 def test_every_split_is_stratified(write, layout):
     data = _set_up(write(**LAYOUTS[layout][0]))
     for dataset in (data.train_set, data.val_set, data.test_set):
-        counts = np.bincount(dataset.labels_N, minlength=3)
+        counts = np.bincount(dataset.targets, minlength=3)
         assert counts.max() - counts.min() <= 1
 
 
@@ -105,9 +105,9 @@ def test_every_split_is_stratified(write, layout):
 def test_a_validation_folder_is_the_complete_validation_set(write, name):
     folder = write(train=20, **{name: 5}, test=5)
     data = _set_up(folder, n_train=12, split_seed=3)
-    assert _image_bytes(data.val_set.images_NCHW) == _file_bytes(folder / name)
-    assert _image_bytes(data.test_set.images_NCHW) == _file_bytes(folder / "test")
-    assert _image_bytes(data.train_set.images_NCHW) < _file_bytes(folder / "train")
+    assert _image_bytes(data.val_set.inputs) == _file_bytes(folder / name)
+    assert _image_bytes(data.test_set.inputs) == _file_bytes(folder / "test")
+    assert _image_bytes(data.train_set.inputs) < _file_bytes(folder / "train")
 
 
 @pytest.mark.parametrize("options", [{"split_seed": 7}, {"n_train": 12}, {"n_val": 9}, {"normalization": "unit"}])
@@ -126,9 +126,9 @@ def test_n_val_and_n_test_set_the_sizes_of_the_splits(write):
 def test_a_training_subset_is_stratified_and_does_not_change_the_other_splits(write, layout, n_train):
     folder = write(**layout)
     full, subset = _set_up(folder), _set_up(folder, n_train=n_train)
-    counts = np.bincount(subset.train_set.labels_N, minlength=3)
+    counts = np.bincount(subset.train_set.targets, minlength=3)
     assert (counts.sum(), counts.max() - counts.min() <= 1) == (n_train, True)
-    assert _image_bytes(subset.train_set.images_NCHW) < _image_bytes(full.train_set.images_NCHW)
+    assert _image_bytes(subset.train_set.inputs) < _image_bytes(full.train_set.inputs)
     assert subset.val_set.digest() == full.val_set.digest()
     assert subset.test_set.digest() == full.test_set.digest()
 
@@ -142,7 +142,7 @@ def test_the_error_for_an_impossible_n_train_names_the_allowed_range(write, n_tr
 
 def test_statistics_are_computed_from_the_training_images_in_use_only(write):
     data = _set_up(write(train=20, val=5, test=5), n_train=12)
-    pixels = data.train_set.images_NCHW.double().numpy() / 255
+    pixels = data.train_set.inputs.double().numpy() / 255
     np.testing.assert_allclose(data.normalize.mean, [pixels.mean()], rtol=1e-6)
     np.testing.assert_allclose(data.normalize.std, [pixels.std()], rtol=1e-6)
 
@@ -167,7 +167,7 @@ def test_images_are_read_as_in_prediction(write, scans):
     data = _set_up(folder, size=24, channels=3)
     data.predict_on([folder / "test" / "one" / "wide.jpg"])
     ((predicted,),) = list(data.predict_dataloader())
-    assert predicted[0].numpy().tobytes() in _image_bytes(data.test_set.images_NCHW)
+    assert predicted[0].numpy().tobytes() in _image_bytes(data.test_set.inputs)
 
 
 def test_nested_images_are_found_and_hidden_and_other_files_are_ignored(write):

@@ -30,7 +30,7 @@ def test_validation_examples_are_from_the_training_file_and_the_test_file_is_the
     data.setup("fit")
     data.setup("test")
     assert [len(dataset) for dataset in (data.train_set, data.val_set, data.test_set)] == [160, 40, 60]
-    assert data.test_set.images_NCHW.shape == (60, *data.input_shape)
+    assert data.test_set.inputs.shape == (60, *data.input_shape)
     assert data.num_classes == 10
 
 
@@ -87,7 +87,7 @@ def test_official_mnist_has_its_published_sizes_hashes_and_statistics():
     assert data.normalize.mean == pytest.approx([0.1307], abs=0.001)
     assert data.normalize.std == pytest.approx([0.3081], abs=0.001)
     # The first ten test labels of MNIST.
-    assert data.test_set.labels_N[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert data.test_set.targets[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
 
 
 @needs_official_files

@@ -35,7 +35,7 @@ def test_statistics_equal_those_of_each_channel_in_double_precision(colours):
 def test_statistics_are_computed_from_the_training_subset_only():
     data = _fitted(n_train=50)
     images, _ = data.load(train=True)
-    pixels = data.train_set.images_NCHW.double().numpy() / 255
+    pixels = data.train_set.inputs.double().numpy() / 255
     assert len(pixels) == 50
     np.testing.assert_allclose(data.normalize.mean, [pixels.mean()], rtol=1e-7)
     np.testing.assert_allclose(data.normalize.std, [pixels.std()], rtol=1e-7)
@@ -60,7 +60,7 @@ def test_each_channel_is_normalised_by_the_formula(colours):
 
 def test_unit_normalisation_only_scales_pixels_to_zero_to_one():
     data = _fitted(normalization="unit")
-    images = data.val_set.images_NCHW
+    images = data.val_set.inputs
     np.testing.assert_allclose(data.normalize(images), images.double() / 255, rtol=1e-6)
     assert (data.normalize.mean, data.normalize.std) == ([0.0], [1.0])
 
@@ -68,16 +68,16 @@ def test_unit_normalisation_only_scales_pixels_to_zero_to_one():
 @pytest.mark.parametrize("n_train", [None, 50])
 def test_standardised_training_images_have_mean_zero_and_deviation_one(n_train):
     data = _fitted(n_train=n_train)
-    pixels = data.normalize(data.train_set.images_NCHW).double()
+    pixels = data.normalize(data.train_set.inputs).double()
     assert float(pixels.mean()) == pytest.approx(0, abs=1e-6)
     assert float(pixels.std(correction=0)) == pytest.approx(1, abs=1e-6)
 
 
 def test_a_batch_keeps_its_labels():
     data = _fitted()
-    images, labels = data.on_after_batch_transfer((data.val_set.images_NCHW, data.val_set.labels_N), 0)
-    assert torch.equal(labels, data.val_set.labels_N)
-    assert torch.equal(images, data.normalize(data.val_set.images_NCHW))
+    images, labels = data.on_after_batch_transfer((data.val_set.inputs, data.val_set.targets), 0)
+    assert torch.equal(labels, data.val_set.targets)
+    assert torch.equal(images, data.normalize(data.val_set.inputs))
 
 
 @pytest.mark.parametrize("normalization", ["standard", "unit"])
@@ -86,7 +86,7 @@ def test_the_state_restores_the_normalisation_without_training_data(normalizatio
     restored.load_state_dict(trained.state_dict())
     restored.setup("test")
     assert not hasattr(restored, "train_set")
-    batch = (restored.test_set.images_NCHW, restored.test_set.labels_N)
+    batch = (restored.test_set.inputs, restored.test_set.targets)
     assert torch.equal(restored.on_after_batch_transfer(batch, 0)[0], trained.on_after_batch_transfer(batch, 0)[0])
 
 

@@ -108,8 +108,8 @@ def test_all_pairs_are_equally_likely():
 
 
 def test_the_index_of_a_pair_determines_its_two_digits():
-    images = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 2, 2)
-    pairs = PairSet(images, torch.tensor([10, 20, 40]), torch.tensor([2, 0]))  # only digits 2 and 0
+    images = torch.tensor([2, 0], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+    pairs = PairSet(images, torch.tensor([40, 10]))
     examples = [pairs[index] for index in range(4)]
     columns = [image[0, :, 0].tolist() for image, _ in examples]
     assert columns == [[2, 2, 2, 2], [2, 2, 0, 0], [0, 0, 2, 2], [0, 0, 0, 0]]

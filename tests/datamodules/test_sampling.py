@@ -1,8 +1,6 @@
 """EpochSampler: a new order in each epoch, and every example exactly once for any number of processes."""
 
 import json
-import subprocess
-import sys
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -80,7 +78,7 @@ def test_padding_indices_yield_no_example():
     digits = Digits(n_train=250)
     digits.setup("fit")
     images, labels = digits.train_set.__getitems__([3, PAD_INDEX])
-    assert torch.equal(labels, digits.train_set.labels_N[3:4])
+    assert torch.equal(labels, digits.train_set.targets[3:4])
     images, labels = digits.train_set.__getitems__([PAD_INDEX])
     assert images.shape == (0, 1, 28, 28)
 
@@ -124,7 +122,7 @@ def test_a_trainer_keeps_the_sampler_and_sets_its_epoch(make_trainer, monkeypatc
     trainer = make_trainer(max_epochs=3, limit_val_batches=0, callbacks=[recorder], use_distributed_sampler=True)
     trainer.fit(LinearClassifier((1, 28, 28), 10), data)
     assert type(trainer.train_dataloader.sampler) is EpochSampler
-    labels = data.train_set.labels_N
+    labels = data.train_set.targets
     assert recorder.epochs == [labels[_order(seed=11, epoch=epoch)].tolist() for epoch in range(3)]
 
 
@@ -168,13 +166,11 @@ trainer.test(model, data, verbose=False)
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory) -> Path:
+def two_processes(tmp_path_factory, run_python) -> Path:
     """Folder with the records of a fit and a test on two processes, one per stage and rank, and a checkpoint."""
     folder = tmp_path_factory.mktemp("two_processes")
-    command = [sys.executable, "-c", TWO_PROCESSES, str(folder)]
-    root = Path(__file__).parents[2]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
+    result = run_python(TWO_PROCESSES, folder)
+    assert result.code == 0, result.err
     return folder
 
 
@@ -210,9 +206,9 @@ def test_metrics_on_two_processes_equal_metrics_on_the_whole_set(two_processes, 
     data.setup("test")
     dataset = getattr(data, f"{split}_set")
     with torch.no_grad():
-        logits = model(data.normalize(dataset.images_NCHW))
-    correct = int((logits.argmax(1) == dataset.labels_N).sum())
-    loss = torch.nn.functional.cross_entropy(logits, dataset.labels_N)
+        logits = model(data.normalize(dataset.inputs))
+    correct = int((logits.argmax(1) == dataset.targets).sum())
+    loss = torch.nn.functional.cross_entropy(logits, dataset.targets)
     for rank in (0, 1):
         metrics = _record(two_processes, stage, rank)["metrics"]
         assert metrics[f"{split}/acc"] == pytest.approx(correct / len(dataset), abs=1e-6)

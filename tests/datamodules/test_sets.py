@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from datamodules.digits import Digits
-from datamodules.sets import ImageSet
+from datamodules.sets import TensorSet
 
 
 @pytest.fixture
-def subset(scans) -> ImageSet:
-    images, labels = (torch.from_numpy(array) for array in scans)
-    return ImageSet(images[:, None], labels, indices=torch.tensor([9, 3, 700, 41, 8]))
+def subset(scans) -> TensorSet:
+    images, labels = (torch.from_numpy(array[[9, 3, 700, 41, 8]]) for array in scans)
+    return TensorSet(images[:, None], labels)
 
 
 @pytest.mark.parametrize("batch", [[0], [4, 0, 2], [1, 1], [0, 1, 2, 3, 4]])
@@ -20,18 +20,10 @@ def test_a_batch_equals_its_stacked_examples(subset, batch):
     assert torch.equal(labels, torch.stack([subset[i][1] for i in batch]))
 
 
-def test_a_set_holds_the_examples_of_its_indices_in_their_order(subset, scans):
+def test_a_set_holds_its_examples_in_their_order(subset, scans):
     assert len(subset) == 5
-    assert torch.equal(subset.labels_N, torch.from_numpy(scans[1][[9, 3, 700, 41, 8]]))
-    assert torch.equal(subset.images_NCHW[:, 0], torch.from_numpy(scans[0][[9, 3, 700, 41, 8]]))
     assert torch.equal(subset[2][0][0], torch.from_numpy(scans[0][700]))
-
-
-def test_a_set_without_indices_holds_all_examples(scans):
-    images, labels = (torch.from_numpy(array) for array in scans)
-    dataset = ImageSet(images[:, None], labels)
-    assert len(dataset) == 1437
-    assert torch.equal(dataset.labels_N, labels)
+    assert subset[2][1] == scans[1][700]
 
 
 def test_the_digest_depends_on_pixels_labels_order_and_shape(scans):
@@ -40,14 +32,14 @@ def test_the_digest_depends_on_pixels_labels_order_and_shape(scans):
     brighter[8, 0, 27, 27] += 1
     relabelled[8] += 1
     sets = [
-        ImageSet(images, labels),
-        ImageSet(brighter, labels),
-        ImageSet(images, relabelled),
-        ImageSet(images, labels, torch.arange(8, -1, -1)),
-        ImageSet(images.view(9, 1, 14, 56), labels),
+        TensorSet(images, labels),
+        TensorSet(brighter, labels),
+        TensorSet(images, relabelled),
+        TensorSet(images.flip(0), labels.flip(0)),
+        TensorSet(images.view(9, 1, 14, 56), labels),
     ]
     assert len({dataset.digest() for dataset in sets}) == 5
-    assert ImageSet(images.clone(), labels.clone()).digest() == sets[0].digest()
+    assert TensorSet(images.clone(), labels.clone()).digest() == sets[0].digest()
 
 
 def test_the_loader_yields_whole_batches_and_a_smaller_last_one():
@@ -63,8 +55,8 @@ def test_shuffled_training_images_keep_their_labels():
     data = Digits(batch_size=1237)
     data.setup("fit")
     ((images, labels),) = data.train_dataloader()
-    assert not torch.equal(labels, data.train_set.labels_N)
-    pairs = zip(data.train_set.images_NCHW, data.train_set.labels_N, strict=True)
+    assert not torch.equal(labels, data.train_set.targets)
+    pairs = zip(data.train_set.inputs, data.train_set.targets, strict=True)
     label_of = {image.numpy().tobytes(): int(label) for image, label in pairs}
     assert [label_of[image.numpy().tobytes()] for image in images] == labels.tolist()
 
@@ -77,8 +69,8 @@ def test_evaluation_batches_are_complete_and_in_order(split, monkeypatch):
     data.setup("test")
     loader, dataset = getattr(data, f"{split}_dataloader")(), getattr(data, f"{split}_set")
     images, labels = (torch.cat(batches) for batches in zip(*loader, strict=True))
-    assert torch.equal(images, dataset.images_NCHW)
-    assert torch.equal(labels, dataset.labels_N)
+    assert torch.equal(images, dataset.inputs)
+    assert torch.equal(labels, dataset.targets)
 
 
 def test_describe_returns_sizes_digests_and_statistics():

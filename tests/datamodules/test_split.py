@@ -78,8 +78,8 @@ def test_a_subset_of_digits_is_stratified_and_changes_neither_validation_nor_tes
         data.setup("fit")
         data.setup("test")
     assert len(subset.train_set) == 250
-    expected = np.bincount(full.train_set.labels_N) * 250 / 1237
-    assert np.abs(np.bincount(subset.train_set.labels_N) - expected).max() < 1
+    expected = np.bincount(full.train_set.targets) * 250 / 1237
+    assert np.abs(np.bincount(subset.train_set.targets) - expected).max() < 1
     assert subset.val_set.digest() == full.val_set.digest()
     assert subset.test_set.digest() == full.test_set.digest()
     assert _image_bytes(subset.train_set) < _image_bytes(full.train_set)
@@ -92,7 +92,7 @@ def test_training_and_validation_images_of_digits_are_disjoint():
 
 
 def _image_bytes(dataset) -> set[bytes]:
-    return {image.numpy().tobytes() for image in dataset.images_NCHW}
+    return {image.numpy().tobytes() for image in dataset.inputs}
 
 
 def test_the_split_seed_selects_the_validation_examples():

@@ -71,9 +71,9 @@ def test_identical_images_cannot_be_whitened(images):
 def test_statistics_are_computed_from_the_training_images_in_use_only():
     data = Digits(n_train=100, normalization="zca")
     data.setup("fit")
-    pixels = data.train_set.images_NCHW.flatten(1).double() / 255
+    pixels = data.train_set.inputs.flatten(1).double() / 255
     torch.testing.assert_close(data.normalize.mean.double(), pixels.mean(0), rtol=0, atol=1e-6)
-    torch.testing.assert_close(data.normalize.matrix, fit_zca(data.train_set.images_NCHW).matrix, rtol=0, atol=0)
+    torch.testing.assert_close(data.normalize.matrix, fit_zca(data.train_set.inputs).matrix, rtol=0, atol=0)
     all_images = fit_zca(data.load(train=True)[0])
     assert (data.normalize.mean - all_images.mean).abs().max() > 1e-3
 
@@ -84,7 +84,7 @@ def test_the_state_restores_the_whitening_without_training_data():
     restored.load_state_dict(trained.state_dict())
     restored.setup("test")
     assert not hasattr(restored, "train_set")
-    batch = (restored.test_set.images_NCHW, restored.test_set.labels_N)
+    batch = (restored.test_set.inputs, restored.test_set.targets)
     assert torch.equal(restored.on_after_batch_transfer(batch, 0)[0], trained.on_after_batch_transfer(batch, 0)[0])
 
 

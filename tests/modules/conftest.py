@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from datamodules.digits import Digits
-from datamodules.sets import ImageSet
+from datamodules.sets import TensorSet
 
 
 @pytest.fixture
@@ -20,16 +20,16 @@ def digits() -> Digits:
 
 
 @pytest.fixture
-def reference_metrics(digits: Digits) -> Callable[[LightningModule, ImageSet], tuple[float, float]]:
+def reference_metrics(digits: Digits) -> Callable[[LightningModule, TensorSet], tuple[float, float]]:
     """Function that returns loss and accuracy of a model, computed on a whole set at once."""
 
-    def measure(model: LightningModule, dataset: ImageSet) -> tuple[float, float]:
+    def measure(model: LightningModule, dataset: TensorSet) -> tuple[float, float]:
         assert digits.normalize is not None
         model.eval()
         with torch.no_grad():
-            log_probabilities = model(digits.normalize(dataset.images_NCHW)).double().log_softmax(1)
-        loss = -log_probabilities[range(len(dataset)), dataset.labels_N].mean()
-        correct = (log_probabilities.argmax(1) == dataset.labels_N).sum()
+            log_probabilities = model(digits.normalize(dataset.inputs)).double().log_softmax(1)
+        loss = -log_probabilities[range(len(dataset)), dataset.targets].mean()
+        correct = (log_probabilities.argmax(1) == dataset.targets).sum()
         return float(loss), float(correct) / len(dataset)
 
     return measure

@@ -33,7 +33,7 @@ def _build(build, seed: int = 0, **options) -> Autoencoder | ConvAutoencoder:
 
 
 def _pixels(dataset) -> torch.Tensor:
-    return dataset.images_NCHW.float() / 255
+    return dataset.inputs.float() / 255
 
 
 def test_the_autoencoder_has_the_eight_linear_layers_of_the_report():
@@ -106,7 +106,7 @@ def test_the_error_for_pixels_outside_the_unit_interval_names_the_key_to_set(bui
 
 def _knn_accuracy_of_scikit_learn(model, dataset) -> float:
     """Leave-one-out accuracy of 10 nearest neighbours on the codes."""
-    codes, labels = model.encoder(_pixels(dataset)).detach().numpy(), dataset.labels_N.numpy()
+    codes, labels = model.encoder(_pixels(dataset)).detach().numpy(), dataset.targets.numpy()
     return float((cross_val_predict(KNeighborsClassifier(10), codes, labels, cv=LeaveOneOut()) == labels).mean())
 
 
@@ -135,7 +135,7 @@ def test_the_training_loss_is_the_mean_squared_error_per_pixel(unit_digits, make
     images = _pixels(unit_digits.train_set)
     error = (model(images).detach() - images).double().square().mean()
     assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(float(error), rel=1e-5)
-    loss = model.training_step((images, unit_digits.train_set.labels_N), 0)
+    loss = model.training_step((images, unit_digits.train_set.targets), 0)
     assert float(loss.detach()) == pytest.approx(float(error), rel=1e-5)
 
 
@@ -176,7 +176,7 @@ def test_evaluating_the_training_set_adds_its_loss_and_changes_no_other_metric(m
 @pytest.mark.parametrize("build", BOTH)
 def test_evaluation_steps_return_codes_labels_and_reconstructions(build, unit_digits):
     model = _build(build).eval()
-    batch = _pixels(unit_digits.val_set), unit_digits.val_set.labels_N
+    batch = _pixels(unit_digits.val_set), unit_digits.val_set.targets
     for step in (model.validation_step, model.test_step):
         outputs = step(batch, 0)
         assert set(outputs) == {"codes", "labels", "reconstructions"}

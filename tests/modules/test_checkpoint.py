@@ -27,7 +27,7 @@ def test_a_model_loads_from_a_checkpoint_with_weights_only(build, options, digit
     trainer.fit(model, digits)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     loaded = build.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    images = digits.normalize(digits.val_set.images_NCHW)
+    images = digits.normalize(digits.val_set.inputs)
     assert torch.equal(loaded.eval()(images), model.eval()(images))
     assert model.hparams.items() <= loaded.hparams.items()
     assert loaded.hparams.keys() - model.hparams.keys() <= {"lr_scheduler"}  # callables are not saved, None is

@@ -1,7 +1,5 @@
 """CirclesMLP: all four stages have the same gradients and the same training, on one process and on two."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -176,13 +174,11 @@ for stage in ("manual", "autograd", "nn", "optim"):
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory) -> Path:
+def two_processes(tmp_path_factory, run_python) -> Path:
     """Folder with the final weights of each process, for each stage."""
     folder = tmp_path_factory.mktemp("two_processes")
-    command = [sys.executable, "-c", TWO_PROCESSES, str(folder)]
-    root = Path(__file__).parents[2]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
+    result = run_python(TWO_PROCESSES, folder)
+    assert result.code == 0, result.err
     return folder
 
 

@@ -46,8 +46,8 @@ def test_the_logged_loss_is_the_training_loss(split, digits, make_trainer):
     trainer.fit(model, digits)
     dataset = getattr(digits, f"{split}_set")
     with torch.no_grad():
-        probabilities = model(digits.normalize(dataset.images_NCHW)).softmax(1)
-    expected = (probabilities - torch.eye(10)[dataset.labels_N]).square().sum(1).mean() / 2
+        probabilities = model(digits.normalize(dataset.inputs)).softmax(1)
+    expected = (probabilities - torch.eye(10)[dataset.targets]).square().sum(1).mean() / 2
     torch.testing.assert_close(trainer.callback_metrics[f"{split}/loss"], expected)
 
 

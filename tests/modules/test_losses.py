@@ -79,7 +79,7 @@ def _mlp(**options) -> MLP:
 def test_label_smoothing_affects_the_training_loss_and_not_the_logged_loss(smoothing, digits, make_trainer):
     """The training loss is (1 - s) times the loss of the label plus s times the mean loss over all classes."""
     model = _mlp(label_smoothing=smoothing)
-    images, labels = digits.normalize(digits.train_set.images_NCHW), digits.train_set.labels_N
+    images, labels = digits.normalize(digits.train_set.inputs), digits.train_set.targets
     with torch.no_grad():
         log_p = model(images).double().log_softmax(1)
     label_loss, mean_loss = -log_p[range(250), labels].mean(), -log_p.mean()
@@ -97,7 +97,7 @@ def test_label_smoothing_lowers_the_confidence_on_the_training_set(digits, make_
     for smoothing in (0.0, 0.2):
         model = _mlp(label_smoothing=smoothing)
         make_trainer(max_epochs=20).fit(model, digits)
-        logits = model.eval()(digits.normalize(digits.train_set.images_NCHW))
+        logits = model.eval()(digits.normalize(digits.train_set.inputs))
         confidences.append(float(logits.detach().softmax(1).amax(1).mean()))
     assert confidences[1] < confidences[0] - 0.1
 

@@ -20,7 +20,7 @@ def _net(**options) -> PairedDigitsNet:
 @pytest.fixture
 def two_digits(digits) -> tuple[Tensor, Tensor]:
     """Two batches of 8 digits with 8 black rows at the top and bottom, beyond the reach of the filters."""
-    images = digits.train_set.images_NCHW[:16].float() / 255
+    images = digits.train_set.inputs[:16].float() / 255
     images[:, :, :8] = images[:, :, -8:] = 0
     return images[:8], images[8:]
 
@@ -124,6 +124,6 @@ def test_it_learns_and_loads_from_a_checkpoint(make_trainer, tmp_path):
     trainer.fit(model, data)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     loaded = PairedDigitsNet.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True).eval()
-    images = data.normalize(data.val_set.images_NCHW)
+    images = data.normalize(data.val_set.inputs)
     assert torch.equal(loaded(images), model.eval()(images))
     assert trainer.callback_metrics["train/loss"] < 2.7  # the entropy of the sum of two digits is 2.79

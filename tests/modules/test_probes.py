@@ -1,10 +1,7 @@
 """Probes, on networks whose units and predictions can be counted by hand."""
 
 import json
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -83,7 +80,7 @@ def test_a_filter_is_not_dead_if_a_single_pixel_of_a_single_image_activates_it(d
     model = ConvNet(SHAPE, 10, channels=(3,), kernel_size=1, hidden=())
     with torch.no_grad():
         (convolution,) = (layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
-        brightest = digits.normalize(digits.val_set.images_NCHW).max()
+        brightest = digits.normalize(digits.val_set.inputs).max()
         convolution.weight.fill_(1)
         convolution.bias.copy_(torch.stack([0.01 - brightest, -0.01 - brightest, torch.tensor(0.0)]))
     metrics = _validation_metrics(make_trainer(callbacks=[DeadUnits()]), model, digits)
@@ -143,8 +140,8 @@ def _active_for_one_example(data: Digits, dataset) -> MLP:
     """Network of three units, one of which is active for a single example of `dataset` and no other of both sets."""
     torch.manual_seed(0)
     model = MLP(SHAPE, 10, hidden=(3,), optimizer=NO_LEARNING)
-    both = data.normalize(torch.cat([data.train_set.images_NCHW, data.val_set.images_NCHW])).flatten(1)
-    candidates = data.normalize(dataset.images_NCHW).flatten(1)
+    both = data.normalize(torch.cat([data.train_set.inputs, data.val_set.inputs])).flatten(1)
+    candidates = data.normalize(dataset.inputs).flatten(1)
     products = candidates @ both.T
     squares = candidates.square().sum(1)
     largest, next_largest = products.topk(2).values.T
@@ -179,7 +176,7 @@ def test_the_fraction_of_predictions_changed_by_a_shift_is_logged(split, row, co
     trainer = make_trainer(callbacks=[ShiftSensitivity()])
     measure = {"val": trainer.validate, "test": trainer.test}[split]
     (metrics,) = measure(_brightness_classifier(digits, row, column), digits, verbose=False)
-    bright = dataset.images_NCHW[:, 0] > 127
+    bright = dataset.inputs[:, 0] > 127
     for pixels in (1, 2):
         shifted = bright[:, max(row - pixels, 0), max(column - pixels, 0)]
         changed = (bright[:, row, column] != shifted).float().mean()
@@ -240,15 +237,13 @@ Trainer(
 """
 
 
-def test_two_processes_log_the_same_metrics_as_one(digits, make_trainer, tmp_path):
+def test_two_processes_log_the_same_metrics_as_one(digits, make_trainer, run_python, tmp_path):
     """The processes have 101 and 100 validation examples; one unit is active for a single example."""
     model = _active_for_one_example(digits, digits.val_set)
     torch.save(model.state_dict(), tmp_path / "model.pt")
-    command = [sys.executable, "-c", TWO_PROCESSES, str(tmp_path)]
-    root = Path(__file__).parents[2]
-    result = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "sync_dist" not in result.stderr  # Lightning warns of metrics that are not reduced over processes
+    result = run_python(TWO_PROCESSES, tmp_path)
+    assert result.code == 0, result.err
+    assert "sync_dist" not in result.err  # Lightning warns of metrics that are not reduced over processes
     expected = _validation_metrics(make_trainer(callbacks=[DeadUnits(), ShiftSensitivity()]), model, digits)
     assert expected["val/dead_units_1"] == 0
     assert 0 < expected["val/changed_by_shift_1"] < 1

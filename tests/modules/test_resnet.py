@@ -64,6 +64,6 @@ def test_it_learns_and_loads_from_a_checkpoint(digits, make_trainer, tmp_path):
     trainer.fit(model, digits)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     loaded = ResNet9.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True).eval()
-    images = digits.normalize(digits.val_set.images_NCHW)
+    images = digits.normalize(digits.val_set.inputs)
     assert torch.equal(loaded(images), model.eval()(images))
     assert trainer.callback_metrics["train/acc"] > 0.3

@@ -44,7 +44,7 @@ def test_each_model_maps_a_batch_of_images_to_one_logit_per_class(build, input_s
 @pytest.mark.parametrize("build", [LinearClassifier, MLP, ConvNet])
 def test_each_image_of_a_batch_is_classified_independently(build, digits):
     model = build(MNIST_SHAPE, 10).eval()
-    images = digits.normalize(digits.val_set.images_NCHW[:8])
+    images = digits.normalize(digits.val_set.inputs[:8])
     one_by_one = torch.cat([model(image[None]) for image in images])
     torch.testing.assert_close(model(images), one_by_one)
 

@@ -9,7 +9,7 @@ from pipelines.config.experiments import describe_experiment, experiment_names, 
 
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_builds_and_runs_a_batch(litlab, small, tmp_path, name):
-    outcome = litlab("fit", *small(name), "--trainer.fast_dev_run", "true")
+    outcome = litlab("fit", *small(name), "--data.batch_size", "20", "--trainer.fast_dev_run", "true")
     assert outcome.code == 0, outcome.err
     assert "steps work" in outcome.out
     assert not (tmp_path / "runs").exists()

@@ -4,7 +4,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from urllib.parse import urlparse
@@ -232,11 +231,11 @@ def test_without_arguments_it_prints_its_help(litlab):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_a_stopped_baseline_ends_at_once_and_its_run_is_killed(uri, number, code):
+def test_a_stopped_baseline_ends_at_once_and_its_run_is_killed(uri, start_litlab, number, code):
     name = f"stopped-{code}"
-    command = [sys.executable, "-c", "from pipelines.cli import main; raise SystemExit(main())", "baseline", "svm-rbf"]
-    command += ["circles", "--data.n_train", "60000", "--data.noise", "2", "--name", name]  # takes libsvm minutes
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "MLFLOW_TRACKING_URI": uri})
+    command = ["baseline", "svm-rbf", "circles", "--data.n_train", "60000", "--data.noise", "2", "--name", name]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+    process = start_litlab(*command, stderr=subprocess.DEVNULL, env=environment)  # takes libsvm minutes
     deadline = time.monotonic() + 120
     folder = Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" / name
     while not list(folder.glob("*/artifacts/data.json")) and time.monotonic() < deadline:

@@ -34,9 +34,9 @@ def scans(tmp_path):
     data = Digits()
     data.setup("test")
     paths = [tmp_path / "a.png", tmp_path / "b.bmp", tmp_path / "c.tif"]
-    for path, pixels in zip(paths, data.test_set.images_NCHW, strict=False):
+    for path, pixels in zip(paths, data.test_set.inputs, strict=False):
         Image.fromarray(pixels[0].numpy()).save(path)
-    return paths, data.test_set.labels_N[:3].tolist()
+    return paths, data.test_set.targets[:3].tolist()
 
 
 @pytest.mark.parametrize("verb", ["test", "validate"])

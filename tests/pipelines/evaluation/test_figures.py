@@ -22,11 +22,37 @@ def _ink(figure, tmp_path) -> float:
 def test_reconstructions_are_drawn_in_colour_and_for_few_images(tmp_path):
     again = COLOURED[:, :, ::-1].astype(np.float32) / 255 * 1.5 - 0.2  # values outside [0, 1] are clipped
     figure = figures.reconstructions(COLOURED, again)
-    assert len(figure.axes) == 10
+    (axis,) = figure.axes
+    assert len(axis.images) == 10
     assert _ink(figure, tmp_path) > 1
-    assert [axis.images[0].get_array().shape for axis in figure.axes] == [(8, 8, 3)] * 10
-    np.testing.assert_allclose(figure.axes[0].images[0].get_array(), COLOURED[0].transpose(1, 2, 0) / 255)
-    np.testing.assert_allclose(figure.axes[5].images[0].get_array(), again[0].clip(0, 1).transpose(1, 2, 0))
+    assert [image.get_array().shape for image in axis.images] == [(8, 8, 3)] * 10
+    np.testing.assert_allclose(axis.images[0].get_array(), COLOURED[0].transpose(1, 2, 0) / 255)
+    np.testing.assert_allclose(axis.images[5].get_array(), again[0].clip(0, 1).transpose(1, 2, 0))
+    (left, right, lower, upper), *_, (_, _, below, _) = (image.get_extent() for image in axis.images)
+    assert right - left == pytest.approx(lower - upper)  # square, and above its reconstruction
+    assert below > lower
+
+
+def test_the_most_confident_mistakes_are_drawn_in_one_axis_with_both_classes(tmp_path):
+    probabilities = np.full((5, 3), 0.1, np.float32)
+    probabilities[range(5), [0, 2, 1, 2, 1]] = [0.9, 0.6, 0.7, 0.8, 0.5]  # the second, third and fifth are wrong
+    figure = figures.confidently_wrong(COLOURED, LABELS, probabilities, ("zero", "one", "two"))
+    (axis,) = figure.axes
+    for image, index in zip(axis.images, (2, 1, 4), strict=True):
+        np.testing.assert_array_equal(image.get_array(), COLOURED[index].transpose(1, 2, 0))
+    labels = [text.get_text() for text in axis.texts]
+    assert labels == ["one (0.70)\ntrue: two", "two (0.60)\ntrue: one", "one (0.50)\ntrue: zero"]
+    assert "3 of 5 test images are misclassified" in figure.get_suptitle()
+    none = figures.confidently_wrong(COLOURED, LABELS, np.eye(3, dtype=np.float32)[LABELS], ("zero", "one", "two"))
+    assert "0 of 5" in none.get_suptitle()
+    assert _ink(none, tmp_path) > 1
+
+
+def test_a_confusion_matrix_counts_pairs_of_true_and_predicted_class():
+    figure = figures.confusion_matrix(LABELS, np.array([0, 2, 2, 2, 1]), ("zero", "one", "two", "absent"))
+    texts = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert texts == {(0, 0): "1", (1, 0): "1", (2, 1): "1", (2, 2): "2"}  # predicted, true
+    np.testing.assert_allclose(figure.axes[0].images[0].get_array()[0], [0.5, 0.5, 0, 0])
 
 
 def test_codes_are_drawn_by_class_with_the_class_name_at_their_centre(tmp_path):

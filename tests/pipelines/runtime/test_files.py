@@ -1,6 +1,7 @@
 """File locks and atomic writes."""
 
 import stat
+import time
 
 import pytest
 
@@ -36,3 +37,16 @@ def test_a_held_lock_is_refused_and_released_after_the_block(tmp_path):
     with file_lock(path, timeout=0, remove=True):
         pass
     assert not path.exists()
+
+
+def test_no_two_processes_hold_a_lock_whose_file_is_deleted(tmp_path, at_once):
+    at_once(3, _lock_many_times, tmp_path / "lock", tmp_path / "held")
+
+
+def _lock_many_times(path, held, barrier):
+    barrier.wait()
+    for _ in range(30):
+        with file_lock(path, remove=True):
+            held.touch(exist_ok=False)  # raises FileExistsError if another process holds the lock
+            time.sleep(0.001)
+            held.unlink()

@@ -3,7 +3,6 @@
 import json
 import random
 import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -41,14 +40,13 @@ def test_a_folder_is_refused_as_a_store(uri):
         store_uri(uri)
 
 
-def test_four_processes_can_create_the_first_run_at_once(uri):
+def test_four_processes_can_create_the_first_run_at_once(uri, start_python):
     program = (
         "from pipelines.tracking.store import Store\nfrom pipelines.tracking.run import Run, recorded\n"
         "with recorded(Run(Store(), 'an experiment', 'a run', {})) as run:\n"
         "    run.log_metrics({'val/acc': 0.5}, 0)\n"
     )
-    command = [sys.executable, "-c", program]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    processes = [start_python(program, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, errors
     client = MlflowClient(uri)

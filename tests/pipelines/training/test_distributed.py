@@ -24,7 +24,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from datamodules.digits import Digits
 from datamodules.functions import Functions
 from datamodules.paired_digits import PairedDigits
-from datamodules.sets import ImageSet
+from datamodules.sets import TensorSet
 from modules.autoencoder import ConvAutoencoder
 from modules.convnet import ConvNet
 from modules.functions import FunctionRegressor
@@ -95,7 +95,7 @@ def train(name, processes, suffix=""):
     data.setup("fit")  # in this process: what a forked process sets up is lost
     if name == "augmented":
         image, label = data.train_set.inputs[:1], data.train_set.targets[:1]
-        data.train_set = ImageSet(image.expand(241, -1, -1, -1).contiguous(), label.expand(241).contiguous())
+        data.train_set = TensorSet(image.expand(241, -1, -1, -1).contiguous(), label.expand(241).contiguous())
     several = {"strategy": "ddp_fork", "devices": processes} if processes > 1 else {"devices": 1}
     Trainer(
         accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -110,16 +110,20 @@ for job in json.loads(sys.argv[2]):
 ALIKE = ["mlp", "accumulated and clipped", "batch norm", "autoencoder", "pairs", "regression"]
 
 
-def trained(folder, jobs):
-    """Run the jobs (name, number of processes) and save their results in a folder."""
-    command = [sys.executable, "-c", TRAININGS, str(folder), json.dumps(jobs)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
+@pytest.fixture(scope="module")
+def trained(run_python):
+    """Run jobs (name, number of processes) and save their results in a folder."""
+
+    def run(folder, jobs):
+        done = run_python(TRAININGS, folder, json.dumps(jobs))
+        assert done.code == 0, done.err
+        return folder
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory):
+def one_and_two(trained, tmp_path_factory):
     jobs = [(name, processes) for name in ALIKE for processes in (1, 2)]
     jobs += [("augmented", 2), ("augmented", 2, "-again"), ("batch norm of each", 2)]
     return trained(tmp_path_factory.mktemp("trained"), jobs)
@@ -151,7 +155,7 @@ def test_two_processes_give_the_loss_curve_and_the_weights_of_one(one_and_two, n
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALIKE)
-def test_four_processes_give_the_loss_curve_and_the_weights_of_one(tmp_path, name):
+def test_four_processes_give_the_loss_curve_and_the_weights_of_one(trained, tmp_path, name):
     assert_alike(trained(tmp_path, [(name, 1), (name, 4)]), name, 4)
 
 

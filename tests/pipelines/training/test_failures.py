@@ -18,15 +18,19 @@ from pipelines.training.fit import fit
 ENDLESS = ["digits-mlp", "--trainer.max_epochs", "100000"]
 
 
-def start(uri, *args):
+@pytest.fixture
+def start(start_litlab, uri, tables):
     """Start `litlab fit` in another process, and return once it has printed three epochs."""
-    program = "import sys; from pipelines.cli import main; sys.exit(main())"
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-c", program, "fit", *args]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    for _ in range(3):
-        assert process.stdout.readline().startswith("epoch")
-    return process
+
+    def run(*args):
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONUNBUFFERED": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = start_litlab("fit", *args, env=environment, **pipes)
+        for _ in range(3):
+            assert process.stdout.readline().startswith("epoch")
+        return process
+
+    return run
 
 
 def only_run(uri):
@@ -36,8 +40,8 @@ def only_run(uri):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_fit_is_killed_and_keeps_logged_metrics(uri, number, code):
-    process = start(uri, *ENDLESS)
+def test_a_stopped_fit_is_killed_and_keeps_logged_metrics(uri, start, number, code):
+    process = start(*ENDLESS)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     client, run = only_run(uri)
@@ -53,8 +57,8 @@ def test_a_stopped_fit_is_killed_and_keeps_logged_metrics(uri, number, code):
     assert (Path(urlparse(run.info.artifact_uri).path) / "checkpoints/last.ckpt").is_file()
 
 
-def test_a_fit_killed_with_sigkill_leaves_a_consistent_database(litlab, uri):
-    process = start(uri, *ENDLESS)
+def test_a_fit_killed_with_sigkill_leaves_a_consistent_database(litlab, uri, start):
+    process = start(*ENDLESS)
     process.kill()
     process.communicate(timeout=60)
     database = sqlite3.connect(uri.removeprefix("sqlite:///"))

@@ -97,8 +97,8 @@ def test_the_recorded_test_accuracy_is_that_of_the_best_checkpoint(run, folder):
     data.setup("fit")
     data.setup("test")
     model = MLP.load_from_checkpoint(folder / "checkpoints/best.ckpt", weights_only=True).eval()
-    logits = model(data.normalize(data.test_set.images_NCHW))
-    accuracy = (logits.argmax(1) == data.test_set.labels_N).float().mean()
+    logits = model(data.normalize(data.test_set.inputs))
+    accuracy = (logits.argmax(1) == data.test_set.targets).float().mean()
     assert run.data.metrics["test/acc"] == pytest.approx(float(accuracy), abs=1e-6)
 
 
@@ -108,7 +108,7 @@ def test_the_data_set_is_recorded_with_digests_and_statistics(run, folder):
     data.setup("fit")
     assert card["sizes"] == {"train": 1237, "val": 200, "test": 360}
     assert card["sha256"]["train"] == data.train_set.digest() == run.data.tags["data.sha256.train"]
-    pixels = data.train_set.images_NCHW.numpy() / 255
+    pixels = data.train_set.inputs.numpy() / 255
     assert card["mean"] == [pytest.approx(pixels.mean(), abs=1e-6)]
     assert card["std"] == [pytest.approx(pixels.std(), abs=1e-6)]
     (dataset,) = run.inputs.dataset_inputs
@@ -150,7 +150,7 @@ def test_mlflow_alone_loads_the_model_and_predicts_the_same_in_a_fresh_process(s
     data = Digits()
     data.setup("fit")
     data.setup("test")
-    images = data.test_set.images_NCHW[:7]
+    images = data.test_set.inputs[:7]
     model = MLP.load_from_checkpoint(folder / "checkpoints/best.ckpt", weights_only=True).eval()
     np.save(tmp_path / "images.npy", images.numpy())
     program = (

@@ -4,15 +4,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from multiprocessing import active_children, forkserver
 from pathlib import Path
 
 import pytest
-
-PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
 
 
 def until(condition, seconds=120):
@@ -57,14 +54,13 @@ def act_when(condition, act):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(start_litlab, tmp_path):
     """Start `litlab sweep` in its own process and session."""
     started = []
 
     def run(*args):
-        command = [sys.executable, "-c", PROGRAM, "sweep", *map(str, args)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        started.append(subprocess.Popen(command, cwd=tmp_path, text=True, start_new_session=True, **pipes))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(start_litlab("sweep", *args, cwd=tmp_path, start_new_session=True, **pipes))
         return started[-1]
 
     yield run

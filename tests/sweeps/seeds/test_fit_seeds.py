@@ -344,11 +344,12 @@ def test_a_summary_run_that_may_be_active_on_another_machine_is_not_continued(li
     assert [run.info.status for run in group.parents] == ["RUNNING", "FAILED"]
 
 
-def test_two_processes_cannot_train_the_same_seeds_and_a_killed_one_loses_nothing(litlab, experiment, group, tmp_path):
+def test_two_processes_cannot_train_the_same_seeds_and_a_killed_one_loses_nothing(
+    litlab, start_litlab, experiment, group, tmp_path
+):
     fix(experiment)
     command = ["fit", experiment, "--seeds", "2", "--model.slow", "0.2"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    first = subprocess.Popen([sys.executable, "-c", PROGRAM, *map(str, command)], cwd=tmp_path, **pipes)
+    first = start_litlab(*command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         until(lambda: group.seeds_and_status == [("0", "FINISHED"), ("1", "RUNNING")])
         second = litlab(*command)

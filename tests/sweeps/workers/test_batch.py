@@ -1,5 +1,6 @@
 """Jobs that run in parallel: each gets its own result, whatever happens to the others."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def runs_of(store, name):
 
 def log_of(run):
     return (Path(run.artifact_uri.removeprefix("file://")) / "log.txt").read_text()
+
+
+def test_workers_are_spawned_where_a_fork_is_not_safe(tmp_path, job, store, monkeypatch):
+    monkeypatch.setattr("sweeps.workers.pool.FORK_IS_SAFE", False)
+    monkeypatch.delattr(os, "killpg")  # as on Windows
+    with Pool(1, tmp_path) as pool, LiveDisplay() as display:
+        pool.warm_up()
+        (result,) = run_jobs(pool, [job()], store, display, title="one")
+    assert (result.status, result.metrics["test/acc"]) == ("FINISHED", 0.5)
 
 
 def test_two_jobs_with_one_seed_share_no_file(train, job, store):

@@ -1,11 +1,33 @@
-"""Set the epoch and step counters of Lightning's training loop."""
+"""The parts of Lightning that litlab uses although they are not documented, tried with 2.6.6.
 
-from typing import Any
+A later version may change them: tests/pipelines/runtime/test_internals.py fails then, and names the part.
 
-from lightning.pytorch import Trainer
+- `trainer._checkpoint_connector.dump_checkpoint`: a checkpoint that is not written to a file, for stacked trainings.
+- `trainer.fit_loop` and its progress trackers: resuming at the end of an epoch, where Lightning would skip the
+  next one, and epochs that did not run in Lightning's loop.
+- `trainer.callback_metrics` is the trainer's own dictionary: metrics of epochs that did not run in Lightning's loop.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from lightning.pytorch import Trainer
 
 
-def restore_counters(trainer: Trainer, fit_loop_state: dict[str, Any]) -> None:
+def dump_checkpoint(trainer: "Trainer") -> dict[str, Any]:
+    """Return the checkpoint that `trainer.save_checkpoint` would write."""
+    checkpoint: dict[str, Any] = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    return checkpoint
+
+
+def set_callback_metrics(trainer: "Trainer", metrics: "Mapping[str, torch.Tensor]") -> None:
+    """Add metrics to those that callbacks see."""
+    trainer.callback_metrics.update(metrics)
+
+
+def restore_counters(trainer: "Trainer", fit_loop_state: dict[str, Any]) -> None:
     """Set the counters to those of a checkpoint, without Lightning's own restart, which would skip an epoch."""
     fit_loop = trainer.fit_loop
     fit_loop.load_state_dict(fit_loop_state)
@@ -17,7 +39,7 @@ def restore_counters(trainer: Trainer, fit_loop_state: dict[str, Any]) -> None:
         tracker.load_state_dict(dict.fromkeys(("ready", "started", "processed"), tracker.completed))
 
 
-def advance_counters(trainer: Trainer, epochs: int, val_batches: int) -> None:
+def advance_counters(trainer: "Trainer", epochs: int, val_batches: int) -> None:
     """Set the counters as Lightning's loop leaves them after complete epochs.
 
     Args:

@@ -1,0 +1,63 @@
+"""The undocumented parts of libraries that litlab uses still exist. If one is missing, its file says what it is for."""
+
+import pkgutil
+from importlib.metadata import version
+from operator import attrgetter
+
+import pytest
+import torch
+
+from pipelines.runtime.lightning_internals import set_callback_metrics
+
+TRAINER_PARTS = [
+    "_checkpoint_connector.dump_checkpoint",
+    "fit_loop.load_state_dict",
+    "fit_loop.on_iteration_done",
+    "fit_loop.restarting",
+    "fit_loop.epoch_progress.total.completed",
+    "fit_loop.epoch_progress.current.load_state_dict",
+    "fit_loop.epoch_loop._batches_that_stepped",
+    "fit_loop.epoch_loop.on_iteration_done",
+    "fit_loop.epoch_loop.batch_progress.is_last_batch",
+    "fit_loop.epoch_loop.scheduler_progress.current",
+    "fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total",
+    "fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.zero_grad.current",
+    "fit_loop.epoch_loop.val_loop.batch_progress.is_last_batch",
+    "fit_loop.epoch_loop.val_loop.on_iteration_done",
+]
+MLFLOW = "pipelines/tracking/mlflow_internals.py"
+MULTIPROCESSING = "sweeps/workers/multiprocessing_internals.py"
+MODULE_PARTS = {
+    "torch.nn:BatchNorm2d._check_input_dim": "modules/torch_internals.py",
+    "torch:ops.aten.mkldnn_rnn_layer": "modules/torch_internals.py",
+    "torch:ops.aten._trilinear": "modules/torch_internals.py",
+    "mlflow.store.tracking.sqlalchemy_store:SqlAlchemyStore": MLFLOW,
+    "mlflow.store.db.utils:_logger": MLFLOW,
+    "mlflow.store.artifact.artifact_repository_registry:get_artifact_repository": MLFLOW,
+    "mlflow.store.artifact.artifact_repo:ArtifactRepository.delete_artifacts": MLFLOW,
+    "multiprocessing.forkserver:ensure_running": MULTIPROCESSING,
+    "multiprocessing.util:get_temp_dir": MULTIPROCESSING,
+}
+
+
+@pytest.mark.parametrize("part", TRAINER_PARTS)
+def test_lightnings_trainer_has(part, make_trainer):
+    try:
+        attrgetter(part)(make_trainer())
+    except AttributeError as error:
+        file = "pipelines/runtime/lightning_internals.py"
+        pytest.fail(f"the trainer of Lightning {version('lightning')} has no {part} ({error}): change {file}")
+
+
+def test_callbacks_see_metrics_that_were_not_logged_in_lightnings_loop(make_trainer):
+    trainer = make_trainer()
+    set_callback_metrics(trainer, {"val/acc": torch.tensor(0.5)})
+    assert trainer.callback_metrics["val/acc"] == 0.5
+
+
+@pytest.mark.parametrize("part", MODULE_PARTS)
+def test_a_library_has(part):
+    try:
+        pkgutil.resolve_name(part)
+    except (ImportError, AttributeError) as error:
+        pytest.fail(f"there is no {part} any more ({error}): change {MODULE_PARTS[part]}")
