@@ -1,6 +1,7 @@
 """`litlab fit NAME --seeds N`: train one configuration with several seeds."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ def _print_result(result: "SeedsResult") -> None:
     uri = tracking_uri_arguments(result.tracking_uri)
     lines = {
         "run": result.run_id,
-        "compare": " ".join(["litlab compare", result.run_id, *uri]),
+        "compare": shlex.join(["litlab", "compare", result.run_id, *uri]),
         "view": view_command(result.tracking_uri),
     }
     for name, value in lines.items():
