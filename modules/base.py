@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from modules.lightning_internals import HOOK_NAME
 from modules.metrics import MeanLoss, SplitMetrics
 from modules.schedules import OneCycle
 
@@ -55,7 +56,7 @@ class Learner(LightningModule, ABC):
         self.test_metrics = SplitMetrics(collection.clone(prefix="test/"))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":  # Lightning sets it about 40 times per step; skip nn.Module's slow __setattr__
+        if name == HOOK_NAME:  # nn.Module's own __setattr__ is slow
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)

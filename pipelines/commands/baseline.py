@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from pipelines.commands.options import VerbParser
 from pipelines.evaluation.baseline_methods import METHODS, settings_of
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
@@ -37,8 +36,7 @@ def make_parser(verb: str) -> VerbParser:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Fit, and print the metrics."""
     arguments = parse(argv)
-    with gc_paused_for_import("pipelines.evaluation.baseline"):
-        from pipelines.evaluation.baseline import fit_baseline
+    from pipelines.evaluation.baseline import fit_baseline
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
@@ -66,9 +64,7 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 def _print(runs: "Sequence[BaselineRun]") -> None:
     """Print a line for each run: its metrics on the three sets."""
-    from rich.console import Console
-
-    from pipelines.runtime.console import format_duration
+    from pipelines.runtime.console import Console, format_duration
     from pipelines.tracking.tags import FIT_SECONDS
 
     console = Console(soft_wrap=True)

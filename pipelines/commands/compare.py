@@ -11,10 +11,10 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.text import escape_control_characters, format_command
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from pipelines.comparison.rows import Comparison, Row
+    from pipelines.runtime.console import Console
 
 MAX_ROWS = 40  # of the table
 UNLIMITED_WIDTH = 1000  # columns, if the output is not a terminal
@@ -61,10 +61,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _print_table(comparison: "Comparison") -> None:
     """Print the first rows as a table that fits the terminal, and what it leaves out."""
-    from rich.console import Console
     from rich.text import Text
 
     from pipelines.comparison.formatting import footnote, table_title
+    from pipelines.runtime.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:

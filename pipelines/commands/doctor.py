@@ -49,8 +49,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 
 def _print(result: "CheckResult") -> None:
-    from rich.console import Console
     from rich.text import Text
+
+    from pipelines.runtime.console import Console
 
     state = Text(f"{result.state:<7}", style=STYLES[result.state])
     text = Text(escape_control_characters(f"{result.name:<12}{result.message}"))

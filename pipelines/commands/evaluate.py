@@ -5,7 +5,6 @@ from typing import Literal
 
 from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.log import logger
 
 DESCRIPTION = """Evaluate a run's selected checkpoint on the {} set, and print the
@@ -28,8 +27,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if len(run_ids) != 1:
         extra = f"unexpected argument {run_ids[1]!r}: " if run_ids else ""
         raise UserError(f"{extra}name one run: litlab {verb} RUN_ID")
-    with gc_paused_for_import("pipelines.evaluation.evaluate"):
-        from pipelines.evaluation.evaluate import evaluate_run
+    from pipelines.evaluation.evaluate import evaluate_run
     from pipelines.runtime.console import print_results
 
     result = evaluate_run(run_ids[0], SPLITS[verb], overrides, tracking_uri=options.tracking_uri)

@@ -12,7 +12,6 @@ from pipelines.commands.explain_methods import METHODS, explain
 from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.explanation.settings import check_source
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
@@ -101,8 +100,7 @@ def _source(options: Namespace) -> dict[str, Any]:
 
 
 def _load(run_id: str | None, options: Namespace, overrides: Sequence[str]) -> "Target":
-    with gc_paused_for_import("pipelines.explanation.load_target"):
-        from pipelines.explanation.load_target import load_target
+    from pipelines.explanation.load_target import load_target
 
     return load_target(
         run_id, **_source(options), overrides=overrides, tracking_uri=options.tracking_uri, seed=options.seed

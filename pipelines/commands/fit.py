@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
-from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.log import logger
 
 if TYPE_CHECKING:
@@ -47,9 +46,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
     writer_process.start(argv)  # before torch is imported
     try:
-        with gc_paused_for_import("pipelines.training.fit"):
-            from pipelines.config.cli import print_full_help
-            from pipelines.training.fit import fit
+        from pipelines.config.cli import print_full_help
+        from pipelines.training.fit import fit
+
         if "--full-help" in argv:
             print_full_help()
         experiment, overrides = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])

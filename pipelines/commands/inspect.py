@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
-from pipelines.runtime.gc_pause import gc_paused_for_import
 
 if TYPE_CHECKING:
     from pipelines.inspection.model_summary import ModelSummary
-    from pipelines.inspection.ops import SlidingWindow
-    from pipelines.inspection.trace import Layer
+    from pipelines.inspection.observer import Layer
+    from pipelines.inspection.windows import SlidingWindow
 
 DESCRIPTION = """Show the layers of an experiment's network in the order in which they are
-called: output size, window, parameters, multiply-adds for one example, and the
-receptive field (the maximum number of rows and columns of the input that an
-output can depend on). Nothing is trained or downloaded."""
+called: output size, window, parameters, multiply-adds for one example (of
+convolutions, matrix products and attention), and the receptive field (the
+maximum number of rows and columns of the input that an output can depend on).
+Nothing is trained or downloaded."""
 
 
 def make_parser(verb: str) -> VerbParser:
@@ -30,8 +30,7 @@ def make_parser(verb: str) -> VerbParser:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Print the summary of a network."""
     options, experiments, overrides = make_parser(verb).parse_with_overrides(argv)
-    with gc_paused_for_import("pipelines.inspection.model_summary"):
-        from pipelines.inspection.model_summary import summarize_experiment
+    from pipelines.inspection.model_summary import summarize_experiment
 
     summary = summarize_experiment([*experiments, *overrides])
     if options.json:
@@ -43,8 +42,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _print(summary: "ModelSummary") -> None:
     """Print a table of the layers, as wide as it needs to be, and the totals below it."""
-    from rich.console import Console
     from rich.table import Table
+
+    from pipelines.runtime.console import Console
 
     console = Console(soft_wrap=True)
     table = Table(title=summary.experiment, title_justify="left", box=None, header_style="bold", pad_edge=False)

@@ -22,8 +22,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(experiments, indent=2))
         return 0
-    from rich.console import Console
     from rich.table import Table
+
+    from pipelines.runtime.console import Console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("experiment", "data", "model", "description"):

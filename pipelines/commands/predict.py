@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 
 DESCRIPTION = """Classify image files with a run's selected checkpoint, and print file, class
 and probability as CSV. Images of any size and format are converted to grey or
@@ -36,8 +35,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     images = [Path(name) for name in names]
     if missing := [image for image in images if not image.is_file()]:
         raise UserError(f"{missing[0]}: no such file")
-    with gc_paused_for_import("pipelines.evaluation.predict"):
-        from pipelines.evaluation.predict import predict
+    from pipelines.evaluation.predict import predict
 
     found = predict(run_id, images, overrides, invert=options.invert, tracking_uri=options.tracking_uri)
     rows = [(str(item.file), item.class_name, f"{item.probability:.6f}") for item in found]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pipelines.commands.fit import run_and_report
 from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 
 DESCRIPTION = """Resume a litlab fit that was stopped or killed, or that crashed: from its last
 complete epoch, in the same run. On a CPU the result is bit-identical to that of
@@ -32,8 +31,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         raise UserError(_unfinished(options.tracking_uri))
     if len(run_ids) > 1:
         raise UserError(f"unexpected argument {run_ids[1]!r}: one run at a time")
-    with gc_paused_for_import("pipelines.training.resume"):
-        from pipelines.training.resume import resume
+    from pipelines.training.resume import resume
+
     return run_and_report(
         lambda: resume(run_ids[0], assume_dead=options.dead, overrides=overrides, tracking_uri=options.tracking_uri)
     )

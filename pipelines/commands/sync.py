@@ -41,9 +41,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 
 def _print_table(runs: "Sequence[SyncedRun]") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from pipelines.runtime.console import Console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("run", "status", "name", "outcome"):

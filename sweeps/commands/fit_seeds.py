@@ -1,12 +1,12 @@
 """`litlab fit NAME --seeds N`: train one configuration with several seeds."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import format_command
 
@@ -35,8 +35,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
-    with gc_paused_for_import("sweeps.seeds.fit_seeds"):
-        from sweeps.seeds.fit_seeds import fit_seeds
+    from sweeps.seeds.fit_seeds import fit_seeds
+
     result = fit_seeds(
         seeds=options.seeds,
         workers=options.workers,
@@ -66,9 +66,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _print_result(result: "SeedsResult") -> None:
     """Print the tables of metrics and seeds, and the next commands."""
-    from rich.console import Console
-
-    from pipelines.runtime.console import numeric_table
+    from pipelines.runtime.console import Console, numeric_table
     from pipelines.tracking.uri import tracking_uri_arguments, view_command
     from sweeps.seeds.plan import format_seeds
     from sweeps.seeds.summary import metrics_table, seeds_table
@@ -82,7 +80,7 @@ def _print_result(result: "SeedsResult") -> None:
     uri = tracking_uri_arguments(result.tracking_uri)
     lines = {
         "run": result.run_id,
-        "compare": " ".join(["litlab compare", result.run_id, *uri]),
+        "compare": shlex.join(["litlab", "compare", result.run_id, *uri]),
         "view": view_command(result.tracking_uri),
     }
     for name, value in lines.items():

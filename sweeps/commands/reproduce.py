@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.commands.options import VerbParser
-from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import format_command
 
@@ -40,8 +39,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
-    with gc_paused_for_import("sweeps.reproduction.reproduce"):
-        from sweeps.reproduction.reproduce import reproduce
+    from sweeps.reproduction.reproduce import reproduce
     from sweeps.reproduction.results_page import summary_sentence
 
     result = reproduce(**vars(options), command=format_command(verb, argv))

@@ -97,18 +97,17 @@ def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _check_keys(flags: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse misspelt options, and keys that a study sets itself."""
+    """Refuse misspelt options."""
     for flag in flags:
-        if flag in ("--seed_everything", "--name"):
-            raise UserError(f"{flag}: {NOT_SEARCHED[flag.removeprefix('--')]}")
-        suggestions = get_close_matches(flag, known, n=1) if "." not in flag else []
+        is_key = "." in flag or flag.removeprefix("--") in NOT_SEARCHED  # which `sweep` checks
+        suggestions = [] if is_key else get_close_matches(flag, known, n=1)
         if suggestions:
             raise UserError(f"unknown option {flag}: did you mean {suggestions[0]}?")
 
 
 def _print_result(result: "SweepResult", options: argparse.Namespace) -> int:
     """Print a sweep's result and what to do with it; return the exit code."""
-    from rich.console import Console
+    from pipelines.runtime.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
     for line in [*_result_lines(result), *_next_steps(result, options)]:
@@ -126,7 +125,7 @@ def _print_result(result: "SweepResult", options: argparse.Namespace) -> int:
 
 
 def _result_lines(result: "SweepResult") -> list[str]:
-    from sweeps.search.summary import confirmed_lines
+    from sweeps.search.study_run import confirmed_lines
     from sweeps.workers.display import format_params
 
     lines, space, best = [], result.space, result.best
@@ -134,17 +133,17 @@ def _result_lines(result: "SweepResult") -> list[str]:
         lines.append(f"{result.study}: {result.n_finished} of {space.total} trials; the same command continues")
     if best is not None:
         value = f"{space.metric} {best.value:.4f}"
-        lines.append(f"{result.study}: best {value}, trial {best.number}: {format_params(best.params)}")
+        lines.append(f"{result.study}: best {value}, trial {best.trial}: {format_params(best.params)}")
     return [*lines, *confirmed_lines(result.confirmed)]
 
 
 def _next_steps(result: "SweepResult", options: argparse.Namespace) -> list[str]:
-    storage = f" --storage {redact_credentials(options.storage)}" if options.storage else ""
-    tracking_uri = "".join(f" {argument}" for argument in tracking_uri_arguments(result.tracking_uri))
+    storage = ["--storage", redact_credentials(options.storage)] if options.storage else []
+    best = ["litlab", "sweep", "best", result.study, *storage, *tracking_uri_arguments(result.tracking_uri)]
     lines = [f"run         {result.run_id}"]
     if result.best is not None:
-        lines.append(f"best        litlab sweep best {shlex.quote(result.study)}{storage}{tracking_uri} > best.yaml")
-    dashboard = f"optuna-dashboard {redact_credentials(result.storage)}"
+        lines.append(f"best        {shlex.join(best)} > best.yaml")
+    dashboard = shlex.join(["optuna-dashboard", redact_credentials(result.storage)])
     return [*lines, f"view        {view_command(result.tracking_uri)}; {dashboard}"]
 
 
@@ -167,7 +166,7 @@ def _print_status(argv: Sequence[str]) -> int:
     if as_json:
         print(json.dumps(asdict(status), indent=2))
         return 0
-    from rich.console import Console
+    from pipelines.runtime.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
     for line in _status_lines(status):
@@ -190,8 +189,8 @@ def _status_lines(status: "StudyStatus") -> list[str]:
 
 
 def _controller_lines(status: "StudyStatus") -> list[str]:
-    from sweeps.search.heartbeat import called
+    from sweeps.search.heartbeat import display_name
 
     counts = Counter(trial.controller for trial in status.running)
     active = {name: f", {counts[name]} running" if name in counts else "" for name in status.controllers}
-    return [f"run by {called(name)}{active[name]}" for name in active] or ["no controller is running"]
+    return [f"run by {display_name(name)}{active[name]}" for name in active] or ["no controller is running"]

@@ -117,10 +117,51 @@ def test_the_help_of_a_model_lists_its_arguments(litlab):
     assert "--model.lr_scheduler" in outcome.out
 
 
-@pytest.mark.parametrize("args", [["list", "--json"], ["--help"]], ids=" ".join)
+@pytest.mark.parametrize("args", [["list", "--json"], ["list"], ["--help"]], ids=" ".join)
 def test_a_closed_output_pipe_exits_with_141_and_prints_no_error(args):
     program = f"import sys; from pipelines.cli import main; sys.exit(main({args}))"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()  # as `head` does
         assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+CONSOLE = """
+import atexit, sys, threading, time
+from pipelines import cli
+
+def command(argv=None):
+    import torch  # taking the interpreter apart after that would print this object's end
+    threading.Thread(target=lambda: (time.sleep(0.3), print("thread"))).start()
+    atexit.register(print, "exit function")
+    print("result")
+    {end}
+
+class Printer:
+    def __del__(self):
+        print("taken apart")
+
+printer = sys.printer = Printer()
+cli.main = command
+cli.console()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("return 0", 0), ("return 2", 2), ("sys.exit(143)", 143), ("sys.exit()", 0), ("raise ValueError('why')", 1)],
+)
+def test_the_command_ends_with_its_code_after_threads_and_exit_functions_but_is_not_taken_apart(end, code):
+    done = subprocess.run([sys.executable, "-c", CONSOLE.format(end=end)], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout.split("\n") == ["result", "thread", "exit function", ""]
+    assert ("ValueError: why" in done.stderr) == (code == 1)
+
+
+def test_the_command_itself_exits_with_141_if_its_output_is_closed():
+    program = "import sys; from pipelines import cli; sys.argv[1:] = ['list', '--json']; cli.console()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
     assert process.returncode == 141

@@ -41,7 +41,6 @@ def test_keys_of_the_experiment_are_passed_on() -> None:
         (["digits-mlp", "circles"], "one space at a time"),
         (["digits-mlp", "--trails", "3"], "unknown option --trails: did you mean --trials?"),
         (["digits-mlp", "--trials", "many"], "--trials: invalid int value: 'many'"),
-        (["digits-mlp", "--seed_everything", "3"], "--seeds"),
     ],
 )
 def test_a_mistake_is_refused(args: list[str], message: str) -> None:
