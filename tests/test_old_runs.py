@@ -8,7 +8,6 @@ those that depend on it run again with such keys, see `tests/fixtures/added_keys
 import csv
 import importlib
 import json
-import multiprocessing.forkserver
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ import tarfile
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +76,14 @@ class OldRuns:
 def added_keys(request, tmp_path_factory):
     """Whether this version has keys that were added with their defaults, in this process and in those of a sweep.
 
-    Pytest runs the tests that have them together, so that the fork server of sweeps starts once with them.
+    Pytest runs the tests that have them together, and these have a fork server of sweeps of their own.
     """
     if not (added := getattr(request, "param", False)):
         yield False
         return
     own = tmp_path_factory.mktemp("later")
     (own / "later_version.py").write_text("import added_keys\n\nadded_keys.install()\n")
+    server = forkserver.ForkServer()
     with pytest.MonkeyPatch.context() as patch:
         for folder in (FIXTURE.parent, own):
             patch.syspath_prepend(folder)
@@ -90,10 +91,11 @@ def added_keys(request, tmp_path_factory):
         patch.setattr(jsonargparse._typehints, "_cached_class_parsers", {})
         patch.setattr(pool, "PRELOAD", ["later_version", *pool.PRELOAD])
         importlib.import_module("added_keys").install(patch.setattr)
-        multiprocessing.forkserver._forkserver._stop()  # a server that runs already does not have them
+        for name in ("ensure_running", "connect_to_new_process", "get_inherited_fds", "set_forkserver_preload"):
+            patch.setattr(forkserver, name, getattr(server, name))
         class_defaults.cache_clear()
         yield added
-    multiprocessing.forkserver._forkserver._stop()
+    server._stop()
     class_defaults.cache_clear()
 
 

@@ -19,6 +19,7 @@ from pipelines.checkpoints.files import (
     load_checkpoint,
 )
 from pipelines.runtime.errors import UserError
+from sweeps.workers.pool import PRELOAD
 
 WRITER = """
 import torch
@@ -214,7 +215,7 @@ def test_a_kill_before_or_after_any_rename_leaves_an_intact_checkpoint_without_f
 
 def test_sigkill_at_any_moment_of_a_write_leaves_an_intact_checkpoint_without_false_alarms(tmp_path):
     warm = multiprocessing.get_context("forkserver")
-    warm.set_forkserver_preload(["torch", "lightning.pytorch", "torchmetrics", "mlflow", "pipelines.training.fit"])
+    warm.set_forkserver_preload(PRELOAD)  # as sweeps do: a process has one fork server
     moments = torch.rand(25, generator=torch.Generator().manual_seed(0)) * 0.05
     done = -1
     for moment in moments.tolist():

@@ -31,6 +31,8 @@ MLFLOW = "pipelines/tracking/mlflow_internals.py"
 MULTIPROCESSING = "sweeps/workers/multiprocessing_internals.py"
 MODULE_PARTS = {
     "torch.nn:BatchNorm2d._check_input_dim": "modules/torch_internals.py",
+    "torch:ops.aten.mkldnn_rnn_layer": "modules/torch_internals.py",
+    "torch:ops.aten._trilinear": "modules/torch_internals.py",
     "mlflow.store.tracking.sqlalchemy_store:SqlAlchemyStore": MLFLOW,
     "mlflow.store.db.utils:_logger": MLFLOW,
     "mlflow.store.artifact.artifact_repository_registry:get_artifact_repository": MLFLOW,

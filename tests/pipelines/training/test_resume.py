@@ -19,6 +19,7 @@ from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import HOST_TAG, PROCESS_TAG
 from pipelines.training.resume import note_commit
+from sweeps.workers.pool import PRELOAD
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -67,7 +68,7 @@ CIRCLES = ["circles", "--model.lr_scheduler", PLATEAU, "--model.lr_scheduler.mon
 def context():
     """Multiprocessing context whose processes have torch and MLflow imported."""
     warm = multiprocessing.get_context("forkserver")
-    warm.set_forkserver_preload(["torch", "lightning.pytorch", "torchmetrics", "mlflow", "pipelines.training.fit"])
+    warm.set_forkserver_preload(PRELOAD)  # as sweeps do: a process has one fork server
     return warm
 
 

@@ -15,8 +15,7 @@ from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 from sweeps.reproduction import claims
 from sweeps.reproduction.claims import load_plan
-from sweeps.reproduction.finished_runs import find_finished_runs, identify_jobs
-from sweeps.reproduction.jobs import MAX_WORKERS, default_workers
+from sweeps.reproduction.jobs import MAX_WORKERS, default_workers, find_finished_runs, identify_jobs
 from sweeps.reproduction.reproduce import reproduce
 
 ONE = """
