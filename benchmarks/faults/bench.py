@@ -25,9 +25,8 @@ PRELOAD = [
     "sweeps.workers.worker",
     "pipelines.training.resume",
     "pipelines.evaluation.figures",
-    "mlflow.store.tracking.sqlalchemy_store",
 ]
-PRELOAD += ["mlflow.pytorch", "sklearn.datasets"]
+
 PROGRAM = "from pipelines.cli import console\nconsole()\n"
 Result = TypeVar("Result")
 

@@ -1,6 +1,9 @@
-"""`kill -9` at random moments of a fit and of its resumptions until it ends; then compare with an undisturbed fit."""
+"""`kill -9` of a fit, its resumptions or its writer at random moments; then compare with an undisturbed fit."""
 
+import os
 import random
+import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +11,7 @@ from pathlib import Path
 import runs
 import torch
 from bench import Bench, Project, Row, Tally, format_counts, record_errors
-from commands import Command, until
+from commands import Command, process_tree, until
 
 from pipelines.tracking.uri import local_path
 
@@ -34,7 +37,7 @@ CASES = {
         *PLATEAU,
     ],
 }
-TOTAL, KILLS_EACH = 105, 7
+TOTAL, KILLS_EACH, WRITERS = 105, 7, 20  # kills of fits, of one fit at most, and fits whose writer is killed
 NOT_STARTED = "ended before training started"  # what `litlab resume` prints where no configuration was saved
 MOMENTS = ("before the run existed", "before the first checkpoint", "during training", "after training")
 
@@ -57,22 +60,48 @@ class Fits(Tally):
 
 
 def total(quick: bool) -> int:
-    return 4 if quick else TOTAL
+    return (4 + 2) if quick else TOTAL + WRITERS
 
 
 def table(bench: Bench) -> list[Row]:
     """Return a row for each case."""
     cases = list(CASES.items())[: 2 if bench.quick else None]
-    target = total(bench.quick) // len(cases)
-    rows = []
+    target = (4 if bench.quick else TOTAL) // len(cases)
+    rows, references = [], []
     for number, (name, case) in enumerate(cases):
         reference = train_reference(bench, case, f"reference-{number}")
+        references.append(reference)
         tally = Fits(target)
         bench.run_parallel([partial(_fits, bench, case, number, lane, reference, tally) for lane in range(bench.cores)])
         outcome = f"killed: {format_counts({moment: tally.killed[moment] for moment in MOMENTS})}"
         outcome += f"; {tally.restarts} had nothing to resume and restarted" if tally.restarts else ""
         rows.append(Row(f"kill -9 of a fit, {name}", f"{tally.kills} kills in {tally.fits} fits", outcome, tally.lost))
-    return rows
+    return [*rows, _kill_writers(bench, *cases[0], references[0])]
+
+
+def _kill_writers(bench: Bench, name: str, case: list[str], reference: Reference) -> Row:
+    """Kill the process that sends a fit's data, up to twice in a fit."""
+
+    def kill_once(number: int) -> tuple[int, list[str]]:
+        project, kills, lost = bench.project(f"writer-{number}"), 0, list[str]()
+        command, chance = bench.litlab("fit", *case, uri=project.uri, log=f"writer-{number}.txt"), bench.random(number)
+        for _ in range(2):
+            if command.wait(chance.uniform(0, reference.seconds / 2)) is None:
+                for pid in process_tree(command.pid)[1:]:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                        kills += 1
+        if code := command.exit_code():
+            lost.append(f"exit code {code}: {command.last_line}")
+        with record_errors(lost, project.folder.name):
+            lost += _check(project, reference)
+        bench.step()
+        return kills, [f"{project.folder.name}: {message}" for message in lost]
+
+    done = bench.run_parallel([partial(kill_once, number) for number in range(2 if bench.quick else WRITERS)])
+    times = f"{sum(kills for kills, _ in done)} kills in {len(done)} fits"
+    lost = [message for _, messages in done for message in messages]
+    return Row(f"kill -9 of the writer of a fit, {name}", times, "the fit ends as without a kill", lost)
 
 
 def train_reference(bench: Bench, case: list[str], name: str) -> Reference:
