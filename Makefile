@@ -48,6 +48,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/tracking.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/whole_fit.py
 	$(BIN)/python benchmarks/sweep_throughput.py
 	$(BIN)/python benchmarks/stacked.py --data-dir $(DATA_DIR)
 	$(BIN)/python benchmarks/compare.py
