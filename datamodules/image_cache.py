@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +92,7 @@ def _read(path: Path, fingerprint: bytes) -> Pixels | None:
     try:
         with path.open("rb") as file:
             pixels, checksum = np.lib.format.read_array(file), file.read()
-    except (OSError, ValueError):
+    except (OSError, ValueError, TokenError):  # TokenError: a damaged header, from Python 3.12 on
         return None
     return pixels if checksum == _checksum(fingerprint, pixels) else None
 
