@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-LITLAB = ("-c", "import sys; from pipelines.cli import main; sys.exit(main())")
+LITLAB = ("-c", "from pipelines.cli import console; console()")
 
 
 class Result(NamedTuple):

@@ -3,9 +3,13 @@
 A later version may change them: tests/pipelines/runtime/test_internals.py fails then, and names the part.
 
 - `_check_input_dim`: the only difference between torch's batch norm layers.
+- `aten.mkldnn_rnn_layer`, `aten._trilinear`: an LSTM on a CPU and a bilinear form, which torch's counter leaves out.
 """
 
+import torch
 from torch import Tensor, nn
+
+LSTM_ON_CPU, BILINEAR = torch.ops.aten.mkldnn_rnn_layer, torch.ops.aten._trilinear
 
 
 class AnyBatchNorm(nn.BatchNorm2d):

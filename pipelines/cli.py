@@ -1,35 +1,44 @@
 """The `litlab` command: verbs and their modules. Only the module of the given verb is imported."""
 
+import atexit
+import contextlib
+import gc
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import NoReturn
 
+from pipelines.commands.verbs import FIT_SEEDS, VERBS
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import configure_logging, logger
-from pipelines.runtime.process import exit_with_rank_zero
+from pipelines.runtime.process import GC_THRESHOLDS, exit_with_rank_zero
 
-VERBS = {
-    "list": ("pipelines.commands.list", "list the experiments"),
-    "fit": ("pipelines.commands.fit", "train an experiment and test its best epoch, as one MLflow run"),
-    "resume": ("pipelines.commands.resume", "resume an interrupted training in the same run"),
-    "sync": ("pipelines.commands.sync", "send data that a tracking server or database could not receive"),
-    "validate": ("pipelines.commands.evaluate", "evaluate a finished run on its validation set"),
-    "test": ("pipelines.commands.evaluate", "evaluate a finished run on its test set"),
-    "predict": ("pipelines.commands.predict", "classify image files with the model of a finished run"),
-    "sweep": ("sweeps.commands.sweep", "search hyperparameters with Optuna; every trial is a run"),
-    "compare": ("pipelines.commands.compare", "compare finished runs: mean, spread and differences over seeds"),
-    "report": ("pipelines.commands.report", "write a self-contained HTML report of a study or an experiment"),
-    "reproduce": ("sweeps.commands.reproduce", "run the published experiments and judge each published claim"),
-    "register": ("pipelines.commands.register", "register a run's model in MLflow's model registry"),
-    "baseline": ("pipelines.commands.baseline", "train a scikit-learn model on the same data, in the same MLflow"),
-    "inspect": ("pipelines.commands.inspect", "show layers: sizes, parameters, multiply-adds, receptive fields"),
-    "explain": ("pipelines.commands.explain", "explain a trained network: what it has learned, and what fools it"),
-    "doctor": ("pipelines.commands.doctor", "check the installation and repair what can be repaired"),
-    "ui": ("pipelines.commands.ui", "open the MLflow UI on this project's runs"),
-}
-FIT_SEEDS = "sweeps.commands.fit_seeds"  # of `litlab fit --seeds N`
+
+def console() -> NoReturn:
+    """Run the command of this process, and end the process.
+
+    The exit functions run, but the interpreter is not taken apart: after torch was imported, that takes up to 2.4 s.
+    """
+    code = 1
+    atexit.register(lambda: _end_process(code))  # first, so that it is called last
+    gc.set_threshold(*GC_THRESHOLDS)
+    try:
+        code = main()
+    except SystemExit as stop:
+        code = int(stop.code or 0) if isinstance(stop.code, int | None) else 1
+        raise
+    sys.exit(code)
+
+
+def _end_process(code: int) -> None:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed by its reader
+            stream.flush()
+    os._exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,11 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_verb(verb: str, args: Sequence[str]) -> int:
-    if verb in ("-h", "--help"):
-        print(_usage())
+    if verb.startswith("-"):
+        _print_about([verb, *args])
         return 0
     if verb not in VERBS:
-        raise UserError(f"unknown command {verb!r}{_suggest(verb)}; the commands are {', '.join(VERBS)}")
+        suggestions = get_close_matches(verb, VERBS, n=1)
+        hint = f" (did you mean {suggestions[0]}?)" if suggestions else ""
+        raise UserError(f"unknown command {verb!r}{hint}; the commands are {', '.join(VERBS)}")
     name, _ = VERBS[verb]
     if verb == "fit" and any(arg.partition("=")[0] == "--seeds" for arg in args):
         name = FIT_SEEDS
@@ -78,19 +89,15 @@ def limit_thread_spinning() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read by the OpenMP library when it is loaded
 
 
-def _usage() -> str:
-    lines = [f"  {verb:<10}{summary}" for verb, (_, summary) in VERBS.items()]
-    return "\n".join(
-        [
-            "usage: litlab VERB ...",
-            "",
-            *lines,
-            "",
-            "Details: litlab VERB --help. To start: litlab fit digits-mlp, then litlab ui",
-        ]
-    )
+def _print_about(argv: Sequence[str]) -> None:
+    """Print the list of verbs or the version."""
+    from pipelines.commands.options import VerbParser
 
+    verbs = "\n".join(f"  {verb:<10}  {summary}" for verb, (_, summary) in VERBS.items())
+    more = "Details: litlab VERB --help. To start: litlab fit digits-mlp, then litlab ui"
+    parser = VerbParser("", f"verbs:\n{verbs}", usage="VERB ...", epilog=more)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.parse(argv)
+    from importlib.metadata import version  # takes longer than all of the help
 
-def _suggest(verb: str) -> str:
-    suggestions = get_close_matches(verb, VERBS, n=1)
-    return f" (did you mean {suggestions[0]}?)" if suggestions else ""
+    print(f"litlab {version('litlab')}")

@@ -12,7 +12,7 @@ import yaml
 from pipelines.cli import VERBS
 from pipelines.commands import resume
 from pipelines.config.cli import parse_config
-from sweeps.commands.sweep import parse_study, parse_sweep
+from sweeps.commands.sweep import make_study_parser, parse_sweep
 from sweeps.search.space_files import read_space
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,14 +35,15 @@ def check_arguments(argv: list[str]) -> None:
     assert verb in VERBS
     flags = [token for token in args if token.startswith("--")]
     if verb == "sweep" and args[0] in ("status", "best"):
-        parse_study(args[0], args[1:])
+        make_study_parser(args[0]).parse(args[1:])
     elif verb == "sweep":
         options, _ = parse_sweep(args)
         read_space(options.space, {})
     elif verb == "fit":
         parse_config(verb, args)
     elif verb == "resume":
-        assert all(flag in resume.HELP for flag in flags)
+        shown = {name for action in resume.make_parser(verb).arguments for name in action.option_strings}
+        assert {flag.partition("=")[0] for flag in flags} <= shown
     else:
         assert not flags
 

@@ -28,7 +28,7 @@ PRELOAD = [
     "mlflow.store.tracking.sqlalchemy_store",
 ]
 PRELOAD += ["mlflow.pytorch", "sklearn.datasets"]
-PROGRAM = "import sys\nfrom pipelines.cli import main\nsys.exit(main())\n"
+PROGRAM = "from pipelines.cli import console\nconsole()\n"
 Result = TypeVar("Result")
 
 

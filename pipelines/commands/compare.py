@@ -1,86 +1,70 @@
 """`litlab compare`: compare finished runs, as a table or as data."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import VerbParser, add_comparison_arguments
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import escape_control_characters, format_command
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from pipelines.comparison.rows import Comparison, Row
+    from pipelines.runtime.console import Console
 
 MAX_ROWS = 40  # of the table
 UNLIMITED_WIDTH = 1000  # columns, if the output is not a terminal
 CONFIGURATION = "configuration"  # title of the column that holds all keys, if they do not fit one column each
 OPTIONAL = ("parameters", "time", "epoch", "95 % interval", "n")  # left out in this order if they do not fit
-HELP = """usage: litlab compare [NAME ...] [--by KEY ...] [--metric METRIC] [...]
-
-Compare finished runs. Runs that differ only in the seed are one row: mean,
+DESCRIPTION = """Compare finished runs. Runs that differ only in the seed are one row: mean,
 standard deviation, 95 % interval, and the difference to the best row, paired by
-seed. It is within noise if the 95 % interval of the difference contains 0.
+seed. It is within noise if the 95 % interval of the difference contains 0."""
 
-  NAME                an experiment, a study or a run id; default: all
-  --by KEY ...        one row for each value of these keys (data.n_train); runs
-                        that agree in seed and all other keys are paired
-  --metric METRIC     test/acc, selected/val/loss, fit_seconds ...
-  --filter "..."      MLflow filter: "params.model.dropout = '0.3' and
-                        metrics.test/acc > 0.9"
-  --format FORMAT     table, json, csv or md (table: the first 40 rows)
-  --plot DIR          save figures as PNG and SVG in a folder, and log them with
-                        the table as a run of the experiment "comparisons"
-  --tracking_uri URI  where runs are stored (default: mlflow.db of this project)"""
+
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION)
+    add_comparison_arguments(parser)
+    formats = ("table", "json", "csv", "md")
+    table = "table, json, csv or md (table: the first 40 rows)"
+    parser.add_argument("--format", choices=formats, default="table", metavar="FORMAT", help=table)
+    plot = 'save figures as PNG and SVG in a folder, and log them with the table as a run of "comparisons"'
+    parser.add_argument("--plot", type=Path, metavar="DIR", help=plot)
+    parser.add_tracking_uri()
+    return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab compare`, and print the comparison."""
-    options = _parse(verb, argv)
+    """Print the comparison, and draw it if asked to."""
+    options = vars(make_parser(verb).parse(argv))
+    output, folder = options.pop("format"), options.pop("plot")
     from pipelines.comparison.compare import compare
     from pipelines.comparison.export import FORMATS
 
-    comparison = compare(
-        options.names,
-        metric=options.metric,
-        by=options.by,
-        filter_string=options.filter,
-        tracking_uri=options.tracking_uri,
-    )
+    comparison = compare(**options)
     for note in comparison.notes:
         logger.info(f"note: {note}")
-    is_table = options.format == "table"
-    if is_table:
+    if output == "table":
         _print_table(comparison)
     else:
-        print(FORMATS[options.format](comparison), end="")
-    if options.plot:
+        print(FORMATS[output](comparison), end="")
+    if folder:
         from pipelines.comparison.figures import draw_figures, log_comparison
 
-        run_id = log_comparison(comparison, draw_figures(comparison), options.plot, format_command(verb, argv))
-        print(f"figures  {options.plot}\nrun      {run_id}", file=sys.stdout if is_table else sys.stderr)
+        run_id = log_comparison(comparison, draw_figures(comparison), folder, format_command(verb, argv))
+        print(f"figures  {folder}\nrun      {run_id}", file=sys.stdout if output == "table" else sys.stderr)
     return 0
-
-
-def _parse(verb: str, argv: Sequence[str]) -> argparse.Namespace:
-    parser = VerbParser(verb, HELP)
-    parser.add_comparison_arguments()
-    parser.add_argument("--format", choices=("table", "json", "csv", "md"), default="table")
-    parser.add_argument("--plot", type=Path)
-    return parser.parse(argv)
 
 
 def _print_table(comparison: "Comparison") -> None:
     """Print the first rows as a table that fits the terminal, and what it leaves out."""
-    from rich.console import Console
     from rich.text import Text
 
     from pipelines.comparison.formatting import footnote, table_title
+    from pipelines.runtime.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:

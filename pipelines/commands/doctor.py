@@ -11,36 +11,36 @@ from pipelines.runtime.text import escape_control_characters
 if TYPE_CHECKING:
     from pipelines.diagnostics.check import CheckResult
 
-HELP = """usage: litlab doctor [--fix] [--data_dir DIR] [--tracking_uri URI]
-
-Check what a training needs, and print one line for each check: ok, or what to
-do. Checks Python and packages, torch and GPUs, the databases of runs and
-studies, runs marked RUNNING whose process is gone, data files, disk, memory and
-ports.
-
-  --fix               repair what can be repaired: upgrade tables of an older
-                        MLflow or Optuna (after a copy), mark runs without a
-                        process as KILLED (litlab resume can continue them),
-                        delete unfinished files. Prints each repair, and deletes
-                        nothing that a user made
-  --data_dir DIR      folder of the data sets (data)
-  --tracking_uri URI  where runs are stored (mlflow.db of this project)
-
-Exit code: 0 if all checks are ok, 1 if something has to be done."""
+DESCRIPTION = """Check what a training needs, and print one line for each check: ok, or what to
+do. Checks torch with torchvision and GPUs, the databases of runs and studies,
+runs marked RUNNING whose process is gone, data that were not sent, data files,
+and what each experiment and deleted runs occupy on the disk."""
 STYLES = {"ok": "green", "fixed": "cyan", "to do": "bold yellow"}
 
 
+def make_parser(verb: str) -> VerbParser:
+    epilog = "Exit code: 0 if all checks are ok, 1 if something has to be done."
+    parser = VerbParser(verb, DESCRIPTION, epilog=epilog)
+    fix = """repair what can be repaired: upgrade tables of an older MLflow or Optuna (after a copy), mark runs without
+    a process as KILLED (litlab resume can continue them), delete unfinished files. Prints each repair, and deletes
+    nothing that a user made"""
+    parser.add_argument("--fix", action="store_true", help=fix)
+    free = "delete permanently the runs that were deleted in MLflow, and their models unless they are registered"
+    parser.add_argument("--free", action="store_true", help=free)
+    data_dir = "folder of the data sets (%(default)s)"
+    parser.add_argument("--data_dir", type=Path, metavar="DIR", default=Path("data"), help=data_dir)
+    parser.add_tracking_uri()
+    return parser
+
+
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab doctor [--fix] [--data_dir DIR] [--tracking_uri URI]`, run the checks, and print each result."""
-    parser = VerbParser(verb, HELP)
-    parser.add_argument("--fix", action="store_true")
-    parser.add_argument("--data_dir", type=Path, default=Path("data"))
-    options = parser.parse(argv)
+    """Run the checks, and print each result."""
+    options = make_parser(verb).parse(argv)
     from pipelines.diagnostics.check import Context
     from pipelines.diagnostics.doctor import iterate_checks
 
     n_failed = 0
-    for result in iterate_checks(Context(options.tracking_uri, options.data_dir.expanduser(), options.fix)):
+    for result in iterate_checks(Context(**vars(options))):
         _print(result)
         n_failed += result.state == "to do"
     if n_failed:
@@ -49,8 +49,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 
 def _print(result: "CheckResult") -> None:
-    from rich.console import Console
     from rich.text import Text
+
+    from pipelines.runtime.console import Console
 
     state = Text(f"{result.state:<7}", style=STYLES[result.state])
     text = Text(escape_control_characters(f"{result.name:<12}{result.message}"))

@@ -4,50 +4,51 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.runtime.gc_pause import gc_paused_for_import
+from pipelines.commands.options import VerbParser
 from pipelines.runtime.log import logger
 
 if TYPE_CHECKING:
     from pipelines.training.failures import RunFailedError
     from pipelines.training.results import FitResult
 
-HELP = """usage: litlab fit NAME [--KEY VALUE ...]         (litlab list shows the names)
-       litlab fit -c FILE [-c FILE ...] [--KEY VALUE ...]
-
-Train an experiment, select the best epoch on the validation set and test it
+DESCRIPTION = """Train an experiment, select the best epoch on the validation set and test it
 once. Configuration, metrics, figures, checkpoints and model are logged to one
-MLflow run.
+MLflow run."""
+KEYS = """keys of an experiment, such as:
+  --data.batch_size 100       any key of the data
+  --data.n_train 250          size of the training subset
+  --model.dropout 0.3         any key of the model
+  --model.optimizer.lr 0.01   any key of its optimizer (--model.optimizer SGD)
+  --trainer.max_epochs 6      any argument of Lightning's Trainer"""
 
-  NAME or PATH               an experiment, or a YAML file like an experiment's
-  -c, --config FILE          another YAML file; later files take precedence
-  --seed_everything 3        seed of weights, order, dropout, augmentation (0)
-  --seeds 5 --workers 2      five runs with consecutive seeds, two at a time,
-                               and a parent run with mean and spread
-  --data.batch_size 100      any key of the data
-  --data.n_train 250         size of the training subset
-  --model.dropout 0.3        any key of the model
-  --model.optimizer.lr 0.01  any key of its optimizer (--model.optimizer SGD)
-  --trainer.max_epochs 6     any argument of Lightning's Trainer
-  --tracking_uri URI         sqlite:///FILE or http://SERVER (mlflow.db here)
-  --name NAME                the MLflow experiment (the name of the experiment)
-  --print_config             print the resolved configuration and exit
-  --full-help                print every argument of the Trainer
-  --model.help CLASS         print every argument of a model (modules.mlp.MLP)
-  --data.help CLASS          ... of a data module (datamodules.mnist.MNIST)"""
+
+def make_parser(verb: str) -> VerbParser:
+    """Return the help page: LightningCLI parses the arguments, and needs torch for it."""
+    usage = f"NAME [--KEY VALUE ...]\n       litlab {verb} -c FILE [-c FILE ...] [--KEY VALUE ...]"
+    parser = VerbParser(verb, DESCRIPTION, usage=usage, epilog=KEYS, needs_arguments=True)
+    parser.show_argument("experiment", metavar="NAME", help="an experiment (litlab list), or a YAML file like one's")
+    parser.show_argument("-c", "--config", metavar="FILE", help="another YAML file; later files take precedence")
+    parser.show_argument("--seed_everything", metavar="N", help="seed of weights, order, dropout, augmentation (0)")
+    parser.show_argument("--seeds", metavar="N", help="N seeds, and a run with their mean (--seeds 5 --help)")
+    parser.show_argument("--tracking_uri", metavar="URI", help="sqlite:///FILE or http://SERVER (mlflow.db here)")
+    parser.show_argument("--name", metavar="NAME", help="the MLflow experiment (the name of the experiment)")
+    parser.show_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
+    parser.show_argument("--full-help", action="store_true", help="print every argument of the Trainer")
+    parser.show_argument("--model.help", metavar="CLASS", help="print every argument of a model (modules.mlp.MLP)")
+    parser.show_argument("--data.help", metavar="CLASS", help="... of a data module (datamodules.mnist.MNIST)")
+    return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab fit NAME | PATH | -c FILE [--key value ...]`, train, and print the results."""
-    if not argv or {"-h", "--help"} & set(argv):
-        print(HELP)
-        return 0 if argv else 2
+    """Train an experiment, and print the results."""
+    make_parser(verb).parse_with_overrides(argv)  # prints help
     from pipelines.tracking import writer_process
 
     writer_process.start(argv)  # before torch is imported
     try:
-        with gc_paused_for_import("pipelines.training.fit"):
-            from pipelines.config.cli import print_full_help
-            from pipelines.training.fit import fit
+        from pipelines.config.cli import print_full_help
+        from pipelines.training.fit import fit
+
         if "--full-help" in argv:
             print_full_help()
         experiment, overrides = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])

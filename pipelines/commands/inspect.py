@@ -5,36 +5,32 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
-from pipelines.runtime.gc_pause import gc_paused_for_import
 
 if TYPE_CHECKING:
     from pipelines.inspection.model_summary import ModelSummary
-    from pipelines.inspection.ops import SlidingWindow
-    from pipelines.inspection.trace import Layer
+    from pipelines.inspection.observer import Layer
+    from pipelines.inspection.windows import SlidingWindow
 
-HELP = """usage: litlab inspect NAME [--json] [--KEY VALUE ...]
+DESCRIPTION = """Show the layers of an experiment's network in the order in which they are
+called: output size, window, parameters, multiply-adds for one example (of
+convolutions, matrix products and attention), and the receptive field (the
+maximum number of rows and columns of the input that an output can depend on).
+Nothing is trained or downloaded."""
 
-Show the layers of an experiment's network in the order in which they are
-called: output size, window, parameters, multiply-adds for one example, and the
-receptive field (the maximum number of rows and columns of the input that an
-output can depend on). Nothing is trained or downloaded.
 
-  NAME or PATH         an experiment, or a YAML file like an experiment's
-  -c, --config FILE    another YAML file; later files take precedence
-  --json               print one JSON object instead of a table
-  --model.channels 16  any key of the experiment, as for litlab fit"""
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION, usage="NAME [--json] [--KEY VALUE ...]", needs_arguments=True)
+    parser.show_argument("experiment", metavar="NAME", help="an experiment, or a YAML file like an experiment's")
+    parser.show_argument("-c", "--config", metavar="FILE", help="another YAML file; later files take precedence")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.show_keys("any key of the experiment, as for litlab fit: --model.channels 16")
+    return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab inspect NAME | PATH | -c FILE [--json] [--key value ...]`, and print the summary."""
-    parser = VerbParser(verb, HELP, tracking_uri=False)
-    parser.add_argument("--json", action="store_true")
-    if not argv:
-        parser.print_help()
-        return 2
-    options, experiments, overrides = parser.parse_with_overrides(argv)
-    with gc_paused_for_import("pipelines.inspection.model_summary"):
-        from pipelines.inspection.model_summary import summarize_experiment
+    """Print the summary of a network."""
+    options, experiments, overrides = make_parser(verb).parse_with_overrides(argv)
+    from pipelines.inspection.model_summary import summarize_experiment
 
     summary = summarize_experiment([*experiments, *overrides])
     if options.json:
@@ -46,8 +42,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _print(summary: "ModelSummary") -> None:
     """Print a table of the layers, as wide as it needs to be, and the totals below it."""
-    from rich.console import Console
     from rich.table import Table
+
+    from pipelines.runtime.console import Console
 
     console = Console(soft_wrap=True)
     table = Table(title=summary.experiment, title_justify="left", box=None, header_style="bold", pad_edge=False)

@@ -6,24 +6,25 @@ from collections.abc import Sequence
 from pipelines.commands.options import VerbParser
 from pipelines.config.experiments import list_experiments
 
-HELP = """usage: litlab list [--json]
+DESCRIPTION = "Show the experiments: name, data, model and a one-line description."
 
-Show the experiments: name, data, model and a one-line description.
 
-  --json   print a JSON array instead of a table"""
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION)
+    parser.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
+    return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab list [--json]`, and print the experiments."""
-    parser = VerbParser(verb, HELP, tracking_uri=False)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse(argv)
+    """Print the experiments."""
+    options = make_parser(verb).parse(argv)
     experiments = list_experiments()
     if options.json:
         print(json.dumps(experiments, indent=2))
         return 0
-    from rich.console import Console
     from rich.table import Table
+
+    from pipelines.runtime.console import Console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("experiment", "data", "model", "description"):

@@ -1,41 +1,113 @@
-"""Parse the options of a verb: one parser, one way to print help, one message for an unknown option."""
+"""Parse the options of a verb: one parser, which also prints the help page, and one message for an unknown option."""
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from rich_argparse import RawDescriptionRichHelpFormatter
 
 from pipelines.runtime.errors import UserError
 
+MAX_WIDTH = 80
+RUN_ID: dict[str, Any] = {"metavar": "RUN_ID", "help": "as printed by litlab fit and shown in the UI"}
+
+
+class HelpFormatter(RawDescriptionRichHelpFormatter):
+    """Print descriptions and epilogs as written, and options in 80 columns; in colour on a terminal only."""
+
+    group_name_formatter = str
+    text_markup = False
+    help_markup = False
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        super().__init__(
+            prog, max_help_position=28, width=min(MAX_WIDTH, shutil.get_terminal_size().columns), **settings
+        )
+
 
 class VerbParser(argparse.ArgumentParser):
-    """Parser of a verb's options. `-h` prints the verb's help text and exits; a mistake raises UserError.
+    """Parser of a verb's options. `-h` prints the help page and exits; a mistake raises UserError.
 
     Args:
         verb: As typed, such as "compare" or "explain saliency".
-        help_text: What `-h` prints: at most 24 lines of 80 characters.
-        tracking_uri: Whether the verb takes `--tracking_uri`.
+        description: What the verb does, in lines of at most 80 characters.
+        usage: What follows the verb; by default argparse's own list of options.
+        epilog: Keys, examples and exit codes, printed as written.
+        needs_arguments: Whether a call without arguments prints the help page and exits with code 2.
+
+    Attributes:
+        arguments: Everything on the help page.
+        option_names: The options that this parser parses, such as "--metric".
     """
 
-    def __init__(self, verb: str, help_text: str, *, tracking_uri: bool = True) -> None:
-        super().__init__(prog=f"litlab {verb}", add_help=False, allow_abbrev=False)
-        self._help_text = help_text
-        self.add_argument("-h", "--help", action="help", default=argparse.SUPPRESS)
-        if tracking_uri:
-            self.add_argument("--tracking_uri", "--tracking-uri")
+    def __init__(
+        self,
+        verb: str,
+        description: str,
+        *,
+        usage: str | None = None,
+        epilog: str | None = None,
+        needs_arguments: bool = False,
+    ) -> None:
+        self.arguments: list[argparse.Action] = []
+        self.option_names: list[str] = []
+        self._needs_arguments = needs_arguments
+        self._keys_help = ""
+        self._shown = argparse.ArgumentParser(add_help=False)
+        super().__init__(
+            prog=f"litlab {verb}".strip(),
+            usage=usage and f"%(prog)s {usage}",
+            description=description,
+            epilog=epilog,
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        action = super().add_argument(*names, **settings)
+        if action.help != argparse.SUPPRESS and action.dest != "help":
+            self.arguments.append(action)
+            self.option_names += [name for name in action.option_strings if name.startswith("--")]
+        return action
+
+    def show_argument(self, *names: str, **settings: Any) -> None:
+        """Show on the help page an argument that something else parses, such as a key of the configuration."""
+        self.arguments.append(self._shown.add_argument(*names, **settings))
+
+    def show_keys(self, help_text: str) -> None:
+        """Show that the verb takes keys of a configuration."""
+        self._keys_help = help_text
+
+    def add_tracking_uri(self, help_text: str = "where runs are stored (mlflow.db of this project)") -> None:
+        """Add `--tracking_uri`, and silently its other spelling."""
+        self.add_argument("--tracking_uri", metavar="URI", help=help_text)
+        self.add_argument("--tracking-uri", dest="tracking_uri", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+    def page(self) -> argparse.ArgumentParser:
+        """Return a parser of every argument that the help page shows."""
+        return argparse.ArgumentParser(
+            prog=self.prog,
+            usage=self.usage,
+            description=self.description,
+            epilog=self.epilog,
+            formatter_class=HelpFormatter,
+            parents=[self, self._shown],
+            add_help=False,
+        )
 
     def format_help(self) -> str:
-        return f"{self._help_text}\n"
+        page = self.page()
+        if self._keys_help:
+            page.add_argument("--KEY", metavar="VALUE", help=self._keys_help)
+        return page.format_help()
+
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file)  # argparse would hide that a pipe is closed
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message.removeprefix("argument "))
-
-    def add_comparison_arguments(self) -> None:
-        """Add what selects runs and groups them in rows: names, `--by`, `--metric` and `--filter`."""
-        self.add_argument("names", nargs="*")
-        self.add_argument("--by", nargs="+", action="extend", default=[])
-        self.add_argument("--metric")
-        self.add_argument("--filter", default="")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse options and positional arguments in any order.
@@ -44,6 +116,7 @@ class VerbParser(argparse.ArgumentParser):
             UserError: An option is unknown, in which case the nearest one is named, or a value is missing or wrong.
             SystemExit: Help was printed.
         """
+        self._check_needs(argv)
         options, unknown = self.parse_known_intermixed_args(list(argv))
         if unknown:
             raise UserError(self._unknown(unknown))
@@ -53,24 +126,40 @@ class VerbParser(argparse.ArgumentParser):
         """Parse the options of a verb that takes keys of a configuration too, such as `--model.lr 0.1`.
 
         Returns:
-            The verb's own options; the leading positional arguments, which the verb must not declare; the other
-            arguments, as the functions of the rooms take them as `overrides`.
+            The verb's own options; the leading positional arguments, which the verb only shows; the other arguments,
+            as the functions of the rooms take them as `overrides`.
 
         Raises:
             UserError: A value is missing or wrong. Unknown options are overrides: the configuration checks them.
             SystemExit: Help was printed.
         """
+        self._check_needs(argv)
         options, remaining = self.parse_known_args(list(argv))
         first = next((index for index, token in enumerate(remaining) if token.startswith("-")), len(remaining))
         return options, remaining[:first], remaining[first:]
+
+    def _check_needs(self, argv: Sequence[str]) -> None:
+        if self._needs_arguments and not argv:
+            self.print_help()
+            self.exit(2)
 
     def _unknown(self, tokens: Sequence[str]) -> str:
         option = next((token for token in tokens if token.startswith("-")), None)
         if option is None:
             return f"unexpected argument {tokens[0]!r}"
         option = option.partition("=")[0]
-        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        known = [name for name in known if name != "--help"]
-        suggestions = get_close_matches(option, known, n=1)
-        hint = f"did you mean {suggestions[0]}?" if suggestions else f"the options are {', '.join(known) or 'none'}"
+        suggestions = get_close_matches(option, self.option_names, n=1)
+        options = ", ".join(self.option_names) or "none"
+        hint = f"did you mean {suggestions[0]}?" if suggestions else f"the options are {options}"
         return f"unknown option {option}: {hint}"
+
+
+def add_comparison_arguments(parser: VerbParser) -> None:
+    """Add the arguments of `compare` and `report` that select runs and group them in rows."""
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="an experiment, a study or a run id")
+    by = "one row for each value of these keys (data.n_train); runs that agree in seed and all other keys are paired"
+    add("--by", nargs="+", action="extend", default=[], metavar="KEY", help=by)
+    add("--metric", help="test/acc, selected/val/loss, fit_seconds ...")
+    example = "MLflow filter: \"params.model.dropout = '0.3' and metrics.test/acc > 0.9\""
+    add("--filter", dest="filter_string", default="", metavar="FILTER", help=example)

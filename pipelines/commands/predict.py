@@ -5,42 +5,37 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 
-HELP = """usage: litlab predict RUN_ID IMAGE [IMAGE ...] [--out FILE] [--KEY VALUE ...]
-
-Classify image files with a run's selected checkpoint, and print file, class
+DESCRIPTION = """Classify image files with a run's selected checkpoint, and print file, class
 and probability as CSV. Images of any size and format are converted to grey or
-RGB and resized to the input size of the network.
+RGB and resized to the input size of the network."""
 
-  RUN_ID              as printed by litlab fit and shown in the UI
-  --out FILE          write the CSV to a file instead of printing it
-  --invert            for images that are dark on light, if the network was
-                        trained on light on dark, such as MNIST
-  --KEY VALUE         override a key of the run's configuration, such as
-                        --trainer.accelerator cpu
-  --tracking_uri URI  where runs are stored (mlflow.db of this project)"""
+
+def make_parser(verb: str) -> VerbParser:
+    usage = "RUN_ID IMAGE [IMAGE ...] [--out FILE] [--KEY VALUE ...]"
+    parser = VerbParser(verb, DESCRIPTION, usage=usage, needs_arguments=True)
+    parser.show_argument("run_id", **RUN_ID)
+    parser.show_argument("images", metavar="IMAGE", nargs="+", help="an image file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the CSV to a file instead of printing it")
+    invert = "for images that are dark on light, if the network was trained on light on dark, such as MNIST"
+    parser.add_argument("--invert", action="store_true", help=invert)
+    parser.show_keys("override a key of the run's configuration, such as --trainer.accelerator cpu")
+    parser.add_tracking_uri()
+    return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab predict RUN_ID IMAGE ... [--out FILE.csv]`, classify, and print or write the table."""
-    parser = VerbParser(verb, HELP)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--invert", action="store_true")
-    if not argv:
-        parser.print_help()
-        return 2
-    options, positionals, overrides = parser.parse_with_overrides(argv)
+    """Classify images, and print or write the table."""
+    options, positionals, overrides = make_parser(verb).parse_with_overrides(argv)
     if len(positionals) < 2:
         raise UserError("name a run and at least one image: litlab predict RUN_ID IMAGE [IMAGE ...]")
     run_id, *names = positionals
     images = [Path(name) for name in names]
     if missing := [image for image in images if not image.is_file()]:
         raise UserError(f"{missing[0]}: no such file")
-    with gc_paused_for_import("pipelines.evaluation.predict"):
-        from pipelines.evaluation.predict import predict
+    from pipelines.evaluation.predict import predict
 
     found = predict(run_id, images, overrides, invert=options.invert, tracking_uri=options.tracking_uri)
     rows = [(str(item.file), item.class_name, f"{item.probability:.6f}") for item in found]

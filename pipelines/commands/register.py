@@ -3,38 +3,33 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import RUN_ID, VerbParser
 
 if TYPE_CHECKING:
     from pipelines.tracking.register import RegisteredModel
 
-HELP = """usage: litlab register RUN_ID NAME [--alias ALIAS] [--tracking_uri URI]
-
-Register the model of a run in MLflow's model registry, under a name and a
+DESCRIPTION = """Register the model of a run in MLflow's model registry, under a name and a
 version, which remain when the run's experiment is deleted. The model takes raw
 inputs as they are in the data set, and loads without litlab. A run has one
-version per name: registering it again only moves the alias.
+version per name: registering it again only moves the alias."""
 
-  RUN_ID              as printed by litlab fit and shown in the UI
-  NAME                the registered model; created if missing
-  --alias ALIAS       an alias of this version, such as champion; it is removed
-                        from any other version
-  --tracking_uri URI  where runs are stored (default: mlflow.db of this project)"""
+
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION, needs_arguments=True)
+    parser.add_argument("run_id", **RUN_ID)
+    parser.add_argument("name", metavar="NAME", help="the registered model; created if missing")
+    alias = "an alias of this version, such as champion; it is removed from any other version"
+    parser.add_argument("--alias", help=alias)
+    parser.add_tracking_uri()
+    return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab register`, register the model, and print version, alias and code that loads it."""
-    parser = VerbParser(verb, HELP)
-    parser.add_argument("run_id", metavar="RUN_ID")
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--alias")
-    if not argv:
-        parser.print_help()
-        return 2
-    options = parser.parse(argv)
+    """Register the model of a run, and print version, alias and code that loads it."""
+    options = make_parser(verb).parse(argv)
     from pipelines.tracking.register import register_model
 
-    model = register_model(options.run_id, options.name, alias=options.alias, tracking_uri=options.tracking_uri)
+    model = register_model(**vars(options))
     print(f"model    {model.name}")
     print(f"version  {model.version}" + ("" if model.is_new else " (already registered for this run)"))
     print(f"run      {model.run_id}")

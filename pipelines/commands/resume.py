@@ -3,38 +3,36 @@
 from collections.abc import Sequence
 
 from pipelines.commands.fit import run_and_report
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 
-HELP = """usage: litlab resume RUN_ID [--dead] [--tracking_uri URI] [--KEY VALUE ...]
-
-Resume a litlab fit that was stopped or killed, or that crashed: from its last
+DESCRIPTION = """Resume a litlab fit that was stopped or killed, or that crashed: from its last
 complete epoch, in the same run. On a CPU the result is bit-identical to that of
 an uninterrupted run. Finished runs cannot be resumed, and the configuration
-cannot be changed: use litlab fit for a new run.
-
-  RUN_ID              as printed by litlab fit and shown in the UI; without it,
-                        the unfinished runs are listed
-  --dead              confirm that the process of a run that is RUNNING on
-                        another machine is dead
-  --data.data_dir DIR the folder of the data, if it has changed; the data must
-                        be the same
-  --tracking_uri URI  where runs are stored (mlflow.db of this project)"""
+cannot be changed: use litlab fit for a new run."""
 MAX_LISTED = 10
 
 
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION, usage="RUN_ID [--dead] [--KEY VALUE ...]")
+    parser.show_argument("run_id", **RUN_ID | {"help": f"{RUN_ID['help']}; without it, the unfinished runs are listed"})
+    dead = "confirm that the process of a run that is RUNNING on another machine is dead"
+    parser.add_argument("--dead", action="store_true", help=dead)
+    data_dir = "the folder of the data, if it has changed; the data must be the same"
+    parser.show_argument("--data.data_dir", metavar="DIR", help=data_dir)
+    parser.add_tracking_uri()
+    return parser
+
+
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab resume RUN_ID [--dead] [--key value ...]`, train, and print the results."""
-    parser = VerbParser(verb, HELP)
-    parser.add_argument("--dead", action="store_true")
-    options, run_ids, overrides = parser.parse_with_overrides(argv)
+    """Continue a run, and print the results."""
+    options, run_ids, overrides = make_parser(verb).parse_with_overrides(argv)
     if not run_ids:
         raise UserError(_unfinished(options.tracking_uri))
     if len(run_ids) > 1:
         raise UserError(f"unexpected argument {run_ids[1]!r}: one run at a time")
-    with gc_paused_for_import("pipelines.training.resume"):
-        from pipelines.training.resume import resume
+    from pipelines.training.resume import resume
+
     return run_and_report(
         lambda: resume(run_ids[0], assume_dead=options.dead, overrides=overrides, tracking_uri=options.tracking_uri)
     )

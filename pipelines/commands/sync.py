@@ -3,29 +3,30 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.runtime.log import logger
 
 if TYPE_CHECKING:
     from pipelines.tracking.sync import SyncedRun
 
-HELP = """usage: litlab sync [RUN_ID ...] [--tracking_uri URI]
-
-Send data that tracking servers and databases could not receive while runs were
+DESCRIPTION = """Send data that tracking servers and databases could not receive while runs were
 active. Data are stored once, no matter how often this command is called or
 interrupted. Data that cannot be sent are kept, and the exit code is 1. Runs
-that are still active are skipped.
+that are still active are skipped."""
 
-  RUN_ID              as printed by litlab fit (default: all unsent runs here)
-  --tracking_uri URI  where to send, if the server has moved or needs a
-                        password (default: where each run belongs)"""
+
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION)
+    run_ids = f"{RUN_ID['help']} (default: all unsent runs here)"
+    parser.add_argument("run_ids", metavar="RUN_ID", nargs="*", help=run_ids)
+    where = "where to send, if the server has moved or needs a password (default: where each run belongs)"
+    parser.add_tracking_uri(where)
+    return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab sync`, send, and print the outcome of each run; 1 if data of an ended run are still unsent."""
-    parser = VerbParser(verb, HELP)
-    parser.add_argument("run_ids", metavar="RUN_ID", nargs="*")
-    options = parser.parse(argv)
+    """Send, and print the outcome of each run; 1 if data of an ended run are still unsent."""
+    options = make_parser(verb).parse(argv)
     from pipelines.tracking.sync import sync
 
     runs = sync(options.run_ids, tracking_uri=options.tracking_uri)
@@ -40,9 +41,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 
 def _print_table(runs: "Sequence[SyncedRun]") -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from pipelines.runtime.console import Console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("run", "status", "name", "outcome"):

@@ -7,15 +7,7 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.text import redact_credentials
 
-HELP = """usage: litlab ui [--port N] [--host HOST] [--tracking_uri URI]
-
-Open the MLflow UI on this project's runs. Press Ctrl-C to stop it.
-
-  --port N            default: the first free port from 5000 on
-  --host HOST         the address to listen on (default: 127.0.0.1, this machine
-                        only). With any other address, everyone who can reach it
-                        can read, change and delete all runs: docs/SECURITY.md
-  --tracking_uri URI  where runs are stored (default: mlflow.db of this project)"""
+DESCRIPTION = "Open the MLflow UI on this project's runs. Press Ctrl-C to stop it."
 PUBLIC_WARNING = """--host {host}: anyone who can reach port {port} of this machine can read, change and
 delete all runs, without a password and unencrypted. To require a password, stop this and start:
   pip install 'mlflow[auth]'
@@ -24,21 +16,27 @@ delete all runs, without a password and unencrypted. To require a password, stop
 See docs/SECURITY.md"""
 
 
-def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab ui`, and serve the UI until Ctrl-C; the server's exit code if it ends by itself."""
-    parser = VerbParser(verb, HELP)
-    parser.add_argument("--port", type=int)
-    parser.add_argument("--host")
-    options = parser.parse(argv)
-    from pipelines.tracking.ui import HOST, serve_ui
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION)
+    parser.add_argument("--port", type=int, metavar="N", help="default: the first free port from 5000 on")
+    host = """the address to listen on (default: 127.0.0.1, this machine only). With any other address, everyone who can
+    reach it can read, change and delete all runs: docs/SECURITY.md"""
+    parser.add_argument("--host", default="127.0.0.1", help=host)
+    parser.add_tracking_uri()
+    return parser
 
-    host = options.host or HOST
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Serve the UI until Ctrl-C; return the server's exit code if it ends by itself."""
+    options = make_parser(verb).parse(argv)
+    from pipelines.tracking.ui import serve_ui
+
     exit_on_sigterm()
     try:
-        with serve_ui(port=options.port, host=host, tracking_uri=options.tracking_uri) as server:
+        with serve_ui(**vars(options)) as server:
             uri = redact_credentials(server.tracking_uri)
             if server.is_public:
-                for line in PUBLIC_WARNING.format(host=host, port=server.port, uri=uri).splitlines():
+                for line in PUBLIC_WARNING.format(host=options.host, port=server.port, uri=uri).splitlines():
                     logger.warning(line)
             print(f"MLflow UI of {uri}:", flush=True)
             print(f"{server.url} (ready in a few seconds; press Ctrl-C to stop)", flush=True)

@@ -13,10 +13,11 @@ from pipelines.comparison.metric_plots import keys_to_plot, plot_metric_vs_cost,
 from pipelines.comparison.rows import Comparison, Row, short_names
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.runtime.text import first_line
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import COMMAND_TAG, NOTE_TAG, PARENT_TAG, SELECTED_EPOCH, SOURCE_NAME_TAG, SOURCE_TYPE_TAG
+from pipelines.tracking.summary_runs import save_note, summary_tags
+from pipelines.tracking.tags import SELECTED_EPOCH
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 MAX_CURVES, MAX_REGIONS, MAX_CODES = 6, 6, 3  # rows in a figure
 REGIONS, CODES = "decision_regions", "codes"  # figures of the models; `litlab fit` saves them under the same names
 COMPARISONS = "comparisons"  # the MLflow experiment
-MAX_NOTE = 8000  # characters of a tag in MLflow
 DPI = 150
 
 
@@ -162,12 +162,7 @@ def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], fold
     """
     paths = save_figures(figures, folder)
     selected = " ".join(comparison.selection.names) or "all runs"
-    tags = {
-        PARENT_TAG: "comparison",
-        COMMAND_TAG: redact_credentials(command),
-        SOURCE_NAME_TAG: "litlab compare",
-        SOURCE_TYPE_TAG: "LOCAL",
-    }
+    tags = summary_tags("comparison", command, "litlab compare")
     run = Run(comparison.rows[0].runs[0].store, COMPARISONS, f"compare {selected}"[:200], tags)
     with recorded(run):
         copies = run.folder / "figures"
@@ -176,9 +171,5 @@ def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], fold
             shutil.copyfile(path, copies / path.name)
         labelled = zip(row_labels(comparison), comparison.rows, strict=True)
         runs = [f"- {label}: {' '.join(run.run_id for run in row.runs)}" for label, row in labelled]
-        note = "\n".join([as_markdown(comparison).strip(), "", "Runs:", "", *runs, ""])
-        (run.folder / "comparison.md").write_text(note)
-        if len(note) > MAX_NOTE:
-            note = note[: MAX_NOTE - 100] + " ...\n\nThe complete table is in comparison.md."
-        run.set_tags({NOTE_TAG: note})
+        save_note(run, "\n".join([as_markdown(comparison).strip(), "", "Runs:", "", *runs, ""]), "comparison.md")
     return run.run_id

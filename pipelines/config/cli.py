@@ -193,18 +193,6 @@ def parse_config(verb: str, argv: Sequence[str], base: Path | None = None) -> Li
     return LitlabCLI([*config_args, *args], default_name=[*files, *given, Path("NAME")][0].stem)
 
 
-def config_arguments(
-    experiment: str | Path | None,
-    config_files: Sequence[str | Path] = (),
-    overrides: Sequence[str] = (),
-    tracking_uri: str | None = None,
-) -> list[str]:
-    """Return the arguments for `parse_config`: the experiment, files, overrides and the tracking URI, in this order."""
-    names = [] if experiment is None else [str(experiment)]
-    files = [token for path in config_files for token in ("--config", str(path))]
-    return [*names, *files, *overrides, *([] if tracking_uri is None else ["--tracking_uri", tracking_uri])]
-
-
 def print_full_help() -> NoReturn:
     """Print every argument that LightningCLI takes, and exit."""
     LitlabCLI(["--help"], default_name="NAME")

@@ -1,5 +1,6 @@
 """Find and describe the experiments that come with litlab. Imports neither torch nor Lightning."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected keys and values ({expected}), found {type(content).__name__}")
     return content
+
+
+def config_arguments(
+    experiment: str | Path | None, overrides: Sequence[str] = (), tracking_uri: str | None = None
+) -> list[str]:
+    """Return the arguments for `config.cli.parse_config`: the experiment, overrides and the tracking URI."""
+    names = [] if experiment is None else [str(experiment)]
+    return [*names, *overrides, *([] if tracking_uri is None else ["--tracking_uri", tracking_uri])]
 
 
 def describe_experiment(experiment: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Literal
 from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.store import Store
 from pipelines.tracking.uri import database_file, store_uri
 
 
@@ -34,11 +35,13 @@ class Context:
         tracking_uri: As given on the command line; None for the default.
         data_dir: Where data sets are, or will be.
         fix: Whether to repair what can be repaired without deleting anything that a user made.
+        free: Whether to delete permanently what deleted runs occupy.
     """
 
     tracking_uri: str | None
     data_dir: Path
     fix: bool
+    free: bool = False
 
     @property
     def uri(self) -> str:
@@ -51,21 +54,19 @@ class Context:
 
     @property
     def database(self) -> Path | None:
-        """The database file of the runs; None for a server.
-
-        Raises:
-            UserError: The tracking URI is wrong.
-        """
+        """The database file of the runs; None for a server."""
         return database_file(self.uri)
 
     @property
     def folder(self) -> Path:
         """The folder of databases and artifacts on this machine."""
-        try:
-            database = self.database
-        except UserError:
-            database = None
-        return database.parent if database else project_folder()
+        return self.database.parent if self.database else project_folder()
+
+    def open_store(self) -> Store | None:
+        """Open the tracking store; None if there is no database yet, since none shall be created."""
+        if self.database is not None and not self.database.exists():
+            return None
+        return Store(self.tracking_uri)
 
 
 Check = Callable[[Context], Iterable[CheckResult]]

@@ -1,58 +1,50 @@
-"""Check the installation, the machine, the databases and the runs. Imports no torch: that is checked elsewhere."""
+"""Check the installation, the databases, the runs and the data. Imports no torch: that is checked in a process."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from pipelines.diagnostics import databases, installation, machine, runs
+from pipelines.diagnostics import databases, runs, storage, torch_process
 from pipelines.diagnostics.check import Check, CheckResult, Context, run_check
-from pipelines.diagnostics.torch_process import TorchProcess
 
 CHECKS: dict[str, Check] = {
-    "Python": installation.check_python,
-    "packages": installation.check_packages,
-    "torch pair": installation.check_torch_pair,
-    "git": installation.check_git,
-    "disk": machine.check_disk,
-    "writing": machine.check_writing,
-    "memory": machine.check_memory,
-    "ports": machine.check_ports,
-    "leftovers": machine.check_leftovers,
+    "torch pair": torch_process.check_torch_pair,
     "optuna.db": databases.check_studies,
+    "unsent": runs.check_unsent,
+    "leftovers": storage.check_leftovers,
 }
+STORE_CHECKS: dict[str, Check] = {"runs": runs.check_orphans, "disk": storage.check_disk}  # if it is readable
 
 
-def diagnose(*, fix: bool = False, data_dir: Path = Path("data"), tracking_uri: str | None = None) -> list[CheckResult]:
-    """Check the installation, the machine, the databases and the runs, and repair what can be repaired.
+def diagnose(
+    *, fix: bool = False, free: bool = False, data_dir: Path = Path("data"), tracking_uri: str | None = None
+) -> list[CheckResult]:
+    """Check the installation, the databases, the runs and the data, and repair what can be repaired.
 
     Args:
         fix: Whether to upgrade the tables of an older MLflow or Optuna (after a copy), end runs whose process is gone,
             and delete unfinished files. Nothing that a user made is deleted.
+        free: Whether to delete permanently the runs that were deleted in MLflow, and their models.
         data_dir: Where data sets are.
         tracking_uri: Where runs are stored; by default the project's mlflow.db.
 
     Returns:
         One result or more for each check; those with the state "to do" say what to do.
     """
-    return list(iterate_checks(Context(tracking_uri, data_dir, fix)))
+    return list(iterate_checks(Context(tracking_uri, data_dir, fix, free)))
 
 
 def iterate_checks(context: Context) -> Iterator[CheckResult]:
     """Run all checks, and yield their results as they come. Torch is checked meanwhile in a process of its own."""
-    torch_process = TorchProcess(context.data_dir)
-    for name, check in CHECKS.items():
-        yield from run_check(partial(check, context), name)
-    store = run_check(partial(databases.check_runs_database, context), "mlflow.db")
-    yield from store
-    is_readable = all(result.state != "to do" for result in store)
-    if is_readable:
-        yield from run_check(partial(runs.check_orphans, context), "runs")
-    yield from run_check(partial(runs.check_unsent, context), "unsent")
-    yield from torch_process.results(_checkpoints(context) if is_readable else [])
-
-
-def _checkpoints(context: Context) -> list[Path]:
-    with suppress(Exception):  # the result of the runs has what is wrong with the store
-        return runs.unfinished_checkpoints(context)
-    return []
+    with torch_process.start(context.data_dir) as process:
+        try:
+            for name, check in CHECKS.items():
+                yield from run_check(partial(check, context), name)
+            store = run_check(partial(databases.check_runs_database, context), "mlflow.db")
+            yield from store
+            readable = all(result.state != "to do" for result in store)
+            for name, check in STORE_CHECKS.items() if readable else ():
+                yield from run_check(partial(check, context), name)
+            yield from torch_process.results(process)
+        finally:
+            process.kill()

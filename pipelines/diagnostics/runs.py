@@ -1,27 +1,24 @@
 """Check for runs that are marked RUNNING although their process is gone, and for what was not sent to the server."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from pipelines.diagnostics.check import CheckResult, Context, failed
 from pipelines.tracking import run_log
 from pipelines.tracking.origin import is_alive, is_here
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, PARENT_RUN_TAG, PROCESS_TAG
-from pipelines.tracking.uri import local_path
 from pipelines.training.resumable import is_single_fit
 
 REASON = "its process was gone; ended by litlab doctor"
-MAX_CHECKPOINTS = 20
 
 
 def check_orphans(context: Context) -> Iterator[CheckResult]:
     """End, or list, runs whose process on this machine is gone. What they have logged and saved stays."""
-    store = _store(context)
+    store = context.open_store()
     if store is None:
         yield CheckResult("runs", "none yet")
         return
-    running = _search(store, "attributes.status = 'RUNNING'")
+    running = store.search(list(store.experiment_names()), "attributes.status = 'RUNNING'")
     gone = [run for run in running if _is_gone(run)]
     active_parents = {run.tags.get(PARENT_RUN_TAG) for run in running if run not in gone}
     gone = [run for run in gone if run.run_id not in active_parents]  # another machine may drive the same study
@@ -43,29 +40,6 @@ def check_unsent(context: Context) -> Iterator[CheckResult]:
         yield failed("unsent", f"{log.run_id}: {log.uri} does not have all of its data: litlab sync sends it")
     if not waiting:
         yield CheckResult("unsent", "the tracking stores have all data of this machine's ended runs")
-
-
-def unfinished_checkpoints(context: Context) -> list[Path]:
-    """Return the checkpoints that `litlab resume` needs: of fits that neither finished nor run now, latest first."""
-    store = _store(context)
-    if store is None:
-        return []
-    unfinished = [run for run in _search(store, "attributes.status != 'FINISHED'") if is_single_fit(run)]
-    folders = [local_path(run.artifact_uri) for run in unfinished if not is_alive(run.tags)]
-    return [path for folder in folders if folder for path in sorted(folder.glob("checkpoints/*.ckpt"))][
-        :MAX_CHECKPOINTS
-    ]
-
-
-def _store(context: Context) -> Store | None:
-    """Open the tracking store; None if there is no database yet, since none shall be created."""
-    if context.database is not None and not context.database.exists():
-        return None
-    return Store(context.tracking_uri)
-
-
-def _search(store: Store, filter_string: str) -> list[StoredRun]:
-    return store.search(list(store.experiment_names()), filter_string, ["attributes.start_time DESC"])
 
 
 def _is_gone(run: StoredRun) -> bool:

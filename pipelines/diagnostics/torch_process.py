@@ -1,85 +1,79 @@
 """Checks that need torch, in a process of their own: if torch crashes there, the command reports it and continues.
 
-The process sends its results step by step. If it ends without sending any, the current step is the broken one.
+The process prints a JSON object for each result. If it ends before the last step, that step is the broken one.
 """
 
-import multiprocessing
+import json
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from multiprocessing.connection import Connection
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
-from pipelines.diagnostics.check import CheckResult, failed, run_check
+from pipelines.diagnostics.check import CheckResult, Context, failed, run_check
 
 TIMEOUT_S = 180.0
-STEPS = ("torch", "GPUs", "MNIST", "CIFAR-10", "checkpoints")
+STEPS = ("torch", "GPUs", "MNIST", "CIFAR-10")
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 REINSTALL = "install both at once: pip install --force-reinstall torch torchvision"
 
 
-class TorchProcess:
-    """The process. It starts at once.
+def check_torch_pair(context: Context) -> Iterator[CheckResult]:
+    """Check that torchvision was built for this torch, which its metadata name. Imports neither."""
+    from packaging.requirements import Requirement
 
-    Args:
-        data_dir: Where data sets are.
-    """
+    here = f"torch {version('torch')} and torchvision {version('torchvision')}"
+    required = [item for item in map(Requirement, requires("torchvision") or []) if item.name == "torch"]
+    if all(item.specifier.contains(version("torch"), prereleases=True) for item in required):
+        yield CheckResult("torch pair", f"{here}, which requires {required[0] if required else 'no certain torch'}")
+    else:
+        yield failed("torch pair", f"{here} do not match: torchvision requires {required[0]}; {REINSTALL}")
 
-    def __init__(self, data_dir: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=run_checks, args=(other, data_dir), daemon=True)
-        self._process.start()
-        other.close()
 
-    def results(self, checkpoints: Sequence[Path]) -> Iterator[CheckResult]:
-        """Yield the results as they come; `checkpoints` are checked last."""
-        try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # what it sent before it ended is still to be read
-                self._connection.send(list(checkpoints))
-            yield from self._received()
-        finally:
-            self._process.kill()
-            self._process.join()
+def start(data_dir: Path) -> subprocess.Popen[str]:
+    """Start the process; `data_dir` is where data sets are."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-P", "-m", __name__, str(data_dir.expanduser())]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
-    def _received(self) -> Iterator[CheckResult]:
-        deadline = time.monotonic() + TIMEOUT_S
-        for step in STEPS:
-            try:
-                if not self._connection.poll(max(0.0, deadline - time.monotonic())):
-                    yield failed(step, f"no answer after {TIMEOUT_S:g} s: try python -c 'import torch, torchvision'")
-                    return
-                results: list[CheckResult] | None = self._connection.recv()
-            except (EOFError, OSError):
-                yield self._broken(step)
+
+def results(process: subprocess.Popen[str]) -> Iterator[CheckResult]:
+    """Wait for the results of the process, and yield them."""
+    reason = ""
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        reason = f"no answer after {TIMEOUT_S:g} s: try python -c 'import torch, torchvision'"
+    found = [CheckResult(**json.loads(line)) for line in output.splitlines()]
+    yield from found
+    if process.returncode:
+        code = process.returncode
+        ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+        reason = reason or f"Python itself ended ({ended}) when torch was used: {REINSTALL}"
+        yield failed(STEPS[len(found)], reason)
+
+
+def main(data_dir: Path) -> None:
+    """Run the checks in this process, and print their results. Without a working torch, nothing more can be checked."""
+    data_checks = partial(_mnist, data_dir), partial(_cifar, data_dir)
+    checks: tuple[Callable[[], CheckResult], ...] = (_torch, _gpus, *data_checks)
+    with os.fdopen(os.dup(1), "w") as stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # hide what libraries print
+        for step, check in zip(STEPS, checks, strict=True):
+            (result,) = run_check(partial(_only, check), step)
+            print(json.dumps(asdict(result)), file=stdout, flush=True)
+            if step == "torch" and result.state != "ok":
                 return
-            if results is None:  # nothing more can be checked without torch
-                return
-            yield from results
-
-    def _broken(self, step: str) -> CheckResult:
-        self._process.join(TIMEOUT_S)
-        code = self._process.exitcode
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return failed(step, f"Python itself ended ({how}) when torch was used: {REINSTALL}")
 
 
-def run_checks(connection: Connection, data_dir: Path) -> None:
-    """Run the checks in this process, and send their results: a list for each step, None if torch does not work."""
-    for descriptor in (1, 2):  # hide what libraries print
-        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-    results = run_check(lambda: [_torch()], STEPS[0])
-    connection.send(results)
-    if results[0].state != "ok":
-        connection.send(None)
-        return
-    connection.send(run_check(lambda: [_gpus()], STEPS[1]))
-    connection.send(run_check(lambda: [_mnist(data_dir)], STEPS[2]))
-    connection.send(run_check(lambda: [_cifar(data_dir)], STEPS[3]))
-    checkpoints = connection.recv()
-    connection.send(run_check(lambda: _checkpoints(checkpoints), STEPS[4]))
+def _only(check: Callable[[], CheckResult]) -> Iterator[CheckResult]:
+    yield check()
 
 
 def _torch() -> CheckResult:
@@ -109,9 +103,8 @@ def _gpus() -> CheckResult:
     if driver and torch.version.cuda is None:
         return failed("GPUs", f"there is a driver ({driver}), but this torch has no CUDA: install one that has")
     if driver:
-        return failed(
-            "GPUs", f"torch, built for CUDA {torch.version.cuda}, cannot use the driver: {driver}; see nvidia-smi"
-        )
+        built = f"torch, built for CUDA {torch.version.cuda}"
+        return failed("GPUs", f"{built}, cannot use the driver: {driver}; see nvidia-smi")
     return CheckResult("GPUs", "none: training runs on the CPU")
 
 
@@ -159,13 +152,5 @@ def _missing(name: str, data_dir: Path, experiment: str, holds: str) -> CheckRes
     return CheckResult(name, f"not in {data_dir.absolute()}: {advice}")
 
 
-def _checkpoints(paths: Sequence[Path]) -> list[CheckResult]:
-    """Check that the checkpoints of unfinished fits are as they were written."""
-    from pipelines.checkpoints.files import find_corruption
-
-    corrupt = [(path, reason) for path in paths if path.is_file() and (reason := find_corruption(path))]
-    advice = "litlab resume renames it and continues from the previous one"
-    if not paths:
-        return [CheckResult("checkpoints", "there are no unfinished fits")]
-    results = [failed("checkpoints", f"{path} is damaged, {reason}: {advice}") for path, reason in corrupt]
-    return results or [CheckResult("checkpoints", f"those of unfinished fits are undamaged ({len(paths)} files)")]
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

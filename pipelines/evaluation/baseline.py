@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from datamodules.base import InMemoryDataModule
 from modules.metrics import KNNAccuracy
-from pipelines.config.cli import LitlabCLI, config_arguments, load_data, parse_config
+from pipelines.config.cli import LitlabCLI, load_data, parse_config
 from pipelines.config.defaults import config_defaults
+from pipelines.config.experiments import config_arguments
 from pipelines.config.identity import config_hash
 from pipelines.config.known_keys import known_keys
 from pipelines.evaluation import figures
@@ -91,7 +92,7 @@ def fit_baseline(
     """
     settings = settings_of(method, C=C, components=components)
     silence_lightning()
-    cli = parse_config("baseline", config_arguments(experiment, (), overrides, tracking_uri))
+    cli = parse_config("baseline", config_arguments(experiment, overrides, tracking_uri))
     data = _read_data(cli)
     most = min(len(data.train_set), data.train_set.inputs[0].numel())
     if method == "pca" and not 1 <= components <= most:

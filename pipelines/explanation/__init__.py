@@ -1,5 +1,5 @@
 """Explain the trained network of a run: the methods of `litlab explain`. Only commands and sweeps may import it.
 
 A method is a function that takes a `Target` (a frozen network) and typed options, and returns an `Explanation`: a
-figure, its numbers and a caption. results.py writes it to files, and logs it as a child of the explained run.
+figure and its numbers. results.py writes it to files, and logs it as a child of the explained run.
 """

@@ -3,14 +3,14 @@
 Shapes: N pairs of an image and a target class, C channels, H rows, W columns, K classes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from pipelines.explanation.attacks import AttackResult, fgsm_or_pgd, gradient_descent
-from pipelines.explanation.figures import draw_image, panel_grid, track
+from pipelines.explanation.figures import draw_images
 from pipelines.explanation.images import Images
 from pipelines.explanation.results import Explanation
 from pipelines.explanation.settings import Attack, attack_settings, check_attack_targets
@@ -65,12 +65,11 @@ def adversarial(
     for value in settings.pop("budget", [None]):
         options = settings if value is None else {**settings, "budget": value}
         result = attack(target, images.pixels_NCHW[image_N], true_N[image_N], target_N, method, options)
-        summary = result.summarize()
-        numbers = {"method": method, **options, "pairs": len(sources), **summary}
-        title = " ".join(["adversarial", method, *([f"{value:g}"] if value else []), _title(images, targets, table)])
-        caption = _caption(target, method, options, summary, result)
+        numbers = {"method": method, **options, "pairs": len(sources), **result.summarize()}
+        words = ["adversarial", method, *([f"{value:g}"] if value else []), "table" if table else images.description]
+        title = " ".join([*words, *(["to", *targets] if targets else [])])
         figure = _draw_table(target, result) if table else _draw_pairs(target, result)
-        yield Explanation(target, title, figure, {**numbers, "images": _rows(target, result, sources)}, caption, params)
+        yield Explanation(target, title, figure, {**numbers, "images": _rows(target, result, sources)}, params)
 
 
 def attack(
@@ -81,23 +80,20 @@ def attack(
     method: Attack,
     settings: Mapping[str, Any],
 ) -> AttackResult:
-    """Attack many images, in batches.
+    """Attack an image for each pair, in batches.
 
     Args:
         target: The network.
-        pixels_NCHW: An image for each pair.
-        true_N: The true class of each.
-        target_N: The target classes; None only for "fgsm" and "pgd", away from the true class.
+        pixels_NCHW: The images.
+        true_N: Their true classes.
+        target_N: Their target classes; None only for "fgsm" and "pgd", away from the true class.
         method: The attack.
         settings: Arguments of `gradient_descent`, or of `fgsm_or_pgd`.
     """
     network, changed = target.pixels_to_logits(), []
-    classes_N = true_N if target_N is None else target_N
-    for pixels, classes in zip(_batches(pixels_NCHW), _batches(classes_N), strict=True):
+    for pixels, classes in zip(_batches(pixels_NCHW), _batches(true_N if target_N is None else target_N), strict=True):
         if method == "nearest" or method == "published":
-            changed.append(
-                gradient_descent(network, pixels, classes, objective=method, progress=_show_progress, **settings)
-            )
+            changed.append(gradient_descent(network, pixels, classes, objective=method, **settings))
         else:
             changed.append(fgsm_or_pgd(network, pixels, classes, targeted=target_N is not None, **settings))
     changed_NCHW = torch.cat(changed)
@@ -123,33 +119,22 @@ def _batches(values: Tensor) -> tuple[Tensor, ...]:
     return batches
 
 
-def _show_progress(steps: int) -> Iterable[int]:
-    return track(range(steps), "steps")
-
-
 @torch.no_grad()
 def _probabilities(target: Target, pixels_NCHW: Tensor) -> Tensor:
     return torch.cat([target.probabilities(batch) for batch in _batches(pixels_NCHW)])
 
 
-def _title(images: Images, targets: Sequence[str], table: bool) -> str:
-    title = "table" if table else images.description
-    return f"{title} to {' '.join(targets)}" if targets else title
-
-
 def _rows(target: Target, result: AttackResult, sources: Sequence[int | str]) -> list[dict[str, Any]]:
     """Return the numbers of each pair."""
     l2_N, linf_N = result.distances()
-    predicted_N, rows = result.after_NK.argmax(1), []
+    rows = []
     for n, source in enumerate(sources):
-        true = int(result.true_N[n])
-        row: dict[str, Any] = {"image": source, "class": target.classes[true]}
-        row |= {"seen": target.classes[int(predicted_N[n])]}
-        row |= {"p_class_before": float(result.before_NK[n, true]), "p_class_after": float(result.after_NK[n, true])}
+        p_before, p_after, true = result.before_NK[n].tolist(), result.after_NK[n].tolist(), int(result.true_N[n])
+        row = {"image": source, "class": target.classes[true], "seen": target.classes[int(result.after_NK[n].argmax())]}
+        row |= {"p_class_before": p_before[true], "p_class_after": p_after[true]}
         if result.target_N is not None:
             aim = int(result.target_N[n])
-            row |= {"target": target.classes[aim], "p_target_before": float(result.before_NK[n, aim])}
-            row |= {"p_target_after": float(result.after_NK[n, aim])}
+            row |= {"target": target.classes[aim], "p_target_before": p_before[aim], "p_target_after": p_after[aim]}
         rows.append({**row, "l2": float(l2_N[n]), "linf": float(linf_N[n])})
     return rows
 
@@ -158,52 +143,28 @@ def _draw_table(target: Target, result: AttackResult) -> "Figure":
     """Draw a row for each class and a column for each target, with the original images on the diagonal."""
     assert result.target_N is not None
     count = len(target.classes)
-    figure, axes = panel_grid(count**2, count, size=0.7)
+    panels: list[tuple[Tensor | None, str]] = [(None, "")] * count**2
     for n, (true, aim) in enumerate(zip(result.true_N.tolist(), result.target_N.tolist(), strict=True)):
-        p = float(result.after_NK[n, aim])
-        draw_image(axes[true * count + aim], result.changed_NCHW[n], f"{target.classes[aim]}\n{p:.2f}")
-        draw_image(axes[true * count + true], result.start_NCHW[n], f"{target.classes[true]}\noriginal")
-    for index in range(count):
-        axes[index * (count + 1)].title.set_fontweight("bold")
+        title = f"{target.classes[aim]}\n{float(result.after_NK[n, aim]):.2f}"
+        panels[true * count + aim] = result.changed_NCHW[n], title
+        panels[true * count + true] = result.start_NCHW[n], f"{target.classes[true]}\noriginal"
+    figure, axes = draw_images(panels, count, size=0.7)
+    for axis in axes[:: count + 1]:
+        axis.title.set_fontweight("bold")
     return figure
 
 
 def _draw_pairs(target: Target, result: AttackResult) -> "Figure":
     """Draw each image before and after, and the difference, in which grey is 0."""
-    count = min(MAX_DRAWN, len(result))
-    figure, axes = panel_grid(3 * count, min(6, 3 * count))
-    for n in range(count):
-        before, after, change = axes[3 * n : 3 * n + 3]
-        for axis, pixels_CHW, p_K in (
-            (before, result.start_NCHW[n], result.before_NK[n]),
-            (after, result.changed_NCHW[n], result.after_NK[n]),
+    panels = []
+    for n in range(min(MAX_DRAWN, len(result))):
+        for pixels_CHW, p_K in (
+            (result.start_NCHW[n], result.before_NK[n]),
+            (result.changed_NCHW[n], result.after_NK[n]),
         ):
             predicted = int(p_K.argmax())
-            draw_image(axis, pixels_CHW, f"{target.classes[predicted]} {float(p_K[predicted]):.2f}")
+            panels.append((pixels_CHW, f"{target.classes[predicted]} {float(p_K[predicted]):.2f}"))
         difference_CHW = result.changed_NCHW[n] - result.start_NCHW[n]
         largest = float(difference_CHW.abs().max())
-        stretched_CHW = difference_CHW / (2 * largest or 1) + 0.5
-        draw_image(change, stretched_CHW, f"difference\nat most {largest:.3f}")
-    return figure
-
-
-def _caption(
-    target: Target, method: str, options: Mapping[str, float], summary: Mapping[str, float], result: AttackResult
-) -> str:
-    pairs = "1 pair" if len(result) == 1 else f"{len(result)} pairs"
-    settings = ", ".join(f"{name} {value:g}" for name, value in options.items())
-    aim = "a class other than the true one" if result.target_N is None else "the target"
-    caption = (
-        f"{target.name}, method {method} ({settings}), {pairs} of image and target: {aim} is predicted in "
-        f"{summary['success_rate']:.3f} of them, with p > 0.5 in {summary['success_rate_above_half']:.3f}, after "
-        f"rounding to 8 bits in {summary['success_rate_8_bits']:.3f}. p(true class) {summary['p_own_before']:.3f} "
-        f"before, {summary['p_own_after']:.3f} after. "
-    )
-    if result.target_N is not None:
-        caption += f"p(target) {summary['p_target_before']:.2g} before, {summary['p_target_after']:.3f} after. "
-    return caption + (
-        f"Distance for pixels in [0, 1]: L2 mean {summary['l2_mean']:.3f}, maximum {summary['l2_max']:.3f}; L-infinity "
-        f"mean {summary['linf_mean']:.3f}, maximum {summary['linf_max']:.3f}. For pixels from 0 to 255: root mean "
-        f"square {255 * summary['rms_mean']:.1f}, L-infinity mean {255 * summary['linf_mean']:.0f}, maximum "
-        f"{255 * summary['linf_max']:.0f}."
-    )
+        panels.append((difference_CHW / (2 * largest or 1) + 0.5, f"difference\nat most {largest:.3f}"))
+    return draw_images(panels, 6)[0]

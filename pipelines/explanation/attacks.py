@@ -6,18 +6,17 @@ Shapes: N images, C channels, H rows, W columns, K classes.
 """
 
 import warnings
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from pipelines.explanation.settings import PUBLISHED_STRENGTH
+from pipelines.explanation.figures import track
+from pipelines.explanation.settings import ATTACKS
 
 PGD_STEP = 2.5  # of PGD, in budgets divided by steps, so that the border can be reached (Madry et al., 2018)
 Objective = Literal["nearest", "published"]
-Progress = Callable[[int], Iterable[int]]
 
 
 @dataclass
@@ -88,7 +87,6 @@ def gradient_descent(
     confidence: float = 0.6,
     steps: int = 200,
     lr: float = 0.01,
-    progress: Progress = range,
 ) -> Tensor:
     """Change each image towards its target class b at a small distance, with Adam; shape (N, C, H, W).
 
@@ -104,19 +102,18 @@ def gradient_descent(
         pixels_NCHW: The images, x0.
         targets_N: Class b of each image.
         objective: "nearest" or "published".
-        strength: Factor of the probability, relative to the Euclidean distance of pixels in [0, 1]; None is
-            PUBLISHED_STRENGTH for "published", 1 for "nearest".
+        strength: Factor of the probability, relative to the Euclidean distance of pixels in [0, 1]; None is that of
+            ATTACKS.
         confidence: For "nearest": the probability at which the target counts as reached.
         steps: Number of steps.
         lr: Of Adam, for pixels in [0, 1]; it decays to 0 along half a cosine.
-        progress: Yields the step numbers, and may draw a progress bar.
     """
-    strength = strength if strength is not None else PUBLISHED_STRENGTH if objective == "published" else 1.0
+    strength = ATTACKS[objective]["strength"] if strength is None else strength
     x = pixels_NCHW.clone().requires_grad_()
     adam = torch.optim.Adam([x], lr=lr, betas=(0.9, 0.99), eps=1e-12)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     best = _BestImages(pixels_NCHW, confidence)
-    for _ in progress(steps):
+    for _ in track(range(steps), "steps"):
         log_odds_N = _log_odds(network, x, targets_N)
         best.update(x, log_odds_N)
         if objective == "published":
@@ -146,8 +143,7 @@ class _BestImages:
         max_distance = self._start[0].numel() ** 0.5  # ranks any image that reaches the target before all others
         rank_N = torch.where(missing_N > 0, max_distance + missing_N, _euclidean_norm(x - self._start))
         better_N = rank_N < self._rank_N
-        self._rank_N = torch.where(better_N, rank_N, self._rank_N)
-        self.x[better_N] = x[better_N]
+        self._rank_N[better_N], self.x[better_N] = rank_N[better_N], x[better_N]
 
 
 def fgsm_or_pgd(
@@ -167,7 +163,7 @@ def fgsm_or_pgd(
         classes_N: The target classes if targeted, otherwise the true classes, to move away from.
         budget: L-infinity distance, for pixels in [0, 1].
         targeted: Whether to decrease the cross-entropy of the classes, or to increase it.
-        steps: 1 is FGSM; more are PGD, with steps of PGD_STEP * budget / steps.
+        steps: More than 1 are PGD, with steps of PGD_STEP * budget / steps.
     """
     from captum.robust import FGSM, PGD
 

@@ -5,20 +5,17 @@ Both are gradients of the logit of the class, computed by captum.
 Shapes: N images, C channels, H rows, W columns, K classes.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pipelines.explanation.figures import draw_image, panel_grid
+from pipelines.explanation.figures import draw_images
 from pipelines.explanation.images import Images
 from pipelines.explanation.results import Explanation
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def saliency(target: Target, images: Images, *, of_class: str | None = None) -> Explanation:
@@ -32,11 +29,12 @@ def saliency(target: Target, images: Images, *, of_class: str | None = None) -> 
     Raises:
         UserError: There is no such class.
     """
-    p_NK, classes_N = _classes(target, images, of_class)
-    maps_NHW = saliency_maps(target.pixels_to_logits(), images.pixels_NCHW, classes_N)
     title = ["saliency", images.description]
-    params = {"of_class": of_class, **images.selection.params()}
-    return _explanation(target, images, maps_NHW, p_NK, classes_N, "gradient of each pixel", title, params)
+
+    def maps(classes_N: Tensor) -> Tensor:
+        return saliency_maps(target.pixels_to_logits(), images.pixels_NCHW, classes_N)
+
+    return _explanation(target, images, of_class, maps, "gradient of each pixel", title, {})
 
 
 def gradcam(target: Target, images: Images, *, layer: str | None = None, of_class: str | None = None) -> Explanation:
@@ -51,21 +49,19 @@ def gradcam(target: Target, images: Images, *, layer: str | None = None, of_clas
     Raises:
         UserError: There is no such class or layer, or the layer's output has no rows and columns.
     """
-    p_NK, classes_N = _classes(target, images, of_class)
     used_layer = layer or _last_convolution(target)
-    maps_NHW = gradcam_maps(target, used_layer, images.pixels_NCHW, classes_N)
     title = ["gradcam", *([layer] if layer else []), images.description]
-    params = {"of_class": of_class, "layer": layer, **images.selection.params()}
-    return _explanation(target, images, maps_NHW, p_NK, classes_N, f"Grad-CAM at {used_layer}", title, params)
+
+    def maps(classes_N: Tensor) -> Tensor:
+        return gradcam_maps(target, used_layer, images.pixels_NCHW, classes_N)
+
+    return _explanation(target, images, of_class, maps, f"Grad-CAM at {used_layer}", title, {"layer": layer})
 
 
 def saliency_maps(network: nn.Module, pixels_NCHW: Tensor, classes_N: Tensor) -> Tensor:
     """Return the largest absolute gradient of the class's logit over the channels, shape (N, H, W), on the CPU.
 
-    Args:
-        network: Maps pixels in [0, 1] to logits.
-        pixels_NCHW: The images.
-        classes_N: The class of each.
+    `network` maps pixels in [0, 1] to logits.
     """
     from captum.attr import Saliency
 
@@ -95,16 +91,6 @@ def gradcam_maps(target: Target, layer: str, pixels_NCHW: Tensor, classes_N: Ten
     return enlarged_NHW
 
 
-def _classes(target: Target, images: Images, of_class: str | None) -> tuple[Tensor, Tensor]:
-    """Return probabilities of shape (N, K), and the class to explain of each image."""
-    with torch.no_grad():
-        p_NK = target.probabilities(images.pixels_NCHW)
-    classes_N = images.true_or_predicted(p_NK)
-    if of_class is not None:
-        classes_N = torch.full_like(classes_N, target.class_index(of_class))
-    return p_NK, classes_N
-
-
 def _last_convolution(target: Target) -> str:
     names = target.layers_of_kind("conv")
     if not names:
@@ -115,29 +101,32 @@ def _last_convolution(target: Target) -> str:
 def _explanation(
     target: Target,
     images: Images,
-    maps_NHW: Tensor,
-    p_NK: Tensor,
-    classes_N: Tensor,
+    of_class: str | None,
+    maps: Callable[[Tensor], Tensor],
     method: str,
-    title: Sequence[str],
+    words: list[str],
     params: dict[str, Any],
 ) -> Explanation:
-    """Draw the maps, and describe them."""
-    names = [target.classes[index] for index in classes_N.tolist()]
-    p_N = p_NK.gather(1, classes_N[:, None])[:, 0].tolist()
-    rows = [
-        {"image": source, "class": name, "probability": p, **_map_statistics(map_HW)}
-        for source, name, p, map_HW in zip(images.sources, names, p_N, maps_NHW, strict=True)
-    ]
-    caption = (
-        f"{method[0].upper()}{method[1:]}, for the logit of the class named above each image, of {target.name}. Left "
-        f"the image, right the map over it: bright is high, each map has its own scale. The highest tenth of the "
-        f"pixels holds {sum(row['in_top_tenth'] for row in rows) / len(rows):.0%} of a map's sum, on average."
-    )
-    of_class = params["of_class"]
-    words = [*title, *([] if of_class is None else ["class", of_class])]
-    figure = _draw(images.pixels_NCHW, maps_NHW, [f"{name}\n{p:.2f}" for name, p in zip(names, p_N, strict=True)])
-    return Explanation(target, " ".join(words), figure, {"how": method, "images": rows}, caption, params)
+    """Draw the map of each image for its class, and return it with the position of the maximum."""
+    with torch.no_grad():
+        p_NK = target.probabilities(images.pixels_NCHW)
+    classes_N = images.true_or_predicted(p_NK)
+    if of_class is not None:
+        classes_N = torch.full_like(classes_N, target.class_index(of_class))
+        words = [*words, "class", of_class]
+    rows, maps_NHW = [], maps(classes_N)
+    for source, index, p_K, map_HW in zip(images.sources, classes_N.tolist(), p_NK, maps_NHW, strict=True):
+        row = {"image": source, "class": target.classes[index], "probability": float(p_K[index])}
+        rows.append(row | _map_statistics(map_HW))
+    panels = []
+    for pixels_CHW, row in zip(images.pixels_NCHW, rows, strict=True):
+        title = f"{row['class']}\n{row['probability']:.2f}"
+        panels += [(pixels_CHW, title), (pixels_CHW.mean(0, keepdim=True), "")]
+    figure, axes = draw_images(panels, 10)
+    for axis, map_HW in zip(axes[1::2], maps_NHW, strict=True):
+        axis.imshow(map_HW.numpy(), cmap="inferno", alpha=0.65, interpolation="nearest")
+    params = {"of_class": of_class, **params, **images.selection.params()}
+    return Explanation(target, " ".join(words), figure, {"how": method, "images": rows}, params)
 
 
 def _map_statistics(map_HW: Tensor) -> dict[str, float]:
@@ -147,13 +136,3 @@ def _map_statistics(map_HW: Tensor) -> dict[str, float]:
     total = float(ordered.sum())
     share = float(ordered[: max(1, len(ordered) // 10)].sum()) / total if total else 0.0
     return {"row": row, "column": column, "in_top_tenth": share}
-
-
-def _draw(pixels_NCHW: Tensor, maps_NHW: Tensor, titles: Sequence[str]) -> "Figure":
-    figure, axes = panel_grid(2 * len(titles), min(10, 2 * len(titles)))
-    for n, title in enumerate(titles):
-        left, right = axes[2 * n : 2 * n + 2]
-        draw_image(left, pixels_NCHW[n], title)
-        draw_image(right, pixels_NCHW[n].mean(0, keepdim=True))
-        right.imshow(maps_NHW[n].numpy(), cmap="inferno", alpha=0.65, interpolation="nearest")
-    return figure

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modules.metrics import KNNAccuracy
-from pipelines.evaluation.plots import scatter_classes
-from pipelines.explanation.figures import panel_grid, track
+from pipelines.evaluation.plots import panels, scatter_classes
+from pipelines.explanation.figures import DPI, track
 from pipelines.explanation.images import Images
 from pipelines.explanation.results import Explanation
 from pipelines.explanation.settings import ImageSelection
@@ -60,22 +60,17 @@ def embedding(
     planes = project(features_ND, perplexity, seed)
     agreement = {name: own_class_share(points, labels_N) for name, points in {"layer": features_ND, **planes}.items()}
     explained = float(planes["PCA"].var(0).sum() / features_ND.var(0).sum())
-    figure, axes = panel_grid(2, 2, size=4.0)
+    figure, axes = panels(2, size=(4.0, 4.25), extra=(0.0, 0.6), dpi=DPI)
     for axis, (name, points_N2) in zip(axes, planes.items(), strict=True):
+        axis.set_axis_off()
         scatter_classes(axis, points_N2, labels_N, target.classes)
         axis.set_title(f"{name}: {agreement[name]:.3f}", fontsize=9)
-    caption = (
-        f"{len(labels_N)} images by the {features_ND.shape[1]} outputs of {layer_name} of {target.name}. Share whose "
-        f"{NEIGHBOURS} nearest neighbours mostly belong to their own class: {agreement['layer']:.3f} in the layer, "
-        f"{agreement['PCA']:.3f} in the plane of PCA (which explains {explained:.0%} of the variance), "
-        f"{agreement['t-SNE']:.3f} in the plane of t-SNE (perplexity {perplexity:g}, seed {seed})."
-    )
     numbers: dict[str, Any] = {"layer": layer_name, "count": len(labels_N), "explained_variance": explained}
     numbers |= {f"own_class_{name}": value for name, value in agreement.items()}
     numbers |= {"labels": labels_N.tolist()} | {name: points.round(3).tolist() for name, points in planes.items()}
     params = {"layer": layer, "count": count, "perplexity": perplexity, "seed": seed}
     params |= (ImageSelection() if images is None else images.selection).params()
-    return Explanation(target, f"embedding {layer_name}", figure, numbers, caption, params)
+    return Explanation(target, f"embedding {layer_name}", figure, numbers, params)
 
 
 def _default_layer(target: Target) -> str:

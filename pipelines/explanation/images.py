@@ -23,19 +23,17 @@ class Images:
     Attributes:
         pixels_NCHW: float32, 0 to 1, on the network's device.
         labels: The true class of each; None for files.
-        captions: A short description of each.
         sources: Index of the test set, or path, of each.
         selection: How they were selected.
     """
 
     pixels_NCHW: Tensor
     labels: list[int | None]
-    captions: list[str]
     sources: list[int | str]
     selection: ImageSelection
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.sources)
 
     @property
     def description(self) -> str:
@@ -71,31 +69,22 @@ def select_images(target: Target, selection: ImageSelection | None = None) -> Im
 
 
 def _load(target: Target, names: Sequence[str], selection: ImageSelection) -> Images:
-    pixels: list[Tensor] = []
-    labels: list[int | None] = []
-    captions: list[str] = []
-    sources: list[int | str] = []
-    for name in names:
-        if name.isdecimal():
-            image, label = _test_image(target, int(name))
-            captions.append(f"test image {int(name)}: {target.classes[label]}")
-            labels.append(label)
-            sources.append(int(name))
-        else:
-            image = read_pixels(target, Path(name))
-            image = 255 - image if selection.invert else image
-            captions.append(Path(name).name)
-            labels.append(None)
-            sources.append(name)
-        pixels.append(image)
-    return Images((torch.stack(pixels).float() / 255).to(target.device), labels, captions, sources, selection)
+    loaded = [_read(target, name, invert=selection.invert) for name in names]
+    pixels_NCHW = torch.stack([pixels_CHW for pixels_CHW, _, _ in loaded]).float() / 255
+    labels, sources = [label for _, label, _ in loaded], [source for _, _, source in loaded]
+    return Images(pixels_NCHW.to(target.device), labels, sources, selection)
 
 
-def _test_image(target: Target, index: int) -> tuple[Tensor, int]:
+def _read(target: Target, name: str, *, invert: bool) -> tuple[Tensor, int | None, int | str]:
+    """Return the uint8 pixels of an image, its label if it has one, and its source."""
+    if not name.isdecimal():
+        pixels_CHW = read_pixels(target, Path(name))
+        return (255 - pixels_CHW if invert else pixels_CHW), None, name
     images, labels = target.test_set()
+    index = int(name)
     if index >= len(labels):
         raise UserError(f"--image {index}: the test set has {len(labels):,} images, 0 to {len(labels) - 1}")
-    return images[index], int(labels[index])
+    return images[index], int(labels[index]), index
 
 
 def read_pixels(target: Target, path: Path) -> Tensor:

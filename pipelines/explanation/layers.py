@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.explanation.figures import draw_image, panel_grid
+from pipelines.explanation.figures import draw_images
 from pipelines.explanation.images import Images, file_name
 from pipelines.explanation.results import Explanation
 from pipelines.explanation.target import Target
@@ -36,20 +36,12 @@ def filters(target: Target, *, layer: str = "conv1") -> Explanation:
     if not isinstance(module, nn.Conv2d):
         raise UserError(f"--layer {layer}: a {type(module).__name__} has no filters; name a convolution, such as conv1")
     weights_NCHW = module.weight.detach().cpu()
-    count, planes = weights_NCHW.shape[:2]
-    panels, columns = _panels(weights_NCHW, as_images=planes == target.input_shape[0] and planes in (1, 3))
-    figure, axes = panel_grid(len(panels), columns, size=0.6)
-    for axis, panel_CHW in zip(axes, panels, strict=True):
-        draw_image(axis, panel_CHW)
+    channels = weights_NCHW.shape[1]
+    panels, columns = _panels(weights_NCHW, as_images=channels == target.input_shape[0] and channels in (1, 3))
+    figure, _ = draw_images([(panel_CHW, "") for panel_CHW in panels], columns, size=0.6)
     norms_N = weights_NCHW.flatten(1).norm(dim=1)
-    rows, width = weights_NCHW.shape[2:]
-    caption = (
-        f"{count} filters of {planes} x {rows} x {width} weights: {layer} of {target.name}. "
-        f"{len(panels)} panels; grey is 0; each filter is scaled by its largest weight. Euclidean norm "
-        f"{norms_N.min():.3g} to {norms_N.max():.3g}, mean {norms_N.mean():.3g}."
-    )
     numbers = {"layer": layer, "shape": list(weights_NCHW.shape), "norms": norms_N.tolist()}
-    return Explanation(target, f"filters {layer}", figure, numbers, caption, {"layer": layer})
+    return Explanation(target, f"filters {layer}", figure, numbers, {"layer": layer})
 
 
 def _panels(weights_NCHW: Tensor, *, as_images: bool) -> tuple[list[Tensor], int]:
@@ -75,17 +67,11 @@ def activations(target: Target, images: Images, *, layers: Sequence[str] = ()) -
     """
     names = layers or target.layers_of_kind("conv")
     params = {"layer": list(layers), **images.selection.params()}
-    for pixels_CHW, source, description in zip(images.pixels_NCHW, images.sources, images.captions, strict=True):
+    for pixels_CHW, source in zip(images.pixels_NCHW, images.sources, strict=True):
         outputs = {name: _maps(target, name, pixels_CHW[None]) for name in names}
         statistics = {name: _map_statistics(maps_CHW) for name, maps_CHW in outputs.items()}
-        never = ", ".join(f"{name} {row['never_positive']} of {row['channels']}" for name, row in statistics.items())
-        caption = (
-            f"Output of the channels of {target.name} for {description}. Black is a layer's lowest value, white its "
-            f"highest; at most {MAX_CHANNELS} channels are drawn. Channels without a positive value: {never}."
-        )
         title = " ".join(["activations image", file_name(source), *layers])
-        numbers = {"image": source, "layers": statistics}
-        yield Explanation(target, title, _draw(pixels_CHW, outputs), numbers, caption, params)
+        yield Explanation(target, title, _draw(pixels_CHW, outputs), {"image": source, "layers": statistics}, params)
 
 
 def _maps(target: Target, name: str, pixels_1CHW: Tensor) -> Tensor:
@@ -112,14 +98,10 @@ def _map_statistics(maps_CHW: Tensor) -> dict[str, Any]:
 def _draw(pixels_CHW: Tensor, outputs: dict[str, Tensor]) -> "Figure":
     """Draw the image, and below it the channels of each layer."""
     columns = min(16, max(map(len, outputs.values())))
-    panels = [(pixels_CHW.cpu(), "input"), *[(None, "")] * (columns - 1)]
+    panels: list[tuple[Tensor | None, str]] = [(pixels_CHW, "input"), *[(None, "")] * (columns - 1)]
     for name, maps_CHW in outputs.items():
         low, high = maps_CHW.min(), maps_CHW.max()
         scaled = [(map_HW[None] - low) / (high - low).clamp(min=1e-12) for map_HW in maps_CHW[:MAX_CHANNELS]]
         titles = [name, *[""] * (len(scaled) - 1)]
         panels += [*zip(scaled, titles, strict=True), *[(None, "")] * (-len(scaled) % columns)]
-    figure, axes = panel_grid(len(panels), columns, size=0.7)
-    for axis, (panel, title) in zip(axes, panels, strict=True):
-        if panel is not None:
-            draw_image(axis, panel, title)
-    return figure
+    return draw_images(panels, columns, size=0.7)[0]

@@ -61,7 +61,11 @@ def load_target(
     silence_lightning()
     torch.manual_seed(seed)
     if torchvision:
-        return _from_torchvision(torchvision, weights, [*overrides, *(["--tracking_uri"] if tracking_uri else [])])
+        if tracking_uri or overrides:
+            option = overrides[0] if overrides else "--tracking_uri"
+            raise UserError(f"{option}: not an option for torchvision's networks, which have no configuration")
+        network, normalize, shape, classes = load_classifier(torchvision, weights)
+        return Target(torchvision, torchvision, None, network, normalize, shape, classes, None, _device("auto"))
     if checkpoint:
         loaded = load_from_checkpoint(checkpoint, config, overrides)
         return _from_litlab(loaded, f"{loaded.cli.config.name}-{checkpoint.stem}")
@@ -78,13 +82,6 @@ def _from_litlab(loaded: LoadedRun, short_id: str) -> Target:
         raise UserError(f"{loaded.checkpoint}: has no statistics of {type(data).__name__}")
     device, normalize = _device(config.trainer.accelerator), NormalizeUnitRange(data.normalize)
     return Target(config.name, short_id, loaded.run, model, normalize, data.input_shape, data.classes, data, device)
-
-
-def _from_torchvision(name: str, weights: Path | None, overrides: Sequence[str]) -> Target:
-    if overrides:
-        raise UserError(f"{overrides[0]}: not an option for torchvision's networks, which have no configuration")
-    network, normalize, shape, classes = load_classifier(name, weights)
-    return Target(name, name, None, network, normalize, shape, classes, None, _device("auto"))
 
 
 def _device(accelerator: str) -> torch.device:

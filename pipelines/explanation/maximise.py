@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipelines.explanation.ascent import balanced_weight, contrast_stretch, initial_noise, maximise_activation
-from pipelines.explanation.figures import draw_image, panel_grid
+from pipelines.explanation.figures import draw_images
 from pipelines.explanation.images import read_pixels
 from pipelines.explanation.results import Explanation
 from pipelines.explanation.settings import Prior, maximise_settings
@@ -74,40 +74,33 @@ def maximise(
     x_NCHW = torch.cat([maximise_activation(target, batch, start_CHW, mean_CHW, **settings) for batch in batches])
     results = _measure(target, selected, start_CHW, x_NCHW, reference_NCHW)
     _warn_if_lower(results)
-    figure, axes = panel_grid(len(selected), 10)
-    shares = results["high_frequency_share"]
-    for axis, unit, x_CHW, share in zip(axes, selected, contrast_stretch(x_NCHW), shares, strict=True):
-        draw_image(axis, x_CHW, f"{unit.name}\n{share:.2f}")
+    titles = [
+        f"{unit.name}\n{share:.2f}" for unit, share in zip(selected, results["high_frequency_share"], strict=True)
+    ]
+    figure, _ = draw_images(list(zip(contrast_stretch(x_NCHW), titles, strict=True)), 10)
     numbers = {"preset": preset, "prior": prior, "seed": seed, **settings, **results}
     params: dict[str, Any] = {"classes": list(classes), "layer": layer, "unit": list(units), "spectrum": list(spectrum)}
     params |= {"preset": preset, "prior": prior, "seed": seed, **settings}
     title = _title(selected, layer, prior, all_units=not (classes or units), given={**given, "seed": seed})
-    return Explanation(target, title, figure, numbers, _caption(target, selected, layer, numbers), params)
+    return Explanation(target, title, figure, numbers, params)
 
 
 def _reference_images(target: Target, files: Sequence[Path], *, required: bool) -> Tensor:
     """Return normalised training images, or images from files; an empty tensor if there are none and none is needed."""
+    pixels_NCHW = torch.zeros(0, *target.input_shape)
     if files:
-        pixels = torch.stack([read_pixels(target, path) for path in files])
+        pixels_NCHW = torch.stack([read_pixels(target, path) for path in files])
     elif target.data is None and required:
         raise UserError(f"--prior fourier: {target.name} comes without training images; give --spectrum FILE ...")
-    else:
-        pixels = _train_images(target, required=required)
-    normalized: Tensor = target.normalize(pixels.to(target.device).float() / 255)
-    return normalized
-
-
-def _train_images(target: Target, *, required: bool) -> Tensor:
-    empty = torch.zeros(0, *target.input_shape)
-    if target.data is None:
-        return empty
-    try:
-        return target.train_images(SPECTRUM_IMAGES)
-    except UserError as error:
-        if required:
-            raise
-        logger.warning("note: no training images to compare the high-frequency share with: %s", error)
-        return empty
+    elif target.data is not None:
+        try:
+            pixels_NCHW = target.train_images(SPECTRUM_IMAGES)
+        except UserError as error:
+            if required:
+                raise
+            logger.warning("note: no training images to compare the high-frequency share with: %s", error)
+    normalized_NCHW: Tensor = target.normalize(pixels_NCHW.to(target.device).float() / 255)
+    return normalized_NCHW
 
 
 def _batches(target: Target, units: Sequence[Unit]) -> list[Sequence[Unit]]:
@@ -120,15 +113,12 @@ def _measure(
     target: Target, units: Sequence[Unit], start_CHW: Tensor, x_NCHW: Tensor, reference_NCHW: Tensor
 ) -> dict[str, Any]:
     """Return activations before and after, high-frequency shares and sizes, also those of the reference images."""
-    before = torch.cat([unit_activations(target, [unit], start_CHW[None]) for unit in units])
-    after = torch.cat(
-        [unit_activations(target, [unit], x_CHW[None]) for unit, x_CHW in zip(units, x_NCHW, strict=True)]
-    )
+    pictures = list(zip(units, x_NCHW, strict=True))
     shares = high_frequency_share(x_NCHW)
     numbers: dict[str, Any] = {
         "units": [unit.name for unit in units],
-        "before": before.tolist(),
-        "after": after.tolist(),
+        "before": [float(unit_activations(target, [unit], start_CHW[None])) for unit in units],
+        "after": [float(unit_activations(target, [unit], x_CHW[None])) for unit, x_CHW in pictures],
         "high_frequency_share": shares.tolist(),
         "mean_high_frequency_share": float(shares.mean()),
         "rms": x_NCHW.square().mean((1, 2, 3)).sqrt().tolist(),
@@ -137,8 +127,7 @@ def _measure(
         numbers["natural_high_frequency_share"] = float(high_frequency_share(reference_NCHW).mean())
         numbers["natural_rms"] = float(reference_NCHW.square().mean().sqrt())
     if units[0].layer is target.network:
-        logits = [target.network(x_CHW[None])[0] for x_CHW in x_NCHW]
-        p = [float(logits_K.softmax(0)[unit.index[0]]) for logits_K, unit in zip(logits, units, strict=True)]
+        p = [float(target.network(x_CHW[None])[0].softmax(0)[unit.index[0]]) for unit, x_CHW in pictures]
         numbers["probability"] = p
         numbers["mean_probability"] = sum(p) / len(p)
     return numbers
@@ -164,22 +153,3 @@ def _title(
     names = [unit.name for unit in units] if len(units) <= 3 else [count]
     options = [f"{name} {value:g}" for name, value in given.items() if value]
     return " ".join(["maximise", f"layer {layer} unit" if layer else "class", *names, prior, *options])
-
-
-def _caption(target: Target, units: Sequence[Unit], layer: str | None, numbers: Mapping[str, Any]) -> str:
-    singular, plural = ("unit", "units") if layer else ("class", "classes")
-    which = f"{singular} {units[0].name}" if len(units) == 1 else f"{len(units)} {plural}"
-    where = f"{layer} of {target.name}" if layer else target.name
-    prior = "||x||^2" if numbers["prior"] == "norm" else "distance from the mean amplitude spectrum"
-    before, after = (sum(numbers[key]) / len(units) for key in ("before", "after"))
-    natural = numbers.get("natural_high_frequency_share")
-    caption = (
-        f"Inputs that maximise {which} of {where}: minimum of {-numbers['scale']:g} unit + {numbers['weight']:g} "
-        f"{prior}, {numbers['steps']} steps, seed {numbers['seed']}; contrast stretched. Below each name, the share of "
-        f"the power above half the Nyquist frequency: mean {numbers['mean_high_frequency_share']:.3f}"
-    )
-    caption += "" if natural is None else f" (training images {natural:.3f})"
-    caption += f"; mean activation {before:.3g} before, {after:.3g} after"
-    if "probability" in numbers:
-        caption += f"; probability of the class {min(numbers['probability']):.3f} or more"
-    return caption + "."

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from pipelines.explanation.figures import draw_image, panel_grid, track
+from pipelines.explanation.figures import draw_images, track
 from pipelines.explanation.images import Images
 from pipelines.explanation.results import Explanation
 from pipelines.explanation.settings import Fill, check_occlusion
@@ -60,15 +60,18 @@ def occlusion(
     maps_NHW = probability_maps(
         target.pixels_to_logits(), images.pixels_NCHW, classes_N, block=block, stride=stride, fill=fill
     )
-    results = zip(images.sources, classes_N.tolist(), p_NK.cpu(), maps_NHW, strict=True)
-    rows = [_row(target, *result) for result in results]
-    numbers: dict[str, Any] = {**settings, "lowest_mean": _mean(rows, "lowest")}
+    rows: list[dict[str, Any]] = []
+    for source, index, p_K, map_HW in zip(images.sources, classes_N.tolist(), p_NK.cpu(), maps_NHW, strict=True):
+        row, column = minimum_position(map_HW)
+        facts = {"image": source, "class": target.classes[index], "probability": float(p_K[index])}
+        rows.append(facts | {"lowest": float(map_HW[row, column]), "row": row, "column": column})
+    numbers: dict[str, Any] = {**settings, "lowest_mean": sum(row["lowest"] for row in rows) / len(rows)}
     if objects_NHW is not None:
         numbers |= count_on_object(objects_NHW, [(row["row"], row["column"]) for row in rows], block)
     title = f"occlusion block {block} {fill} {images.description}"
     params = {**settings, "stroke": stroke, "boxes": boxes, **images.selection.params()}
     figure = _draw(images, maps_NHW, objects_NHW, rows)
-    return Explanation(target, title, figure, {**numbers, "images": rows}, _caption(target, rows, numbers), params)
+    return Explanation(target, title, figure, {**numbers, "images": rows}, params)
 
 
 def probability_maps(
@@ -76,13 +79,7 @@ def probability_maps(
 ) -> Tensor:
     """Return the mean probability of the class over the blocks that cover a pixel, shape (N, H, W), on the CPU.
 
-    Args:
-        network: Maps pixels in [0, 1] to logits.
-        pixels_NCHW: The images.
-        classes_N: The class of each.
-        block: Rows and columns of a block; the edge may cut off the last block of a row.
-        stride: Pixels between two blocks; at most `block`.
-        fill: Black, or the image's mean colour.
+    The edge may cut off the last block of a row. `network` maps pixels in [0, 1] to logits.
     """
     from captum.attr import Occlusion
 
@@ -120,8 +117,8 @@ def count_on_object(objects_NHW: Tensor, minima: Sequence[tuple[int, int]], bloc
         block: Rows and columns of the block.
 
     Returns:
-        `on_object` counts minima on pixels of the object; `block_on_object` those for which a block centred at the
-        minimum covers such a pixel; `..._by_chance` is the number expected at random pixels.
+        `on_object` counts minima on the object; `block_on_object` those for which a block centred at the minimum
+        touches it; `..._by_chance` is the number expected at random pixels.
     """
     before, after = block // 2, block - 1 - block // 2
     padded_NHW = nn.functional.pad(objects_NHW.float(), (before, after, before, after))
@@ -161,49 +158,17 @@ def _read_boxes(path: Path) -> dict[Any, Any]:
     return content
 
 
-def _row(target: Target, source: int | str, class_index: int, p_K: Tensor, map_HW: Tensor) -> dict[str, Any]:
-    row, column = minimum_position(map_HW)
-    return {
-        "image": source,
-        "class": target.classes[class_index],
-        "probability": float(p_K[class_index]),
-        "lowest": float(map_HW[row, column]),
-        "row": row,
-        "column": column,
-    }
-
-
 def _draw(images: Images, maps_NHW: Tensor, objects_NHW: Tensor | None, rows: Sequence[Mapping[str, Any]]) -> "Figure":
     """Draw each image and its map, with a cross at the minimum and the outline of the object."""
-    figure, axes = panel_grid(2 * len(rows), min(10, 2 * len(rows)))
+    panels: list[tuple[Tensor | None, str]] = []
+    for pixels_CHW, map_HW, row in zip(images.pixels_NCHW, maps_NHW, rows, strict=True):
+        panels += [(pixels_CHW, f"{row['class']}\n{row['probability']:.2f}")]
+        panels += [(None, f"{row['lowest']:.2f} to\n{float(map_HW.max()):.2f}")]
+    figure, axes = draw_images(panels, 10)
     for n, row in enumerate(rows):
-        left, right = axes[2 * n : 2 * n + 2]
-        draw_image(left, images.pixels_NCHW[n], f"{row['class']}\n{row['probability']:.2f}")
-        right.imshow(maps_NHW[n].numpy(), cmap="viridis", interpolation="nearest")
-        right.set_title(f"{row['lowest']:.2f} to\n{float(maps_NHW[n].max()):.2f}", fontsize=7)
-        for axis in (left, right):
+        axes[2 * n + 1].imshow(maps_NHW[n].numpy(), cmap="viridis", interpolation="nearest")
+        for axis in axes[2 * n : 2 * n + 2]:
             axis.plot(row["column"], row["row"], "x", color="red", markersize=5)
             if objects_NHW is not None:
                 axis.contour(objects_NHW[n].numpy(), [0.5], colors="orange", linewidths=0.6)
     return figure
-
-
-def _caption(target: Target, rows: Sequence[Mapping[str, Any]], numbers: Mapping[str, Any]) -> str:
-    block, count = numbers["block"], len(rows)
-    caption = (
-        f"Occlusion of {target.name}: mean probability of the class over the {block} x {block} blocks "
-        f"({numbers['fill']}, every {numbers['stride']} pixels) that cover a pixel. Yellow is high, each map has its "
-        f"own scale, the cross marks the minimum. Mean probability of the class: {_mean(rows, 'probability'):.3f} "
-        f"without a block, {numbers['lowest_mean']:.3f} at the minimum."
-    )
-    if "on_object" in numbers:
-        caption += (
-            f" On the object (outlined): {numbers['on_object']} of {count} minima "
-            f"({numbers['on_object_by_chance']:.1f} expected at random pixels); a block centred there touches it: "
-            f"{numbers['block_on_object']} of {count} ({numbers['block_on_object_by_chance']:.1f})."
-        )
-    return caption
-
-
-def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
-    return float(sum(row[key] for row in rows)) / len(rows)

@@ -6,29 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipelines.runtime.errors import UserError
-
-
-class Standardize(nn.Module):
-    """Map pixels in [0, 1] to (pixel - mean) / std.
-
-    Args:
-        mean: One per channel.
-        std: One per channel.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, mean: list[float], std: list[float]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(std)[:, None, None])
-
-    def forward(self, pixels_NCHW: Tensor) -> Tensor:
-        return (pixels_NCHW - self.mean) / self.std
 
 
 def load_classifier(name: str, file: Path | None) -> tuple[nn.Module, nn.Module, tuple[int, int, int], tuple[str, ...]]:
@@ -44,7 +24,7 @@ def load_classifier(name: str, file: Path | None) -> tuple[nn.Module, nn.Module,
     Raises:
         UserError: There is no such classifier, or its weights are missing or do not fit.
     """
-    from torchvision import models
+    from torchvision import models, transforms
 
     names = models.list_models(module=models)
     if name not in names:
@@ -64,7 +44,7 @@ def load_classifier(name: str, file: Path | None) -> tuple[nn.Module, nn.Module,
         network.load_state_dict(_with_current_names(name, read_weights(path)))
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not the weights of {name} ({str(error).strip().splitlines()[0]})") from error
-    return network, Standardize(preset.mean, preset.std), (3, size, size), tuple(weights.meta["categories"])
+    return network, transforms.Normalize(preset.mean, preset.std), (3, size, size), tuple(weights.meta["categories"])
 
 
 def _model_options(name: str, size: int) -> dict[str, Any]:

@@ -37,7 +37,6 @@ class Explanation:
         title: "maximise class 7 norm": the method, and what distinguishes this explanation from others by the method.
         figure: Without the caption, which `write_files` adds.
         numbers: Plain types, for JSON. Single numbers that are not params become metrics.
-        caption: Describes the figure, with the main numbers.
         params: The method's options; those that are None or empty are not logged.
     """
 
@@ -45,8 +44,13 @@ class Explanation:
     title: str
     figure: "Figure"
     numbers: Mapping[str, Any]
-    caption: str
     params: Mapping[str, Any]
+
+    @property
+    def caption(self) -> str:
+        """The title, the network, and the metrics."""
+        metrics = ", ".join(f"{name} {value:.3g}" for name, value in self.metrics().items())
+        return f"{self.title}, {self.target.name}" + (f": {metrics}" if metrics else "")
 
     @property
     def file_stem(self) -> str:

@@ -67,11 +67,7 @@ def check_source(
     torchvision: str | None = None,
     weights: Path | None = None,
 ) -> None:
-    """Check that exactly one network is named, and that configuration and weights belong to it.
-
-    Raises:
-        UserError: They do not.
-    """
+    """Raise a UserError unless exactly one network is named, to which configuration and weights belong."""
     if sum(map(bool, (run_id, checkpoint, torchvision))) != 1:
         raise UserError("name one network: RUN_ID, --checkpoint FILE or --torchvision NAME")
     if weights and not torchvision:
@@ -81,11 +77,7 @@ def check_source(
 
 
 def check_units(classes: Sequence[str], layer: str | None, units: Sequence[str]) -> None:
-    """Check that either classes or the units of a layer are named.
-
-    Raises:
-        UserError: The options contradict each other.
-    """
+    """Raise a UserError unless either classes or the units of a layer are named."""
     if classes and (layer or units):
         raise UserError("--class names the network's outputs; it cannot be combined with --layer and --unit")
     if units and not layer:
@@ -132,24 +124,19 @@ def attack_settings(method: Attack, **given: Any) -> dict[str, Any]:
         UserError: The attack does not take an option, or a value is out of range.
     """
     defaults = ATTACKS[method]
+    given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if value is not None and name not in defaults:
+        if name not in defaults:
             raise UserError(f"--{name} does not apply to --method {method}, which takes --{', --'.join(defaults)}")
-        values = [] if value is None else value if isinstance(value, list) else [value]
-        if any(number <= 0 for number in values):
+        if any(number <= 0 for number in (value if isinstance(value, list) else [value])):
             raise UserError(f"--{name} {value}: must be above 0")
-    confidence = given.get("confidence")
-    if confidence is not None and confidence >= 1:
-        raise UserError(f"--confidence {confidence}: must be below 1")
-    return {name: default if given.get(name) is None else given[name] for name, default in defaults.items()}
+    if given.get("confidence", 0) >= 1:
+        raise UserError(f"--confidence {given['confidence']}: must be below 1")
+    return defaults | given
 
 
 def check_attack_targets(method: Attack, targets: Sequence[str], selection: ImageSelection, *, table: bool) -> None:
-    """Check that an attack has targets, by name or by `table`, unless it can do without.
-
-    Raises:
-        UserError: Targets are missing, or are given together with a table.
-    """
+    """Raise a UserError unless an attack has targets, by name or by `table`, or can do without."""
     if table and (targets or not selection.is_empty):
         raise UserError("--table selects images and targets itself: omit --image, --images-per-class and --target")
     if not (table or targets or method in ("fgsm", "pgd")):
@@ -157,11 +144,7 @@ def check_attack_targets(method: Attack, targets: Sequence[str], selection: Imag
 
 
 def check_occlusion(block: int, stride: int, *, stroke: float | None = None, has_boxes: bool = False) -> None:
-    """Check the block of an occlusion. Whether it fits into an image is checked when the network is known.
-
-    Raises:
-        UserError: The stride is not in the range from 1 to the block's size, or the object is given in two ways.
-    """
+    """Raise a UserError unless the stride fits the block. Whether it fits into an image is checked with the network."""
     if block >= 1 and not 1 <= stride <= block:
         raise UserError(f"--stride {stride}: must be 1 to {block}, the size of the block")
     if has_boxes and stroke is not None:

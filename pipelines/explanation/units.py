@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipelines.explanation.settings import check_units
 from pipelines.explanation.target import Target
-from pipelines.inspection import receptive_field as receptive
+from pipelines.inspection.receptive_field import Reach
 from pipelines.inspection.trace import trace
 from pipelines.runtime.errors import UserError
 
@@ -62,10 +62,10 @@ def _units_of_layer(target: Target, layer: str, names: Sequence[str]) -> list[Un
     with torch.no_grad():
         shape = tuple(target.layer_output(module, blank).shape[1:])
     indices = [_parse_index(name, shape, layer) for name in names or map(str, range(shape[0]))]
-    intervals = _receptive_intervals(target, module)
-    return [
-        Unit(module, index, ",".join(map(str, index)), _receptive_field(target, intervals, index)) for index in indices
-    ]
+    (name,) = [key for key, part in target.network.named_modules() if part is module]
+    rows = trace(copy.deepcopy(target.network).cpu(), target.input_shape, only=name).layers
+    reach = next((row.reach for row in reversed(rows) if row.name == name), None)
+    return [Unit(module, index, ",".join(map(str, index)), _receptive_field(target, reach, index)) for index in indices]
 
 
 def _parse_index(name: str, shape: tuple[int, ...], layer: str) -> tuple[int, ...]:
@@ -81,22 +81,15 @@ def _parse_index(name: str, shape: tuple[int, ...], layer: str) -> tuple[int, ..
     return index
 
 
-def _receptive_intervals(target: Target, layer: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Return first and last row and column of each unit's receptive field, shape (2, *output); None if unknown."""
-    (name,) = [key for key, module in target.network.named_modules() if module is layer]
-    rows = trace(copy.deepcopy(target.network).cpu(), target.input_shape).layers
-    reaches = [row.reach for row in rows if row.name == name]
-    return receptive.intervals(reaches[-1], 2) if reaches and reaches[-1] is not None else None
-
-
-def _receptive_field(target: Target, intervals: tuple[Tensor, Tensor] | None, index: tuple[int, ...]) -> Tensor:
-    field_HW = torch.ones(target.input_shape[1:], dtype=torch.bool)
-    if intervals is not None:
-        for axis, size in enumerate(field_HW.shape):
-            first, last = (float(bound[(axis, *index)]) for bound in intervals)
-            position = torch.arange(size)
-            within = (position >= first) & (position <= last)
-            field_HW &= within[:, None] if axis == 0 else within
+def _receptive_field(target: Target, reach: Reach | None, index: tuple[int, ...]) -> Tensor:
+    """Return whether the unit can depend on a position of the input, shape (H, W); all positions if it is unknown."""
+    if reach is None:
+        return torch.ones(target.input_shape[1:], dtype=torch.bool)
+    rows, columns = (
+        (torch.arange(size) >= first[index]) & (torch.arange(size) <= last[index])
+        for size, first, last in zip(target.input_shape[1:], reach.first, reach.last, strict=True)
+    )
+    field_HW: Tensor = rows[:, None] & columns
     return field_HW
 
 

@@ -1,4 +1,1 @@
-"""Layers of a network: sizes, parameters, multiply-adds, receptive fields.
-
-Imported by the rooms training, comparison, reporting, explanation and diagnostics, by commands and by sweeps.
-"""
+"""Layers of a network: sizes, parameters, multiply-adds, receptive fields. Imported by explanation and commands."""

@@ -9,7 +9,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from datamodules.base import ImageDataModule
 from datamodules.normalize import identity
 from pipelines.config.cli import parse_config
-from pipelines.inspection.trace import Layer, trace
+from pipelines.inspection.observer import Layer
+from pipelines.inspection.trace import trace
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
 

@@ -1,4 +1,4 @@
 """The HTML page of `litlab report`, and what other pages share with it.
 
-Imported by commands and sweeps.reproduction. Imports no torch, unless the runs have figures that need their models.
+Imported by commands and sweeps. Imports no torch, unless the runs have figures that need their models.
 """

@@ -12,6 +12,7 @@ from pipelines.tracking.tags import (
     BEST,
     BEST_RUN_TAG,
     BEST_TRIAL_TAG,
+    CONFIRMED,
     IMPORTANCE,
     NOTE_TAG,
     PARENT_TAG,
@@ -19,8 +20,8 @@ from pipelines.tracking.tags import (
     TRIALS,
 )
 
-# As sweeps.search.study_run logs them
-CONFIRMED = {"": "the best, on fresh seeds", "default/": "the experiment as it is, same seeds"}
+# By the prefix of their metrics, as sweeps.search.study_run logs them
+CONFIGURATIONS = {"": "the best, on fresh seeds", "default/": "the experiment as it is, same seeds"}
 _SPACE = f"{SPACE_PARAM}."
 
 
@@ -39,7 +40,7 @@ def read_parent_run(store: Store, run_id: str) -> dict[str, Any]:
     run = store.find(run_id)
     metrics, tags = run.metrics, run.tags
     best, missing = _best_params(store, tags.get(BEST_RUN_TAG))
-    header, confirmed = _confirmation(metrics)
+    header, *confirmed = confirmation_table(metrics) or [[]]
     pictures, unread = saved_pictures(run)
     command = command_of(tags)
     bests = {f"best {key}": format_mean_sd(value, spec=fixed_spec(value)) for key, value in _part(metrics, f"{BEST}/")}
@@ -89,20 +90,26 @@ def _space(
     ]
 
 
-def _confirmation(metrics: Mapping[str, float]) -> tuple[list[str], list[list[str]]]:
-    """Return header and lines: the best configuration and the experiment's own, on seeds not used in the search."""
-    if "confirmed" not in metrics:
-        return [], []
+def confirmation_table(metrics: Mapping[str, float], missing: str = "") -> list[list[str]]:
+    """Return the results of a study on seeds that its search has not used: test metrics and number of runs.
+
+    Args:
+        metrics: Metrics of the study's own run.
+        missing: The cell of a metric that a configuration does not have.
+
+    Returns:
+        A header, and one row each for the best configuration and the experiment's own; empty if there are none.
+    """
     keys = [key for key in sorted(metrics) if key.startswith("test/") and not key.endswith("_std")]
-    lines = []
-    for prefix, name in CONFIRMED.items():
-        if f"{prefix}confirmed" in metrics:
-            cells = [_mean_sd(metrics, prefix + key) for key in keys]
-            lines.append([name, *cells, f"{metrics[f'{prefix}confirmed']:.0f}"])
-    return ["configuration", *keys, "n"], lines
+    rows = [
+        [name, *(_mean_sd(metrics, prefix + key, missing) for key in keys), f"{metrics[prefix + CONFIRMED]:.0f}"]
+        for prefix, name in CONFIGURATIONS.items()
+        if prefix + CONFIRMED in metrics
+    ]
+    return [["configuration", *keys, "n"], *rows] if rows else []
 
 
-def _mean_sd(metrics: Mapping[str, float], key: str) -> str:
+def _mean_sd(metrics: Mapping[str, float], key: str, missing: str) -> str:
     if key not in metrics:
-        return ""
+        return missing
     return format_mean_sd(metrics[key], metrics.get(f"{key}_std"), fixed_spec(metrics[key]))

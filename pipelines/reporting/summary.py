@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipelines.comparison.formatting import format_mean_sd, metric_cells
 from pipelines.comparison.rows import Comparison
-from pipelines.tracking.tags import STAGE_KEY
+from pipelines.tracking.tags import SEARCH, STAGE_KEY
 
 MAX_NAMES = 6  # rows or experiments in a sentence
 MAX_LABEL = 40  # characters of a row's label in a sentence
@@ -39,9 +39,9 @@ def summarize_comparison(comparison: Comparison, labels: Sequence[str]) -> str:
         sentences.append("No other row with enough runs is within the noise of it.")
     if unknown:
         sentences.append(f"{'1 row has' if unknown == 1 else f'{unknown} rows have'} too few runs to tell.")
-    if best.value(STAGE_KEY) == "search" and others:
+    if best.value(STAGE_KEY) == SEARCH and others:
         sentences.append(
-            "It is the best of a search, so its value is partly luck; runs on fresh seeds are a better estimate."
+            "It is the best of a search, so its value is partly chance; runs on fresh seeds are a better estimate."
         )
     return " ".join(sentences)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich import console
 from rich.table import Table
 from rich.text import Text
 
@@ -10,6 +10,13 @@ from pipelines.runtime.text import escape_control_characters
 
 MAX_COLUMNS = 4
 METRIC_TITLES = {"acc": "accuracy"}
+
+
+class Console(console.Console):
+    """A console of rich, but a closed output raises BrokenPipeError, as for `print`; rich itself exits with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise
 
 
 def print_results(title: str, rows: dict[str, dict[str, float]], facts: dict[str, str]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.mlflow_internals import DATABASE_LOGGER, DATABASE_STORE
 from pipelines.tracking.uri import database_lock
@@ -33,7 +32,7 @@ def import_client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     for name in ("urllib3.connectionpool", DATABASE_LOGGER):  # the caller reports errors in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with IMPORTING, gc_paused_for_import("mlflow"):
+    with IMPORTING:
         from mlflow import MlflowClient
 
         if not uri.startswith(("http", "databricks")):

@@ -6,11 +6,18 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.client import unreachable
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import DIRECTION_PARAM, METRIC_PARAM, PARENT_RUN_TAG, SELECTED, STUDY_TAG, is_summary
+from pipelines.tracking.tags import (
+    DIRECTION_PARAM,
+    METRIC_PARAM,
+    PARENT_RUN_TAG,
+    SELECTED,
+    STUDY_TAG,
+    SWEEP_SUFFIX,
+    is_summary,
+)
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _IS_STUDY = f"tags.{STUDY_TAG} IS NOT NULL and tags.{PARENT_RUN_TAG} IS NULL"
@@ -55,8 +62,7 @@ def find_runs(store: Store, names: Sequence[str], filter_string: str = "") -> Ru
     from mlflow.exceptions import MlflowException
 
     try:
-        with gc_paused():
-            return _select(store, names, filter_string)
+        return _select(store, names, filter_string)
     except MlflowException as error:
         if filter_string and error.error_code == "INVALID_PARAMETER_VALUE":
             raise UserError(f"--filter {filter_string}: {first_line(error)}") from error
@@ -68,7 +74,7 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
     selected_ids = [] if names else list(ids.values())
     runs, notes, parents = list[StoredRun](), list[str](), dict[str, StoredRun]()
     for name in names:
-        study = f"{name}-sweep"
+        study = f"{name}{SWEEP_SUFFIX}"
         if _RUN_ID.fullmatch(name):
             named = store.find(name)
             if summary := is_summary(named.tags):

@@ -5,6 +5,7 @@ dies it is started again, and continues from the log. Where MLflow is imported a
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -22,7 +23,7 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.process import exit_with_parent
+from pipelines.runtime.process import GC_THRESHOLDS, exit_with_parent
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.client import import_client
 from pipelines.tracking.run_log import RunLog
@@ -210,6 +211,7 @@ class RunWriter:
 
 def main() -> None:
     """Create a run, then follow its log, as the process at the other end of the pipes requests."""
+    gc.set_threshold(*GC_THRESHOLDS)
     for number in (signal.SIGINT, signal.SIGTERM):  # the training ends the run, and this process with it
         signal.signal(number, signal.SIG_IGN)
     exit_with_parent(os.getppid())

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.config.cli import LitlabCLI, config_arguments, parse_config
+from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.distributed import is_rank_zero, process_count_tags
+from pipelines.config.experiments import config_arguments
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import Run
@@ -18,15 +19,13 @@ from pipelines.training.train import run_trainer, train_and_test
 def fit(
     experiment: str | Path | None = None,
     *,
-    config_files: Sequence[str | Path] = (),
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
 ) -> FitResult | None:
     """Train an experiment, test its best epoch on the test set, and record everything in one MLflow run.
 
     Args:
-        experiment: Name of an experiment or path of a YAML file; None if the configuration files are complete.
-        config_files: YAML files on top of the experiment; later ones win.
+        experiment: Name of an experiment or path of a YAML file; None if the overrides name it.
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"]; later ones win.
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
 
@@ -40,7 +39,7 @@ def fit(
         KeyboardInterrupt, SystemExit: The user stopped the training (Ctrl-C, SIGTERM). The run is KILLED.
     """
     silence_lightning()
-    arguments = config_arguments(experiment, config_files, overrides, tracking_uri)
+    arguments = config_arguments(experiment, overrides, tracking_uri)
     cli = parse_config("fit", arguments)
     if cli.config.trainer.fast_dev_run:
         _dry_run(cli)

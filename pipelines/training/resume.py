@@ -10,9 +10,10 @@ from lightning.pytorch import LightningDataModule
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import CHECKPOINT_FOLDER, latest_valid
-from pipelines.config.cli import LitlabCLI, config_arguments, parse_config
+from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.defaults import config_defaults
 from pipelines.config.distributed import broadcast_checkpoint, check_process_count, is_rank_zero
+from pipelines.config.experiments import config_arguments
 from pipelines.config.identity import changed_values
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import file_lock
@@ -53,7 +54,7 @@ def resume(
     found, owns_run = Store(tracking_uri).find(run_id), is_rank_zero()
     if owns_run:  # before anything that takes long
         check_resumable(found, assume_dead=assume_dead)
-    arguments = config_arguments(None, (), overrides, tracking_uri)
+    arguments = config_arguments(None, overrides, tracking_uri)
     saved = _saved_config(found)
     cli = parse_config("resume", arguments, base=saved)
     _check_same_config(found, saved, cli, arguments)

@@ -1,12 +1,12 @@
 """`litlab fit NAME --seeds N`: train one configuration with several seeds."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.gc_pause import gc_paused_for_import
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import format_command
 
@@ -14,27 +14,29 @@ if TYPE_CHECKING:
     from sweeps.seeds.fit_seeds import SeedsResult
 
 MAX_ROWS = 30  # seeds up to which each gets a row
-HELP = """usage: litlab fit NAME --seeds N [--workers W] [--KEY VALUE ...]
-
-Train one configuration with several seeds. A parent run has the mean, the
+DESCRIPTION = """Train one configuration with several seeds. A parent run has the mean, the
 standard deviation and the 95 % interval of each metric; each seed is a child
-run. Run the same command again to continue after a stop or a failure.
+run. Run the same command again to continue after a stop or a failure."""
 
-  NAME, -c FILE, --KEY VALUE   as for one run (litlab fit --help)
-  --seeds 5                    number of seeds, 1 to 1000
-  --seed_everything 0          the first seed (0)
-  --workers 2                  trainings in parallel; they share CPU cores and
-                                 GPUs (1)"""
+
+def make_parser(verb: str) -> VerbParser:
+    usage = "NAME --seeds N [--workers W] [--KEY VALUE ...]"
+    parser = VerbParser(verb, DESCRIPTION, usage=usage, epilog="NAME, -c FILE, --KEY VALUE: see litlab fit --help")
+    parser.add_argument("--seeds", type=int, required=True, metavar="N", help="number of seeds, 1 to 1000")
+    parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
+    help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help=help_text)
+    return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Parse `litlab fit NAME --seeds N [--workers W] [--key value ...]`, train, and print the summary."""
+    """Train with several seeds, and print the summary."""
     options, overrides = _parse(argv)
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
-    with gc_paused_for_import("sweeps.seeds.fit_seeds"):
-        from sweeps.seeds.fit_seeds import fit_seeds
+    from sweeps.seeds.fit_seeds import fit_seeds
+
     result = fit_seeds(
         seeds=options.seeds,
         workers=options.workers,
@@ -55,11 +57,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options of this command, and the arguments of each training."""
-    parser = VerbParser("fit", HELP, tracking_uri=False)
-    parser.add_argument("--seeds", type=int, required=True)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--seed_everything", type=int)
-    options, overrides = parser.parse_known_args(list(argv))
+    options, overrides = make_parser("fit").parse_known_args(list(argv))
     for flag in (token.partition("=")[0] for token in overrides):
         if flag in ("--print_config", "--full-help") or (flag.startswith("--") and flag.endswith(".help")):
             raise UserError(f"{flag} trains nothing: leave out --seeds")
@@ -68,9 +66,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _print_result(result: "SeedsResult") -> None:
     """Print the tables of metrics and seeds, and the next commands."""
-    from rich.console import Console
-
-    from pipelines.runtime.console import numeric_table
+    from pipelines.runtime.console import Console, numeric_table
     from pipelines.tracking.uri import tracking_uri_arguments, view_command
     from sweeps.seeds.plan import format_seeds
     from sweeps.seeds.summary import metrics_table, seeds_table
@@ -84,7 +80,7 @@ def _print_result(result: "SeedsResult") -> None:
     uri = tracking_uri_arguments(result.tracking_uri)
     lines = {
         "run": result.run_id,
-        "compare": " ".join(["litlab compare", result.run_id, *uri]),
+        "compare": shlex.join(["litlab", "compare", result.run_id, *uri]),
         "view": view_command(result.tracking_uri),
     }
     for name, value in lines.items():

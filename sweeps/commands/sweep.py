@@ -3,7 +3,6 @@
 import argparse
 import json
 import shlex
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,60 +23,58 @@ if TYPE_CHECKING:
     from sweeps.search.sweep import SweepResult
 
 
-def _wrap(names: Sequence[str], indent: int) -> str:
-    return textwrap.fill(", ".join(names), 80, initial_indent=" " * indent, subsequent_indent=" " * indent).strip()
-
-
-HELP = f"""usage: litlab sweep NAME | -c FILE [options] [--KEY VALUE ...]
-       litlab sweep status NAME [--json]
-       litlab sweep best NAME > best.yaml
-
-Search keys of an experiment with Optuna. Each trial is trained in a separate
+DESCRIPTION = """Search keys of an experiment with Optuna. Each trial is trained in a separate
 process, evaluated on validation data and logged to MLflow. The best one is then
-trained on fresh seeds and tested. Run the same command again to continue.
+trained on fresh seeds and tested. Run the same command again to continue."""
+STATUS = "Show a study: its progress, best trial, active and failed trials."
+BEST = "Print the configuration of a study's best trial, for litlab fit -c."
 
-  NAME or -c FILE      {_wrap(space_names(), 23)}
-  --trials 50          total number of trials of the study, over all calls
-  --timeout 2h         start no trial after this time
-  --trial-timeout 10m  stop a training that takes longer; its trial fails
-  --workers 2          trainings in parallel; they share CPU cores and GPUs
-  --stacked 16         small models that a worker trains as one (docs/SWEEPS.md)
-  --sampler tpe        grid, random, tpe, cmaes, gp, qmc or another of Optuna's
-  --pruner median      none, median, hyperband, successivehalving ... of Optuna
-  --seeds 3            runs of each configuration, whose mean is its value
-  --confirm 3          runs of the best on fresh seeds after the search
-  --keep all           keep every trial's checkpoints, not only the best one's
-  --study NAME         name of the study; default: the name of the space
-  --storage URL        Optuna's storage; default: optuna.db next to mlflow.db
-  --tracking_uri URI   tracking store; default: mlflow.db of this project
-  --KEY VALUE          a key of the experiment, the same in all trials"""
 
-STATUS_HELP = """usage: litlab sweep status NAME [options]
+def make_parser(verb: str) -> VerbParser:
+    usage = f"NAME | -c FILE [options] [--KEY VALUE ...]\n       litlab {verb} status NAME [--json]\n       "
+    usage += f"litlab {verb} best NAME > best.yaml"
+    parser = VerbParser(verb, DESCRIPTION, usage=usage, needs_arguments=True)
+    spaces = space_names()
+    parser.show_argument("space", metavar="NAME", choices=[*spaces, "status", "best"], help=", ".join(spaces))
+    add = parser.add_argument
+    add("-c", "--config", dest="space", metavar="FILE", help="a YAML file like a space's")
+    add("--trials", type=int, metavar="N", help="total number of trials of the study, over all calls")
+    add("--timeout", metavar="2h", help="start no trial after this time")
+    add("--trial-timeout", metavar="10m", help="stop a training that takes longer; its trial fails")
+    add("--trial_timeout", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    add("--workers", type=int, default=1, metavar="N", help="trainings in parallel; they share cores and GPUs (1)")
+    add("--stacked", type=int, default=1, metavar="N", help="small models trained as one (1; docs/SWEEPS.md)")
+    add("--sampler", metavar="NAME", help="grid, random, tpe, cmaes, gp, qmc ... of Optuna")
+    add("--pruner", metavar="NAME", help="none, median, hyperband ... of Optuna")
+    add("--seeds", type=int, metavar="N", help="runs of each configuration, whose mean is its value")
+    add("--confirm", type=int, metavar="N", help="runs of the best on fresh seeds after the search")
+    add("--keep", choices=("best", "all"), help="all: keep the checkpoints of every trial")
+    add("--study", metavar="NAME", help="name of the study; default: the name of the space")
+    _add_stores(parser)
+    parser.show_keys("a key of the experiment, the same in all trials")
+    return parser
 
-Show a study: its progress, best trial, active and failed trials.
 
-  NAME                 name of the study, by default that of its space
-  --json               print JSON
-  --storage URL        Optuna's storage; default: optuna.db next to mlflow.db
-  --tracking_uri URI   tracking store; default: mlflow.db of this project"""
+def make_study_parser(verb: str) -> VerbParser:
+    """Return the parser of `litlab sweep status` or `litlab sweep best`."""
+    parser = VerbParser(f"sweep {verb}", STATUS if verb == "status" else BEST)
+    parser.add_argument("study", metavar="NAME", help="name of the study, by default that of its space")
+    if verb == "status":
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_stores(parser)
+    return parser
 
-BEST_HELP = """usage: litlab sweep best NAME [options] > best.yaml
 
-Print the configuration of a study's best trial, for litlab fit -c.
-
-  NAME                 name of the study, by default that of its space
-  --storage URL        Optuna's storage; default: optuna.db next to mlflow.db
-  --tracking_uri URI   tracking store; default: mlflow.db of this project"""
+def _add_stores(parser: VerbParser) -> None:
+    parser.add_argument("--storage", metavar="URL", help="Optuna's storage; default: optuna.db next to mlflow.db")
+    parser.add_tracking_uri("tracking store; default: mlflow.db of this project")
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Parse `litlab sweep NAME ...`, `litlab sweep status NAME` or `litlab sweep best NAME`, and print the result."""
-    if not argv:
-        print(HELP)
-        return 2
-    if argv[0] == "status":
+    if argv[:1] == ["status"]:
         return _print_status(argv[1:])
-    if argv[0] == "best":
+    if argv[:1] == ["best"]:
         return _print_best(argv[1:])
     options, overrides = parse_sweep(argv)
     exit_on_sigterm()
@@ -88,41 +85,29 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the arguments of `sweeps.search.sweep.sweep`, and the keys of the experiment."""
-    parser = VerbParser("sweep", HELP)
-    parser.add_argument("-c", "--config", dest="space")
-    for name in ("--timeout", "--sampler", "--pruner", "--study", "--storage"):
-        parser.add_argument(name)
-    parser.add_argument("--trial-timeout", "--trial_timeout")
-    for name in ("--trials", "--seeds", "--confirm"):
-        parser.add_argument(name, type=int)
-    parser.add_argument("--keep", choices=("best", "all"))
-    for name in ("--workers", "--stacked"):
-        parser.add_argument(name, type=int, default=1)
-    name = "" if argv[0].startswith("-") else argv[0]
-    options, overrides = parser.parse_known_args(list(argv[1:] if name else argv))
-    if bool(name) == (options.space is not None):
+    parser = make_parser("sweep")
+    options, names, overrides = parser.parse_with_overrides(argv)
+    if len(names) > 1:
+        raise UserError(f"one space at a time: unexpected argument {names[1]!r}")
+    if bool(names) == (options.space is not None):
         raise UserError(f"give one space first ({', '.join(space_names())}), or one file with -c FILE")
-    if overrides and not overrides[0].startswith("-"):
-        raise UserError(f"one space at a time: unexpected argument {overrides[0]!r}")
-    _check_keys([token.partition("=")[0] for token in overrides if token.startswith("--")], parser)
-    options.space = name or options.space
+    options.space = names[0] if names else options.space
+    _check_keys([token.partition("=")[0] for token in overrides if token.startswith("--")], parser.option_names)
     return options, overrides
 
 
-def _check_keys(flags: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """Refuse misspelt options, and keys that a study sets itself."""
-    known = [flag for action in parser._actions for flag in action.option_strings]
+def _check_keys(flags: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse misspelt options."""
     for flag in flags:
-        if flag in ("--seed_everything", "--name"):
-            raise UserError(f"{flag}: {NOT_SEARCHED[flag.removeprefix('--')]}")
-        suggestions = get_close_matches(flag, known, n=1) if "." not in flag else []
+        is_key = "." in flag or flag.removeprefix("--") in NOT_SEARCHED  # which `sweep` checks
+        suggestions = [] if is_key else get_close_matches(flag, known, n=1)
         if suggestions:
             raise UserError(f"unknown option {flag}: did you mean {suggestions[0]}?")
 
 
 def _print_result(result: "SweepResult", options: argparse.Namespace) -> int:
     """Print a sweep's result and what to do with it; return the exit code."""
-    from rich.console import Console
+    from pipelines.runtime.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
     for line in [*_result_lines(result), *_next_steps(result, options)]:
@@ -140,7 +125,7 @@ def _print_result(result: "SweepResult", options: argparse.Namespace) -> int:
 
 
 def _result_lines(result: "SweepResult") -> list[str]:
-    from sweeps.search.summary import confirmed_lines
+    from sweeps.search.study_run import confirmed_lines
     from sweeps.workers.display import format_params
 
     lines, space, best = [], result.space, result.best
@@ -148,35 +133,25 @@ def _result_lines(result: "SweepResult") -> list[str]:
         lines.append(f"{result.study}: {result.n_finished} of {space.total} trials; the same command continues")
     if best is not None:
         value = f"{space.metric} {best.value:.4f}"
-        lines.append(f"{result.study}: best {value}, trial {best.number}: {format_params(best.params)}")
+        lines.append(f"{result.study}: best {value}, trial {best.trial}: {format_params(best.params)}")
     return [*lines, *confirmed_lines(result.confirmed)]
 
 
 def _next_steps(result: "SweepResult", options: argparse.Namespace) -> list[str]:
-    storage = f" --storage {redact_credentials(options.storage)}" if options.storage else ""
-    tracking_uri = "".join(f" {argument}" for argument in tracking_uri_arguments(result.tracking_uri))
+    storage = ["--storage", redact_credentials(options.storage)] if options.storage else []
+    best = ["litlab", "sweep", "best", result.study, *storage, *tracking_uri_arguments(result.tracking_uri)]
     lines = [f"run         {result.run_id}"]
     if result.best is not None:
-        lines.append(f"best        litlab sweep best {shlex.quote(result.study)}{storage}{tracking_uri} > best.yaml")
-    dashboard = f"optuna-dashboard {redact_credentials(result.storage)}"
+        lines.append(f"best        {shlex.join(best)} > best.yaml")
+    dashboard = shlex.join(["optuna-dashboard", redact_credentials(result.storage)])
     return [*lines, f"view        {view_command(result.tracking_uri)}; {dashboard}"]
-
-
-def parse_study(verb: str, argv: Sequence[str]) -> argparse.Namespace:
-    """Return the options of `litlab sweep status` or `litlab sweep best`."""
-    parser = VerbParser(f"sweep {verb}", STATUS_HELP if verb == "status" else BEST_HELP)
-    parser.add_argument("study")
-    parser.add_argument("--storage")
-    if verb == "status":
-        parser.add_argument("--json", action="store_true")
-    return parser.parse(argv)
 
 
 def _print_best(argv: Sequence[str]) -> int:
     from sweeps.search.status import best_configuration
     from sweeps.workers.display import format_params
 
-    best = best_configuration(**vars(parse_study("best", argv)))
+    best = best_configuration(**vars(make_study_parser("best").parse(argv)))
     logger.info("trial %d, %.4f: %s", best.trial.trial, best.trial.value, format_params(best.trial.params))
     print(best.config, end="")
     return 0
@@ -185,12 +160,13 @@ def _print_best(argv: Sequence[str]) -> int:
 def _print_status(argv: Sequence[str]) -> int:
     from sweeps.search.status import sweep_status
 
-    options = parse_study("status", argv)
-    status = sweep_status(options.study, storage=options.storage, tracking_uri=options.tracking_uri)
-    if options.json:
+    options = vars(make_study_parser("status").parse(argv))
+    as_json = options.pop("json")
+    status = sweep_status(**options)
+    if as_json:
         print(json.dumps(asdict(status), indent=2))
         return 0
-    from rich.console import Console
+    from pipelines.runtime.console import Console
 
     console = Console(soft_wrap=True, highlight=False)
     for line in _status_lines(status):
@@ -213,8 +189,8 @@ def _status_lines(status: "StudyStatus") -> list[str]:
 
 
 def _controller_lines(status: "StudyStatus") -> list[str]:
-    from sweeps.search.heartbeat import called
+    from sweeps.search.heartbeat import display_name
 
     counts = Counter(trial.controller for trial in status.running)
     active = {name: f", {counts[name]} running" if name in counts else "" for name in status.controllers}
-    return [f"run by {called(name)}{active[name]}" for name in active] or ["no controller is running"]
+    return [f"run by {display_name(name)}{active[name]}" for name in active] or ["no controller is running"]

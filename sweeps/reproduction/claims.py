@@ -125,20 +125,15 @@ class Plan:
         return [claim for experiment in self.experiments for claim in experiment.claims]
 
 
-def load_plan(tier: str, ids: Sequence[str] = (), folder: Path | None = None) -> Plan:
-    """Load published experiments, and the jobs that they need.
-
-    Args:
-        tier: "quick" or "full".
-        ids: Ids of experiments; empty selects all.
-        folder: Folder of the YAML files; by default `FOLDER`.
+def load_plan(tier: str, ids: Sequence[str] = ()) -> Plan:
+    """Load the published experiments with these ids, by default all, and the jobs that they need.
 
     Raises:
         UserError: There is no experiment with such an id.
     """
     sections: list[Section] = []
     jobs: dict[str, PublishedJob] = {}
-    for path in sorted((folder or FOLDER).glob("*.yaml")):
+    for path in sorted(FOLDER.glob("*.yaml")):
         content = read_yaml(path, "title, columns, tiers, experiments")
         assert set(content) == {"title", "columns", "tiers", "experiments"}, path
         settings = content["tiers"][tier]
@@ -148,8 +143,7 @@ def load_plan(tier: str, ids: Sequence[str] = (), folder: Path | None = None) ->
         for item in content["experiments"]:
             jobs |= {label: _job(label, run, tier, content["tiers"]) for label, run in item["runs"].items()}
     plan = Plan(tier, sections, jobs)
-    used = {label for claim in plan.claims for label in claim.labels}
-    used |= {job.explains for job in jobs.values() if job.explains}
+    used = {label for claim in plan.claims for label in claim.labels} | {job.explains for job in jobs.values()} - {""}
     assert used <= set(jobs), f"claims about unknown jobs: {used - set(jobs)}"
     return _select(plan, ids) if ids else plan
 

@@ -3,18 +3,24 @@
 import json
 import math
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
 
+from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG, SELECTED
-from sweeps.reproduction.claims import Plan, PublishedJob, Section
-from sweeps.reproduction.finished_runs import Runs
-from sweeps.reproduction.theory_tests import run_theory_tests
+from sweeps.reproduction.claims import Plan, Section
+from sweeps.reproduction.jobs import Runs
 
+THEORY = Path("tests/theory")
 Values = Mapping[str, float]  # by seed
 History = Callable[[str, str], Sequence[tuple[int, float]]]  # of a run id and a metric: epochs and values
 
@@ -41,51 +47,30 @@ class Measurements:
 def measure(plan: Plan, store: Store, runs: Runs, seeds: int) -> Measurements:
     """Return what the claims of a plan are judged by. Runs the tests of the theory.
 
-    Args:
-        plan: Claims and jobs.
-        store: Tracking store of the runs.
-        runs: Finished runs.
-        seeds: Number of seeds, from 0.
-
     Raises:
         UserError: The tests of the theory cannot run.
     """
-    files = [claim.terms[0] for claim in plan.claims if claim.rule == "theory"]
-    return Measurements(
-        values=_values_reader(store, plan.jobs, runs, seeds),
-        parameters=_parameter_counter(plan.jobs),
-        theory=run_theory_tests(files),
-    )
-
-
-def _values_reader(store: Store, jobs: Mapping[str, PublishedJob], runs: Runs, seeds: int) -> Callable[[str], Values]:
-    """Return `Measurements.values`."""
 
     def history(run_id: str, metric: str) -> Sequence[tuple[int, float]]:
         return [(item.step, item.value) for item in store.client.get_metric_history(run_id, metric)]
 
-    def read(term: str) -> Values:
+    def values(term: str) -> Values:
         label, _, metric = term.partition(" ")
         measured = {seed: metric_value(run, metric, history) for seed, run in runs.get(label, {}).items()}
-        values = {seed: value for seed, value in measured.items() if value is not None}
-        if jobs[label].is_stochastic or not values:
-            return values
-        return Deterministic({str(seed): next(iter(values.values())) for seed in range(seeds)})
-
-    return read
-
-
-def _parameter_counter(jobs: Mapping[str, PublishedJob]) -> Callable[[str], int]:
-    """Return `Measurements.parameters`. It reads no data."""
+        known = {seed: value for seed, value in measured.items() if value is not None}
+        if plan.jobs[label].is_stochastic or not known:
+            return known
+        return Deterministic({str(seed): next(iter(known.values())) for seed in range(seeds)})
 
     @cache
-    def count(label: str) -> int:
+    def parameters(label: str) -> int:
         from pipelines.config.cli import parse_config
 
-        _, model = parse_config("fit", jobs[label].full_arguments).build()
+        _, model = parse_config("fit", plan.jobs[label].full_arguments).build()  # reads no data
         return sum(parameter.numel() for parameter in model.parameters())
 
-    return count
+    theory = _run_theory_tests([claim.terms[0] for claim in plan.claims if claim.rule == "theory"])
+    return Measurements(values, parameters, theory)
 
 
 def metric_value(run: StoredRun, metric: str, history: History) -> float | None:
@@ -126,21 +111,17 @@ def _roughness(values: Sequence[float]) -> float | None:
 _CURVES = {"rise": _rise, "roughness": _roughness}
 
 
-def dataset_descriptions(store: Store, sections: Iterable[Section], runs: Runs) -> dict[str, list[str]]:
-    """Return a sentence for each test set that the runs of a section used, by the section's title."""
-    descriptions = {}
-    for section in sections:
-        section_runs = [run for label in section.labels for run in runs.get(label, {}).values()]
-        by_test_set = {run.tags.get(f"{DATA_HASH_TAG}.test", ""): run for run in section_runs}
-        texts = {_describe_data(store, run) for run in by_test_set.values()}
-        descriptions[section.title] = sorted(texts - {""})
-    return descriptions
+def describe_test_sets(section: Section, runs: Runs) -> list[str]:
+    """Return a sentence for each test set that the runs of a section used."""
+    section_runs = [run for label in section.labels for run in runs.get(label, {}).values()]
+    by_test_set = {run.tags.get(f"{DATA_HASH_TAG}.test", ""): run for run in section_runs}
+    return sorted(set(map(_describe_data, by_test_set.values())) - {""})
 
 
-def _describe_data(store: Store, run: StoredRun) -> str:
+def _describe_data(run: StoredRun) -> str:
     """Describe the data of a run from its file data.json; "" if the file was deleted."""
     try:
-        data = json.loads(store.find(run.run_id).file("data.json").read_text())
+        data = json.loads(run.file("data.json").read_text())
     except (UserError, ValueError):
         return ""
     digest = data["sha256"].get("test", "")[:12]
@@ -148,3 +129,30 @@ def _describe_data(store: Store, run: StoredRun) -> str:
     if data.get("files") == "folder":
         text += " Read from image files: if these were recompressed (JPEG), accuracies are slightly too low."
     return text
+
+
+def _run_theory_tests(files: Iterable[str]) -> Mapping[str, bool]:
+    """Run test files of tests/theory in one pytest process.
+
+    Returns:
+        For each file that exists, by its name, whether it has tests and all of them pass.
+
+    Raises:
+        UserError: pytest cannot run.
+    """
+    folder = project_folder()
+    existing = sorted({name for name in files if (folder / THEORY / name).is_file()})
+    if not existing:
+        return {}
+    passed = dict[str, list[bool]]()
+    with tempfile.TemporaryDirectory(prefix="litlab-theory-") as scratch:
+        report = Path(scratch) / "report.xml"
+        command = [sys.executable, "-m", "pytest", *(str(THEORY / name) for name in existing)]
+        command += ["-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if not report.is_file():
+            raise UserError(f"cannot run the tests in {THEORY}: {(done.stderr or done.stdout).strip()[-500:]}")
+        for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 (as our own pytest wrote it)
+            module = case.get("classname", "").rpartition(".")[2]
+            passed.setdefault(f"{module}.py", []).append(not case.findall("failure") + case.findall("error"))
+    return {name: name in passed and all(passed[name]) for name in existing}

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PROCESSOR_TAG, VERSION_TAG
 from sweeps.reproduction.claims import TIERS, load_plan
-from sweeps.reproduction.finished_runs import Runs
-from sweeps.reproduction.jobs import default_workers, run_missing_jobs
-from sweeps.reproduction.measurements import dataset_descriptions, measure
-from sweeps.reproduction.result import Reproduction
-from sweeps.reproduction.results_page import write_pages
+from sweeps.reproduction.jobs import Runs, default_workers, run_missing_jobs
+from sweeps.reproduction.measurements import describe_test_sets, measure
+from sweeps.reproduction.results_page import Reproduction, write_pages
 from sweeps.reproduction.verdicts import judge
+from sweeps.workers.pool import Pool
 
 PACKAGES = ("torch", "lightning", "litlab")  # whose versions the page states
 
@@ -56,28 +56,26 @@ def reproduce(
     Raises:
         UserError: A value is invalid, a page cannot be written, or the tracking store is lost.
     """
-    for name, count in (("seeds", seeds), ("workers", workers)):
-        if count is not None and count < 1:
-            raise UserError(f"--{name} {count}: expected at least 1")
+    if seeds < 1:
+        raise UserError(f"--seeds {seeds}: expected at least 1")
     if tier not in TIERS:
         raise UserError(f"--tier {tier}: expected {' or '.join(TIERS)}")
     plan = load_plan(tier, ids)
     folder = _output_folder(out, is_complete=tier == "full" and not ids)
     store = Store(tracking_uri)
-    with tempfile.TemporaryDirectory(prefix="litlab-reproduce-") as scratch:
-        job_runs = run_missing_jobs(
-            plan,
-            store,
-            seeds=seeds,
-            workers=workers or default_workers(),
-            train=train,
-            data_dir=data_dir,
-            folder=Path(scratch),
-        )
-    result = Reproduction(plan, {}, job_runs.runs, job_runs.failures, {}, [], command)
-    if job_runs.stop_signal is not None:
-        return replace(result, stop_signal=job_runs.stop_signal)
-    result = _judge(result, store, seeds)
+    with (
+        tempfile.TemporaryDirectory(prefix="litlab-reproduce-") as scratch,
+        Pool(default_workers() if workers is None else workers, Path(scratch)) as pool,
+    ):
+        runs, failures, signal = run_missing_jobs(plan, store, pool, seeds=seeds, train=train, data_dir=data_dir)
+    if signal is not None:
+        return Reproduction(plan, runs, failures, stop_signal=signal)
+    measurements = measure(plan, store, runs, seeds)
+    verdicts = {
+        experiment.id: [judge(claim, measurements) for claim in experiment.claims] for experiment in plan.experiments
+    }
+    data = {section.title: describe_test_sets(section, runs) for section in plan.sections}
+    result = Reproduction(plan, runs, failures, verdicts, data, _facts(runs, seeds), redact_credentials(command))
     return replace(result, pages=write_pages(result, folder))
 
 
@@ -86,18 +84,6 @@ def _output_folder(out: str | Path | None, *, is_complete: bool) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: not a folder")
     return folder
-
-
-def _judge(result: Reproduction, store: Store, seeds: int) -> Reproduction:
-    """Return the result with verdicts, data and facts."""
-    plan, runs = result.plan, result.runs
-    measurements = measure(plan, store, runs, seeds)
-    return replace(
-        result,
-        verdicts={one.id: [judge(claim, measurements) for claim in one.claims] for one in plan.experiments},
-        data=dataset_descriptions(store, plan.sections, runs),
-        facts=_facts(runs, seeds),
-    )
 
 
 def _facts(runs: Runs, seeds: int) -> list[str]:

@@ -17,17 +17,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipelines.comparison.intervals import Difference, Interval, paired_difference, prediction_interval, summarize
+from pipelines.comparison.formatting import format_mean_sd
+from pipelines.comparison.intervals import Summary, paired_difference, prediction_interval, summarize
 from pipelines.comparison.rows import lower_is_better
 from sweeps.reproduction.claims import Claim
 from sweeps.reproduction.measurements import Deterministic, Measurements, Values
-from sweeps.reproduction.number_format import format_number, format_summary
 
 CONFIRMED, NOT_CONFIRMED, CORRECTED, NOT_JUDGED = "confirmed", "not confirmed", "corrected", "not judged"
 YES, NO, OPEN = "yes", "no", "open"
-NEED_SPREAD = ("value", "greater", "not_greater", "same")  # rules that need two runs
-Judgement = tuple[bool | None, str]  # whether the rule holds, None if noise hides it; and what was measured
-Rule = Callable[[str, Sequence[Values], Sequence[float]], Judgement]  # of the first term, all values, and numbers
+BOUNDS: dict[str, Callable[..., bool]] = {
+    "at_least": lambda value, low: value >= low,
+    "at_most": lambda value, high: value <= high,
+    "between": lambda value, low, high: low <= value <= high,
+}
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,16 @@ def _judge_metrics(claim: Claim, measurements: Measurements) -> Verdict:
     values = [measurements.values(term) for term in terms]
     if missing := [term for term, found in zip(terms, values, strict=True) if not found]:
         return Verdict(claim, NOT_JUDGED, f"no finished run has {' or '.join(missing)}")
-    if claim.rule in NEED_SPREAD and max(map(len, values)) < 2:
+    if claim.rule not in BOUNDS and max(map(len, values)) < 2:
         single = " and ".join(map(format_values, values))
         return Verdict(claim, NOT_JUDGED, f"{single}: the spread is unknown, since there is one run of each")
-    holds, result = _RULES[claim.rule](terms[0], values, numbers)
+    if claim.rule in BOUNDS:
+        holds: bool | None = all(BOUNDS[claim.rule](value, *numbers) for value in values[0].values())
+        result = format_values(values[0])
+    elif claim.rule == "value":
+        holds, result = _judge_value(values[0], numbers[0], lower=lower_is_better(terms[0]))
+    else:
+        holds, result = _judge_difference(claim.rule, values, *numbers)
     word = _word(claim, holds)
     return Verdict(claim, word, result, claim.correction if word == CORRECTED else "")
 
@@ -81,9 +89,8 @@ def _judge_count(claim: Claim, count: int) -> Verdict:
 
 
 def _judge_theory(claim: Claim, passes: bool | None) -> Verdict:
-    """Judge by the tests of a file; `passes` is None if the file is missing."""
     name = f"tests/theory/{claim.terms[0]}"
-    if passes is None:
+    if passes is None:  # there is no such file
         return Verdict(claim, NOT_JUDGED, f"{name} is missing; it is part of litlab's source repository")
     if not passes:
         return Verdict(claim, NOT_CONFIRMED, f"{name} fails")
@@ -99,61 +106,30 @@ def _word(claim: Claim, holds: bool | None) -> str:
     return CONFIRMED if holds else NOT_CONFIRMED
 
 
-def _value(term: str, values: Sequence[Values], numbers: Sequence[float]) -> Judgement:
-    summary, (published,) = summarize(list(values[0].values())), numbers
-    low, high = prediction_interval(summary)
-    lower = lower_is_better(term)
-    is_better = published > high if lower else published < low
-    reached = low <= published if lower else published <= high
+def _judge_value(values: Values, published: float, *, lower: bool) -> tuple[bool, str]:
+    """Return whether our seeds reach a published value, of which `lower` may be better, and what was measured."""
+    low, high = prediction_interval(summarize(list(values.values())))
+    reached, is_better = (low <= published, published > high) if lower else (published <= high, published < low)
     note = "; ours is better" if is_better else ""
     interval = f"{format_number(low)} to {format_number(high)}"
-    return reached, f"{format_values(values[0])}; 95 % prediction interval {interval}{note}"
+    return reached, f"{format_values(values)}; 95 % prediction interval {interval}{note}"
 
 
-def _difference(values: Sequence[Values]) -> tuple[Difference, Interval, str]:
-    """Return the difference of two terms, its 95 % interval, and a text with both."""
+def _judge_difference(rule: str, values: Sequence[Values], limit: float = 0.0) -> tuple[bool | None, str]:
+    """Return whether the difference of two terms is as the rule says, None if noise hides it, and what was measured."""
     difference = paired_difference(values[0], values[1])
     low, high = difference.ci95 or (-math.inf, math.inf)
     interval = f"[{low:+.2g}, {high:+.2g}]" if difference.ci95 else "too few runs for an interval"
-    means = " and ".join(map(format_values, values))
-    return difference, (low, high), f"{means}; difference {difference.mean:+.2g} {interval}"
-
-
-def _greater(term: str, values: Sequence[Values], numbers: Sequence[float]) -> Judgement:
-    difference, (low, high), text = _difference(values)
+    text = f"{' and '.join(map(format_values, values))}; difference {difference.mean:+.2g} {interval}"
+    if rule == "not_greater":
+        return low <= 0, text
+    if rule == "same":
+        return -limit <= low and high <= limit, text
     if low <= 0 <= high:
         return None, f"{text}: within noise"
     if high < 0:
         return False, f"{text}: the opposite holds"
-    return difference.mean >= (numbers[0] if numbers else 0.0), text
-
-
-def _not_greater(term: str, values: Sequence[Values], numbers: Sequence[float]) -> Judgement:
-    _, (low, _), text = _difference(values)
-    return low <= 0, text
-
-
-def _same(term: str, values: Sequence[Values], numbers: Sequence[float]) -> Judgement:
-    _, (low, high), text = _difference(values)
-    return -numbers[0] <= low and high <= numbers[0], text
-
-
-def _for_all_seeds(condition: Callable[[float, Sequence[float]], bool]) -> Rule:
-    def rule(term: str, values: Sequence[Values], numbers: Sequence[float]) -> Judgement:
-        return all(condition(value, numbers) for value in values[0].values()), format_values(values[0])
-
-    return rule
-
-
-_RULES: dict[str, Rule] = {
-    "value": _value,
-    "greater": _greater,
-    "not_greater": _not_greater,
-    "same": _same,
-    "at_least": _for_all_seeds(lambda value, numbers: value >= numbers[0]),
-    "at_most": _for_all_seeds(lambda value, numbers: value <= numbers[0]),
-    "between": _for_all_seeds(lambda value, numbers: numbers[0] <= value <= numbers[1]),
-}
+    return difference.mean >= limit, text
 
 
 def format_values(values: Values) -> str:
@@ -162,3 +138,25 @@ def format_values(values: Values) -> str:
     if isinstance(values, Deterministic):
         return format_number(summary.mean)
     return f"{format_summary(summary)} (n = {summary.n})"
+
+
+def format_number(value: float) -> str:
+    """Format a number: 0.9843, 2.0e-12, 53.0 or 1,191,170."""
+    return f"{value:{_spec(value)}}"
+
+
+def format_summary(summary: Summary) -> str:
+    """Format a mean and its spread: 0.9843 ± 0.0011. Both have the same digits unless that would hide the spread."""
+    mean, sd = abs(summary.mean), summary.sd or 0.0
+    same_digits = 0.001 <= mean < 10 and sd >= 0.0001
+    sd_spec = ",.1f" if mean >= 10 else ".4f" if same_digits else _spec(sd)
+    return format_mean_sd(summary.mean, summary.sd, _spec(mean), sd_spec=sd_spec)
+
+
+def _spec(value: float) -> str:
+    size = abs(value)
+    if value == 0 or 0.001 <= size < 10:
+        return ".4f"
+    if size < 0.001:
+        return ".1e"
+    return ",.1f" if size < 1000 else ",.0f"

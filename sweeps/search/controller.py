@@ -1,145 +1,198 @@
-"""The one writer of a study: asks Optuna for trials, has workers train them, prunes, and reports the results."""
+"""Control loop of a study: ask Optuna for trials, have workers train them, prune, and record the results."""
 
 import math
+import statistics
 import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.tags import SELECTED, TRIAL_TAG
-from sweeps.search.active_trials import ActiveTrial, ActiveTrials
-from sweeps.search.child_runs import ChildRuns
-from sweeps.search.context import SearchContext
-from sweeps.search.heartbeat import BEAT_S, called
-from sweeps.search.trial_state import CONTROLLER
+from pipelines.tracking.tags import REASON_TAG, SELECTED, TRIAL_STATE_TAG, TRIAL_TAG
+from sweeps.search.display import SweepDisplay
+from sweeps.search.heartbeat import BEAT_S, SILENT_S, display_name
+from sweeps.search.study_run import log_progress
+from sweeps.search.trial_runs import RunsBySeed, TrialRuns
+from sweeps.search.trial_state import CONTROLLER, REASON, RUNS, SAME_AS, SECONDS, SEED, params_key
 from sweeps.workers.batch import authoritative_message, end_orphan
-from sweeps.workers.pool import Message, WorkerProcess
+from sweeps.workers.display import format_params
+from sweeps.workers.job import Job
+from sweeps.workers.pool import Message, Pool, WorkerProcess
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
 
 PAUSE_S = 2.0  # before asking for a trial again, when there was none
+REASON_LENGTH = 2000  # of a trial's user attribute, which MySQL limits
+LEASE_LOST = f"no heartbeat for {SILENT_S:.0f} s; the trial was reassigned"
+
+
+@dataclass
+class ActiveTrial:
+    """A trial in training.
+
+    Attributes:
+        trial: Optuna's trial.
+        started: When it started, by the monotonic clock.
+        values: Values of the seeds that have finished.
+        runs: Ids of its MLflow runs.
+        followers: Later trials of the same configuration, which get its result.
+    """
+
+    trial: "Trial"
+    started: float = field(default_factory=time.monotonic)
+    values: dict[int, float] = field(default_factory=dict)
+    runs: list[str] = field(default_factory=list)
+    followers: list["Trial"] = field(default_factory=list)
 
 
 class Controller:
     """Runs trials until the study has its total, its time is over or the user stops it.
 
     Args:
-        context: The study and what its trainings need.
-
-    Attributes:
-        runs: The runs of the trials.
+        runs: The study and its runs.
+        pool: Trains.
+        display: What the user sees.
+        stacked: Trainings that one process trains together.
     """
 
-    def __init__(self, context: SearchContext) -> None:
-        self._context, self._study, self._pool = context, context.study, context.pool
-        self.runs = ChildRuns(context.store, context.parent.run_id, context.study)
-        self._trials = ActiveTrials(context, self.runs)
-        timeout = context.space.timeout
+    def __init__(self, runs: TrialRuns, pool: Pool, display: SweepDisplay, stacked: int) -> None:
+        self._runs, self._study, self._space = runs, runs.study, runs.study.space
+        self._pool, self._display, self._stacked = pool, display, stacked
+        self._active: dict[int, ActiveTrial] = {}
+        self._queue: list[Job] = []  # jobs that wait for a worker
+        self._finished: RunsBySeed = {}  # runs of earlier calls, whose values are used instead of training again
+        timeout = self._space.timeout
         self._deadline = math.inf if timeout is None else time.monotonic() + timeout
         self._ask_after = self._reclaim_after = 0.0
         self._is_complete = self._has_reported_waiting = False
 
     def search(self) -> None:
-        """Run trials. A controller that gets none waits for those of others, which may die and leave them.
+        """Run trials. Without a trial of its own, wait: the trials of a controller that dies are queued again.
 
         Raises:
             UserError: No trial can succeed, or the sampler cannot draw from the space.
         """
         self._study.reap()
-        self._trials.finished = self.runs.end_orphans(self._study.others())
+        self._finished = self._runs.end_orphans(self._study.others())
         while True:
             self._fill()
-            is_over = self._context.stop_requests or self._is_complete or time.monotonic() > self._deadline
-            if not self._trials and is_over:
+            is_over = self._pool.stop_requests or self._is_complete or time.monotonic() > self._deadline
+            if not self._active and is_over:
                 break
             for child, message in self._pool.events(0.25):
                 self._on_message(child, message)
             self._reclaim_stale()
-            self._context.display.update(self._study, self._pool.children)
+            self._display.update(self._study, self._pool.children)
 
     def close(self) -> None:
-        """Leave no process, trial or run active, whatever has happened."""
+        """Leave no process, trial or run active, also after an error."""
         self._pool.kill_all()
-        self._trials.interrupt_all()
-        self.runs.end_orphans(self._study.others())
+        for active in list(self._active.values()):
+            self._interrupt(active, "stopped")
+        self._runs.end_orphans(self._study.others())
 
     def _reclaim_stale(self) -> None:
         """Every few seconds, queue again the trials that dead controllers have left."""
-        if time.monotonic() > self._reclaim_after:
-            self._reclaim_after = time.monotonic() + BEAT_S
-            lost = self._study.reap()
-            for number in lost:
-                who = called(self._study.trials()[number].user_attrs.get(CONTROLLER, "its controller"))
-                self._context.display.print(f"trial {number:>3}  interrupted: {who} died; the trial is queued again")
-            if lost:
-                self._trials.finished = self.runs.end_orphans(self._study.alive())
+        if time.monotonic() <= self._reclaim_after:
+            return
+        self._reclaim_after = time.monotonic() + BEAT_S
+        lost = self._study.reap()
+        for number in lost:
+            who = display_name(self._study.trials()[number].user_attrs.get(CONTROLLER, "its controller"))
+            self._display.print(f"trial {number:>3}  interrupted: {who} died; the trial is queued again")
+        if lost:
+            self._finished = self._runs.end_orphans(self._study.alive())
 
     def _fill(self) -> None:
         """Ask for trials while there is room, and give the waiting jobs to the workers."""
         while self._ask_after < time.monotonic() < self._deadline and self._has_room():
-            trial = self._study.ask()
-            if trial is not None:
-                self._trials.start(trial)
+            if trial := self._study.ask():
+                self._start(trial)
                 continue
             self._ask_after = time.monotonic() + PAUSE_S
-            self._is_complete = self._study.n_finished() >= self._context.space.total
-            if not (self._trials or self._is_complete or self._has_reported_waiting):
+            self._is_complete = self._study.n_finished() >= self._space.total
+            if not (self._active or self._is_complete or self._has_reported_waiting):
                 self._has_reported_waiting = True
-                self._context.display.print(
+                self._display.print(
                     f"{self._study.name}: other controllers have the last trials; waiting in case one of them dies"
                 )
         self._start_jobs()
 
     def _has_room(self) -> bool:
-        if self._context.stop_requests or not self._pool.free_slots:
+        if self._pool.stop_requests or not self._pool.free_slots:
             return False
-        return len(self._trials) < self._pool.workers * self._context.stacked
+        return len(self._active) < self._pool.workers * self._stacked
+
+    def _start(self, trial: "Trial") -> None:
+        """Queue a trial's first seed, unless its configuration has been trained or is in training."""
+        key = params_key(trial.params)
+        same = next((active for active in self._active.values() if params_key(active.trial.params) == key), None)
+        if like := self._study.finished_like(trial.params):
+            self._copy_result(trial, like.number)
+        elif same is not None:
+            same.followers.append(trial)
+        else:
+            self._active[trial.number] = ActiveTrial(trial)
+            self._next_seed(self._active[trial.number])
+
+    def _copy_result(self, trial: "Trial", number: int) -> None:
+        """Record the result of another trial of the same configuration."""
+        like = self._study.trials()[number]
+        for step, value in like.intermediate_values.items():
+            trial.report(value, step)
+        attributes = {key: value for key, value in like.user_attrs.items() if key == RUNS or key.startswith(SEED)}
+        state, result = like.state.name, like.value if like.state.name == "COMPLETE" else None
+        self._study.tell(trial.number, state, result, {SAME_AS: number, **attributes})
+        self._display.trial_ended(self._study, trial.number, state, 0.0, f"the same as trial {number}")
+
+    def _next_seed(self, active: ActiveTrial) -> None:
+        """Queue the next seed of a trial; if all have finished, record their mean."""
+        number, params = active.trial.number, active.trial.params
+        for seed in range(self._space.seeds):
+            if seed in active.values:
+                continue
+            run = self._finished.get((params_key(params), seed))
+            value = run.metrics.get(f"{SELECTED}/{self._space.metric}") if run else None
+            if run is None or value is None:
+                self._queue.append(self._runs.search_job(params, seed, number, stacked=self._stacked > 1))
+                return
+            self._record_seed(active, seed, value, run.run_id)
+        self._end(active, "COMPLETE")
+
+    def _record_seed(self, active: ActiveTrial, seed: int, value: float, run_id: str) -> None:
+        active.values[seed] = value
+        active.trial.set_user_attr(f"{SEED}{seed}", value)
+        if run_id not in active.runs:
+            active.runs.append(run_id)
 
     def _start_jobs(self) -> None:
         """Start the waiting jobs, spread over the free workers; after a stop, interrupt their trials."""
-        queue, stacked = self._trials.queue, self._context.stacked
-        while queue and (self._context.stop_requests or self._pool.free_slots):
-            size = min(stacked, math.ceil(len(queue) / max(1, len(self._pool.free_slots))))
-            jobs = queue[:size]
-            del queue[:size]
-            if self._context.stop_requests:
-                for job in jobs:
-                    self._trials.interrupt(self._trials[int(job.tags[TRIAL_TAG])], "stopped")
-            elif stacked > 1:
-                self._pool.start_stack(jobs)
-            else:
-                self._pool.start(jobs[0])
+        if self._pool.stop_requests:
+            for job in self._queue:
+                self._interrupt(self._active[int(job.tags[TRIAL_TAG])], "stopped")
+            self._queue.clear()
+        while self._queue and (slots := len(self._pool.free_slots)):
+            size = min(self._stacked, math.ceil(len(self._queue) / slots))
+            self._pool.start(*self._queue[:size])
+            del self._queue[:size]
 
     def _on_message(self, child: WorkerProcess, message: Message) -> None:
-        active = self._trials[int(child.job.tags[TRIAL_TAG])]
-        kind, *content = authoritative_message(self._context.store, child, message)
+        active = self._active[int(child.job.tags[TRIAL_TAG])]
+        kind, *content = authoritative_message(self._runs.store, child, message)
         if kind == "epoch":
             child.answer(self._should_prune(active, child.job.seed, *content))
             return
         if child.run_id:
             active.runs.append(child.run_id)
         if kind == "done":
-            self._on_value(active, child, content[0].get(f"{SELECTED}/{self._context.space.metric}"))
+            self._on_value(active, child, content[0].get(f"{SELECTED}/{self._space.metric}"))
         elif kind == "pruned":
-            self._trials.end(active, "PRUNED")
+            self._end(active, "PRUNED")
         else:
             self._on_failure(active, child, kind, content[0])
 
-    def _on_failure(self, active: ActiveTrial, child: WorkerProcess, kind: str, reason: str) -> None:
-        store = self._context.store
-        if kind == "refused":  # no trial can succeed
-            end_orphan(store, child, "FAILED", reason)
-            self._trials.interrupt(active, reason, requeue=False)
-            raise UserError(reason)
-        if self._context.stop_requests:
-            end_orphan(store, child, "KILLED", "stopped")
-            self._trials.interrupt(active, "stopped")
-        else:
-            end_orphan(store, child, "FAILED", reason)
-            self._trials.end(active, "FAIL", reason)
-
     def _should_prune(self, active: ActiveTrial, seed: int, step: int, value: float) -> bool:
-        """Report an epoch of a trial's first seed.
-
-        Returns:
-            Whether the pruner or another controller has ended the trial.
-        """
+        """Report an epoch of a trial's first seed; return whether the pruner or another controller has ended it."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         if seed != 0:
@@ -151,12 +204,57 @@ class Controller:
         return bool(active.trial.should_prune())
 
     def _on_value(self, active: ActiveTrial, child: WorkerProcess, value: float | None) -> None:
-        space = self._context.space
         if value is None or not math.isfinite(value):
-            self._trials.end(active, "FAIL", f"{space.metric} of the selected epoch is {value}")
+            self._end(active, "FAIL", f"{self._space.metric} of the selected epoch is {value}")
             return
-        self._trials.record_seed(active, child.job.seed, value, child.run_id)
-        if self._context.stop_requests and len(active.values) < space.seeds:
-            self._trials.interrupt(active, "stopped")  # the values of finished seeds are kept
+        self._record_seed(active, child.job.seed, value, child.run_id)
+        if self._pool.stop_requests and len(active.values) < self._space.seeds:
+            self._interrupt(active, "stopped")  # the values of finished seeds are kept
         else:
-            self._trials.next_seed(active)
+            self._next_seed(active)
+
+    def _on_failure(self, active: ActiveTrial, child: WorkerProcess, kind: str, reason: str) -> None:
+        stopped = self._pool.stop_requests and kind != "refused"
+        end_orphan(self._runs.store, child, "KILLED" if stopped else "FAILED", "stopped" if stopped else reason)
+        if stopped:
+            self._interrupt(active, "stopped")
+        elif kind == "refused":  # no trial can succeed
+            self._interrupt(active, reason, requeue=False)
+            raise UserError(reason)
+        else:
+            self._end(active, "FAIL", reason)
+
+    def _end(self, active: ActiveTrial, state: str, reason: str = "") -> None:
+        """Record a trial's result (COMPLETE, PRUNED, or FAIL with a reason), and those of its followers."""
+        number, seconds = active.trial.number, time.monotonic() - active.started
+        attributes = {RUNS: active.runs, SECONDS: round(seconds, 1)}
+        attributes |= {REASON: reason[:REASON_LENGTH]} if reason else {}
+        value = statistics.mean(active.values.values()) if state == "COMPLETE" else None
+        if not self._study.tell(number, state, value, attributes):  # others queued it again: this one seemed dead
+            self._display.print(f"trial {number:>3}  lost: {LEASE_LOST}")
+            self._tag_runs(active, REASON_TAG, LEASE_LOST)
+            self._interrupt(active, LEASE_LOST)
+            return
+        self._tag_runs(active, TRIAL_STATE_TAG, state)
+        del self._active[number]
+        details = reason or format_params(active.trial.params)
+        self._display.trial_ended(self._study, number, state, seconds, details)
+        for follower in active.followers:
+            if state == "FAIL":
+                attributes = {REASON: f"as trial {number}: {reason}"[:REASON_LENGTH]}
+                self._study.tell(follower.number, state, None, attributes)
+            else:
+                self._copy_result(follower, number)
+        log_progress(self._runs.parent, self._study)
+        self._runs.discard_checkpoints(active.runs, number)
+
+    def _tag_runs(self, active: ActiveTrial, key: str, value: str) -> None:
+        for run_id in active.runs:
+            self._runs.store.tag(run_id, key, value)
+
+    def _interrupt(self, active: ActiveTrial, reason: str, *, requeue: bool = True) -> None:
+        """End a trial without a result; it does not count, and its configuration is queued again."""
+        del self._active[active.trial.number]
+        self._study.interrupt(active.trial.number, reason, requeue=requeue)
+        for follower in active.followers:
+            self._study.interrupt(follower.number, reason, requeue=False)

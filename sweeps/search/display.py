@@ -22,21 +22,11 @@ class SweepDisplay(LiveDisplay):
         self._seconds: list[float] = []
 
     def trial_ended(self, study: Study, number: int, state: str, seconds: float, details: str) -> None:
-        """Print a trial's result, and the best so far.
-
-        Args:
-            study: The study, which has the result.
-            number: The trial's number.
-            state: COMPLETE, PRUNED or FAIL.
-            seconds: How long it took; 0 if it was not trained.
-            details: Its configuration, or the reason of its failure.
-        """
-        if seconds:
-            self._seconds.append(seconds)
-        trial = study.trials()[number]
+        """Print a trial's result, and the best so far. `seconds` is 0 if the trial was not trained."""
+        trial, best = study.trials()[number], study.best()
         value = f"{study.space.metric} {trial.value:.4f}" if trial.value is not None else ""
-        best = study.best()
-        so_far = f"best {best.value:.4f} (trial {best.number})" if best is not None and best.value is not None else ""
+        so_far = f"best {best.value:.4f} (trial {best.trial})" if best else ""
+        self._seconds += [seconds] if seconds else []
         took = f"({format_duration(seconds)})" if seconds else ""
         parts = [f"trial {number:>3}", f"{state.lower():<8}", value, details, took, so_far]
         self.print("  ".join(part for part in parts if part))
@@ -46,14 +36,11 @@ class SweepDisplay(LiveDisplay):
         self.draw(lambda: self._progress(study, len(children)), children)
 
     def _progress(self, study: Study, running: int) -> Text:
-        counts = count_states(study.trials())
+        counts, best = count_states(study.trials()), study.best()
         done = sum(counts.values())
         parts = [f"{study.name}: {done} of {study.space.total} trials, {running} running"]
         parts += [f"{number} {state}" for state, number in counts.items() if number and state != "complete"]
-        best = study.best()
-        if best is not None and best.value is not None:
-            parts.append(f"best {study.space.metric} {best.value:.4f} (trial {best.number})")
-        left = study.space.total - done
-        if self._seconds and left > 0:
-            parts.append(time_left(self._seconds, left, running))
+        parts += [f"best {study.space.metric} {best.value:.4f} (trial {best.trial})"] if best else []
+        if self._seconds and done < study.space.total:
+            parts.append(time_left(self._seconds, study.space.total - done, running))
         return Text("   ".join(parts))

@@ -1,13 +1,14 @@
 """Which controllers of a study are alive: each records a heartbeat in the study."""
 
 import contextlib
+import os
 import platform
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pipelines.runtime.process import pid_namespace, process_exists
-from sweeps.search.storage import server_time
 
 if TYPE_CHECKING:
     import optuna
@@ -17,22 +18,31 @@ BEAT_S = 10.0
 SILENT_S = 60.0  # a controller of another machine without a heartbeat for so long is dead
 
 
-def beat(study: "optuna.Study", controller: str) -> None:
-    """Record that a controller is alive."""
-    study.set_user_attr(BEAT + controller, server_time(study._storage))
+def controller_name() -> str:
+    """Return this process's name as a controller: HOST:PID:TIME-NAMESPACE."""
+    return f"{platform.node()}:{os.getpid()}:{time.time():.0f}-{pid_namespace()}"
+
+
+def display_name(controller: str) -> str:
+    """Return a controller's name for messages: "process PID on HOST"."""
+    host, _, number = controller.rpartition(":")[0].rpartition(":")
+    return f"process {number} on {host}" if host else controller
 
 
 @contextlib.contextmanager
-def beating(study: "optuna.Study", controller: str) -> Iterator[None]:
-    """Record a heartbeat every few seconds from a thread; at the end, record that the controller has left."""
+def beating(study: "optuna.Study", controller: str, now: Callable[[], float]) -> Iterator[None]:
+    """Record a heartbeat every few seconds from a thread, by the clock that all controllers share.
+
+    At the end, record that the controller has left.
+    """
     gone = threading.Event()
 
-    def go_on() -> None:
+    def beat() -> None:
         while not gone.wait(BEAT_S):
             with contextlib.suppress(Exception):  # the storage is unavailable, and may come back
-                beat(study, controller)
+                study.set_user_attr(BEAT + controller, now())
 
-    thread = threading.Thread(target=go_on, daemon=True)
+    thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
         yield
@@ -43,12 +53,13 @@ def beating(study: "optuna.Study", controller: str) -> Iterator[None]:
             study.set_user_attr(BEAT + controller, 0.0)
 
 
-def at_work(study: "optuna.Study") -> list[str]:
-    """Return the controllers of a study that are alive."""
-    now = server_time(study._storage)  # first: a pause between the two calls must not make a controller look dead
-    attributes = study.user_attrs
-    names = [key.removeprefix(BEAT) for key in attributes if key.startswith(BEAT)]
-    return [name for name in names if is_alive(name, now - float(attributes[BEAT + name]))]
+def alive_controllers(study: "optuna.Study", now: float) -> list[str]:
+    """Return the controllers of a study that are alive.
+
+    `now` is the shared time, read before the study: a pause between the two must not make a controller look dead.
+    """
+    beats = {key.removeprefix(BEAT): value for key, value in study.user_attrs.items() if key.startswith(BEAT)}
+    return [name for name, last in beats.items() if is_alive(name, now - float(last))]
 
 
 def is_alive(controller: str, silent_s: float) -> bool:
@@ -58,9 +69,3 @@ def is_alive(controller: str, silent_s: float) -> bool:
     if is_visible and not process_exists(int(pid)):
         return False
     return silent_s < SILENT_S
-
-
-def called(controller: str) -> str:
-    """Return a controller's name for messages: "process PID on HOST"."""
-    host, _, number = controller.rpartition(":")[0].rpartition(":")
-    return f"process {number} on {host}" if host else controller

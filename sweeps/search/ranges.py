@@ -15,57 +15,55 @@ RANGE_KEYS = ("low", "high", "log", "step")
 
 
 def check_values(name: str, values: Any, *, grid: bool) -> None:
-    """Check a range or a list of choices, as far as that is possible without the experiment.
-
-    Args:
-        name: The searched key, for the message.
-        values: The range or the choices.
-        grid: Whether the sampler is grid, which takes choices only.
+    """Check the values of a searched key, as far as that is possible without the experiment.
 
     Raises:
-        UserError: Optuna could not sample from it, or a grid cannot list it.
+        UserError: Optuna could not sample from them, or a grid, which takes choices only, cannot list them.
     """
     if isinstance(values, list):
-        if not values:
-            raise UserError(f"space: {name}: the list of choices is empty")
-        _check_choices(name, values)
-        return
-    if not isinstance(values, dict) or not {"low", "high"} <= set(values) <= set(RANGE_KEYS):
-        raise UserError(f"space: {name}: expected a list of choices, or low and high (and log, step), got {values!r}")
-    if grid:
-        raise UserError(f"space: {name}: a grid needs a list of choices")
-    for key in ("low", "high", "step"):
-        value = values.get(key)
-        if value is None and key == "step":
-            continue
+        error = _choices_error(values)
+    elif not isinstance(values, dict) or not {"low", "high"} <= set(values) <= set(RANGE_KEYS):
+        error = f"expected a list of choices, or low and high (and log, step), got {values!r}"
+    elif grid:
+        error = "a grid needs a list of choices"
+    else:
+        error = _range_error(**values)
+    if error:
+        raise UserError(f"space: {name}: {error}")
+
+
+def _range_error(low: Any, high: Any, log: Any = False, step: Any = None) -> str:
+    """Return what is wrong with a range, or ""."""
+    for key, value in {"low": low, "high": high, "step": 1 if step is None else step}.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise UserError(f"space: {name}: {key} is {value!r}; it must be a number")
-    _check_range(name, **values)
-
-
-def _check_range(name: str, low: float, high: float, log: bool = False, step: float | None = None) -> None:
+            return f"{key} is {value!r}; it must be a number"
     if low >= high:
-        raise UserError(f"space: {name}: the range is empty: low {low} is not below high {high}")
+        return f"the range is empty: low {low} is not below high {high}"
     if not isinstance(log, bool):
-        raise UserError(f"space: {name}: log is {log!r}; it must be true or false")
+        return f"log is {log!r}; it must be true or false"
     if log and (low <= 0 or step is not None):
-        raise UserError(f"space: {name}: with log, low must be above 0 and step is not allowed")
+        return "with log, low must be above 0 and step is not allowed"
     if step is not None and not 0 < step <= high - low:
-        raise UserError(f"space: {name}: step {step} does not fit between {low} and {high}")
+        return f"step {step} does not fit between {low} and {high}"
     if step is not None and (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step)):
-        raise UserError(f"space: {name}: steps of {step} do not lead from {low} to {high}")
+        return f"steps of {step} do not lead from {low} to {high}"
+    return ""
 
 
-def _check_choices(name: str, values: list[Any]) -> None:
+def _choices_error(values: list[Any]) -> str:
+    """Return what is wrong with a list of choices, or ""."""
+    if not values:
+        return "the list of choices is empty"
     for value in values:
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):
-            raise UserError(f"space: {name}: {value!r} cannot be a choice") from None
+            return f"{value!r} cannot be a choice"
     choices = encode_choices(values)
     for index, value in enumerate(choices):
         if value in choices[:index]:  # Optuna compares with ==, for which 1, 1.0 and true are the same
-            raise UserError(f"space: {name}: choice {value!r} is listed twice")
+            return f"choice {value!r} is listed twice"
+    return ""
 
 
 def end_points(values: Any) -> list[Any]:

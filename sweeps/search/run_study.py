@@ -1,23 +1,22 @@
-"""Run a study from its first trial to its results: search, clean up, confirm, log."""
-
-from typing import Any
+"""Run a study from its first trial to its results: search, then confirm the best configuration, log the results."""
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import redact_credentials
-from sweeps.search.confirm import confirm
-from sweeps.search.context import SearchContext
+from pipelines.runtime.text import first_line
+from pipelines.tracking.tags import CONFIGURATION_TAG, CONFIRM
 from sweeps.search.controller import Controller
-from sweeps.search.heartbeat import called
-from sweeps.search.study_run import copy_best, log_summary
-from sweeps.search.summary import Confirmed
+from sweeps.search.display import SweepDisplay
+from sweeps.search.heartbeat import display_name
+from sweeps.search.study_run import Confirmed, copy_best, log_summary
+from sweeps.search.trial_runs import RunsBySeed, TrialRuns, by_seed
+from sweeps.search.trial_state import params_key
+from sweeps.workers.batch import run_jobs
+from sweeps.workers.pool import Pool
+
+NO_TRIAL = "-"
 
 
-def run_study(context: SearchContext, default_point: dict[str, Any]) -> Confirmed:
-    """Search, then confirm. Whatever happens, nothing is left active, and the study's run has the results so far.
-
-    Args:
-        context: The study and what its trainings need.
-        default_point: The experiment's own values of the searched keys; empty if they lie outside the space.
+def run_study(runs: TrialRuns, pool: Pool, display: SweepDisplay, stacked: int) -> Confirmed:
+    """Search, then confirm. Also after an error, nothing is left active, and the study's run has the results so far.
 
     Returns:
         The finished runs on fresh seeds; empty if another controller trains them.
@@ -30,48 +29,78 @@ def run_study(context: SearchContext, default_point: dict[str, Any]) -> Confirme
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        return _search_and_confirm(context, default_point)
+        return _search_and_confirm(runs, pool, display, stacked)
     except (MlflowException, StorageInternalError, SQLAlchemyError) as error:
-        # Optuna's own message has less than its cause
-        reason = redact_credentials(str(error.__cause__ or error).splitlines()[0])
+        reason = first_line(error.__cause__ or error)  # Optuna's own message has less than its cause
         raise UserError(
             f"Lost the tracking server or study database. Run the same command again to continue. ({reason})"
         ) from error
 
 
-def _search_and_confirm(context: SearchContext, default_point: dict[str, Any]) -> Confirmed:
-    controller, study = Controller(context), context.study
+def _search_and_confirm(runs: TrialRuns, pool: Pool, display: SweepDisplay, stacked: int) -> Confirmed:
+    controller, study = Controller(runs, pool, display, stacked), runs.study
     status, is_last, confirmed = "FAILED", False, Confirmed()
     try:
         controller.search()
-        is_last = not study.has_company() if context.stop_requests else study.take_end()
+        is_last = not study.others() if pool.stop_requests else study.take_end()
         if is_last:
-            if best := controller.runs.prune_checkpoints():
-                copy_best(context.parent, best)
-            confirmed = confirm(context, default_point, train=not context.stop_requests)
-        elif not context.stop_requests:
-            others = " and ".join(map(called, study.enders())) or "others"
-            context.display.print(f"{study.name}: {others} will finish the study")
-        status = "KILLED" if context.stop_requests else "FINISHED"
+            if best := runs.prune_checkpoints():
+                copy_best(runs.parent, best)
+            confirmed = _confirm(runs, pool, display)
+        elif not pool.stop_requests:
+            others = " and ".join(map(display_name, study.finalizers())) or "others"
+            display.print(f"{study.name}: {others} will finish the study")
+        status = "KILLED" if pool.stop_requests else "FINISHED"
     finally:
-        _finish(controller, context, status, confirmed, is_last=is_last)
+        _finish(controller, runs, pool, status, confirmed, is_last=is_last)
     return confirmed
 
 
 def _finish(
-    controller: Controller, context: SearchContext, status: str, confirmed: Confirmed, *, is_last: bool
+    controller: Controller, runs: TrialRuns, pool: Pool, status: str, confirmed: Confirmed, *, is_last: bool
 ) -> None:
     """End everything that is active, log the results, and end the study's run if no other controller continues it."""
     try:
         controller.close()
-        is_last = is_last or not context.study.has_company()  # else another controller does the rest
-        if is_last and context.stop_requests < 2:
-            log_summary(context.parent, context.study, confirmed)
+        is_last = is_last or not runs.study.others()  # else another controller does the rest
+        if is_last and pool.stop_requests < 2:
+            log_summary(runs.parent, runs.study, confirmed)
     except BaseException:
         is_last = True
         raise
     finally:
         if is_last:
-            context.parent.finish(status, "stopped" if context.stop_requests else "")
+            runs.parent.finish(status, "stopped" if pool.stop_requests else "")
         else:
-            context.parent.leave()
+            runs.parent.leave()
+
+
+def _confirm(runs: TrialRuns, pool: Pool, display: SweepDisplay) -> Confirmed:
+    """Train and test the best configuration and the experiment's own, once per seed that the search has not used.
+
+    Only these runs are tested. Those that exist are not trained again, and after a stop none is.
+
+    Returns:
+        The finished runs of "best" and "default", including those of earlier calls.
+    """
+    study, space = runs.study, runs.study.space
+    best = study.best()
+    if best is None or not space.confirm:
+        return {}
+    trials = {"best": str(best.trial), "default": NO_TRIAL}
+    settings = {"best": space.settings(best.params), "default": space.settings(study.default_point)}
+    keys = {label: params_key(values) for label, values in settings.items()}
+    if keys["best"] == keys["default"]:
+        del keys["default"]
+    seeds = range(space.seeds, space.seeds + space.confirm)
+    if not pool.stop_requests:
+        existing = _confirming(runs, "FINISHED", "RUNNING")  # RUNNING: another controller's, this one has none
+        jobs = [runs.confirm_job(settings[label], seed, label, trials[label]) for seed in seeds for label in keys]
+        missing = [job for job in jobs if (job.tags[CONFIGURATION_TAG], job.seed) not in existing]
+        run_jobs(pool, missing, runs.store, display, title=f"confirm {study.name}")
+    finished = _confirming(runs, "FINISHED")
+    return {label: [finished[key, seed] for seed in seeds if (key, seed) in finished] for label, key in keys.items()}
+
+
+def _confirming(runs: TrialRuns, *statuses: str) -> RunsBySeed:
+    return by_seed(run for run in runs.of_stage(CONFIRM) if run.status in statuses)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import first_line
 from sweeps.search.space import canonical_name
 
 if TYPE_CHECKING:
@@ -16,11 +17,9 @@ _NO_PRUNERS = ("Base", "Nop", "Patient", "Wilcoxon")
 
 
 def make_sampler(choice: str | Mapping[str, Any], variant: int) -> "BaseSampler":
-    """Create one of Optuna's samplers by name.
+    """Create one of Optuna's samplers by name, alone or with arguments: `{name: tpe, ...}`.
 
-    Args:
-        choice: The name, alone or with arguments: `{name: tpe, ...}`.
-        variant: Changes the seed, so that a restarted sampler does not repeat its draws.
+    `variant` changes the seed, so that a restarted sampler does not repeat its draws.
 
     Raises:
         UserError: The name or an argument is unknown.
@@ -29,8 +28,7 @@ def make_sampler(choice: str | Mapping[str, Any], variant: int) -> "BaseSampler"
 
     if canonical_name(choice) == "grid":
         return samplers.RandomSampler(0)  # never asked: all points are queued
-    arguments = _arguments(choice)
-    cls = _find_class("sampler", choice, samplers, "Sampler", also=["grid"], excluded=_NO_SAMPLERS)
+    cls, arguments = _find_class("sampler", choice, samplers, also="grid", excluded=_NO_SAMPLERS)
     if "seed" in inspect.signature(cls).parameters:
         seed = arguments.get("seed", 0)
         if not isinstance(seed, int) or not 0 <= seed < 2**31:
@@ -41,40 +39,30 @@ def make_sampler(choice: str | Mapping[str, Any], variant: int) -> "BaseSampler"
 
 
 def make_pruner(choice: str | Mapping[str, Any], max_epochs: int | None) -> "BasePruner":
-    """Create one of Optuna's pruners by name.
-
-    Args:
-        choice: The name, alone or with arguments: `{name: hyperband, ...}`.
-        max_epochs: Epochs of a training, for Hyperband; None or -1 if there is no limit.
-
-    Raises:
-        UserError: The name or an argument is unknown.
-    """
+    """Create one of Optuna's pruners, likewise. Hyperband uses `max_epochs`; None and -1 mean no limit."""
     from optuna import pruners
 
     if canonical_name(choice) == "none":
         return pruners.NopPruner()
-    arguments = _arguments(choice)
-    cls = _find_class("pruner", choice, pruners, "Pruner", also=["none"], excluded=_NO_PRUNERS)
+    cls, arguments = _find_class("pruner", choice, pruners, also="none", excluded=_NO_PRUNERS)
     if cls is pruners.HyperbandPruner and max_epochs and max_epochs > 0:
         arguments.setdefault("max_resource", max_epochs)
     pruner: BasePruner = _construct("pruner", cls, arguments)
     return pruner
 
 
-def _arguments(choice: str | Mapping[str, Any]) -> dict[str, Any]:
-    return {} if isinstance(choice, str) else {key: value for key, value in choice.items() if key != "name"}
-
-
-def _find_class(kind: str, choice: Any, module: Any, suffix: str, *, also: list[str], excluded: tuple[str, ...]) -> Any:
-    """Find the class of a module by its name, with or without the suffix."""
-    classes = {name: getattr(module, name) for name in dir(module) if name.endswith(suffix)}
-    classes = {name: cls for name, cls in classes.items() if not name.startswith(excluded)}
-    for name, cls in classes.items():
-        if canonical_name(choice) in (name.lower(), name.removesuffix(suffix).lower()):
-            return cls
-    names = ", ".join(sorted([*also, *(name.removesuffix(suffix).lower() for name in classes)]))
-    raise UserError(f"{kind} {canonical_name(choice)!r}: it must be one of {names}")
+def _find_class(
+    kind: str, choice: str | Mapping[str, Any], module: Any, *, also: str, excluded: tuple[str, ...]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the class that a choice names, with or without its suffix such as "Sampler", and its arguments."""
+    suffix, wanted = kind.title(), canonical_name(choice)
+    names = [name for name in dir(module) if name.endswith(suffix) and not name.startswith(excluded)]
+    classes = {name.removesuffix(suffix).lower(): getattr(module, name) for name in names}
+    cls = classes.get(wanted) or classes.get(wanted.removesuffix(kind))
+    if cls is None:
+        known = ", ".join(sorted([also, *classes]))
+        raise UserError(f"{kind} {wanted!r}: it must be one of {known}")
+    return cls, {} if isinstance(choice, str) else {key: value for key, value in choice.items() if key != "name"}
 
 
 def _construct(kind: str, cls: Any, arguments: dict[str, Any]) -> Any:
@@ -82,7 +70,7 @@ def _construct(kind: str, cls: Any, arguments: dict[str, Any]) -> Any:
     for key in arguments:
         if key not in parameters:
             raise UserError(f"{kind} {cls.__name__} has no argument {key}; it has {', '.join(parameters)}")
-    if missing := [key for key, it in parameters.items() if it.default is it.empty and key not in arguments]:
+    if missing := [key for key, item in parameters.items() if item.default is item.empty and key not in arguments]:
         example = f"{{name: {cls.__name__.removesuffix(kind.title()).lower()}, {missing[0]}: ...}}"
         raise UserError(
             f"{kind} {cls.__name__} needs {', '.join(missing)}; set it in the space file: {kind}: {example}"
@@ -90,4 +78,4 @@ def _construct(kind: str, cls: Any, arguments: dict[str, Any]) -> Any:
     try:
         return cls(**arguments)
     except (ValueError, TypeError, ImportError) as error:
-        raise UserError(f"{kind} {cls.__name__}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{kind} {cls.__name__}: {first_line(error)}") from error

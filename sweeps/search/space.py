@@ -8,7 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipelines.runtime.errors import UserError
-from sweeps.search.ranges import check_values, decode, distribution, encode_choices, end_points
+from sweeps.search.ranges import check_values, decode, distribution, encode, encode_choices, end_points
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -67,10 +67,14 @@ class Space:
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check_objective(self)
-        _check_counts(self)
-        _check_algorithms(self)
-        _check_keys(self)
+        _check_settings(self)
+        for key in (*self.set, *(key for name in self.space for key in split_keys(name))):
+            if key in NOT_SEARCHED:
+                raise UserError(f"{key}: {NOT_SEARCHED[key]}")
+        for name, values in self.space.items():
+            check_values(name, values, grid=self.is_grid)
+        if self.trials is None and not self.is_grid:
+            raise UserError("trials is required, unless the sampler is grid")
 
     @property
     def is_grid(self) -> bool:
@@ -94,6 +98,22 @@ class Space:
             defaults: The experiment's own value of each key; see `ranges.distribution`.
         """
         return {name: distribution(values, defaults.get(split_keys(name)[0])) for name, values in self.space.items()}
+
+    def default_point(self, defaults: Mapping[str, Any]) -> Values:
+        """Return the experiment's own values of the searched keys as Optuna stores them; empty if one is outside."""
+        from optuna.trial import TrialState, create_trial
+
+        distributions, point = self.distributions(defaults), {}
+        for name in self.space:
+            point[name], *others = (encode(defaults.get(key)) for key in split_keys(name))
+            if any(other != point[name] for other in others):
+                return {}
+        try:
+            create_trial(state=TrialState.FAIL, params=point, distributions=distributions)  # checks the values
+        except (ValueError, TypeError):
+            return {}
+        internal = {name: distribution.to_internal_repr(point[name]) for name, distribution in distributions.items()}
+        return {name: distribution.to_external_repr(internal[name]) for name, distribution in distributions.items()}
 
     def settings(self, params: Mapping[str, Any]) -> Values:
         """Return the keys and values of the experiment for a trial's params; a class comes before its arguments."""
@@ -123,38 +143,21 @@ def _classes_first(values: Mapping[str, Any]) -> Values:
     return dict(sorted(values.items(), key=lambda item: item[0].count(".")))
 
 
-def _check_objective(space: Space) -> None:
+def _check_settings(space: Space) -> None:
+    """Check everything but the searched keys."""
     if not isinstance(space.metric, str) or not space.metric.startswith("val/"):
         reason = "the test set stays closed while a study runs; " if str(space.metric).startswith("test/") else ""
         raise UserError(f"metric {space.metric!r}: {reason}it must be a validation metric, such as val/acc or val/loss")
     for field, allowed in (("direction", get_args(Direction)), ("keep", get_args(Keep))):
         if getattr(space, field) not in allowed:
             raise UserError(f"{field} {getattr(space, field)!r}: it must be one of {', '.join(allowed)}")
-
-
-def _check_counts(space: Space) -> None:
     for field, minimum in (("trials", 1), ("seeds", 1), ("confirm", 0)):
-        number = getattr(space, field)
-        if number is None and field == "trials":
-            continue
+        number = 1 if field == "trials" and space.trials is None else getattr(space, field)
         if not isinstance(number, int) or isinstance(number, bool) or number < minimum:
             raise UserError(f"{field} {number!r}: expected a whole number of at least {minimum}")
     if not isinstance(space.experiment, str) or not isinstance(space.description, str):
         raise UserError("experiment and description must be text")
-
-
-def _check_algorithms(space: Space) -> None:
     for field in ("sampler", "pruner"):
         algorithm = getattr(space, field)
         if not isinstance(algorithm.get("name") if isinstance(algorithm, dict) else algorithm, str):
             raise UserError(f"{field} {algorithm!r}: expected a name, or {{name: ..., and its arguments}}")
-
-
-def _check_keys(space: Space) -> None:
-    for key in (*space.set, *(key for name in space.space for key in split_keys(name))):
-        if key in NOT_SEARCHED:
-            raise UserError(f"{key}: {NOT_SEARCHED[key]}")
-    for name, values in space.space.items():
-        check_values(name, values, grid=space.is_grid)
-    if space.trials is None and not space.is_grid:
-        raise UserError("trials is required, unless the sampler is grid")

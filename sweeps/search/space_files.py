@@ -24,11 +24,7 @@ def space_names() -> list[str]:
 
 
 def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
-    """Read a space by name or path.
-
-    Args:
-        name: One of `space_names`, or a YAML file.
-        overrides: Keys of the file that get another value.
+    """Read one of `space_names` or a YAML file; the overrides replace its values.
 
     Raises:
         UserError: There is no such file, or a value is wrong; the message names file and key.
@@ -72,9 +68,9 @@ def _normalize(content: Values) -> Values:
         raise UserError("space: expected keys of the experiment, each with a range or a list of choices")
     if not isinstance(content.get("set", {}), dict):
         raise UserError("set: expected keys of the experiment and their values")
-    space = {_normalize_key(name): parse_numbers(values) for name, values in content["space"].items()}
-    fixed = {_normalize_key(key): value for key, value in content.get("set", {}).items()}
-    keys = [*fixed, *(key for name in content["space"] for key in split_keys(_normalize_key(name)))]
+    space = {normalize_key(name): parse_numbers(values) for name, values in content["space"].items()}
+    fixed = {normalize_key(key): value for key, value in content.get("set", {}).items()}
+    keys = [*fixed, *(key for name in content["space"] for key in split_keys(normalize_key(name)))]
     for key in keys:
         if not key:
             raise UserError("space: a key is empty")
@@ -83,7 +79,7 @@ def _normalize(content: Values) -> Values:
     return {**content, **times, "set": fixed, "space": space}
 
 
-def _normalize_key(name: object) -> str:
+def normalize_key(name: object) -> str:
     """Drop the `init_args` that jsonargparse accepts in a key, as `flatten_config` does."""
     return ", ".join(key.strip().replace(".init_args.", ".") for key in str(name).split(","))
 

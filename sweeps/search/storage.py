@@ -8,23 +8,73 @@ import re
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import file_lock
-from pipelines.runtime.process import pid_namespace
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.uri import database_lock
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+    from optuna.storages import BaseStorage, RDBStorage
 
 LOCK_IDLE_S = 60  # PostgreSQL ends the lock of a controller that does nothing for so long: its machine is gone
+LOCK_SPACE = 1_885_956_210  # the first key of our advisory locks in PostgreSQL; the second is the study's id
 # Without keepalives, a connection to a PostgreSQL server that has vanished would wait for hours: seconds, and a count.
 KEEPALIVE = {"connect_timeout": 20, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+CLOCKS = {"postgresql": "extract(epoch from clock_timestamp())", "mysql": "unix_timestamp(now(6))"}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Optuna's storage, with a lock and a clock that all controllers of its studies share.
+
+    Attributes:
+        optuna: The storage.
+        journal: Path of a journal file; None for a database.
+        server: The same storage if it is a database server.
+    """
+
+    optuna: "BaseStorage"
+    journal: Path | None = None
+    server: "RDBStorage | None" = None
+
+    def now(self) -> float:
+        """Return the seconds since 1970 by the server's clock, as those of machines may differ by minutes.
+
+        Without a PostgreSQL or MySQL server, it is this machine's clock.
+        """
+        if self.server is None or (clock := CLOCKS.get(self.server.engine.dialect.name)) is None:
+            return time.time()
+        from sqlalchemy import text
+
+        with self.server.engine.connect() as connection:
+            return float(connection.scalar(text(f"select {clock}")))
+
+    @contextlib.contextmanager
+    def lock(self, study: str) -> Iterator[None]:
+        """Lock a study against its other controllers; the death of a controller releases its lock."""
+        if self.journal is not None:
+            with file_lock(f"{self.journal}.turn"):
+                yield
+        elif self.server is not None:
+            from sqlalchemy import text
+
+            key = {"space": LOCK_SPACE, "study": self.server.get_study_id_from_name(study)}
+            with self.server.engine.begin() as connection:
+                if self.server.engine.dialect.name == "postgresql":
+                    connection.execute(text(f"set local idle_in_transaction_session_timeout = '{LOCK_IDLE_S}s'"))
+                    connection.execute(text("select pg_advisory_xact_lock(:space, :study)"), key)
+                else:  # the only row of a study that Optuna itself never locks
+                    rows = "select study_id from study_directions where study_id = :study for update"
+                    connection.execute(text(rows), key)
+                yield
+        else:  # SQLite: `sole_controller` leaves one controller
+            yield
 
 
 def storage_url(url: str | None, store: Store) -> str:
@@ -44,72 +94,6 @@ def storage_url(url: str | None, store: Store) -> str:
     return f"sqlite:///{path}" if path is not None else url
 
 
-class StudyLock:
-    """The lock of a study in a SQLite file, and this process's name as a controller.
-
-    Args:
-        path: The SQLite file; None for a storage that several controllers may use at once, which needs no lock.
-
-    Attributes:
-        name: HOST:PID:TIME-NAMESPACE.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.name = f"{platform.node()}:{os.getpid()}:{time.time():.0f}-{pid_namespace()}"
-        self._path = path
-
-    @contextlib.contextmanager
-    def acquire(self, study: str) -> Iterator[None]:
-        """Hold the lock of a study.
-
-        Raises:
-            UserError: Another process holds it, or the study's name is not a valid file name.
-        """
-        if not re.fullmatch(r"\w[\w. -]*", study):
-            raise UserError(f"study {study!r}: only letters, digits, '.', '_', '-' and spaces")
-        if self._path is None:
-            yield
-            return
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(file_lock(_lock_path(self._path, study), timeout=1))  # `lock_holder` is brief
-            except TimeoutError as error:
-                other = lock_holder(self._path, study) or "another process"
-                raise UserError(
-                    f"study {study} is being run by {other}; litlab sweep status {study} shows it. "
-                    "On SQLite a study has one controller: give it more --workers, or share a PostgreSQL --storage"
-                ) from error
-            except OSError as error:
-                raise UserError(f"--storage {self._path}: {error.strerror}") from error
-            note = _note_path(self._path, study)
-            try:
-                note.write_text(f"process {os.getpid()} on {platform.node()}")
-                yield
-            finally:
-                note.unlink(missing_ok=True)
-
-
-def _lock_path(path: Path, study: str) -> Path:
-    return Path(f"{path}.{study}.lock")
-
-
-def _note_path(path: Path, study: str) -> Path:
-    return Path(f"{path}.{study}.holder")
-
-
-def lock_holder(path: Path | None, study: str) -> str | None:
-    """Return which process holds the lock of a study in a SQLite file; None if no process does."""
-    if path is None:
-        return None
-    try:
-        with file_lock(_lock_path(path, study), timeout=0):
-            return None
-    except TimeoutError:
-        with contextlib.suppress(OSError):
-            return _note_path(path, study).read_text()
-        return "another process"
-
-
 def sqlite_path(url: str) -> Path | None:
     """Return the file of a SQLite storage, or None for any other storage."""
     scheme, _, place = url.partition("://")
@@ -118,11 +102,57 @@ def sqlite_path(url: str) -> Path | None:
     return Path(place.removeprefix("/").partition("?")[0]).expanduser().resolve()
 
 
-def open_storage(url: str) -> "BaseStorage":
-    """Open Optuna's storage.
+@contextlib.contextmanager
+def sole_controller(path: Path | None, study: str) -> Iterator[None]:
+    """Hold the lock of a study in a SQLite file, which takes one controller at a time.
 
-    Args:
-        url: URL of a database, or path of a journal file.
+    If `path` is None, several controllers may use the storage at once, and there is no lock.
+
+    Raises:
+        UserError: Another process holds it, or the study's name is not a valid file name.
+    """
+    if not re.fullmatch(r"\w[\w. -]*", study):
+        raise UserError(f"study {study!r}: only letters, digits, '.', '_', '-' and spaces")
+    if path is None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(f"{path}.{study}.lock", timeout=1))  # `lock_holder` is brief
+        except TimeoutError as error:
+            raise UserError(
+                f"study {study} is being run by {_holder(path, study)}; litlab sweep status {study} shows it. "
+                "On SQLite a study has one controller: give it more --workers, or share a PostgreSQL --storage"
+            ) from error
+        except OSError as error:
+            raise UserError(f"--storage {path}: {error.strerror}") from error
+        note = Path(f"{path}.{study}.holder")
+        try:
+            note.write_text(f"process {os.getpid()} on {platform.node()}")
+            yield
+        finally:
+            note.unlink(missing_ok=True)
+
+
+def lock_holder(path: Path | None, study: str) -> str | None:
+    """Return which process holds the lock of a study in a SQLite file; None if no process does."""
+    if path is None:
+        return None
+    try:
+        with file_lock(f"{path}.{study}.lock", timeout=0):
+            return None
+    except TimeoutError:
+        return _holder(path, study)
+
+
+def _holder(path: Path, study: str) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"{path}.{study}.holder").read_text()
+    return "another process"
+
+
+def open_storage(url: str) -> Storage:
+    """Open Optuna's storage, given the URL of a database or the path of a journal file.
 
     Raises:
         UserError: It cannot be opened.
@@ -136,17 +166,19 @@ def open_storage(url: str) -> "BaseStorage":
     path = sqlite_path(url)
     try:
         if "://" not in url:
-            return JournalStorage(JournalFileBackend(str(Path(url).expanduser())))
+            journal = Path(url).expanduser()
+            return Storage(JournalStorage(JournalFileBackend(str(journal))), journal=journal)
         if path is None:
-            return _open_database(url)
+            server = _open_server(url)
+            return Storage(server, server=server)
         with database_lock(f"sqlite:///{path}"):  # two processes that create its tables at once would both crash
-            return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 120}})
+            return Storage(RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 120}}))
     except Exception as error:  # a file that is not a journal raises errors of many kinds
-        reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error.__cause__ or error)
         raise UserError(f"--storage {redact_credentials(url)} cannot be opened: {reason}") from error
 
 
-def _open_database(url: str) -> "BaseStorage":
+def _open_server(url: str) -> "RDBStorage":
     """Open a server's storage. Of two processes that create its tables at once, one fails and finds them there."""
     from optuna.storages import RDBStorage
     from sqlalchemy import make_url
@@ -160,41 +192,3 @@ def _open_database(url: str) -> "BaseStorage":
             return RDBStorage(url, engine_kwargs=settings)
         time.sleep(random.random())
     return RDBStorage(url, engine_kwargs=settings)
-
-
-def server_time(storage: "BaseStorage") -> float:
-    """Return the seconds since 1970 by a clock that all controllers share; machines' clocks may differ by minutes.
-
-    It is the server's clock on PostgreSQL and MySQL, else this machine's.
-    """
-    from optuna.storages import RDBStorage
-    from sqlalchemy import text
-
-    functions = {"postgresql": "extract(epoch from clock_timestamp())", "mysql": "unix_timestamp(now(6))"}
-    backend = getattr(storage, "_backend", storage)  # inside Optuna's cache
-    if isinstance(backend, RDBStorage) and (now := functions.get(backend.engine.dialect.name)):
-        with backend.engine.connect() as connection:
-            return float(connection.scalar(text(f"select {now}")))
-    return time.time()
-
-
-@contextlib.contextmanager
-def study_lock(storage: "BaseStorage", study_id: int) -> Iterator[None]:
-    """Hold a lock that the controllers of a study share; the death of a controller releases it."""
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages._rdb.models import StudyDirectionModel
-    from optuna.storages.journal import JournalFileBackend
-    from sqlalchemy import select, text
-
-    if isinstance(storage, JournalStorage) and isinstance(storage._backend, JournalFileBackend):
-        with file_lock(f"{storage._backend._file_path}.turn"):
-            yield
-    elif isinstance(storage, RDBStorage) and storage.engine.dialect.name != "sqlite":
-        row = StudyDirectionModel  # the only one of a study that Optuna itself never locks
-        with storage.engine.begin() as connection:
-            if storage.engine.dialect.name == "postgresql":
-                connection.execute(text(f"set local idle_in_transaction_session_timeout = '{LOCK_IDLE_S}s'"))
-            connection.execute(select(row.study_id).where(row.study_id == study_id).with_for_update())
-            yield
-    else:  # SQLite: `StudyLock` leaves one controller
-        yield

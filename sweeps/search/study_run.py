@@ -2,64 +2,56 @@
 
 import contextlib
 import json
+import statistics
+from collections.abc import Mapping
 from typing import Any
 
+from pipelines.comparison.formatting import markdown_table
+from pipelines.reporting.parent_runs import confirmation_table
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.summary_runs import save_note, summary_tags
 from pipelines.tracking.tags import (
     BEST,
     BEST_RUN_TAG,
     BEST_TRIAL_TAG,
-    COMMAND_TAG,
+    CONFIRMED,
     DIRECTION_PARAM,
     IMPORTANCE,
     METRIC_PARAM,
     NOTE_TAG,
-    PARENT_TAG,
     SEEDS_PARAM,
     SELECTED,
     SET_PARAM,
-    SOURCE_NAME_TAG,
-    SOURCE_TYPE_TAG,
     SPACE_PARAM,
     STUDY_TAG,
+    SWEEP_SUFFIX,
     TRIAL_TAG,
     TRIALS,
 )
 from sweeps.search.figures import study_figures
 from sweeps.search.space import Space, split_keys
-from sweeps.search.study import PARENT, Study
-from sweeps.search.summary import Confirmed, confirmed_metrics, study_note
+from sweeps.search.study import PARENT, Study, previous_runs
 from sweeps.search.trial_state import best_trial, count_states
 
+Confirmed = dict[str, list[StoredRun]]  # "best" and "default": the finished runs on fresh seeds
+PREFIXES = {"best": "", "default": "default/"}  # of their metrics
 
-def open_parent(store: Store, study: Study, experiment: str, command: str) -> Run:
-    """Set the study's run to RUNNING again, or create one.
 
-    Args:
-        store: The tracking store.
-        study: The study.
-        experiment: MLflow experiment of the run.
-        command: The command, without passwords.
-    """
-    for run_id in study.previous_runs():
+def open_parent(store: Store, study: Study, command: str) -> Run:
+    """Set the study's run to RUNNING again, or create one with this command."""
+    for run_id in previous_runs(study.optuna):
         _end_previous(store, run_id)
     with study.lock():  # else two controllers would create two
         existing = study.optuna.user_attrs.get(PARENT)
         if existing:
             with contextlib.suppress(UserError):  # it is in another store
                 return Run.reopen(store.find(existing), shared=store.folder is None)
-        tags = {
-            STUDY_TAG: study.name,
-            PARENT_TAG: "sweep",
-            COMMAND_TAG: command,
-            SOURCE_NAME_TAG: f"litlab sweep {study.name}",
-            SOURCE_TYPE_TAG: "LOCAL",
-            NOTE_TAG: study.space.description,
-        }
-        run = Run(store, experiment, f"sweep {study.name}", tags)
+        tags = summary_tags("sweep", command, f"litlab sweep {study.name}")
+        tags |= {STUDY_TAG: study.name, NOTE_TAG: study.space.description}
+        run = Run(store, f"{study.name}{SWEEP_SUFFIX}", f"sweep {study.name}", tags)
         study.optuna.set_user_attr(PARENT, run.run_id)
     run.log_params(_params(study.space))
     return run
@@ -88,7 +80,7 @@ def log_progress(run: Run, study: Study) -> None:
     trials = study.trials()  # once: other controllers end trials meanwhile
     counts, best = count_states(trials), best_trial(trials, study.space.direction)
     metrics = {f"{TRIALS}/{state}": float(number) for state, number in counts.items()}
-    if best is not None and best.value is not None:
+    if best is not None:
         metrics[f"{BEST}/{study.space.metric}"] = best.value
     run.log_metrics(metrics, sum(counts.values()))
 
@@ -105,9 +97,7 @@ def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
             run.save_figure(name, figure)
         except (ValueError, ArithmeticError, RuntimeError) as error:  # matplotlib's; the study itself is complete
             logger.warning("figure %s cannot be drawn: %s", name, error)
-    note = study_note(study, confirmed, importances)
-    (run.folder / "note.md").write_text(note)
-    run.set_tags({NOTE_TAG: note})
+    save_note(run, study_note(study, confirmed, importances))
 
 
 def copy_best(run: Run, best: StoredRun) -> None:
@@ -135,3 +125,53 @@ def _importances(study: Study) -> dict[str, float]:
         return {key: float(value) for key, value in optuna.importance.get_param_importances(study.optuna).items()}
     except (ValueError, RuntimeError, ZeroDivisionError):
         return {}
+
+
+def confirmed_metrics(confirmed: Confirmed) -> dict[str, float]:
+    """Return mean and standard deviation of each test metric, of the best configuration and of the experiment's own.
+
+    Those of the experiment's own have the prefix `default/`.
+    """
+    metrics: dict[str, float] = {}
+    for label, runs in confirmed.items():
+        prefix = PREFIXES[label]
+        for key in sorted({key for run in runs for key in run.metrics if key.startswith("test/")}):
+            values = [run.metrics[key] for run in runs if key in run.metrics]
+            metrics[prefix + key] = statistics.mean(values)
+            if len(values) > 1:
+                metrics[f"{prefix}{key}_std"] = statistics.stdev(values)
+        metrics[f"{prefix}{CONFIRMED}"] = len(runs)
+    return metrics
+
+
+def confirmed_lines(confirmed: Confirmed) -> list[str]:
+    """Return the result of the confirmation, one line per configuration."""
+    if not confirmed:
+        return []
+    (_, *keys, _), *rows = confirmation_table(confirmed_metrics(confirmed), missing="none")
+    lines = []
+    for label, *cells, n in rows:
+        shown = "  ".join(f"{key} {cell}" for key, cell in zip(keys, cells, strict=True)) or "none finished"
+        lines.append(f"{label}: {shown}  (n = {n})")
+    return lines
+
+
+def study_note(study: Study, confirmed: Confirmed, importances: Mapping[str, float]) -> str:
+    """Return the study's note: progress, best value, confirmation, and the best trial's params with importances."""
+    counts, best = count_states(study.trials()), study.best()
+    states = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    progress = f"{sum(counts.values())} of {study.space.total} trials ({states or 'none has ended'})"
+    if best is None:
+        return f"{progress}.\n\n{study.space.description}".rstrip() + "\n"
+    parts = [
+        f"{progress}. Best {study.space.metric} {best.value:.4f}, trial {best.trial}: "
+        f"the best of {counts['complete']}, so partly chance; the runs on fresh seeds are a better estimate."
+    ]
+    if any(confirmed.values()):
+        parts.append(markdown_table(confirmation_table(confirmed_metrics(confirmed), missing="none")))
+    shown = {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in best.params.items()}
+    table = [["key", "value", "importance"]]
+    table += [[key, text, f"{importances.get(key, 0.0):.2f}"] for key, text in shown.items()]
+    columns = slice(None if importances else 2)
+    parts += [f"Trial {best.trial}:", markdown_table([row[columns] for row in table]), study.space.description]
+    return "\n\n".join(filter(None, parts)) + "\n"

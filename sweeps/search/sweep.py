@@ -4,28 +4,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
-from sweeps.search.space import Keep, Space, split_keys
-from sweeps.search.space_files import read_space
+from sweeps.search.space import NOT_SEARCHED, Keep, Space, split_keys
+from sweeps.search.space_files import normalize_key, read_space
+from sweeps.search.trial_state import BestTrial
 from sweeps.workers.job import Job, as_arguments
 
 if TYPE_CHECKING:
-    from sweeps.search.study import Study
-    from sweeps.search.summary import Confirmed
+    from sweeps.search.study_run import Confirmed
     from sweeps.workers.pool import Pool
-
-
-@dataclass(frozen=True)
-class BestTrial:
-    """The best complete trial of a study."""
-
-    number: int
-    value: float
-    params: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -95,7 +85,7 @@ def sweep(
         seeds: Runs of each configuration.
         confirm: Runs of the best configuration on fresh seeds.
         keep: Whose checkpoints to keep.
-        workers: Trainings side by side; they share CPU cores and GPUs.
+        workers: Trainings in parallel; they share CPU cores and GPUs.
         stacked: Small models that a worker trains together.
         study: The study's name; the space's unless given.
         storage: URL of Optuna's storage, or path of a journal file; default: optuna.db next to the runs' database.
@@ -106,9 +96,8 @@ def sweep(
     Raises:
         UserError: An argument or the experiment is refused, another process runs the study, or a database is lost.
     """
-    for name, number in (("workers", workers), ("stacked", stacked)):
-        if number < 1:
-            raise UserError(f"{name} {number}: expected at least 1")
+    if stacked < 1:
+        raise UserError(f"--stacked {stacked}: expected at least 1")
     changes = {"trials": trials, "timeout": timeout, "trial_timeout": trial_timeout, "sampler": sampler}
     changes |= {"pruner": pruner, "seeds": seeds, "confirm": confirm, "keep": keep}
     searched = read_space(str(space), {key: value for key, value in changes.items() if value is not None})
@@ -124,11 +113,13 @@ def sweep(
 
 
 def _check_overrides(space: Space, overrides: Sequence[str]) -> None:
-    """Refuse to fix a key that is searched."""
-    searched = {f"--{key}" for name in space.space for key in split_keys(name)}
-    for flag in (token.partition("=")[0].replace(".init_args.", ".") for token in overrides):
-        if flag in searched:
-            raise UserError(f"{flag} is searched by space {space.name}; remove it from the space to fix it")
+    """Refuse to fix a key that is searched, or that a study sets itself."""
+    searched = {key for name in space.space for key in split_keys(name)}
+    for key in (normalize_key(token.partition("=")[0][2:]) for token in overrides if token.startswith("--")):
+        if key in ("seed_everything", "name"):
+            raise UserError(f"--{key}: {NOT_SEARCHED[key]}")
+        if key in searched:
+            raise UserError(f"--{key} is searched by space {space.name}; remove it from the space to fix it")
 
 
 def _sweep(
@@ -141,56 +132,39 @@ def _sweep(
     stacked: int,
     command: str,
 ) -> SweepResult:
-    from sweeps.search.context import SearchContext
     from sweeps.search.display import SweepDisplay
+    from sweeps.search.heartbeat import controller_name
+    from sweeps.search.open_study import open_study
     from sweeps.search.run_study import run_study
-    from sweeps.search.storage import StudyLock, open_storage, sqlite_path, storage_url
-    from sweeps.search.study import Study
+    from sweeps.search.storage import open_storage, sole_controller, sqlite_path, storage_url
     from sweeps.search.study_run import open_parent
+    from sweeps.search.trial_runs import TrialRuns
     from sweeps.workers.batch import graceful_shutdown
 
     store = Store(tracking_uri)
     url = storage_url(storage, store)
-    lock, is_exclusive = StudyLock(sqlite_path(url)), sqlite_path(url) is not None
-    with lock.acquire(name), SweepDisplay() as display:
+    path = sqlite_path(url)
+    with sole_controller(path, name), SweepDisplay() as display:
         fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
-        facts = _check_experiment(pool, space, fixed, stacked=stacked > 1)
-        study = Study(open_storage(url), name, space, facts, lock.name, exclusive=is_exclusive, store=store)
-        experiment = f"{name}-sweep"
+        try:
+            points = [space.settings(point) for point in space.end_points()]
+            facts = pool.check(Job(fixed, stacked=stacked > 1), points)
+        except UserError as error:
+            raise UserError(f"{space.experiment}: {error}") from error
+        exclusive = path is not None
+        study = open_study(open_storage(url), name, space, facts, controller_name(), exclusive=exclusive, store=store)
         with graceful_shutdown(pool) as signals, study.beating():
-            parent = open_parent(store, study, experiment, redact_credentials(command))
-            context = SearchContext(study, pool, store, parent, experiment, fixed, facts["devices"], display, stacked)
-            confirmed = run_study(context, study.default_point(facts["values"]))
+            parent = open_parent(store, study, command)
+            runs = TrialRuns(study, parent, fixed, facts["devices"])
+            confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(
             study=name,
             space=space,
             n_finished=study.n_finished(),
-            best=_best(study),
+            best=study.best(),
             confirmed=confirmed,
             run_id=parent.run_id,
             storage=url,
             tracking_uri=store.uri,
             stop_signal=signals[0] if signals else None,
         )
-
-
-def _best(study: "Study") -> BestTrial | None:
-    best = study.best()
-    if best is None or best.value is None:
-        return None
-    return BestTrial(best.number, best.value, best.params)
-
-
-def _check_experiment(pool: "Pool", space: Space, arguments: list[str], *, stacked: bool) -> dict[str, Any]:
-    """Return facts about the experiment, from its own process, which tries all end points of the space.
-
-    Raises:
-        UserError: The experiment, a key or a value is refused.
-    """
-    kind, content = pool.check(Job(arguments, stacked=stacked), [space.settings(point) for point in space.end_points()])
-    if kind == "done":
-        facts: dict[str, Any] = content
-        return facts
-    raise UserError(
-        f"{space.experiment}: {content}" if kind == "refused" else f"{space.experiment} cannot run: {content}"
-    )

@@ -6,6 +6,7 @@ died. Interrupted trials do not count, and their configurations are queued again
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,24 @@ SEED = "seed "  # prefix: `seed 0` is the value of seed 0
 RUNS, REASON, SECONDS, SAME_AS = "runs", "reason", "seconds", "same as"
 
 
+@dataclass(frozen=True)
+class TrialStatus:
+    """A trial: its number, its params, and how many epochs have been reported."""
+
+    trial: int
+    params: dict[str, Any]
+    epochs: int
+
+
+@dataclass(frozen=True)
+class BestTrial(TrialStatus):
+    """The best complete trial: its value, the values of its seeds, and the ids of its runs."""
+
+    value: float
+    seeds: list[float]
+    runs: list[str]
+
+
 def is_counted(trial: "FrozenTrial") -> bool:
     """Return whether a trial counts towards the total: it has ended, and was not interrupted."""
     return trial.state.name in ("COMPLETE", "PRUNED") or (
@@ -25,11 +44,21 @@ def is_counted(trial: "FrozenTrial") -> bool:
     )
 
 
-def best_trial(trials: "Iterable[FrozenTrial]", direction: str) -> "FrozenTrial | None":
+def best_trial(trials: "Iterable[FrozenTrial]", direction: str) -> BestTrial | None:
     """Return the best complete trial; of equals the first, which Optuna's databases do not guarantee."""
-    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    values = [(trial.value, trial) for trial in trials if trial.state.name == "COMPLETE" and trial.value is not None]
+    if not values:
+        return None
     sign = 1 if direction == "maximize" else -1
-    return max(complete, key=lambda trial: sign * float(trial.value or 0.0), default=None)
+    value, trial = max(values, key=lambda item: sign * item[0])
+    return BestTrial(
+        **describe_trial(trial), value=value, seeds=seed_values(trial), runs=trial.user_attrs.get(RUNS, [])
+    )
+
+
+def describe_trial(trial: "FrozenTrial") -> dict[str, Any]:
+    """Return the attributes of `TrialStatus`."""
+    return {"trial": trial.number, "params": trial.params, "epochs": max(trial.intermediate_values, default=0)}
 
 
 def count_states(trials: "Iterable[FrozenTrial]") -> dict[str, int]:

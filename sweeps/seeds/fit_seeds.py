@@ -5,19 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.config.experiments import config_arguments
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import NOTE_TAG, PARENT_RUN_TAG
-from sweeps.seeds.plan import MAX_SEEDS, SeedsPlan, make_plan
+from sweeps.seeds.plan import SeedsPlan, make_plan
 from sweeps.seeds.summary import format_test_metrics, log_summary
 from sweeps.seeds.summary_run import open_summary_run, seeds_lock
 from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
 from sweeps.workers.display import LiveDisplay
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
+
+MAX_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,6 @@ def fit_seeds(
     seeds: int,
     workers: int = 1,
     first_seed: int | None = None,
-    config_files: Sequence[str | Path] = (),
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
     command: str = "",
@@ -62,11 +64,10 @@ def fit_seeds(
     Ctrl-C and SIGTERM stop the training gracefully, a second one at once. Must be called in the main thread.
 
     Args:
-        experiment: Name of an experiment or path of a YAML file; None if the configuration files are complete.
+        experiment: Name of an experiment or path of a YAML file; None if the overrides name it.
         seeds: Number of seeds, 1 to 1000.
         workers: Number of trainings in parallel; they share CPU cores and GPUs.
         first_seed: The first seed; None takes the experiment's.
-        config_files: YAML files on top of the experiment; later ones win.
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"], without the seed.
         tracking_uri: Database or server of the runs; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         command: Recorded as the command of the summary run.
@@ -76,21 +77,14 @@ def fit_seeds(
     """
     if not 1 <= seeds <= MAX_SEEDS:
         raise UserError(f"--seeds {seeds}: expected 1 to {MAX_SEEDS}")
-    if workers < 1:
-        raise UserError(f"--workers {workers}: expected at least 1")
-    arguments = [] if experiment is None else [str(experiment)]
-    arguments += [token for path in config_files for token in ("--config", str(path))]
-    arguments += [*overrides, *([] if tracking_uri is None else ["--tracking_uri", tracking_uri])]
+    arguments = config_arguments(experiment, overrides, tracking_uri)
     with tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder, Pool(workers, Path(folder)) as pool:
         pool.warm_up()
-        return _fit_plan(pool, make_plan(pool, arguments, seeds, first_seed, command))
-
-
-def _fit_plan(pool: Pool, plan: SeedsPlan) -> SeedsResult:
-    store = Store(plan.facts["tracking_uri"])
-    with seeds_lock(store, plan), graceful_shutdown(pool) as signals:
-        parent = open_summary_run(store, plan)
-        runs, results = _train(pool, store, parent, plan)
+        plan = make_plan(pool, arguments, seeds, first_seed)
+        store = Store(plan.facts["tracking_uri"])
+        with seeds_lock(store, plan), graceful_shutdown(pool) as signals:
+            parent = open_summary_run(store, plan, command)
+            runs, results = _train(pool, store, parent, plan)
     return SeedsResult(
         run_id=parent.run_id,
         experiment=plan.experiment,
@@ -104,10 +98,7 @@ def _fit_plan(pool: Pool, plan: SeedsPlan) -> SeedsResult:
 
 
 def _train(pool: Pool, store: Store, parent: Run, plan: SeedsPlan) -> tuple[list[StoredRun], list[JobResult]]:
-    """Train the missing seeds and end the summary run.
-
-    Returns:
-        All finished runs, and the results of the jobs that were started.
+    """Train the missing seeds and end the summary run; return all finished runs and the results of the jobs.
 
     Raises:
         UserError: The tracking store is lost.
@@ -116,12 +107,22 @@ def _train(pool: Pool, store: Store, parent: Run, plan: SeedsPlan) -> tuple[list
 
     status, reason = "FAILED", "an error ended it"
     try:
-        _end_orphans(store, parent)
         done = {int(run.seed) for run in _finished_runs(store, parent)}
-        jobs = [_job(store, parent, plan, seed) for seed in plan.seeds if seed not in done]
+        jobs = [
+            Job(
+                arguments=plan.arguments,
+                seed=seed,
+                experiment=plan.experiment,
+                tracking_uri=store.uri,
+                tags={PARENT_RUN_TAG: parent.run_id},
+                test=True,
+                devices=plan.facts["devices"],
+            )
+            for seed in plan.seeds
+            if seed not in done
+        ]
         with LiveDisplay() as display:
             results = run_jobs(pool, jobs, store, display, title=plan.experiment, reused=len(done))
-        _end_orphans(store, parent)
         runs = _finished_runs(store, parent)
         if pool.stop_requests < 2:
             log_summary(parent, _note_heading(plan, runs), runs)
@@ -134,26 +135,11 @@ def _train(pool: Pool, store: Store, parent: Run, plan: SeedsPlan) -> tuple[list
     return runs, results
 
 
-def _end_orphans(store: Store, parent: Run) -> None:
-    """End runs whose process died."""
+def _finished_runs(store: Store, parent: Run) -> list[StoredRun]:
+    """End the runs whose process died, and return the finished ones in the order of their seeds."""
     for run in store.children(parent.run_id):
         store.end(run.run_id, "KILLED", "its process died")
-
-
-def _finished_runs(store: Store, parent: Run) -> list[StoredRun]:
     return sorted(find_runs(store, [parent.run_id]).runs, key=lambda run: int(run.seed))
-
-
-def _job(store: Store, parent: Run, plan: SeedsPlan, seed: int) -> Job:
-    return Job(
-        arguments=plan.arguments,
-        seed=seed,
-        experiment=plan.experiment,
-        tracking_uri=store.uri,
-        tags={PARENT_RUN_TAG: parent.run_id},
-        test=True,
-        devices=plan.facts["devices"],
-    )
 
 
 def _final_status(pool: Pool, results: Sequence[JobResult]) -> tuple[str, str]:

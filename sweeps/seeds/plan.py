@@ -1,6 +1,5 @@
 """What `fit_seeds` is to train: the checked experiment and its seeds."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +8,6 @@ from pipelines.tracking.tags import DATA_HASH_TAG, EXPERIMENT_TAG
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
 
-MAX_SEEDS = 1000
 LAST_SEED = 2**32 - 1  # the highest that torch and numpy both take
 
 
@@ -20,14 +18,12 @@ class SeedsPlan:
     Attributes:
         arguments: Arguments of `litlab fit`, without a seed.
         seeds: Consecutive seeds.
-        facts: Facts about the experiment, from `sweeps.workers.worker.check_experiment`.
-        command: The command line, for a tag of the summary run.
+        facts: Facts about the experiment, from `sweeps.workers.worker`.
     """
 
     arguments: list[str]
     seeds: range
     facts: dict[str, Any]
-    command: str
 
     @property
     def experiment(self) -> str:
@@ -50,28 +46,19 @@ def format_seeds(seeds: range) -> str:
     return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
 
 
-def make_plan(pool: Pool, arguments: Sequence[str], seeds: int, first_seed: int | None, command: str) -> SeedsPlan:
-    """Check the experiment in a process of its own, and return what is to be trained.
-
-    Args:
-        pool: Starts the process.
-        arguments: Arguments of `litlab fit`, without a seed.
-        seeds: Number of seeds.
-        first_seed: The first seed; None takes the experiment's.
-        command: The command line.
+def make_plan(pool: Pool, arguments: list[str], seeds: int, first_seed: int | None) -> SeedsPlan:
+    """Check an experiment in a process of its own, and return what is to be trained; see `fit_seeds`.
 
     Raises:
         UserError: The experiment, a key or a value is invalid.
     """
     seed_arguments = [] if first_seed is None else ["--seed_everything", str(first_seed)]
-    kind, content = pool.check(Job([*arguments, *seed_arguments], test=True), [])
-    if kind != "done":
-        raise UserError(content if kind == "refused" else f"the experiment cannot run: {content}")
-    if content["values"]["trainer.fast_dev_run"]:
+    facts = pool.check(Job([*arguments, *seed_arguments], test=True), [])
+    if facts["values"]["trainer.fast_dev_run"]:
         raise UserError("trainer.fast_dev_run records no run: leave out --seeds")
-    first = content["values"]["seed_everything"]
+    first = facts["values"]["seed_everything"]
     if isinstance(first, bool) or not isinstance(first, int):
         raise UserError(f"seed_everything {first}: with --seeds it is the first seed and must be an integer")
     if first + seeds - 1 > LAST_SEED:
         raise UserError(f"seed_everything {first}: the last of {seeds} seeds would exceed {LAST_SEED}")
-    return SeedsPlan(list(arguments), range(first, first + seeds), content, command)
+    return SeedsPlan(arguments, range(first, first + seeds), facts)

@@ -8,27 +8,22 @@ from pipelines.comparison.intervals import Summary, summarize
 from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import FIT_SECONDS, NOTE_TAG, SELECTED_EPOCH
+from pipelines.tracking.summary_runs import save_note
+from pipelines.tracking.tags import FIT_SECONDS, SELECTED, SELECTED_EPOCH
 
-NOTE_LENGTH = 5000  # MLflow takes 8000
-SUMMARIZED = ("test/", "selected/val/", "selected/", SELECTED_EPOCH, FIT_SECONDS)  # prefixes, in order of display
+SUMMARIZED = ("test/", f"{SELECTED}/val/", f"{SELECTED}/", SELECTED_EPOCH, FIT_SECONDS)  # prefixes, in order of display
 
 
 def log_summary(parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
     """Log summary metrics, learning curves and a note on the summary run.
 
-    Args:
-        parent: The summary run.
-        heading: First lines of the note, in Markdown; the MLflow UI folds a note after the first few lines.
-        runs: Finished runs in the order of their seeds.
+    The heading is Markdown and the beginning of the note, which the MLflow UI folds after the first few lines.
     """
     parent.log_metrics(summary_metrics(runs), len(runs))
     if runs:
         _save_learning_curves(parent, runs)
     tables = [markdown_table(metrics_table(runs)), "Seed by seed:", markdown_table(seeds_table(runs))] if runs else []
-    note = "\n\n".join([heading, *tables]) + "\n"
-    (parent.folder / "note.md").write_text(note)
-    parent.set_tags({NOTE_TAG: note[:NOTE_LENGTH].rpartition("\n")[0]})  # complete lines; the file has all
+    save_note(parent, "\n\n".join([heading, *tables]) + "\n")
 
 
 def summary_metrics(runs: Sequence[StoredRun]) -> dict[str, float]:

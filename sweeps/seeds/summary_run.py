@@ -14,14 +14,8 @@ from pipelines.runtime.files import file_lock
 from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import (
-    COMMAND_TAG,
-    HOST_TAG,
-    PARENT_TAG,
-    SEED_TAG,
-    SEEDS_PARAM,
-    SOURCE_NAME_TAG,
-)
+from pipelines.tracking.summary_runs import summary_tags
+from pipelines.tracking.tags import HOST_TAG, PARENT_TAG, SEED_TAG, SEEDS_PARAM
 from sweeps.seeds.plan import SeedsPlan
 
 
@@ -44,8 +38,8 @@ def seeds_lock(store: Store, plan: SeedsPlan) -> Iterator[None]:
         yield
 
 
-def open_summary_run(store: Store, plan: SeedsPlan) -> Run:
-    """Reopen the latest unfinished summary run of the same configuration, data and seeds, or create a new one."""
+def open_summary_run(store: Store, plan: SeedsPlan, command: str) -> Run:
+    """Reopen the latest unfinished summary run of the same configuration, data and seeds, or create one."""
     for run in _unfinished(store, plan):
         if run.status == "RUNNING" and (host := run.tags.get(HOST_TAG)) != platform.node():
             logger.warning(
@@ -56,15 +50,14 @@ def open_summary_run(store: Store, plan: SeedsPlan) -> Run:
         parent.set_tags({HOST_TAG: platform.node()})
         logger.info("continuing run %s", run.run_id)
         return parent
-    return _create(store, plan)
+    return _create(store, plan, command)
 
 
 def _unfinished(store: Store, plan: SeedsPlan) -> list[StoredRun]:
     """Find unfinished summary runs of the same configuration, data and seeds, the latest first."""
-    equal = {f"tags.`{PARENT_TAG}`": "seeds", f"params.{SEEDS_PARAM}": plan.seed_range}
-    conditions = [f"{key} = '{value}'" for key, value in equal.items()]
-    filter_string = " and ".join([*conditions, "attributes.status != 'FINISHED'"])
-    runs = store.search([store.experiment_id(plan.experiment)], filter_string, ["attributes.start_time DESC"])
+    same_seeds = f"tags.`{PARENT_TAG}` = 'seeds' and params.{SEEDS_PARAM} = '{plan.seed_range}'"
+    unfinished = f"{same_seeds} and attributes.status != 'FINISHED'"
+    runs = store.search([store.experiment_id(plan.experiment)], unfinished, ["attributes.start_time DESC"])
     facts = plan.facts
     matcher = ConfigMatcher(facts["hash"], facts["config"], lambda: facts["defaults"])
     return [run for run in runs if _has_same_data(run, plan) and matcher.matches(run)]
@@ -76,13 +69,9 @@ def _has_same_data(run: StoredRun, plan: SeedsPlan) -> bool:
     return bool(recorded) == bool(current) and all(current.get(key, recorded[key]) == recorded[key] for key in recorded)
 
 
-def _create(store: Store, plan: SeedsPlan) -> Run:
+def _create(store: Store, plan: SeedsPlan, command: str) -> Run:
     tags = {key: tag for key, tag in plan.facts["tags"].items() if key != SEED_TAG}
-    tags |= {
-        PARENT_TAG: "seeds",
-        COMMAND_TAG: plan.command,
-        SOURCE_NAME_TAG: f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}",
-    }
+    tags |= summary_tags("seeds", command, f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}")
     changes = plan.facts["run_name"].removesuffix("seed=0").strip()
     seeds = f"seeds {plan.seed_range}" if len(plan.seeds) > 1 else f"seed {plan.seed_range}"
     parent = Run(store, plan.experiment, f"{changes}, {seeds}" if changes else seeds, tags)

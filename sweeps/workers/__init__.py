@@ -1,4 +1,4 @@
-"""Worker processes that train jobs in parallel: pool, child-process side, live display. Knows nothing of Optuna.
+"""Worker processes that train jobs in parallel: pool, child-process side, live display. Does not use Optuna.
 
 The other rooms of sweeps may import it; it imports none of them.
 """

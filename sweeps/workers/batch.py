@@ -2,8 +2,8 @@
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -25,7 +25,6 @@ class JobResult:
     Attributes:
         job: The job.
         status: Status of its run: FINISHED, FAILED, or KILLED if the user stopped it.
-        run_id: "" if no run was created yet, or if the job is a baseline.
         metrics: Metrics at the selected epoch; empty unless the status is FINISHED.
         reason: Why the status is not FINISHED.
         seconds: Duration.
@@ -33,56 +32,25 @@ class JobResult:
 
     job: Job
     status: str
-    run_id: str
     metrics: dict[str, float]
     reason: str
     seconds: float
 
 
-@dataclass
-class _Progress:
-    """Progress of a list of jobs, for the live display."""
-
-    title: str
-    total: int
-    reused: int
-    results: list[JobResult] = field(default_factory=list)
-
-    def line(self, running: int) -> RenderableType:
-        done = self.reused + len(self.results)
-        words = [f"{self.title}: {done} of {self.total} runs", f"{running} running"]
-        words += [f"{self.reused} reused"] if self.reused else []
-        failed = sum(result.status == "FAILED" for result in self.results)
-        words += [f"{failed} failed"] if failed else []
-        seconds = [result.seconds for result in self.results if result.status == "FINISHED"]
-        words += [time_left(seconds, self.total - done, running)] if seconds and done < self.total else []
-        grid = Table.grid(padding=(0, 2))
-        grid.add_row(ProgressBar(total=self.total, completed=done, width=24), ", ".join(words))
-        return grid
-
-
 def run_jobs(
-    pool: Pool,
-    jobs: Sequence[Job],
-    store: Store,
-    display: LiveDisplay,
-    *,
-    title: str,
-    reused: int = 0,
-    on_result: Callable[[JobResult], object] = lambda result: None,
+    pool: Pool, jobs: Sequence[Job], store: Store, display: LiveDisplay, *, title: str, reused: int = 0
 ) -> list[JobResult]:
     """Train all jobs, or as many as are started before the pool is stopped. A failed job does not affect the others.
 
     On return and on an exception no process is left, and no run of these jobs is RUNNING.
 
     Args:
-        pool: Pool that trains the jobs.
-        jobs: Jobs, started in this order.
+        pool: Trains the jobs, started in this order.
+        jobs: The jobs.
         store: Tracking store of the runs.
-        display: Receives a line for each result, and the progress.
+        display: Gets a line for each result, and the progress.
         title: Title of the progress line.
         reused: Number of runs that exist already, which the progress counts as done.
-        on_result: Called with each result.
 
     Returns:
         The result of each job that was started, in the order in which they ended.
@@ -90,7 +58,7 @@ def run_jobs(
     Raises:
         UserError: The tracking store is lost.
     """
-    waiting, progress = list(jobs), _Progress(title, reused + len(jobs), reused)
+    waiting, results = list(jobs), list[JobResult]()
     try:
         while (waiting and not pool.stop_requests) or pool.children:
             while waiting and pool.free_slots and not pool.stop_requests:
@@ -99,17 +67,17 @@ def run_jobs(
                 if message[0] == "epoch":  # only for the display
                     child.answer(stop=False)
                     continue
-                result = _end(pool, store, child, authoritative_message(store, child, message))
-                progress.results.append(result)
-                display.print(_result_line(result))
-                on_result(result)
-            display.draw(lambda: progress.line(len(pool.children)), pool.children)
+                results.append(_end(pool, store, child, authoritative_message(store, child, message)))
+                display.print(_result_line(results[-1]))
+            display.draw(
+                lambda: _progress(title, reused + len(jobs), reused, results, len(pool.children)), pool.children
+            )
     finally:
         left = list(pool.children)
         pool.kill_all()
         for child in left:
             end_orphan(store, child, "KILLED", "stopped")
-    return progress.results
+    return results
 
 
 def authoritative_message(store: Store, child: WorkerProcess, message: Message) -> Message:
@@ -149,11 +117,23 @@ def _end(pool: Pool, store: Store, child: WorkerProcess, message: Message) -> Jo
     """Return the result that a job's last message reports; if it did not finish, see that its run is ended."""
     kind, content = message
     if kind == "done":
-        return JobResult(child.job, "FINISHED", child.run_id, content, "", child.seconds)
+        return JobResult(child.job, "FINISHED", content, "", child.seconds)
     stopped = kind == "stopped" or pool.stop_requests > 0
     status, reason = ("KILLED", "stopped") if stopped else ("FAILED", content)
     end_orphan(store, child, status, reason)
-    return JobResult(child.job, status, child.run_id, {}, reason, child.seconds)
+    return JobResult(child.job, status, {}, reason, child.seconds)
+
+
+def _progress(title: str, total: int, reused: int, results: Sequence[JobResult], running: int) -> RenderableType:
+    """Return the progress line of the live display."""
+    done, failed = reused + len(results), sum(result.status == "FAILED" for result in results)
+    seconds = [result.seconds for result in results if result.status == "FINISHED"]
+    words = [f"{title}: {done} of {total} runs", f"{running} running"]
+    words += [f"{number} {word}" for number, word in ((reused, "reused"), (failed, "failed")) if number]
+    words += [time_left(seconds, total - done, running)] if seconds and done < total else []
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(ProgressBar(total=total, completed=done, width=24), ", ".join(words))
+    return grid
 
 
 def _result_line(result: JobResult) -> str:

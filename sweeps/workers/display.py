@@ -20,10 +20,8 @@ REFRESH_S = 0.5  # between two updates of the live lines
 
 def format_params(params: dict[str, Any]) -> str:
     """Format params in one short line; of each key only the part after the last dot."""
-    return "  ".join(
-        f"{key.rpartition('.')[2]}={value:.3g}" if isinstance(value, float) else f"{key.rpartition('.')[2]}={value}"
-        for key, value in params.items()
-    )
+    texts = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in params.items()}
+    return "  ".join(f"{key.rpartition('.')[2]}={text}" for key, text in texts.items())
 
 
 class LiveDisplay:
@@ -47,12 +45,7 @@ class LiveDisplay:
         self.console.print(text, markup=False)
 
     def draw(self, summary: Callable[[], RenderableType], children: "Sequence[WorkerProcess]") -> None:
-        """Update the live lines, at most every REFRESH_S seconds; without a terminal, do nothing.
-
-        Args:
-            summary: Returns the first line.
-            children: Running trainings, one line each.
-        """
+        """Update the live lines: a summary and a line for each training. Without a terminal, do nothing."""
         if not self.console.is_terminal or time.monotonic() - self._last_update < REFRESH_S:
             return
         self._last_update = time.monotonic()
@@ -60,13 +53,7 @@ class LiveDisplay:
 
 
 def time_left(seconds: Sequence[float], left: int, running: int) -> str:
-    """Estimate the remaining time, such as "about 2 min left".
-
-    Args:
-        seconds: Durations of the finished trainings.
-        left: Number of trainings that are not finished.
-        running: Number of trainings that run in parallel.
-    """
+    """Estimate the remaining time ("about 2 min left") from the durations of the finished trainings."""
     mean = sum(seconds) / len(seconds)
     return f"about {format_duration(mean * left / max(1, running))} left"
 

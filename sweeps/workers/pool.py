@@ -2,22 +2,23 @@
 
 import contextlib
 import itertools
+import json
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 from pipelines.runtime.environment import cpu_count
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.process import FORK_IS_SAFE, SIGKILL, signal_process_group
 from pipelines.runtime.signals import signal_handlers
 from pipelines.tracking.mlflow_internals import DATABASE_STORE
-from sweeps.workers.entrypoints import check_experiment, train_job, train_stack
-from sweeps.workers.job import Job, write_job
+from sweeps.workers.job import Job
 from sweeps.workers.multiprocessing_internals import start_fork_server
 
 PRELOAD = [
@@ -36,17 +37,14 @@ class WorkerProcess:
     """A running training: its job, its process, and what it has reported.
 
     Attributes:
-        job: The job.
         process: The process. Stacked jobs share one.
         pipe: Receives the job's messages, and sends the answers.
-        started: Start time on the monotonic clock, in seconds.
+        started: Start time on the monotonic clock, in seconds; likewise `stop_requested_at`.
         siblings: The jobs of the same process that have not ended, including this one.
         timeout_s: Seconds after which the process is killed; None for no limit.
         run_id: "" before the run is created.
         epoch: Number of epochs that have been reported.
         value: Metric of the last reported epoch.
-        stop_requested_at: Time of `stop` on the monotonic clock.
-        timed_out: Whether it was killed because of `timeout_s`.
     """
 
     job: Job
@@ -54,16 +52,19 @@ class WorkerProcess:
     pipe: connection.Connection
     started: float
     siblings: list["WorkerProcess"]
-    timeout_s: float | None = None
+    timeout_s: float | None
     run_id: str = ""
     epoch: int = 0
     value: float | None = None
     stop_requested_at: float | None = None
-    timed_out: bool = False
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
+
+    @property
+    def timed_out(self) -> bool:
+        return self.timeout_s is not None and self.seconds > self.timeout_s
 
     def answer(self, stop: bool) -> None:
         """Send whether the training stops here. It waits for this answer after each epoch."""
@@ -72,16 +73,15 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Ask the process to stop gracefully (SIGTERM)."""
-        if self.stop_requested_at is None and self.process.pid is not None:
+        if self.stop_requested_at is None:
             for sibling in self.siblings:
                 sibling.stop_requested_at = time.monotonic()
             self.process.terminate()
 
     def kill(self) -> None:
         """Kill the process and all processes that it started."""
-        if self.process.pid is not None:
-            signal_process_group(self.process.pid, SIGKILL)
-            self.process.kill()  # it may not have a group of its own yet
+        signal_process_group(self.process.pid, SIGKILL)
+        self.process.kill()  # it may not have a group of its own yet
 
 
 class Pool:
@@ -98,6 +98,8 @@ class Pool:
     """
 
     def __init__(self, workers: int, folder: Path, timeout_s: float | None = None) -> None:
+        if workers < 1:
+            raise UserError(f"--workers {workers}: expected at least 1")
         self.workers, self._folder, self._timeout_s = workers, folder, timeout_s
         self.children: list[WorkerProcess] = []
         self.stop_requests = 0
@@ -123,47 +125,41 @@ class Pool:
         used = {child.job.slot for child in self.children}
         return [slot for slot in range(self.workers) if slot not in used]
 
-    def start(self, job: Job) -> WorkerProcess:
-        """Train a job in a new process, in a free slot."""
-        self._assign([job])
-        (child,) = self._start([job], train_job, (job,), self._timeout_s)
-        return child
-
-    def start_stack(self, jobs: list[Job]) -> list[WorkerProcess]:
-        """Train several jobs together in one new process, in a free slot."""
-        self._assign(jobs)
-        return self._start(jobs, train_stack, (jobs,), self._timeout_s)
-
-    def _assign(self, jobs: list[Job]) -> None:
-        """Set the slot, the threads and the files of jobs. Jobs of one process share them."""
+    def start(self, *jobs: Job) -> None:
+        """Train a job, or several stacked ones, in a new process in a free slot."""
         path, slot = self._folder / f"{next(self._file_numbers)}.json", self.free_slots[0]
         for job in jobs:
-            job.slot, job.threads, job.log_file = slot, threads_each(self.workers), str(path.with_suffix(".log"))
-            write_job(job, path)
+            job.slot, job.threads = slot, threads_each(self.workers)
+            job.log_file, job.job_file = str(path.with_suffix(".log")), str(path)
+        path.write_text(json.dumps(asdict(jobs[0])))
+        self._start(_train, jobs, self._timeout_s)
 
-    def check(self, job: Job, configurations: list[dict[str, Any]]) -> Message:
-        """Check an experiment in a new process, without training it.
-
-        Args:
-            job: The experiment.
-            configurations: Configurations that must be valid too, each as keys with values.
+    def check(self, job: Job, configurations: list[dict[str, Any]]) -> dict[str, Any]:
+        """Check an experiment in a new process, also with other configurations (keys with values); train nothing.
 
         Returns:
-            The message of `sweeps.workers.worker.check_experiment`, or ("died", reason).
+            Facts about the experiment; see `sweeps.workers.worker`.
+
+        Raises:
+            UserError: The experiment, a key or a value is refused, or the experiment cannot run.
         """
         job.log_file = str(self._folder / "check.log")
-        self._start([job], check_experiment, (job, configurations), None)
-        while True:
-            for _, message in self.events(1.0):
-                return message
+        self._start(_check, [job], None, configurations)
+        while not (received := self.events(1.0)):
+            pass
+        ((_, (kind, content)),) = received
+        if kind != "done":
+            raise UserError(content if kind == "refused" else f"the experiment cannot run: {content}")
+        facts: dict[str, Any] = content
+        return facts
 
     def _start(
-        self, jobs: list[Job], target: Callable[..., None], args: tuple[Any, ...], timeout_s: float | None
-    ) -> list[WorkerProcess]:
+        self, target: Callable[..., None], jobs: Sequence[Job], timeout_s: float | None, *arguments: object
+    ) -> None:
+        """Call `target(jobs, pipes, *arguments)` in a new process."""
         for _ in range(START_TRIES):
             ours, theirs = zip(*(self._context.Pipe() for _ in jobs), strict=True)
-            pipes = list(theirs) if target is train_stack else theirs[0]
-            process = self._context.Process(target=target, args=(*args, pipes), daemon=False)
+            process = self._context.Process(target=target, args=(jobs, theirs, *arguments), daemon=False)
             try:
                 with self._ctrl_c_ignored():
                     process.start()
@@ -179,7 +175,7 @@ class Pool:
             for job, pipe in zip(jobs, ours, strict=True):
                 siblings.append(WorkerProcess(job, process, pipe, time.monotonic(), siblings, timeout_s))
             self.children += siblings
-            return list(siblings)
+            return
         raise RuntimeError("the fork server for worker processes does not start; is there enough memory?")
 
     def _ctrl_c_ignored(self) -> contextlib.AbstractContextManager[None]:
@@ -189,25 +185,21 @@ class Pool:
         return signal_handlers(signal.SIG_IGN, signal.SIGINT)
 
     def events(self, timeout: float) -> list[tuple[WorkerProcess, Message]]:
-        """Return the messages that need an action: reported epochs, which need an answer, and ended trainings.
-
-        Args:
-            timeout: Seconds to wait at most.
-        """
+        """Wait for messages that need an action: reported epochs, which need an answer, and ended trainings."""
         self._enforce_limits()
-        pipes = {child.pipe: child for child in self.children}
+        pipes: dict[Any, WorkerProcess] = {child.pipe: child for child in self.children}
         received = []
         for pipe in connection.wait(list(pipes), timeout):
-            child = pipes[pipe]  # type: ignore[index]
+            child = pipes[pipe]
             message = self._receive(child)
             if message[0] == "run":
                 child.run_id = message[1]
-            elif message[0] == "epoch":
+                continue
+            if message[0] == "epoch":
                 child.epoch, child.value = message[1:]
-                received.append((child, message))
             else:
                 self._reap(child)
-                received.append((child, message))
+            received.append((child, message))
         return received
 
     def kill_all(self) -> None:
@@ -220,10 +212,9 @@ class Pool:
         try:
             message: Message = child.pipe.recv()
         except (EOFError, OSError):
+            late = f"ran longer than {child.timeout_s:g} s" if child.timed_out else ""
             child.process.join(10)
-            if child.timed_out:
-                return "died", f"ran longer than {child.timeout_s:g} s"
-            return "died", _cause_of_death(child.process.exitcode)
+            return "died", late or _cause_of_death(child.process.exitcode)
         return message
 
     def _reap(self, child: WorkerProcess) -> None:
@@ -241,13 +232,23 @@ class Pool:
         """Kill processes that exceed their time, and stop or kill all if that was requested."""
         for child in self.children:
             requested = child.stop_requested_at
-            if child.timeout_s is not None and child.seconds > child.timeout_s and not child.timed_out:
-                child.timed_out = True
-                child.kill()
-            elif self.stop_requests > 1 or (requested is not None and time.monotonic() - requested > GRACE_S):
+            is_late = requested is not None and time.monotonic() - requested > GRACE_S
+            if child.timed_out or is_late or self.stop_requests > 1:
                 child.kill()
             elif self.stop_requests:
                 child.stop()
+
+
+def _train(jobs: Sequence[Job], pipes: Sequence[connection.Connection]) -> None:
+    from sweeps.workers import worker  # in the worker process: the controller imports no torch
+
+    worker.run_jobs(jobs, pipes)
+
+
+def _check(jobs: Sequence[Job], pipes: Sequence[connection.Connection], configurations: list[dict[str, Any]]) -> None:
+    from sweeps.workers import worker
+
+    worker.check_experiment(jobs[0], configurations, pipes[0])
 
 
 def threads_each(workers: int) -> int:

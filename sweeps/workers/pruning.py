@@ -6,14 +6,14 @@ from multiprocessing import connection
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from pipelines.runtime.errors import StoppedError
-from sweeps.workers.messages import RefusedError, send
+from sweeps.workers.process import RefusedError, send
 
 
 class PruningCallback(Callback):
-    """Report a metric to the controller after each epoch, and stop the training on all devices if the answer says so.
+    """Report a metric to the controller after each epoch, and stop the training on all devices if it is pruned.
 
     Args:
-        metric: Validation metric to report. None reports the model's monitored metric, if it is logged.
+        metric: See `Job.metric`.
         pipe: Connection to the controller; None on further devices.
 
     Attributes:

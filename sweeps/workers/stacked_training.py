@@ -1,7 +1,7 @@
-"""Trains several models as one: each epoch comes to what `litlab fit` makes of each alone, up to rounding.
+"""Train several models as one, with the results that `litlab fit` has for each alone, up to rounding.
 
-What a model draws is drawn for it alone, from its own generator and in the order of its own training: the order of its
-examples, its dropout, its augmentation. Its optimiser and its schedule are its own, and see its parameters only.
+Each model has its own generator, which it uses in the order of its own training: for the order of its examples, its
+dropout and its augmentation. It also has its own optimizer and schedule.
 
 Shapes: N models, B examples of a batch, K classes.
 """
@@ -29,7 +29,7 @@ from pipelines.training.nan_guard import CHECK_EVERY_N_STEPS, nan_error
 
 
 class Ready(Callback):
-    """Ends a training where its first epoch would begin: all its parts are set up, and what it would draw is known."""
+    """End a training where its first epoch would start: all its parts are set up, and its random state is known."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.random = get_random_state()
@@ -42,9 +42,9 @@ class Member:
 
     Attributes:
         job: Its parts.
-        run: What it is written to.
-        seed: Of the order of its examples.
-        random: All generators of its process, when its first epoch would have begun.
+        run: Its run.
+        seed: Seed of the order of its examples.
+        random: All generators of its process, when its first epoch would have started.
         generator: torch's, which it draws from.
     """
 
@@ -63,41 +63,30 @@ class Member:
 
     @property
     def net(self) -> nn.Sequential:
-        net = self.model.net
-        assert isinstance(net, nn.Sequential)
-        return net
+        assert isinstance(self.model.net, nn.Sequential)
+        return self.model.net
 
     def begin(self, random: RandomState) -> None:
         """Draw from here on as a process of its own would."""
         self.random = random
         self.generator.set_state(random["torch"])
-        self.model.eval()  # the stack knows when there is dropout
+        self.model.eval()  # `StackedNet` applies dropout
 
-    def begin_loader(self) -> None:
-        """Draw what a DataLoader draws whenever it begins."""
-        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-
-    def drawing(self, make: Callable[[], Batch]) -> Batch:
-        """What comes of a function that draws from torch's own generator, as this training would have drawn it."""
+    def draw(self, make: Callable[[], Batch]) -> Batch:
+        """Call a function that draws from torch's global generator, with the state that this training would have."""
         torch.set_rng_state(self.generator.get_state())
         made = make()
         self.generator.set_state(torch.get_rng_state())
         return made
 
-    def step(self) -> None:
-        """Change the parameters, then the learning rate."""
-        for optimizer in self.job.trainer.optimizers:
-            optimizer.step()
-        self.schedule("step")
-
-    def schedule(self, interval: str) -> None:
-        """Step the schedules that do so after each "step", or each "epoch"."""
+    def step_schedules(self, interval: str) -> None:
+        """Step the learning rate schedules of an interval, "step" or "epoch"."""
         for config in self.job.trainer.lr_scheduler_configs:
             if config.interval == interval:
                 config.scheduler.step()  # type: ignore[call-arg]
 
     def measure(self, values: dict[str, Tensor]) -> dict[str, float]:
-        """Let the trainer know metrics, as if it had measured them; returns them as plain numbers."""
+        """Give metrics to the trainer, as if it had measured them; return them as plain numbers."""
         set_callback_metrics(self.job.trainer, values)
         return {key: float(value) for key, value in values.items()}
 
@@ -106,15 +95,15 @@ class Member:
         self.run.log_metrics(self.measure(self.model.train_metrics.compute()), epoch)
         self._validated = epoch if val_batches else self._validated
         if self.job.checkpoint_callback.end_external_epoch(self.job.trainer, epoch, val_batches):
-            self._best = self._content()
+            self._best = self._checkpoint()
 
     def save(self) -> None:
-        """Write the checkpoints of the best and of the last epoch."""
-        self.job.checkpoint_callback.save_state(self._content(), LAST)
+        """Save the checkpoints of the best and of the last epoch."""
+        self.job.checkpoint_callback.save_state(self._checkpoint(), LAST)
         if self._best:
             self.job.checkpoint_callback.save_state(self._best, BEST)
 
-    def _content(self) -> dict[str, object]:
+    def _checkpoint(self) -> dict[str, object]:
         for regions in self.job.regions:
             with torch.no_grad():
                 regions.record(self.job.trainer, self.model, self._validated)
@@ -123,55 +112,60 @@ class Member:
 
 
 class Stack:
-    """Models that train side by side, until each leaves.
+    """Models that train together, until each leaves.
 
     Args:
         members: The trainings, with the same data, whose configurations passed `sweeps.workers.stacked_trials.check`.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
-        self.members = list(members)
         data, self._trainer = members[0].job.data, members[0].job.trainer
         assert isinstance(data, InMemoryDataModule)
         data.trainer = self._trainer
         self._data = data
         self._steps = int(self._trainer.num_training_batches)
-        self._stack()
+        self._random_data = bool(getattr(data, "crop_padding", 0) or getattr(data, "flip", False))
+        self._stack(list(members))
 
-    def _stack(self) -> None:
-        self.net = StackedNet([member.net for member in self.members])
-        losses = [member.model.hparams.get("label_smoothing", 0.0) for member in self.members]
-        self._alike = [[i for i, other in enumerate(losses) if other == loss] for loss in dict.fromkeys(losses)]
+    def _stack(self, members: list[Member]) -> None:
+        self.members, self.net = members, StackedNet([member.net for member in members])
+        losses = [member.model.hparams.get("label_smoothing", 0.0) for member in members]
+        self._same_loss = [[i for i, other in enumerate(losses) if other == loss] for loss in dict.fromkeys(losses)]
+        # Whether all models see the same batches
+        self._shared = not self._random_data and len({member.seed for member in members}) == 1
 
     def remove(self, members: Sequence[Member]) -> None:
-        """Go on without these."""
-        self.members = [member for member in self.members if member not in members]
-        if members and self.members:
-            self._stack()
+        """Continue without these."""
+        if members:
+            self.members = [member for member in self.members if member not in members]
+            if self.members:
+                self._stack(self.members)
 
     def train(self, epoch: int) -> dict[Member, FloatingPointError]:
-        """One epoch's steps; returns those whose loss is no longer a number, and why that ends them."""
+        """Run one epoch's steps; return the members whose loss is not finite, with the error that ends them."""
         lost: dict[Member, FloatingPointError] = {}
         self._trainer.training = True
         if epoch:
-            self._begin_loaders()
+            self._start_loaders()
         for number, (inputs, labels_NB) in enumerate(self._batches(epoch), 1):
             logits_NBK = self._step(inputs, labels_NB)
             step = epoch * self._steps + number
             for member in self.members:
-                member.step()
+                for optimizer in member.job.trainer.optimizers:
+                    optimizer.step()
+                member.step_schedules("step")
             if step % CHECK_EVERY_N_STEPS == 0 or number == self._steps:
                 lost = {**self._not_finite(logits_NBK, labels_NB, step, epoch), **lost}
         for member in self.members:
-            member.schedule("epoch")
+            member.step_schedules("epoch")
         return lost
 
     def _step(self, inputs: Tensor, labels_NB: Tensor) -> Tensor:
-        """Gradients of one batch for each model, and its outputs."""
+        """Compute the gradients of one batch for each model; return the outputs."""
         generators = [member.generator for member in self.members]
         logits_NBK: Tensor = self.net(inputs, generators, shared=self._shared)
         total = torch.zeros(())
-        for group in self._alike:  # the mean over several batches, as often as there are: the sum of their means
+        for group in self._same_loss:  # the mean over several batches, as often as there are: the sum of their means
             whole = len(group) == len(self.members)
             logits, labels = (logits_NBK, labels_NB) if whole else (logits_NBK[group], labels_NB[group])
             model = self.members[group[0]].model
@@ -185,22 +179,21 @@ class Stack:
     def _not_finite(
         self, logits_NBK: Tensor, labels_NB: Tensor, step: int, epoch: int
     ) -> dict[Member, FloatingPointError]:
-        lost = {}
-        for member, logits_BK, labels_B in zip(self.members, logits_NBK, labels_NB, strict=True):
-            loss = float(member.model.training_loss(logits_BK, labels_B))
-            if not math.isfinite(loss):
-                lost[member] = nan_error(loss, step, epoch)
-        return lost
+        losses = {
+            member: float(member.model.training_loss(logits_BK, labels_B))
+            for member, logits_BK, labels_B in zip(self.members, logits_NBK, labels_NB, strict=True)
+        }
+        return {member: nan_error(loss, step, epoch) for member, loss in losses.items() if not math.isfinite(loss)}
 
     def validate(self) -> dict[Member, dict[str, float]]:
-        """Measure the validation set, and the training set once more if the data say so."""
+        """Measure the validation set, and the training set once more if the data module asks for it."""
         self._trainer.validating = True
-        self._begin_loaders()
+        self._start_loaders()
         sets = self._validation_sets()
         with torch.no_grad():
             for name, examples in sets.items():
-                for where_B in torch.split(torch.arange(len(examples)), EVAL_BATCH_SIZE):
-                    inputs, labels_B = self._batch(examples, where_B)
+                for indices_B in torch.split(torch.arange(len(examples)), EVAL_BATCH_SIZE):
+                    inputs, labels_B = self._batch(examples, indices_B)
                     for member, logits_BK in zip(self.members, self.net(inputs), strict=True):
                         getattr(member.model, name).update(logits_BK, labels_B)
         return {
@@ -216,44 +209,35 @@ class Stack:
             member.end_epoch(epoch, val_batches)
 
     def _validation_sets(self) -> dict[str, TensorSet]:
-        """What a validation measures, by the name of its metrics."""
+        """Return what a validation measures, by the name of its metrics."""
         sets = {"val_metrics": self._data.val_set}
         return {**sets, "train_end_metrics": self._data.train_set} if self._data.evaluate_train else sets
 
-    def _begin_loaders(self) -> None:
+    def _start_loaders(self) -> None:
+        """Draw for each member what a DataLoader draws whenever it starts."""
         for member in self.members:
-            member.begin_loader()
-
-    @property
-    def _shared(self) -> bool:
-        """Whether all models see the same batches."""
-        return not self._draws and len({member.seed for member in self.members}) == 1
-
-    @property
-    def _draws(self) -> bool:
-        """Whether the data draw random numbers for a batch."""
-        return bool(getattr(self._data, "crop_padding", 0) or getattr(self._data, "flip", False))
+            torch.empty((), dtype=torch.int64).random_(generator=member.generator)
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs, one batch for each model unless they are shared, and labels, shape (N, B)."""
+        """Yield inputs, one batch for each model unless they are shared, and labels, shape (N, B)."""
         orders = [self._order(member.seed, epoch) for member in self.members[: 1 if self._shared else None]]
         examples = self._data.train_set
-        for where_NB in torch.split(torch.stack(orders), self._data.batch_size, 1):
+        for indices_NB in torch.split(torch.stack(orders), self._data.batch_size, 1):
             if self._shared:
-                inputs, labels_B = self._batch(examples, where_NB[0])
+                inputs, labels_B = self._batch(examples, indices_NB[0])
                 yield inputs, labels_B.expand(len(self.members), -1)
-            elif self._draws:
-                pairs = zip(self.members, where_NB, strict=True)
-                parts = [member.drawing(partial(self._batch, examples, where_B)) for member, where_B in pairs]
+            elif self._random_data:
+                pairs = zip(self.members, indices_NB, strict=True)
+                parts = [member.draw(partial(self._batch, examples, indices_B)) for member, indices_B in pairs]
                 inputs, labels_NB = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
                 yield inputs, labels_NB
             else:
-                inputs, labels = self._batch(examples, where_NB.flatten())
-                yield inputs.view(*where_NB.shape, *inputs.shape[1:]), labels.view(where_NB.shape)
+                inputs, labels = self._batch(examples, indices_NB.flatten())
+                yield inputs.view(*indices_NB.shape, *inputs.shape[1:]), labels.view(indices_NB.shape)
 
-    def _batch(self, examples: TensorSet, where: Tensor) -> Batch:
-        """Examples as the model sees them: augmented while training, and normalised."""
-        batch: Batch = self._data.on_after_batch_transfer(examples.__getitems__(where), 0)  # type: ignore[arg-type]
+    def _batch(self, examples: TensorSet, indices: Tensor) -> Batch:
+        """Return examples as the model sees them: augmented in training, and normalised."""
+        batch: Batch = self._data.on_after_batch_transfer(examples.__getitems__(indices), 0)  # type: ignore[arg-type]
         return batch
 
     def _order(self, seed: int, epoch: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A child process that trains several trials as a stack, each with its own run and its own pipe to the controller."""
+"""Train several trials of a sweep as a stack, in one worker process."""
 
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection
@@ -18,123 +18,105 @@ from modules.speed import flush_denormals
 from modules.stack import structure
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.runtime.errors import StoppedError, UserError
-from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import recorded
 from pipelines.training.job import Training, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.train import train
 from sweeps.workers.job import Job
-from sweeps.workers.messages import final_message, send
-from sweeps.workers.process_setup import create_run, selected_metrics, setup_process
+from sweeps.workers.process import create_run, final_message, selected_metrics, send
 from sweeps.workers.pruning import PruningCallback
 from sweeps.workers.stacked_training import Member, Ready, Stack
 
 MODELS: tuple[type[LightningModule], ...] = (MLP, LinearClassifier, CirclesMLP)
+# Keys of the trainer that a stack respects, or that change no result; any other must have its default.
 KEYS_OF_TRAINER = (
     *("accelerator", "devices", "max_epochs", "check_val_every_n_epoch", "default_root_dir", "log_every_n_steps"),
     *("enable_model_summary", "enable_progress_bar", "num_sanity_val_steps"),
 )
-"""What a stack heeds, or what changes no result; any other key of the trainer must have its default."""
 ADVICE = "leave out --stacked to train each trial for itself"
 
 
 def check(
     cli: LitlabCLI, data: LightningDataModule, model: LightningModule, others: Mapping[str, LightningModule]
 ) -> None:
-    """Refuse trials that cannot be trained together.
+    """Refuse an experiment whose trials cannot be trained together; the message names the key.
 
     Args:
         cli: The experiment.
         data: Its data, which have been read.
         model: Its model.
         others: The models of the ends of the space, by what they set.
-
-    Raises:
-        UserError: Because of a key, which the message names.
     """
     _check_trainer(cli)
     _check_model("model", model)
-    for said, other in others.items():
-        _check_model(said, other)
-        one, two = _kind(model), _kind(other)
-        if one != two:
-            raise UserError(f"space: {said}: trials that are stacked have the same layers and loss; {ADVICE}")
+    for values, other in others.items():
+        _check_model(values, other)
+        if _kind(model) != _kind(other):
+            raise UserError(f"space: {values}: trials that are stacked have the same layers and loss; {ADVICE}")
     if not isinstance(data, InMemoryDataModule) or type(data.train_dataloader().sampler) is not EpochSampler:
         raise UserError(f"data: {type(data).__name__} cannot be stacked; {ADVICE}")
 
 
 def check_keys(keys: Sequence[str]) -> None:
-    """Refuse a space that searches anything but the model and its training.
-
-    Raises:
-        UserError: It does; the message names the key.
-    """
+    """Refuse a space that searches anything but the model and its training; the message names the key."""
     for key in keys:
         if key.partition(".")[0] != "model":
             raise UserError(f"space: {key} must be the same in trials that are stacked; {ADVICE}")
 
 
 def _check_trainer(cli: LitlabCLI) -> None:
-    usual = cli.parser.get_defaults().trainer
+    defaults = cli.parser.get_defaults().trainer
     for key, value in cli.config.trainer.items():
-        if key not in KEYS_OF_TRAINER and value != usual.get(key):
-            raise UserError(f"trainer.{key} is {value}, and trials that are stacked have {usual.get(key)}; {ADVICE}")
+        if key not in KEYS_OF_TRAINER and value != defaults.get(key):
+            raise UserError(f"trainer.{key} is {value}, and trials that are stacked have {defaults.get(key)}; {ADVICE}")
     trainer = cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
     if trainer.max_epochs == -1:
         raise UserError(f"trainer.max_epochs -1 has no end, and a stack ends with all its trials; {ADVICE}")
     if trainer.strategy.root_device.type != "cpu" or trainer.world_size > 1:
-        said = "a stack trains on one CPU (--trainer.accelerator cpu --trainer.devices 1)"
-        raise UserError(f"trainer.accelerator, trainer.devices: {said}; {ADVICE}")
+        advice = f"a stack trains on one CPU (--trainer.accelerator cpu --trainer.devices 1); {ADVICE}"
+        raise UserError(f"trainer.accelerator, trainer.devices: {advice}")
 
 
-def _check_model(said: str, model: LightningModule) -> None:
+def _check_model(values: str, model: LightningModule) -> None:
     if type(model) not in MODELS:
         names = ", ".join(kind.__name__ for kind in MODELS)
-        raise UserError(f"{said}: {type(model).__name__} cannot be stacked, as {names} can; {ADVICE}")
+        raise UserError(f"{values}: {type(model).__name__} cannot be stacked, as {names} can; {ADVICE}")
     if isinstance(model, CirclesMLP) and model.stage != "optim":
-        raise UserError(f"{said}: model.stage {model.stage} cannot be stacked, as optim can; {ADVICE}")
+        raise UserError(f"{values}: model.stage {model.stage} cannot be stacked, as optim can; {ADVICE}")
     try:
-        structure(_net(model))
+        _kind(model)
     except ValueError as error:
-        raise UserError(f"{said}: {error}; {ADVICE}") from error
+        raise UserError(f"{values}: {error}; {ADVICE}") from error
     made = model.configure_optimizers()
     optimizer = made["optimizer"] if isinstance(made, dict) else made
     scheduler = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None  # type: ignore[typeddict-item]
     refused = {"optimizer": (optimizer, torch.optim.LBFGS), "lr_scheduler": (scheduler, ReduceLROnPlateau)}
     for key, (part, kind) in refused.items():
         if isinstance(part, kind):
-            raise UserError(f"{said}: model.{key} {type(part).__name__} cannot be stacked; {ADVICE}")
+            raise UserError(f"{values}: model.{key} {type(part).__name__} cannot be stacked; {ADVICE}")
 
 
 def _kind(model: LightningModule) -> tuple[Any, ...]:
-    return type(model), structure(_net(model)), model.hparams.get("loss")
+    """Return what models that are stacked have in common.
 
-
-def _net(model: LightningModule) -> nn.Sequential:
-    net = model.net
-    assert isinstance(net, nn.Sequential)
-    return net
-
-
-def begin(jobs: list[Job], pipes: list[connection.Connection]) -> None:
-    """The trainings of a fresh process; the last message of each is as that of `sweeps.workers.worker.run_job`."""
-    setup_process(jobs[0])
-    exit_on_sigterm()
-    Trials(jobs, pipes).train()
+    Raises:
+        ValueError: A layer cannot be stacked.
+    """
+    assert isinstance(model.net, nn.Sequential)
+    return type(model), structure(model.net), model.hparams.get("loss")
 
 
 class Trials:
-    """The trials of a stack, from their specifications to their ends."""
+    """The trials of a stack, each with its own run and its own pipe to the controller."""
 
-    def __init__(self, jobs: list[Job], pipes: list[connection.Connection]) -> None:
+    def __init__(self, jobs: Sequence[Job], pipes: Sequence[connection.Connection]) -> None:
         self._waiting, self._size = list(zip(jobs, pipes, strict=True)), len(jobs)
         self._reporters: dict[Member, PruningCallback] = {}
-        self._pipes: dict[Member, connection.Connection] = {}
         self._pruner = jobs[0].pruner
 
     def train(self) -> None:
-        """Train them all; what ends the process ends what is left of them."""
+        """Train them all; an error that ends the process ends those that are left."""
         try:
             silence_lightning()
             self._prepare()
@@ -148,30 +130,27 @@ class Trials:
                 send(pipe, final_message(error))
 
     def _prepare(self) -> None:
-        """Begin each training as `litlab fit` does; one that cannot begin costs itself only."""
+        """Start each training as `litlab fit` does; one that cannot start does not affect the others."""
         first: Training | None = None
         while self._waiting:
-            spec, pipe = self._waiting.pop(0)
-            ready = Ready()
+            job, pipe = self._waiting.pop(0)
+            ready, reporter = Ready(), PruningCallback(job.metric, pipe)
             try:
-                member = self._begin(spec, pipe, ready, first)
+                cli = parse_config("sweep", job.arguments_with_seed)
+                training = prepare_training(cli, [ready], test=False, like=first)
+                run = create_run(job, cli, {"stacked": str(self._size)})
+                send(pipe, ("run", run.run_id))
             except Exception as error:
                 send(pipe, final_message(error))
                 continue
-            first = first or member.job
-            self._reporters[member], self._pipes[member] = PruningCallback(spec.metric, pipe), pipe
+            first = first or training
+            member = Member(training, run, job.seed)
+            self._reporters[member] = reporter
             try:
-                train(member.job, member.run)
+                train(training, run)
                 member.begin(ready.random)
             except Exception as error:
                 self._leave(member, error)
-
-    def _begin(self, spec: Job, pipe: connection.Connection, ready: Ready, first: Training | None) -> Member:
-        cli = parse_config("sweep", spec.arguments_with_seed)
-        job = prepare_training(cli, [ready], test=False, like=first)
-        run = create_run(spec, cli, {"stacked": str(self._size)})
-        send(pipe, ("run", run.run_id))
-        return Member(job, run, spec.seed)
 
     def _train(self, stack: Stack) -> None:
         trainer = stack.members[0].job.trainer
@@ -181,15 +160,15 @@ class Trials:
             validated = (epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
             pruned = self._validate(stack, epoch) if validated and stack.members else []
             stack.end_epoch(epoch, validated=validated)
-            said = f"pruned after epoch {epoch} ({self._pruner})"
-            self._end(stack, {member: StoppedError(said) for member in pruned})
+            reason = f"pruned after epoch {epoch} ({self._pruner})"
+            self._end(stack, {member: StoppedError(reason) for member in pruned})
             if not stack.members:
                 return
         for member in stack.members:
             self._leave(member)
 
     def _validate(self, stack: Stack, epoch: int) -> list[Member]:
-        """Measure and report; returns those that the controller ends after this epoch."""
+        """Measure and report; return the members that the controller ends after this epoch."""
         measured, failed = stack.validate(), {}
         for member in measured:
             try:
@@ -209,8 +188,9 @@ class Trials:
         stack.remove(list(ended))
 
     def _leave(self, member: Member, error: BaseException | None = None) -> None:
-        """End a trial: keep what came out, or say why nothing did."""
-        del self._reporters[member]
+        """End a trial: save its results, or report why there are none."""
+        pipe = self._reporters.pop(member).pipe
+        assert pipe is not None
         last: tuple[str, Any]
         try:
             with recorded(member.run):
@@ -225,4 +205,4 @@ class Trials:
             if raised is not error and not isinstance(raised, Exception):  # a signal to all of them
                 raise
         finally:
-            send(self._pipes[member], last)
+            send(pipe, last)

@@ -1,4 +1,4 @@
-"""Train one job in a worker process, and report through a pipe. Knows nothing of Optuna.
+"""Train one job in a worker process, and report through a pipe. Does not use Optuna.
 
 Worker processes are forked from a server that has imported torch and lightning, so they start warm. In a training on
 several devices this process has rank 0; Lightning starts the other ranks by running this file with the path of the job
@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ if __name__ == "__main__":
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from datamodules.base import InMemoryDataModule
-from pipelines.config.cli import LitlabCLI, load_data, parse_config
+from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.defaults import config_defaults
 from pipelines.config.distributed import is_rank_zero
-from pipelines.config.identity import config_hash, flatten_config
+from pipelines.config.identity import flatten_config
 from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.log import configure_logging
@@ -32,24 +32,34 @@ from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import recorded
-from pipelines.training.job import check_config, prepare_training
+from pipelines.tracking.tags import CONFIG_HASH_TAG
+from pipelines.training.job import build_parts, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import config_to_save, run_name, run_tags
 from pipelines.training.train import run_trainer, train
 from sweeps.workers.job import Job, as_arguments
-from sweeps.workers.messages import describe_error, final_message, send
-from sweeps.workers.process_setup import create_run, selected_metrics, setup_process
+from sweeps.workers.process import create_run, describe_error, final_message, selected_metrics, send, setup_process
 from sweeps.workers.pruning import PruningCallback
 
 
-def run_job(job: Job, pipe: connection.Connection) -> None:
-    """Run a job in a new process. The last message is ("done", metrics), or that of `final_message`."""
+def run_jobs(jobs: Sequence[Job], pipes: Sequence[connection.Connection]) -> None:
+    """Run a job, or several stacked ones, in a new process.
+
+    The last message about each is ("done", metrics), or that of `final_message`.
+    """
+    job, pipe = jobs[0], pipes[0]
     setup_process(job)
+    if job.stacked:
+        from sweeps.workers.stacked_trials import Trials
+
+        exit_on_sigterm()
+        Trials(jobs, pipes).train()
+        return
     sys.argv = [str(Path(__file__).resolve()), job.job_file]  # Lightning runs this for further devices
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # further devices import from the same places
     sys.modules["__main__"].__spec__ = None
     try:
-        send(pipe, ("done", _train(job, pipe) if job.verb == "fit" else OTHER_VERBS[job.verb](job)))
+        send(pipe, ("done", _train(job, pipe) if job.verb == "fit" else _run_verb(job)))
     except BaseException as error:
         send(pipe, final_message(error))
 
@@ -68,11 +78,8 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         if job.stacked:
             stacked.check_keys([key for values in configurations for key in values])
         built = {_format_values(values): _build(job.arguments, values) for values in configurations}
-        check_config(cli)
-        data, model = cli.build()
+        data, model = build_parts(cli, test=job.test)
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
-        for stage in ("fit", "test") if job.test else ("fit",):
-            load_data(data, stage)
         if job.stacked:
             stacked.check(cli, data, model, built)
         send(pipe, ("done", _facts(job, cli, data)))
@@ -85,18 +92,18 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
 
 def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
     """Return what a controller needs to know about an experiment, as plain values."""
-    devices = cli.config.trainer.devices
+    devices, tags = cli.config.trainer.devices, run_tags(cli, job.verb, job.arguments)
     return {
         "values": flatten_config(with_old_class_paths(cli.resolved())),
         "params": cli.params(),
-        "hash": config_hash(cli.resolved()),
+        "hash": tags[CONFIG_HASH_TAG],
         "config": config_to_save(cli),
         "defaults": config_defaults(cli),
         "max_epochs": cli.config.trainer.max_epochs,
         "devices": devices if isinstance(devices, int) else 1,
         "tracking_uri": cli.config.tracking_uri,
         "run_name": run_name(job.arguments, job.seed),
-        "tags": run_tags(cli, job.verb, job.arguments),
+        "tags": tags,
         "dataset": data.describe() if job.test and isinstance(data, InMemoryDataModule) else None,
     }
 
@@ -133,29 +140,21 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     return selected_metrics(run)
 
 
-def _baseline(job: Job) -> dict[str, float]:
-    """Run `litlab baseline`; the metrics are in its runs."""
-    from pipelines.commands import baseline
+def _run_verb(job: Job) -> dict[str, float]:
+    """Run `litlab baseline` or `litlab explain`, which have their results in runs of their own."""
+    from pipelines.commands import baseline, explain
 
-    return _call(baseline.main, job, [*job.arguments_with_seed, "--name", job.experiment])
-
-
-def _explain(job: Job) -> dict[str, float]:
-    """Run `litlab explain`; figures and numbers are in its child run."""
-    from pipelines.commands.explain import main
-
-    with tempfile.TemporaryDirectory(prefix="litlab-explain-") as folder:
-        return _call(main, job, [*job.arguments, "--out", folder])
-
-
-def _call(main: Callable[[str, list[str]], int], job: Job, argv: list[str]) -> dict[str, float]:
     os.environ["MLFLOW_TRACKING_URI"] = job.tracking_uri
-    if code := main(job.verb, argv):
+    with tempfile.TemporaryDirectory(prefix="litlab-explain-") as folder:
+        if job.verb == "baseline":
+            code = baseline.main(job.verb, [*job.arguments_with_seed, "--name", job.experiment])
+        else:
+            code = explain.main(job.verb, [*job.arguments, "--out", folder])
+    if code:
         raise RuntimeError(f"litlab {job.verb} ended with exit code {code}")
     return {}
 
 
-OTHER_VERBS = {"baseline": _baseline, "explain": _explain}
 if __name__ == "__main__":  # a further device of a training on several devices
     configure_logging()
     exit_with_rank_zero()

@@ -1,12 +1,19 @@
 """The `litlab` command: its imports, help, errors and exit codes."""
 
+import importlib
 import json
+import re
+import shlex
 import subprocess
 import sys
+from importlib.metadata import version
+from io import StringIO
 
 import pytest
 
-from pipelines.cli import VERBS
+from pipelines.commands import fit
+from pipelines.commands.verbs import VERBS
+from pipelines.config.cli import parse_config
 from pipelines.config.experiments import FOLDER, experiment_names
 
 HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "mlflow", "optuna", "matplotlib", "sklearn"}
@@ -16,18 +23,13 @@ HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "mlflow", "optuna"
     "args",
     [
         ["--help"],
+        ["--version"],
+        ["completion", "bash"],
         ["list"],
         ["list", "--json"],
         ["frobnicate"],
-        ["ui", "--help"],
-        ["fit", "--help"],
-        ["resume", "--help"],
-        ["sync", "--help"],
-        ["register", "--help"],
-        ["doctor", "--help"],
+        *([verb, "--help"] for verb in VERBS),
         ["doctor", "--fx"],
-        ["inspect", "--help"],
-        ["test", "--help"],
         ["predict", "RUN_ID", "missing.png"],
         ["baseline", "svm-cubic", "circles"],
         ["baseline", "pca", "circles", "--C", "1"],
@@ -58,17 +60,48 @@ def test_an_unknown_verb_exits_with_2_and_the_nearest_one_is_suggested(litlab):
     assert "did you mean predict" in outcome.err
 
 
-def test_the_list_of_verbs_fits_80_characters(litlab):
-    assert max(map(len, litlab("--help").out.splitlines())) <= 80
+@pytest.mark.parametrize("option", ["--frobnicate", "-v", "--versoin"])
+def test_an_unknown_option_exits_with_2(litlab, option):
+    outcome = litlab(option)
+    assert outcome.code == 2
+    assert f"unknown option {option}: " in outcome.err
+    assert ("did you mean --version?" in outcome.err) == (option == "--versoin")
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_help_of_every_verb_fits_24_lines_of_80_characters(litlab, verb):
-    outcome = litlab(verb, "--help")
+def test_the_version_is_that_of_the_package(litlab):
+    assert litlab("--version").out == f"litlab {version('litlab')}\n"
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_a_help_page_fits_32_lines_of_80_characters_and_has_no_escape_codes_in_a_pipe(litlab, verb):
+    outcome = litlab(*filter(None, [verb]), "--help")
     assert outcome.code == 0
     lines = outcome.out.splitlines()
-    assert 3 < len(lines) <= 24
+    assert 3 < len(lines) <= 32
     assert max(map(len, lines)) <= 80
+    assert "\033" not in outcome.out
+    assert lines[0].startswith(f"usage: litlab {verb}")
+
+
+def test_a_help_page_has_colours_on_a_terminal(monkeypatch):
+    monkeypatch.setattr("sys.stdout", StringIO())
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\033[36m--json\033[0m" in importlib.import_module(VERBS["list"][0]).make_parser("list").format_help()
+
+
+def test_the_help_of_fit_shows_keys_that_exist_and_every_option_but_those_of_a_section():
+    """LightningCLI parses them, so they are written in the help page, too."""
+    page = fit.make_parser("fit")
+    cli = parse_config("fit", ["mnist-mlp", *shlex.split(" ".join(re.findall(r"^  (--\S+ \S+) ", fit.KEYS, re.M)))])
+    config = cli.resolved()
+    assert (config["data"]["init_args"]["n_train"], config["model"]["init_args"]["dropout"]) == (250, 0.3)
+    known = {name for action in cli.parser._actions for name in action.option_strings}
+    shown = {name for action in page.arguments for name in action.option_strings} - {"--full-help", "--seeds"}
+    assert shown <= known
+    sections = ("--trainer", "--data", "--model", "--seeds")
+    rest = {name for name in known - shown if name.startswith("--") and not name.startswith(sections)}
+    assert rest == {"--help", "--description", "--print_shtab"}  # jsonargparse adds the last one
 
 
 def test_full_help_lists_lightnings_options(litlab):
@@ -84,10 +117,51 @@ def test_the_help_of_a_model_lists_its_arguments(litlab):
     assert "--model.lr_scheduler" in outcome.out
 
 
-@pytest.mark.parametrize("args", [["list", "--json"], ["--help"]], ids=" ".join)
+@pytest.mark.parametrize("args", [["list", "--json"], ["list"], ["--help"]], ids=" ".join)
 def test_a_closed_output_pipe_exits_with_141_and_prints_no_error(args):
     program = f"import sys; from pipelines.cli import main; sys.exit(main({args}))"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()  # as `head` does
         assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+CONSOLE = """
+import atexit, sys, threading, time
+from pipelines import cli
+
+def command(argv=None):
+    import torch  # taking the interpreter apart after that would print this object's end
+    threading.Thread(target=lambda: (time.sleep(0.3), print("thread"))).start()
+    atexit.register(print, "exit function")
+    print("result")
+    {end}
+
+class Printer:
+    def __del__(self):
+        print("taken apart")
+
+printer = sys.printer = Printer()
+cli.main = command
+cli.console()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("return 0", 0), ("return 2", 2), ("sys.exit(143)", 143), ("sys.exit()", 0), ("raise ValueError('why')", 1)],
+)
+def test_the_command_ends_with_its_code_after_threads_and_exit_functions_but_is_not_taken_apart(end, code):
+    done = subprocess.run([sys.executable, "-c", CONSOLE.format(end=end)], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stdout.split("\n") == ["result", "thread", "exit function", ""]
+    assert ("ValueError: why" in done.stderr) == (code == 1)
+
+
+def test_the_command_itself_exits_with_141_if_its_output_is_closed():
+    program = "import sys; from pipelines import cli; sys.argv[1:] = ['list', '--json']; cli.console()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
     assert process.returncode == 141

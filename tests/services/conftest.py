@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.storages import BaseStorage, RDBStorage
 
-from sweeps.search.storage import open_storage
+from sweeps.search.storage import Storage, open_storage
 
 PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,19 +103,19 @@ def tracking(
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[[str], BaseStorage]]:
+def opened() -> Iterator[Callable[[str], Storage]]:
     """Return a function that opens Optuna storages; connections that Optuna leaves open are closed at the end."""
-    storages: list[BaseStorage] = []
+    storages: list[Storage] = []
 
-    def open_url(url: str) -> BaseStorage:
+    def open_url(url: str) -> Storage:
         storages.append(open_storage(url))
         return storages[-1]
 
     yield open_url
     for storage in storages:
-        if isinstance(storage, RDBStorage):
-            storage.remove_session()
-            storage.engine.dispose()
+        if storage.server is not None:
+            storage.server.remove_session()
+            storage.server.engine.dispose()
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import optuna
 import pytest
 import yaml
 from mlflow import MlflowClient
-from optuna.storages import BaseStorage
 
+from sweeps.search.storage import Storage
 from sweeps.search.trial_state import CONTROLLER, INTERRUPTED, is_counted, params_key, trial_params
 
 pytestmark = pytest.mark.services
@@ -27,13 +27,13 @@ SPACE = {
 class StoredStudy:
     """Trials and runs of a study."""
 
-    def __init__(self, storage: BaseStorage, tracking: str, name: str) -> None:
+    def __init__(self, storage: Storage, tracking: str, name: str) -> None:
         self._storage, self.client, self._name = storage, MlflowClient(tracking), name
 
     @property
     def trials(self) -> list[optuna.trial.FrozenTrial]:
         try:
-            return optuna.load_study(study_name=self._name, storage=self._storage).trials
+            return optuna.load_study(study_name=self._name, storage=self._storage.optuna).trials
         except KeyError:
             return []
 
@@ -53,7 +53,7 @@ class StoredStudy:
 
 @pytest.fixture
 def study(
-    machine: Callable[..., Any], server: Any, tracking: str, opened: Callable[[str], BaseStorage]
+    machine: Callable[..., Any], server: Any, tracking: str, opened: Callable[[str], Storage]
 ) -> Callable[..., Any]:
     """Return a function that creates a study and two machines, with the password in the environment and in a file."""
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import BaseStorage
 
 from sweeps.search import storage
+from sweeps.search.heartbeat import controller_name
+from sweeps.search.open_study import open_study
 from sweeps.search.space import Space
-from sweeps.search.storage import StudyLock, open_storage, server_time, study_lock
+from sweeps.search.storage import Storage, open_storage
 from sweeps.search.study import Study
 from sweeps.search.trial_state import CONTROLLER, params_key
 
@@ -36,9 +37,9 @@ def space_of(ranges: dict[str, Any], trials: int | None) -> Space:
     return Space(name="s", experiment="e", space=ranges, trials=trials, sampler=sampler)
 
 
-def study_of(storage: BaseStorage, space: Space, controller: str = "") -> Study:
+def study_of(storage: Storage, space: Space, controller: str = "") -> Study:
     facts = {"values": {"x": 0.3, "n": 7, "one": False}, "hash": "h", "config": {}, "defaults": {}, "max_epochs": 9}
-    return Study(storage, "s", space, facts, controller or StudyLock(None).name, exclusive=False)
+    return open_study(storage, "s", space, facts, controller or controller_name(), exclusive=False)
 
 
 def control(url: str, space: Space, barrier: Any) -> None:
@@ -73,7 +74,7 @@ def test_controllers_that_start_at_once_share_the_number_of_trials_exactly(
 
     at_once(3, control, url, space)
 
-    done = optuna.load_study(storage=opened(url), study_name="s").trials
+    done = optuna.load_study(storage=opened(url).optuna, study_name="s").trials
     assert [trial.number for trial in done] == list(range(space.total))
     assert {trial.state.name for trial in done} == {"COMPLETE"}
     assert len({trial.user_attrs[CONTROLLER] for trial in done}) == 3
@@ -105,11 +106,11 @@ def test_the_trial_of_a_killed_controller_is_repeated_by_another(place: Callable
 
 def test_the_study_lock_is_held_by_one_controller_at_a_time(place: Callable[[str], str], opened: Any) -> None:
     url = place("turns")
-    study = optuna.create_study(storage=opened(url), study_name="s")
+    study = optuna.create_study(storage=opened(url).optuna, study_name="s")
     order: list[str] = []
 
     def take(name: str) -> None:
-        with study_lock(opened(url), study._study_id):
+        with opened(url).lock("s"):
             order.append(name)
             study.ask()
             order.append(name)
@@ -124,8 +125,8 @@ def test_the_study_lock_is_held_by_one_controller_at_a_time(place: Callable[[str
     assert order[::2] == order[1::2]
 
 
-def hold(url: str, study: int, holding: Any) -> None:
-    with study_lock(open_storage(url), study):
+def hold(url: str, holding: Any) -> None:
+    with open_storage(url).lock("s"):
         holding.set()
         threading.Event().wait(120)
 
@@ -136,14 +137,14 @@ def test_a_machine_that_hangs_while_it_holds_the_study_lock_loses_it_within_a_mi
     """To a server, a machine without power and one that hangs look the same."""
     monkeypatch.setattr(storage, "LOCK_IDLE_S", 1)
     url, holding = postgres("silent"), FORK.Event()
-    study = optuna.create_study(storage=opened(url), study_name="s")
-    silent = FORK.Process(target=hold, args=(url, study._study_id, holding))
+    optuna.create_study(storage=opened(url).optuna, study_name="s")
+    silent = FORK.Process(target=hold, args=(url, holding))
     silent.start()
     assert holding.wait(60)
     late = threading.Timer(45, silent.kill)
     late.start()
 
-    with study_lock(opened(url), study._study_id):
+    with opened(url).lock("s"):
         assert silent.is_alive()
 
     late.cancel()
@@ -165,4 +166,4 @@ def test_a_controller_with_a_wrong_clock_is_not_taken_for_dead(
     assert two.reap() == []
     monkeypatch.undo()
     assert one.reap() == []
-    assert abs(server_time(place) - time.time()) < 30
+    assert abs(place.now() - time.time()) < 30

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -13,18 +15,19 @@ import sqlalchemy
 from alembic import command
 from alembic.script import ScriptDirectory
 from mlflow import MlflowClient
+from mlflow.entities import ViewType
 from mlflow.store.db.utils import _get_alembic_config
 from mlflow.store.tracking.dbmodels.initial_models import Base
 
 from datamodules.mnist import OFFICIAL_SHA256
-from pipelines.diagnostics import databases, installation, machine, runs, torch_process
+from pipelines.diagnostics import databases, runs, storage, torch_process
 from pipelines.diagnostics.check import Context, run_check
 from pipelines.diagnostics.doctor import diagnose
-from pipelines.tracking import ui
 from pipelines.tracking.run import Run
 from pipelines.tracking.run_log import RunLog, home_of
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import HOST_TAG, PROCESS_TAG
+from pipelines.tracking.uri import local_path
 from sweeps.search.storage import open_storage, storage_url
 
 DEAD = f"{2**22 + 1}:another-start"  # no process has so high a number
@@ -55,8 +58,7 @@ def test_on_a_sound_machine_each_line_is_ok_and_torch_is_imported_only_in_its_ow
     code, imported_torch, lines = doctor(tmp_path)
     assert (code, imported_torch) == (0, False), lines
     assert all(line.startswith("ok ") for line in lines)
-    names = ["Python", "packages", "torch pair", "git", "disk", "writing", "memory", "ports", "leftovers"]
-    names += ["optuna.db", "mlflow.db", "runs", "unsent", *torch_process.STEPS]
+    names = ["torch pair", "optuna.db", "unsent", "mlflow.db", "runs", "disk", *torch_process.STEPS]
     assert list(dict.fromkeys(line[7:19].strip() for line in lines)) == names
     assert not (tmp_path / "runs").exists(), "it only checks"
 
@@ -69,16 +71,14 @@ def test_on_a_sound_machine_each_line_is_ok_and_torch_is_imported_only_in_its_ow
     ],
     ids=["a library is missing", "a crash"],
 )
-def test_a_broken_torch_and_a_broken_folder_are_reported_and_all_other_checks_run(tmp_path, content, message):
+def test_a_broken_torch_is_reported_and_all_other_checks_run(tmp_path, content, message):
     (tmp_path / "broken" / "torch").mkdir(parents=True)
     (tmp_path / "broken" / "torch" / "__init__.py").write_text(content)
-    (tmp_path / "runs").write_text("no folder")
     path = os.pathsep.join([str(tmp_path / "broken"), *filter(None, [os.environ.get("PYTHONPATH")])])
     code, _, lines = doctor(tmp_path, PYTHONPATH=path)
     assert code == 1
-    writing, torch = [line for line in lines if not line.startswith("ok ")]
-    assert writing.startswith("to do  writing ")
-    assert f"{tmp_path / 'runs'}: Not a directory" in writing
+    assert len(lines) == 7
+    (torch,) = [line for line in lines if not line.startswith("ok ")]
     assert torch.startswith("to do  torch ")
     assert message in torch
     assert "pip install --force-reinstall torch torchvision" in torch
@@ -185,11 +185,9 @@ def test_a_fit_whose_process_is_gone_is_ended_and_can_still_be_resumed(litlab, u
     assert result.state == "fixed"
     run = client.get_run(run_id)
     assert (run.info.status, run.data.tags["litlab.reason"]) == ("KILLED", runs.REASON)
-    assert [path.name for path in runs.unfinished_checkpoints(context)] == ["best.ckpt", "last.ckpt"]
     assert f"{run_id}  KILLED" in litlab("resume").err
     assert litlab("resume", run_id).code == 0
     assert client.get_run(run_id).info.status == "FINISHED"
-    assert runs.unfinished_checkpoints(context) == []
 
 
 def test_runs_with_unsent_data_are_reported_unless_their_process_is_alive(uri, context):
@@ -244,13 +242,6 @@ def test_a_missing_class_folder_is_reported(cifar_format, tmp_path):
     assert str(tmp_path / "cifar10" / "train" / "airplane") in result.message
 
 
-def test_damaged_checkpoints_are_reported(tmp_path):
-    (tmp_path / "last.ckpt").write_bytes(b"x" * 1000)
-    (result,) = torch_process._checkpoints([tmp_path / "last.ckpt"])
-    assert result.state == "to do"
-    assert f"{tmp_path / 'last.ckpt'} is damaged" in result.message
-
-
 def distribution(folder, name, version, *requires):
     """Write metadata of a package as pip installs them."""
     (folder / f"{name}-{version}.dist-info").mkdir()
@@ -259,16 +250,13 @@ def distribution(folder, name, version, *requires):
     (folder / f"{name}-{version}.dist-info" / "METADATA").write_text("\n".join([*lines, ""]))
 
 
-def test_a_torchvision_for_another_torch_and_a_refused_version_are_reported(context, tmp_path, monkeypatch):
+def test_a_torchvision_for_another_torch_is_reported(context, tmp_path, monkeypatch):
+    assert [result.state for result in torch_process.check_torch_pair(context)] == ["ok"]
     distribution(tmp_path, "torchvision", "0.29.9", "torch==2.0.1")
-    distribution(tmp_path, "lightning", "2.6.3")
     monkeypatch.syspath_prepend(tmp_path)
-    (result,) = installation.check_torch_pair(context)
+    (result,) = torch_process.check_torch_pair(context)
     assert result.state == "to do"
-    assert "torchvision requires ==2.0.1" in result.message
-    (result,) = installation.check_packages(context)
-    assert result.state == "to do"
-    assert "lightning 2.6.3 is installed, litlab requires" in result.message
+    assert "torchvision requires torch==2.0.1" in result.message
 
 
 def test_only_old_unfinished_files_are_deleted(context):
@@ -278,34 +266,75 @@ def test_only_old_unfinished_files_are_deleted(context):
     for name in names:
         (folder / name).write_text("some")
     os.utime(folder / names[0], (0, 0))
-    assert [result.state for result in machine.check_leftovers(without_fix(context))] == ["to do"]
-    (result,) = machine.check_leftovers(context)
+    assert [result.state for result in storage.check_leftovers(without_fix(context))] == ["to do", "ok"]
+    result, _ = storage.check_leftovers(context)
     assert result.state == "fixed"
     assert str(folder / names[0]) in result.message
     assert sorted(path.name for path in folder.iterdir()) == sorted(names[1:])
-    (result,) = machine.check_leftovers(context)
+    (result,) = storage.check_leftovers(context)
     assert result.state == "ok"
     assert "last.ckpt.damaged" in result.message
 
 
-def test_too_little_disk_or_memory_and_no_free_port_fail_with_their_values(context, monkeypatch):
-    checks = (machine.check_disk, machine.check_memory, machine.check_ports)
-    assert {result.state for check in checks for result in check(context)} == {"ok"}
-    monkeypatch.setattr(machine, "MINIMUM_GB", 1e9)
-    monkeypatch.setattr(ui, "PORTS_TO_TRY", 0)
-    results = [result for check in checks for result in check(context)]
-    assert {result.state for result in results} == {"to do"}
-    assert all(" GB free" in result.message for result in results[:-1])
+def create_run(client, experiment_id, *, size):
+    """Create a run with an artifact and a model of this many bytes each; return the run's folder and the model's."""
+    run = client.create_run(experiment_id)
+    model = client.create_logged_model(experiment_id, source_run_id=run.info.run_id)
+    folders = [local_path(run.info.artifact_uri), local_path(model.artifact_location)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "data").write_bytes(b"x" * size)
+    client.finalize_logged_model(model.model_id, "READY")
+    return run.info.run_id, model.model_id, *folders
 
 
-def test_a_folder_without_write_permission_is_reported(context, monkeypatch):
-    monkeypatch.setattr(machine.tempfile, "tempdir", "/proc")
-    (result,) = [result for result in machine.check_writing(context) if result.state == "to do"]
-    assert result.message.startswith("/proc: ")
+@pytest.fixture
+def deleted_runs(uri, context):
+    """An experiment with an active run, a deleted run, and a deleted run whose model is registered."""
+    store = Store(uri)
+    experiment_id = store.experiment_id("an experiment")
+    created = [create_run(store.client, experiment_id, size=size) for size in (1_000_000, 2_000_000, 4_000_000)]
+    (_, _, active, _), (first, _, _, _), (second, model_id, _, model) = created
+    (active / "again").hardlink_to(active / "data")
+    store.client.create_registered_model("a model")
+    store.client.create_model_version("a model", model.as_uri(), second, model_id=model_id)
+    for run_id in (first, second):
+        store.client.delete_run(run_id)
+    return created
+
+
+def test_disk_use_of_experiments_and_of_deleted_runs_is_reported(context, deleted_runs):
+    use, total, deleted = storage.check_disk(context)
+    assert {result.state for result in (use, total, deleted)} == {"ok"}
+    assert use.message == "14.0 MB by an experiment, 3 runs"
+    assert total.message == "14.0 MB by 1 experiment in all"
+    assert deleted.message.startswith("8.0 MB by 2 deleted runs and 1 model of deleted runs; litlab doctor --free")
+    assert all(folder.exists() for _, _, *folders in deleted_runs for folder in folders), "it only reports"
+
+
+def test_the_printed_command_deletes_deleted_runs_only(context, deleted_runs, tmp_path, monkeypatch):
+    *_, deleted = storage.check_disk(context)
+    program, *arguments = shlex.split(re.search(r"\((mlflow gc .*): only the runs\)", deleted.message)[1])
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # as for a user; the command must name the store itself
+    subprocess.run([sys.executable, "-m", program, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    exist = [[folder.exists() for folder in folders] for _, _, *folders in deleted_runs]
+    assert exist == [[True, True], [False, True], [False, True]]
+
+
+def test_free_deletes_deleted_runs_and_their_models_unless_they_are_registered(context, uri, deleted_runs):
+    *_, result = storage.check_disk(replace(context, free=True))
+    assert (result.state, result.message[:12]) == ("fixed", "8.0 MB freed"), result.message
+    exist = [[folder.exists() for folder in folders] for _, _, *folders in deleted_runs]
+    assert exist == [[True, True], [False, False], [False, True]]
+    client, ((active, *_), *_) = MlflowClient(uri), deleted_runs
+    runs_left = client.search_runs(list(Store(uri).experiment_names()), run_view_type=ViewType.ALL)
+    assert [run.info.run_id for run in runs_left] == [active]
+    assert client.get_model_version("a model", "1").status == "READY"
+    assert [result.name for result in storage.check_disk(context)] == ["disk", "disk"]
 
 
 def test_missing_folders_are_not_created(context):
-    checks = [machine.check_disk, machine.check_writing, machine.check_leftovers]
+    checks = [storage.check_disk, storage.check_leftovers]
     checks += [databases.check_runs_database, databases.check_studies, runs.check_orphans]
     for check in checks:
         assert all(result.state == "ok" for result in check(context))
@@ -315,6 +344,6 @@ def test_missing_folders_are_not_created(context):
 def test_diagnose_returns_the_results_of_all_checks(uri, tmp_path, monkeypatch):
     monkeypatch.setattr(torch_process, "TIMEOUT_S", 0)
     results = {result.name: result for result in diagnose(tracking_uri=uri, data_dir=tmp_path)}
-    assert {"Python", "optuna.db", "mlflow.db", "runs", "unsent", "torch"} <= results.keys()
+    assert {"torch pair", "optuna.db", "mlflow.db", "runs", "unsent", "torch"} <= results.keys()
     assert results["torch"].state == "to do"
     assert "no answer after 0 s" in results["torch"].message

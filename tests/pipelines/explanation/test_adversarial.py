@@ -40,11 +40,8 @@ def test_the_numbers_of_a_pair_are_the_networks_predictions_for_its_images(expla
         "linf": pytest.approx(float(difference.abs().max()), abs=1e-4),
     }
     assert row["p_target_after"] >= 0.6 - 1e-5
-    assert (
-        f"p(target) {numbers['p_target_before']:.2g} before, {numbers['p_target_after']:.3f} after"
-        in numbers["caption"]
-    )
-    assert f"L-infinity mean {numbers['linf_mean']:.3f}" in numbers["caption"]
+    assert f"p_target_before {numbers['p_target_before']:.3g}, " in numbers["caption"]
+    assert f"linf_mean {numbers['linf_mean']:.3g}, " in numbers["caption"]
 
 
 def test_the_table_is_one_image_of_each_class_to_every_other_class_and_reaches_them(explain, target, explained_run):
@@ -81,7 +78,6 @@ def test_every_budget_is_an_explanation_and_is_respected_and_a_larger_one_has_mo
         assert numbers["linf_max"] <= numbers["budget"] + 1e-6
         assert numbers["pairs"] == 10
         assert numbers["success_rate"] == sum(row["seen"] != row["class"] for row in numbers["images"]) / 10
-        assert "a class other than the true one is predicted" in numbers["caption"]
     assert small["success_rate"] < large["success_rate"]
     assert small["p_own_after"] > large["p_own_after"]
 

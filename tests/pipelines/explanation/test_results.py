@@ -59,6 +59,7 @@ def test_an_explanation_is_a_child_run_with_picture_and_numbers_and_its_parent_i
     assert content["run"] == run_id
     assert content["command"].startswith(f"litlab explain {argv[0]} {run_id}")
     assert content["command"] == child.tags["litlab.command"]
+    assert content["caption"].startswith(f"{content['what']}, digits-convnet")
     with Image.open(picture) as image:
         assert image.text["Description"] == content["caption"]
 

@@ -9,7 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.config.cli import parse_config
 from pipelines.config.experiments import experiment_names
-from pipelines.inspection.receptive_field import intervals
 from pipelines.inspection.trace import trace
 
 NARROW = {"cifar-resnet9": ["--model.width", "4"]}  # the width does not change receptive fields
@@ -26,7 +25,7 @@ def build(name, *options):
 
 
 def assert_costs_agree(model, shape):
-    layers = trace(model, shape).layers
+    layers = trace(model, shape, only="none").layers
     assert sum(layer.parameters for layer in layers) == sum(value.numel() for value in model.parameters())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(torch.zeros(1, *shape))
@@ -41,7 +40,7 @@ def test_parameters_and_multiply_adds_are_those_that_torch_counts(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_are_those_of_the_literature(name):
     model, shape = build(name)
-    assert sum(layer.parameters for layer in trace(model, shape).layers) == PUBLISHED[name]
+    assert sum(layer.parameters for layer in trace(model, shape, only="none").layers) == PUBLISHED[name]
 
 
 # Receptive fields
@@ -81,10 +80,9 @@ def support(gradient):
     return torch.stack([where.amin(0), where.amax(0)], 1) if len(where) else torch.tensor([0, -1])
 
 
-def interval(layer, place, shape):
+def interval(layer, place):
     """The receptive field of all channels of an output position, shape (axes, 2)."""
-    lo, hi = intervals(layer.reach, max(1, len(shape) - 1))
-    first, last = (positions(bound, len(layer.output))[..., place] for bound in (lo, hi))
+    first, last = (positions(bound, len(layer.output))[..., place] for bound in (layer.reach.first, layer.reach.last))
     ends = torch.stack([first.amin(1), last.amax(1)], 1)
     return ends.long() if ends.isfinite().all() else torch.tensor([0, -1])
 
@@ -106,7 +104,7 @@ def assert_fields_agree_with_the_gradient(model, shape):
     (gradients,) = torch.autograd.grad(torch.cat([cell.diagonal() for cell in cells]).sum(), inputs)
     for row, of_row in zip(rows, gradients.unflatten(0, (-1, 3)), strict=True):
         for place in range(3):
-            assert torch.equal(support(of_row[place]), interval(row, place, shape)), (row, place)
+            assert torch.equal(support(of_row[place]), interval(row, place)), (row, place)
 
 
 @pytest.mark.parametrize("name", experiment_names())

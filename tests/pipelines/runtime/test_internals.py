@@ -6,7 +6,9 @@ from operator import attrgetter
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 
+from modules.lightning_internals import HOOK_NAME
 from pipelines.runtime.lightning_internals import set_callback_metrics
 
 TRAINER_PARTS = [
@@ -29,6 +31,8 @@ MLFLOW = "pipelines/tracking/mlflow_internals.py"
 MULTIPROCESSING = "sweeps/workers/multiprocessing_internals.py"
 MODULE_PARTS = {
     "torch.nn:BatchNorm2d._check_input_dim": "modules/torch_internals.py",
+    "torch:ops.aten.mkldnn_rnn_layer": "modules/torch_internals.py",
+    "torch:ops.aten._trilinear": "modules/torch_internals.py",
     "mlflow.store.tracking.sqlalchemy_store:SqlAlchemyStore": MLFLOW,
     "mlflow.store.db.utils:_logger": MLFLOW,
     "mlflow.store.artifact.artifact_repository_registry:get_artifact_repository": MLFLOW,
@@ -45,6 +49,12 @@ def test_lightnings_trainer_has(part, make_trainer):
     except AttributeError as error:
         file = "pipelines/runtime/lightning_internals.py"
         pytest.fail(f"the trainer of Lightning {version('lightning')} has no {part} ({error}): change {file}")
+
+
+def test_a_lightning_module_has_the_attribute_that_is_set_fast():
+    assert HOOK_NAME in vars(LightningModule()), (
+        "Lightning sets another attribute: change modules/lightning_internals.py"
+    )
 
 
 def test_callbacks_see_metrics_that_were_not_logged_in_lightnings_loop(make_trainer):

@@ -5,20 +5,21 @@ import inspect
 import pytest
 
 from pipelines.runtime.errors import UserError
-from sweeps.commands.sweep import BEST_HELP, HELP, STATUS_HELP, parse_study, parse_sweep
+from sweeps.commands.sweep import make_study_parser, parse_sweep
 from sweeps.search.status import best_configuration, sweep_status
 from sweeps.search.sweep import sweep
 
 
-@pytest.mark.parametrize("text", [HELP, STATUS_HELP, BEST_HELP], ids=["sweep", "status", "best"])
-def test_help_fits_a_terminal(text: str) -> None:
-    assert len(text.splitlines()) <= 24
-    assert max(map(len, text.splitlines())) <= 80
+@pytest.mark.parametrize("verb", ["status", "best"])
+def test_help_fits_a_terminal(verb: str) -> None:
+    lines = make_study_parser(verb).format_help().splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
 
 
 def test_every_option_is_an_argument_of_its_function() -> None:
     sweep_options, _ = parse_sweep(["digits-mlp"])
-    status, best = (vars(parse_study(verb, ["digits-mlp"])) for verb in ("status", "best"))
+    status, best = (vars(make_study_parser(verb).parse(["digits-mlp"])) for verb in ("status", "best"))
 
     assert {*vars(sweep_options), "overrides", "command"} == set(inspect.signature(sweep).parameters)
     assert set(status) - {"json"} == set(inspect.signature(sweep_status).parameters)
@@ -40,7 +41,6 @@ def test_keys_of_the_experiment_are_passed_on() -> None:
         (["digits-mlp", "circles"], "one space at a time"),
         (["digits-mlp", "--trails", "3"], "unknown option --trails: did you mean --trials?"),
         (["digits-mlp", "--trials", "many"], "--trials: invalid int value: 'many'"),
-        (["digits-mlp", "--seed_everything", "3"], "--seeds"),
     ],
 )
 def test_a_mistake_is_refused(args: list[str], message: str) -> None:

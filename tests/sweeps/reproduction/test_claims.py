@@ -6,7 +6,7 @@ from pipelines.config.cli import parse_config
 from pipelines.config.experiments import experiment_names
 from pipelines.runtime.errors import UserError
 from sweeps.reproduction.claims import load_plan
-from sweeps.reproduction.finished_runs import identify_jobs
+from sweeps.reproduction.jobs import identify_jobs
 from sweeps.reproduction.measurements import metric_value
 
 # In the order of the page.

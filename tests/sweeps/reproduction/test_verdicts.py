@@ -6,8 +6,7 @@ from scipy import stats
 from pipelines.tracking.store import StoredRun
 from sweeps.reproduction.claims import Claim
 from sweeps.reproduction.measurements import Deterministic, Measurements, metric_value
-from sweeps.reproduction.number_format import format_number
-from sweeps.reproduction.verdicts import judge
+from sweeps.reproduction.verdicts import format_number, judge
 
 FIVE = {"0": 0.90, "1": 0.91, "2": 0.92, "3": 0.93, "4": 0.94}  # mean 0.92, sd 0.0158
 HIGHER = {seed: value + 0.03 + 0.001 * int(seed) for seed, value in FIVE.items()}

@@ -15,11 +15,11 @@ import pytest
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
-from sweeps.search.storage import StudyLock, lock_holder, open_storage, sqlite_path, storage_url
+from sweeps.search.storage import lock_holder, open_storage, sole_controller, sqlite_path, storage_url
 
 
 def hold(path: Path, held: Any) -> None:
-    with StudyLock(path).acquire("s"):
+    with sole_controller(path, "s"):
         held.set()
         time.sleep(60)
 
@@ -45,10 +45,10 @@ def test_a_second_controller_is_refused_and_the_message_names_the_first(tmp_path
     with another_holder(path) as first:
         with (
             pytest.raises(UserError, match=f"study s is being run by process {first.pid} on"),
-            StudyLock(path).acquire("s"),
+            sole_controller(path, "s"),
         ):
             pass
-        with StudyLock(path).acquire("another study"):
+        with sole_controller(path, "another study"):
             assert str(first.pid) in str(lock_holder(path, "s"))
             assert str(os.getpid()) in str(lock_holder(path, "another study"))
 
@@ -61,7 +61,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         first.join()
 
     assert lock_holder(path, "s") is None
-    with StudyLock(path).acquire("s"):
+    with sole_controller(path, "s"):
         assert str(os.getpid()) in str(lock_holder(path, "s"))
     assert lock_holder(path, "s") is None
 
@@ -77,7 +77,7 @@ def test_asking_for_the_lock_holder_does_not_block_a_controller(tmp_path: Path) 
     asking.start()
     try:
         for _ in range(30):
-            with StudyLock(path).acquire("s"):
+            with sole_controller(path, "s"):
                 pass
     finally:
         done.set()
@@ -85,20 +85,20 @@ def test_asking_for_the_lock_holder_does_not_block_a_controller(tmp_path: Path) 
 
 
 def test_a_storage_for_several_controllers_has_no_lock() -> None:
-    with StudyLock(None).acquire("s"), StudyLock(None).acquire("s"):
+    with sole_controller(None, "s"), sole_controller(None, "s"):
         assert lock_holder(None, "s") is None
 
 
 @pytest.mark.parametrize("name", ["a/b", "../s", "", ".hidden", "a:b"])
 def test_a_study_name_that_is_not_a_file_name_is_refused(tmp_path: Path, name: str) -> None:
     for path in (tmp_path / "optuna.db", None):
-        with pytest.raises(UserError, match="only letters, digits"), StudyLock(path).acquire(name):
+        with pytest.raises(UserError, match="only letters, digits"), sole_controller(path, name):
             pass
 
 
 def open_and_ask(url: str, together: Any) -> None:
     together.wait()
-    optuna.create_study(storage=open_storage(url), study_name="s", load_if_exists=True).ask()
+    optuna.create_study(storage=open_storage(url).optuna, study_name="s", load_if_exists=True).ask()
 
 
 def test_eight_processes_can_open_a_new_database_at_once(tmp_path: Path, at_once: Callable[..., None]) -> None:
@@ -106,18 +106,19 @@ def test_eight_processes_can_open_a_new_database_at_once(tmp_path: Path, at_once
 
     at_once(8, open_and_ask, url)
 
-    trials = optuna.load_study(storage=open_storage(url), study_name="s").trials
+    trials = optuna.load_study(storage=open_storage(url).optuna, study_name="s").trials
     assert [trial.number for trial in trials] == list(range(8))
 
 
 def test_a_path_opens_a_journal_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    study = optuna.create_study(storage=open_storage("~/journal.log"), study_name="s")
+    study = optuna.create_study(storage=open_storage("~/journal.log").optuna, study_name="s")
     study.enqueue_trial({"x": 1})
 
     assert (tmp_path / "journal.log").is_file()
-    assert len(optuna.load_study(storage=open_storage(str(tmp_path / "journal.log")), study_name="s").trials) == 1
+    storage = open_storage(str(tmp_path / "journal.log")).optuna
+    assert len(optuna.load_study(storage=storage, study_name="s").trials) == 1
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from pipelines.runtime.process import pid_namespace
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
 from sweeps.search.heartbeat import BEAT, SILENT_S, is_alive
-from sweeps.search.leases import FINALIZER, OLD_FINALIZER
+from sweeps.search.open_study import IDENTITY, TOTAL, open_study
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage, sqlite_path
-from sweeps.search.study import IDENTITY, OLD_PREVIOUS_RUNS, PARENT, TOTAL, Study
+from sweeps.search.study import FINALIZER, OLD_FINALIZER, OLD_PREVIOUS_RUNS, PARENT, Study, previous_runs
 from sweeps.search.study_run import log_progress
 from sweeps.search.trial_state import INTERRUPTED, count_states, is_counted, params_key, trial_params
 
@@ -69,7 +69,7 @@ def journal(tmp_path: Path) -> str:
 def study_of(url: str, space: Space, controller: str = "", exclusive: bool | None = None, **values: Any) -> Study:
     alone = sqlite_path(url) is not None if exclusive is None else exclusive
     name = controller or f"{platform.node()}:{os.getpid()}:{time.time_ns()}"
-    return Study(open_storage(url), "s", space, facts_of(**values), name, exclusive=alone)
+    return open_study(open_storage(url), "s", space, facts_of(**values), name, exclusive=alone)
 
 
 def run(study: Study, limit: int = 1000) -> list[dict[str, Any]]:
@@ -206,7 +206,7 @@ def test_the_default_point_lies_in_the_space_or_is_empty(
 ) -> None:
     study = study_of(journal, space_of(wanted), **values)
 
-    assert repr(study.default_point(values)) == repr(own)
+    assert repr(study.default_point) == repr(own)
     trial = study.ask()
     assert trial is not None
     assert params_key(trial.params) == params_key(study.trials()[0].params)
@@ -238,7 +238,7 @@ def test_configurations_differ_by_type_and_not_by_rounding() -> None:
 
 def test_the_best_trial_is_the_first_of_equals(url: str) -> None:
     for direction, best in (("maximize", 1), ("minimize", 0)):
-        study = Study(
+        study = open_study(
             open_storage(url), direction, space_of(RANGE, direction=direction), facts_of(), "h:1:1", exclusive=True
         )
         assert study.best() is None
@@ -246,7 +246,7 @@ def test_the_best_trial_is_the_first_of_equals(url: str) -> None:
             study.optuna.tell(study.ask(), value)  # type: ignore[arg-type]
         found = study.best()
         assert found is not None
-        assert found.number == best
+        assert found.trial == best
 
 
 def test_a_restarted_sampler_does_not_repeat_its_draws(url: str) -> None:
@@ -303,7 +303,7 @@ def test_a_study_of_another_experiment_is_refused(journal: str) -> None:
 
     other = {**facts_of(), "hash": "g", "config": {"x": 2}}
     with pytest.raises(UserError, match="another experiment:"):
-        Study(open_storage(journal), "s", space_of(RANGE), other, "h:1:1", exclusive=False)
+        open_study(open_storage(journal), "s", space_of(RANGE), other, "h:1:1", exclusive=False)
 
 
 def test_a_study_continues_with_a_key_that_was_added_with_its_default_and_keeps_its_hash(journal: str) -> None:
@@ -313,18 +313,18 @@ def test_a_study_continues_with_a_key_that_was_added_with_its_default_and_keeps_
     before = {**facts_of(), "config": {"x": 1, "model": {"class_path": "m.M"}}}
     now = {**facts_of(), "hash": "g", "config": config, "defaults": defaults}
     for facts in (before, now):
-        study = Study(open_storage(journal), "t", space_of(RANGE), facts, "h:1:1", exclusive=True)
+        study = open_study(open_storage(journal), "t", space_of(RANGE), facts, "h:1:1", exclusive=True)
         run(study, 1)
     assert study.n_finished() == 2
     assert study.optuna.user_attrs[IDENTITY]["experiment"] == "h"
 
     config["model"]["init_args"]["added"] = defaults["m.M"]["added"] = 3  # another default is another experiment
     with pytest.raises(UserError, match="another experiment:"):
-        Study(open_storage(journal), "t", space_of(RANGE), {**now, "hash": "i"}, "h:1:1", exclusive=True)
+        open_study(open_storage(journal), "t", space_of(RANGE), {**now, "hash": "i"}, "h:1:1", exclusive=True)
 
 
 def test_a_study_that_litlab_did_not_create_is_refused_and_unchanged(url: str) -> None:
-    foreign = optuna.create_study(storage=open_storage(url), study_name="s", direction="maximize")
+    foreign = optuna.create_study(storage=open_storage(url).optuna, study_name="s", direction="maximize")
     foreign.optimize(lambda trial: trial.suggest_float("y", 0, 1), 1)
 
     with pytest.raises(UserError, match="study s already exists"):
@@ -414,11 +414,11 @@ def test_a_machine_with_the_same_name_is_not_this_one(journal: str) -> None:
 def test_no_controller_waits_for_one_that_has_left(journal: str) -> None:
     one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
     with one.beating():
-        assert two.has_company()
+        assert two.others()
         assert two.alive() == {"one:1:0", "two:1:0"}
 
-    assert not two.has_company()
-    assert one.has_company()
+    assert not two.others()
+    assert one.others()
 
 
 def test_exactly_one_controller_claims_the_finalization(journal: str) -> None:
@@ -443,7 +443,7 @@ def test_a_claim_by_a_controller_of_an_earlier_version_holds_while_it_is_alive(j
     one.optuna.set_user_attr(OLD_FINALIZER, "one:1:0")
 
     assert not two.take_end()
-    assert two.enders() == ["one:1:0"]
+    assert two.finalizers() == ["one:1:0"]
     with one.beating():
         pass
     assert two.take_end(), "one has left"
@@ -456,9 +456,9 @@ def test_a_restart_keeps_the_runs_that_earlier_versions_recorded(sqlite: str) ->
     before.optuna.set_user_attr(PARENT, "second")
 
     once = study_of(sqlite, space_of(GRID))
-    assert once.previous_runs() == ["first", "second"]
+    assert previous_runs(once.optuna) == ["first", "second"]
     once.optuna.set_user_attr(PARENT, "third")
-    assert study_of(sqlite, space_of(RANGE)).previous_runs() == ["first", "second", "third"]
+    assert previous_runs(study_of(sqlite, space_of(RANGE)).optuna) == ["first", "second", "third"]
 
 
 def test_a_trial_that_two_controllers_end_is_queued_again_once(journal: str) -> None:
@@ -480,7 +480,7 @@ def test_a_result_counts_although_its_controller_seemed_dead(journal: str) -> No
     study = study_of(journal, space_of(RANGE))
     trial = study.ask()
     assert trial is not None
-    study._set(trial.number, INTERRUPTED, "its controller died")
+    trial.set_user_attr(INTERRUPTED, "its controller died")
     study.optuna.tell(trial, 1.0)
 
     assert study.n_finished() == 1

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from pipelines.comparison.formatting import NO_BREAK_SPACE, markdown_table
+from pipelines.reporting.parent_runs import CONFIGURATIONS
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store, StoredRun
+from sweeps.search.open_study import open_study
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Study
-from sweeps.search.summary import LABELS, study_note
+from sweeps.search.study_run import study_note
 from sweeps.seeds.summary import format_test_metrics
 
 SPACE = {"model.dropout": {"low": 0.0, "high": 0.7}, "data.batch_size": [16, 32]}
@@ -35,7 +37,7 @@ def study(tmp_path: Path) -> Study:
     """A study of three trials, none of which has started."""
     space = Space("s", "e", SPACE, "What for.", metric="val/loss", direction="minimize", sampler="random", trials=3)
     facts = {"values": {}, "hash": "h", "config": {}, "defaults": {}, "max_epochs": 9}
-    return Study(open_storage(str(tmp_path / "journal")), "s", space, facts, "host:1:1", exclusive=True)
+    return open_study(open_storage(str(tmp_path / "journal")), "s", space, facts, "host:1:1", exclusive=True)
 
 
 def finish(study: Study) -> None:
@@ -64,8 +66,10 @@ def test_the_note_of_a_study_starts_with_the_confirmation(study, runs):
     store = Store()
     confirmed = {"best": [store.find(run.run_id) for run in runs], "default": []}
     first, table, *others = study_note(study, confirmed, {}).split("\n\n")
-    assert first.startswith("3 of 3 trials (3 complete). Best val/loss 0.1000, trial 0: the best of 3, so partly luck")
-    assert table.splitlines()[2] == f"| {LABELS['best']} | 0.8500 ± 0.0707 | 2 |"
+    assert first.startswith(
+        "3 of 3 trials (3 complete). Best val/loss 0.1000, trial 0: the best of 3, so partly chance"
+    )
+    assert table.splitlines()[2] == f"| {CONFIGURATIONS['']} | 0.8500 ± 0.0707 | 2 |"
     assert others[-1] == "What for.\n"
 
 

@@ -27,10 +27,11 @@ def store(uri):
 
 @pytest.fixture
 def train(pool, store):
-    """Trains a list of jobs with two slots."""
+    """Trains a list of jobs with two slots; `on_line` is called with each line that is printed."""
 
-    def run(jobs, **settings):
+    def run(jobs, on_line=None, **settings):
         with LiveDisplay() as display:
+            display.print = on_line or display.print
             return run_jobs(pool, jobs, store, display, title="all", **settings)
 
     return run
@@ -79,11 +80,9 @@ def test_two_jobs_with_one_seed_share_no_file(train, job, store):
 
 
 def test_a_failed_job_affects_no_other_and_each_result_is_reported(train, job, store, capfd):
-    reported = []
     moods = ["fine", "raises", "killed", "fine"]
     jobs = [job("--model.mood", mood, run_name=f"{mood} {place}") for place, mood in enumerate(moods)]
-    results = train(jobs, on_result=reported.append)
-    assert reported == results
+    results = train(jobs)
     status = {result.job.run_name: result.status for result in results}
     assert status == {"fine 0": "FINISHED", "raises 1": "FAILED", "killed 2": "FAILED", "fine 3": "FINISHED"}
     reasons = {result.job.run_name: result.reason for result in results}
@@ -103,10 +102,10 @@ def test_a_stop_request_ends_running_jobs_and_starts_no_others(train, job, store
     slow = ["--trainer.max_epochs", "1000", "--model.slow", "0.1"]
     jobs = [job("--model.score", "0.9"), job(*slow), job(*slow), job()]
 
-    def stop(result):
+    def stop(line):
         pool.stop_requests = 1
 
-    results = train(jobs, on_result=stop)
+    results = train(jobs, on_line=stop)
     assert results[0].status == "FINISHED"
     assert {result.status for result in results[1:]} == {"KILLED"}
     assert len(results) < len(jobs)
@@ -114,13 +113,13 @@ def test_a_stop_request_ends_running_jobs_and_starts_no_others(train, job, store
     assert pool.children == []
 
 
-def test_an_error_in_the_callback_leaves_no_process_and_no_active_run(train, job, store, pool):
-    def fail(result):
-        raise ValueError("of the callback")
+def test_an_error_of_the_display_leaves_no_process_and_no_active_run(train, job, store, pool):
+    def fail(line):
+        raise ValueError("of the display")
 
     jobs = [job(), job("--trainer.max_epochs", "1000", "--model.slow", "0.1")]
-    with pytest.raises(ValueError, match="of the callback"):
-        train(jobs, on_result=fail)
+    with pytest.raises(ValueError, match="of the display"):
+        train(jobs, on_line=fail)
     assert pool.children == []
     assert "RUNNING" not in [run.status for run in runs_of(store, "moody")]
 

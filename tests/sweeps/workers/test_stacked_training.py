@@ -18,7 +18,7 @@ from pipelines.tracking.store import Store
 from sweeps.workers import stacked_trials as stacked
 from sweeps.workers import worker
 from sweeps.workers.job import Job
-from sweeps.workers.messages import send
+from sweeps.workers.process import send
 
 QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false"]
 DIGITS = ["digits-mlp", "--data.n_train=300", "--model.hidden=[16, 8]", *QUICK]

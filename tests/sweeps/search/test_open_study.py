@@ -9,7 +9,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_RUN_TAG
-from sweeps.search.identity import is_same_experiment, trial_runs
+from sweeps.search.open_study import is_same_experiment, trial_runs
 from sweeps.search.space import Space
 
 VALUES = {"model": "m.A", "model.width": 8, "model.lr": 0.1}

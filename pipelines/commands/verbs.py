@@ -1,0 +1,23 @@
+"""The verbs of `litlab`: the module of each, and its line in `litlab --help` and in completions."""
+
+VERBS = {
+    "list": ("pipelines.commands.list", "list the experiments"),
+    "fit": ("pipelines.commands.fit", "train an experiment and test its best epoch, as one MLflow run"),
+    "resume": ("pipelines.commands.resume", "resume an interrupted training in the same run"),
+    "sync": ("pipelines.commands.sync", "send data that a tracking server or database could not receive"),
+    "validate": ("pipelines.commands.evaluate", "evaluate a finished run on its validation set"),
+    "test": ("pipelines.commands.evaluate", "evaluate a finished run on its test set"),
+    "predict": ("pipelines.commands.predict", "classify image files with the model of a finished run"),
+    "sweep": ("sweeps.commands.sweep", "search hyperparameters with Optuna; every trial is a run"),
+    "compare": ("pipelines.commands.compare", "compare finished runs: mean, spread and differences over seeds"),
+    "report": ("pipelines.commands.report", "write a self-contained HTML report of a study or an experiment"),
+    "reproduce": ("sweeps.commands.reproduce", "run the published experiments and judge each published claim"),
+    "register": ("pipelines.commands.register", "register a run's model in MLflow's model registry"),
+    "baseline": ("pipelines.commands.baseline", "train a scikit-learn model on the same data, in the same MLflow"),
+    "inspect": ("pipelines.commands.inspect", "show layers: sizes, parameters, multiply-adds, receptive fields"),
+    "explain": ("pipelines.commands.explain", "explain a trained network: what it has learned, and what fools it"),
+    "doctor": ("pipelines.commands.doctor", "check the installation and repair what can be repaired"),
+    "ui": ("pipelines.commands.ui", "open the MLflow UI on this project's runs"),
+    "completion": ("pipelines.commands.completion", "print the script that completes verbs and options in a shell"),
+}
+FIT_SEEDS = "sweeps.commands.fit_seeds"  # of `litlab fit --seeds N`

@@ -1,0 +1,128 @@
+"""The MLflow runs of a study: the jobs that create them, those without a process, and their checkpoints."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.tracking.run import Run
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import (
+    CONFIGURATION_TAG,
+    CONFIRM,
+    CONTROLLER_TAG,
+    PARENT_RUN_TAG,
+    SEARCH,
+    SEED_TAG,
+    STAGE_TAG,
+    STUDY_TAG,
+    SWEEP_SUFFIX,
+    TRIAL_STATE_TAG,
+    TRIAL_TAG,
+)
+from sweeps.search.space import canonical_name
+from sweeps.search.study import Study
+from sweeps.search.trial_state import REASON, is_counted, params_key
+from sweeps.workers.job import Job, as_arguments
+
+CHECKPOINTS = "checkpoints"
+RunsBySeed = dict[tuple[str, int], StoredRun]  # by configuration and seed
+
+
+@dataclass(frozen=True)
+class TrialRuns:
+    """The runs below a study's own run.
+
+    Attributes:
+        study: The study.
+        parent: The study's own run.
+        arguments: The experiment, and the keys that are the same in all trials, as on the command line.
+        devices: GPUs per training, where there are any.
+    """
+
+    study: Study
+    parent: Run
+    arguments: list[str]
+    devices: int
+
+    @property
+    def store(self) -> Store:
+        return self.parent.store
+
+    def search_job(self, params: Mapping[str, Any], seed: int, trial: int, *, stacked: bool) -> Job:
+        """Return the training of a trial with one of its seeds."""
+        space = self.study.space
+        name = f"trial {trial}" + (f" seed {seed}" if space.seeds > 1 else "")
+        tags = {STAGE_TAG: SEARCH, TRIAL_TAG: str(trial), CONFIGURATION_TAG: params_key(params)}
+        pruner = canonical_name(space.pruner)
+        options = {"pruner": "" if pruner == "none" else pruner, "stacked": stacked}
+        return self._job(space.settings(params), seed, name, tags, **options)
+
+    def confirm_job(self, settings: dict[str, Any], seed: int, label: str, trial: str) -> Job:
+        """Return the training of a configuration on a fresh seed, with the test at its end."""
+        tags = {STAGE_TAG: CONFIRM, TRIAL_TAG: trial, CONFIGURATION_TAG: params_key(settings)}
+        return self._job(settings, seed, f"confirm {label} seed {seed}", tags, test=True)
+
+    def _job(self, settings: dict[str, Any], seed: int, name: str, tags: dict[str, str], **options: Any) -> Job:
+        tags |= {PARENT_RUN_TAG: self.parent.run_id, STUDY_TAG: self.study.name, CONTROLLER_TAG: self.study.controller}
+        return Job(
+            arguments=[*self.arguments, *as_arguments(settings)],
+            seed=seed,
+            experiment=f"{self.study.name}{SWEEP_SUFFIX}",
+            tracking_uri=self.store.uri,
+            run_name=name,
+            tags=tags,
+            metric=self.study.space.metric,
+            devices=self.devices,
+            **options,
+        )
+
+    def of_stage(self, stage: str) -> list[StoredRun]:
+        """Return the runs of a stage, oldest first."""
+        return [run for run in self.store.children(self.parent.run_id) if run.tags.get(STAGE_TAG) == stage]
+
+    def end_orphans(self, alive: Collection[str]) -> RunsBySeed:
+        """End the RUNNING runs of all controllers but these; return the finished runs, which need no new training."""
+        children = self.store.children(self.parent.run_id)
+        for run in children:
+            if run.status == "RUNNING" and run.tags.get(CONTROLLER_TAG) not in alive:
+                self.store.end(run.run_id, *self._orphan_status(run))
+        searched = (run for run in children if run.tags.get(STAGE_TAG) == SEARCH and run.status == "FINISHED")
+        return by_seed(run for run in searched if run.tags.get(TRIAL_STATE_TAG) != "FAIL")
+
+    def _orphan_status(self, run: StoredRun) -> tuple[str, str]:
+        """Return FAILED and the trial's reason if the trial of a run has failed, else KILLED."""
+        trial = next((trial for trial in self.study.trials() if str(trial.number) == run.tags.get(TRIAL_TAG)), None)
+        if trial is not None and trial.state.name == "FAIL" and is_counted(trial):
+            return "FAILED", trial.user_attrs.get(REASON, "its process died")
+        return "KILLED", "its process died"
+
+    def discard_checkpoints(self, run_ids: Collection[str], trial: int) -> None:
+        """Delete the checkpoints of a trial, unless it is the best so far or all checkpoints are kept."""
+        best = self.study.best()
+        if self.study.space.keep == "best" and (best is None or best.trial != trial):
+            for run_id in run_ids:
+                self.store.delete_files(run_id, CHECKPOINTS)
+
+    def prune_checkpoints(self) -> StoredRun | None:
+        """Delete the checkpoints of trials that were the best only for a while.
+
+        Those of interrupted trials stay: their finished seeds will count.
+
+        Returns:
+            The best trial's finished run with the lowest seed, if there is one.
+        """
+        best = self.study.best()
+        if best is None:
+            return None
+        runs, own = self.of_stage(SEARCH), params_key(best.params)
+        ended = {params_key(trial.params) for trial in self.study.trials() if is_counted(trial)}
+        for run in runs:
+            if self.study.space.keep == "best" and run.tags[CONFIGURATION_TAG] in ended - {own}:
+                self.store.delete_files(run.run_id, CHECKPOINTS)
+        finished = [run for run in runs if run.tags[CONFIGURATION_TAG] == own and run.status == "FINISHED"]
+        return min(finished, key=lambda run: int(run.tags[SEED_TAG]), default=None)
+
+
+def by_seed(runs: Iterable[StoredRun]) -> RunsBySeed:
+    """Index runs by configuration and seed; of equals the last is taken."""
+    return {(run.tags[CONFIGURATION_TAG], int(run.tags[SEED_TAG])): run for run in runs}

@@ -1,0 +1,112 @@
+"""What every worker process needs: its setup, its messages to the controller, and the run of its job."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from multiprocessing import connection, parent_process
+from typing import Any
+
+import torch
+
+from pipelines.config.cli import LitlabCLI
+from pipelines.runtime.errors import StoppedError, UserError
+from pipelines.runtime.log import configure_logging
+from pipelines.runtime.process import SIGKILL, exit_with_rank_zero, signal_process_group, start_process_group
+from pipelines.tracking.run import Run
+from pipelines.tracking.store import Store
+from pipelines.tracking.tags import SELECTED_EPOCH
+from pipelines.training.run_metadata import run_name, run_tags
+from sweeps.workers.job import Job
+
+GRACE_S = 20.0  # from the controller's death until the training is killed
+
+
+class RefusedError(UserError):
+    """An error that would end every other trial in the same way."""
+
+
+def setup_process(job: Job) -> None:
+    """Set up this process for a job: process group, log file, GPUs, threads, and its end if the controller dies."""
+    configure_logging()
+    start_process_group()  # Ctrl-C goes to the controller only, which stops its workers
+    exit_with_rank_zero()
+    try:
+        log = os.open(job.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    except FileNotFoundError:  # the controller and its folder are gone
+        sys.exit(1)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    if count := torch.cuda.device_count():
+        os.environ["CUDA_VISIBLE_DEVICES"] = _visible_gpus(job, count)
+    share = max(1, job.threads // job.devices)
+    os.environ["OMP_NUM_THREADS"] = str(share)  # for the processes of further devices
+    torch.set_num_threads(share)
+    threading.Thread(target=_exit_with_controller, daemon=True).start()
+
+
+def _visible_gpus(job: Job, count: int) -> str:
+    """Return the GPUs of a job among those that this process may use, so that different slots use different ones."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    gpus = [name for name in visible.split(",") if name]
+    first = job.slot * job.devices
+    return ",".join(gpus[(first + offset) % len(gpus)] for offset in range(min(job.devices, len(gpus))))
+
+
+def _exit_with_controller() -> None:
+    """When the controller dies, send SIGTERM to this process, and SIGKILL to its group after GRACE_S seconds."""
+    if (controller := parent_process()) is None:
+        return
+    controller.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(GRACE_S)
+    signal_process_group(os.getpid(), SIGKILL)
+
+
+def send(pipe: connection.Connection, message: tuple[Any, ...]) -> None:
+    """Send a message to the controller, if it is still alive."""
+    with contextlib.suppress(OSError):
+        pipe.send(message)
+
+
+def final_message(error: BaseException) -> tuple[str, str]:
+    """Return the last message of a training that raised: "pruned", "refused", "stopped" or "failed", and the reason."""
+    if isinstance(error, StoppedError):
+        return "pruned", str(error)
+    if isinstance(error, RefusedError):
+        return "refused", str(error)
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "stopped", describe_error(error)
+    if not isinstance(error, UserError | FloatingPointError):
+        traceback.print_exception(error)
+    return "failed", describe_error(error)
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the first line of an error's message, with the type of an unexpected error."""
+    kind, lines = type(error).__name__, str(error).strip().splitlines()
+    if not lines:
+        return kind
+    return lines[0] if isinstance(error, UserError | FloatingPointError) else f"{kind}: {lines[0]}"
+
+
+def create_run(job: Job, cli: LitlabCLI, extra_tags: Mapping[str, str] | None = None) -> Run:
+    """Create the run of a job.
+
+    Raises:
+        RefusedError: The tracking store cannot be reached.
+    """
+    tags = {**run_tags(cli, "fit", job.arguments_with_seed), **job.tags, **(extra_tags or {})}
+    name = job.run_name or run_name(job.arguments, job.seed)
+    try:
+        return Run(Store(job.tracking_uri), job.experiment, name, tags)
+    except UserError as error:
+        raise RefusedError(str(error)) from error
+
+
+def selected_metrics(run: Run) -> dict[str, float]:
+    """Return a finished run's metrics at the selected epoch."""
+    return run.metrics_at(max(step for step, metrics in run.history if SELECTED_EPOCH in metrics))
