@@ -65,7 +65,7 @@ class Autoencoder(BaseAutoencoder):
         hidden: Units of each layer between the pixels and the code.
         code: Dimension of the code.
         code_activation: "relu" keeps the code non-negative.
-        **training: Optimiser and scheduler, see `Regressor`.
+        **training: Optimiser and scheduler, see `Learner`.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ConvAutoencoder(BaseAutoencoder):
         hidden: Units of each layer between the convolutions and the code.
         code: Dimension of the code.
         code_activation: "relu" keeps the code non-negative.
-        **training: Optimiser and scheduler, see `Regressor`.
+        **training: Optimiser and scheduler, see `Learner`.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ class FunctionRegressor(Regressor):
         kind: "linear" regression, or "convnet": 1-D convolution, ReLU, max pooling of size 2, linear layer.
         filters: Number of filters of each convnet.
         kernel_size: Kernel size of the convolution, which is padded with kernel_size - 1 zeros at both ends.
-        **training: Optimiser and scheduler, see `Regressor`.
+        **training: Optimiser and scheduler, see `Learner`.
     """
 
     def __init__(
