@@ -54,11 +54,11 @@ class VerbParser(argparse.ArgumentParser):
         self.arguments: list[argparse.Action] = []
         self.option_names: list[str] = []
         self._needs_arguments = needs_arguments
+        self._usage = usage and f"%(prog)s {usage}"  # argparse overwrites `usage` while it parses
         self._keys_help = ""
         self._shown = argparse.ArgumentParser(add_help=False)
         super().__init__(
             prog=f"litlab {verb}".strip(),
-            usage=usage and f"%(prog)s {usage}",
             description=description,
             epilog=epilog,
             formatter_class=HelpFormatter,
@@ -89,7 +89,7 @@ class VerbParser(argparse.ArgumentParser):
         """Return a parser of every argument that the help page shows."""
         return argparse.ArgumentParser(
             prog=self.prog,
-            usage=self.usage,
+            usage=self._usage,
             description=self.description,
             epilog=self.epilog,
             formatter_class=HelpFormatter,

@@ -18,6 +18,7 @@ from pipelines.runtime.files import file_lock
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.uri import database_lock
+from sweeps.search.optuna_internals import LOCK_ROW
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage, RDBStorage
@@ -69,9 +70,8 @@ class Storage:
                 if self.server.engine.dialect.name == "postgresql":
                     connection.execute(text(f"set local idle_in_transaction_session_timeout = '{LOCK_IDLE_S}s'"))
                     connection.execute(text("select pg_advisory_xact_lock(:space, :study)"), key)
-                else:  # the only row of a study that Optuna itself never locks
-                    rows = "select study_id from study_directions where study_id = :study for update"
-                    connection.execute(text(rows), key)
+                else:
+                    connection.execute(text(LOCK_ROW), key)
                 yield
         else:  # SQLite: `sole_controller` leaves one controller
             yield

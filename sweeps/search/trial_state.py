@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sweeps.search.optuna_internals import queued_params
+
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
@@ -81,4 +83,4 @@ def params_key(params: Mapping[str, Any]) -> str:
 
 def trial_params(trial: "FrozenTrial") -> dict[str, Any]:
     """Return a trial's params as far as they are known, also those of a queued trial."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    return {**queued_params(trial), **trial.params}

@@ -1,13 +1,11 @@
 """The `litlab` command: its imports, help, errors and exit codes."""
 
-import importlib
 import json
 import re
 import shlex
 import subprocess
 import sys
 from importlib.metadata import version
-from io import StringIO
 
 import pytest
 
@@ -83,11 +81,13 @@ def test_a_help_page_fits_32_lines_of_80_characters_and_has_no_escape_codes_in_a
     assert lines[0].startswith(f"usage: litlab {verb}")
 
 
-def test_a_help_page_has_colours_on_a_terminal(monkeypatch):
-    monkeypatch.setattr("sys.stdout", StringIO())
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+def test_a_help_page_has_colours_on_a_terminal(litlab, monkeypatch):
+    plain = litlab("list", "--help").out
+    monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
-    assert "\033[36m--json\033[0m" in importlib.import_module(VERBS["list"][0]).make_parser("list").format_help()
+    coloured = litlab("list", "--help").out
+    assert "\033[36m--json\033[0m" in coloured
+    assert re.sub(r"\033\[[0-9;]*m", "", coloured) == plain
 
 
 def test_the_help_of_fit_shows_keys_that_exist_and_every_option_but_those_of_a_section():

@@ -4,12 +4,15 @@ import pkgutil
 from importlib.metadata import version
 from operator import attrgetter
 
+import optuna
 import pytest
+import sqlalchemy
 import torch
 from lightning.pytorch import LightningModule
 
 from modules.lightning_internals import HOOK_NAME
 from pipelines.runtime.lightning_internals import set_callback_metrics
+from sweeps.search.optuna_internals import LOCK_ROW, queued_params
 
 TRAINER_PARTS = [
     "_checkpoint_connector.dump_checkpoint",
@@ -61,6 +64,23 @@ def test_callbacks_see_metrics_that_were_not_logged_in_lightnings_loop(make_trai
     trainer = make_trainer()
     set_callback_metrics(trainer, {"val/acc": torch.tensor(0.5)})
     assert trainer.callback_metrics["val/acc"] == 0.5
+
+
+def test_a_queued_trial_of_optuna_has_its_params():
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 1})
+    (trial,) = study.trials
+    assert queued_params(trial) == {"x": 1}, (
+        f"Optuna {optuna.__version__} keeps them elsewhere: change sweeps/search/optuna_internals.py"
+    )
+
+
+def test_a_study_of_optuna_has_one_row_that_mysql_can_lock(tmp_path):
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
+    study = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "s")
+    with storage.engine.connect() as connection:
+        rows = connection.execute(sqlalchemy.text(LOCK_ROW.removesuffix(" for update")), {"study": study}).all()
+    assert rows == [(study,)]
 
 
 @pytest.mark.parametrize("part", MODULE_PARTS)
