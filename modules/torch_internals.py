@@ -1,4 +1,4 @@
-"""The parts of torch that litlab uses although they are not documented, tried with 2.9 to 2.15.
+"""The parts of torch that litlab uses although they are not documented, tried with 2.10 and 2.15.
 
 A later version may change them: tests/pipelines/runtime/test_internals.py fails then, and names the part.
 
