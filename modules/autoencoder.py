@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from modules.base import Batch, Regressor
-from modules.layers import activation, fully_connected, require_widths
+from modules.layers import ACTIVATIONS, fully_connected, require_widths
 from modules.metrics import KNNAccuracy, MeanLoss, SplitMetrics
 
 CodeActivation = Literal["none", "relu"]
@@ -65,7 +65,7 @@ class Autoencoder(BaseAutoencoder):
         hidden: Units of each layer between the pixels and the code.
         code: Dimension of the code.
         code_activation: "relu" keeps the code non-negative.
-        **training: Optimiser and scheduler, see `Regressor`.
+        **training: Optimiser and scheduler, see `Learner`.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class Autoencoder(BaseAutoencoder):
         super().__init__(**training)
         require_widths("code", [code])
         sizes = [math.prod(input_shape), *hidden]
-        encoder = fully_connected(sizes, code, activation_name="relu", dropout=0)
-        decoder = fully_connected([code, *reversed(hidden)], sizes[0], activation_name="relu", dropout=0)
-        self.encoder = nn.Sequential(nn.Flatten(), *encoder, activation(code_activation))
+        encoder = fully_connected(sizes, code, activation="relu", dropout=0)
+        decoder = fully_connected([code, *reversed(hidden)], sizes[0], activation="relu", dropout=0)
+        self.encoder = nn.Sequential(nn.Flatten(), *encoder, ACTIVATIONS[code_activation]())
         self.decoder = nn.Sequential(*decoder, nn.Sigmoid(), nn.Unflatten(1, input_shape))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class ConvAutoencoder(BaseAutoencoder):
         hidden: Units of each layer between the convolutions and the code.
         code: Dimension of the code.
         code_activation: "relu" keeps the code non-negative.
-        **training: Optimiser and scheduler, see `Regressor`.
+        **training: Optimiser and scheduler, see `Learner`.
     """
 
     def __init__(
@@ -122,9 +122,9 @@ class ConvAutoencoder(BaseAutoencoder):
         widths = [input_shape[0], *channels]
         feature_shape = (widths[-1], input_shape[1] // stride, input_shape[2] // stride)
         sizes = [math.prod(feature_shape), *hidden]
-        encoder = fully_connected(sizes, code, activation_name="relu", dropout=0)
-        decoder = fully_connected([code, *reversed(hidden)], sizes[0], activation_name="relu", dropout=0)
-        self.encoder = nn.Sequential(*_downsample(widths), nn.Flatten(), *encoder, activation(code_activation))
+        encoder = fully_connected(sizes, code, activation="relu", dropout=0)
+        decoder = fully_connected([code, *reversed(hidden)], sizes[0], activation="relu", dropout=0)
+        self.encoder = nn.Sequential(*_downsample(widths), nn.Flatten(), *encoder, ACTIVATIONS[code_activation]())
         upsampling = [nn.ReLU(), nn.Unflatten(1, feature_shape), *_upsample(widths[::-1])]
         self.decoder = nn.Sequential(*decoder, *upsampling, nn.Sigmoid())
 

@@ -3,6 +3,7 @@
 Shapes: B batch size, D input features.
 """
 
+from functools import partial
 from typing import Any, Literal, final
 
 import torch
@@ -28,7 +29,7 @@ class FunctionRegressor(Regressor):
         kind: "linear" regression, or "convnet": 1-D convolution, ReLU, max pooling of size 2, linear layer.
         filters: Number of filters of each convnet.
         kernel_size: Kernel size of the convolution, which is padded with kernel_size - 1 zeros at both ends.
-        **training: Optimiser and scheduler, see `Regressor`.
+        **training: Optimiser and scheduler, see `Learner`.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class FunctionRegressor(Regressor):
 
     def metrics(self) -> dict[str, Metric | MetricCollection]:
         per_function: dict[str, Metric | MetricCollection] = {
-            f"loss_{name}": MeanLoss(_ColumnMSE(index)) for index, name in enumerate(FUNCTIONS)
+            f"loss_{name}": MeanLoss(partial(_column_mse, index)) for index, name in enumerate(FUNCTIONS)
         }
         return {"loss": MeanLoss(nn.functional.mse_loss), **per_function}
 
@@ -63,14 +64,8 @@ class FunctionRegressor(Regressor):
         return nn.functional.mse_loss(estimates_B3, y_B3), {"estimates": estimates_B3, "targets": y_B3}
 
 
-class _ColumnMSE:
-    """Mean squared error of one output column."""
-
-    def __init__(self, column: int) -> None:
-        self._column = column
-
-    def __call__(self, estimates_B3: Tensor, y_B3: Tensor) -> Tensor:
-        return nn.functional.mse_loss(estimates_B3[:, self._column], y_B3[:, self._column])
+def _column_mse(column: int, estimates_B3: Tensor, y_B3: Tensor) -> Tensor:
+    return nn.functional.mse_loss(estimates_B3[:, column], y_B3[:, column])
 
 
 def _net(kind: Kind, size: int, filters: int, kernel_size: int) -> nn.Module:

@@ -19,19 +19,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def activation(name: Activation) -> nn.Module:
-    """Return the activation layer with this name; "none" is the identity."""
-    return ACTIVATIONS[name]()
-
-
-def fully_connected(
-    sizes: list[int], num_outputs: int, *, activation_name: Activation, dropout: float
-) -> list[nn.Module]:
+def fully_connected(sizes: list[int], num_outputs: int, *, activation: Activation, dropout: float) -> list[nn.Module]:
     """Return linear layers from `sizes[0]` inputs to `num_outputs`; activation and dropout follow each hidden one."""
     require_widths("hidden", sizes)
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
-        layers += [nn.Linear(n_in, n_out), activation(activation_name)]
+        layers += [nn.Linear(n_in, n_out), ACTIVATIONS[activation]()]
         layers += [nn.Dropout(dropout)] if dropout else []
     return [*layers, nn.Linear(sizes[-1], num_outputs)]
 

@@ -39,7 +39,7 @@ class MLP(Classifier):
         super().__init__(num_classes, **training)
         require_rate("dropout", dropout)
         sizes = [math.prod(input_shape), *hidden]
-        layers = fully_connected(sizes, num_classes, activation_name=activation, dropout=dropout)
+        layers = fully_connected(sizes, num_classes, activation=activation, dropout=dropout)
         self.net = nn.Sequential(nn.Flatten(), *layers)
         initialize(self.net, init, init_scale)
 

@@ -74,9 +74,10 @@ def tables_as_script() -> Iterator[None]:
     migrate, dump = db_utils._initialize_tables, list[str]()
 
     def initialize(engine: sqlalchemy.Engine) -> None:
-        if not dump or engine.dialect.name != "sqlite":
+        is_new = engine.dialect.name == "sqlite" and not sqlalchemy.inspect(engine).get_table_names()
+        if not (is_new and dump):
             migrate(engine)
-        if engine.dialect.name == "sqlite":
+        if is_new:
             with closing(engine.raw_connection()) as connection:
                 if dump:
                     connection.driver_connection.executescript(dump[0])

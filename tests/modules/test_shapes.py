@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from modules.convnet import ConvNet
-from modules.layers import activation
+from modules.layers import ACTIVATIONS
 from modules.linear import LinearClassifier
 from modules.mlp import MLP
 
@@ -119,7 +119,7 @@ def test_any_activation_and_max_pooling_make_a_network_non_affine(name):
 )
 def test_each_activation_equals_its_formula(name, formula):
     x = torch.linspace(-4, 4, 41, dtype=torch.float64)
-    torch.testing.assert_close(activation(name)(x), formula(x))
+    torch.testing.assert_close(ACTIVATIONS[name]()(x), formula(x))
 
 
 def _dropout_layers(model: nn.Module) -> list[tuple[str, float]]:

@@ -1,5 +1,6 @@
 """`litlab reproduce` runs what is missing, judges the claims, and writes the page."""
 
+import functools
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import pytest
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
-from sweeps.reproduction import claims
+from sweeps.reproduction import claims, measurements
 from sweeps.reproduction.claims import load_plan
 from sweeps.reproduction.jobs import MAX_WORKERS, default_workers, find_finished_runs, identify_jobs
 from sweeps.reproduction.reproduce import reproduce
@@ -57,9 +58,17 @@ def publish(tmp_path, monkeypatch):
     return write
 
 
+@pytest.fixture(scope="module")
+def theory_once():
+    """Return what runs the tests of theory, the first time."""
+    run = functools.cache(measurements._run_theory_tests)
+    return lambda files: run(tuple(files))
+
+
 @pytest.fixture
-def lines(publish):
+def lines(publish, theory_once, monkeypatch):
     """Publish two experiments that take a second."""
+    monkeypatch.setattr(measurements, "_run_theory_tests", theory_once)
     return publish(ONE)
 
 
