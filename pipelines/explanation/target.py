@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 
 from datamodules.base import ImageDataModule
 from pipelines.config.cli import load_data
@@ -108,7 +108,9 @@ class Target:
         short, modules = self.short_names(), dict(self.network.named_modules())
         layer: nn.Module | None = modules.get(short.get(name, name)) if name else None
         if layer is None:
-            layers = {key: module for key, module in modules.items() if not isinstance(module, Metric)}
+            layers = {
+                key: module for key, module in modules.items() if not isinstance(module, Metric | MetricCollection)
+            }
             known = [*short, *(key for key, module in layers.items() if key and not list(module.children()))]
             suggestions = get_close_matches(name, known, n=3, cutoff=0.4)
             hint = f" (did you mean {' or '.join(suggestions)}?)" if suggestions else ""
