@@ -49,7 +49,8 @@ class WriterProcess:
     """A process that creates and writes one run. Messages in both directions are JSON, one object a line."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path)]  # -P: not the modules of this folder
+        modules = json.dumps([str(path) for path in sys.path])
+        command = [sys.executable, "-P", "-c", PROGRAM, modules]  # -P: no modules of the current folder
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
