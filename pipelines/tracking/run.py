@@ -92,7 +92,7 @@ class Run:
             log = RunLog.load(home) or RunLog.new(found.store.uri, known.info, home)
             with log.held():
                 log.fetch(client)
-                log.process, log.status, log.reason = process_tags(), "", ""
+                log.process, log.status, log.reason, log.model_epoch = process_tags(), "", "", None
                 log.params = {**log.params, **known.data.params}
                 log.save()
             for key, value in log.process.items():  # first: the process of a RUNNING run is checked

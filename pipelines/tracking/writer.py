@@ -42,6 +42,7 @@ class Writer:
         self._store, self._progress, self._doubtful = store, progress, not new
         self._sent: dict[str, dict[str, str]] = {"params": {}, "tags": {}, "dataset": {}}
         self._sent_files: dict[str, tuple[int, int]] = {}
+        self._sent_model: int | None = None  # epoch of its weights
         self._position = 0  # in metrics.jsonl, of the first metric that was not sent
         self._surplus: Counter[tuple[str, int]] = Counter()  # metrics in the store that the log does not have yet
 
@@ -64,8 +65,8 @@ class Writer:
         self._try("tags", lambda: self._send_texts(log, "tags", RunTag))
         self._try("the dataset", lambda: self._send_dataset(log))
         self._try("metrics", lambda: self._send_metrics(log))
+        self._try("the model", lambda: self._send_model(log))
         if log.status:
-            self._try("the model", lambda: self._send_model(log))
             if log.is_sent_away:
                 self._try("files", lambda: self._send_files(log))
             self._try("the end", lambda: self._end(log))
@@ -152,9 +153,10 @@ class Writer:
         return stored
 
     def _send_model(self, log: RunLog) -> None:
-        if log.model_epoch is not None:
+        if log.model_epoch is not None and log.model_epoch != self._sent_model:
             self._progress(sum(file.stat().st_size for file in log.model.rglob("*")))
             logged_model.send(self._client, log, log.model_epoch)
+            self._sent_model = log.model_epoch
 
     def _send_files(self, log: RunLog) -> None:
         """Send files that are unsent or have changed, except temporary files."""

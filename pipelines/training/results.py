@@ -90,9 +90,9 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     tested = evaluate("test", training.cli, training.model, data, training.checkpoint_callback.best)
     run.log_metrics(tested.metrics, epoch)
     if isinstance(data, InMemoryDataModule):
-        _save_test_figures(training, data, run, tested, epoch)
         metadata = {"classes": list(data.classes)} if data.classes else {}
         run.log_model(exportable(data.normalize, training.model), data.test_set.inputs[:2], metadata, epoch)
+        _save_test_figures(training, data, run, tested, epoch)  # while the model is sent
 
 
 def _save_test_figures(training: Training, data: InMemoryDataModule, run: Run, tested: Evaluation, epoch: int) -> None:
