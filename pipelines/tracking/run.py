@@ -53,6 +53,7 @@ class Run:
 
     Attributes:
         folder: Folder of the run's files; with a local store, its artifact folder.
+        history: Epoch and metrics of each call of `log_metrics`; a reopened run's earlier ones are read by `rewind`.
         complete: Whether the store has all data of the run, once it has ended.
         refused: What the store refuses for good, and why, once it has ended.
 
@@ -112,17 +113,13 @@ class Run:
         log.save()
         log.reserve()
         self.complete = False
+        self.history: list[tuple[int, dict[str, float]]] = []
         self._unsent, self._last_sent = 0, time.monotonic()
         writer.follow(log, new=new)
 
     @property
     def refused(self) -> list[str]:
         return self._writer.refused
-
-    @property
-    def history(self) -> list[tuple[int, dict[str, float]]]:
-        """Epoch and metrics of each call of `log_metrics`."""
-        return [(entry.epoch, entry.values) for entry in self._log.entries()[0]]
 
     def mark(self) -> int:
         """Flush the metrics to the disk; return a mark to rewind to."""
@@ -134,6 +131,7 @@ class Run:
         The store cannot delete them: those that it has are not sent again.
         """
         self._log.rewind(mark)
+        self.history = [(entry.epoch, entry.values) for entry in self._log.entries()[0]]
         self._writer.request(REWOUND)
 
     @property
@@ -152,7 +150,8 @@ class Run:
         Raises:
             OSError: For example, the disk is full.
         """
-        self._log.append(epoch, {_REFUSED.sub("_", key): value for key, value in metrics.items()})
+        entry = self._log.append(epoch, {_REFUSED.sub("_", key): value for key, value in metrics.items()})
+        self.history.append((entry.epoch, entry.values))
         self._unsent += len(metrics)
         if self._unsent >= MAX_BATCH or time.monotonic() - self._last_sent > SEND_EVERY_S:
             self._unsent, self._last_sent = 0, time.monotonic()

@@ -32,7 +32,7 @@ RESERVE_BYTES = 1 << 18  # space for the final status of a run when the disk is 
 
 @dataclass(frozen=True)
 class Entry:
-    """Metrics of an epoch; `timestamp` is in milliseconds since 1970."""
+    """Metrics of an epoch; `timestamp` is in milliseconds since 1970. A value that is not finite is NaN."""
 
     epoch: int
     timestamp: int
@@ -101,15 +101,17 @@ class RunLog:
         del content["home"]
         write_atomically(self.home / NOTE, json.dumps(content, indent=1), mode=0o600)
 
-    def append(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Append metrics to metrics.jsonl. A value that is not finite is written as null and read as NaN.
+    def append(self, epoch: int, values: Mapping[str, float]) -> Entry:
+        """Append metrics to metrics.jsonl, where a value that is not finite is null.
 
         Raises:
             OSError: For example, the disk is full.
         """
-        kept = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        line: dict[str, Any] = {"epoch": epoch, "timestamp": int(time.time() * 1000)}
+        line |= {key: value if math.isfinite(value) else None for key, value in values.items()}
         with self._metrics.open("a") as file:
-            file.write(json.dumps({"epoch": epoch, "timestamp": int(time.time() * 1000), **kept}) + "\n")
+            file.write(json.dumps(line) + "\n")
+        return _entry(line)
 
     def entries(self, start: int = 0) -> tuple[list[Entry], int]:
         """Return the entries of metrics.jsonl from a position on, in bytes, and the position after the last one.
@@ -124,10 +126,7 @@ class RunLog:
         entries = []
         for text in complete.splitlines():
             with contextlib.suppress(ValueError, KeyError):
-                line = json.loads(text)
-                epoch, timestamp = line.pop("epoch"), line.pop("timestamp")
-                values = {key: math.nan if value is None else value for key, value in line.items()}
-                entries.append(Entry(epoch, timestamp, values))
+                entries.append(_entry(json.loads(text)))
         return entries, start + len(complete) + len(newline)
 
     def mark(self) -> int:
@@ -191,6 +190,11 @@ class RunLog:
                 message = f"another process is sending run {self.run_id}: wait until it has finished"
                 raise UserError(message) from error
             yield
+
+
+def _entry(line: dict[str, Any]) -> Entry:
+    values = {key: math.nan if value is None else value for key, value in line.items()}
+    return Entry(int(values.pop("epoch")), int(values.pop("timestamp")), values)
 
 
 def home_of(uri: str, run_id: str) -> Path:

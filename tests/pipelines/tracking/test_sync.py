@@ -241,6 +241,16 @@ def test_a_metric_that_the_server_refuses_does_not_block_the_others(server, line
     assert (stored.info.status, stored.data.metrics) == ("FINISHED", {"good": 1.0})
 
 
+def test_the_metrics_of_a_run_are_known_after_everything_was_sent_to_a_server(server, line):
+    run = Run(Store(line.uri), "an experiment", "a run", {})
+    run.log_metrics({"val/acc": 0.5, "val/loss": float("inf")}, 3)
+    run.finish("FINISHED")
+    assert run.complete
+    assert not run.folder.exists()
+    assert run.metrics_at(3)["val/acc"] == 0.5
+    assert run.history[0][1]["val/loss"] != run.history[0][1]["val/loss"], "NaN, as in the store"
+
+
 @pytest.mark.parametrize("released", [True, False], ids=["for a while", "until after the end"])
 def test_a_locked_database_is_waited_for_and_then_left_to_sync(litlab, uri, monkeypatch, capfd, released):
     monkeypatch.setattr(writer_process, "SILENCE_S", 60 if released else 1)
