@@ -3,6 +3,7 @@
 torch's format is a ZIP archive, with a checksum for each part.
 """
 
+import os
 import pickle
 import zipfile
 import zlib
@@ -26,6 +27,7 @@ BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 STATE_KEY = "litlab"  # key of litlab's own state in a checkpoint
 OLD_DIGEST_SUFFIX = ".sha256"  # of the digest files that earlier versions wrote
 QUARANTINE_SUFFIX = ".damaged"
+ARCHIVE_END = b"PK\x05\x06" + bytes(18)  # size and signature of the last record of a ZIP archive without a comment
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -102,9 +104,11 @@ def remove_checkpoint(path: Path) -> None:
 def find_corruption(path: Path) -> str | None:
     """Return what is wrong with a checkpoint file, or None if it is intact."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-            return f"its part {broken} does not match its checksum" if broken else None
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            if broken := archive.testzip():
+                return f"its part {broken} does not match its checksum"
+            file.seek(-len(ARCHIVE_END), os.SEEK_END)
+            return None if file.read(4) == ARCHIVE_END[:4] else "there are bytes after its end"
     except OSError as error:
         return str(error.strerror)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError):

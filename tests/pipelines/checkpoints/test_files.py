@@ -55,6 +55,12 @@ def truncate(path):
     path.write_bytes(content[: len(content) // 2])
 
 
+def append(path):
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content + b"x")
+
+
 def empty(path):
     path.unlink()
     path.touch()
@@ -75,7 +81,7 @@ def test_the_previous_checkpoint_is_kept(tmp_path):
     assert load_checkpoint(tmp_path / PREVIOUS)["epoch"] == 1
 
 
-@pytest.mark.parametrize("harm", [flip, truncate, empty])
+@pytest.mark.parametrize("harm", [flip, truncate, append, empty])
 def test_a_damaged_checkpoint_is_not_loaded_and_is_named(tmp_path, harm):
     save(tmp_path, 0)
     harm(tmp_path / LAST)
@@ -100,7 +106,7 @@ def test_any_flipped_bit_is_detected_or_changes_nothing_that_is_loaded(tmp_path)
     assert detected > 150
 
 
-@pytest.mark.parametrize("harm", [flip, truncate, empty])
+@pytest.mark.parametrize("harm", [flip, truncate, append, empty])
 def test_if_the_last_checkpoint_is_damaged_it_is_named_and_the_previous_one_is_used(tmp_path, harm):
     save(tmp_path, 0)
     save(tmp_path, 1, best=0)
