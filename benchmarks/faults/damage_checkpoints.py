@@ -124,7 +124,7 @@ def _killed_fit(bench: Bench) -> tuple[Project, str]:
 
 
 def damage(folder: Path, name: str, files: tuple[str, ...], chance: random.Random, witness: Path) -> None:
-    """Damage checkpoints in place, and thereby all hard links to the same files."""
+    """Damage checkpoints in place. This damages all hard links to the same files too."""
     for file in files:
         path = folder / "checkpoints" / file
         if name in DAMAGES:

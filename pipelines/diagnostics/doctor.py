@@ -35,7 +35,7 @@ def diagnose(
 
 
 def iterate_checks(context: Context) -> Iterator[CheckResult]:
-    """Run all checks, and yield their results as they come. Torch is checked meanwhile in a process of its own."""
+    """Run all checks, and yield their results as they come. Torch is checked in a separate process meanwhile."""
     with torch_process.start(context.data_dir) as process:
         try:
             for name, check in CHECKS.items():

@@ -1,4 +1,4 @@
-"""Fit a scikit-learn estimator in a process of its own, which signals can end: its C code does not react to them.
+"""Fit a scikit-learn estimator in a separate process, which signals can end: its C code does not react to them.
 
 A file of its own, since the process imports it: it must not import torch.
 """

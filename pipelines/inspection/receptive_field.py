@@ -19,7 +19,7 @@ class Reach:
 
     Attributes:
         first: Shape (A, *value) for A axes; inf where a value depends on nothing.
-        last: Likewise; -inf where a value depends on nothing.
+        last: Same shape; -inf where a value depends on nothing.
     """
 
     def __init__(self, axes: int, shape: Sequence[int]) -> None:

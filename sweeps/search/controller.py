@@ -67,7 +67,7 @@ class Controller:
         self._is_complete = self._has_reported_waiting = False
 
     def search(self) -> None:
-        """Run trials. Without a trial of its own, wait: the trials of a controller that dies are queued again.
+        """Run trials. If none is left, wait for the other controllers: if one dies, its trials are queued again.
 
         Raises:
             UserError: No trial can succeed, or the sampler cannot draw from the space.

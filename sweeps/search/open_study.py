@@ -82,7 +82,7 @@ def open_study(
     if not exclusive:
         study.set_user_attr(BEAT + controller, storage.now())
     variant = len(study.get_trials(deepcopy=False)) if exclusive else zlib.crc32(controller.encode()) % 10**6
-    study.sampler = make_sampler(space.sampler, variant)  # repeats no draws of its own or of others
+    study.sampler = make_sampler(space.sampler, variant)  # does not repeat earlier draws
     return Study(study, storage, space, controller, exclusive=exclusive, values=facts["values"])
 
 
@@ -164,7 +164,7 @@ def _trial_config(
 
 
 def trial_runs(store: Store, run_id: str | None) -> Iterator[StoredRun]:
-    """Yield the runs of a study's trials; none if the study has no run of its own, or it was deleted.
+    """Yield the runs of a study's trials; none if the study's parent run is missing or deleted.
 
     Raises:
         UserError: The store cannot be reached.

@@ -39,7 +39,7 @@ def make_sampler(choice: str | Mapping[str, Any], variant: int) -> "BaseSampler"
 
 
 def make_pruner(choice: str | Mapping[str, Any], max_epochs: int | None) -> "BasePruner":
-    """Create one of Optuna's pruners, likewise. Hyperband uses `max_epochs`; None and -1 mean no limit."""
+    """Create one of Optuna's pruners. Hyperband uses `max_epochs`, where None and -1 mean no limit."""
     from optuna import pruners
 
     if canonical_name(choice) == "none":

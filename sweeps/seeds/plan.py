@@ -47,7 +47,7 @@ def format_seeds(seeds: range) -> str:
 
 
 def make_plan(pool: Pool, arguments: list[str], seeds: int, first_seed: int | None) -> SeedsPlan:
-    """Check an experiment in a process of its own, and return what is to be trained; see `fit_seeds`.
+    """Check an experiment in a separate process, and return what is to be trained; see `fit_seeds`.
 
     Raises:
         UserError: The experiment, a key or a value is invalid.

@@ -39,7 +39,7 @@ class WorkerProcess:
     Attributes:
         process: The process. Stacked jobs share one.
         pipe: Receives the job's messages, and sends the answers.
-        started: Start time on the monotonic clock, in seconds; likewise `stop_requested_at`.
+        started: Start time on the monotonic clock, in seconds. `stop_requested_at` uses the same clock.
         siblings: The jobs of the same process that have not ended, including this one.
         timeout_s: Seconds after which the process is killed; None for no limit.
         run_id: "" before the run is created.
@@ -81,7 +81,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """Kill the process and all processes that it started."""
         signal_process_group(self.process.pid, SIGKILL)
-        self.process.kill()  # it may not have a group of its own yet
+        self.process.kill()  # it may not have created its process group yet
 
 
 class Pool:
