@@ -10,13 +10,13 @@ from difflib import get_close_matches
 from pipelines.comparison.equal_runs import Configuration, EqualRuns, differ
 from pipelines.comparison.intervals import Difference, Summary, paired_difference, summarize
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.metric_names import mode_of
 from pipelines.tracking.query import RunSelection
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import DATA_HASH_KEY, DATA_HASH_TAG, EXPERIMENT_KEY, SELECTED
 
 METRICS = ("test/acc", "test/loss", "selected/val/acc", "selected/val/loss")  # candidates, if no metric is given
 CONFIGURATIONS = "configurations"  # column with the number of configurations in a row
-_LOWER = re.compile(r"(^|[/_.])(loss|error|mse|mae|rmse|nll|seconds|parameters|perplexity|dead|changed)")
 
 
 @dataclass
@@ -96,7 +96,7 @@ def group_and_rank(selection: RunSelection, metric: str | None = None, by: Seque
     keys = [_resolve_key(name, measured) for name in by]
     rows = _group(measured, metric, keys)
     searched = selection.direction if metric == selection.metric else None
-    lower = searched == "minimize" if searched else lower_is_better(metric)
+    lower = searched == "minimize" if searched else mode_of(metric) == "min"
     rows.sort(key=lambda row: row.summary.mean if lower else -row.summary.mean)
     for row in rows[1:]:
         row.difference = paired_difference(row.values, rows[0].values)
@@ -106,11 +106,6 @@ def group_and_rank(selection: RunSelection, metric: str | None = None, by: Seque
         columns = [*columns, CONFIGURATIONS]
     notes = [*selection.notes, *_notes(len(selection.runs) - len(measured), rows, metric, keys)]
     return Comparison(selection, metric, lower, rows, columns, differing, notes)
-
-
-def lower_is_better(metric: str) -> bool:
-    """Return whether lower values of a metric are better, judged by its name."""
-    return bool(_LOWER.search(metric))
 
 
 def short_names(columns: Sequence[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from pipelines.comparison.formatting import format_mean_sd
 from pipelines.comparison.intervals import Summary, paired_difference, prediction_interval, summarize
-from pipelines.comparison.rows import lower_is_better
+from pipelines.runtime.metric_names import mode_of
 from sweeps.reproduction.claims import Claim
 from sweeps.reproduction.measurements import Deterministic, Measurements, Values
 
@@ -75,7 +75,7 @@ def _judge_metrics(claim: Claim, measurements: Measurements) -> Verdict:
         holds: bool | None = all(BOUNDS[claim.rule](value, *numbers) for value in values[0].values())
         result = format_values(values[0])
     elif claim.rule == "value":
-        holds, result = _judge_value(values[0], numbers[0], lower=lower_is_better(terms[0]))
+        holds, result = _judge_value(values[0], numbers[0], lower=mode_of(terms[0]) == "min")
     else:
         holds, result = _judge_difference(claim.rule, values, *numbers)
     word = _word(claim, holds)
