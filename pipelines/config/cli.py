@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -18,6 +19,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from modules.base import Learner
 from modules.norms import SyncBatchNorm
 from pipelines.checkpoints.files import AtomicCheckpointIO
+from pipelines.config.data_setup import draw_alike, set_up_once
 from pipelines.config.distributed import cluster_environments
 from pipelines.config.error_messages import explain_parser_error
 from pipelines.config.experiments import find_experiment, read_yaml
@@ -71,6 +73,7 @@ class LitlabCLI(LightningCLI):
             default=None,
             help="Where runs are stored; default: mlflow.db of this project.",
         )
+        _add_selection_arguments(parser)
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.input_shape", "model.init_args.input_shape", apply_on="instantiate")
 
@@ -96,7 +99,17 @@ class LitlabCLI(LightningCLI):
                 self.config_init.model.configure_optimizers()  # fail before the run is created, not after
         except (ValueError, FileNotFoundError, MisconfigurationException) as error:
             raise UserError(str(_root_cause(error))) from error
+        self._make_repeatable()
         return self.config_init.data, self.config_init.model
+
+    def _make_repeatable(self) -> None:
+        """Let every command on the run draw the same split; see `data_setup`."""
+        seed = self.config.seed_everything
+        number = torch.initial_seed() % 2**32 if seed is False else int(seed)
+        if self.config_init.get("data") is None:
+            draw_alike(self.config_init.model, number)
+        else:
+            set_up_once(self.config_init.data, number)
 
     def _check_no_data_keys(self) -> None:
         """Refuse model keys that are taken from the data."""
@@ -148,6 +161,21 @@ class LitlabCLI(LightningCLI):
             if key.startswith("limit_") and isinstance(value, float) and value > 1:
                 resolved["trainer"][key] = int(value)  # 1000 or 1000.0 depends on what was imported before
         return resolved
+
+
+def _add_selection_arguments(parser: LightningArgumentParser) -> None:
+    """Add what selects, saves and loads weights."""
+    add = parser.add_argument
+    add("--monitor", type=str | None, default=None, help="Metric that selects the best weights, as it is logged.")
+    add("--mode", type=Literal["min", "max"] | None, default=None, help="Whether lower or higher values are better.")
+    add(
+        "--checkpoint_every",
+        type=int | str | None,
+        default=None,
+        help="Save a checkpoint within epochs too: 500 (steps), 10m, 2h.",
+    )
+    add("--ckpt_path", type=str | None, default=None, help="Checkpoint file or run id to continue from, as a new run.")
+    add("--weights", type=str | None, default=None, help="Checkpoint file or run id to take the initial weights from.")
 
 
 def _root_cause(error: BaseException) -> BaseException:

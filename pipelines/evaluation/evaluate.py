@@ -72,7 +72,7 @@ def evaluate_run(
 
 
 def evaluate(
-    split: Split, cli: LitlabCLI, model: LightningModule, data: LightningDataModule, checkpoint: Path
+    split: Split, cli: LitlabCLI, model: LightningModule, data: LightningDataModule | None, checkpoint: Path
 ) -> Evaluation:
     """Measure a checkpoint on the validation or test set, on one device, so that every example counts exactly once.
 
@@ -88,8 +88,8 @@ def evaluate(
     trainer = bare_trainer(cli, callbacks=[*probes, collector])
     measure = trainer.test if split == "test" else trainer.validate
     with reraise_keyboard_interrupt(trainer):
-        (metrics,) = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    return Evaluation(dict(metrics), collector.outputs())
+        per_loader = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    return Evaluation({key: value for metrics in per_loader for key, value in metrics.items()}, collector.outputs())
 
 
 def bare_trainer(cli: LitlabCLI, **kwargs: Any) -> Any:

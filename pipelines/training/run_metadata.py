@@ -49,7 +49,7 @@ def run_tags(cli: LitlabCLI, verb: str, argv: Sequence[str]) -> dict[str, str]:
     }
 
 
-def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
+def log_inputs(cli: LitlabCLI, data: LightningDataModule | None, run: Run) -> None:
     """Log what is known before the first step: configuration, params and a description of the data."""
     run.save_config(config_to_save(cli))
     if not run.has_params:  # a resumed run keeps its original params

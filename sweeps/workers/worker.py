@@ -90,7 +90,7 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         send(pipe, ("failed", describe_error(error)))
 
 
-def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
+def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule | None) -> dict[str, Any]:
     """Return what a controller needs to know about an experiment, as plain values."""
     devices, tags = cli.config.trainer.devices, run_tags(cli, job.verb, job.arguments)
     return {
