@@ -1,6 +1,5 @@
 """Rewrite jsonargparse's error messages: one line with the key, the value and what is expected."""
 
-import importlib
 import re
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
@@ -10,6 +9,7 @@ from jsonargparse import ArgumentParser
 
 from pipelines.config.experiments import experiment_names, find_experiment
 from pipelines.config.identity import flatten_config, prefixes
+from pipelines.runtime.class_paths import import_named
 
 _UNKNOWN = re.compile(
     r"(?:Option|[Kk]ey) '(?P<a>[\w.]+)' is not (?:accepted|expected)"
@@ -80,13 +80,11 @@ def _known_keys(
 
 
 def _arguments_of(class_path: str) -> Iterable[str]:
-    """Return the argument names of a class."""
-    module, _, name = class_path.rpartition(".")
+    """Return the argument names of a class or function."""
     parser = ArgumentParser(exit_on_error=False)
-    found = getattr(importlib.import_module(module), name)
-    if not isinstance(found, type):  # a function, which has no arguments here
-        return set()
-    parser.add_class_arguments(found, "it", fail_untyped=False)
+    named = import_named(class_path)
+    add = parser.add_class_arguments if isinstance(named, type) else parser.add_function_arguments
+    add(named, "it", fail_untyped=False)
     return {key.removeprefix("it.").partition(".")[0] for key in parser.get_defaults().keys()} - {"it"}  # noqa: SIM118
 
 

@@ -72,7 +72,7 @@ def evaluate_run(
 
 
 def evaluate(
-    split: Split, cli: LitlabCLI, model: LightningModule, data: LightningDataModule, checkpoint: Path
+    split: Split, cli: LitlabCLI, model: LightningModule, data: LightningDataModule | None, checkpoint: Path
 ) -> Evaluation:
     """Measure a checkpoint on the validation or test set, on one device, so that every example counts exactly once.
 

@@ -24,7 +24,7 @@ class Training:
 
     Attributes:
         cli: The configuration.
-        data: The data module, whose data are loaded.
+        data: The data module, whose data are loaded; None if the module has its own data loaders.
         model: The module, before its first step.
         trainer: Lightning's trainer, without a logger.
         checkpoint_callback: Saves the best and the last epoch.
@@ -32,7 +32,7 @@ class Training:
     """
 
     cli: LitlabCLI
-    data: LightningDataModule
+    data: LightningDataModule | None
     model: LightningModule
     trainer: Trainer
     checkpoint_callback: BestAndLastCheckpoint
@@ -63,20 +63,20 @@ def prepare_training(
     return Training(cli, data, model, trainer, checkpoint_callback, regions)
 
 
-def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, LightningModule]:
+def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule | None, LightningModule]:
     """Build the data module, whose data are loaded, and the module."""
     check_config(cli)
     data, model = cli.build()
     for stage in ("fit", "test") if test else ("fit",):
-        load_data(data, stage)
+        if data is not None:
+            load_data(data, stage)
     return data, model
 
 
-def _build_like(cli: LitlabCLI, like: Training) -> tuple[LightningDataModule, LightningModule]:
+def _build_like(cli: LitlabCLI, like: Training) -> tuple[LightningDataModule | None, LightningModule]:
     """Build the module, and share the data of another training."""
     check_config(cli)
     _, model = cli.build()
-    cli.config_init.data = like.data
     return like.data, model
 
 

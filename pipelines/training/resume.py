@@ -98,7 +98,7 @@ def _check_same_config(run: StoredRun, saved: Path, cli: LitlabCLI, arguments: S
         )
 
 
-def _check_same_data(run: StoredRun, data: LightningDataModule) -> None:
+def _check_same_data(run: StoredRun, data: LightningDataModule | None) -> None:
     """Refuse data whose digests differ from those of the run."""
     if not isinstance(data, InMemoryDataModule):
         return

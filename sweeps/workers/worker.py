@@ -90,14 +90,14 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         send(pipe, ("failed", describe_error(error)))
 
 
-def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
+def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule | None) -> dict[str, Any]:
     """Return what a controller needs to know about an experiment, as plain values."""
     devices, tags = cli.config.trainer.devices, run_tags(cli, job.verb, job.arguments)
     return {
         "values": flatten_config(with_old_class_paths(cli.resolved())),
         "params": cli.params(),
         "hash": tags[CONFIG_HASH_TAG],
-        "config": config_to_save(cli),
+        "config": config_to_save(cli, data),
         "defaults": config_defaults(cli),
         "max_epochs": cli.config.trainer.max_epochs,
         "devices": devices if isinstance(devices, int) else 1,
