@@ -3,8 +3,7 @@
 import copy
 import inspect
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +20,13 @@ from modules.norms import SyncBatchNorm
 from pipelines.checkpoints.files import AtomicCheckpointIO
 from pipelines.config.distributed import cluster_environments
 from pipelines.config.dump import dump_config
-from pipelines.config.error_messages import explain_parser_error
+from pipelines.config.error_messages import explain_parser_error, refusals
 from pipelines.config.experiments import find_experiment, read_yaml
 from pipelines.config.identity import flatten_config
 from pipelines.config.links import LinkParser, ModelLinks, is_learner, remove_derived
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.lightning_names import unify_lightning_names
+from pipelines.runtime.user_traceback import user_traceback
 
 SANITY_STEPS = 2  # validation batches before the training of anybody else's module: Lightning's default
 
@@ -46,6 +47,7 @@ class LitlabCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str], *, default_name: str) -> None:
         self._default_name = default_name
+        unify_lightning_names()
         try:
             super().__init__(
                 LightningModule,
@@ -62,6 +64,8 @@ class LitlabCLI(LightningCLI):
                 load_from_checkpoint_support=False,  # modules save their own, plain hyperparameters
             )
         except ArgumentError as error:
+            if found := user_traceback(error):  # in the file of a class
+                raise found.error from None
             raise UserError(explain_parser_error(str(error), self.parser, args)) from error
         except ValueError as error:  # a seed out of range
             raise UserError(str(error)) from error
@@ -96,20 +100,20 @@ class LitlabCLI(LightningCLI):
         if self.config.trainer.logger is not None:
             raise UserError("trainer.logger: litlab logs to MLflow itself (--tracking_uri sets where)")
         data = self._instantiate(data=self.config.data).data
-        with _user_errors():
+        with refusals():
             self._links.take(self.config, self._given, data)
         self.__dict__.pop("_resolved", None)
         model = self._instantiate(data=data, model=self.config.model).model
         if data is None and not is_overridden("train_dataloader", model):
             raise UserError(f"data is required: {type(model).__name__} has no train_dataloader of its own")
         if isinstance(model, Learner):
-            with _user_errors():
+            with refusals():
                 model.configure_optimizers()  # fail before the run is created, not after
         return data, model
 
     def _instantiate(self, **sections: Any) -> Namespace:
         """Create the instances of some sections of the configuration."""
-        with _user_errors():
+        with refusals():
             instances: Namespace = self.parser.instantiate(_namespace(**{"data": None, **sections}))
             return instances
 
@@ -176,24 +180,6 @@ def _namespace(**values: Any) -> Namespace:
     return Namespace(**values)  # type: ignore[no-untyped-call]
 
 
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """Turn the errors that classes raise for a wrong value or a missing file into UserError."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, MisconfigurationException) as error:
-        raise UserError(str(_root_cause(error))) from error
-
-
-def _root_cause(error: BaseException) -> BaseException:
-    """Return the error that a class raised, which jsonargparse wraps in others."""
-    while True:
-        inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if not isinstance(inner, ValueError | OSError):
-            return error
-        error = inner
-
-
 def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
@@ -247,9 +233,7 @@ def load_data(data: LightningDataModule, stage: str, *, download: bool = True) -
     Raises:
         UserError: A file is missing or damaged; the message names it.
     """
-    try:
+    with refusals():
         if download:
             data.prepare_data()
         data.setup(stage)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error
