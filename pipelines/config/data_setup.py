@@ -20,7 +20,7 @@ _STREAM = 1  # tells the random numbers of a data module from those of other pur
 
 
 def set_up_once(data: LightningDataModule, seed: int) -> None:
-    """Make `prepare_data` run once, and `setup` once per stage until its `teardown`, each with random numbers of the seed.
+    """Make `prepare_data` run once, and `setup` once per stage until its `teardown`, with random numbers of the seed.
 
     What the methods do later has no effect on the random numbers of the training.
 

@@ -63,7 +63,7 @@ def summarize_experiment(experiment: Sequence[str]) -> ModelSummary:
     return summarize_model(cli.config.name, data, model)
 
 
-def summarize_model(experiment: str, data: LightningDataModule, model: LightningModule) -> ModelSummary:
+def summarize_model(experiment: str, data: LightningDataModule | None, model: LightningModule) -> ModelSummary:
     """Trace a network on a blank example of the shape of the data.
 
     Args:
@@ -76,7 +76,8 @@ def summarize_model(experiment: str, data: LightningDataModule, model: Lightning
     """
     shape = getattr(data, "input_shape", None)
     if shape is None:
-        raise UserError(f"{type(data).__name__} has no input_shape, the shape of one example")
+        source = "without data there is" if data is None else f"{type(data).__name__} has"
+        raise UserError(f"{source} no input_shape, the shape of one example")
     try:
         traced = trace(model, tuple(shape))
     except (RuntimeError, ValueError, IndexError) as error:
@@ -93,13 +94,15 @@ def summarize_model(experiment: str, data: LightningDataModule, model: Lightning
     )
 
 
-def _count_examples(data: LightningDataModule) -> tuple[int | None, list[str]]:
+def _count_examples(data: LightningDataModule | None) -> tuple[int | None, list[str]]:
     """Return the number of training examples, by the configuration or files that are there, or why it is unknown."""
     n_train = getattr(data, "n_train", None)
     if isinstance(n_train, int):
         return n_train, []
     if isinstance(data, ImageDataModule):
         data.normalize = identity(data.input_shape[0])  # or setup would fit it, for nothing
+    if data is None:
+        return None, []
     try:
         data.setup("fit")  # without prepare_data, which would download
     except (ValueError, OSError, RuntimeError) as error:

@@ -86,7 +86,6 @@ def _build_like(cli: LitlabCLI, like: Training) -> tuple[LightningDataModule | N
     """Build the module, and share the data of another training."""
     check_config(cli)
     _, model = cli.build()
-    cli.config_init.data = like.data
     return like.data, model
 
 
