@@ -22,6 +22,7 @@ def make_parser(verb: str) -> VerbParser:
     invert = "for images that are dark on light, if the network was trained on light on dark, such as MNIST"
     parser.add_argument("--invert", action="store_true", help=invert)
     parser.show_keys("override a key of the run's configuration, such as --trainer.accelerator cpu")
+    parser.add_trust()
     parser.add_tracking_uri()
     return parser
 
@@ -37,7 +38,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         raise UserError(f"{missing[0]}: no such file")
     from pipelines.evaluation.predict import predict
 
-    found = predict(run_id, images, overrides, invert=options.invert, tracking_uri=options.tracking_uri)
+    where = {"tracking_uri": options.tracking_uri, "trust": options.trust}
+    found = predict(run_id, images, overrides, invert=options.invert, **where)
     rows = [(str(item.file), item.class_name, f"{item.probability:.6f}") for item in found]
     _write([("file", "class", "probability"), *rows], options.out)
     return 0

@@ -3,7 +3,7 @@
 import copy
 import inspect
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +35,7 @@ class LitlabCLI(LightningCLI):
     Attributes:
         config: The parsed configuration.
         config_init: The same with instances instead of class paths, after `build`.
+        trust: Whether its trainers may load checkpoints in full, whoever wrote them; see `load_checkpoint`.
 
     Raises:
         UserError: A key is unknown or a value has the wrong type; the message names it and suggests the nearest key.
@@ -42,6 +43,7 @@ class LitlabCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str], *, default_name: str) -> None:
         self._default_name = default_name
+        self.trust = False
         try:
             super().__init__(
                 LightningModule,
@@ -104,13 +106,18 @@ class LitlabCLI(LightningCLI):
             if self.config.get(f"model.init_args.{key}") is not None:
                 raise ValueError(f"model.{key} is known from the data and must not be set")
 
-    def make_trainer(self, **kwargs: Any) -> Trainer:
-        """Create the trainer of the configuration; `kwargs` override its arguments."""
+    def make_trainer(self, checkpoint_keys: Collection[str] | None = None, **kwargs: Any) -> Trainer:
+        """Create the trainer of the configuration.
+
+        Args:
+            checkpoint_keys: The keys of a checkpoint that it needs; None for all. See `load_checkpoint`.
+            kwargs: Override arguments of the trainer.
+        """
         settings = {**self.config_init.trainer.as_dict(), **kwargs}
         synced = [SyncBatchNorm()] if settings.get("sync_batchnorm") else []
         settings["plugins"] = [
             *_as_list(settings.get("plugins")),
-            AtomicCheckpointIO(),
+            AtomicCheckpointIO(trust=self.trust, needed=checkpoint_keys),
             *cluster_environments(),
             *synced,
         ]

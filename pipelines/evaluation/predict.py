@@ -8,7 +8,7 @@ import torch
 
 from datamodules.base import ImageDataModule
 from modules.base import Classifier
-from pipelines.evaluation.evaluate import bare_trainer
+from pipelines.evaluation.evaluate import bare_trainer, needed_keys
 from pipelines.evaluation.load_run import load_run
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
@@ -36,6 +36,7 @@ def predict(
     *,
     invert: bool = False,
     tracking_uri: str | None = None,
+    trust: bool = False,
 ) -> list[Prediction]:
     """Classify image files with the selected checkpoint of a run. The training data are not needed.
 
@@ -45,6 +46,7 @@ def predict(
         overrides: Other values for keys of the run's configuration, such as `["--trainer.accelerator", "cpu"]`.
         invert: Whether to invert the images: for dark on light, where the network has learnt light on dark.
         tracking_uri: Where the run is; by default the project's mlflow.db.
+        trust: See `load_checkpoint`.
 
     Returns:
         A prediction for each image, in their order.
@@ -52,12 +54,12 @@ def predict(
     Raises:
         UserError: There is no such run, it does not classify images, or a file is missing or not a readable image.
     """
-    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False)
+    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False, trust=trust)
     data = loaded.data
     if not isinstance(data, ImageDataModule) or not isinstance(loaded.model, Classifier):
         raise UserError(f"run {run_id} was not trained to classify images")
     data.predict_on(list(images), invert=invert)
-    trainer = bare_trainer(loaded.cli)
+    trainer = bare_trainer(loaded.cli, checkpoint_keys=needed_keys(loaded.model, data))
     try:
         with reraise_keyboard_interrupt(trainer):
             batches = trainer.predict(loaded.model, datamodule=data, ckpt_path=loaded.checkpoint, weights_only=True)
