@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Explain the trained network of a run. Writes a picture and its numbers, and logs
 both as a child run. The explained run is not changed."""
-EPILOG = "Options of a method: litlab explain METHOD --help"
-METHOD_EPILOG = """--checkpoint FILE, -c FILE, --torchvision NAME, --weights FILE, --out DIR,
---seed N, --trust, --KEY VALUE, --tracking_uri URI: see litlab explain --help"""
+METHOD_EPILOG = """On the page of litlab explain --help: --checkpoint FILE, -c FILE,
+--torchvision NAME, --weights FILE, --out DIR, --seed N, --KEY VALUE, --trust and
+--tracking_uri URI"""
 PLACES = ("--out", "--tracking_uri", "--tracking-uri", "--data.data_dir")
 
 
@@ -33,11 +33,10 @@ def make_parser(verb: str) -> VerbParser:
         verb,
         f"{DESCRIPTION}\n\n{methods}",
         usage="METHOD RUN_ID [--option value ...]",
-        epilog=EPILOG,
         needs_arguments=True,
     )
-    parser.show_argument("method", metavar="METHOD", help="one of the above")
-    parser.show_argument("run_id", **RUN_ID | {"help": f"{RUN_ID['help']}; without it:"})
+    parser.show_argument("method", metavar="METHOD", help="one of the above (METHOD --help has its options)")
+    parser.show_argument("run_id", **RUN_ID | {"help": "as printed by litlab fit; without it:"})
     _add_common_options(parser)
     return parser
 

@@ -87,7 +87,7 @@ class VerbParser(argparse.ArgumentParser):
 
     def add_trust(self) -> None:
         """Add `--trust`."""
-        trust = "load a checkpoint that you did not write, with all its objects: this may run code that it contains"
+        trust = "restore objects of others' checkpoints (may run code)"
         self.add_argument("--trust", action="store_true", help=trust)
 
     def page(self) -> argparse.ArgumentParser:
