@@ -1,6 +1,7 @@
 """Activation maximisation."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -142,7 +143,8 @@ def test_the_command_writes_a_picture_with_its_numbers_for_every_class(explain, 
         assert f"{numbers['mean_high_frequency_share']:.3g}" in image.text["Description"]
 
 
-def test_units_whose_activation_fell_are_counted(caplog):
+def test_units_whose_activation_fell_are_counted(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("litlab"), "propagate", True)  # False once a command has run in this process
     _warn_if_lower({"units": ["a", "b", "c"], "before": [0.0, 1.0, -1.0], "after": [-0.1, 2.0, -2.0]})
     assert "note: the activation of 2 of 3 ended below its start; if the steps are too long" in caplog.text
     caplog.clear()
