@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Explain the trained network of a run. Writes a picture and its numbers, and logs
 both as a child run. The explained run is not changed."""
-METHOD_EPILOG = """On the page of litlab explain --help: --checkpoint FILE, -c FILE,
---torchvision NAME, --weights FILE, --out DIR, --seed N, --KEY VALUE, --trust and
---tracking_uri URI"""
+METHOD_EPILOG = """--checkpoint FILE, -c FILE, --torchvision NAME, --weights FILE, --out DIR,
+--seed N, --trust , --KEY VALUE, --tracking_uri URI: see litlab explain --help"""
 PLACES = ("--out", "--tracking_uri", "--tracking-uri", "--data.data_dir")
 
 
