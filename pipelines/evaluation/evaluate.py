@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from modules.probes import Probe
+from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation.load_run import load_run
 from pipelines.runtime.signals import reraise_keyboard_interrupt
@@ -104,23 +105,6 @@ def needed_keys(model: LightningModule, data: LightningDataModule) -> tuple[str,
     if is_overridden("on_load_checkpoint", model):
         return None
     return "state_dict", type(data).__qualname__
-
-
-def bare_trainer(cli: LitlabCLI, **kwargs: Any) -> Any:
-    """Return a trainer for one device that logs and saves nothing."""
-    return cli.make_trainer(
-        **{
-            "callbacks": None,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "devices": 1,
-            "num_nodes": 1,
-            "strategy": "auto",
-            "profiler": None,
-            **kwargs,
-        }
-    )
 
 
 def metrics_of(metrics: Mapping[str, float], split: str) -> dict[str, float]:

@@ -80,7 +80,7 @@ def load_run(
     except UserError as error:
         raise UserError(f"run {found.run_id}: {error}") from error
     if weights:
-        _restore(loaded)
+        restore(loaded)
     loaded.model.eval()
     return loaded
 
@@ -109,12 +109,12 @@ def load_from_checkpoint(
     cli = parse_config("test", overrides, base=found)
     cli.trust = trust
     loaded = LoadedRun(None, cli, *cli.build(), path)
-    _restore(loaded)
+    restore(loaded)
     loaded.model.eval()
     return loaded
 
 
-def _restore(loaded: LoadedRun) -> None:
+def restore(loaded: LoadedRun) -> None:
     """Load the weights of the model and the statistics of the data module, such as the normalisation.
 
     Raises:
