@@ -3,7 +3,7 @@
 import copy
 import inspect
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -42,6 +42,7 @@ class LitlabCLI(LightningCLI):
 
     Attributes:
         config: The parsed configuration. `data` is None if the module has its own data loaders.
+        trust: Whether its trainers may load checkpoints in full, whoever wrote them; see `load_checkpoint`.
 
     Raises:
         UserError: A key is unknown or a value has the wrong type; the message names it and suggests the nearest key.
@@ -50,6 +51,7 @@ class LitlabCLI(LightningCLI):
     def __init__(self, args: Sequence[str], *, default_name: str) -> None:
         self._default_name = default_name
         unify_lightning_names()
+        self.trust = False
         try:
             super().__init__(
                 LightningModule,
@@ -130,14 +132,19 @@ class LitlabCLI(LightningCLI):
             instances: Namespace = self.parser.instantiate(_namespace(**{"data": None, **sections}))
             return instances
 
-    def make_trainer(self, **kwargs: Any) -> Trainer:
-        """Create the trainer of the configuration; `kwargs` override its arguments."""
+    def make_trainer(self, checkpoint_keys: Collection[str] | None = None, **kwargs: Any) -> Trainer:
+        """Create the trainer of the configuration.
+
+        Args:
+            checkpoint_keys: The keys of a checkpoint that it needs; None for all. See `load_checkpoint`.
+            kwargs: Override arguments of the trainer.
+        """
         own = {key: value for key, value in vars(self.config.trainer).items() if key not in kwargs}
         settings = {**vars(self._instantiate(trainer=_namespace(**own)).trainer), **kwargs}
         synced = [SyncBatchNorm()] if settings.get("sync_batchnorm") else []
         settings["plugins"] = [
             *_as_list(settings.get("plugins")),
-            AtomicCheckpointIO(),
+            AtomicCheckpointIO(trust=self.trust, needed=checkpoint_keys),
             *cluster_environments(),
             *synced,
         ]

@@ -66,7 +66,7 @@ def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, 
 
 
 def _load_weights(model: LightningModule, path: Path) -> None:
-    content = load_checkpoint(path)
+    content = load_checkpoint(path, needed=("state_dict",))
     weights = content.get("state_dict", content)
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path} has no weights: neither a checkpoint nor a state_dict")
