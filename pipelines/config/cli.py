@@ -21,7 +21,8 @@ from pipelines.checkpoints.files import AtomicCheckpointIO
 from pipelines.config.distributed import cluster_environments
 from pipelines.config.error_messages import explain_parser_error
 from pipelines.config.experiments import find_experiment, read_yaml
-from pipelines.config.identity import flatten_config
+from pipelines.config.identity import flatten_config, without_loggers
+from pipelines.config.loggers import take_mlflow_settings
 from pipelines.runtime.errors import UserError
 
 
@@ -35,6 +36,7 @@ class LitlabCLI(LightningCLI):
     Attributes:
         config: The parsed configuration.
         config_init: The same with instances instead of class paths, after `build`.
+        mlflow: What an MLFlowLogger of the configuration says about the run.
 
     Raises:
         UserError: A key is unknown or a value has the wrong type; the message names it and suggests the nearest key.
@@ -77,6 +79,7 @@ class LitlabCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
         self.config = parser.parse_args(args)
+        self.mlflow = take_mlflow_settings(self.config, self._default_name)
 
     def instantiate_classes(self) -> None:
         """Do nothing: `build` instantiates the classes."""
@@ -87,10 +90,10 @@ class LitlabCLI(LightningCLI):
         Raises:
             UserError: A value is out of range, or a file that the data needs is missing.
         """
-        if self.config.trainer.logger is not None:
-            raise UserError("trainer.logger: litlab logs to MLflow itself (--tracking_uri sets where)")
+        config = self.config.clone()
+        config.trainer.logger = None  # see `loggers.place_logger`
         try:
-            self.config_init = self.parser.instantiate_classes(self.config)
+            self.config_init = self.parser.instantiate_classes(config)
             if isinstance(self.config_init.model, Learner):
                 self._check_no_data_keys()
                 self.config_init.model.configure_optimizers()  # fail before the run is created, not after
@@ -127,7 +130,7 @@ class LitlabCLI(LightningCLI):
     def params(self) -> dict[str, Any]:
         """Return the params of a run: flat keys with values, without None and the defaults of Trainer."""
         defaults = {f"trainer.{key}": item.default for key, item in inspect.signature(Trainer).parameters.items()}
-        flat = flatten_config(self.resolved())
+        flat = flatten_config(without_loggers(self.resolved()))
         params = {key: value for key, value in flat.items() if value is not None and value != defaults.get(key)}
         return {key: value for key, value in params.items() if key not in ("name", "description", "data.data_dir")}
 

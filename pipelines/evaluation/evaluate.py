@@ -7,12 +7,17 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor
 
 from modules.probes import Probe
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation.load_run import load_run
+from pipelines.runtime.metric_names import of_split, split_of
 from pipelines.runtime.signals import reraise_keyboard_interrupt
+from pipelines.tracking.measured import test_metrics
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import SELECTED
 
 Split = Literal["val", "test"]
@@ -66,13 +71,27 @@ def evaluate_run(
     loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, stages=[stage], weights=False)
     assert loaded.run is not None
     evaluation = evaluate(split, loaded.cli, loaded.model, loaded.data, loaded.checkpoint)
-    recorded = metrics_of(loaded.run.metrics, "test" if split == "test" else f"{SELECTED}/val")
-    measured = metrics_of(evaluation.metrics, split)
+    nameless = [name for name in evaluation.metrics if split_of(name) is None]
+    recorded = of_split(_recorded(loaded.run, split), split, nameless)
+    measured = of_split(evaluation.metrics, split, nameless)
     return RunEvaluation(run_id, loaded.cli.config.name, recorded, measured, loaded.has_recorded_data(split))
 
 
+def _recorded(run: StoredRun, split: Split) -> dict[str, float]:
+    """Return what a run recorded of its test, or of the validation that it selected."""
+    if split == "test":
+        return test_metrics(run.metrics, run.tags)
+    prefix = f"{SELECTED}/"
+    return {key.removeprefix(prefix): value for key, value in run.metrics.items() if key.startswith(prefix)}
+
+
 def evaluate(
-    split: Split, cli: LitlabCLI, model: LightningModule, data: LightningDataModule, checkpoint: Path
+    split: Split,
+    cli: LitlabCLI,
+    model: LightningModule,
+    data: LightningDataModule,
+    checkpoint: Path,
+    loggers: Sequence[Logger] = (),
 ) -> Evaluation:
     """Measure a checkpoint on the validation or test set, on one device, so that every example counts exactly once.
 
@@ -82,10 +101,11 @@ def evaluate(
         model: Gets the weights of the checkpoint.
         data: Gets the statistics of the checkpoint.
         checkpoint: Loaded without unpickling objects.
+        loggers: What the module logs to; by default nothing is kept.
     """
     collector = _OutputCollector()
     probes = [callback for callback in cli.callbacks if isinstance(callback, Probe)]
-    trainer = bare_trainer(cli, callbacks=[*probes, collector])
+    trainer = bare_trainer(cli, callbacks=[*probes, collector], logger=list(loggers) or DummyLogger())
     measure = trainer.test if split == "test" else trainer.validate
     with reraise_keyboard_interrupt(trainer):
         (metrics,) = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
@@ -93,11 +113,11 @@ def evaluate(
 
 
 def bare_trainer(cli: LitlabCLI, **kwargs: Any) -> Any:
-    """Return a trainer for one device that logs and saves nothing."""
+    """Return a trainer for one device that logs and saves nothing; `self.logger` of a module does nothing."""
     return cli.make_trainer(
         **{
             "callbacks": None,
-            "logger": False,
+            "logger": DummyLogger(),
             "enable_checkpointing": False,
             "enable_progress_bar": False,
             "devices": 1,
@@ -107,11 +127,6 @@ def bare_trainer(cli: LitlabCLI, **kwargs: Any) -> Any:
             **kwargs,
         }
     )
-
-
-def metrics_of(metrics: Mapping[str, float], split: str) -> dict[str, float]:
-    """Return the metrics of a split without its name: {"test/acc": 0.9} becomes {"acc": 0.9}."""
-    return {key.rpartition("/")[2]: value for key, value in metrics.items() if key.startswith(f"{split}/")}
 
 
 class _OutputCollector(Callback):

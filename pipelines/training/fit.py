@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.pytorch.loggers.logger import DummyLogger
+
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.distributed import is_rank_zero, process_count_tags
 from pipelines.config.experiments import config_arguments
+from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import Run
@@ -50,15 +53,18 @@ def fit(
         run_trainer(training)
         return None
     tags = run_tags(cli, "fit", arguments) | process_count_tags(training.trainer)
+    name = cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything)
+    if cli.mlflow.note:
+        logger.info(cli.mlflow.note)
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
-    run = Run(store, cli.config.name, run_name(arguments, cli.config.seed_everything), tags)
+    run = Run(store, cli.config.name, name, tags)
     return train_and_test(training, run)
 
 
 def _dry_run(cli: LitlabCLI) -> None:
     """Run Lightning's fast_dev_run: a few batches of training, validation and test."""
     data, model = build_parts(cli, test=True)
-    trainer = cli.make_trainer(callbacks=cli.callbacks, logger=False)
+    trainer = cli.make_trainer(callbacks=cli.callbacks, logger=DummyLogger())  # Lightning's own in a dry run
     with reraise_keyboard_interrupt(trainer):
         trainer.fit(model, datamodule=data)
         trainer.test(model, datamodule=data, verbose=False)

@@ -1,5 +1,7 @@
 """Test the selected epoch of a run, and record its results."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,10 +9,14 @@ from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import PREVIOUS, remove_checkpoint
 from pipelines.evaluation import figures
 from pipelines.evaluation.evaluate import Evaluation, evaluate
-from pipelines.tracking.run import Run
-from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED, SELECTED_EPOCH
+from pipelines.runtime.metric_names import split_of
+from pipelines.tracking.run import Run, accepted_name
+from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED, SELECTED_EPOCH, TEST_METRICS_TAG
 from pipelines.training.export import exportable
 from pipelines.training.job import Training
+from pipelines.training.logger import RunLogger
+
+TEST = "test"
 
 
 @dataclass(frozen=True)
@@ -87,12 +93,23 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
 def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     """Test the selected weights, once, and save figures and the exported model."""
     data = training.data
-    tested = evaluate("test", training.cli, training.model, data, training.checkpoint_callback.best)
-    run.log_metrics(tested.metrics, epoch)
+    own = RunLogger(run, None, tested_epoch=epoch)
+    loggers = [own if isinstance(logger, RunLogger) else logger for logger in training.trainer.loggers]
+    tested = evaluate("test", training.cli, training.model, data, training.checkpoint_callback.best, loggers)
+    log_test_metrics(run, tested.metrics, epoch)
     if isinstance(data, InMemoryDataModule):
         metadata = {"classes": list(data.classes)} if data.classes else {}
         run.log_model(exportable(data.normalize, training.model), data.test_set.inputs[:2], metadata, epoch)
         _save_test_figures(training, data, run, tested, epoch)  # while the model is sent
+
+
+def log_test_metrics(run: Run, metrics: Mapping[str, float], epoch: int) -> None:
+    """Log what the test measured. A tag lists the names that do not say so; one that is taken gets `test/`."""
+    taken = {key for _, values in run.history for key in values}
+    named = {f"{TEST}/{key}" if split_of(key) != TEST and key in taken else key: metrics[key] for key in metrics}
+    run.log_metrics(named, epoch)
+    if others := [accepted_name(key) for key in named if split_of(key) != TEST]:
+        run.set_tags({TEST_METRICS_TAG: json.dumps(others)})
 
 
 def _save_test_figures(training: Training, data: InMemoryDataModule, run: Run, tested: Evaluation, epoch: int) -> None:

@@ -6,6 +6,7 @@ from multiprocessing import connection
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from pipelines.runtime.errors import StoppedError
+from pipelines.runtime.metric_names import find_metric, split_of
 from sweeps.workers.process import RefusedError, send
 
 
@@ -47,10 +48,11 @@ class PruningCallback(Callback):
         if self._metric is None:
             key = getattr(pl_module, "monitor", "val/loss")
             return float(logged[key]) if key in logged else None
-        if self._metric not in logged:
-            available = ", ".join(sorted(key for key in logged if key.startswith("val/")))
+        key = find_metric(self._metric, logged)
+        if key is None:
+            available = ", ".join(sorted(key for key in logged if split_of(key) in ("val", None)))
             raise RefusedError(f"metric {self._metric}: the experiment logs {available or 'no validation metric'}")
-        value = float(logged[self._metric])
+        value = float(logged[key])
         if not math.isfinite(value):
             raise FloatingPointError(f"{self._metric} is {value} in epoch {trainer.current_epoch}")
         return value
