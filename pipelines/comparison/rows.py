@@ -10,11 +10,11 @@ from difflib import get_close_matches
 from pipelines.comparison.equal_runs import Configuration, EqualRuns, differ
 from pipelines.comparison.intervals import Difference, Summary, paired_difference, summarize
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.metric_names import Mode, mode_of, split_of
+from pipelines.runtime.metric_names import Mode, mode_of, split_of, without_split
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.query import RunSelection
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import DATA_HASH_KEY, DATA_HASH_TAG, EXPERIMENT_KEY, SELECTED
+from pipelines.tracking.tags import DATA_HASH_KEY, DATA_HASH_TAG, EXPERIMENT_KEY, MODE_TAG, MONITOR_TAG, SELECTED
 
 METRICS = ("test/acc", "test/loss", "selected/val/acc", "selected/val/loss")  # candidates, if no metric is given
 CONFIGURATIONS = "configurations"  # column with the number of configurations in a row
@@ -87,7 +87,7 @@ def group_and_rank(
         metric: Metric to rank by; None takes the metric of the selected study, or else `default_metric`.
         by: Keys whose values make the rows; if empty, each configuration is a row.
         mode: Whether lower ("min") or higher ("max") values are better; None takes the direction of the selected study
-            for its metric, or else what the metric's name tells.
+            for its metric, or that by which the runs selected their weights, or else what the metric's name tells.
 
     Raises:
         UserError: No run has the metric, or a key is unknown.
@@ -100,7 +100,7 @@ def group_and_rank(
     rows = _group(measured, metric, keys)
     searched = selection.direction if metric == selection.metric else None
     by_study = {"minimize": "min", "maximize": "max"}.get(searched or "")
-    lower = (mode or by_study or mode_of(metric)) == "min"
+    lower = (mode or by_study or _recorded_mode(metric, measured) or mode_of(metric)) == "min"
     rows.sort(key=lambda row: row.summary.mean if lower else -row.summary.mean)
     for row in rows[1:]:
         row.difference = paired_difference(row.values, rows[0].values)
@@ -129,6 +129,13 @@ def default_metric(runs: Sequence[StoredRun]) -> str:
         if candidates:
             return max(sorted(candidates), key=lambda name: (candidates[name], _preference(name)))
     return METRICS[0]
+
+
+def _recorded_mode(metric: str, runs: Sequence[StoredRun]) -> str | None:
+    """Return the mode that selected the runs' weights, if it was by this metric, or by this on the validation set."""
+    name = without_split(metric.removeprefix(f"{SELECTED}/"))
+    modes = {run.tags.get(MODE_TAG) for run in runs if without_split(run.tags.get(MONITOR_TAG, "")) == name}
+    return modes.pop() if len(modes) == 1 else None
 
 
 def _preference(metric: str) -> int:

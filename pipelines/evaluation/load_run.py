@@ -29,7 +29,7 @@ class LoadedRun:
 
     run: StoredRun | None
     cli: LitlabCLI
-    data: LightningDataModule
+    data: LightningDataModule | None
     model: LightningModule
     checkpoint: Path
 
@@ -52,6 +52,7 @@ def load_run(
     stages: Sequence[str] = (),
     download: bool = True,
     weights: bool = True,
+    trust: bool = False,
 ) -> LoadedRun:
     """Load the model that a run selected. The run is only read.
 
@@ -62,6 +63,7 @@ def load_run(
         stages: The data to read: "fit" for the training and validation set, "test" for the test set.
         download: Whether missing data are downloaded.
         weights: Whether to load the weights. A Trainer that is given the checkpoint loads them itself.
+        trust: See `load_checkpoint`.
 
     Raises:
         UserError: There is no such run, it has no configuration or checkpoint, an override is wrong, or a file of the
@@ -70,25 +72,30 @@ def load_run(
     silence_lightning()
     found = Store(tracking_uri).find(run) if isinstance(run, str) else run
     cli = parse_config("test", overrides, base=found.file("config.yaml"))
+    cli.trust = trust
     loaded = LoadedRun(found, cli, *cli.build(), fetch_checkpoint(found))
     try:
         for stage in stages:
-            load_data(loaded.data, stage, download=download)
+            if loaded.data is not None:
+                load_data(loaded.data, stage, download=download)
     except UserError as error:
         raise UserError(f"run {found.run_id}: {error}") from error
     if weights:
-        _restore(loaded)
+        restore(loaded)
     loaded.model.eval()
     return loaded
 
 
-def load_from_checkpoint(path: Path, config: Path | None = None, overrides: Sequence[str] = ()) -> LoadedRun:
+def load_from_checkpoint(
+    path: Path, config: Path | None = None, overrides: Sequence[str] = (), *, trust: bool = False
+) -> LoadedRun:
     """Load the model of a checkpoint file of litlab.
 
     Args:
         path: Such as best.ckpt.
         config: Its configuration; by default the config.yaml in its folder, or one folder above.
         overrides: See `load_run`.
+        trust: See `load_checkpoint`.
 
     Raises:
         UserError: A file is missing, damaged or not a checkpoint of that configuration, or an override is wrong.
@@ -101,23 +108,24 @@ def load_from_checkpoint(path: Path, config: Path | None = None, overrides: Sequ
     if found is None:
         raise UserError(f"{candidates[0]}: no such file; -c FILE gives the configuration of {path}")
     cli = parse_config("test", overrides, base=found)
+    cli.trust = trust
     loaded = LoadedRun(None, cli, *cli.build(), path)
-    _restore(loaded)
+    restore(loaded)
     loaded.model.eval()
     return loaded
 
 
-def _restore(loaded: LoadedRun) -> None:
+def restore(loaded: LoadedRun) -> None:
     """Load the weights of the model and the statistics of the data module, such as the normalisation.
 
     Raises:
         UserError: The checkpoint is damaged, or is not one of this model.
     """
-    content = load_checkpoint(loaded.checkpoint)
     name = type(loaded.data).__qualname__
+    content = load_checkpoint(loaded.checkpoint, trust=loaded.cli.trust, needed=("state_dict", name))
     try:
         loaded.model.load_state_dict(content["state_dict"])
-        if name in content:
+        if loaded.data is not None and name in content:
             loaded.data.load_state_dict(content[name])
     except (KeyError, RuntimeError) as error:
         reason = f"not a checkpoint of {loaded.cli.config.name} ({first_line(error)})"

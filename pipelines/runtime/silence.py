@@ -13,6 +13,7 @@ IRRELEVANT_WARNINGS = (
     ".*exists and is not empty.*",  # the run's own folder
     ".*litlogger.*",
     ".*callbacks used to create the checkpoint need to be provided.*",  # an evaluation saves no checkpoints
+    ".*your dataloader is not resumable.*",  # its position is restored; see checkpoints/position.py
     ".*isinstance.treespec, LeafSpec.* is deprecated.*",  # between Lightning 2.6 and torch 2.15
 )
 

@@ -13,12 +13,13 @@ from pipelines.tracking.tags import (
     PARAMETERS,
     SELECTED,
     SELECTED_EPOCH,
+    SELECTED_STEP,
     TEST_METRICS_TAG,
     TRIALS,
 )
 
 DERIVED = (SELECTED, DEFAULT, BEST, IMPORTANCE, TRIALS)  # prefixes: metrics of other runs, or taken from other metrics
-ABOUT_RUNS = (SELECTED_EPOCH, FIT_SECONDS, PARAMETERS, CONFIRMED)
+ABOUT_RUNS = (SELECTED_EPOCH, SELECTED_STEP, FIT_SECONDS, PARAMETERS, CONFIRMED)
 
 
 def is_measured(metric: str) -> bool:

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from pipelines.checkpoints.selection import validates_within_epochs
 from pipelines.runtime.lightning_internals import is_called_by_trainer, logs_step
 from pipelines.runtime.log import logger
 from pipelines.tracking.experiment import ExperimentClient
@@ -107,12 +108,6 @@ class RunLogger(MLFlowLogger):
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """Do nothing: the checkpoints of a run are among its files."""
-
-
-def validates_within_epochs(trainer: Trainer) -> bool:
-    """Return whether a training is validated within its epochs, so that validations have no epoch of their own."""
-    batches = trainer.val_check_batch
-    return trainer.check_val_every_n_epoch is None or batches is None or batches < trainer.num_training_batches
 
 
 def _number(name: str, value: Any) -> float | None:

@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from modules.base import Learner
 from modules.speed import flush_denormals
 from pipelines.config.loggers import place_logger
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
 from pipelines.tracking.run import Run, recorded
@@ -85,7 +86,8 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
 def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
     """Describe an error of a training for the user."""
     before_first_step = isinstance(training.model, Learner) and training.trainer.global_step == 0
-    refused = before_first_step and isinstance(error, ValueError | MisconfigurationException)  # by model and data
+    by_parts = before_first_step and isinstance(error, ValueError | MisconfigurationException)
+    refused = by_parts or isinstance(error, UserError)  # such as a checkpoint that is not trusted
     diagnosis = diagnose(error, run.folder, training.trainer.world_size)
     diverged = isinstance(error, FloatingPointError)
     return RunFailedError(

@@ -158,6 +158,19 @@ def test_validations_within_epochs_have_the_step_as_x_axis(settings, steps, uri,
     assert all("val_acc" not in values for _, values in run.history) == within
 
 
+def test_the_selected_metrics_are_those_of_the_selected_validation_even_within_epochs(train, steps_of):
+    run = train("Plain", "--trainer.val_check_interval=0.5", "--monitor=val_acc")
+    assert steps_of(run, "val_acc") == [1, 3, 5, 7]
+    points = MlflowClient().get_metric_history(run.info.run_id, "val_acc")
+    assert run.data.metrics["selected/val_acc"] == max(point.value for point in points)
+    assert "selected/train_loss" not in run.data.metrics
+    run = train(
+        "Plain", "--trainer.val_check_interval=0.5", "--monitor=val/loss"
+    )  # the last one, at the end of an epoch
+    points = MlflowClient().get_metric_history(run.info.run_id, "val/loss")
+    assert run.data.metrics["selected/val/loss"] == min(point.value for point in points)
+
+
 def test_only_hyperparameters_that_are_logged_explicitly_and_are_new_become_params(train, steps_of):
     run = train("Hyperparameters")
     added = {key: value for key, value in run.data.params.items() if key.partition(".")[0] not in ("trainer", "data")}
