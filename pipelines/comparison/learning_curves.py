@@ -11,7 +11,7 @@ from pipelines.evaluation.plots import LARGE_RATIO, label_learning_curves, panel
 from pipelines.runtime.metric_names import split_of, without_split
 from pipelines.tracking.measured import is_measured
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import SELECTED
+from pipelines.tracking.tags import SELECTED, SELECTED_EPOCH
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -97,11 +97,19 @@ def _read(runs: Sequence[StoredRun]) -> Curves:
             points = run.store.client.get_metric_history(run.run_id, metric)
             points = sorted(points, key=lambda point: int(point.timestamp))
             latest = {int(point.step): float(point.value) for point in points if math.isfinite(point.value)}
+            if _has_other_axis(run, metric, latest):
+                continue
             for epoch, value in latest.items():
                 values.setdefault(epoch, []).append(value)
         if values:
             curves[split, kind] = [(epoch, summarize(values[epoch])) for epoch in sorted(values)]
     return curves
+
+
+def _has_other_axis(run: StoredRun, metric: str, points: Mapping[int, float]) -> bool:
+    """Return whether the x axis is not the epoch: the value at the selected epoch is not the one that was selected."""
+    selected = run.metrics.get(f"{SELECTED}/{metric}", math.nan)
+    return math.isfinite(selected) and points.get(int(run.metrics.get(SELECTED_EPOCH, -1))) != selected
 
 
 def _plot_panel(axis: "Axes", kind: str, curves: Curves, others: Sequence[Curves]) -> None:

@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -138,7 +139,9 @@ def test_the_logging_interval_is_lightnings(train, steps_of):
 def test_values_of_steps_that_are_never_logged_are_warned_of_and_not_for_litlabs_modules(train, uri):
     with pytest.warns(UserWarning, match="smaller than the logging interval"):
         train("Plain", "--trainer.log_every_n_steps=50")
-    fit("digits-mlp", overrides=["--trainer.max_epochs=1"])  # warnings are errors
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit("digits-mlp", overrides=["--trainer.max_epochs=1"])
 
 
 @pytest.mark.parametrize(
