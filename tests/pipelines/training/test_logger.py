@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mlflow import MlflowClient
 
 from pipelines.commands.evaluate import main as evaluate_command
+from pipelines.commands.fit import main as fit_command
 from pipelines.config.cli import parse_config
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.experiment import ExperimentClient
@@ -301,6 +302,21 @@ def test_what_the_test_measures_is_found_whatever_its_name(train, capsys):
     header, recorded, now = [line.split() for line in capsys.readouterr().out.splitlines()[-3:]]
     assert set(header) == {"accuracy", "iou"}
     assert recorded[1:] == now[1:]
+
+
+def test_epoch_lines_and_results_show_metrics_with_any_names(experiment, capsys, uri):
+    options = ["--trainer.enable_progress_bar=true", "--model", f"{MODULES}.SameNames"]
+    assert fit_command("fit", ["-c", str(experiment), *options, "--tracking_uri", uri]) == 0
+    first, *_ = out = capsys.readouterr().out.splitlines()
+    assert [word for word in first.split() if word.isidentifier() or "/" in word] == [
+        "epoch",
+        "acc",
+        "train_loss",
+        "val/loss",
+    ]
+    table = {line.split()[0]: line.split()[1:] for line in out if line.split()[0] in ("loss", "val", "test")}
+    assert set(table["loss"]) == {"accuracy", "iou"}, "the header; the last row is of metrics without a split"
+    assert len(table["test"]) == 2
 
 
 def test_a_test_or_validation_alone_has_a_logger_that_does_nothing(train, capsys):
