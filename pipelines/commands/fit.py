@@ -99,17 +99,18 @@ def print_summary(result: "FitResult") -> None:
 
 
 def _metric_rows(metrics: "Mapping[str, float]") -> "dict[str, dict[str, float]]":
-    """Return the metrics of the selected epoch by split; the last row is of those whose names tell none."""
-    from pipelines.runtime.metric_names import of_split, split_of
+    """Return the metrics of the selected epoch by split, and as "other" those whose names tell none."""
+    from pipelines.runtime.metric_names import labels_of, of_split, split_of
     from pipelines.tracking.measured import is_measured, metrics_after_training
 
     measured = {name: value for name, value in metrics.items() if is_measured(name)}
     tested = metrics_after_training(metrics)
     before = {name: value for name, value in measured.items() if name not in tested}
     rows = {split: of_split(before, split) for split in ("train", "val")}
-    others = {name: value for name, value in before.items() if split_of(name) in (None, "test")}
-    rows |= {"test": of_split({name: measured[name] for name in tested}, "test", tested), "": others}
-    return {split: values for split, values in rows.items() if split or values}
+    others = labels_of([name for name in before if split_of(name) in (None, "test")])
+    rows["test"] = of_split({name: measured[name] for name in tested}, "test", tested)
+    rows["other"] = {label: before[name] for name, label in others.items()}
+    return {split: values for split, values in rows.items() if values}
 
 
 def _report_failure(error: "RunFailedError") -> int:

@@ -44,8 +44,6 @@ def metrics_after_training(metrics: Mapping[str, float]) -> list[str]:
         metrics: All metrics of the selected epoch. If none was selected, names tell.
     """
     selected = any(key.startswith(f"{SELECTED}/") for key in metrics)
-    return [
-        key
-        for key in metrics
-        if is_measured(key) and (f"{SELECTED}/{key}" not in metrics if selected else split_of(key) == "test")
-    ]
+    possible = ("test", None) if selected else ("test",)
+    names = [key for key in metrics if is_measured(key) and split_of(key) in possible]
+    return [key for key in names if f"{SELECTED}/{key}" not in metrics]

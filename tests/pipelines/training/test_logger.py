@@ -22,6 +22,7 @@ from pipelines.commands.fit import main as fit_command
 from pipelines.config.cli import parse_config
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.experiment import ExperimentClient
+from pipelines.tracking.measured import metrics_after_training
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import TEST_METRICS_TAG
@@ -304,6 +305,15 @@ def test_what_the_test_measures_is_found_whatever_its_name(train, capsys):
     assert recorded[1:] == now[1:]
 
 
+def test_what_the_test_logged_is_told_from_what_the_training_logged():
+    bookkeeping = {"selected_epoch": 1, "fit_seconds": 1, "parameters": 1, "train/loss": 1}
+    assert metrics_after_training({"selected/acc": 1, "acc": 1, "iou": 1, "test_f1": 1, **bookkeeping}) == [
+        "iou",
+        "test_f1",
+    ]
+    assert metrics_after_training({"acc": 1, "test_f1": 1, **bookkeeping}) == ["test_f1"], "no epoch was selected"
+
+
 def test_epoch_lines_and_results_show_metrics_with_any_names(experiment, capsys, uri):
     options = ["--trainer.enable_progress_bar=true", "--model", f"{MODULES}.SameNames"]
     assert fit_command("fit", ["-c", str(experiment), *options, "--tracking_uri", uri]) == 0
@@ -314,9 +324,9 @@ def test_epoch_lines_and_results_show_metrics_with_any_names(experiment, capsys,
         "train_loss",
         "val/loss",
     ]
-    table = {line.split()[0]: line.split()[1:] for line in out if line.split()[0] in ("loss", "val", "test")}
-    assert set(table["loss"]) == {"accuracy", "iou"}, "the header; the last row is of metrics without a split"
-    assert len(table["test"]) == 2
+    table = {line.split()[0]: line.split()[1:] for line in out if line.split()[0] in ("loss", "val", "test", "other")}
+    assert set(table["loss"]) == {"accuracy", "iou"}, "the header"
+    assert (len(table["test"]), len(table["other"])) == (2, 1)
 
 
 def test_a_test_or_validation_alone_has_a_logger_that_does_nothing(train, capsys):
