@@ -17,7 +17,7 @@ from pipelines.checkpoints.files import BEST, CHECKPOINT_FOLDER, LAST, STATE_KEY
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.position import TrainingPosition
 from pipelines.checkpoints.random_state import RandomState, gather, get_random_state, set_random_state
-from pipelines.checkpoints.selection import Best, Selection
+from pipelines.checkpoints.selection import Best, Selection, validates_within_epochs
 from pipelines.runtime.lightning_internals import (
     add_epoch_sums,
     advance_counters,
@@ -138,11 +138,7 @@ class BestAndLastCheckpoint(Callback):
             self._validated_epoch = trainer.current_epoch  # the next boundary selects
             return
         if (best := self._compare(trainer, trainer.current_epoch, validated=True)) is not None:
-            logged = trainer.callback_metrics
-            best.step, best.metrics = (
-                trainer.global_step,
-                {key: float(logged[key]) for key in self.selection.logged if key in logged},
-            )
+            best.step = trainer.global_step
             self._save_step(trainer)
             if trainer.is_global_zero:
                 copy_checkpoint(self.last, self.best)
@@ -193,6 +189,8 @@ class BestAndLastCheckpoint(Callback):
         if not trainer.strategy.reduce_boolean_decision(selection.is_better(score)):
             return None
         selection.best = Best(epoch, score)
+        if validates_within_epochs(trainer):
+            selection.best.metrics = {key: float(logged[key]) for key in selection.logged if key in logged}
         return selection.best
 
     def end_external_epoch(self, trainer: Trainer, epoch: int, val_batches: int) -> bool:

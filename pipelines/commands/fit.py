@@ -1,7 +1,7 @@
 """`litlab fit`: train an experiment."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
@@ -83,7 +83,6 @@ def run_and_report(train: "Callable[[], FitResult | None]") -> int:
 
 def print_summary(result: "FitResult") -> None:
     """Print the metrics of the selected epoch and where the run is."""
-    from pipelines.evaluation.evaluate import metrics_of
     from pipelines.runtime.console import format_duration, print_results
     from pipelines.tracking.uri import view_command
 
@@ -96,8 +95,22 @@ def print_summary(result: "FitResult") -> None:
         "run": result.run_id,
         "view": view_command(result.tracking_uri),
     }
-    rows = {split: metrics_of(result.metrics, split) for split in ("train", "val", "test")}
-    print_results(f"{result.experiment}, seed {result.seed}", rows, facts)
+    print_results(f"{result.experiment}, seed {result.seed}", _metric_rows(result.metrics), facts)
+
+
+def _metric_rows(metrics: "Mapping[str, float]") -> "dict[str, dict[str, float]]":
+    """Return the metrics of the selected epoch by split, and as "other" those whose names tell none."""
+    from pipelines.runtime.metric_names import labels_of, of_split, split_of
+    from pipelines.tracking.measured import is_measured, metrics_after_training
+
+    measured = {name: value for name, value in metrics.items() if is_measured(name)}
+    tested = metrics_after_training(metrics)
+    before = {name: value for name, value in measured.items() if name not in tested}
+    rows = {split: of_split(before, split) for split in ("train", "val")}
+    others = labels_of([name for name in before if split_of(name) in (None, "test")])
+    rows["test"] = of_split({name: measured[name] for name in tested}, "test", tested)
+    rows["other"] = {label: before[name] for name, label in others.items()}
+    return {split: values for split, values in rows.items() if values}
 
 
 def _report_failure(error: "RunFailedError") -> int:

@@ -24,8 +24,9 @@ from pipelines.config.distributed import cluster_environments
 from pipelines.config.dump import dump_config
 from pipelines.config.error_messages import explain_parser_error, refusals
 from pipelines.config.experiments import find_experiment, read_yaml
-from pipelines.config.identity import flatten_config
+from pipelines.config.identity import flatten_config, without_loggers
 from pipelines.config.links import LinkParser, ModelLinks, is_learner, remove_derived
+from pipelines.config.loggers import take_mlflow_settings
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.lightning_names import unify_lightning_names
 from pipelines.runtime.user_traceback import user_traceback
@@ -43,6 +44,7 @@ class LitlabCLI(LightningCLI):
     Attributes:
         config: The parsed configuration. `data` is None if the module has its own data loaders.
         trust: Whether its trainers may load checkpoints in full, whoever wrote them; see `load_checkpoint`.
+        mlflow: What an MLFlowLogger of the configuration says about the run.
 
     Raises:
         UserError: A key is unknown or a value has the wrong type; the message names it and suggests the nearest key.
@@ -92,6 +94,7 @@ class LitlabCLI(LightningCLI):
         if not is_learner(self._given):
             parser.set_defaults({"trainer.num_sanity_val_steps": SANITY_STEPS})
         self.config = parser.parse_args(args)
+        self.mlflow = take_mlflow_settings(self.config, self._default_name)
 
     def instantiate_classes(self) -> None:
         """Do nothing: `build` instantiates the classes."""
@@ -102,8 +105,6 @@ class LitlabCLI(LightningCLI):
         Raises:
             UserError: A value is out of range, or a file that the data needs is missing.
         """
-        if self.config.trainer.logger is not None:
-            raise UserError("trainer.logger: litlab logs to MLflow itself (--tracking_uri sets where)")
         data = self._instantiate(data=self.config.data).data
         with refusals():
             self._links.take(self.config, self._given, data)
@@ -160,11 +161,13 @@ class LitlabCLI(LightningCLI):
         return _as_list(self._instantiate(trainer=_namespace(callbacks=callbacks)).trainer.callbacks)
 
     def params(self) -> dict[str, Any]:
-        """Return the params of a run: flat keys with values, without None and the defaults of Trainer."""
+        """Return the params of a run: flat keys with values, without None and the defaults of Trainer and litlab."""
         defaults = {f"trainer.{key}": item.default for key, item in inspect.signature(Trainer).parameters.items()}
-        flat = flatten_config(self.resolved())
+        defaults["test_weights"] = "best"
+        flat = flatten_config(without_loggers(self.resolved()))
         params = {key: value for key, value in flat.items() if value is not None and value != defaults.get(key)}
-        return {key: value for key, value in params.items() if key not in ("name", "description", "data.data_dir")}
+        left_out = ("name", "description", "data.data_dir", "checkpoint_every", "leak_check")
+        return {key: value for key, value in params.items() if key not in left_out}
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value as plain YAML types, from which `litlab fit -c` reproduces the run.

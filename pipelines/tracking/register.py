@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, EXPERIMENT_TAG, SEED_TAG, SELECTED, STAGE_TAG, STUDY_TAG, is_summary
 
@@ -139,7 +140,7 @@ def _default_tracking_uri(store: Store) -> Iterator[None]:
 def _describe(run: StoredRun) -> str:
     """Return a version's results and origin in Markdown. The MLflow UI lists versions with the first 30 characters."""
     name, seed = run.tags.get(EXPERIMENT_TAG, ""), run.tags.get(SEED_TAG, "")
-    tested = [f"{key} {value:.4f}" for key, value in sorted(run.metrics.items()) if key.startswith("test/")]
+    tested = [f"{key} {value:.4f}" for key, value in test_metrics(run.metrics, run.tags).items()]
     selected = [f"- {key} {value:.4f}" for key, value in sorted(run.metrics.items()) if key.startswith(f"{SELECTED}/")]
     title = f"{', '.join(tested)}: {name}, seed {seed}, run {run.run_id}"
     return "\n".join([title, "", f"    {run.tags.get(COMMAND_TAG, '')}", "", "At the selected epoch:", "", *selected])

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.distributed import is_rank_zero, process_count_tags
 from pipelines.config.experiments import config_arguments
+from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import Run
@@ -54,8 +55,11 @@ def fit(
         run_trainer(training, start.checkpoint)
         return None
     tags = run_tags(cli, "fit", arguments) | process_count_tags(training.trainer) | start.tags
+    name = cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything)
+    if cli.mlflow.note:
+        logger.info(cli.mlflow.note)
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
-    run = Run(store, cli.config.name, run_name(arguments, cli.config.seed_everything), tags)
+    run = Run(store, cli.config.name, name, tags)
     return train_and_test(training, run, lambda: start.checkpoint)
 
 

@@ -29,7 +29,7 @@ class Training:
         cli: The configuration.
         data: The data module, whose data are loaded; None if the module has its own loaders.
         model: The module, before its first step.
-        trainer: Lightning's trainer, without a logger.
+        trainer: Lightning's trainer, without loggers but the one of `trainer.logger: true`.
         checkpoint_callback: Saves the best and the last epoch.
         leak_guard: Callback that compares the sets; None if it is off.
         regions: Callback that records decision regions, if the data are points of a plane; else empty.
@@ -115,4 +115,5 @@ def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[
     progress_bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     other_checkpoints = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
     callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), *progress_bar]
-    return cli.make_trainer(callbacks=callbacks, logger=False, enable_checkpointing=other_checkpoints)
+    default_logger = cli.config.trainer.logger is True
+    return cli.make_trainer(callbacks=callbacks, logger=default_logger, enable_checkpointing=other_checkpoints)

@@ -1,5 +1,7 @@
 """Test the selected epoch of a run, and record its results."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from pipelines.evaluation import figures
 from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.tracking.run import Run
+from pipelines.runtime.metric_names import split_of
+from pipelines.tracking.run import Run, accepted_name
 from pipelines.tracking.tags import (
     FIT_SECONDS,
     LEAK_CHECK_TAG,
@@ -26,9 +29,13 @@ from pipelines.tracking.tags import (
     SELECTED,
     SELECTED_EPOCH,
     SELECTED_STEP,
+    TEST_METRICS_TAG,
 )
 from pipelines.training.export import exportable
 from pipelines.training.job import Training
+from pipelines.training.logger import RunLogger
+
+TEST = "test"
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
     by_metric = callback.selection.best is not None and training.cli.config.test_weights == "best"
     best = _select(training, last_epoch)
     epoch = best.epoch
-    measured = run.metrics_at(epoch) if best.metrics is None else best.metrics
+    measured = {**(run.metrics_at(epoch) if best.step is None else {}), **(best.metrics or {})}
     selected = {f"{SELECTED}/{key}": value for key, value in measured.items()}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = {} if best.step is None else {SELECTED_STEP: best.step}
@@ -165,13 +172,25 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     if reason := why_no_test(training.cli, training.model, training.data):
         logger.warning("No test: %s", reason)
         return
+    own = RunLogger(run, None, tested_epoch=epoch)
+    loggers = [own if isinstance(other, RunLogger) else other for other in training.trainer.loggers]
+    best = training.checkpoint_callback.best
     guards = [] if training.leak_guard is None else [training.leak_guard]
-    tested = evaluate("test", training.cli, training.model, data, training.checkpoint_callback.best, guards)
-    run.log_metrics(tested.metrics, epoch)
+    tested = evaluate("test", training.cli, training.model, data, best, guards, loggers)
+    log_test_metrics(run, tested.metrics, epoch)
     if isinstance(data, InMemoryDataModule):
         metadata = {"classes": list(data.classes)} if data.classes else {}
         run.log_model(exportable(data.normalize, training.model), data.test_set.inputs[:2], metadata, epoch)
         _save_test_figures(training, data, run, tested, epoch)  # while the model is sent
+
+
+def log_test_metrics(run: Run, metrics: Mapping[str, float], epoch: int) -> None:
+    """Log what the test measured. A tag lists the names that do not say so; one that is taken gets `test/`."""
+    taken = {key.removeprefix(f"{SELECTED}/") for _, values in run.history for key in values}
+    named = {f"{TEST}/{key}" if split_of(key) != TEST and key in taken else key: metrics[key] for key in metrics}
+    run.log_metrics(named, epoch)
+    if others := [accepted_name(key) for key in named if split_of(key) != TEST]:
+        run.set_tags({TEST_METRICS_TAG: json.dumps(others)})
 
 
 def _save_test_figures(training: Training, data: InMemoryDataModule, run: Run, tested: Evaluation, epoch: int) -> None:

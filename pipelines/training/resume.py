@@ -41,7 +41,7 @@ from pipelines.training.resumable import check_resumable, unsent_part
 from pipelines.training.start import find_start
 from pipelines.training.train import run_trainer, train_and_test
 
-MAY_CHANGE = ("monitor", "mode", "checkpoint_every")  # keys that change nothing in the training itself
+MAY_CHANGE = ("monitor", "mode", "test_weights")  # keys that change nothing in the training itself
 
 
 def resume(
