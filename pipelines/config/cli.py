@@ -97,6 +97,8 @@ class LitlabCLI(LightningCLI):
         Raises:
             UserError: A value is out of range, or a file that the data needs is missing.
         """
+        if self.config.trainer.barebones:
+            raise UserError("trainer.barebones switches off logging and checkpoints, which a run of litlab consists of")
         if self.config.trainer.logger is not None:
             raise UserError("trainer.logger: litlab logs to MLflow itself (--tracking_uri sets where)")
         data = self._instantiate(data=self.config.data).data
