@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import fetch_checkpoint, load_checkpoint
 from pipelines.config.cli import LitlabCLI, load_data, parse_config
 from pipelines.runtime.errors import UserError
@@ -69,11 +70,11 @@ def load_run(
     """
     silence_lightning()
     found = Store(tracking_uri).find(run) if isinstance(run, str) else run
-    cli = parse_config("test", overrides, base=found.file("config.yaml"))
+    cli = parse_config("test", overrides, base=found.file("config.yaml"), training=False)
     loaded = LoadedRun(found, cli, *cli.build(), fetch_checkpoint(found))
     try:
         for stage in stages:
-            if loaded.data is not None:
+            if isinstance(loaded.data, InMemoryDataModule):  # others are set up by the trainer, for its own stage
                 load_data(loaded.data, stage, download=download)
     except UserError as error:
         raise UserError(f"run {found.run_id}: {error}") from error
@@ -101,7 +102,7 @@ def load_from_checkpoint(path: Path, config: Path | None = None, overrides: Sequ
     found = next((file for file in candidates if file.is_file()), None)
     if found is None:
         raise UserError(f"{candidates[0]}: no such file; -c FILE gives the configuration of {path}")
-    cli = parse_config("test", overrides, base=found)
+    cli = parse_config("test", overrides, base=found, training=False)
     loaded = LoadedRun(None, cli, *cli.build(), path)
     _restore(loaded)
     loaded.model.eval()

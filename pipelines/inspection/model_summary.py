@@ -58,7 +58,7 @@ def summarize_experiment(experiment: Sequence[str]) -> ModelSummary:
         UserError: The experiment or a key is wrong, or its network does not take examples of its data.
     """
     silence_lightning()
-    cli = parse_config("inspect", experiment)
+    cli = parse_config("inspect", experiment, training=False)
     data, model = cli.build()
     return summarize_model(cli.config.name, data, model)
 
