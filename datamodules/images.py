@@ -20,20 +20,30 @@ def read_image(path: Path, shape: tuple[int, int, int], *, resize: bool = True) 
         ValueError: The file is not an image, is damaged, or has the wrong size and `resize` is off.
     """
     channels, height, width = shape
-    try:
-        with Image.open(path) as image:
-            image_8bit = _to_8_bits(image) if image.mode.startswith("I;16") else image
-            pixels = image_8bit.convert({1: "L", 3: "RGB"}[channels])
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from error
+    pixels = open_image(path, channels)
     if pixels.size != (width, height):
         if not resize:
             raise ValueError(f"{path}: {pixels.width} pixels wide and {pixels.height} high, not {width} and {height}")
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
     array_HWC = np.asarray(pixels, dtype=np.uint8).reshape(height, width, channels)
     return torch.from_numpy(array_HWC.transpose(2, 0, 1).copy())
+
+
+def open_image(path: Path, channels: int) -> Image.Image:
+    """Decode an image file to 8-bit greyscale (1 channel) or RGB (3 channels).
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not an image, or is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            image_8bit = _to_8_bits(image) if image.mode.startswith("I;16") else image
+            return image_8bit.convert({1: "L", 3: "RGB"}[channels])
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (UnidentifiedImageError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: not a readable image ({error})") from error
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

@@ -59,10 +59,11 @@ class Outcome:
 
 @pytest.fixture(autouse=True)
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Give every test its own database, cache and folder of unsent data; none can reach the project's."""
+    """Give every test its own database, cache, state and folder of unsent data; none can reach the project's."""
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("LITLAB_UNSENT", str(tmp_path / "unsent"))
+    monkeypatch.setenv("LITLAB_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return uri
@@ -188,6 +189,16 @@ def litlab(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         return Outcome(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def strangers(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the modules of `tests/fixtures/strangers`, which know nothing of litlab, importable; return their folder."""
+    folder = Path(__file__).parent / "fixtures" / "strangers"
+    monkeypatch.syspath_prepend(str(folder))
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))  # for processes that a test starts
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Damage checkpoints: `litlab resume` must report each and use an earlier one; `litlab test` must refuse them."""
+"""Damage checkpoints: `litlab resume` must report each and use an earlier one; `litlab test` must refuse them.
+
+A checkpoint that somebody replaced by one with code in it is intact: `litlab resume` must refuse it too.
+"""
 
 import io
 import os
@@ -81,21 +84,23 @@ TIMES = {"flipped bit": 4, "truncated": 3}
 Plan = tuple[str, tuple[str, ...], int]  # damage, files, number of the repetition
 PLANS: list[Plan] = [(name, (LAST,), number) for name in DAMAGES for number in range(TIMES.get(name, 1))]
 PLANS += [(name, (LAST, PREVIOUS), 0) for name in ("flipped bit", "truncated", "zeros", "empty", "random bytes")]
-PLANS += [("random bytes", (LAST, PREVIOUS, BEST), 1), ("pickle that runs code", (LAST,), 0)]
-PLANS += [("pickle that runs code", (LAST, PREVIOUS), 0)]
-TESTED = ["flipped bit", "truncated", "empty", "another ZIP archive", "pickle that runs code"]
+PLANS += [("random bytes", (LAST, PREVIOUS, BEST), 1)]
+ATTACK = "pickle that runs code"
+ATTACKED = [(LAST,), (LAST, PREVIOUS)]
+TESTED = ["flipped bit", "truncated", "empty", "another ZIP archive", ATTACK]
 
 
 def total(quick: bool) -> int:
-    return 3 if quick else len(PLANS) + len(TESTED)
+    return 4 if quick else len(PLANS) + len(ATTACKED) + len(TESTED)
 
 
 def table(bench: Bench) -> list[Row]:
-    """Return a row for `litlab resume` and one for `litlab test`."""
-    plans, tested = (PLANS[-3::2], TESTED[-1:]) if bench.quick else (PLANS, TESTED)
+    """Return two rows for `litlab resume` and one for `litlab test`."""
+    plans, attacked, tested = (PLANS[-2:], ATTACKED[:1], TESTED[-1:]) if bench.quick else (PLANS, ATTACKED, TESTED)
     reference = kill_fits.train_reference(bench, CASE, "reference")
     template, run_id = _killed_fit(bench)
     resume_losses = bench.run_parallel([partial(_resume, bench, template, run_id, reference, *plan) for plan in plans])
+    attack_losses = bench.run_parallel([partial(_attack, bench, template, run_id, files) for files in attacked])
     test_losses = bench.run_parallel([partial(_test, bench, reference, name) for name in tested])
     damages = ", ".join(dict.fromkeys(name for name, *_ in plans))
     several = f"{sum(len(names) > 1 for _, names, _ in plans)} of them with earlier checkpoints damaged too"
@@ -103,6 +108,9 @@ def table(bench: Bench) -> list[Row]:
     return [
         Row(f"damaged last.ckpt of a killed fit, then `litlab resume`: {damages}", f"{len(plans)}, {several}", outcome,
             [message for lost in resume_losses for message in lost]),
+        Row(f"last.ckpt of a killed fit replaced, then `litlab resume`: {ATTACK}", str(len(attacked)),
+            "refused by name with a reference to --trust, not executed, exit code 2, file kept",
+            [message for lost in attack_losses for message in lost]),
         Row(f"damaged best.ckpt, then `litlab test`: {', '.join(tested)}", str(len(tested)),
             "refused by name, exit code 2", [message for lost in test_losses for message in lost]),
     ]  # fmt: skip
@@ -149,6 +157,22 @@ def _resume(
     lost += ["the pickle was executed"] if (project.folder / "malicious").exists() else []
     with record_errors(lost, "check"):
         lost += runs.differences(project.uri, run_id, reference.project.uri, reference.run_id)
+    bench.step()
+    return [f"{label}: {message}" for message in lost]
+
+
+def _attack(bench: Bench, template: Project, run_id: str, files: tuple[str, ...]) -> list[str]:
+    label = f"attack-{len(files)}"
+    project, lost = bench.copy(template, label), list[str]()
+    folder = runs.folder_of(project.uri, runs.all_runs(project.uri)[0])
+    damage(folder, ATTACK, files, bench.random(label), project.folder / "malicious")
+    command = bench.litlab("resume", run_id, uri=project.uri, log=f"{label}.txt")
+    code = command.exit_code()
+    lost += [] if code == 2 else [f"exit code {code}: {command.last_line}"]
+    lost += [] if f"{folder / 'checkpoints' / LAST} was not loaded" in command.output else ["the file is not reported"]
+    lost += [] if "--trust" in command.output else ["no reference to --trust"]
+    lost += [] if (folder / "checkpoints" / LAST).is_file() else ["the file is gone"]
+    lost += ["the pickle was executed"] if (project.folder / "malicious").exists() else []
     bench.step()
     return [f"{label}: {message}" for message in lost]
 

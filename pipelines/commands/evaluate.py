@@ -17,6 +17,7 @@ def make_parser(verb: str) -> VerbParser:
     parser = VerbParser(verb, description, usage="RUN_ID [--KEY VALUE ...]", needs_arguments=True)
     parser.show_argument("run_id", **RUN_ID)
     parser.show_keys("override a key of the run's configuration, such as --data.data_dir FOLDER")
+    parser.add_trust()
     parser.add_tracking_uri()
     return parser
 
@@ -30,7 +31,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.evaluation.evaluate import evaluate_run
     from pipelines.runtime.console import print_results
 
-    result = evaluate_run(run_ids[0], SPLITS[verb], overrides, tracking_uri=options.tracking_uri)
+    where = {"tracking_uri": options.tracking_uri, "trust": options.trust}
+    result = evaluate_run(run_ids[0], SPLITS[verb], overrides, **where)
     rows = {"recorded": result.recorded, "now": result.measured}
     print_results(f"{result.experiment}, run {result.run_id}", rows, {})
     if not result.same_data:

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Explain the trained network of a run. Writes a picture and its numbers, and logs
 both as a child run. The explained run is not changed."""
-EPILOG = "Options of a method: litlab explain METHOD --help"
 METHOD_EPILOG = """--checkpoint FILE, -c FILE, --torchvision NAME, --weights FILE, --out DIR,
---seed N, --KEY VALUE, --tracking_uri URI: see litlab explain --help"""
+--seed N, --trust , --KEY VALUE, --tracking_uri URI: see litlab explain --help"""
 PLACES = ("--out", "--tracking_uri", "--tracking-uri", "--data.data_dir")
 
 
@@ -33,11 +32,10 @@ def make_parser(verb: str) -> VerbParser:
         verb,
         f"{DESCRIPTION}\n\n{methods}",
         usage="METHOD RUN_ID [--option value ...]",
-        epilog=EPILOG,
         needs_arguments=True,
     )
-    parser.show_argument("method", metavar="METHOD", help="one of the above")
-    parser.show_argument("run_id", **RUN_ID | {"help": f"{RUN_ID['help']}; without it:"})
+    parser.show_argument("method", metavar="METHOD", help="one of the above (METHOD --help has its options)")
+    parser.show_argument("run_id", **RUN_ID | {"help": "as printed by litlab fit; without it:"})
     _add_common_options(parser)
     return parser
 
@@ -61,6 +59,7 @@ def _add_common_options(parser: VerbParser, *, shown: bool = True) -> None:
     add("--weights", type=Path, metavar="FILE", text="other weights of that network")
     add("--out", type=Path, default=Path("explain"), metavar="DIR", text="folder of picture and numbers (%(default)s)")
     add("--seed", type=int, default=0, metavar="N", text="random seed (%(default)s)")
+    parser.add_trust() if shown else parser.add_argument("--trust", action="store_true", help=SUPPRESS)
     if shown:
         parser.show_keys("a key of the run's configuration, as for litlab fit")
     parser.add_tracking_uri() if shown else parser.add_tracking_uri(SUPPRESS)
@@ -102,9 +101,8 @@ def _source(options: Namespace) -> dict[str, Any]:
 def _load(run_id: str | None, options: Namespace, overrides: Sequence[str]) -> "Target":
     from pipelines.explanation.load_target import load_target
 
-    return load_target(
-        run_id, **_source(options), overrides=overrides, tracking_uri=options.tracking_uri, seed=options.seed
-    )
+    places = {"tracking_uri": options.tracking_uri, "trust": options.trust}
+    return load_target(run_id, **_source(options), **places, overrides=overrides, seed=options.seed)
 
 
 def _without_places(tokens: Sequence[str]) -> list[str]:

@@ -15,7 +15,8 @@ DESCRIPTION = """Show the layers of an experiment's network in the order in whic
 called: output size, window, parameters, multiply-adds for one example (of
 convolutions, matrix products and attention), and the receptive field (the
 maximum number of rows and columns of the input that an output can depend on).
-Nothing is trained or downloaded."""
+Nothing is trained. Data modules with an input_shape read no data; of others, one
+batch is read, and its first example is passed to the network."""
 
 
 def make_parser(verb: str) -> VerbParser:
@@ -23,6 +24,8 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("experiment", metavar="NAME", help="an experiment, or a YAML file like an experiment's")
     parser.show_argument("-c", "--config", metavar="FILE", help="another YAML file; later files take precedence")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    input_help = "part of a batch that is the input: an index, or a key of a dict"
+    parser.add_argument("--input", metavar="KEY", help=input_help)
     parser.show_keys("any key of the experiment, as for litlab fit: --model.channels 16")
     return parser
 
@@ -32,7 +35,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options, experiments, overrides = make_parser(verb).parse_with_overrides(argv)
     from pipelines.inspection.model_summary import summarize_experiment
 
-    summary = summarize_experiment([*experiments, *overrides])
+    summary = summarize_experiment([*experiments, *overrides], options.input)
     if options.json:
         print(json.dumps(summary.as_json(), indent=2))
     else:

@@ -1,56 +1,100 @@
-"""`litlab predict`: classify image files."""
+"""`litlab predict`: predict a run's own data, or classify image files."""
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
 
-DESCRIPTION = """Classify image files with a run's selected checkpoint, and print file, class
-and probability as CSV. Images of any size and format are converted to grey or
-RGB and resized to the input size of the network."""
+DESCRIPTION = """Predict with a run's selected checkpoint, and print a table as CSV. Without
+images: its predict_step on its predict_dataloader, or on its test set. With
+images of any size and format: file, class and probability. litlab's modules take
+grey or RGB of the network's size; others, the transform of their data set."""
 
 
 def make_parser(verb: str) -> VerbParser:
-    usage = "RUN_ID IMAGE [IMAGE ...] [--out FILE] [--KEY VALUE ...]"
+    usage = "RUN_ID [IMAGE ...] [--out FILE] [--KEY VALUE ...]"
     parser = VerbParser(verb, DESCRIPTION, usage=usage, needs_arguments=True)
     parser.show_argument("run_id", **RUN_ID)
-    parser.show_argument("images", metavar="IMAGE", nargs="+", help="an image file")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the CSV to a file instead of printing it")
+    parser.show_argument("images", metavar="IMAGE", nargs="*", help="an image file")
+    out = "write to a file instead of printing; FILE.pt keeps what predict_step returned (torch.load)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=out)
     invert = "for images that are dark on light, if the network was trained on light on dark, such as MNIST"
     parser.add_argument("--invert", action="store_true", help=invert)
-    parser.show_keys("override a key of the run's configuration, such as --trainer.accelerator cpu")
+    part = "part of a batch that is the input, an index or a key of a dict (the first)"
+    parser.add_argument("--input", metavar="KEY", help=part)
+    forward = "method that maps inputs to outputs, without predict_step and for images (%(default)s)"
+    parser.add_argument("--forward", metavar="NAME", default="forward", help=forward)
+    parser.show_keys("override a key of the run's configuration, such as --data.data_dir FOLDER")
+    parser.add_trust()
     parser.add_tracking_uri()
     return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
-    """Classify images, and print or write the table."""
+    """Predict, and print or write the table."""
     options, positionals, overrides = make_parser(verb).parse_with_overrides(argv)
-    if len(positionals) < 2:
-        raise UserError("name a run and at least one image: litlab predict RUN_ID IMAGE [IMAGE ...]")
+    if not positionals:
+        raise UserError("name a run: litlab predict RUN_ID [IMAGE ...]")
     run_id, *names = positionals
     images = [Path(name) for name in names]
     if missing := [image for image in images if not image.is_file()]:
         raise UserError(f"{missing[0]}: no such file")
+    given = {
+        "input_key": options.input,
+        "forward": options.forward,
+        "tracking_uri": options.tracking_uri,
+        "trust": options.trust,
+    }
+    if not images:
+        return _predict_data(run_id, overrides, options.out, given)
     from pipelines.evaluation.predict import predict
 
-    found = predict(run_id, images, overrides, invert=options.invert, tracking_uri=options.tracking_uri)
+    found = predict(run_id, images, overrides, invert=options.invert, **given)
     rows = [(str(item.file), item.class_name, f"{item.probability:.6f}") for item in found]
     _write([("file", "class", "probability"), *rows], options.out)
     return 0
 
 
-def _write(table: Sequence[Sequence[str]], out: Path | None) -> None:
+def _predict_data(run_id: str, overrides: Sequence[str], out: Path | None, given: dict[str, Any]) -> int:
+    from pipelines.evaluation.predict_data import predict_data
+
+    predictions = predict_data(run_id, overrides, **given)
+    for remark in predictions.remarks:
+        logger.info("%s", remark)
+    if out is not None and out.suffix == ".pt":
+        import torch
+
+        _save(lambda: torch.save(predictions.values, out), out)
+        print(f"predictions in {out}")
+        return 0
+    columns = predictions.table()
+    rows = zip(*columns.values(), strict=True)
+    table = [tuple(f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row) for row in rows]
+    _write([("index", *columns), *((index, *row) for index, row in enumerate(table))], out)
+    return 0
+
+
+def _write(table: Sequence[Sequence[object]], out: Path | None) -> None:
     """Write a header and its rows as CSV, to the screen without a file."""
     if out is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(table)
         return
-    try:
+
+    def write() -> None:
         with out.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(table)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+
+    _save(write, out)
     print(f"{len(table) - 1} predictions in {out}")
+
+
+def _save(write: Callable[[], None], out: Path) -> None:
+    try:
+        write()
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError if there is no such folder
+        raise UserError(f"{out}: cannot be written ({getattr(error, 'strerror', None) or error})") from error

@@ -20,6 +20,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--dead", action="store_true", help=dead)
     data_dir = "the folder of the data, if it has changed; the data must be the same"
     parser.show_argument("--data.data_dir", metavar="DIR", help=data_dir)
+    parser.add_trust()
     parser.add_tracking_uri()
     return parser
 
@@ -33,9 +34,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         raise UserError(f"unexpected argument {run_ids[1]!r}: one run at a time")
     from pipelines.training.resume import resume
 
-    return run_and_report(
-        lambda: resume(run_ids[0], assume_dead=options.dead, overrides=overrides, tracking_uri=options.tracking_uri)
-    )
+    given = {"assume_dead": options.dead, "tracking_uri": options.tracking_uri, "trust": options.trust}
+    return run_and_report(lambda: resume(run_ids[0], overrides=overrides, **given))
 
 
 def _unfinished(tracking_uri: str | None) -> str:

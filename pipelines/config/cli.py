@@ -4,12 +4,13 @@ import copy
 import inspect
 import json
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -20,6 +21,7 @@ from modules.base import Learner
 from modules.norms import SyncBatchNorm
 from pipelines.checkpoints.files import AtomicCheckpointIO
 from pipelines.config.callbacks import without_training_parts
+from pipelines.config.data_setup import draw_alike, set_up_once
 from pipelines.config.distributed import cluster_environments
 from pipelines.config.dump import dump_config
 from pipelines.config.error_messages import explain_parser_error, refusals
@@ -43,6 +45,7 @@ class LitlabCLI(LightningCLI):
 
     Attributes:
         config: The parsed configuration. `data` is None if the module has its own data loaders.
+        trust: Whether its trainers may load checkpoints in full, whoever wrote them; see `load_checkpoint`.
 
     Raises:
         UserError: A key is unknown or a value has the wrong type; the message names it and suggests the nearest key.
@@ -51,6 +54,7 @@ class LitlabCLI(LightningCLI):
     def __init__(self, args: Sequence[str], *, default_name: str, training: bool = True) -> None:
         self._default_name, self._training = default_name, training
         unify_lightning_names()
+        self.trust = False
         try:
             super().__init__(
                 LightningModule,
@@ -82,6 +86,7 @@ class LitlabCLI(LightningCLI):
             default=None,
             help="Where runs are stored; default: mlflow.db of this project.",
         )
+        _add_selection_arguments(parser)
         self._links = ModelLinks(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -114,7 +119,17 @@ class LitlabCLI(LightningCLI):
         if isinstance(model, Learner):
             with refusals():
                 model.configure_optimizers()  # fail before the run is created, not after
+        self._make_repeatable(data, model)
         return data, model
+
+    def _make_repeatable(self, data: LightningDataModule | None, model: LightningModule) -> None:
+        """Let every command on the run draw the same split; see `data_setup`."""
+        seed = self.config.seed_everything
+        number = torch.initial_seed() % 2**32 if seed is False else int(seed)
+        if data is None:
+            draw_alike(model, number)
+        else:
+            set_up_once(data, number)
 
     def _instantiate(self, **sections: Any) -> Namespace:
         """Create the instances of some sections of the configuration."""
@@ -122,14 +137,19 @@ class LitlabCLI(LightningCLI):
             instances: Namespace = self.parser.instantiate(_namespace(**{"data": None, **sections}))
             return instances
 
-    def make_trainer(self, **kwargs: Any) -> Trainer:
-        """Create the trainer of the configuration; `kwargs` override its arguments."""
+    def make_trainer(self, checkpoint_keys: Collection[str] | None = None, **kwargs: Any) -> Trainer:
+        """Create the trainer of the configuration.
+
+        Args:
+            checkpoint_keys: The keys of a checkpoint that it needs; None for all. See `load_checkpoint`.
+            kwargs: Override arguments of the trainer.
+        """
         own = {key: value for key, value in vars(self.config.trainer).items() if key not in kwargs}
         settings = {**vars(self._instantiate(trainer=_namespace(**own)).trainer), **kwargs}
         synced = [SyncBatchNorm()] if settings.get("sync_batchnorm") else []
         settings["plugins"] = [
             *_as_list(settings.get("plugins")),
-            AtomicCheckpointIO(),
+            AtomicCheckpointIO(trust=self.trust, needed=checkpoint_keys),
             *cluster_environments(),
             *synced,
         ]
@@ -169,6 +189,21 @@ class LitlabCLI(LightningCLI):
             if key.startswith("limit_") and isinstance(value, float) and value > 1:
                 resolved["trainer"][key] = int(value)  # 1000 or 1000.0 depends on what was imported before
         return resolved
+
+
+def _add_selection_arguments(parser: LightningArgumentParser) -> None:
+    """Add what selects, saves and loads weights."""
+    add = parser.add_argument
+    add("--monitor", type=str | None, default=None, help="Metric that selects the best weights, as it is logged.")
+    add("--mode", type=Literal["min", "max"] | None, default=None, help="Whether lower or higher values are better.")
+    add(
+        "--checkpoint_every",
+        type=int | str | None,
+        default=None,
+        help="Save a checkpoint within epochs too: 500 (steps), 10m, 2h.",
+    )
+    add("--ckpt_path", type=str | None, default=None, help="Checkpoint file or run id to continue from, as a new run.")
+    add("--weights", type=str | None, default=None, help="Checkpoint file or run id to take the initial weights from.")
 
 
 def _given(parser: LightningArgumentParser, args: Sequence[str]) -> Namespace:

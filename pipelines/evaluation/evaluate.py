@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from modules.probes import Probe
+from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation.load_run import load_run
 from pipelines.runtime.signals import reraise_keyboard_interrupt
@@ -49,7 +51,12 @@ class RunEvaluation:
 
 
 def evaluate_run(
-    run_id: str, split: Split = "test", overrides: Sequence[str] = (), *, tracking_uri: str | None = None
+    run_id: str,
+    split: Split = "test",
+    overrides: Sequence[str] = (),
+    *,
+    tracking_uri: str | None = None,
+    trust: bool = False,
 ) -> RunEvaluation:
     """Measure the selected checkpoint of a run again. The run is only read.
 
@@ -58,12 +65,13 @@ def evaluate_run(
         split: "val" or "test".
         overrides: Other values for keys of the run's configuration, such as `["--data.data_dir", "data"]`.
         tracking_uri: Where the run is; by default the project's mlflow.db.
+        trust: See `load_checkpoint`.
 
     Raises:
         UserError: There is no such run, its checkpoint or its data are missing, or an override is wrong.
     """
     stage = "fit" if split == "val" else "test"
-    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, stages=[stage], weights=False)
+    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, stages=[stage], weights=False, trust=trust)
     assert loaded.run is not None
     evaluation = evaluate(split, loaded.cli, loaded.model, loaded.data, loaded.checkpoint)
     recorded = metrics_of(loaded.run.metrics, "test" if split == "test" else f"{SELECTED}/val")
@@ -81,32 +89,22 @@ def evaluate(
         cli: The configuration, for the accelerator and the precision.
         model: Gets the weights of the checkpoint.
         data: Gets the statistics of the checkpoint.
-        checkpoint: Loaded without unpickling objects.
+        checkpoint: See `load_checkpoint`.
     """
     collector = _OutputCollector()
     probes = [callback for callback in cli.callbacks if isinstance(callback, Probe)]
-    trainer = bare_trainer(cli, callbacks=[*probes, collector])
+    trainer = bare_trainer(cli, checkpoint_keys=needed_keys(model, data), callbacks=[*probes, collector])
     measure = trainer.test if split == "test" else trainer.validate
     with reraise_keyboard_interrupt(trainer):
-        (metrics,) = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    return Evaluation(dict(metrics), collector.outputs())
+        per_loader = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    return Evaluation({key: value for metrics in per_loader for key, value in metrics.items()}, collector.outputs())
 
 
-def bare_trainer(cli: LitlabCLI, **kwargs: Any) -> Any:
-    """Return a trainer for one device that logs and saves nothing."""
-    return cli.make_trainer(
-        **{
-            "callbacks": None,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "devices": 1,
-            "num_nodes": 1,
-            "strategy": "auto",
-            "profiler": None,
-            **kwargs,
-        }
-    )
+def needed_keys(model: LightningModule, data: LightningDataModule | None) -> tuple[str, ...] | None:
+    """Return the keys of a checkpoint that an evaluation needs; None for all, which a module that reads it may need."""
+    if is_overridden("on_load_checkpoint", model):
+        return None
+    return "state_dict", type(data).__qualname__
 
 
 def metrics_of(metrics: Mapping[str, float], split: str) -> dict[str, float]:

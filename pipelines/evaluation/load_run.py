@@ -53,6 +53,7 @@ def load_run(
     stages: Sequence[str] = (),
     download: bool = True,
     weights: bool = True,
+    trust: bool = False,
 ) -> LoadedRun:
     """Load the model that a run selected. The run is only read.
 
@@ -63,6 +64,7 @@ def load_run(
         stages: The data to read: "fit" for the training and validation set, "test" for the test set.
         download: Whether missing data are downloaded.
         weights: Whether to load the weights. A Trainer that is given the checkpoint loads them itself.
+        trust: See `load_checkpoint`.
 
     Raises:
         UserError: There is no such run, it has no configuration or checkpoint, an override is wrong, or a file of the
@@ -71,6 +73,7 @@ def load_run(
     silence_lightning()
     found = Store(tracking_uri).find(run) if isinstance(run, str) else run
     cli = parse_config("test", overrides, base=found.file("config.yaml"), training=False)
+    cli.trust = trust
     loaded = LoadedRun(found, cli, *cli.build(), fetch_checkpoint(found))
     try:
         for stage in stages:
@@ -79,18 +82,21 @@ def load_run(
     except UserError as error:
         raise UserError(f"run {found.run_id}: {error}") from error
     if weights:
-        _restore(loaded)
+        restore(loaded)
     loaded.model.eval()
     return loaded
 
 
-def load_from_checkpoint(path: Path, config: Path | None = None, overrides: Sequence[str] = ()) -> LoadedRun:
+def load_from_checkpoint(
+    path: Path, config: Path | None = None, overrides: Sequence[str] = (), *, trust: bool = False
+) -> LoadedRun:
     """Load the model of a checkpoint file of litlab.
 
     Args:
         path: Such as best.ckpt.
         config: Its configuration; by default the config.yaml in its folder, or one folder above.
         overrides: See `load_run`.
+        trust: See `load_checkpoint`.
 
     Raises:
         UserError: A file is missing, damaged or not a checkpoint of that configuration, or an override is wrong.
@@ -103,20 +109,21 @@ def load_from_checkpoint(path: Path, config: Path | None = None, overrides: Sequ
     if found is None:
         raise UserError(f"{candidates[0]}: no such file; -c FILE gives the configuration of {path}")
     cli = parse_config("test", overrides, base=found, training=False)
+    cli.trust = trust
     loaded = LoadedRun(None, cli, *cli.build(), path)
-    _restore(loaded)
+    restore(loaded)
     loaded.model.eval()
     return loaded
 
 
-def _restore(loaded: LoadedRun) -> None:
+def restore(loaded: LoadedRun) -> None:
     """Load the weights of the model and the statistics of the data module, such as the normalisation.
 
     Raises:
         UserError: The checkpoint is damaged, or is not one of this model.
     """
-    content = load_checkpoint(loaded.checkpoint)
     name = type(loaded.data).__qualname__
+    content = load_checkpoint(loaded.checkpoint, trust=loaded.cli.trust, needed=("state_dict", name))
     try:
         loaded.model.load_state_dict(content["state_dict"])
         if loaded.data is not None and name in content:

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import ImageOps
 
 from datamodules.base import ImageDataModule
+from datamodules.images import open_image
 from modules.base import Classifier
-from pipelines.evaluation.evaluate import bare_trainer
-from pipelines.evaluation.load_run import load_run
+from pipelines.config.bare_trainer import bare_trainer
+from pipelines.config.example_batch import class_names, describe, example_batch, method_of
+from pipelines.evaluation.evaluate import needed_keys
+from pipelines.evaluation.load_run import LoadedRun, load_run, restore
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 
@@ -35,7 +39,10 @@ def predict(
     overrides: Sequence[str] = (),
     *,
     invert: bool = False,
+    input_key: str | None = None,
+    forward: str = "forward",
     tracking_uri: str | None = None,
+    trust: bool = False,
 ) -> list[Prediction]:
     """Classify image files with the selected checkpoint of a run. The training data are not needed.
 
@@ -44,7 +51,10 @@ def predict(
         images: Files of any size and format; they are made grey or RGB, and resized to what the network takes.
         overrides: Other values for keys of the run's configuration, such as `["--trainer.accelerator", "cpu"]`.
         invert: Whether to invert the images: for dark on light, where the network has learnt light on dark.
+        input_key: Of a module that is not litlab's: the part of a batch that is the image; see `part_of_batch`.
+        forward: Of such a module: name of the method that maps images to logits.
         tracking_uri: Where the run is; by default the project's mlflow.db.
+        trust: See `load_checkpoint`.
 
     Returns:
         A prediction for each image, in their order.
@@ -52,12 +62,12 @@ def predict(
     Raises:
         UserError: There is no such run, it does not classify images, or a file is missing or not a readable image.
     """
-    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False)
+    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False, trust=trust)
     data = loaded.data
     if not isinstance(data, ImageDataModule) or not isinstance(loaded.model, Classifier):
-        raise UserError(f"run {run_id} was not trained to classify images")
+        return _predict_with_transform(loaded, images, invert=invert, input_key=input_key, forward=forward)
     data.predict_on(list(images), invert=invert)
-    trainer = bare_trainer(loaded.cli)
+    trainer = bare_trainer(loaded.cli, checkpoint_keys=needed_keys(loaded.model, data))
     try:
         with reraise_keyboard_interrupt(trainer):
             batches = trainer.predict(loaded.model, datamodule=data, ckpt_path=loaded.checkpoint, weights_only=True)
@@ -66,3 +76,37 @@ def predict(
     confidence_N, class_N = torch.cat(batches).max(1)
     found = zip(images, class_N.tolist(), confidence_N.tolist(), strict=True)
     return [Prediction(image, data.classes[index], confidence) for image, index, confidence in found]
+
+
+def _predict_with_transform(
+    loaded: LoadedRun, images: Sequence[Path], *, invert: bool, input_key: str | None, forward: str
+) -> list[Prediction]:
+    """Classify images with a module of the user's, after the transform of its data set."""
+    restore(loaded)
+    model, name = loaded.model, type(loaded.model).__name__
+    example = example_batch(loaded.cli, loaded.data, model)
+    inputs = example.image_input(input_key)
+    transform, method = example.attribute("transform"), method_of(model, forward)
+    if not callable(transform):
+        raise UserError(
+            f"{type(example.dataset).__name__} has no transform that makes an input of {name} of an image file; "
+            "litlab predict RUN_ID predicts its own data"
+        )
+    rows = []
+    for path in images:
+        try:
+            image = open_image(path, inputs.shape[1])
+        except (ValueError, FileNotFoundError) as error:
+            raise UserError(str(error)) from error
+        rows.append(transform(ImageOps.invert(image) if invert else image))
+    with torch.no_grad():
+        outputs = method(torch.stack(rows).to(inputs.dtype))
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
+        raise UserError(
+            f"{name}.{forward} returns {describe(outputs)} for {len(rows)} images, not logits of shape (N, K): "
+            "--forward NAME names the method that maps images to logits"
+        )
+    confidence_N, class_N = outputs.float().softmax(1).max(1)
+    names = class_names(loaded.data, example, outputs.shape[1])
+    found = zip(images, class_N.tolist(), confidence_N.tolist(), strict=True)
+    return [Prediction(image, names[index], confidence) for image, index, confidence in found]

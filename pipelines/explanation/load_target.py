@@ -41,6 +41,7 @@ def load_target(
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
     seed: int = 0,
+    trust: bool = False,
 ) -> Target:
     """Load the network to explain, frozen and in evaluation mode. Give exactly one of run, checkpoint and torchvision.
 
@@ -53,6 +54,7 @@ def load_target(
         overrides: `--key value` tokens that change the configuration of a run or checkpoint.
         tracking_uri: The tracking store of the run; by default the project's.
         seed: Seed of torch's random numbers.
+        trust: See `load_checkpoint`.
 
     Raises:
         UserError: There is no such run, file or network, or it does not classify images.
@@ -67,10 +69,10 @@ def load_target(
         network, normalize, shape, classes = load_classifier(torchvision, weights)
         return Target(torchvision, torchvision, None, network, normalize, shape, classes, None, _device("auto"))
     if checkpoint:
-        loaded = load_from_checkpoint(checkpoint, config, overrides)
+        loaded = load_from_checkpoint(checkpoint, config, overrides, trust=trust)
         return _from_litlab(loaded, f"{loaded.cli.config.name}-{checkpoint.stem}")
     assert run_id
-    return _from_litlab(load_run(run_id, overrides, tracking_uri=tracking_uri), run_id[:8])
+    return _from_litlab(load_run(run_id, overrides, tracking_uri=tracking_uri, trust=trust), run_id[:8])
 
 
 def _from_litlab(loaded: LoadedRun, short_id: str) -> Target:

@@ -1,18 +1,21 @@
 """Summarize a network: its layers, their sizes, costs and receptive fields."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
+from torch import Tensor
 
-from datamodules.base import ImageDataModule
+from datamodules.base import ImageDataModule, InMemoryDataModule
 from datamodules.normalize import identity
 from pipelines.config.cli import parse_config
+from pipelines.config.example_batch import describe, example_batch, first_example
 from pipelines.inspection.observer import Layer
-from pipelines.inspection.trace import trace
+from pipelines.inspection.trace import Trace, trace, trace_call
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
+from pipelines.runtime.text import first_line
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,17 @@ class ModelSummary:
         return {**vars(self), "layers": layers, "parameters_per_example": self.parameters_per_example}
 
 
-def summarize_experiment(experiment: Sequence[str]) -> ModelSummary:
-    """Summarize the network of an experiment. Nothing is trained or downloaded.
+def summarize_experiment(experiment: Sequence[str], input_key: str | None = None) -> ModelSummary:
+    """Summarize the network of an experiment. Nothing is trained.
+
+    The network is traced on a blank example, if the data module has an `input_shape`; nothing is read or downloaded
+    then. Otherwise it is traced on the first example of a batch.
 
     Args:
         experiment: As on the command line: a name or path, or `-c FILE`, and values for keys, such as
             `["cifar-base", "--model.channels", "16"]`.
+        input_key: The part of a batch that is the input of `forward`; see `part_of_batch`. By default what the module's
+            step passes, or else the first part.
 
     Raises:
         UserError: The experiment or a key is wrong, or its network does not take examples of its data.
@@ -60,7 +68,11 @@ def summarize_experiment(experiment: Sequence[str]) -> ModelSummary:
     silence_lightning()
     cli = parse_config("inspect", experiment, training=False)
     data, model = cli.build()
-    return summarize_model(cli.config.name, data, model)
+    if input_key is None and getattr(data, "input_shape", None) is not None:
+        return summarize_model(cli.config.name, data, model)
+    example = example_batch(cli, data, model)
+    traced = _trace_example(model, *example.forward_arguments(input_key))
+    return _summary(cli.config.name, data, model, traced)
 
 
 def summarize_model(experiment: str, data: LightningDataModule | None, model: LightningModule) -> ModelSummary:
@@ -82,6 +94,30 @@ def summarize_model(experiment: str, data: LightningDataModule | None, model: Li
         traced = trace(model, tuple(shape))
     except (RuntimeError, ValueError, IndexError) as error:
         raise UserError(f"{type(model).__name__} fails on an example of shape {tuple(shape)}: {error}") from error
+    return _summary(experiment, data, model, traced)
+
+
+def _trace_example(model: LightningModule, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
+    """Trace the first example of a batch.
+
+    Raises:
+        UserError: The network does not take it.
+    """
+    first_args, first_kwargs = first_example(args), first_example(kwargs)
+    try:
+        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].is_floating_point():
+            return trace(model, tuple(args[0].shape[1:]))
+        return trace_call(model, first_args, first_kwargs)
+    except Exception as error:  # of the module
+        described = ", ".join([*map(describe, args), *(f"{name}={describe(value)}" for name, value in kwargs.items())])
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(
+            f"{type(model).__name__}.forward fails on {described} ({reason}); --input KEY names the part of a batch "
+            "that it takes"
+        ) from error
+
+
+def _summary(experiment: str, data: LightningDataModule | None, model: LightningModule, traced: Trace) -> ModelSummary:
     train_examples, why_unknown = _count_examples(data)
     return ModelSummary(
         experiment,
@@ -101,14 +137,13 @@ def _count_examples(data: LightningDataModule | None) -> tuple[int | None, list[
         return n_train, []
     if isinstance(data, ImageDataModule):
         data.normalize = identity(data.input_shape[0])  # or setup would fit it, for nothing
-    if data is None:
+    if not isinstance(data, InMemoryDataModule):
         return None, []
     try:
         data.setup("fit")  # without prepare_data, which would download
     except (ValueError, OSError, RuntimeError) as error:
         return None, [f"number of training examples unknown: {error}"]
-    train_set = getattr(data, "train_set", None)
-    return (None, []) if train_set is None else (len(train_set), [])
+    return len(data.train_set), []
 
 
 def _layer_as_json(layer: Layer) -> dict[str, Any]:

@@ -88,8 +88,8 @@ class Observer(TorchFunctionMode):
         self._before, self._windows = 0, list[SlidingWindow]()
         self._paused = False
 
-    def run(self, inputs: Tensor) -> None:
-        """Run the network on a batch."""
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Run the network on the arguments of its forward pass."""
         with ExitStack() as stack:
             for module in self._names:
                 stack.callback(module.register_forward_pre_hook(self._enter).remove)
@@ -97,7 +97,7 @@ class Observer(TorchFunctionMode):
             attention = sdpa_kernel(SDPBackend.MATH)  # others stop NaN
             for context in (suppress(_Stop), torch.no_grad(), attention, self._flops, self):
                 stack.enter_context(context)
-            torch.func.functional_call(self._model, self._tensors, (inputs,))
+            torch.func.functional_call(self._model, self._tensors, args, kwargs)
         for name, value in self._uncounted.items():
             note = "" if name in self._used else "not used by forward"
             self.layers.append(Layer(name, "Parameter", tuple(value.shape), None, value.numel(), 0, note))

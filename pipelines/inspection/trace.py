@@ -1,9 +1,10 @@
 """Trace an example through a network: each layer in the order of the calls, its cost and its receptive field."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,20 @@ def trace(model: nn.Module, input_shape: tuple[int, ...], only: str | None = Non
             layers, [f"receptive fields, and the path that other values take, are unknown from {observer.lost} on"]
         )
     return Trace(layers, [f"receptive fields are unknown from {lost} on"] if lost else [])
+
+
+def trace_call(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
+    """Trace a forward pass with any arguments in evaluation mode; receptive fields are unknown then.
+
+    Args:
+        model: Left as it was.
+        args: Positional arguments for one example.
+        kwargs: Keyword arguments.
+    """
+    observer = Observer(model, dict(model.named_parameters()) | dict(model.named_buffers()))
+    with _evaluation_mode(model):
+        observer.run(*args, **kwargs)
+    return Trace(observer.layers, ["receptive fields are unknown: the input is not one tensor of real numbers"])
 
 
 @contextmanager

@@ -32,7 +32,12 @@ from pipelines.training.train import run_trainer, train_and_test
 
 
 def resume(
-    run_id: str, *, assume_dead: bool = False, overrides: Sequence[str] = (), tracking_uri: str | None = None
+    run_id: str,
+    *,
+    assume_dead: bool = False,
+    overrides: Sequence[str] = (),
+    tracking_uri: str | None = None,
+    trust: bool = False,
 ) -> FitResult | None:
     """Resume a stopped run from its last complete epoch; on a CPU the result is bit-identical to an uninterrupted run.
 
@@ -41,6 +46,7 @@ def resume(
         assume_dead: Whether the process of a RUNNING run on another machine is known to be dead.
         overrides: Arguments such as ["--data.data_dir", "FOLDER"]. They may not change what is trained.
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
+        trust: See `load_checkpoint`.
 
     Returns:
         The results; None in the processes of further devices, which have no run.
@@ -57,11 +63,13 @@ def resume(
     arguments = config_arguments(None, overrides, tracking_uri)
     saved = _saved_config(found)
     cli = parse_config("resume", arguments, base=saved)
+    cli.trust = trust
     _check_same_config(found, saved, cli, arguments)
     training = prepare_training(cli)
     _check_same_data(found, training.data)
     check_process_count(run_id, found.tags, training.trainer)
     exit_on_sigterm()
+    training.checkpoint_callback.stops_between_steps = True
     if not owns_run:
         run_trainer(training, broadcast_checkpoint(training.trainer))
         return None
@@ -70,7 +78,9 @@ def resume(
         check_resumable(found.store.find(run_id), assume_dead=assume_dead)
         run = Run.reopen(found)
     note_commit(run, found)
-    return train_and_test(training, run, lambda: broadcast_checkpoint(training.trainer, lambda: _rewind(run)))
+    return train_and_test(
+        training, run, lambda: broadcast_checkpoint(training.trainer, lambda: _rewind(run, trust=trust))
+    )
 
 
 def _saved_config(run: StoredRun) -> Path:
@@ -116,12 +126,17 @@ def note_commit(run: Run, found: StoredRun) -> None:
         run.set_tags({RESUMED_COMMIT_TAG: now})
 
 
-def _rewind(run: Run) -> Path | None:
+def _rewind(run: Run, *, trust: bool) -> Path | None:
     """Return the checkpoint to resume from, and rewind the logged metrics to it."""
-    point, messages = latest_valid(run.folder / CHECKPOINT_FOLDER)
+    point, messages = latest_valid(run.folder / CHECKPOINT_FOLDER, trust=trust)
     for message in messages:
         logger.warning("%s", message)
-    since = f"after epoch {point.epoch}, from {point.path.name}" if point else "from the beginning"
+    since = "from the beginning"
+    if point is not None:
+        where = (
+            f"after epoch {point.epoch}" if point.step is None else f"from step {point.step} of epoch {point.epoch + 1}"
+        )
+        since = f"{where}, from {point.path.name}"
     logger.info("Resuming run %s %s", run.run_id, since)
     run.rewind(point.state["metrics"] if point else 0)
     return point.path if point else None

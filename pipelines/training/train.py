@@ -9,6 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from modules.base import Learner
 from modules.speed import flush_denormals
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.tracking.run import Run, recorded
 from pipelines.training.failures import RunFailedError, diagnose
@@ -72,7 +73,8 @@ def run_trainer(training: Training, checkpoint: Path | None = None) -> float:
 def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
     """Describe an error of a training for the user."""
     before_first_step = isinstance(training.model, Learner) and training.trainer.global_step == 0
-    refused = before_first_step and isinstance(error, ValueError | MisconfigurationException)  # by model and data
+    by_parts = before_first_step and isinstance(error, ValueError | MisconfigurationException)
+    refused = by_parts or isinstance(error, UserError)  # such as a checkpoint that is not trusted
     diagnosis = diagnose(error, run.folder, training.trainer.world_size)
     diverged = isinstance(error, FloatingPointError)
     return RunFailedError(

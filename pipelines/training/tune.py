@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from lightning.pytorch.tuner.tuning import Tuner
 
+from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.error_messages import refusals
 from pipelines.config.experiments import config_arguments
 from pipelines.config.identity import flatten_config
-from pipelines.evaluation.evaluate import bare_trainer
 from pipelines.evaluation.plots import panels
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt

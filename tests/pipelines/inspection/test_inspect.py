@@ -189,3 +189,37 @@ def test_a_users_mistake_is_explained(litlab, arguments, message):
     assert outcome.code == 2
     assert message in outcome.err
     assert "Traceback" not in outcome.err
+
+
+STRANGERS = "tests.fixtures.strangers.verbs"
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "arguments", "layers"),
+    [
+        ("Net", "Points", [], ["net.0", "net.1", "net.2"]),
+        ("TokenNet", "Points", [], ["embedding", "mul", "mean"]),
+        ("PictureForward", "PictureData", ["--input", "image"], ["conv", "relu", "head"]),
+    ],
+)
+def test_modules_of_others_are_inspected_by_one_batch_of_their_data(litlab, tmp_path, model, data, arguments, layers):
+    parts = {"data": f"{STRANGERS}.{data}", "model": f"{STRANGERS}.{model}"}
+    (tmp_path / "own.yaml").write_text(json.dumps(parts))
+    outcome = litlab("inspect", tmp_path / "own.yaml", "--json", *arguments)
+    assert outcome.code == 0, outcome.err
+    summary = json.loads(outcome.out)
+    names = [layer["name"] for layer in summary["layers"]]
+    assert set(names) & set(layers)
+    assert summary["parameters"] == sum(layer["parameters"] for layer in summary["layers"])
+    assert summary["multiply_adds"] > 0
+
+
+def test_what_is_missing_to_inspect_a_module_is_said(litlab, tmp_path):
+    parts = {"data": f"{STRANGERS}.PictureData", "model": f"{STRANGERS}.PictureForward"}
+    (tmp_path / "own.yaml").write_text(json.dumps(parts))
+    outcome = litlab("inspect", tmp_path / "own.yaml")
+    assert outcome.code == 2
+    assert "PictureForward.forward fails on a list" in outcome.err
+    assert "--input KEY" in outcome.err
+    outcome = litlab("inspect", tmp_path / "own.yaml", "--input", "picture")
+    assert "the batch has the keys id, image, label" in outcome.err

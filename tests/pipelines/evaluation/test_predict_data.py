@@ -1,0 +1,114 @@
+"""`litlab predict` and `register` of modules and data that are not litlab's."""
+
+import csv
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.fixtures.strangers.verbs import Pictures
+
+pytestmark = pytest.mark.usefixtures("tables")
+
+STRANGERS = "tests.fixtures.strangers.verbs"
+
+
+@pytest.fixture
+def fit(litlab, tmp_path):
+    """Return a function that trains a stranger's module on a stranger's data, and returns the run id."""
+
+    def run(model, data="Points", epochs=1):
+        parts = {name: f"{STRANGERS}.{part}" for name, part in (("model", model), ("data", data))}
+        content = {**parts, "trainer": {"max_epochs": epochs, "accelerator": "cpu"}}
+        (tmp_path / "own.yaml").write_text(json.dumps(content))
+        outcome = litlab("fit", "-c", tmp_path / "own.yaml")
+        assert outcome.code == 0, outcome.err
+        return outcome.run_id
+
+    return run
+
+
+def rows_of(text):
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_predict_calls_predict_step_on_the_predict_dataloader(litlab, fit, tmp_path):
+    run_id = fit("PredictingNet", "PredictedPoints")
+    outcome = litlab("predict", run_id)
+    assert outcome.code == 0, outcome.err
+    rows = rows_of(outcome.out)
+    assert list(rows[0]) == ["index", "class", "logits_0", "logits_1", "name"]
+    assert [row["index"] for row in rows] == [str(index) for index in range(10)]
+    assert [row["name"] for row in rows] == ["n0", "n1", "n2", "n3", "n0", "n1", "n2", "n3", "n0", "n1"]
+    assert all(row["class"] == str(int(float(row["logits_1"]) > float(row["logits_0"]))) for row in rows)
+    assert "predict" not in outcome.err, "nothing to remark"
+    saved = litlab("predict", run_id, "--out", tmp_path / "out.pt")
+    assert saved.code == 0, saved.err
+    values = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert values["logits"].shape == (10, 2)
+
+
+def test_predict_says_that_it_predicts_the_test_set_and_calls_forward(litlab, fit):
+    run_id = fit("Net")
+    outcome = litlab("predict", run_id)
+    assert outcome.code == 0, outcome.err
+    assert "Points has no predict_dataloader: predicting the test set" in outcome.err
+    assert "Net has no predict_step: calling forward with the first part of each batch" in outcome.err
+    assert len(rows_of(outcome.out)) == 64
+    assert list(rows_of(outcome.out)[0]) == ["index", "prediction_0", "prediction_1"]
+
+
+def test_probabilities_become_class_and_probability(litlab, fit, tmp_path):
+    outcome = litlab("predict", fit("ProbabilityNet"), "--out", tmp_path / "out.csv")
+    assert outcome.code == 0, outcome.err
+    rows = rows_of((tmp_path / "out.csv").read_text())
+    assert len(rows) == 64
+    assert list(rows[0]) == ["index", "class", "probability"]
+    assert all(0.5 <= float(row["probability"]) <= 1 and row["class"] in ("0", "1") for row in rows)
+
+
+def test_litlabs_own_classifiers_predict_their_test_set(litlab):
+    run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id
+    outcome = litlab("predict", run_id)
+    assert outcome.code == 0, outcome.err
+    assert len(rows_of(outcome.out)) == 360
+
+
+def test_what_is_missing_to_predict_is_said(litlab, fit):
+    run_id = fit("PictureNet", "PictureData")
+    outcome = litlab("predict", run_id)
+    assert outcome.code == 2
+    assert "PictureNet has no method forward: --forward NAME" in outcome.err
+    outcome = litlab("predict", run_id, "--forward", "classify", "--input", "picture")
+    assert outcome.code == 2
+    assert "the batch has the keys id, image, label" in outcome.err
+    outcome = litlab("predict", run_id, "--forward", "classify", "--input", "image")
+    assert outcome.code == 0, outcome.err
+    assert len(rows_of(outcome.out)) == 32
+
+
+def test_image_files_are_classified_with_the_transform_of_the_data_set(litlab, fit, tmp_path):
+    run_id = fit("PictureNet", "PictureData", epochs=8)
+    pictures = Pictures(4, 9)
+    for index, image in enumerate(pictures.images):
+        pixels = ((image[0] * 0.25 + 0.5) * 255).byte().numpy()
+        Image.fromarray(pixels).resize((16, 16), Image.Resampling.NEAREST).convert("RGB").save(
+            tmp_path / f"{index}.png"
+        )
+    files = [tmp_path / f"{index}.png" for index in range(4)]
+    options = ["--forward", "classify", "--input", "image"]
+    outcome = litlab("predict", run_id, *files, *options)
+    assert outcome.code == 0, outcome.err
+    assert [row["class"] for row in rows_of(outcome.out)] == ["left", "right", "left", "right"]
+    assert all(float(row["probability"]) > 0.6 for row in rows_of(outcome.out))
+    outcome = litlab("predict", run_id, *files)
+    assert outcome.code == 2
+    assert "--input KEY" in outcome.err
+
+
+def test_image_files_need_a_transform(litlab, fit, tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    outcome = litlab("predict", fit("Net"), tmp_path / "a.png")
+    assert outcome.code == 2
+    assert "the first part of a batch is a tensor of shape (16, 4), not images" in outcome.err
