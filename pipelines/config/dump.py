@@ -7,9 +7,26 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_dumper
 
 _OBJECT = "Unable to serialize instance "  # what jsonargparse writes for it
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes members of enumerations that are strings or numbers, and numpy's scalars, as what they stand for."""
+
+
+def _represent_value(dumper: yaml.SafeDumper, member: Enum) -> yaml.Node:
+    return dumper.represent_data(member.value)
+
+
+def _represent_scalar(dumper: yaml.SafeDumper, scalar: np.generic) -> yaml.Node:
+    return dumper.represent_data(scalar.item())
+
+
+_Dumper.add_multi_representer(Enum, _represent_value)
+_Dumper.add_multi_representer(np.generic, _represent_scalar)  # type: ignore[type-abstract]
+set_dumper("yaml", lambda data: yaml.dump(data, Dumper=_Dumper, allow_unicode=True, sort_keys=False))
 
 
 def dump_config(parser: ArgumentParser, config: Namespace, **options: Any) -> Any:
@@ -22,25 +39,8 @@ def dump_config(parser: ArgumentParser, config: Namespace, **options: Any) -> An
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=rf"\s*{_OBJECT.strip()}")
-        try:
-            text = parser.dump(config, skip_none=False, **options)
-        except ValueError:  # a default such as `Interval.step`, for an argument that is a string
-            text = parser.dump(_with_plain_scalars(config), skip_none=False, **options)
+        text = parser.dump(config, skip_none=False, **options)
     return _without_objects(yaml.safe_load(text), set(_strings(config)))
-
-
-def _with_plain_scalars(value: Any) -> Any:
-    """Return values with strings and numbers in place of members of enumerations and numpy's scalars."""
-    if isinstance(value, Namespace):
-        copied = value.clone()
-        for key, item in vars(value).items():
-            copied[key] = _with_plain_scalars(item)
-        return copied
-    if isinstance(value, list):
-        return [_with_plain_scalars(item) for item in value]
-    if isinstance(value, Enum):
-        return value.value if isinstance(value, str | int) else value
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _without_objects(value: Any, strings: set[str]) -> Any:
