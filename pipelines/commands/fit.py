@@ -114,6 +114,8 @@ def _metric_rows(metrics: "Mapping[str, float]") -> "dict[str, dict[str, float]]
 
 
 def _report_failure(error: "RunFailedError") -> int:
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     from pipelines.runtime.user_traceback import user_traceback
 
     if error.explained:
@@ -121,7 +123,10 @@ def _report_failure(error: "RunFailedError") -> int:
     elif found := user_traceback(error):
         found.show()
     else:
-        traceback.print_exception(error.__cause__)
+        if not isinstance(
+            error.__cause__, MisconfigurationException | ModuleNotFoundError
+        ):  # Lightning's own say enough
+            traceback.print_exception(error.__cause__)
         logger.error("%s", error)
     logger.error("Run %s failed. Metrics logged so far are kept.", error.run_id)
     if error.resume_command:

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 from argparse import ArgumentError
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -19,6 +20,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from modules.base import Learner
 from modules.norms import SyncBatchNorm
 from pipelines.checkpoints.files import AtomicCheckpointIO
+from pipelines.config.callbacks import without_training_parts
 from pipelines.config.data_setup import draw_alike, set_up_once
 from pipelines.config.distributed import cluster_environments
 from pipelines.config.dump import dump_config
@@ -40,6 +42,7 @@ class LitlabCLI(LightningCLI):
     Args:
         args: Command-line arguments.
         default_name: Name of the MLflow experiment if none is given.
+        training: Whether the parts are to train.
 
     Attributes:
         config: The parsed configuration. `data` is None if the module has its own data loaders.
@@ -50,8 +53,8 @@ class LitlabCLI(LightningCLI):
         UserError: A key is unknown or a value has the wrong type; the message names it and suggests the nearest key.
     """
 
-    def __init__(self, args: Sequence[str], *, default_name: str) -> None:
-        self._default_name = default_name
+    def __init__(self, args: Sequence[str], *, default_name: str, training: bool = True) -> None:
+        self._default_name, self._training = default_name, training
         unify_lightning_names()
         self.trust = False
         try:
@@ -105,12 +108,14 @@ class LitlabCLI(LightningCLI):
         Raises:
             UserError: A value is out of range, or a file that the data needs is missing.
         """
+        if self.config.trainer.barebones:
+            raise UserError("trainer.barebones switches off logging and checkpoints, which a run of litlab consists of")
         data = self._instantiate(data=self.config.data).data
         with refusals():
             self._links.take(self.config, self._given, data)
         self.__dict__.pop("_resolved", None)
         model = self._instantiate(data=data, model=self.config.model).model
-        if data is None and not is_overridden("train_dataloader", model):
+        if self._training and data is None and not is_overridden("train_dataloader", model):
             raise UserError(f"data is required: {type(model).__name__} has no train_dataloader of its own")
         if isinstance(model, Learner):
             with refusals():
@@ -229,13 +234,15 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def parse_config(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI:
+def parse_config(verb: str, argv: Sequence[str], base: Path | None = None, *, training: bool = True) -> LitlabCLI:
     """Parse `[NAME | PATH] [-c FILE ...] [--key value ...]`.
 
     Args:
         verb: Named in messages.
         argv: The arguments.
         base: Configuration file that the arguments change, such as that of a run. An experiment cannot be named then.
+        training: Whether the configuration is to train; without it, callbacks that only a training needs, which may not
+            exist any more, are left out.
 
     Raises:
         UserError: An argument or a file is invalid.
@@ -253,10 +260,12 @@ def parse_config(verb: str, argv: Sequence[str], base: Path | None = None) -> Li
     for path in given:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-    for path in [*files, *given]:
-        read_yaml(path, "data, model, trainer")
+    contents = [read_yaml(path, "data, model, trainer") for path in [*files, *given]]
     config_args = [token for path in files for token in ("--config", str(path))]
-    return LitlabCLI([*config_args, *args], default_name=[*files, *given, Path("NAME")][0].stem)
+    if not training and files and (kept := without_training_parts(contents[0])) != contents[0]:
+        config_args = ["--config", json.dumps(kept)]
+    name = [*files, *given, Path("NAME")][0].stem
+    return LitlabCLI([*config_args, *args], default_name=name, training=training)
 
 
 def print_full_help() -> NoReturn:

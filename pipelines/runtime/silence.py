@@ -31,8 +31,13 @@ def hidden_warnings(*, per_step: bool) -> Iterator[None]:
 
 
 def silence_lightning() -> None:
-    """Hide Lightning's info messages and `IRRELEVANT_WARNINGS`; other warnings and errors are still shown."""
+    """Hide Lightning's info messages and `IRRELEVANT_WARNINGS`; other warnings and errors are still shown.
+
+    Messages of callbacks and profilers, which only run if the user asked for them, are shown too.
+    """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("callbacks", "profilers", "tuner"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     for message in IRRELEVANT_WARNINGS:
         warnings.filterwarnings("ignore", message=message)

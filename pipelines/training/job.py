@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
+from pipelines.checkpoints.frozen import FrozenParameters
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.selection import Selection
+from pipelines.config.callbacks import check_callbacks
 from pipelines.config.cli import LitlabCLI, load_data
 from pipelines.config.distributed import check_batch_split
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
@@ -112,8 +114,10 @@ def check_config(cli: LitlabCLI) -> None:
 
 
 def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[Callback]) -> Trainer:
-    progress_bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
+    check_callbacks(cli.callbacks)
+    has_bar = any(isinstance(callback, ProgressBar) for callback in cli.callbacks)
+    progress_bar = [] if has_bar or cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     other_checkpoints = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
-    callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), *progress_bar]
+    callbacks = [first, *cli.callbacks, *more, FrozenParameters(), TerminateOnNaN(), *progress_bar]
     default_logger = cli.config.trainer.logger is True
     return cli.make_trainer(callbacks=callbacks, logger=default_logger, enable_checkpointing=other_checkpoints)

@@ -32,6 +32,10 @@ class EpochBar(ProgressBar):
         """Print nothing. Lightning calls this in all processes but the first."""
         self._console = Console(quiet=True)
 
+    def enable(self) -> None:
+        """Print again. Lightning calls this after a search for a learning rate or batch size."""
+        self._console = Console()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._console.is_terminal:
             self._progress = Progress(
