@@ -4,12 +4,15 @@ A torchmetrics update costs as much as several layers of a small network. So the
 passed to torchmetrics a few thousand examples at a time. The result is the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
+
+from modules.torch_internals import set_accumulated
 
 UPDATE_EVERY_N_STEPS = 32
 """Steps between two updates. Bounds the memory of the buffered outputs."""
@@ -115,8 +118,37 @@ class SplitMetrics(nn.Module):
         self.metrics.reset()
         self.others.reset()
 
+    @property
+    def pending(self) -> list[tuple[Tensor, Tensor]]:
+        """Buffered outputs and targets."""
+        return self._pending
+
     def _flush(self) -> None:
         if self._pending:
             outputs, targets = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
             self._pending.clear()
             self.metrics.update(outputs.float(), targets)
+
+
+def metric_states(module: nn.Module) -> dict[str, Any]:
+    """Return what the metrics of a module have accumulated, by the metric's name, as tensors and plain values."""
+    states: dict[str, Any] = {}
+    for part in module.modules():
+        if isinstance(part, MetricCollection):
+            part.values()  # updates those of its metrics that share a state with another one
+    for name, part in module.named_modules():
+        if isinstance(part, Metric) and part.update_called:
+            states[name] = {"count": part.update_count, "values": part.metric_state}
+        elif isinstance(part, SplitMetrics) and part.pending:
+            states[name] = {"pending": list(part.pending)}
+    return states
+
+
+def load_metric_states(module: nn.Module, states: Mapping[str, Any]) -> None:
+    """Restore what `metric_states` returned."""
+    for name, part in module.named_modules():
+        state = states.get(name, {})
+        if isinstance(part, SplitMetrics):
+            part.pending[:] = state.get("pending", [])
+        elif isinstance(part, Metric) and state:
+            set_accumulated(part, state["values"], state["count"])

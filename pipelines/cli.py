@@ -64,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has closed the pipe, as in `litlab list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at exit
         return 141  # 128 + SIGPIPE, a signal that Windows has not
+    except Exception as error:
+        from pipelines.runtime.user_traceback import user_traceback
+
+        if (found := user_traceback(error)) is None:
+            raise
+        found.show()
+        return 2
 
 
 def _run_verb(verb: str, args: Sequence[str]) -> int:

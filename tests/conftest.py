@@ -191,6 +191,16 @@ def litlab(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     return run
 
 
+@pytest.fixture
+def strangers(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make the modules of `tests/fixtures/strangers`, which know nothing of litlab, importable; return their folder."""
+    folder = Path(__file__).parent / "fixtures" / "strangers"
+    monkeypatch.syspath_prepend(str(folder))
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))  # for processes that a test starts
+    return folder
+
+
 @pytest.fixture(scope="session")
 def start_python() -> Iterator[Callable[..., subprocess.Popen[Any]]]:
     """Return a function that starts `python -c PROGRAM ARGUMENTS`, see `tests.warm`. It takes options of Popen."""

@@ -1,7 +1,8 @@
-"""Callback that saves the best and the last checkpoint of a run at epoch boundaries.
+"""Callback that saves the best and the last checkpoint of a run: at epoch boundaries, and on request within epochs.
 
-A checkpoint is saved after an epoch's metrics are logged and its schedulers have stepped, before the next epoch starts.
-Lightning's own restart from that point would skip an epoch, so the loop counters are restored here.
+At a boundary, a checkpoint is saved after an epoch's metrics are logged and its schedulers have stepped, before the
+next epoch starts. Lightning's own restart from that point would skip an epoch, so the loop counters are restored here.
+Within an epoch, Lightning's restart is used, with the position in the training data (position.py).
 """
 
 import time
@@ -11,9 +12,25 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from modules.metrics import load_metric_states, metric_states
 from pipelines.checkpoints.files import BEST, CHECKPOINT_FOLDER, LAST, STATE_KEY, AtomicCheckpointIO, copy_checkpoint
-from pipelines.checkpoints.random_state import RandomState, gather_random_states, get_random_state, set_random_state
-from pipelines.runtime.lightning_internals import advance_counters, dump_checkpoint, restore_counters
+from pipelines.checkpoints.intervals import SaveInterval
+from pipelines.checkpoints.position import TrainingPosition
+from pipelines.checkpoints.random_state import RandomState, gather, get_random_state, set_random_state
+from pipelines.checkpoints.selection import Best, Selection
+from pipelines.runtime.lightning_internals import (
+    advance_counters,
+    batches_done,
+    continue_epoch,
+    dump_checkpoint,
+    is_within_epoch,
+    optimizer_stepped,
+    restore_counters,
+    set_callback_metrics,
+    validation_is_due,
+    validation_metrics,
+)
+from pipelines.runtime.signals import AGREE_EVERY_N_STEPS, StopRequest
 from pipelines.tracking.run import Run
 
 
@@ -23,19 +40,23 @@ class BestAndLastCheckpoint(Callback):
     Must be the first callback: no other callback may draw random numbers before this one restores the random state.
 
     Args:
-        monitor: Metric that selects the best epoch; of equal epochs the earliest.
-        mode: "min" or "max".
+        selection: Which metric selects the best validation; of equal ones the first.
+        every: How often to save within an epoch.
+        position: Where the training stands in its data.
 
     Attributes:
-        best_epoch: Index of the best epoch so far, or None if none has been selected.
         seconds: Training time up to the last checkpoint, excluding work that was lost after it.
+        stops_between_steps: Whether SIGTERM and SIGUSR1 end the training after a step, with a checkpoint.
+        continues: Whether a loaded checkpoint is one of this run, whose best validation and time count.
     """
 
-    def __init__(self, monitor: str, mode: str) -> None:
-        self.monitor, self._sign = monitor, 1.0 if mode == "max" else -1.0
-        self.best_epoch: int | None = None
+    def __init__(
+        self, selection: Selection, every: SaveInterval | None = None, position: TrainingPosition | None = None
+    ) -> None:
+        self.selection, self.position = selection, position or TrainingPosition()
         self.seconds = 0.0
-        self._best_score = -float("inf")
+        self.stops_between_steps, self.continues = False, True
+        self._every, self._stop = every or SaveInterval(), StopRequest()
         self._run: Run | None = None
         self._folder = Path()
         self._saved_epoch = -1
@@ -44,11 +65,17 @@ class BestAndLastCheckpoint(Callback):
         self._start_time = 0.0
         self._fit_loop_state: dict[str, Any] | None = None
         self._random_state: RandomState | None = None
+        self._interrupted: dict[str, Any] | None = None
 
     @property
     def best(self) -> Path:
         """Path of the best checkpoint."""
         return self._folder / BEST
+
+    @property
+    def last(self) -> Path:
+        """Path of the last checkpoint."""
+        return self._folder / LAST
 
     def bind_run(self, run: Run) -> None:
         """Set the run whose folder receives the checkpoints. Called in the process that owns the run."""
@@ -58,39 +85,106 @@ class BestAndLastCheckpoint(Callback):
         self._folder = trainer.strategy.broadcast(self._folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.selection.find_in_trainer(trainer)
         self._start_time = time.monotonic() - self.seconds
+        if self.stops_between_steps:
+            self._stop.listen()
+        self._every.restart(trainer.global_step)
         if self._fit_loop_state is not None:
             restore_counters(trainer, self._fit_loop_state)
             self._fit_loop_state = None
+        if (state := self._interrupted) is not None:
+            set_callback_metrics(
+                trainer, {key: torch.tensor(value) for key, value in state["callback_metrics"].items()}
+            )
+            continue_epoch(trainer, validate=state["validation_due"])
+            load_metric_states(pl_module, state["metric_states"])
+            self._interrupted = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._interrupted is not None:  # the epoch goes on
+            return
         if self._random_state is not None:
             set_random_state(self._random_state)
+            self.position.set_generators(self._random_state.get("generators", {}))
             self._random_state = None
-        self._save(trainer, trainer.current_epoch - 1)
+        self._save_epoch(trainer, trainer.current_epoch - 1)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stop = self._stop.agreed(trainer)
+        if (stop or self._is_due(trainer)) and not trainer.is_last_batch and optimizer_stepped(trainer):
+            self._save_step(trainer)
+            if stop:
+                self._stop.exit()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._validated_epoch = trainer.current_epoch
+        if trainer.state.fn != "fit":
+            return
+        self.selection.after_validation(validation_metrics(trainer), sanity_check=trainer.sanity_checking)
+        if trainer.sanity_checking:
+            return
+        if trainer.is_last_batch:
+            self._validated_epoch = trainer.current_epoch  # the next boundary selects
+            return
+        if (best := self._compare(trainer, trainer.current_epoch, validated=True)) is not None:
+            logged = trainer.callback_metrics
+            best.step, best.metrics = (
+                trainer.global_step,
+                {key: float(logged[key]) for key in self.selection.logged if key in logged},
+            )
+            self._save_step(trainer)
+            if trainer.is_global_zero:
+                copy_checkpoint(self.last, self.best)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer, trainer.current_epoch - 1)
+        self._save_epoch(trainer, trainer.current_epoch - 1)
 
-    def _save(self, trainer: Trainer, epoch: int) -> None:
+    def _save_epoch(self, trainer: Trainer, epoch: int) -> None:
         """Save the checkpoint of a complete epoch, unless it is saved already."""
         if epoch <= self._saved_epoch:
             return
         is_best = self._end_epoch(trainer, epoch)
-        self._saving = True
-        trainer.save_checkpoint(self._folder / LAST)
-        self._saving = False
+        self._save(trainer)
         if is_best and trainer.is_global_zero:
-            copy_checkpoint(self._folder / LAST, self.best)
+            copy_checkpoint(self.last, self.best)
+        if self._stop.agreed(trainer, now=True):
+            self._stop.exit()
+
+    def _save_step(self, trainer: Trainer) -> None:
+        """Save a checkpoint within an epoch."""
+        self.seconds = time.monotonic() - self._start_time
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        self._saving = True
+        trainer.save_checkpoint(self.last)
+        self._saving = False
+        self._every.restart(trainer.global_step)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Return whether a checkpoint within the epoch is due, in all processes alike."""
+        due = self._every.is_due(trainer.global_step)
+        if self._every.seconds is None or trainer.world_size == 1:
+            return due
+        return trainer.global_step % AGREE_EVERY_N_STEPS == 0 and bool(trainer.strategy.broadcast(due))
 
     def _end_epoch(self, trainer: Trainer, epoch: int) -> bool:
         """Record a complete epoch; return whether it is the best so far."""
         self._saved_epoch, self.seconds = epoch, time.monotonic() - self._start_time
-        return self._is_best(trainer, epoch)
+        return self._compare(trainer, epoch, validated=self._validated_epoch == epoch) is not None
+
+    def _compare(self, trainer: Trainer, epoch: int, *, validated: bool) -> Best | None:
+        """Return the new best, if the metric has a new value that is better than the best so far."""
+        selection, logged = self.selection, trainer.callback_metrics
+        if selection.monitor is None or not selection.is_fresh(logged, validated=validated):
+            return None
+        score = selection.score(logged[selection.monitor.metric])
+        if not trainer.strategy.reduce_boolean_decision(selection.is_better(score)):
+            return None
+        selection.best = Best(epoch, score)
+        return selection.best
 
     def end_external_epoch(self, trainer: Trainer, epoch: int, val_batches: int) -> bool:
         """Record an epoch that did not run in Lightning's loop; return whether it is the best so far.
@@ -100,7 +194,9 @@ class BestAndLastCheckpoint(Callback):
             epoch: Index of the epoch.
             val_batches: Number of validation batches; 0 without validation.
         """
-        self._validated_epoch = epoch if val_batches else self._validated_epoch
+        if val_batches:
+            self._validated_epoch = epoch
+            self.selection.logged |= dict.fromkeys(trainer.callback_metrics)
         advance_counters(trainer, epoch + 1, val_batches)
         return self._end_epoch(trainer, epoch)
 
@@ -116,41 +212,49 @@ class BestAndLastCheckpoint(Callback):
         """Save a checkpoint from `state` in the run's folder."""
         AtomicCheckpointIO().save_checkpoint(checkpoint, self._folder / name)
 
-    def _is_best(self, trainer: Trainer, epoch: int) -> bool:
-        score = trainer.callback_metrics.get(self.monitor)
-        if self._validated_epoch != epoch or score is None:
-            return False
-        value = -float("inf") if score.isnan() else self._sign * float(score)
-        better = trainer.strategy.reduce_boolean_decision(self.best_epoch is None or value > self._best_score)
-        if better:
-            self.best_epoch, self._best_score = epoch, value
-        return better
-
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if not self._saving:  # a checkpoint of another callback, at another time
+        within_epoch = is_within_epoch(trainer)
+        if not (self._saving or within_epoch):  # a checkpoint of another callback, at another time
             return
-        checkpoint["epoch"] = self._saved_epoch
-        checkpoint[STATE_KEY] = {
-            "best_epoch": self.best_epoch,
-            "best_score": self._best_score,
-            "seconds": self.seconds,
-            "metrics": self._run.mark() if self._run else 0,
-            "random": gather_random_states(trainer, get_random_state()),
+        seconds = time.monotonic() - self._start_time if within_epoch else self.seconds
+        state = {**self.selection.state(), "seconds": seconds, "metrics": self._run.mark() if self._run else 0}
+        if within_epoch:
+            state["within_epoch"] = gather(trainer, self._state_within_epoch(trainer, pl_module))
+        else:
+            checkpoint["epoch"] = self._saved_epoch
+            state["random"] = gather(trainer, {**get_random_state(), "generators": self.position.generators()})
+        checkpoint[STATE_KEY] = state
+
+    def _state_within_epoch(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return what this process needs to continue after the last batch."""
+        return {
+            "position": self.position.state(trainer.current_epoch, batches_done(trainer)),
+            "metric_states": metric_states(pl_module),
+            "callback_metrics": {key: float(value) for key, value in trainer.callback_metrics.items()},
+            "validation_due": trainer.training and validation_is_due(trainer),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get(STATE_KEY)
         if trainer.state.fn != "fit" or state is None:
             return
-        self.best_epoch, self._best_score = state["best_epoch"], state["best_score"]
-        self.seconds, self._saved_epoch = state["seconds"], checkpoint["epoch"]
-        states = state["random"]
+        if self.continues:
+            self.selection.load_state(state)
+            self.seconds = state["seconds"]
+        states = state.get("within_epoch") or state["random"]
         if len(states) != trainer.world_size:
             raise ValueError(
                 f"the checkpoint was saved by {len(states)} processes, but {trainer.world_size} are running now"
             )
-        self._random_state = states[trainer.global_rank]
-        self._fit_loop_state = checkpoint.pop("loops")["fit_loop"]
+        own = states[trainer.global_rank]
+        if "within_epoch" in state:
+            self._saved_epoch = checkpoint["epoch"] - 1
+            self._interrupted = own
+            self.position.restore(own["position"])
+        else:
+            self._saved_epoch = checkpoint["epoch"]
+            self._random_state = own
+            self._fit_loop_state = checkpoint.pop("loops")["fit_loop"]
 
 
 def _copy_tensors(value: Any) -> Any:

@@ -6,7 +6,7 @@ torch's format is a ZIP archive, with a checksum for each part.
 import os
 import zipfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ CHECKPOINT_FOLDER = "checkpoints"
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 STATE_KEY = "litlab"  # key of litlab's own state in a checkpoint
 OLD_DIGEST_SUFFIX = ".sha256"  # of the digest files that earlier versions wrote
+MAX_OTHER_CHECKPOINTS = 3  # of the user's callbacks that are read to resume from
 QUARANTINE_SUFFIX = ".damaged"
 ARCHIVE_END = b"PK\x05\x06" + bytes(18)  # size and signature of the last record of a ZIP archive without a comment
 
@@ -65,12 +66,34 @@ class ResumePoint:
     Attributes:
         path: The checkpoint file.
         epoch: Index of its last complete epoch.
+        batches: Number of batches that were trained on in the next epoch.
+        step: Global step, for a checkpoint within an epoch; else None.
         state: litlab's own state in it.
     """
 
     path: Path
     epoch: int
+    batches: int
+    step: int | None
     state: dict[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, content: Mapping[str, Any]) -> "ResumePoint":
+        """Return the point of a loaded checkpoint.
+
+        Raises:
+            KeyError: litlab did not save it.
+        """
+        state = content[STATE_KEY]
+        if within := state.get("within_epoch"):
+            position = within[0]["position"]
+            return cls(path, position["epoch"] - 1, position["batches"], content["global_step"], state)
+        return cls(path, int(content["epoch"]), 0, None, state)
+
+    def is_best_of(self, state: Mapping[str, Any]) -> bool:
+        """Return whether it is the best checkpoint that litlab's state in another one names."""
+        epoch = self.epoch if self.step is None else self.epoch + 1
+        return (epoch, self.step) == (state["best_epoch"], state.get("best_step"))
 
 
 def write_checkpoint(content: "bytes | memoryview", path: Path) -> None:
@@ -184,18 +207,17 @@ def latest_valid(folder: Path, *, trust: bool = False) -> tuple[ResumePoint | No
     for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
         part.unlink()
     valid, messages = [], []
-    for path in (folder / name for name in (LAST, PREVIOUS, BEST)):
-        if not path.is_file():
-            continue
+    own = [path for path in (folder / name for name in (LAST, PREVIOUS, BEST)) if path.is_file()]
+    for path in [*own, *_newer_checkpoints(folder, own)]:
         try:
             content = load_checkpoint(path, trust=trust)
-            valid.append(ResumePoint(path, int(content["epoch"]), content[STATE_KEY]))
+            valid.append(ResumePoint.of(path, content))
         except DamagedCheckpointError as error:
             messages.append(f"{error}; moved to {path.name}{QUARANTINE_SUFFIX}")
             _quarantine(path)
         except (KeyError, TypeError):
             messages.append(f"{path} was not saved by litlab, which cannot resume from it")
-    for point in sorted(valid, key=lambda point: point.epoch, reverse=True):
+    for point in sorted(valid, key=lambda point: (point.epoch, point.batches), reverse=True):
         if _restore_best(folder, point, valid):
             return point, messages
         messages.append(
@@ -206,13 +228,21 @@ def latest_valid(folder: Path, *, trust: bool = False) -> tuple[ResumePoint | No
 
 def _restore_best(folder: Path, point: ResumePoint, valid: Sequence[ResumePoint]) -> bool:
     """Make `best.ckpt` the best epoch at the time of a checkpoint; return whether that was possible."""
-    best_epoch = point.state["best_epoch"]
-    same_epoch = [other for other in valid if other.epoch == best_epoch]
-    if best_epoch is None or any(other.path.name == BEST for other in same_epoch):
+    best = [other for other in valid if other.is_best_of(point.state)]
+    if point.state["best_epoch"] is None or any(other.path == folder / BEST for other in best):
         return True
-    if same_epoch:
-        copy_checkpoint(same_epoch[0].path, folder / BEST)
-    return bool(same_epoch)
+    if best:
+        copy_checkpoint(best[0].path, folder / BEST)
+    return bool(best)
+
+
+def _newer_checkpoints(folder: Path, own: Sequence[Path]) -> list[Path]:
+    """Return the checkpoints of the user's callbacks in a run's folder that are newer than litlab's, newest first."""
+    newest = max((path.stat().st_mtime for path in own), default=0.0)
+    others = [path for path in folder.parent.rglob("*.ckpt") if path.parent != folder]
+    others += [path for path in folder.glob("*.ckpt") if path.name not in (LAST, PREVIOUS, BEST)]
+    newer = [path for path in others if path.stat().st_mtime > newest]
+    return sorted(newer, key=lambda path: path.stat().st_mtime, reverse=True)[:MAX_OTHER_CHECKPOINTS]
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -32,7 +32,7 @@ def set_random_state(state: RandomState) -> None:
     random.setstate((version, tuple(numbers), gauss))
 
 
-def gather_random_states(trainer: Trainer, state: RandomState) -> list[RandomState]:
+def gather(trainer: Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the states of all processes, by rank. Every process must call it."""
     if trainer.world_size == 1:
         return [state]

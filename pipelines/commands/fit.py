@@ -87,8 +87,9 @@ def print_summary(result: "FitResult") -> None:
     from pipelines.runtime.console import format_duration, print_results
     from pipelines.tracking.uri import view_command
 
+    by = "the last" if result.monitor is None else f"by {result.monitor}"
     facts = {
-        "selected": f"epoch {result.selected_epoch} of 0 to {result.last_epoch}, by {result.monitor}",
+        "selected": f"epoch {result.selected_epoch} of 0 to {result.last_epoch}, {by}",
         "training": format_duration(result.seconds),
         "parameters": f"{result.parameters:,}",
         "checkpoint": str(result.checkpoint),
@@ -100,9 +101,15 @@ def print_summary(result: "FitResult") -> None:
 
 
 def _report_failure(error: "RunFailedError") -> int:
-    if not error.explained:
+    from pipelines.runtime.user_traceback import user_traceback
+
+    if error.explained:
+        logger.error("%s", error)
+    elif found := user_traceback(error):
+        found.show()
+    else:
         traceback.print_exception(error.__cause__)
-    logger.error("%s", error)
+        logger.error("%s", error)
     logger.error("Run %s failed. Metrics logged so far are kept.", error.run_id)
     if error.resume_command:
         logger.error("To continue: %s", error.resume_command)

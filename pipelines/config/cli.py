@@ -7,22 +7,30 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-import yaml
+import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from modules.base import Learner
 from modules.norms import SyncBatchNorm
 from pipelines.checkpoints.files import AtomicCheckpointIO
+from pipelines.config.data_setup import draw_alike, set_up_once
 from pipelines.config.distributed import cluster_environments
-from pipelines.config.error_messages import explain_parser_error
+from pipelines.config.dump import dump_config
+from pipelines.config.error_messages import explain_parser_error, refusals
 from pipelines.config.experiments import find_experiment, read_yaml
 from pipelines.config.identity import flatten_config
+from pipelines.config.links import LinkParser, ModelLinks, is_learner, remove_derived
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.lightning_names import unify_lightning_names
+from pipelines.runtime.user_traceback import user_traceback
+
+SANITY_STEPS = 2  # validation batches before the training of anybody else's module: Lightning's default
 
 
 class LitlabCLI(LightningCLI):
@@ -33,8 +41,7 @@ class LitlabCLI(LightningCLI):
         default_name: Name of the MLflow experiment if none is given.
 
     Attributes:
-        config: The parsed configuration.
-        config_init: The same with instances instead of class paths, after `build`.
+        config: The parsed configuration. `data` is None if the module has its own data loaders.
         trust: Whether its trainers may load checkpoints in full, whoever wrote them; see `load_checkpoint`.
 
     Raises:
@@ -43,16 +50,17 @@ class LitlabCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str], *, default_name: str) -> None:
         self._default_name = default_name
+        unify_lightning_names()
         self.trust = False
         try:
             super().__init__(
                 LightningModule,
-                LightningDataModule,
+                datamodule_class=None,  # any, or none: a module may have its own data loaders
                 save_config_callback=None,
+                parser_class=LinkParser,
                 seed_everything_default=0,
                 parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
                 subclass_mode_model=True,
-                subclass_mode_data=True,
                 trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
                 args=list(args),
                 run=False,
@@ -60,6 +68,8 @@ class LitlabCLI(LightningCLI):
                 load_from_checkpoint_support=False,  # modules save their own, plain hyperparameters
             )
         except ArgumentError as error:
+            if found := user_traceback(error):  # in the file of a class
+                raise found.error from None
             raise UserError(explain_parser_error(str(error), self.parser, args)) from error
         except ValueError as error:  # a seed out of range
             raise UserError(str(error)) from error
@@ -73,38 +83,54 @@ class LitlabCLI(LightningCLI):
             default=None,
             help="Where runs are stored; default: mlflow.db of this project.",
         )
-        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
-        parser.link_arguments("data.input_shape", "model.init_args.input_shape", apply_on="instantiate")
+        _add_selection_arguments(parser)
+        self._links = ModelLinks(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)
+        self._given = _given(parser, args)
+        if not is_learner(self._given):
+            parser.set_defaults({"trainer.num_sanity_val_steps": SANITY_STEPS})
         self.config = parser.parse_args(args)
 
     def instantiate_classes(self) -> None:
         """Do nothing: `build` instantiates the classes."""
 
-    def build(self) -> tuple[LightningDataModule, LightningModule]:
-        """Create the data module and the module.
+    def build(self) -> tuple[LightningDataModule | None, LightningModule]:
+        """Create the data module, None without one, and the module.
 
         Raises:
             UserError: A value is out of range, or a file that the data needs is missing.
         """
         if self.config.trainer.logger is not None:
             raise UserError("trainer.logger: litlab logs to MLflow itself (--tracking_uri sets where)")
-        try:
-            self.config_init = self.parser.instantiate_classes(self.config)
-            if isinstance(self.config_init.model, Learner):
-                self._check_no_data_keys()
-                self.config_init.model.configure_optimizers()  # fail before the run is created, not after
-        except (ValueError, FileNotFoundError, MisconfigurationException) as error:
-            raise UserError(str(_root_cause(error))) from error
-        return self.config_init.data, self.config_init.model
+        data = self._instantiate(data=self.config.data).data
+        with refusals():
+            self._links.take(self.config, self._given, data)
+        self.__dict__.pop("_resolved", None)
+        model = self._instantiate(data=data, model=self.config.model).model
+        if data is None and not is_overridden("train_dataloader", model):
+            raise UserError(f"data is required: {type(model).__name__} has no train_dataloader of its own")
+        if isinstance(model, Learner):
+            with refusals():
+                model.configure_optimizers()  # fail before the run is created, not after
+        self._make_repeatable(data, model)
+        return data, model
 
-    def _check_no_data_keys(self) -> None:
-        """Refuse model keys that are taken from the data."""
-        for key in ("num_classes", "input_shape"):
-            if self.config.get(f"model.init_args.{key}") is not None:
-                raise ValueError(f"model.{key} is known from the data and must not be set")
+    def _make_repeatable(self, data: LightningDataModule | None, model: LightningModule) -> None:
+        """Let every command on the run draw the same split; see `data_setup`."""
+        seed = self.config.seed_everything
+        number = torch.initial_seed() % 2**32 if seed is False else int(seed)
+        if data is None:
+            draw_alike(model, number)
+        else:
+            set_up_once(data, number)
+
+    def _instantiate(self, **sections: Any) -> Namespace:
+        """Create the instances of some sections of the configuration."""
+        with refusals():
+            instances: Namespace = self.parser.instantiate(_namespace(**{"data": None, **sections}))
+            return instances
 
     def make_trainer(self, checkpoint_keys: Collection[str] | None = None, **kwargs: Any) -> Trainer:
         """Create the trainer of the configuration.
@@ -113,7 +139,8 @@ class LitlabCLI(LightningCLI):
             checkpoint_keys: The keys of a checkpoint that it needs; None for all. See `load_checkpoint`.
             kwargs: Override arguments of the trainer.
         """
-        settings = {**self.config_init.trainer.as_dict(), **kwargs}
+        own = {key: value for key, value in vars(self.config.trainer).items() if key not in kwargs}
+        settings = {**vars(self._instantiate(trainer=_namespace(**own)).trainer), **kwargs}
         synced = [SyncBatchNorm()] if settings.get("sync_batchnorm") else []
         settings["plugins"] = [
             *_as_list(settings.get("plugins")),
@@ -126,10 +153,11 @@ class LitlabCLI(LightningCLI):
         except (ValueError, MisconfigurationException) as error:
             raise UserError(f"trainer: {error}") from error
 
-    @property
+    @cached_property
     def callbacks(self) -> list[Callback]:
         """Callbacks of the configuration."""
-        return _as_list(self.config_init.trainer.callbacks)
+        callbacks = self.config.trainer.callbacks
+        return _as_list(self._instantiate(trainer=_namespace(callbacks=callbacks)).trainer.callbacks)
 
     def params(self) -> dict[str, Any]:
         """Return the params of a run: flat keys with values, without None and the defaults of Trainer."""
@@ -150,20 +178,41 @@ class LitlabCLI(LightningCLI):
         config: Namespace = self.config.clone()
         for key in ("config", "tracking_uri"):
             config.pop(key, None)
-        resolved: dict[str, Any] = yaml.safe_load(self.parser.dump(config, skip_none=False))
+        resolved: dict[str, Any] = dump_config(self.parser, config, skip_link_targets=False)
+        remove_derived(resolved, self.config, self._given)
         for key, value in resolved["trainer"].items():
             if key.startswith("limit_") and isinstance(value, float) and value > 1:
                 resolved["trainer"][key] = int(value)  # 1000 or 1000.0 depends on what was imported before
         return resolved
 
 
-def _root_cause(error: BaseException) -> BaseException:
-    """Return the error that a class raised, which jsonargparse wraps in others."""
-    while True:
-        inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if not isinstance(inner, ValueError | OSError):
-            return error
-        error = inner
+def _add_selection_arguments(parser: LightningArgumentParser) -> None:
+    """Add what selects, saves and loads weights."""
+    add = parser.add_argument
+    add("--monitor", type=str | None, default=None, help="Metric that selects the best weights, as it is logged.")
+    add("--mode", type=Literal["min", "max"] | None, default=None, help="Whether lower or higher values are better.")
+    add(
+        "--checkpoint_every",
+        type=int | str | None,
+        default=None,
+        help="Save a checkpoint within epochs too: 500 (steps), 10m, 2h.",
+    )
+    add("--ckpt_path", type=str | None, default=None, help="Checkpoint file or run id to continue from, as a new run.")
+    add("--weights", type=str | None, default=None, help="Checkpoint file or run id to take the initial weights from.")
+
+
+def _given(parser: LightningArgumentParser, args: Sequence[str]) -> Namespace:
+    """Return what files and arguments give, without defaults; nothing if they are invalid, which is reported later."""
+    printing = "--print_config"  # prints the configuration as soon as it is parsed
+    try:
+        given: Namespace = parser.parse_args([arg for arg in args if not arg.startswith(printing)], defaults=False)
+    except ArgumentError:
+        return _namespace()
+    return given
+
+
+def _namespace(**values: Any) -> Namespace:
+    return Namespace(**values)  # type: ignore[no-untyped-call]
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -219,9 +268,7 @@ def load_data(data: LightningDataModule, stage: str, *, download: bool = True) -
     Raises:
         UserError: A file is missing or damaged; the message names it.
     """
-    try:
+    with refusals():
         if download:
             data.prepare_data()
         data.setup(stage)
-    except (ValueError, OSError) as error:
-        raise UserError(str(error)) from error

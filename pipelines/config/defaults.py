@@ -1,16 +1,15 @@
 """Defaults of the keys of a configuration: of the command line, and of each class in it, as plain YAML types."""
 
-import importlib
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache, reduce
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from pipelines.config.cli import LitlabCLI
-from pipelines.runtime.class_paths import with_old_class_paths
+from pipelines.config.dump import dump_config
+from pipelines.runtime.class_paths import import_named, with_old_class_paths
 
 _NOT_CONFIG = ("config", "tracking_uri")  # keys of the command line that are not part of a run's configuration
 
@@ -37,10 +36,9 @@ def class_defaults(class_path: str) -> dict[str, Any]:
 
     That of a required argument is None. There are none for what cannot be imported or has no signature.
     """
-    module, _, name = class_path.rpartition(".")
     parser = ArgumentParser(exit_on_error=False)
     try:
-        named = getattr(importlib.import_module(module), name)
+        named = import_named(class_path)
         if isinstance(named, type):
             parser.add_class_arguments(named, fail_untyped=False)
         else:
@@ -57,7 +55,7 @@ def _plain(parser: ArgumentParser) -> dict[str, Any]:
     if _is_plain(list(defaults.values())):
         plain: dict[str, Any] = json.loads(json.dumps(defaults))  # tuples become lists
         return plain
-    dumped = yaml.safe_load(parser.dump(namespace, skip_none=False, skip_validation=True))  # takes much longer
+    dumped = dump_config(parser, namespace, skip_validation=True)  # takes much longer
     return {key: reduce(lambda group, part: (group or {}).get(part), key.split("."), dumped) for key in defaults}
 
 

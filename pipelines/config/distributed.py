@@ -32,7 +32,7 @@ def cluster_environments() -> list[SLURMEnvironment]:
 
 
 def check_batch_split(
-    data: LightningDataModule, model: LightningModule, trainer: Trainer, *, sync_batchnorm: bool
+    data: LightningDataModule | None, model: LightningModule, trainer: Trainer, *, sync_batchnorm: bool
 ) -> None:
     """Check that the processes can share each batch, and report the share of each, once.
 

@@ -1,15 +1,20 @@
-"""Rewrite jsonargparse's error messages: one line with the key, the value and what is expected."""
+"""What the user sees of an error: one line with the key, the value and what is expected."""
 
-import importlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 
 import yaml
 from jsonargparse import ArgumentParser
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from pipelines.config.experiments import experiment_names, find_experiment
 from pipelines.config.identity import flatten_config, prefixes
+from pipelines.runtime.class_paths import import_named
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.lightning_names import separate_lightning
+from pipelines.runtime.user_traceback import user_traceback
 
 _UNKNOWN = re.compile(
     r"(?:Option|[Kk]ey) '(?P<a>[\w.]+)' is not (?:accepted|expected)"
@@ -20,8 +25,35 @@ _CLASS = re.compile(r"class_path[= ]'([\w.]+)'")
 _SECTION = re.compile(r'Parser key "([\w.]+)"')
 _NOISE = re.compile(
     r"Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given|Expected a <class 'NoneType'>"
+    r"|Expected a path but"
 )
+SEPARATE = "pytorch_lightning was imported before litlab, so that its classes are not those of lightning.pytorch"
 _SET_BY_LITLAB = {"input_shape", "num_classes", "params"}  # taken from the data and the network, never given
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn errors that a class raises for a wrong value or a missing file into UserError; not those of a user's file.
+
+    Raises:
+        UserError: litlab or a library refused a value.
+        Exception: The error of a user's file, as it was raised.
+    """
+    try:
+        yield
+    except (ValueError, OSError, MisconfigurationException) as error:
+        if found := user_traceback(error):
+            raise found.error from None
+        raise UserError(str(_root_cause(error))) from error
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the error that a class raised, which jsonargparse wraps in others."""
+    while True:
+        inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if not isinstance(inner, ValueError | OSError):
+            return error
+        error = inner
 
 
 def explain_parser_error(message: str, parser: ArgumentParser, args: Sequence[str]) -> str:
@@ -60,7 +92,8 @@ def _explain_wrong_value(message: str) -> str:
     given = re.search(r"Given value: (?:NestedArg\(.*val=)?'?(.*?)'?\)?$", message)
     got = f", got {given[1]!r}" if given and "value" not in text else ""
     text = re.sub(r"\. (?:Got|But got) value: (.*)", r", got \1", text)
-    return f"{section}: {text}{got}" if section else f"{text}{got}"
+    hint = f"; {SEPARATE}" if "correspond to a subclass" in message and separate_lightning() else ""
+    return f"{section}: {text}{got}{hint}" if section else f"{text}{got}{hint}"
 
 
 def _known_keys(
@@ -80,13 +113,11 @@ def _known_keys(
 
 
 def _arguments_of(class_path: str) -> Iterable[str]:
-    """Return the argument names of a class."""
-    module, _, name = class_path.rpartition(".")
+    """Return the argument names of a class or function."""
     parser = ArgumentParser(exit_on_error=False)
-    found = getattr(importlib.import_module(module), name)
-    if not isinstance(found, type):  # a function, which has no arguments here
-        return set()
-    parser.add_class_arguments(found, "it", fail_untyped=False)
+    named = import_named(class_path)
+    add = parser.add_class_arguments if isinstance(named, type) else parser.add_function_arguments
+    add(named, "it", fail_untyped=False)
     return {key.removeprefix("it.").partition(".")[0] for key in parser.get_defaults().keys()} - {"it"}  # noqa: SIM118
 
 

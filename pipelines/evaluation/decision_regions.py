@@ -18,7 +18,7 @@ SIDE = 150  # points of a grid, per side
 MARGIN = 0.1  # around the training points, as a fraction of their extent
 
 
-def is_plane(data: LightningDataModule) -> TypeGuard[InMemoryDataModule]:
+def is_plane(data: LightningDataModule | None) -> TypeGuard[InMemoryDataModule]:
     """Return whether the inputs are points of the plane, of two classes."""
     return isinstance(data, InMemoryDataModule) and data.input_shape == (2,) and data.num_classes == 2
 

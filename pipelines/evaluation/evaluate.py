@@ -80,7 +80,7 @@ def evaluate_run(
 
 
 def evaluate(
-    split: Split, cli: LitlabCLI, model: LightningModule, data: LightningDataModule, checkpoint: Path
+    split: Split, cli: LitlabCLI, model: LightningModule, data: LightningDataModule | None, checkpoint: Path
 ) -> Evaluation:
     """Measure a checkpoint on the validation or test set, on one device, so that every example counts exactly once.
 
@@ -96,11 +96,11 @@ def evaluate(
     trainer = bare_trainer(cli, checkpoint_keys=needed_keys(model, data), callbacks=[*probes, collector])
     measure = trainer.test if split == "test" else trainer.validate
     with reraise_keyboard_interrupt(trainer):
-        (metrics,) = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    return Evaluation(dict(metrics), collector.outputs())
+        per_loader = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
+    return Evaluation({key: value for metrics in per_loader for key, value in metrics.items()}, collector.outputs())
 
 
-def needed_keys(model: LightningModule, data: LightningDataModule) -> tuple[str, ...] | None:
+def needed_keys(model: LightningModule, data: LightningDataModule | None) -> tuple[str, ...] | None:
     """Return the keys of a checkpoint that an evaluation needs; None for all, which a module that reads it may need."""
     if is_overridden("on_load_checkpoint", model):
         return None

@@ -29,7 +29,7 @@ class LoadedRun:
 
     run: StoredRun | None
     cli: LitlabCLI
-    data: LightningDataModule
+    data: LightningDataModule | None
     model: LightningModule
     checkpoint: Path
 
@@ -76,7 +76,8 @@ def load_run(
     loaded = LoadedRun(found, cli, *cli.build(), fetch_checkpoint(found))
     try:
         for stage in stages:
-            load_data(loaded.data, stage, download=download)
+            if loaded.data is not None:
+                load_data(loaded.data, stage, download=download)
     except UserError as error:
         raise UserError(f"run {found.run_id}: {error}") from error
     if weights:
@@ -124,7 +125,7 @@ def restore(loaded: LoadedRun) -> None:
     content = load_checkpoint(loaded.checkpoint, trust=loaded.cli.trust, needed=("state_dict", name))
     try:
         loaded.model.load_state_dict(content["state_dict"])
-        if name in content:
+        if loaded.data is not None and name in content:
             loaded.data.load_state_dict(content[name])
     except (KeyError, RuntimeError) as error:
         reason = f"not a checkpoint of {loaded.cli.config.name} ({first_line(error)})"

@@ -75,7 +75,7 @@ def summarize_experiment(experiment: Sequence[str], input_key: str | None = None
     return _summary(cli.config.name, data, model, traced)
 
 
-def summarize_model(experiment: str, data: LightningDataModule, model: LightningModule) -> ModelSummary:
+def summarize_model(experiment: str, data: LightningDataModule | None, model: LightningModule) -> ModelSummary:
     """Trace a network on a blank example of the shape of the data.
 
     Args:
@@ -88,7 +88,8 @@ def summarize_model(experiment: str, data: LightningDataModule, model: Lightning
     """
     shape = getattr(data, "input_shape", None)
     if shape is None:
-        raise UserError(f"{type(data).__name__} has no input_shape, the shape of one example")
+        source = "without data there is" if data is None else f"{type(data).__name__} has"
+        raise UserError(f"{source} no input_shape, the shape of one example")
     try:
         traced = trace(model, tuple(shape))
     except (RuntimeError, ValueError, IndexError) as error:

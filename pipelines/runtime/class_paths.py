@@ -1,5 +1,6 @@
-"""Classes that got another name: the old and the new class path are the same value. Imports nothing."""
+"""Class paths: import what one names. Classes that got another name have an old and a new path, the same value."""
 
+import importlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -26,3 +27,19 @@ def text_with_old_class_paths(text: str) -> str:
     for new, old in RENAMED_CLASSES.items():
         text = old if text == new else text.replace(f'"{new}"', f'"{old}"')
     return text
+
+
+def import_named(class_path: str) -> Any:
+    """Import the class or function that a path names; a class may be defined in another class.
+
+    Raises:
+        ImportError, AttributeError: There is none.
+    """
+    module, _, name = class_path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        outer, _, holder = module.rpartition(".")
+        if not outer or error.name != module:
+            raise
+        return getattr(getattr(importlib.import_module(outer), holder), name)

@@ -6,6 +6,9 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 - `trainer.fit_loop` and its progress trackers: resuming at the end of an epoch, where Lightning would skip the
   next one, and epochs that did not run in Lightning's loop.
 - `trainer.callback_metrics` is the trainer's own dictionary: metrics of epochs that did not run in Lightning's loop.
+- `val_loop._results`: which metrics a validation logged, and the torchmetrics objects behind them.
+- `epoch_loop._should_check_val_fx` and `val_loop._restart_stage`: a checkpoint between a step and its validation.
+- `call._call_callback_hooks`: the start of an epoch that continues in the middle, where Lightning calls no hooks.
 """
 
 from collections.abc import Mapping
@@ -69,3 +72,64 @@ def advance_counters(trainer: "Trainer", epochs: int, val_batches: int) -> None:
 def _set_all(tracker: Any, number: int) -> None:
     for name in vars(tracker):
         setattr(tracker, name, number)
+
+
+def validation_metrics(trainer: "Trainer") -> dict[str, bool | None]:
+    """Return the metrics that the current validation logged; to be called in its last hook.
+
+    Returns:
+        By name, whether higher values are better; None if no torchmetrics object tells.
+    """
+    results = trainer.fit_loop.epoch_loop.val_loop._results
+    logged: dict[str, bool | None] = {}
+    for result in results.values():
+        if not result.has_reset and result.meta.on_epoch:
+            higher_is_better = None if result.is_tensor else getattr(result.value, "higher_is_better", None)
+            logged[results._forked_name(result, on_step=False)[1]] = higher_is_better
+    return logged
+
+
+def batches_done(trainer: "Trainer") -> int:
+    """Return how many batches of the epoch have been trained on."""
+    return int(_trackers(trainer)[1].processed)
+
+
+def is_within_epoch(trainer: "Trainer") -> bool:
+    """Return whether training stands between two batches of an epoch: after a batch other than the last one."""
+    epoch, batch = _trackers(trainer)
+    return epoch.processed < epoch.started and batch.ready == batch.processed > 0 and not trainer.is_last_batch
+
+
+def optimizer_stepped(trainer: "Trainer") -> bool:
+    """Return whether the batch that has just ended completed a step, or gradients are still accumulated."""
+    return not trainer.fit_loop._should_accumulate()
+
+
+def validation_is_due(trainer: "Trainer") -> bool:
+    """Return whether a validation follows the batch that has just ended."""
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    return bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
+
+
+def continue_epoch(trainer: "Trainer", *, validate: bool) -> None:
+    """Prepare the rest of an epoch after its middle was loaded: to be called in `on_train_start`.
+
+    Args:
+        trainer: Its loops have been restored from a checkpoint in the middle of an epoch.
+        validate: Whether the validation that followed the last batch is still to be run.
+    """
+    from lightning.pytorch.loops.evaluation_loop import RestartStage
+    from lightning.pytorch.trainer import call
+
+    val_loop = trainer.fit_loop.epoch_loop.val_loop
+    val_loop.restarting = False
+    if validate:
+        val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+    call._call_callback_hooks(trainer, "on_train_epoch_start")
+    call._call_lightning_module_hook(trainer, "on_train_epoch_start")
+
+
+def _trackers(trainer: "Trainer") -> tuple[Any, Any]:
+    """Return the progress of the epochs and that of the batches of the epoch."""
+    return trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress.current

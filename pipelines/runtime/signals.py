@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+AGREE_EVERY_N_STEPS = 10
+"""Steps between two exchanges of whether to stop, in a training with several processes."""
 Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 
@@ -42,3 +45,39 @@ def signal_handlers(handler: Handler, *signals: int) -> Iterator[None]:
 def exit_on_sigterm() -> None:
     """Raise SystemExit(143) on SIGTERM so that `finally` blocks and context managers run. Main thread only."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+class StopRequest:
+    """SIGTERM and SIGUSR1 ask for the end of a training after the next step; a second signal ends it at once."""
+
+    def __init__(self) -> None:
+        self._signal = 0
+
+    def listen(self) -> None:
+        """Take the signals, until Lightning's trainer restores its own handlers at the end of the training."""
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGUSR1"):
+                if hasattr(signal, name):  # not on Windows
+                    signal.signal(getattr(signal, name), self._request)
+
+    def agreed(self, trainer: "Trainer", *, now: bool = False) -> bool:
+        """Return whether to stop, in all processes alike.
+
+        Args:
+            trainer: Of this process.
+            now: Whether to ask the other processes whatever the step is.
+        """
+        if trainer.world_size == 1:
+            return self._signal != 0
+        if not now and trainer.global_step % AGREE_EVERY_N_STEPS:
+            return False
+        return trainer.strategy.reduce_boolean_decision(self._signal != 0, all=False)
+
+    def exit(self) -> None:
+        """Raise SystemExit with the code of the signal."""
+        sys.exit(128 + (self._signal or signal.SIGTERM))
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:
+            sys.exit(128 + number)
+        self._signal = number

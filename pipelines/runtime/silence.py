@@ -12,6 +12,7 @@ IRRELEVANT_WARNINGS = (
     ".*litlogger.*",
     ".*smaller than the logging interval.*",  # nothing is logged per step
     ".*callbacks used to create the checkpoint need to be provided.*",  # an evaluation saves no checkpoints
+    ".*your dataloader is not resumable.*",  # its position is restored; see checkpoints/position.py
     ".*isinstance.treespec, LeafSpec.* is deprecated.*",  # between Lightning 2.6 and torch 2.15
 )
 

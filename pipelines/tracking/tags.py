@@ -15,6 +15,8 @@ SEED_TAG = "seed"
 REASON_TAG = "litlab.reason"  # why a run was KILLED or FAILED
 KEY_TAG = "litlab.key"  # random, to find a run whose creation was not acknowledged
 REPRODUCES_TAG = "litlab.reproduces"  # label of a published claim's job
+CONTINUES_TAG = "litlab.continues"  # run whose checkpoint or weights a run started from
+MONITOR_TAG, MODE_TAG = "litlab.monitor", "litlab.mode"  # metric that selected the weights of somebody's own module
 DATA_HASH_TAG = "data.sha256"  # prefix: `data.sha256.train` is the SHA-256 of the training set
 
 # Where it comes from
@@ -57,6 +59,7 @@ NOT_COMPARED = (*SEED_PARAMS, "trainer.enable_progress_bar")  # as in the config
 # Metrics
 SELECTED = "selected"  # prefix: `selected/val/acc` is val/acc at the selected epoch
 SELECTED_EPOCH, FIT_SECONDS, PARAMETERS = "selected_epoch", "fit_seconds", "parameters"
+SELECTED_STEP = "selected_step"  # of a validation within an epoch
 CONFIRMED = "confirmed"  # of a study's run: how many runs on fresh seeds have finished
 TRIALS, BEST, IMPORTANCE = "trials", "best", "importance"  # prefixes, of a study's run: `trials/complete`
 

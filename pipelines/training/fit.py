@@ -11,8 +11,9 @@ from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.training.job import build_parts, prepare_training
-from pipelines.training.results import FitResult
+from pipelines.training.results import FitResult, why_no_test
 from pipelines.training.run_metadata import run_name, run_tags
+from pipelines.training.start import config_of_start, find_start
 from pipelines.training.train import run_trainer, train_and_test
 
 
@@ -40,25 +41,29 @@ def fit(
     """
     silence_lightning()
     arguments = config_arguments(experiment, overrides, tracking_uri)
-    cli = parse_config("fit", arguments)
+    cli = parse_config("fit", arguments, base=config_of_start(arguments, tracking_uri))
     if cli.config.trainer.fast_dev_run:
         _dry_run(cli)
         return None
     training = prepare_training(cli)
+    start = find_start(cli, training.model)
+    training.checkpoint_callback.continues = False
+    training.checkpoint_callback.stops_between_steps = True
     exit_on_sigterm()
     if not is_rank_zero():
-        run_trainer(training)
+        run_trainer(training, start.checkpoint)
         return None
-    tags = run_tags(cli, "fit", arguments) | process_count_tags(training.trainer)
+    tags = run_tags(cli, "fit", arguments) | process_count_tags(training.trainer) | start.tags
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
     run = Run(store, cli.config.name, run_name(arguments, cli.config.seed_everything), tags)
-    return train_and_test(training, run)
+    return train_and_test(training, run, lambda: start.checkpoint)
 
 
 def _dry_run(cli: LitlabCLI) -> None:
     """Run Lightning's fast_dev_run: a few batches of training, validation and test."""
     data, model = build_parts(cli, test=True)
-    trainer = cli.make_trainer(callbacks=cli.callbacks, logger=False)
+    trainer = cli.make_trainer(callbacks=cli.callbacks, logger=True)  # Lightning replaces it by a dummy
     with reraise_keyboard_interrupt(trainer):
         trainer.fit(model, datamodule=data)
-        trainer.test(model, datamodule=data, verbose=False)
+        if not why_no_test(cli, model, data):
+            trainer.test(model, datamodule=data, verbose=False)

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
+from pipelines.checkpoints.intervals import SaveInterval
+from pipelines.checkpoints.selection import Selection
 from pipelines.config.cli import LitlabCLI, load_data
 from pipelines.config.distributed import check_batch_split
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
@@ -24,7 +26,7 @@ class Training:
 
     Attributes:
         cli: The configuration.
-        data: The data module, whose data are loaded.
+        data: The data module, whose data are loaded; None if the module has its own loaders.
         model: The module, before its first step.
         trainer: Lightning's trainer, without a logger.
         checkpoint_callback: Saves the best and the last epoch.
@@ -32,7 +34,7 @@ class Training:
     """
 
     cli: LitlabCLI
-    data: LightningDataModule
+    data: LightningDataModule | None
     model: LightningModule
     trainer: Trainer
     checkpoint_callback: BestAndLastCheckpoint
@@ -57,52 +59,51 @@ def prepare_training(
     if not torch.cuda.is_available():  # Lightning makes torch query NVML, which each step of Adam would repeat
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     regions = [DecisionRegions(data)] if isinstance(data, InMemoryDataModule) and is_plane(data) else []
-    checkpoint_callback = BestAndLastCheckpoint(getattr(model, "monitor", "val/loss"), getattr(model, "mode", "min"))
+    config = cli.config
+    selection, every = Selection(config.monitor, config.mode, model), SaveInterval.parse(config.checkpoint_every)
+    checkpoint_callback = BestAndLastCheckpoint(selection, every)
+    checkpoint_callback.position.follow(model if data is None else data)
     trainer = _build_trainer(cli, checkpoint_callback, [*callbacks, *regions])
-    check_batch_split(data, model, trainer, sync_batchnorm=cli.config.trainer.sync_batchnorm)
+    if data is not None and not isinstance(data, InMemoryDataModule):
+        data.trainer = trainer
+        if trainer.world_size == 1:  # several processes prepare and set up the data when they can wait for each other
+            load_data(data, "fit")
+    check_batch_split(data, model, trainer, sync_batchnorm=config.trainer.sync_batchnorm)
     return Training(cli, data, model, trainer, checkpoint_callback, regions)
 
 
-def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule, LightningModule]:
-    """Build the data module, whose data are loaded, and the module."""
+def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule | None, LightningModule]:
+    """Build the data module and the module. Data of litlab's own data modules are loaded."""
     check_config(cli)
     data, model = cli.build()
-    for stage in ("fit", "test") if test else ("fit",):
-        load_data(data, stage)
+    if isinstance(data, InMemoryDataModule):
+        for stage in ("fit", "test") if test else ("fit",):
+            load_data(data, stage)
     return data, model
 
 
-def _build_like(cli: LitlabCLI, like: Training) -> tuple[LightningDataModule, LightningModule]:
+def _build_like(cli: LitlabCLI, like: Training) -> tuple[LightningDataModule | None, LightningModule]:
     """Build the module, and share the data of another training."""
     check_config(cli)
     _, model = cli.build()
-    cli.config_init.data = like.data
     return like.data, model
 
 
 def check_config(cli: LitlabCLI) -> None:
-    """Reject settings of the trainer that conflict with how litlab selects, tests and saves the best epoch.
+    """Reject settings that leave nothing to train, or conflict with how litlab saves what was trained.
 
     Raises:
         UserError: A setting is rejected; the message names it.
     """
     trainer = cli.config.trainer
-    if trainer.max_epochs == 0 or trainer.limit_val_batches == 0:
-        raise UserError("trainer.max_epochs and trainer.limit_val_batches must not be 0: the best epoch is selected")
-    if trainer.limit_test_batches == 0:
-        raise UserError("trainer.limit_test_batches must not be 0: the selected epoch is tested")
+    for key in ("max_epochs", "max_steps", "limit_train_batches"):
+        if trainer[key] == 0:
+            raise UserError(f"trainer.{key} must not be 0: nothing would be trained")
     if any(word in str(trainer.strategy) for word in ("spawn", "fork", "notebook")):
         raise UserError(f"trainer.strategy: {trainer.strategy} leaves the metrics in other processes; use ddp")
-    every_n_epochs, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
-    if every_n_epochs and epochs and 0 < epochs < every_n_epochs and not trainer.fast_dev_run:
-        raise UserError(
-            f"trainer.check_val_every_n_epoch {every_n_epochs} is more than trainer.max_epochs {epochs}: "
-            "no epoch would be validated"
-        )
-    if trainer.val_check_interval not in (None, 1.0):
-        raise UserError("trainer.val_check_interval: litlab validates once after each epoch")
     if trainer.enable_checkpointing is False:
-        raise UserError("trainer.enable_checkpointing: litlab saves the best and the last epoch")
+        raise UserError("trainer.enable_checkpointing: litlab saves the best and the last checkpoint")
+    SaveInterval.parse(cli.config.checkpoint_every)
 
 
 def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[Callback]) -> Trainer:

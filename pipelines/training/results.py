@@ -3,12 +3,28 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
 from datamodules.base import InMemoryDataModule
-from pipelines.checkpoints.files import PREVIOUS, remove_checkpoint
+from modules.base import Learner
+from pipelines.checkpoints.callback import BestAndLastCheckpoint
+from pipelines.checkpoints.files import PREVIOUS, copy_checkpoint, remove_checkpoint
+from pipelines.checkpoints.selection import Best
+from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation import figures
 from pipelines.evaluation.evaluate import Evaluation, evaluate
+from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
-from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED, SELECTED_EPOCH
+from pipelines.tracking.tags import (
+    FIT_SECONDS,
+    MODE_TAG,
+    MONITOR_TAG,
+    PARAMETERS,
+    SELECTED,
+    SELECTED_EPOCH,
+    SELECTED_STEP,
+)
 from pipelines.training.export import exportable
 from pipelines.training.job import Training
 
@@ -22,9 +38,9 @@ class FitResult:
         experiment: Name of the MLflow experiment.
         seed: The run's seed.
         metrics: All metrics at the selected epoch by name, such as "val/acc" and "test/acc".
-        selected_epoch: Index of the best epoch on the validation set, which was tested.
+        selected_epoch: Index of the epoch whose weights were tested: the best on the validation set, or the last one.
         last_epoch: Index of the last epoch.
-        monitor: Metric that selected the epoch.
+        monitor: Metric that selected the weights; None for the last ones, where no validation selected any.
         seconds: Training time, with that before an interruption.
         parameters: Number of parameters of the model.
         checkpoint: Checkpoint of the selected epoch.
@@ -38,7 +54,7 @@ class FitResult:
     metrics: dict[str, float]
     selected_epoch: int
     last_epoch: int
-    monitor: str
+    monitor: str | None
     seconds: float
     parameters: int
     checkpoint: Path
@@ -57,36 +73,63 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
             no exported model.
     """
     callback, model = training.checkpoint_callback, training.model
-    epoch, best = callback.best_epoch, callback.best
-    if epoch is None:
-        raise RuntimeError(f"no epoch was selected: the validation metric {callback.monitor} was never logged")
-    selected = {f"{SELECTED}/{key}": value for key, value in run.metrics_at(epoch).items()}
+    last_epoch = training.trainer.current_epoch - 1
+    best = callback.selection.best or _select_last(callback, last_epoch)
+    epoch = best.epoch
+    measured = run.metrics_at(epoch) if best.metrics is None else best.metrics
+    selected = {f"{SELECTED}/{key}": value for key, value in measured.items()}
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    last_epoch = max(index for index, _ in run.history)
-    run.log_metrics({**selected, FIT_SECONDS: seconds, PARAMETERS: parameters, SELECTED_EPOCH: epoch}, epoch)
-    run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
+    steps = {} if best.step is None else {SELECTED_STEP: best.step}
+    run.log_metrics({**selected, FIT_SECONDS: seconds, PARAMETERS: parameters, SELECTED_EPOCH: epoch, **steps}, epoch)
+    if run.history:
+        run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
     if test:
         _test_and_export(training, run, epoch)
-    remove_checkpoint(best.with_name(PREVIOUS))  # only needed to resume
-    config = training.cli.config
+    remove_checkpoint(callback.best.with_name(PREVIOUS))  # only needed to resume
+    config, monitor = training.cli.config, callback.selection.monitor
+    if monitor is not None and not isinstance(model, Learner):
+        run.set_tags({MONITOR_TAG: monitor.metric, MODE_TAG: monitor.mode})
     return FitResult(
         run_id=run.run_id,
         experiment=config.name,
         seed=config.seed_everything,
-        metrics=run.metrics_at(epoch),
+        metrics={**run.metrics_at(epoch), **measured},
         selected_epoch=epoch,
         last_epoch=last_epoch,
-        monitor=callback.monitor,
+        monitor=monitor.metric if monitor is not None and callback.selection.best else None,
         seconds=seconds,
         parameters=parameters,
-        checkpoint=best,
+        checkpoint=callback.best,
         tracking_uri=run.store.uri,
     )
+
+
+def _select_last(callback: BestAndLastCheckpoint, epoch: int) -> Best:
+    """Select the last weights, because no validation selected any."""
+    copy_checkpoint(callback.last, callback.best)
+    why = callback.selection.describe() if callback.selection.logged else "there was no validation"
+    logger.warning("The last weights are kept: %s", why)
+    return Best(epoch, 0.0)
+
+
+def why_no_test(cli: LitlabCLI, model: LightningModule, data: LightningDataModule | None) -> str:
+    """Return why a model cannot be tested; "" if it can."""
+    source = model if data is None else data
+    if cli.config.trainer.limit_test_batches == 0:
+        return "trainer.limit_test_batches is 0"
+    if not is_overridden("test_step", model):
+        return f"{type(model).__name__} has no test_step"
+    if not is_overridden("test_dataloader", source):
+        return f"{type(source).__name__} has no test_dataloader"
+    return ""
 
 
 def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     """Test the selected weights, once, and save figures and the exported model."""
     data = training.data
+    if reason := why_no_test(training.cli, training.model, training.data):
+        logger.warning("No test: %s", reason)
+        return
     tested = evaluate("test", training.cli, training.model, data, training.checkpoint_callback.best)
     run.log_metrics(tested.metrics, epoch)
     if isinstance(data, InMemoryDataModule):

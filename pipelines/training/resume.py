@@ -69,6 +69,7 @@ def resume(
     _check_same_data(found, training.data)
     check_process_count(run_id, found.tags, training.trainer)
     exit_on_sigterm()
+    training.checkpoint_callback.stops_between_steps = True
     if not owns_run:
         run_trainer(training, broadcast_checkpoint(training.trainer))
         return None
@@ -107,7 +108,7 @@ def _check_same_config(run: StoredRun, saved: Path, cli: LitlabCLI, arguments: S
         )
 
 
-def _check_same_data(run: StoredRun, data: LightningDataModule) -> None:
+def _check_same_data(run: StoredRun, data: LightningDataModule | None) -> None:
     """Refuse data whose digests differ from those of the run."""
     if not isinstance(data, InMemoryDataModule):
         return
@@ -130,7 +131,12 @@ def _rewind(run: Run, *, trust: bool) -> Path | None:
     point, messages = latest_valid(run.folder / CHECKPOINT_FOLDER, trust=trust)
     for message in messages:
         logger.warning("%s", message)
-    since = f"after epoch {point.epoch}, from {point.path.name}" if point else "from the beginning"
+    since = "from the beginning"
+    if point is not None:
+        where = (
+            f"after epoch {point.epoch}" if point.step is None else f"from step {point.step} of epoch {point.epoch + 1}"
+        )
+        since = f"{where}, from {point.path.name}"
     logger.info("Resuming run %s %s", run.run_id, since)
     run.rewind(point.state["metrics"] if point else 0)
     return point.path if point else None

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from datamodules.base import InMemoryDataModule
+from datamodules.image_folder import ImageFolder
 from pipelines.config.cli import LitlabCLI
 from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash
@@ -49,20 +50,21 @@ def run_tags(cli: LitlabCLI, verb: str, argv: Sequence[str]) -> dict[str, str]:
     }
 
 
-def log_inputs(cli: LitlabCLI, data: LightningDataModule, run: Run) -> None:
+def log_inputs(cli: LitlabCLI, data: LightningDataModule | None, run: Run) -> None:
     """Log what is known before the first step: configuration, params and a description of the data."""
-    run.save_config(config_to_save(cli))
+    run.save_config(config_to_save(cli, data))
     if not run.has_params:  # a resumed run keeps its original params
         run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
         run.log_dataset(data.describe())
 
 
-def config_to_save(cli: LitlabCLI) -> dict[str, Any]:
+def config_to_save(cli: LitlabCLI, data: LightningDataModule | None) -> dict[str, Any]:
     """Return the resolved configuration as a run saves it, after `cli.build`: with the names of a folder's classes."""
     resolved = cli.resolved()
-    if "class_names" in resolved["data"].get("init_args", {}):  # of a folder, which may change
-        resolved["data"]["init_args"]["class_names"] = list(cli.config_init.data.classes)
+    arguments = (resolved["data"] or {}).get("init_args", {})
+    if isinstance(data, ImageFolder) and "class_names" in arguments:  # the folder may change
+        arguments["class_names"] = list(data.classes)
     return resolved
 
 

@@ -16,6 +16,7 @@ from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import SIGKILL, exit_with_rank_zero, signal_process_group, start_process_group
+from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import SELECTED_EPOCH
@@ -80,6 +81,9 @@ def final_message(error: BaseException) -> tuple[str, str]:
         return "refused", str(error)
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "stopped", describe_error(error)
+    if found := user_traceback(error):
+        found.show()
+        return "failed", found.line
     if not isinstance(error, UserError | FloatingPointError):
         traceback.print_exception(error)
     return "failed", describe_error(error)

@@ -5,6 +5,8 @@ from multiprocessing import connection
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from pipelines.checkpoints.callback import BestAndLastCheckpoint
+from pipelines.checkpoints.selection import Selection, find_metric
 from pipelines.runtime.errors import StoppedError
 from sweeps.workers.process import RefusedError, send
 
@@ -23,14 +25,17 @@ class PruningCallback(Callback):
     def __init__(self, metric: str | None, pipe: connection.Connection | None) -> None:
         self._metric, self.pipe = metric, pipe
         self.pruned_at: int | None = None
+        self._validations, self._within_epochs = 0, False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         value = self.value(trainer, pl_module)
         stop = False
+        self._validations += 1
+        self._within_epochs |= not trainer.is_last_batch
         if trainer.is_global_zero and self.pipe is not None:
-            self.report(trainer.current_epoch + 1, value)
+            self.report(self._validations if self._within_epochs else trainer.current_epoch + 1, value)
             stop = self.should_stop()
         if trainer.strategy.broadcast(stop):
             self.pruned_at = trainer.current_epoch
@@ -43,14 +48,15 @@ class PruningCallback(Callback):
             RefusedError: The experiment does not log the metric.
             FloatingPointError: The metric is not finite.
         """
-        logged = trainer.callback_metrics
+        logged, selection = trainer.callback_metrics, _selection(trainer)
         if self._metric is None:
-            key = getattr(pl_module, "monitor", "val/loss")
-            return float(logged[key]) if key in logged else None
-        if self._metric not in logged:
-            available = ", ".join(sorted(key for key in logged if key.startswith("val/")))
+            monitor = selection.monitor
+            return float(logged[monitor.metric]) if monitor is not None and monitor.metric in logged else None
+        metric = find_metric(self._metric, logged)
+        if metric is None:
+            available = ", ".join(sorted(selection.logged))
             raise RefusedError(f"metric {self._metric}: the experiment logs {available or 'no validation metric'}")
-        value = float(logged[self._metric])
+        value = float(logged[metric])
         if not math.isfinite(value):
             raise FloatingPointError(f"{self._metric} is {value} in epoch {trainer.current_epoch}")
         return value
@@ -71,3 +77,9 @@ class PruningCallback(Callback):
             return bool(self.pipe.recv())
         except (EOFError, OSError) as error:
             raise StoppedError("its controller died") from error
+
+
+def _selection(trainer: Trainer) -> Selection:
+    """Return what selects the best validation of a training."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next(callback.selection for callback in callbacks if isinstance(callback, BestAndLastCheckpoint))

@@ -38,7 +38,7 @@ ADVICE = "leave out --stacked to train each trial for itself"
 
 
 def check(
-    cli: LitlabCLI, data: LightningDataModule, model: LightningModule, others: Mapping[str, LightningModule]
+    cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule, others: Mapping[str, LightningModule]
 ) -> None:
     """Refuse an experiment whose trials cannot be trained together; the message names the key.
 

@@ -31,6 +31,7 @@ from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
+from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.run import recorded
 from pipelines.tracking.tags import CONFIG_HASH_TAG
 from pipelines.training.job import build_parts, prepare_training
@@ -86,18 +87,22 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
     except UserError as error:
         send(pipe, ("refused", str(error)))
     except BaseException as error:
+        if found := user_traceback(error):
+            found.show()
+            send(pipe, ("refused", found.line))
+            return
         traceback.print_exc()
         send(pipe, ("failed", describe_error(error)))
 
 
-def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule) -> dict[str, Any]:
+def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule | None) -> dict[str, Any]:
     """Return what a controller needs to know about an experiment, as plain values."""
     devices, tags = cli.config.trainer.devices, run_tags(cli, job.verb, job.arguments)
     return {
         "values": flatten_config(with_old_class_paths(cli.resolved())),
         "params": cli.params(),
         "hash": tags[CONFIG_HASH_TAG],
-        "config": config_to_save(cli),
+        "config": config_to_save(cli, data),
         "defaults": config_defaults(cli),
         "max_epochs": cli.config.trainer.max_epochs,
         "devices": devices if isinstance(devices, int) else 1,

@@ -140,6 +140,8 @@ def test_checkpoints_whose_best_epoch_is_lost_are_skipped(tmp_path):
 
 
 def test_without_an_intact_checkpoint_there_is_no_resume_point(tmp_path):
+    tmp_path = tmp_path / "checkpoints"
+    tmp_path.mkdir()
     assert latest_valid(tmp_path) == (None, [])
     save(tmp_path, 0)
     save(tmp_path, 1)

@@ -1,0 +1,183 @@
+"""Which metric selects the best weights, and which validation was the best so far."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from modules.base import Learner
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
+from pipelines.runtime.metric_names import Mode, mode_of
+
+USUAL_NAMES = ("val/loss", "val_loss", "val/acc", "val_acc")  # taken in this order, if nothing names a metric
+FIRST_LOADER = "/dataloader_idx_0"  # Lightning's suffix of a metric of the first of several loaders
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The metric that selects.
+
+    Attributes:
+        metric: Its name, as logged.
+        mode: Whether lower ("min") or higher ("max") values are better.
+        source: Where the name comes from, for messages.
+    """
+
+    metric: str
+    mode: Mode
+    source: str
+
+
+@dataclass
+class Best:
+    """The best validation so far.
+
+    Attributes:
+        epoch: Index of its epoch.
+        score: Value of the metric; its negative where lower values are better.
+        step: Global step, for a validation within an epoch; else None.
+        metrics: What that validation logged; None for one at the end of an epoch, whose metrics the run has.
+    """
+
+    epoch: int
+    score: float
+    step: int | None = None
+    metrics: dict[str, float] | None = None
+
+
+class Selection:
+    """The monitored metric and the best validation.
+
+    The metric is, in this order: the given one; that of litlab's own base class; the `monitor` of a ModelCheckpoint, an
+    EarlyStopping or a ReduceLROnPlateau; one of `USUAL_NAMES`; the only metric that a validation logs. Its mode is the
+    given one, that of the callback or scheduler, that of the torchmetrics object, or `mode_of` its name.
+
+    Args:
+        metric: The given name, or None.
+        mode: The given mode, or None.
+        model: The module that is trained.
+
+    Attributes:
+        monitor: The metric; None as long as it is unknown.
+        best: The best validation; None before the first one.
+        logged: Whether higher values are better, by the name of each metric that validations logged; None if unknown.
+    """
+
+    def __init__(
+        self, metric: str | None = None, mode: Mode | None = None, model: LightningModule | None = None
+    ) -> None:
+        self.monitor: Monitor | None = None
+        self.best: Best | None = None
+        self.logged: dict[str, bool | None] = {}
+        self._mode, self._given = mode, metric is not None
+        if metric is not None:
+            self._set(metric, None, "given", announce=False)
+        elif isinstance(model, Learner):
+            self._set(model.monitor, model.mode, type(model).__name__, announce=False)
+
+    def find_in_trainer(self, trainer: Trainer) -> None:
+        """Take the metric of a callback or a scheduler, if it is unknown."""
+        if self.monitor is not None:
+            return
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        of_callbacks = [
+            call for kind in (ModelCheckpoint, EarlyStopping) for call in callbacks if isinstance(call, kind)
+        ]
+        found: list[Any] = [(call.monitor, call.mode, type(call).__name__) for call in of_callbacks]
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(scheduler := config.scheduler, ReduceLROnPlateau):
+                found.append((config.monitor, scheduler.mode, type(scheduler).__name__))
+        for metric, mode, source in found:
+            if metric is not None:
+                return self._set(metric, mode, source)
+
+    def after_validation(self, logged: Mapping[str, bool | None], *, sanity_check: bool = False) -> None:
+        """Find the metric among those that a validation logged.
+
+        Raises:
+            UserError: The given metric is not among them.
+        """
+        self.logged |= {} if sanity_check else logged
+        if self.monitor is None:
+            usual = [name for name in USUAL_NAMES if find_metric(name, logged)]
+            if not sanity_check and (usual or len(logged) == 1):
+                self._set(usual[0] if usual else next(iter(logged)), None, "logged in validation", logged)
+        elif (found := find_metric(self.monitor.metric, logged)) is not None and found != self.monitor.metric:
+            self._set(found, self.monitor.mode, self.monitor.source, logged)
+        elif found is not None and self.monitor.source == "given" and self._mode is None:
+            self._set(found, None, "given", logged, announce=False)
+        elif found is None and self._given and (logged or not sanity_check):
+            raise UserError(f"--monitor {self.monitor.metric}: the validation logs {_list(logged)}")
+
+    def is_fresh(self, logged: Iterable[str], *, validated: bool) -> bool:
+        """Return whether the metric has a new value: after each validation, or each epoch if training logs it."""
+        return (
+            self.monitor is not None
+            and (validated or self.monitor.metric not in self.logged)
+            and self.monitor.metric in logged
+        )
+
+    def score(self, value: Tensor) -> float:
+        """Return a value of the metric such that higher is better; NaN is the worst."""
+        assert self.monitor is not None
+        number = float(value)
+        return -math.inf if math.isnan(number) else number if self.monitor.mode == "max" else -number
+
+    def is_better(self, score: float) -> bool:
+        """Return whether a score is better than the best so far; of equal ones the first is the best."""
+        return self.best is None or score > self.best.score
+
+    def describe(self) -> str:
+        """Return what a run that has no metric to select by should say."""
+        return f"no validation metric was chosen from {_list(self.logged)}: --monitor NAME chooses one"
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, as plain values."""
+        best = self.best
+        return {
+            "best_epoch": None if best is None else best.epoch,
+            "best_score": -math.inf if best is None else best.score,
+            "best_step": None if best is None else best.step,
+            "best_metrics": None if best is None else best.metrics,
+            "monitor": None if self.monitor is None else asdict(self.monitor),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state` returned, also that of earlier versions."""
+        if state["best_epoch"] is not None:
+            self.best = Best(
+                state["best_epoch"], state["best_score"], state.get("best_step"), state.get("best_metrics")
+            )
+        if self.monitor is None and state.get("monitor"):
+            self.monitor = Monitor(**state["monitor"])
+
+    def _set(
+        self,
+        metric: str,
+        mode: Mode | None,
+        source: str,
+        logged: Mapping[str, bool | None] = {},  # it is only read
+        *,
+        announce: bool = True,
+    ) -> None:
+        higher = logged.get(metric)
+        by_object: Mode | None = None if higher is None else "max" if higher else "min"
+        self.monitor = Monitor(metric, self._mode or mode or by_object or mode_of(metric), source)
+        if announce:
+            better = "higher" if self.monitor.mode == "max" else "lower"
+            logger.info("The best weights are selected by %s, %s is better (%s)", metric, better, source)
+
+
+def find_metric(metric: str, logged: Iterable[str]) -> str | None:
+    """Return the name under which a metric was logged, that of the first loader if there are several; else None."""
+    return next((name for name in (metric, metric + FIRST_LOADER) if name in logged), None)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "no metrics"

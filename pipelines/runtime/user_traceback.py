@@ -1,0 +1,105 @@
+"""Tell errors in a user's files from litlab's own, and show where in these files they were raised."""
+
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pipelines.runtime.log import logger
+from pipelines.runtime.text import escape_control_characters, redact_credentials
+
+_PACKAGES = tuple(Path(__file__).parents[2] / name for name in ("datamodules", "modules", "pipelines", "sweeps"))
+_LIBRARIES = {"site-packages", "dist-packages"}
+_IN_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")  # torch puts the traceback into the message
+
+
+@dataclass(frozen=True)
+class UserTraceback:
+    """An error that was raised in a user's file, or by what the file called.
+
+    Attributes:
+        error: The exception.
+        traceback: Its traceback, cut to the user's files.
+        line: Type and first line of the message, such as "ValueError: too many values to unpack (expected 2)".
+    """
+
+    error: BaseException
+    traceback: str
+    line: str
+
+    def show(self) -> None:
+        """Print traceback and line to stderr."""
+        print(escape_control_characters(self.traceback), file=sys.stderr, flush=True)
+        logger.error("%s", self.line)
+
+
+def user_traceback(error: BaseException) -> UserTraceback | None:
+    """Return what to show of an error that comes from a user's file; None if it comes from elsewhere.
+
+    The causes of the error are searched too: a library may have wrapped it. An error that litlab itself raised, such as
+    a data module for a wrong value, comes from elsewhere even if a user's file called it.
+    """
+    for link in _chain(error):
+        if isinstance(link, KeyboardInterrupt | SystemExit):
+            return None
+        frames = traceback.extract_tb(link.__traceback__)
+        if _IN_A_WORKER.match(str(link)):
+            return _from_worker(link)
+        syntax_error = isinstance(link, SyntaxError) and bool(link.filename) and is_user_file(str(link.filename))
+        shown = [frame for frame in frames if is_user_file(frame.filename)]
+        if syntax_error or (shown and not _is_litlabs(frames)):
+            texts = traceback.format_list(shown)
+            if syntax_error:
+                texts += traceback.format_exception_only(link)[:-1]
+            return UserTraceback(link, _join(texts), _line(type(link).__name__, str(link)))
+    return None
+
+
+@cache
+def is_user_file(name: str) -> bool:
+    """Return whether a file is neither litlab's, nor of an installed package or Python itself."""
+    if name.startswith("<"):  # the import system
+        return False
+    path = Path(name).absolute()
+    if _LIBRARIES & set(path.parts) or any(path.is_relative_to(package) for package in _PACKAGES):
+        return False
+    python = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return not any(path.is_relative_to(folder) for folder in python)
+
+
+def _is_litlabs(frames: traceback.StackSummary) -> bool:
+    """Return whether litlab itself raised an error: it refuses a value, or it has a bug."""
+    innermost = Path(frames[-1].filename).absolute()
+    return any(innermost.is_relative_to(package) for package in _PACKAGES)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def _from_worker(error: BaseException) -> UserTraceback | None:
+    """Return what to show of an error in a worker of a DataLoader, whose traceback is text."""
+    frames = re.split(r'^(?=  File ")', str(error), flags=re.MULTILINE)[1:]
+    *_, last = str(error).strip().splitlines()
+    if not frames:
+        return None
+    frames[-1] = "".join(line for line in frames[-1].splitlines(keepends=True) if line.startswith("  "))
+    shown = [frame for frame in frames if is_user_file(frame.split('"')[1])]
+    return UserTraceback(error, _join(shown), redact_credentials(last)) if shown else None
+
+
+def _join(frames: list[str]) -> str:
+    return redact_credentials("Traceback (most recent call last), of your files only:\n" + "".join(frames)).rstrip()
+
+
+def _line(name: str, message: str) -> str:
+    first = redact_credentials(message.strip().partition("\n")[0])
+    return f"{name}: {first}" if first else name

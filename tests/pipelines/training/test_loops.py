@@ -1,0 +1,158 @@
+"""Whatever a plain Trainer runs: with or without validation and test, any metric, any loaders, any number of steps."""
+
+import pytest
+
+from pipelines.runtime.errors import UserError
+from pipelines.training.failures import RunFailedError
+from pipelines.training.fit import fit
+
+pytestmark = [  # Lightning's advice to authors
+    pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no"),
+    pytest.mark.filterwarnings("ignore:You requested to overfit but enabled train dataloader shuffling"),
+]
+CONFIG = """
+data: {class_path: loops.Data}
+model: {class_path: loops.Net}
+trainer: {max_epochs: 2, accelerator: cpu}
+"""
+
+
+@pytest.fixture
+def train(tmp_path, strangers, monkeypatch):
+    """Return a function that trains a configuration with overrides."""
+    path = tmp_path / "loops.yaml"
+    path.write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    return lambda *args: fit(path, overrides=args, tracking_uri=uri)
+
+
+@pytest.fixture
+def loops(strangers):
+    import loops
+
+    loops.used.clear()
+    loops.calls.clear()
+    return loops
+
+
+CALLBACK = [
+    "--trainer.callbacks+=ModelCheckpoint",
+    "--trainer.callbacks.monitor=val/score",
+    "--trainer.callbacks.mode=max",
+]
+
+
+@pytest.mark.parametrize(
+    ("args", "monitor", "epoch"),
+    [
+        ([], "val_loss", 1),
+        (["--model", "loops.Worsens"], "val/loss", 0),
+        (["--model", "loops.Worsens", "--monitor", "val/score"], "val/score", 1),
+        (["--model", "loops.Worsens", "--monitor", "val/score", "--mode", "min"], "val/score", 0),
+        (["--model", "loops.Worsens", *CALLBACK], "val/score", 1),
+        (["--model", "loops.OnlyScore"], "quality", 1),
+        (["--model", "loops.OnlyMetric"], "quality", 0),
+        (["--model", "loops.ManyMetrics"], None, 1),
+        (["--model", "loops.Plateau"], "iou", 1),
+        (["--model", "loops.NoValidation"], None, 1),
+        (["--trainer.limit_val_batches", "0"], None, 1),
+        (["--trainer.check_val_every_n_epoch", "5"], None, 1),
+        (["--data", "loops.TwoLoaders"], "val_loss/dataloader_idx_0", 1),
+    ],
+)
+def test_the_weights_are_selected_by_what_the_user_named_or_logged(train, args, monitor, epoch):
+    result = train(*args)
+    assert (result.monitor, result.selected_epoch) == (monitor, epoch)
+    assert any(key.startswith("test_loss") for key in result.metrics)
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["--model", "loops.NoTest"], "NoTest has no test_step"),
+        (["--data", "loops.NoTestData"], "NoTestData has no test_dataloader"),
+        (["--trainer.limit_test_batches", "0"], "trainer.limit_test_batches is 0"),
+    ],
+)
+def test_without_a_test_the_run_finishes_and_says_so(train, litlab, tmp_path, args, reason):
+    outcome = litlab("fit", tmp_path / "loops.yaml", *args, "--tracking_uri", f"sqlite:///{tmp_path}/runs.db")
+    assert outcome.code == 0
+    assert f"No test: {reason}" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--trainer.max_epochs", "-1", "--trainer.max_steps", "9", "--trainer.val_check_interval", "4"],
+        ["--trainer.max_epochs", "-1", "--trainer.max_time", "00:00:00:01"],
+        ["--trainer.val_check_interval", "0.5"],
+        ["--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "5"],
+        ["--trainer.overfit_batches", "1"],
+        ["--trainer.accumulate_grad_batches", "4"],
+        ["--trainer.limit_train_batches", "0.5", "--trainer.limit_test_batches", "1"],
+        ["--trainer.reload_dataloaders_every_n_epochs", "1"],
+    ],
+    ids=["steps", "time", "twice an epoch", "across epochs", "overfit", "accumulate", "limits", "reload"],
+)
+def test_every_loop_of_the_trainer_runs(train, args):
+    result = train(*args, "--model", "loops.Net")
+    assert result.monitor == "val_loss"
+    assert "test_loss" in result.metrics
+
+
+def test_a_metric_that_is_not_logged_is_refused_after_the_first_validation(train):
+    with pytest.raises(RunFailedError, match="--monitor val_los: the validation logs val_loss") as caught:
+        train("--monitor", "val_los", "--trainer.max_epochs", "1000")
+    assert caught.value.refused
+
+
+def test_nothing_to_train_is_refused(train):
+    with pytest.raises(UserError, match="limit_train_batches must not be 0"):
+        train("--trainer.limit_train_batches", "0")
+
+
+@pytest.mark.parametrize("data", ["Split", "SplitInLoaders"])
+def test_there_is_one_split_in_a_run_and_in_later_commands(train, loops, litlab, tmp_path, data):
+    result = train("--data", f"loops.{data}")
+    assert [there for _, there in loops.calls] == [True, True]  # for the training and for the test
+    assert sorted(map(len, loops.used.values())) == [32, 32, 64]
+    assert not loops.used["train"] & loops.used["test"]
+    assert not loops.used["train"] & loops.used["val"]
+    before = {name: set(indices) for name, indices in loops.used.items()}
+    for verb in ("validate", "test"):
+        outcome = litlab(verb, result.run_id, "--tracking_uri", f"sqlite:///{tmp_path}/runs.db")
+        assert outcome.code == 0, outcome.err
+    assert loops.used == before
+
+
+def test_the_test_set_is_not_set_up_before_the_training(train, loops):
+    train("--data", "loops.OneAtATime", "--model", "loops.NoValidation")
+    assert len(loops.used["train"]) == 96
+
+
+def test_a_training_whose_test_fails_is_finished_by_resume(train, loops, litlab, tmp_path, monkeypatch):
+    with pytest.raises(RunFailedError, match="no test today") as caught:
+        train("--model", "loops.FailsInTest")
+    monkeypatch.setattr(loops.FailsInTest, "test_step", loops.Net.test_step)
+    outcome = litlab("resume", caught.value.run_id, "--tracking_uri", f"sqlite:///{tmp_path}/runs.db")
+    assert outcome.code == 0, outcome.err
+    assert "after epoch 1" in outcome.err
+
+
+def test_a_finished_run_is_continued_by_a_new_one_that_names_it(train, litlab, tmp_path):
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    first = train()
+    again = fit(None, overrides=["--ckpt_path", first.run_id, "--trainer.max_epochs", "4"], tracking_uri=uri)
+    assert again.run_id != first.run_id
+    assert (again.last_epoch, again.selected_epoch) == (3, 3)
+    whole = train("--trainer.max_epochs", "4")
+    assert again.metrics["val_loss"] == whole.metrics["val_loss"]
+
+
+def test_weights_start_a_new_training(train):
+    first = train()
+    warm, cold = (train(*args, "--trainer.max_epochs", "1") for args in (["--weights", first.run_id], []))
+    assert warm.metrics["val_loss"] < cold.metrics["val_loss"]
+    with pytest.raises(UserError, match="other weights than"):
+        train("--weights", str(first.checkpoint), "--model", "steps.Net")

@@ -1,0 +1,90 @@
+"""An author's mistake: a traceback of the author's files, then one line; litlab's own refusals stay one line."""
+
+import pytest
+
+FAULTY = "tests.fixtures.strangers.faulty"
+CLASSES = "tests.fixtures.strangers.classes"
+
+
+@pytest.fixture
+def fit(litlab, tmp_path):
+    """Run `litlab fit` with a module and a data module."""
+
+    def run(model, data=f"{CLASSES}.Points"):
+        (tmp_path / "it.yaml").write_text(
+            f"data: {{class_path: {data}}}\nmodel: {{class_path: {model}}}\n"
+            "trainer: {max_epochs: 1, accelerator: cpu}"
+        )
+        return litlab("fit", "-c", tmp_path / "it.yaml")
+
+    return run
+
+
+def shown_files(text):
+    return [line.split('"')[1] for line in text.splitlines() if line.startswith('  File "')]
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("InInit", "litlab: ValueError: too many values to unpack (expected 2)"),
+        ("InTorch", "litlab: KeyError:"),
+        ("InSetup", "litlab: ValueError: too many values to unpack (expected 2)"),
+        ("InPrepareData", "litlab: KeyError: 'key'"),
+    ],
+)
+def test_a_mistake_before_there_is_a_run_shows_the_place_and_exits_with_2(fit, tmp_path, part, line):
+    name = f"{FAULTY}.{part}"
+    is_data = part in ("InSetup", "InPrepareData")
+    outcome = fit(f"{CLASSES}.Net", name) if is_data else fit(name)
+    assert outcome.code == 2
+    assert {path.rpartition("/")[2] for path in shown_files(outcome.err)} == {"faulty.py"}
+    assert outcome.err.splitlines()[-1].startswith(line)
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("InTrainingStep", "litlab: AttributeError: 'InTrainingStep' object has no attribute 'typo'"),
+        ("InValidationStep", "litlab: AttributeError: 'InValidationStep' object has no attribute 'typo'"),
+        ("WithoutMessage", "litlab: NotImplementedError"),
+        ("InTrainDataloader", "litlab: AttributeError: 'InTrainDataloader' object has no attribute 'typo'"),
+        ("InAWorker", "litlab: IndexError: list index out of range"),
+    ],
+)
+def test_a_mistake_in_a_run_shows_the_place_and_exits_with_1(fit, part, line):
+    name = f"{FAULTY}.{part}"
+    outcome = fit(name) if "Step" in part or part == "WithoutMessage" else fit(f"{CLASSES}.Net", name)
+    assert outcome.code == 1
+    assert {path.rpartition("/")[2] for path in shown_files(outcome.err)} == {"faulty.py"}
+    assert line in outcome.err.splitlines()
+    assert "failed. Metrics logged so far are kept" in outcome.err
+
+
+def test_a_mistake_in_validation_is_found_before_the_first_epoch(fit):
+    assert "epoch" not in fit(f"{FAULTY}.InValidationStep").out
+
+
+def test_a_refusal_of_litlab_stays_one_line_even_in_an_authors_class(fit):
+    outcome = fit(f"{FAULTY}.RefusedByLitlab")
+    assert outcome.code == 2
+    assert outcome.err == "litlab: RefusedByLitlab needs data with classes, at least 2; there are 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("import no_such_package\n", "litlab: ModuleNotFoundError: No module named 'no_such_package'"),
+        ("from torch import no_such_name\n", "litlab: ImportError: cannot import name 'no_such_name'"),
+        ("undefined\n", "litlab: NameError: name 'undefined' is not defined"),
+        ("class X(\n", "litlab: SyntaxError: '(' was never closed"),
+    ],
+)
+def test_an_import_that_fails_shows_why(fit, tmp_path, monkeypatch, text, line):
+    (tmp_path / "failing_import.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    outcome = fit("failing_import.X")
+    assert outcome.code == 2
+    assert "failing_import.py" in outcome.err
+    assert outcome.err.splitlines()[-1].startswith(line)
