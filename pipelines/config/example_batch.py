@@ -200,7 +200,7 @@ def evaluation_batches(
         finally:
             delattr(model, step)
         return collect.batches
-    raise UserError(f"{type(data or model).__name__} has neither test nor validation data")
+    raise UserError(f"{type(model if data is None else data).__name__} has neither test nor validation data")
 
 
 def has_loader(name: str, data: LightningDataModule | None, model: LightningModule) -> bool:

@@ -23,7 +23,7 @@ def fit(litlab, tmp_path):
     """Return a function that trains a stranger's module on a stranger's data, and returns the run id."""
 
     def run(model, data="Points", epochs=1):
-        parts = {name: f"{STRANGERS}.{part}" for name, part in (("model", model), ("data", data))}
+        parts = {name: f"{STRANGERS}.{part}" for name, part in (("model", model), ("data", data)) if part}
         content = {**parts, "trainer": {"max_epochs": epochs, "accelerator": "cpu"}}
         (tmp_path / "own.yaml").write_text(json.dumps(content))
         outcome = litlab("fit", "-c", tmp_path / "own.yaml")
@@ -61,6 +61,16 @@ def test_predict_says_that_it_predicts_the_test_set_and_calls_forward(litlab, fi
     assert "Net has no predict_step: calling forward with the first part of each batch" in outcome.err
     assert len(rows_of(outcome.out)) == 64
     assert list(rows_of(outcome.out)[0]) == ["index", "prediction_0", "prediction_1"]
+
+
+def test_a_module_with_its_own_loaders_predicts_all_of_its_validation_sets(litlab, fit):
+    run_id = fit("NetWithLoaders", data=None)
+    outcome = litlab("predict", run_id)
+    assert outcome.code == 0, outcome.err
+    assert "NetWithLoaders has no predict_dataloader: predicting the validation set" in outcome.err
+    assert len(rows_of(outcome.out)) == 96
+    outcome = litlab("register", run_id, "loaders")
+    assert outcome.code == 0, outcome.err
 
 
 def test_probabilities_become_class_and_probability(litlab, fit, tmp_path):
