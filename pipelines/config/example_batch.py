@@ -194,7 +194,7 @@ def evaluation_batches(
         if not (has_loader(loader, data, model) and is_overridden(step, model)):
             continue
         collect = _Collect(max_values)
-        setattr(model, step, lambda *args, **kwargs: None)  # only the batches are needed
+        setattr(model, step, lambda batch, batch_idx, dataloader_idx=0: None)  # only the batches are needed
         try:
             _run(cli, data, model, stage, collect, fast_dev_run=False)
         finally:
