@@ -101,6 +101,7 @@ def test_a_run_with_objects_of_somebody_else_needs_trust(litlab, config, tmp_pat
         assert "damaged" not in refused.err
         assert "Traceback" not in refused.err
     assert sorted(file.name for file in checkpoints(run_id).iterdir()) == before
+    assert MlflowClient().get_run(run_id).info.status == "KILLED", "nothing has changed"
     assert litlab("test", run_id, "--trust").code == 0
     assert litlab("validate", run_id, "--trust").code == 0
     resumed = litlab("resume", run_id, "--trust")
