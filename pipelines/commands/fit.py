@@ -34,6 +34,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("--name", metavar="NAME", help="the MLflow experiment (the name of the experiment)")
     parser.show_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
     parser.show_argument("--full-help", action="store_true", help="print every argument of the Trainer")
+    parser.add_trust()
     parser.show_argument("--model.help", metavar="CLASS", help="print every argument of a model (modules.mlp.MLP)")
     parser.show_argument("--data.help", metavar="CLASS", help="... of a data module (datamodules.mnist.MNIST)")
     return parser
@@ -41,7 +42,8 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Train an experiment, and print the results."""
-    make_parser(verb).parse_with_overrides(argv)  # prints help
+    options, *_ = make_parser(verb).parse_with_overrides(argv)  # prints help
+    argv = [token for token in argv if token != "--trust"]
     from pipelines.tracking import writer_process
 
     writer_process.start(argv)  # before torch is imported
@@ -52,7 +54,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         if "--full-help" in argv:
             print_full_help()
         experiment, overrides = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
-        return run_and_report(lambda: fit(experiment, overrides=overrides))
+        return run_and_report(lambda: fit(experiment, overrides=overrides, trust=options.trust))
     finally:
         writer_process.stop()
 

@@ -23,6 +23,7 @@ def fit(
     *,
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
+    trust: bool = False,
 ) -> FitResult | None:
     """Train an experiment, test its best epoch on the test set, and record everything in one MLflow run.
 
@@ -30,6 +31,7 @@ def fit(
         experiment: Name of an experiment or path of a YAML file; None if the overrides name it.
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"]; later ones win.
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
+        trust: Of a checkpoint to start from; see `load_checkpoint`.
 
     Returns:
         The results; None in a dry run (`--trainer.fast_dev_run true`), which records nothing, and in the processes of
@@ -43,6 +45,7 @@ def fit(
     silence_lightning()
     arguments = config_arguments(experiment, overrides, tracking_uri)
     cli = parse_config("fit", arguments, base=config_of_start(arguments, tracking_uri))
+    cli.trust = trust
     if cli.config.trainer.fast_dev_run:
         _dry_run(cli)
         return None
