@@ -25,8 +25,8 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
         )
     if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
         logger.warning(
-            "StochasticWeightAveraging ends after the last validation: its averaged weights are neither selected nor "
-            "tested. Those of WeightAveraging and EMAWeightAveraging are"
+            "StochasticWeightAveraging averages after the last validation, so its weights are the last ones: "
+            "--test_weights last tests them"
         )
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
-from pipelines.checkpoints.frozen import FrozenParameters
+from pipelines.checkpoints.frozen import FrozenParts
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.selection import Selection
 from pipelines.config.callbacks import check_callbacks
@@ -118,6 +118,6 @@ def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[
     has_bar = any(isinstance(callback, ProgressBar) for callback in cli.callbacks)
     progress_bar = [] if has_bar or cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     other_checkpoints = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
-    callbacks = [first, *cli.callbacks, *more, FrozenParameters(), TerminateOnNaN(), *progress_bar]
+    callbacks = [first, *cli.callbacks, *more, FrozenParts(), TerminateOnNaN(), *progress_bar]
     default_logger = cli.config.trainer.logger is True
     return cli.make_trainer(callbacks=callbacks, logger=default_logger, enable_checkpointing=other_checkpoints)

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
 from pipelines.checkpoints.files import PREVIOUS, copy_checkpoint, load_checkpoint, remove_checkpoint
-from pipelines.checkpoints.selection import Best
+from pipelines.checkpoints.selection import Best, Monitor
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation import figures
 from pipelines.evaluation.evaluate import Evaluation, evaluate
@@ -87,7 +87,8 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
     by_metric = callback.selection.best is not None and training.cli.config.test_weights == "best"
     best = _select(training, last_epoch)
     epoch = best.epoch
-    measured = {**(run.metrics_at(epoch) if best.step is None else {}), **(best.metrics or {})}
+    monitor = callback.selection.monitor if by_metric else None
+    measured = _measured(run, best, monitor)
     selected = {f"{SELECTED}/{key}": value for key, value in measured.items()}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = {} if best.step is None else {SELECTED_STEP: best.step}
@@ -99,8 +100,8 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
     if training.leak_guard is not None and training.leak_guard.results:
         run.set_tags({f"{LEAK_CHECK_TAG}.{name}": found for name, found in training.leak_guard.results.items()})
     remove_checkpoint(callback.best.with_name(PREVIOUS))  # only needed to resume
-    config, monitor = training.cli.config, callback.selection.monitor
-    if by_metric and monitor is not None and not isinstance(model, Learner):
+    config = training.cli.config
+    if monitor is not None and not isinstance(model, Learner):
         run.set_tags({MONITOR_TAG: monitor.metric, MODE_TAG: monitor.mode})
     return FitResult(
         run_id=run.run_id,
@@ -109,12 +110,20 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         metrics={**run.metrics_at(epoch), **measured},
         selected_epoch=epoch,
         last_epoch=last_epoch,
-        monitor=monitor.metric if by_metric and monitor is not None else None,
+        monitor=None if monitor is None else monitor.metric,
         seconds=seconds,
         parameters=parameters,
         checkpoint=callback.best,
         tracking_uri=run.store.uri,
     )
+
+
+def _measured(run: Run, best: Best, monitor: Monitor | None) -> dict[str, float]:
+    """Return the metrics of the selected weights."""
+    measured = {**(run.metrics_at(best.epoch) if best.step is None else {}), **(best.metrics or {})}
+    if monitor is not None and monitor.metric not in measured:  # logged per step too, so that the run has other names
+        measured[monitor.metric] = best.score if monitor.mode == "max" else -best.score
+    return measured
 
 
 def _select(training: Training, last_epoch: int) -> Best:

@@ -85,9 +85,11 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
 
 def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
     """Describe an error of a training for the user."""
-    before_first_step = isinstance(training.model, Learner) and training.trainer.global_step == 0
-    by_parts = before_first_step and isinstance(error, ValueError | MisconfigurationException)
-    refused = by_parts or isinstance(error, UserError)  # such as a checkpoint that is not trusted
+    by_parts: tuple[type[Exception], ...] = (MisconfigurationException,)  # what model, data and trainer refuse
+    if isinstance(training.model, Learner):
+        by_parts += (ValueError,)
+    before_first_step = training.trainer.global_step == 0
+    refused = isinstance(error, UserError) or (before_first_step and isinstance(error, by_parts))
     diagnosis = diagnose(error, run.folder, training.trainer.world_size)
     diverged = isinstance(error, FloatingPointError)
     return RunFailedError(

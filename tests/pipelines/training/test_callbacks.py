@@ -77,8 +77,10 @@ def test_a_callback_that_would_continue_another_run_is_refused_with_the_reason(t
         fit(overrides=arguments(tmp_path, "OnExceptionCheckpoint"))
 
 
-def test_averaged_weights_that_are_never_validated_are_pointed_out(litlab, tables, tmp_path):
-    assert "neither selected nor tested" in litlab("fit", *arguments(tmp_path, "StochasticWeightAveraging")).err
+def test_averaged_weights_that_are_never_validated_are_the_last_ones(litlab, tables, tmp_path):
+    outcome = litlab("fit", *arguments(tmp_path, "StochasticWeightAveraging"), "--test_weights", "last")
+    assert outcome.code == 0, outcome.err
+    assert "--test_weights last tests them" in outcome.err
 
 
 def test_barebones_is_refused_with_the_reason(tmp_path):
