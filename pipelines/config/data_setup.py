@@ -32,7 +32,7 @@ def set_up_once(data: LightningDataModule, seed: int) -> None:
 
     def teardown(original: Callable[[str | None], Any], stage: str | None = None) -> None:
         done.discard(("setup", _name(stage)))
-        original(stage)
+        original(stage=stage)
 
     replace_hook(data, "prepare_data", _once("prepare_data", done, seed))
     replace_hook(data, "setup", _once("setup", done, seed))
@@ -66,7 +66,7 @@ def _once(name: str, done: set[tuple[str, str | None]], seed: int) -> Callable[.
             return
         with isolate_rng():
             _seed(seed)
-            original(stage) if name == "setup" else original()
+            original(stage=stage) if name == "setup" else original()
         done.add((name, key))
 
     return call
