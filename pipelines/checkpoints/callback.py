@@ -19,10 +19,12 @@ from pipelines.checkpoints.position import TrainingPosition
 from pipelines.checkpoints.random_state import RandomState, gather, get_random_state, set_random_state
 from pipelines.checkpoints.selection import Best, Selection
 from pipelines.runtime.lightning_internals import (
+    add_epoch_sums,
     advance_counters,
     batches_done,
     continue_epoch,
     dump_checkpoint,
+    epoch_sums,
     is_within_epoch,
     optimizer_stepped,
     restore_counters,
@@ -30,6 +32,7 @@ from pipelines.runtime.lightning_internals import (
     validation_is_due,
     validation_metrics,
 )
+from pipelines.runtime.log import logger
 from pipelines.runtime.signals import AGREE_EVERY_N_STEPS, StopRequest
 from pipelines.tracking.run import Run
 
@@ -66,6 +69,7 @@ class BestAndLastCheckpoint(Callback):
         self._fit_loop_state: dict[str, Any] | None = None
         self._random_state: RandomState | None = None
         self._interrupted: dict[str, Any] | None = None
+        self._epoch_sums: dict[str, Any] = {}
 
     @property
     def best(self) -> Path:
@@ -90,6 +94,8 @@ class BestAndLastCheckpoint(Callback):
         if self.stops_between_steps:
             self._stop.listen()
         self._every.restart(trainer.global_step)
+        if self._every.is_set and self.position.inexact and trainer.is_global_zero:
+            logger.warning("The training cannot resume exactly within an epoch: %s", self.position.inexact)
         if self._fit_loop_state is not None:
             restore_counters(trainer, self._fit_loop_state)
             self._fit_loop_state = None
@@ -99,6 +105,7 @@ class BestAndLastCheckpoint(Callback):
             )
             continue_epoch(trainer, validate=state["validation_due"])
             load_metric_states(pl_module, state["metric_states"])
+            self._epoch_sums = state["epoch_sums"]
             self._interrupted = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -113,6 +120,8 @@ class BestAndLastCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self._epoch_sums:
+            add_epoch_sums(trainer, self._epoch_sums)
         stop = self._stop.agreed(trainer)
         if (stop or self._is_due(trainer)) and not trainer.is_last_batch and optimizer_stepped(trainer):
             self._save_step(trainer)
@@ -230,6 +239,7 @@ class BestAndLastCheckpoint(Callback):
         return {
             "position": self.position.state(trainer.current_epoch, batches_done(trainer)),
             "metric_states": metric_states(pl_module),
+            "epoch_sums": epoch_sums(trainer),
             "callback_metrics": {key: float(value) for key, value in trainer.callback_metrics.items()},
             "validation_due": trainer.training and validation_is_due(trainer),
         }

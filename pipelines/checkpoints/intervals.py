@@ -40,6 +40,10 @@ class SaveInterval:
         number, unit = int(match[1]), match[2]
         return cls(seconds=number * _SECONDS[unit]) if unit else cls(steps=number)
 
+    @property
+    def is_set(self) -> bool:
+        return self.steps is not None or self.seconds is not None
+
     def is_due(self, step: int) -> bool:
         """Return whether so many steps or seconds have passed since the last checkpoint."""
         if self.steps is not None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -43,12 +44,14 @@ class Best:
         score: Value of the metric; its negative where lower values are better.
         step: Global step, for a validation within an epoch; else None.
         metrics: What that validation logged; None for one at the end of an epoch, whose metrics the run has.
+        path: Checkpoint of the weights, where it is not `best.ckpt`.
     """
 
     epoch: int
     score: float
     step: int | None = None
     metrics: dict[str, float] | None = None
+    path: Path = Path()
 
 
 class Selection:
@@ -148,8 +151,23 @@ class Selection:
             "monitor": None if self.monitor is None else asdict(self.monitor),
         }
 
+    def is_other(self, state: Mapping[str, Any]) -> bool:
+        """Return whether a checkpoint's `state` selected by another metric than the given one."""
+        before = state.get("monitor")
+        return (
+            self._given
+            and self.monitor is not None
+            and before is not None
+            and (
+                find_metric(self.monitor.metric, [before["metric"]]) is None
+                or (self._mode or before["mode"]) != before["mode"]
+            )
+        )
+
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned, also that of earlier versions."""
+        """Restore what `state` returned, also that of earlier versions; a best by another metric is no best."""
+        if self.is_other(state):
+            return
         if state["best_epoch"] is not None:
             self.best = Best(
                 state["best_epoch"], state["best_score"], state.get("best_step"), state.get("best_metrics")

@@ -87,9 +87,9 @@ def print_summary(result: "FitResult") -> None:
     from pipelines.runtime.console import format_duration, print_results
     from pipelines.tracking.uri import view_command
 
-    by = "the last" if result.monitor is None else f"by {result.monitor}"
+    by = "" if result.monitor is None else f", by {result.monitor}"
     facts = {
-        "selected": f"epoch {result.selected_epoch} of 0 to {result.last_epoch}, {by}",
+        "selected": f"epoch {result.selected_epoch} of 0 to {result.last_epoch}{by}",
         "training": format_duration(result.seconds),
         "parameters": f"{result.parameters:,}",
         "checkpoint": str(result.checkpoint),

@@ -197,6 +197,12 @@ def _add_selection_arguments(parser: LightningArgumentParser) -> None:
         default=None,
         help="Save a checkpoint within epochs too: 500 (steps), 10m, 2h.",
     )
+    add(
+        "--test_weights",
+        type=Literal["best", "last", "callback"],
+        default="best",
+        help="Weights that are tested: the best by --monitor, the last, or the best of your first ModelCheckpoint.",
+    )
     add("--ckpt_path", type=str | None, default=None, help="Checkpoint file or run id to continue from, as a new run.")
     add("--weights", type=str | None, default=None, help="Checkpoint file or run id to take the initial weights from.")
 

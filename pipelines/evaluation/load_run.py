@@ -1,16 +1,21 @@
 """Load a trained model: a finished run, or a checkpoint file, with its configuration and data module."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from pipelines.checkpoints.files import fetch_checkpoint, load_checkpoint
-from pipelines.config.cli import LitlabCLI, load_data, parse_config
+from pipelines.checkpoints.files import BEST, LAST, fetch_checkpoint, load_checkpoint
+from pipelines.checkpoints.reselect import select_again
+from pipelines.checkpoints.selection import Monitor
+from pipelines.config.cli import LitlabCLI, load_data, option_values, parse_config
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.metric_names import mode_of
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import first_line
+from pipelines.tracking.run_log import parse_entry
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG
 
@@ -73,7 +78,7 @@ def load_run(
     found = Store(tracking_uri).find(run) if isinstance(run, str) else run
     cli = parse_config("test", overrides, base=found.file("config.yaml"))
     cli.trust = trust
-    loaded = LoadedRun(found, cli, *cli.build(), fetch_checkpoint(found))
+    loaded = LoadedRun(found, cli, *cli.build(), _find_checkpoint(found, cli, overrides))
     try:
         for stage in stages:
             if loaded.data is not None:
@@ -84,6 +89,19 @@ def load_run(
         restore(loaded)
     loaded.model.eval()
     return loaded
+
+
+def _find_checkpoint(run: StoredRun, cli: LitlabCLI, overrides: Sequence[str]) -> Path:
+    """Return the selected checkpoint: that of the run, or the best one that exists by another `--monitor`."""
+    if not option_values(overrides, "--monitor"):
+        return fetch_checkpoint(run)
+    paths = []
+    for name in (BEST, LAST):
+        with contextlib.suppress(UserError):
+            paths.append(fetch_checkpoint(run, name))
+    metric, lines = cli.config.monitor, run.file("metrics.jsonl").read_text().splitlines()
+    history = [(entry.epoch, entry.values) for entry in map(parse_entry, lines)]
+    return select_again(paths, history, Monitor(metric, cli.config.mode or mode_of(metric), "given")).path
 
 
 def load_from_checkpoint(

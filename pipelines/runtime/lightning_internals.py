@@ -7,6 +7,7 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
   next one, and epochs that did not run in Lightning's loop.
 - `trainer.callback_metrics` is the trainer's own dictionary: metrics of epochs that did not run in Lightning's loop.
 - `val_loop._results`: which metrics a validation logged, and the torchmetrics objects behind them.
+- `epoch_loop._results`: means of an epoch that continues in the middle.
 - `epoch_loop._should_check_val_fx` and `val_loop._restart_stage`: a checkpoint between a step and its validation.
 - `call._call_callback_hooks`: the start of an epoch that continues in the middle, where Lightning calls no hooks.
 """
@@ -17,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
     from lightning.pytorch import Trainer
+
+
+_SUMS = ("value", "cumulated_batch_size")  # what an entry of Lightning's results accumulates
 
 
 def dump_checkpoint(trainer: "Trainer") -> dict[str, Any]:
@@ -87,6 +91,30 @@ def validation_metrics(trainer: "Trainer") -> dict[str, bool | None]:
             higher_is_better = None if result.is_tensor else getattr(result.value, "higher_is_better", None)
             logged[results._forked_name(result, on_step=False)[1]] = higher_is_better
     return logged
+
+
+def epoch_sums(trainer: "Trainer") -> "dict[str, dict[str, torch.Tensor]]":
+    """Return what `self.log(..., on_epoch=True)` has accumulated in the training epoch so far, by Lightning's key."""
+    return {
+        key: {name: getattr(result, name) for name in _SUMS if hasattr(result, name)}
+        for key, result in trainer.fit_loop.epoch_loop._results.items()
+        if result.is_tensor and result.meta.on_epoch and not result.has_reset
+    }
+
+
+def add_epoch_sums(trainer: "Trainer", earlier: "dict[str, dict[str, torch.Tensor]]") -> None:
+    """Add what the first part of an epoch accumulated to the second part, and remove from `earlier` what was added.
+
+    Lightning creates an entry when a value is logged. So this is to be called after each batch until nothing is left.
+    """
+    results = trainer.fit_loop.epoch_loop._results
+    for key in [key for key in earlier if key in results]:
+        result, before = results[key], earlier.pop(key)
+        if result.meta.is_max_reduction or result.meta.is_min_reduction:
+            result.value = result.meta.reduce_fx(before["value"].to(result.value), result.value)
+            continue
+        for name, value in before.items():
+            setattr(result, name, value.to(getattr(result, name)) + getattr(result, name))
 
 
 def batches_done(trainer: "Trainer") -> int:

@@ -126,7 +126,7 @@ class RunLog:
         entries = []
         for text in complete.splitlines():
             with contextlib.suppress(ValueError, KeyError):
-                entries.append(_entry(json.loads(text)))
+                entries.append(parse_entry(text))
         return entries, start + len(complete) + len(newline)
 
     def mark(self) -> int:
@@ -190,6 +190,15 @@ class RunLog:
                 message = f"another process is sending run {self.run_id}: wait until it has finished"
                 raise UserError(message) from error
             yield
+
+
+def parse_entry(text: str | bytes) -> Entry:
+    """Return the metrics of a line of metrics.jsonl.
+
+    Raises:
+        ValueError, KeyError: The line is incomplete.
+    """
+    return _entry(json.loads(text))
 
 
 def _entry(line: dict[str, Any]) -> Entry:

@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
-from pipelines.checkpoints.callback import BestAndLastCheckpoint
-from pipelines.checkpoints.files import PREVIOUS, copy_checkpoint, remove_checkpoint
+from pipelines.checkpoints.files import PREVIOUS, copy_checkpoint, load_checkpoint, remove_checkpoint
 from pipelines.checkpoints.selection import Best
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation import figures
 from pipelines.evaluation.evaluate import Evaluation, evaluate
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (
@@ -38,9 +39,10 @@ class FitResult:
         experiment: Name of the MLflow experiment.
         seed: The run's seed.
         metrics: All metrics at the selected epoch by name, such as "val/acc" and "test/acc".
-        selected_epoch: Index of the epoch whose weights were tested: the best on the validation set, or the last one.
+        selected_epoch: Index of the epoch whose weights were tested: the best on the validation set, if there is one and
+            `test_weights` does not say otherwise.
         last_epoch: Index of the last epoch.
-        monitor: Metric that selected the weights; None for the last ones, where no validation selected any.
+        monitor: Metric that selected the weights; None if none did.
         seconds: Training time, with that before an interruption.
         parameters: Number of parameters of the model.
         checkpoint: Checkpoint of the selected epoch.
@@ -74,7 +76,8 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
     """
     callback, model = training.checkpoint_callback, training.model
     last_epoch = training.trainer.current_epoch - 1
-    best = callback.selection.best or _select_last(callback, last_epoch)
+    by_metric = callback.selection.best is not None and training.cli.config.test_weights == "best"
+    best = _select(training, last_epoch)
     epoch = best.epoch
     measured = run.metrics_at(epoch) if best.metrics is None else best.metrics
     selected = {f"{SELECTED}/{key}": value for key, value in measured.items()}
@@ -87,7 +90,7 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         _test_and_export(training, run, epoch)
     remove_checkpoint(callback.best.with_name(PREVIOUS))  # only needed to resume
     config, monitor = training.cli.config, callback.selection.monitor
-    if monitor is not None and not isinstance(model, Learner):
+    if by_metric and monitor is not None and not isinstance(model, Learner):
         run.set_tags({MONITOR_TAG: monitor.metric, MODE_TAG: monitor.mode})
     return FitResult(
         run_id=run.run_id,
@@ -96,7 +99,7 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         metrics={**run.metrics_at(epoch), **measured},
         selected_epoch=epoch,
         last_epoch=last_epoch,
-        monitor=monitor.metric if monitor is not None and callback.selection.best else None,
+        monitor=monitor.metric if by_metric and monitor is not None else None,
         seconds=seconds,
         parameters=parameters,
         checkpoint=callback.best,
@@ -104,12 +107,41 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
     )
 
 
-def _select_last(callback: BestAndLastCheckpoint, epoch: int) -> Best:
-    """Select the last weights, because no validation selected any."""
-    copy_checkpoint(callback.last, callback.best)
-    why = callback.selection.describe() if callback.selection.logged else "there was no validation"
-    logger.warning("The last weights are kept: %s", why)
-    return Best(epoch, 0.0)
+def _select(training: Training, last_epoch: int) -> Best:
+    """Return which weights are tested; they are in `best.ckpt` afterwards."""
+    callback, which = training.checkpoint_callback, training.cli.config.test_weights
+    best = callback.selection.best
+    if which == "callback":
+        best = _best_of_callback(training.trainer, last_epoch)
+        copy_checkpoint(best.path, callback.best)
+    elif best is None or which == "last":
+        if which != "last":
+            why = callback.selection.describe() if callback.selection.logged else "there was no validation"
+            logger.warning("The last weights are kept: %s", why)
+        best = Best(last_epoch, 0.0)
+        copy_checkpoint(callback.last, callback.best)
+    callback.selection.best = best
+    return best
+
+
+def _best_of_callback(trainer: Trainer, last_epoch: int) -> Best:
+    """Return the best checkpoint of the user's first ModelCheckpoint.
+
+    Raises:
+        UserError: There is no such callback, or it has saved nothing.
+    """
+    path = next(
+        (
+            Path(callback.best_model_path)
+            for callback in trainer.checkpoint_callbacks
+            if isinstance(callback, ModelCheckpoint) and callback.best_model_path
+        ),
+        None,
+    )
+    if path is None:
+        raise UserError("test_weights is callback, but no ModelCheckpoint has saved a checkpoint")
+    content = load_checkpoint(path, needed=("epoch", "state_dict"))
+    return Best(min(content["epoch"], last_epoch), 0.0, path=path)
 
 
 def why_no_test(cli: LitlabCLI, model: LightningModule, data: LightningDataModule | None) -> str:

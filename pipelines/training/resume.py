@@ -9,7 +9,17 @@ import yaml
 from lightning.pytorch import LightningDataModule
 
 from datamodules.base import InMemoryDataModule
-from pipelines.checkpoints.files import CHECKPOINT_FOLDER, latest_valid
+from pipelines.checkpoints.files import (
+    BEST,
+    CHECKPOINT_FOLDER,
+    LAST,
+    PREVIOUS,
+    ResumePoint,
+    copy_checkpoint,
+    latest_valid,
+)
+from pipelines.checkpoints.reselect import select_again
+from pipelines.checkpoints.selection import Selection
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.defaults import config_defaults
 from pipelines.config.distributed import broadcast_checkpoint, check_process_count, is_rank_zero
@@ -28,7 +38,10 @@ from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, RESU
 from pipelines.training.job import prepare_training
 from pipelines.training.results import FitResult
 from pipelines.training.resumable import check_resumable, unsent_part
+from pipelines.training.start import find_start
 from pipelines.training.train import run_trainer, train_and_test
+
+MAY_CHANGE = ("monitor", "mode", "checkpoint_every")  # keys that change nothing in the training itself
 
 
 def resume(
@@ -66,6 +79,7 @@ def resume(
     cli.trust = trust
     _check_same_config(found, saved, cli, arguments)
     training = prepare_training(cli)
+    start = find_start(cli, training.model)
     _check_same_data(found, training.data)
     check_process_count(run_id, found.tags, training.trainer)
     exit_on_sigterm()
@@ -78,9 +92,13 @@ def resume(
         check_resumable(found.store.find(run_id), assume_dead=assume_dead)
         run = Run.reopen(found)
     note_commit(run, found)
-    return train_and_test(
-        training, run, lambda: broadcast_checkpoint(training.trainer, lambda: _rewind(run, trust=trust))
-    )
+
+    def find_checkpoint() -> Path | None:
+        point = _rewind(run, training.checkpoint_callback.selection, trust=trust)
+        training.checkpoint_callback.continues = point is not None
+        return point or start.checkpoint
+
+    return train_and_test(training, run, lambda: broadcast_checkpoint(training.trainer, find_checkpoint))
 
 
 def _saved_config(run: StoredRun) -> Path:
@@ -100,7 +118,8 @@ def _check_same_config(run: StoredRun, saved: Path, cli: LitlabCLI, arguments: S
     recorded, current = yaml.safe_load(saved.read_text()), cli.resolved()
     if recorded == current:  # the usual case needs no defaults
         return
-    if changed := changed_values(recorded, current, config_defaults(cli)):
+    changed = changed_values(recorded, current, config_defaults(cli))
+    if changed := {key: values for key, values in changed.items() if key not in MAY_CHANGE}:
         values = "; ".join(f"{key} is {before}, not {now}" for key, (before, now) in changed.items())
         raise UserError(
             f"run {run.run_id} has other values: {values}. To train with new values: litlab fit -c "
@@ -126,17 +145,25 @@ def note_commit(run: Run, found: StoredRun) -> None:
         run.set_tags({RESUMED_COMMIT_TAG: now})
 
 
-def _rewind(run: Run, *, trust: bool) -> Path | None:
+def _rewind(run: Run, selection: Selection, *, trust: bool) -> Path | None:
     """Return the checkpoint to resume from, and rewind the logged metrics to it."""
-    point, messages = latest_valid(run.folder / CHECKPOINT_FOLDER, trust=trust)
+    folder = run.folder / CHECKPOINT_FOLDER
+    point, messages = latest_valid(folder, trust=trust)
     for message in messages:
         logger.warning("%s", message)
-    since = "from the beginning"
-    if point is not None:
-        where = (
-            f"after epoch {point.epoch}" if point.step is None else f"from step {point.step} of epoch {point.epoch + 1}"
-        )
-        since = f"{where}, from {point.path.name}"
-    logger.info("Resuming run %s %s", run.run_id, since)
+    logger.info("Resuming run %s %s", run.run_id, _describe(point))
     run.rewind(point.state["metrics"] if point else 0)
+    if point is not None and selection.monitor is not None and selection.is_other(point.state):
+        paths = [folder / name for name in (LAST, BEST, PREVIOUS)]
+        selection.best = select_again(paths, run.history, selection.monitor)
+        if selection.best.path != folder / BEST:
+            copy_checkpoint(selection.best.path, folder / BEST)
     return point.path if point else None
+
+
+def _describe(point: ResumePoint | None) -> str:
+    if point is None:
+        return "from the beginning"
+    if point.step is None:
+        return f"after epoch {point.epoch}, from {point.path.name}"
+    return f"from step {point.step} of epoch {point.epoch + 1}, from {point.path.name}"

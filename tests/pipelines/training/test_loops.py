@@ -107,6 +107,17 @@ def test_a_metric_that_is_not_logged_is_refused_after_the_first_validation(train
     assert caught.value.refused
 
 
+def test_the_user_says_which_weights_are_tested(train):
+    args = ["--model", "loops.Worsens", "--monitor", "val/loss", *CALLBACK]
+    results = {which: train(*args, "--test_weights", which) for which in ("best", "last", "callback")}
+    assert {which: result.selected_epoch for which, result in results.items()} == {"best": 0, "last": 1, "callback": 1}
+    assert results["last"].metrics["test_loss"] == results["callback"].metrics["test_loss"]
+    assert results["best"].metrics["test_loss"] != results["last"].metrics["test_loss"]
+    with pytest.raises(RunFailedError, match="no ModelCheckpoint has saved") as caught:
+        train("--test_weights", "callback")
+    assert caught.value.refused
+
+
 def test_nothing_to_train_is_refused(train):
     with pytest.raises(UserError, match="limit_train_batches must not be 0"):
         train("--trainer.limit_train_batches", "0")
@@ -156,3 +167,27 @@ def test_weights_start_a_new_training(train):
     assert warm.metrics["val_loss"] < cold.metrics["val_loss"]
     with pytest.raises(UserError, match="other weights than"):
         train("--weights", str(first.checkpoint), "--model", "steps.Net")
+
+
+def test_a_run_is_tested_with_the_weights_that_another_metric_selects(train, litlab, tmp_path):
+    result = train("--model", "loops.Worsens", "--trainer.max_epochs", "3")
+    assert result.selected_epoch == 0
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    outcome = litlab("test", result.run_id, "--monitor", "val/score", "--tracking_uri", uri)
+    assert outcome.code == 0, outcome.err
+    assert "2 is the best by val/score: last.ckpt" in outcome.err
+    outcome = litlab("test", result.run_id, "--monitor", "val/iou", "--tracking_uri", uri)
+    assert outcome.code == 2
+    assert "there is" in outcome.err
+    assert "val/score" in outcome.err
+
+
+def test_a_training_whose_test_failed_is_finished_by_another_metric(train, loops, litlab, tmp_path, monkeypatch):
+    monkeypatch.setattr(loops.Worsens, "test_step", loops.FailsInTest.test_step)
+    with pytest.raises(RunFailedError) as caught:
+        train("--model", "loops.Worsens")
+    monkeypatch.setattr(loops.Worsens, "test_step", loops.Net.test_step)
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    outcome = litlab("resume", caught.value.run_id, "--monitor", "val/score", "--tracking_uri", uri)
+    assert outcome.code == 0, outcome.err
+    assert "epoch 1 of 0 to 1, by val/score" in outcome.out

@@ -1,6 +1,8 @@
 """Checkpoints within epochs: a training resumes in the middle of an epoch, bit for bit on a CPU."""
 
 import json
+import os
+import signal as signals
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -8,6 +10,16 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+DYING = """
+import os, signal
+from lightning.pytorch import Callback
+
+class Dying(Callback):
+    def on_train_batch_start(self, trainer, *args):
+        if trainer.global_step == 27 and not os.path.exists(__file__ + ".died"):
+            open(__file__ + ".died", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
 CONFIG = """
 data: {class_path: steps.Data}
 model: {class_path: steps.Net}
@@ -74,3 +86,59 @@ def test_a_training_that_failed_in_an_epoch_resumes_there_bit_for_bit(fit, args,
     assert all(torch.equal(value, weights[key]) for key, value in _weights(whole).items())
     assert _entries(parts) == _entries(whole)
     assert "from step" in outcome.err
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_saves_a_checkpoint_after_the_step_and_ends_the_run_as_killed(fit, signal):
+    _, _, whole = fit("whole")
+    Path("plan").write_text(f"16 {signal}")
+    outcome, run, _ = fit("parts")
+    assert outcome.code == 128 + getattr(signals, signal)
+    assert run.info.status == "KILLED"
+    outcome, run, parts = fit("parts", verb="resume")
+    assert "from step 17 of epoch 1" in outcome.err
+    assert run.info.status == "FINISHED"
+    assert all(torch.equal(value, _weights(parts)[key]) for key, value in _weights(whole).items())
+
+
+def test_after_kill_9_litlabs_own_module_and_data_resume_within_an_epoch(
+    tmp_path, start_python, litlab, uri, monkeypatch
+):
+    args = ["fit", "digits-mlp", "--trainer.max_epochs", "2", "--model.dropout", "0.3", "--checkpoint_every", "8"]
+    assert litlab(*args, "--tracking_uri", f"sqlite:///{tmp_path}/whole.db").code == 0
+    whole = Path(urlparse(_only_run(f"sqlite:///{tmp_path}/whole.db").info.artifact_uri).path)
+    (tmp_path / "dying.py").write_text(DYING)
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from pipelines.cli import main; main(sys.argv[1:])"
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": uri}
+    process = start_python(program, *args, "--trainer.callbacks+=dying.Dying", env=environment)
+    assert process.wait(timeout=120) == -signals.SIGKILL
+    run = _only_run(uri)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    outcome = litlab("resume", run.info.run_id)
+    assert outcome.code == 0, outcome.err
+    assert "from step 24 of epoch 0" in outcome.err
+    parts = Path(urlparse(run.info.artifact_uri).path)
+    assert all(torch.equal(value, _weights(parts)[key]) for key, value in _weights(whole).items())
+    assert _entries(parts) == _entries(whole)
+
+
+def test_a_stream_cannot_resume_exactly_and_the_run_says_so_at_its_start(fit):
+    args = ["--data", "steps.Endless", "--trainer.max_epochs", "-1", "--trainer.max_steps", "20"]
+    outcome, _, _ = fit("stream", *args, "--checkpoint_every", "5")
+    assert "cannot resume exactly within an epoch: the training data are a stream" in outcome.err
+    Path("plan").write_text("13 error")
+    assert fit("parts", *args, "--checkpoint_every", "5")[0].code == 1
+    outcome, run, folder = fit("parts", verb="resume")
+    assert "from step 10 of epoch 0" in outcome.err
+    assert run.info.status == "FINISHED"
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 20
+
+
+def test_the_checkpoints_of_the_users_own_callback_are_resumed_from(fit):
+    callback = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps", "5"]
+    _, _, whole = fit("whole", *callback)
+    Path("plan").write_text("8 error")
+    assert fit("parts", *callback)[0].code == 1
+    outcome, _, parts = fit("parts", verb="resume")
+    assert "from step 5 of epoch 0" in outcome.err
+    assert all(torch.equal(value, _weights(parts)[key]) for key, value in _weights(whole).items())
