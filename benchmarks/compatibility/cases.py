@@ -121,7 +121,7 @@ CASES = [
         "eval_reward",
         "max",
         kill=(1, 20),
-        reasons={"within": STREAM},
+        reasons={"resume": STREAM, "within": STREAM},
     ),
     Case("experiment", "`self.logger.experiment` of MLFlowLogger", ("model.lr", [0.05, 0.1]), "Loss/val"),
     Case("stateful", "paths, enumerations, NumPy numbers in checkpoints", ("model.lr", [0.01, 0.02]), "val_mse"),

@@ -1,7 +1,6 @@
 """What the cells of both programs share: a folder of its own with an MLflow database, and the final weights."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ COLUMNS = {
     "ddp": "2 processes",
 }
 NONE = "\N{EN DASH}"  # there is no such command
-OTHER_WEIGHTS = "other weights"
+NO, OTHER_WEIGHTS = "no", "other weights"
 WATCH = ["--trainer.callbacks+=watch.Watch"]
 DDP = ["--trainer.devices=2", "--trainer.accelerator=cpu"]
 
@@ -44,11 +43,10 @@ class Project:
     Args:
         folder: The folder, which must not exist.
         database: An empty database of MLflow, to be copied.
-        commands: Starts the commands.
     """
 
-    def __init__(self, folder: Path, database: Path, commands: Commands) -> None:
-        self.folder, self.commands = folder, commands
+    def __init__(self, folder: Path, database: Path) -> None:
+        self.folder = folder
         folder.mkdir(parents=True)
         shutil.copy(database, folder / "mlflow.db")
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -72,6 +70,55 @@ class Project:
             raise CommandError(f"trained in the processes {ranks}")
 
 
+class Cells:
+    """Runs the commands of a program on a module. A subclass has a method for each column.
+
+    Args:
+        case: The module.
+        folder: Scratch folder.
+        database: An empty database of MLflow.
+        commands: Starts the commands.
+    """
+
+    program: str
+
+    def __init__(self, case: Case, folder: Path, database: Path, commands: Commands) -> None:
+        self.case, self._database, self.commands = case, database, commands
+        self._folder = folder / case.name / self.program
+        self._trained: Project | CommandError | None = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def project(self, name: str) -> Project:
+        """Create a project."""
+        return Project(self._folder / name, self._database)
+
+    def trained(self) -> Project:
+        """Return a project with a finished run. It is trained once, even if that fails."""
+        if self._trained is None:
+            try:
+                self._trained = self.train()
+            except CommandError as error:
+                self._trained = error
+        if isinstance(self._trained, CommandError):
+            raise self._trained
+        return self._trained
+
+    def train(self) -> Project:
+        """Train in a project."""
+        raise NotImplementedError
+
+    def measure(self, column: str) -> Cell:
+        """Return a cell, with the reason if it is not ok; an exception makes a cell that is not."""
+        try:
+            cell: Cell = getattr(self, column)()
+        except CommandError as error:
+            cell = Cell(False, NO, str(error))
+        except Exception as error:
+            cell = Cell(False, NO, f"{type(error).__name__}: {error}")
+        reason = self.case.reasons.get(column)
+        return Cell(False, cell.word, reason) if reason and not cell.ok else cell
+
+
 def compare_weights(one: Path, other: Path) -> Cell:
     """Compare the weights at the end of two trainings, bit by bit."""
     for folder in (one, other):
@@ -80,15 +127,3 @@ def compare_weights(one: Path, other: Path) -> Cell:
     weights, expected = (torch.load(folder / WEIGHTS, weights_only=True) for folder in (one, other))
     equal = weights.keys() == expected.keys() and all(torch.equal(weights[key], expected[key]) for key in expected)
     return Cell(True) if equal else Cell(False, OTHER_WEIGHTS)
-
-
-def measure(case: Case, column: str, function: Callable[[], Cell]) -> Cell:
-    """Return the cell of a function, with the reason if it is not ok; an exception is a cell that is not."""
-    try:
-        cell = function()
-    except CommandError as error:
-        cell = Cell(False, "no", str(error))
-    except Exception as error:
-        cell = Cell(False, "no", f"{type(error).__name__}: {error}")
-    reason = case.reasons.get(column)
-    return Cell(False, cell.word, reason) if reason and not cell.ok else cell

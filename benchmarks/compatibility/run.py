@@ -8,7 +8,6 @@ is written when all cells are there. The exit code is 1 if litlab has a cell tha
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ os.environ.pop("LITLAB_UNSENT", None)
 os.environ.update(MLFLOW_SETTINGS)  # read by mlflow when it is imported
 
 from cases import CASES, Case  # noqa: E402
-from cells import COLUMNS, measure  # noqa: E402
+from cells import COLUMNS  # noqa: E402
 from commands import Commands  # noqa: E402
 from litlab_cells import LitlabCells  # noqa: E402
 from plain_cells import PlainCells  # noqa: E402
@@ -72,11 +71,10 @@ def run_case(case: Case, given: argparse.Namespace, results: Results, commands: 
     chosen = bool(given.only or given.commands or given.programs)
     for program in given.programs or PROGRAMS:
         columns = [c for c in given.commands or COLUMNS if chosen or not results.get(case.name, program, c)]
-        shutil.rmtree(given.folder / case.name / program, ignore_errors=True)
         cells = PROGRAMS[program](case, given.folder, given.folder / "empty/mlflow.db", commands)
         for column in columns:
             start = time.monotonic()
-            cell = measure(case, column, cells.cell(column))
+            cell = cells.measure(column)
             results.add(case.name, program, column, cell)
             text = "ok" if cell.ok else cell.word or "no"
             seconds = time.monotonic() - start
