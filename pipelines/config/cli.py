@@ -203,6 +203,7 @@ def _add_selection_arguments(parser: LightningArgumentParser) -> None:
         default="best",
         help="Weights that are tested: the best by --monitor, the last, or the best of your first ModelCheckpoint.",
     )
+    add("--leak_check", type=bool, default=True, help="Refuse training examples in the validation and test set.")
     add("--ckpt_path", type=str | None, default=None, help="Checkpoint file or run id to continue from, as a new run.")
     add("--weights", type=str | None, default=None, help="Checkpoint file or run id to take the initial weights from.")
 

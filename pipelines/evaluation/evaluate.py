@@ -80,7 +80,12 @@ def evaluate_run(
 
 
 def evaluate(
-    split: Split, cli: LitlabCLI, model: LightningModule, data: LightningDataModule | None, checkpoint: Path
+    split: Split,
+    cli: LitlabCLI,
+    model: LightningModule,
+    data: LightningDataModule | None,
+    checkpoint: Path,
+    callbacks: Sequence[Callback] = (),
 ) -> Evaluation:
     """Measure a checkpoint on the validation or test set, on one device, so that every example counts exactly once.
 
@@ -90,10 +95,11 @@ def evaluate(
         model: Gets the weights of the checkpoint.
         data: Gets the statistics of the checkpoint.
         checkpoint: See `load_checkpoint`.
+        callbacks: Further callbacks.
     """
     collector = _OutputCollector()
     probes = [callback for callback in cli.callbacks if isinstance(callback, Probe)]
-    trainer = bare_trainer(cli, checkpoint_keys=needed_keys(model, data), callbacks=[*probes, collector])
+    trainer = bare_trainer(cli, checkpoint_keys=needed_keys(model, data), callbacks=[*probes, *callbacks, collector])
     measure = trainer.test if split == "test" else trainer.validate
     with reraise_keyboard_interrupt(trainer):
         per_loader = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)

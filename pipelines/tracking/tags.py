@@ -17,6 +17,7 @@ KEY_TAG = "litlab.key"  # random, to find a run whose creation was not acknowled
 REPRODUCES_TAG = "litlab.reproduces"  # label of a published claim's job
 CONTINUES_TAG = "litlab.continues"  # run whose checkpoint or weights a run started from
 MONITOR_TAG, MODE_TAG = "litlab.monitor", "litlab.mode"  # metric that selected the weights of somebody's own module
+LEAK_CHECK_TAG = "litlab.leak_check"  # prefix: whether `litlab.leak_check.test` has training examples
 DATA_HASH_TAG = "data.sha256"  # prefix: `data.sha256.train` is the SHA-256 of the training set
 
 # Where it comes from

@@ -15,6 +15,7 @@ from pipelines.checkpoints.selection import Selection
 from pipelines.config.cli import LitlabCLI, load_data
 from pipelines.config.distributed import check_batch_split
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
+from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
 from pipelines.training.nan_guard import TerminateOnNaN
 from pipelines.training.progress_bar import EpochBar
@@ -30,6 +31,7 @@ class Training:
         model: The module, before its first step.
         trainer: Lightning's trainer, without a logger.
         checkpoint_callback: Saves the best and the last epoch.
+        leak_guard: Callback that compares the sets; None if it is off.
         regions: Callback that records decision regions, if the data are points of a plane; else empty.
     """
 
@@ -38,6 +40,7 @@ class Training:
     model: LightningModule
     trainer: Trainer
     checkpoint_callback: BestAndLastCheckpoint
+    leak_guard: LeakGuard | None
     regions: list[DecisionRegions]
 
 
@@ -63,13 +66,15 @@ def prepare_training(
     selection, every = Selection(config.monitor, config.mode, model), SaveInterval.parse(config.checkpoint_every)
     checkpoint_callback = BestAndLastCheckpoint(selection, every)
     checkpoint_callback.position.follow(model if data is None else data)
-    trainer = _build_trainer(cli, checkpoint_callback, [*callbacks, *regions])
+    leak_guard = LeakGuard() if config.leak_check and like is None else None
+    own = [*callbacks, *regions, *([] if leak_guard is None else [leak_guard])]
+    trainer = _build_trainer(cli, checkpoint_callback, own)
     if data is not None and not isinstance(data, InMemoryDataModule):
         data.trainer = trainer
         if trainer.world_size == 1:  # several processes prepare and set up the data when they can wait for each other
             load_data(data, "fit")
     check_batch_split(data, model, trainer, sync_batchnorm=config.trainer.sync_batchnorm)
-    return Training(cli, data, model, trainer, checkpoint_callback, regions)
+    return Training(cli, data, model, trainer, checkpoint_callback, leak_guard, regions)
 
 
 def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule | None, LightningModule]:

@@ -19,6 +19,7 @@ from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (
     FIT_SECONDS,
+    LEAK_CHECK_TAG,
     MODE_TAG,
     MONITOR_TAG,
     PARAMETERS,
@@ -39,8 +40,8 @@ class FitResult:
         experiment: Name of the MLflow experiment.
         seed: The run's seed.
         metrics: All metrics at the selected epoch by name, such as "val/acc" and "test/acc".
-        selected_epoch: Index of the epoch whose weights were tested: the best on the validation set, if there is one and
-            `test_weights` does not say otherwise.
+        selected_epoch: Index of the epoch whose weights were tested: the best on the validation set, if there is one
+            and `test_weights` does not say otherwise.
         last_epoch: Index of the last epoch.
         monitor: Metric that selected the weights; None if none did.
         seconds: Training time, with that before an interruption.
@@ -88,6 +89,8 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
     if test:
         _test_and_export(training, run, epoch)
+    if training.leak_guard is not None and training.leak_guard.results:
+        run.set_tags({f"{LEAK_CHECK_TAG}.{name}": found for name, found in training.leak_guard.results.items()})
     remove_checkpoint(callback.best.with_name(PREVIOUS))  # only needed to resume
     config, monitor = training.cli.config, callback.selection.monitor
     if by_metric and monitor is not None and not isinstance(model, Learner):
@@ -162,7 +165,8 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     if reason := why_no_test(training.cli, training.model, training.data):
         logger.warning("No test: %s", reason)
         return
-    tested = evaluate("test", training.cli, training.model, data, training.checkpoint_callback.best)
+    guards = [] if training.leak_guard is None else [training.leak_guard]
+    tested = evaluate("test", training.cli, training.model, data, training.checkpoint_callback.best, guards)
     run.log_metrics(tested.metrics, epoch)
     if isinstance(data, InMemoryDataModule):
         metadata = {"classes": list(data.classes)} if data.classes else {}

@@ -1,6 +1,7 @@
 """Whatever a plain Trainer runs: with or without validation and test, any metric, any loaders, any number of steps."""
 
 import pytest
+from mlflow import MlflowClient
 
 from pipelines.runtime.errors import UserError
 from pipelines.training.failures import RunFailedError
@@ -191,3 +192,37 @@ def test_a_training_whose_test_failed_is_finished_by_another_metric(train, loops
     outcome = litlab("resume", caught.value.run_id, "--monitor", "val/score", "--tracking_uri", uri)
     assert outcome.code == 0, outcome.err
     assert "epoch 1 of 0 to 1, by val/score" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("Overlap", "10 of 30 validation examples are training examples"),
+        ("Nested", "20 of 30 test examples are training examples"),
+    ],
+)
+def test_training_examples_in_another_set_are_refused(train, data, says):
+    with pytest.raises(RunFailedError, match=says) as caught:
+        train("--data", f"leaks.{data}")
+    assert caught.value.refused
+    assert train("--data", f"leaks.{data}", "--leak_check", "false").metrics["test_loss"] > 0
+
+
+def test_equal_content_is_a_warning_with_examples(train, litlab, tmp_path):
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    outcome = litlab("fit", tmp_path / "loops.yaml", "--data", "leaks.EqualContent", "--tracking_uri", uri)
+    assert outcome.code == 0
+    assert "2 of 32 have the content of a training example: 3 (training 7), 4 (training 8)" in outcome.err
+    (run,) = MlflowClient(uri).search_runs([str(number) for number in range(3)])
+    assert run.data.tags["litlab.leak_check.validation"].startswith("2 of 32 have")
+    assert run.data.tags["litlab.leak_check.test"] == "none of 32 equals a training example"
+
+
+@pytest.mark.parametrize("data", ["Samplers", "Repeats", "TrainAgain"])
+def test_disjoint_samplers_repeated_points_and_a_second_look_at_the_training_set_are_no_leaks(
+    train, litlab, tmp_path, data
+):
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    outcome = litlab("fit", tmp_path / "loops.yaml", "--data", f"leaks.{data}", "--tracking_uri", uri)
+    assert outcome.code == 0, outcome.err
+    assert "training example" not in outcome.err
