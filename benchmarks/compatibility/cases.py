@@ -6,6 +6,7 @@ from typing import Any
 
 STRANGERS = Path(__file__).parents[2] / "tests/fixtures/strangers"
 FIND_UNUSED = "ddp_find_unused_parameters_true"
+OWN_SAMPLER = ("--trainer.use_distributed_sampler=false",)
 STREAM = "the training data are a stream, whose position cannot be saved"
 
 
@@ -54,7 +55,15 @@ CASES = [
     Case("autoencoder", "autoencoder, handed encoder and decoder", ("model.learning_rate", [0.01, 0.02]), "val_loss"),
     Case("onecycle", "residual network, OneCycleLR per step", ("model.channels", [4, 8]), "valid/acc", "max"),
     Case("simclr", "SimCLR, lists of two views", ("model.temperature", [0.07, 0.5]), "val_acc_top1", "max"),
-    Case("protonet", "prototypical network, batch sampler", ("model.proto_dim", [4, 8]), "acc_val", "max", (2, 4)),
+    Case(
+        "protonet",
+        "prototypical network, batch sampler",
+        ("model.proto_dim", [4, 8]),
+        "acc_val",
+        "max",
+        (2, 4),
+        ddp=OWN_SAMPLER,
+    ),
     Case(
         "dqn",
         "DQN, IterableDataset, own loaders, `max_steps`",
@@ -62,6 +71,7 @@ CASES = [
         "total_reward",
         "max",
         kill=(0, 40),
+        strategy=FIND_UNUSED,
         reasons={
             **NO_TEST,
             "validate": "the module has no `validation_step`",
