@@ -18,12 +18,13 @@ class Case:
         name: Name of the configuration file.
         what: The module, in a few words.
         key: Key of the configuration that is searched, and its values.
-        metric: Metric of the search and of the comparison.
+        metric: Validation metric that the search optimises.
         mode: "min" or "max".
         kill: Epoch and batch after which training is killed.
         strategy: Strategy for two processes.
         ddp: Further arguments for two processes.
         package: Package whose LightningCLI runs it.
+        compared: Metric of the comparison, if it is not that of the search at the selected epoch.
         reasons: Why a cell cannot be ✓, by the name of its column; applies to both programs.
     """
 
@@ -36,6 +37,7 @@ class Case:
     strategy: str = "ddp"
     ddp: tuple[str, ...] = ()
     package: str = "lightning.pytorch"
+    compared: str = ""
     reasons: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -71,6 +73,7 @@ CASES = [
         "total_reward",
         "max",
         kill=(0, 40),
+        compared="total_reward",
         strategy=FIND_UNUSED,
         reasons={
             **NO_TEST,

@@ -75,12 +75,12 @@ class LitlabCells(Cells):
         }
         (project.folder / "space.yaml").write_text(yaml.safe_dump(space))
         self._run(project, "sweep", "-c", "space.yaml").check()
-        return _count(project, 5)  # a summary, two trials, the best and the unchanged configuration
+        return _count(project, 4)  # a summary, two trials, the best on a fresh seed
 
     def compare(self) -> Cell:
         project = self.trained()
         run_id = _run_id(project)
-        metric = ["--metric", f"selected/{self.case.metric}"]
+        metric = ["--metric", self.case.compared or f"selected/{self.case.metric}"]
         output = self._run(project, "compare", run_id, *metric, "--format", "json").check().output
         rows = json.loads(output[output.index("[") :])
         return Cell(len(rows) == 1 and rows[0]["runs"] == [run_id])
@@ -99,8 +99,8 @@ def _run_id(project: Project) -> str:
     return str(run.info.run_id)
 
 
-def _count(project: Project, expected: int) -> Cell:
+def _count(project: Project, at_least: int) -> Cell:
     found = len(project.finished_runs())
-    if found != expected:
-        raise CommandError(f"{found} finished runs, not {expected}")
+    if found < at_least:
+        raise CommandError(f"{found} finished runs, not {at_least}")
     return Cell(True)
