@@ -12,7 +12,7 @@ from pipelines.cli import VERBS
 from pipelines.config.experiments import experiment_names
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/GUIDE.md", ROOT / "docs/DATA.md"]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/GUIDE.md", "docs/CLASSES.md", "docs/DATA.md")]
 GUIDE = (ROOT / "docs/GUIDE.md").read_text()
 COMMANDS = [
     command

@@ -17,7 +17,8 @@ from pipelines.checkpoints.files import BEST, CHECKPOINT_FOLDER, LAST, STATE_KEY
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.position import TrainingPosition
 from pipelines.checkpoints.random_state import RandomState, gather, get_random_state, set_random_state
-from pipelines.checkpoints.selection import Best, Selection
+from pipelines.checkpoints.selection import Best, Selection, validates_within_epochs
+from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.lightning_internals import (
     add_epoch_sums,
     advance_counters,
@@ -87,6 +88,10 @@ class BestAndLastCheckpoint(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._folder = trainer.strategy.broadcast(self._folder)
+        if stage == "fit":  # what other callbacks and the module do in these hooks belongs to the checkpoint
+            run_after_hook(pl_module, "on_train_batch_end", lambda: self._after_batch(trainer))
+            run_after_hook(pl_module, "on_validation_end", lambda: self._after_validation(trainer))
+            run_after_hook(pl_module, "on_train_end", lambda: self._save_epoch(trainer, trainer.current_epoch - 1))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.selection.find_in_trainer(trainer)
@@ -94,7 +99,8 @@ class BestAndLastCheckpoint(Callback):
         if self.stops_between_steps:
             self._stop.listen()
         self._every.restart(trainer.global_step)
-        if self._every.is_set and self.position.inexact and trainer.is_global_zero:
+        within_epochs = self._every.is_set or validates_within_epochs(trainer)
+        if within_epochs and self.position.inexact and trainer.is_global_zero:
             logger.warning("The training cannot resume exactly within an epoch: %s", self.position.inexact)
         if self._fit_loop_state is not None:
             restore_counters(trainer, self._fit_loop_state)
@@ -117,9 +123,8 @@ class BestAndLastCheckpoint(Callback):
             self._random_state = None
         self._save_epoch(trainer, trainer.current_epoch - 1)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def _after_batch(self, trainer: Trainer) -> None:
+        """Save a checkpoint within the epoch, if it is due or the training is to stop."""
         if self._epoch_sums:
             add_epoch_sums(trainer, self._epoch_sums)
         stop = self._stop.agreed(trainer)
@@ -132,23 +137,19 @@ class BestAndLastCheckpoint(Callback):
         if trainer.state.fn != "fit":
             return
         self.selection.after_validation(validation_metrics(trainer), sanity_check=trainer.sanity_checking)
-        if trainer.sanity_checking:
+
+    def _after_validation(self, trainer: Trainer) -> None:
+        """Save the best checkpoint after a validation within an epoch."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if trainer.is_last_batch:
             self._validated_epoch = trainer.current_epoch  # the next boundary selects
             return
         if (best := self._compare(trainer, trainer.current_epoch, validated=True)) is not None:
-            logged = trainer.callback_metrics
-            best.step, best.metrics = (
-                trainer.global_step,
-                {key: float(logged[key]) for key in self.selection.logged if key in logged},
-            )
+            best.step = trainer.global_step
             self._save_step(trainer)
             if trainer.is_global_zero:
                 copy_checkpoint(self.last, self.best)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save_epoch(trainer, trainer.current_epoch - 1)
 
     def _save_epoch(self, trainer: Trainer, epoch: int) -> None:
         """Save the checkpoint of a complete epoch, unless it is saved already."""
@@ -193,6 +194,8 @@ class BestAndLastCheckpoint(Callback):
         if not trainer.strategy.reduce_boolean_decision(selection.is_better(score)):
             return None
         selection.best = Best(epoch, score)
+        if validates_within_epochs(trainer):
+            selection.best.metrics = {key: float(logged[key]) for key in selection.logged if key in logged}
         return selection.best
 
     def end_external_epoch(self, trainer: Trainer, epoch: int, val_batches: int) -> bool:

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,7 +179,12 @@ def _remember(content: memoryview) -> None:
     try:
         known_files.remember(content)
     except (OSError, RuntimeError) as error:
-        logger.warning("The list of your checkpoints cannot be written (%s): loading this one will need --trust", error)
+        _warn_not_listed(str(error))
+
+
+@cache
+def _warn_not_listed(why: str) -> None:
+    logger.warning("The list of your checkpoints cannot be written (%s): loading those of this run needs --trust", why)
 
 
 def fetch_checkpoint(run: "StoredRun", name: str = BEST) -> Path:

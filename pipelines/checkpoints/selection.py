@@ -14,10 +14,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from modules.base import Learner
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.metric_names import Mode, mode_of
+from pipelines.runtime.metric_names import Mode, find_metric, mode_of
 
 USUAL_NAMES = ("val/loss", "val_loss", "val/acc", "val_acc")  # taken in this order, if nothing names a metric
-FIRST_LOADER = "/dataloader_idx_0"  # Lightning's suffix of a metric of the first of several loaders
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Best:
         epoch: Index of its epoch.
         score: Value of the metric; its negative where lower values are better.
         step: Global step, for a validation within an epoch; else None.
-        metrics: What that validation logged; None for one at the end of an epoch, whose metrics the run has.
+        metrics: What that validation logged, if validations have steps as x axis; else None: the run has them by epoch.
         path: Checkpoint of the weights, where it is not `best.ckpt`.
     """
 
@@ -192,9 +191,12 @@ class Selection:
             logger.info("The best weights are selected by %s, %s is better (%s)", metric, better, source)
 
 
-def find_metric(metric: str, logged: Iterable[str]) -> str | None:
-    """Return the name under which a metric was logged, that of the first loader if there are several; else None."""
-    return next((name for name in (metric, metric + FIRST_LOADER) if name in logged), None)
+def validates_within_epochs(trainer: Trainer) -> bool:
+    """Return whether a training is validated within its epochs, so that validations have no epoch of their own."""
+    if trainer.check_val_every_n_epoch is None or not hasattr(trainer, "val_check_interval"):
+        return True  # every so many steps, or minutes
+    batches = trainer.val_check_batch
+    return batches is not None and batches < trainer.num_training_batches
 
 
 def _list(names: Iterable[str]) -> str:

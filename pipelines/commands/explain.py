@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Explain the trained network of a run. Writes a picture and its numbers, and logs
 both as a child run. The explained run is not changed."""
-METHOD_EPILOG = """--checkpoint FILE, -c FILE, --torchvision NAME, --weights FILE, --out DIR,
---seed N, --trust , --KEY VALUE, --tracking_uri URI: see litlab explain --help"""
+METHOD_EPILOG = """--checkpoint FILE, -c FILE, --torchvision NAME, --weights FILE, --input KEY,
+--forward NAME, --out DIR, --seed N, --trust , --KEY VALUE, --tracking_uri URI:
+see litlab explain --help"""
 PLACES = ("--out", "--tracking_uri", "--tracking-uri", "--data.data_dir")
 
 
@@ -57,6 +58,8 @@ def _add_common_options(parser: VerbParser, *, shown: bool = True) -> None:
     add("-c", "--config", type=Path, metavar="FILE", text="the configuration of the checkpoint")
     add("--torchvision", metavar="NAME", text="a network of torchvision, its weights on this machine")
     add("--weights", type=Path, metavar="FILE", text="other weights of that network")
+    add("--input", metavar="KEY", text="part of a batch that holds images, index or key (first)")
+    add("--forward", default="forward", metavar="NAME", text="method that maps images to logits (%(default)s)")
     add("--out", type=Path, default=Path("explain"), metavar="DIR", text="folder of picture and numbers (%(default)s)")
     add("--seed", type=int, default=0, metavar="N", text="random seed (%(default)s)")
     parser.add_trust() if shown else parser.add_argument("--trust", action="store_true", help=SUPPRESS)
@@ -101,8 +104,9 @@ def _source(options: Namespace) -> dict[str, Any]:
 def _load(run_id: str | None, options: Namespace, overrides: Sequence[str]) -> "Target":
     from pipelines.explanation.load_target import load_target
 
-    places = {"tracking_uri": options.tracking_uri, "trust": options.trust}
-    return load_target(run_id, **_source(options), **places, overrides=overrides, seed=options.seed)
+    given = {"tracking_uri": options.tracking_uri, "trust": options.trust, "seed": options.seed}
+    parts = {"input_key": options.input, "forward": options.forward}
+    return load_target(run_id, **_source(options), **given, **parts, overrides=overrides)
 
 
 def _without_places(tokens: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """`litlab fit`: train an experiment."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
@@ -32,8 +32,18 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("--seeds", metavar="N", help="N seeds, and a run with their mean (--seeds 5 --help)")
     parser.show_argument("--tracking_uri", metavar="URI", help="sqlite:///FILE or http://SERVER (mlflow.db here)")
     parser.show_argument("--name", metavar="NAME", help="the MLflow experiment (the name of the experiment)")
+    parser.show_argument(
+        "--monitor", metavar="METRIC", help="what selects the best weights (val_loss; see docs/LOOPS.md)"
+    )
+    parser.show_argument("--mode", metavar="min|max", help="whether lower or higher values of it are better")
+    parser.show_argument("--test_weights", metavar="WHICH", help="best, last, or callback (a ModelCheckpoint's best)")
+    parser.show_argument("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
+    parser.show_argument("--ckpt_path", metavar="FILE|RUN_ID", help="continue from a checkpoint or run, as a new run")
+    parser.show_argument("--weights", metavar="FILE|RUN_ID", help="start from the weights of a checkpoint or run")
+    parser.show_argument("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
     parser.show_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
     parser.show_argument("--full-help", action="store_true", help="print every argument of the Trainer")
+    parser.add_trust()
     parser.show_argument("--model.help", metavar="CLASS", help="print every argument of a model (modules.mlp.MLP)")
     parser.show_argument("--data.help", metavar="CLASS", help="... of a data module (datamodules.mnist.MNIST)")
     return parser
@@ -41,7 +51,8 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Train an experiment, and print the results."""
-    make_parser(verb).parse_with_overrides(argv)  # prints help
+    options, *_ = make_parser(verb).parse_with_overrides(argv)  # prints help
+    argv = [token for token in argv if token != "--trust"]
     from pipelines.tracking import writer_process
 
     writer_process.start(argv)  # before torch is imported
@@ -52,7 +63,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         if "--full-help" in argv:
             print_full_help()
         experiment, overrides = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
-        return run_and_report(lambda: fit(experiment, overrides=overrides))
+        return run_and_report(lambda: fit(experiment, overrides=overrides, trust=options.trust))
     finally:
         writer_process.stop()
 
@@ -83,7 +94,6 @@ def run_and_report(train: "Callable[[], FitResult | None]") -> int:
 
 def print_summary(result: "FitResult") -> None:
     """Print the metrics of the selected epoch and where the run is."""
-    from pipelines.evaluation.evaluate import metrics_of
     from pipelines.runtime.console import format_duration, print_results
     from pipelines.tracking.uri import view_command
 
@@ -96,11 +106,27 @@ def print_summary(result: "FitResult") -> None:
         "run": result.run_id,
         "view": view_command(result.tracking_uri),
     }
-    rows = {split: metrics_of(result.metrics, split) for split in ("train", "val", "test")}
-    print_results(f"{result.experiment}, seed {result.seed}", rows, facts)
+    print_results(f"{result.experiment}, seed {result.seed}", _metric_rows(result.metrics), facts)
+
+
+def _metric_rows(metrics: "Mapping[str, float]") -> "dict[str, dict[str, float]]":
+    """Return the metrics of the selected epoch by split, and as "other" those whose names tell none."""
+    from pipelines.runtime.metric_names import labels_of, of_split, split_of
+    from pipelines.tracking.measured import is_measured, metrics_after_training
+
+    measured = {name: value for name, value in metrics.items() if is_measured(name)}
+    tested = metrics_after_training(metrics)
+    before = {name: value for name, value in measured.items() if name not in tested}
+    rows = {split: of_split(before, split) for split in ("train", "val")}
+    others = labels_of([name for name in before if split_of(name) in (None, "test")])
+    rows["test"] = of_split({name: measured[name] for name in tested}, "test", tested)
+    rows["other"] = {label: before[name] for name, label in others.items()}
+    return {split: values for split, values in rows.items() if values}
 
 
 def _report_failure(error: "RunFailedError") -> int:
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     from pipelines.runtime.user_traceback import user_traceback
 
     if error.explained:
@@ -108,7 +134,10 @@ def _report_failure(error: "RunFailedError") -> int:
     elif found := user_traceback(error):
         found.show()
     else:
-        traceback.print_exception(error.__cause__)
+        if not isinstance(
+            error.__cause__, MisconfigurationException | ModuleNotFoundError
+        ):  # Lightning's own say enough
+            traceback.print_exception(error.__cause__)
         logger.error("%s", error)
     logger.error("Run %s failed. Metrics logged so far are kept.", error.run_id)
     if error.resume_command:

@@ -15,8 +15,8 @@ DESCRIPTION = """Show the layers of an experiment's network in the order in whic
 called: output size, window, parameters, multiply-adds for one example (of
 convolutions, matrix products and attention), and the receptive field (the
 maximum number of rows and columns of the input that an output can depend on).
-Nothing is trained. Data modules with an input_shape read no data; of others, one
-batch is read, and its first example is passed to the network."""
+Nothing is trained. If the data module has no input_shape, a batch is read: its
+first example is passed to the network."""
 
 
 def make_parser(verb: str) -> VerbParser:

@@ -166,5 +166,7 @@ def add_comparison_arguments(parser: VerbParser) -> None:
     by = "one row for each value of these keys (data.n_train); runs that agree in seed and all other keys are paired"
     add("--by", nargs="+", action="extend", default=[], metavar="KEY", help=by)
     add("--metric", help="test/acc, selected/val/loss, fit_seconds ...")
+    mode = "whether lower (min) or higher (max) values of the metric are better; by default, its name tells"
+    add("--mode", choices=("min", "max"), help=mode)
     example = "MLflow filter: \"params.model.dropout = '0.3' and metrics.test/acc > 0.9\""
     add("--filter", dest="filter_string", default="", metavar="FILTER", help=example)

@@ -11,9 +11,9 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 
 DESCRIPTION = """Predict with a run's selected checkpoint, and print a table as CSV. Without
-images: its predict_step on its predict_dataloader, or on its test set. With
-images of any size and format: file, class and probability. litlab's modules take
-grey or RGB of the network's size; others, the transform of their data set."""
+images: predict_step on the predict_dataloader, or else on the test set. With
+images, of any size and format: file, class and probability. Modules of litlab
+get them in the network's size, others after the transform of their data set."""
 
 
 def make_parser(verb: str) -> VerbParser:
@@ -21,9 +21,9 @@ def make_parser(verb: str) -> VerbParser:
     parser = VerbParser(verb, DESCRIPTION, usage=usage, needs_arguments=True)
     parser.show_argument("run_id", **RUN_ID)
     parser.show_argument("images", metavar="IMAGE", nargs="*", help="an image file")
-    out = "write to a file instead of printing; FILE.pt keeps what predict_step returned (torch.load)"
+    out = "write to a file; FILE.pt keeps what predict_step returns"
     parser.add_argument("--out", type=Path, metavar="FILE", help=out)
-    invert = "for images that are dark on light, if the network was trained on light on dark, such as MNIST"
+    invert = "for images that are dark on light, if the network has learnt light on dark, such as MNIST"
     parser.add_argument("--invert", action="store_true", help=invert)
     part = "part of a batch that is the input, an index or a key of a dict (the first)"
     parser.add_argument("--input", metavar="KEY", help=part)

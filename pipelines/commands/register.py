@@ -10,26 +10,41 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Register the model of a run in MLflow's model registry, under a name and a
 version, which remain when the run's experiment is deleted. The model takes raw
-inputs as they are in the data set, and loads without litlab. A run has one
-version per name: registering it again only moves the alias."""
+inputs as they are in the data set, and loads without litlab. If the run has no
+model, because its data are not in memory, one is exported now: it takes what
+the module's step passes to forward. A run has one version per name: registering
+it again only moves the alias."""
 
 
 def make_parser(verb: str) -> VerbParser:
-    parser = VerbParser(verb, DESCRIPTION, needs_arguments=True)
+    usage = "RUN_ID NAME [--alias ALIAS] [--KEY VALUE ...]"
+    parser = VerbParser(verb, DESCRIPTION, usage=usage, needs_arguments=True)
     parser.add_argument("run_id", **RUN_ID)
     parser.add_argument("name", metavar="NAME", help="the registered model; created if missing")
     alias = "an alias of this version, such as champion; it is removed from any other version"
     parser.add_argument("--alias", help=alias)
+    part = "part of a batch that is the input, an index or a key of a dict"
+    parser.add_argument("--input", metavar="KEY", help=part)
+    parser.show_keys("a key of the run's configuration, after the options")
+    parser.add_trust()
     parser.add_tracking_uri()
     return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Register the model of a run, and print version, alias and code that loads it."""
-    options = make_parser(verb).parse(argv)
-    from pipelines.tracking.register import register_model
+    first = next((index for index, token in enumerate(argv) if _is_key(token)), len(argv))
+    options = make_parser(verb).parse(argv[:first])
+    from pipelines.tracking.register import can_export, check_names, register_model
+    from pipelines.tracking.store import Store
 
-    model = register_model(**vars(options))
+    check_names(options.name, options.alias)
+    run = Store(options.tracking_uri).find(options.run_id)
+    if can_export(run):
+        from pipelines.training.export_run import export_run
+
+        export_run(run, argv[first:], input_key=options.input, trust=options.trust)
+    model = register_model(run.run_id, options.name, alias=options.alias, tracking_uri=options.tracking_uri)
     print(f"model    {model.name}")
     print(f"version  {model.version}" + ("" if model.is_new else " (already registered for this run)"))
     print(f"run      {model.run_id}")
@@ -37,6 +52,11 @@ def main(verb: str, argv: Sequence[str]) -> int:
         print(f"alias    {model.alias}{_describe_move(model)}")
     print(f"\n{model.loading_code}")
     return 0
+
+
+def _is_key(token: str) -> bool:
+    """Return whether an argument is a key of a configuration, such as --data.data_dir."""
+    return token.startswith("--") and "." in token.partition("=")[0]
 
 
 def _describe_move(model: "RegisteredModel") -> str:

@@ -8,6 +8,7 @@ VERBS = {
     "validate": ("pipelines.commands.evaluate", "evaluate a finished run on its validation set"),
     "test": ("pipelines.commands.evaluate", "evaluate a finished run on its test set"),
     "predict": ("pipelines.commands.predict", "classify image files with the model of a finished run"),
+    "tune": ("pipelines.commands.tune", "suggest a learning rate or a batch size"),
     "sweep": ("sweeps.commands.sweep", "search hyperparameters with Optuna; every trial is a run"),
     "compare": ("pipelines.commands.compare", "compare finished runs: mean, spread and differences over seeds"),
     "report": ("pipelines.commands.report", "write a self-contained HTML report of a study or an experiment"),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pipelines.comparison.rows import Comparison, group_and_rank
+from pipelines.runtime.metric_names import Mode
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 
@@ -11,6 +12,7 @@ def compare(
     names: Sequence[str] = (),
     *,
     metric: str | None = None,
+    mode: Mode | None = None,
     by: Sequence[str] = (),
     filter_string: str = "",
     tracking_uri: str | None = None,
@@ -21,7 +23,9 @@ def compare(
         names: Experiments, studies or run ids; the id of a summary run selects the runs that it summarises. Empty
             selects all experiments.
         metric: Metric to rank by, such as "test/acc", "selected/val/loss" or "fit_seconds"; by default the metric of
-            the selected study, or else the first common one of `pipelines.comparison.rows.METRICS`.
+            the selected study, or else one that most runs have, see `rows.default_metric`.
+        mode: "min" if lower values are better, "max" if higher ones are; by default that of the selected study, or else
+            what the metric's name tells, see `metric_names.mode_of`.
         by: Keys whose values make the rows, in full or their last parts ("n_train"); by default all keys.
         filter_string: MLflow filter. Keys with dots or slashes do not need backticks.
         tracking_uri: MLflow database or server; by default MLFLOW_TRACKING_URI, or else the project's mlflow.db.
@@ -33,4 +37,4 @@ def compare(
         UserError: A name or key is unknown, the filter is invalid, or no run has the metric.
     """
     selection = find_runs(Store(tracking_uri), names, filter_string)
-    return group_and_rank(selection, metric, list(dict.fromkeys(by)))
+    return group_and_rank(selection, metric, list(dict.fromkeys(by)), mode)

@@ -8,12 +8,13 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from pipelines.comparison.export import as_markdown
-from pipelines.comparison.learning_curves import KINDS, plot_learning_curves
+from pipelines.comparison.learning_curves import curve_names, plot_learning_curves
 from pipelines.comparison.metric_plots import keys_to_plot, plot_metric_vs_cost, plot_metric_vs_param, row_labels
 from pipelines.comparison.rows import Comparison, Row, short_names
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import first_line
+from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.summary_runs import save_note, summary_tags
@@ -47,11 +48,10 @@ def draw_figures(comparison: Comparison) -> dict[str, "Figure"]:
 
 def _learning_curves(rows: Mapping[str, Row]) -> "Figure | None":
     """Draw the first rows that were trained epoch by epoch, unlike scikit-learn's baselines."""
-    logged = {f"{split}/{kind}" for split in ("train", "val") for kind in KINDS}
     trained = {
         label: row.runs
         for label, row in rows.items()
-        if any(SELECTED_EPOCH in run.metrics and logged & set(run.metrics) for run in row.runs)
+        if any(SELECTED_EPOCH in run.metrics and curve_names(run.metrics) for run in row.runs)
     }
     return plot_learning_curves(dict(islice(trained.items(), MAX_CURVES))) if trained else None
 
@@ -59,9 +59,7 @@ def _learning_curves(rows: Mapping[str, Row]) -> "Figure | None":
 def _model_figures(rows: Mapping[str, Row]) -> dict[str, "Figure | None"]:
     """Draw what the trained models do; torch is imported only if there is something to draw."""
     tested = {label: row for label, row in rows.items() if SELECTED_EPOCH in row.runs[0].metrics}
-    points = {
-        label: row for label, row in tested.items() if any(key.startswith("test/") for key in row.runs[0].metrics)
-    }
+    points = {label: row for label, row in tested.items() if test_metrics(row.runs[0].metrics, row.runs[0].tags)}
     coders = {label: row for label, row in tested.items() if "test/knn_acc" in row.runs[0].metrics}
     chosen = {
         REGIONS: rows_that_saved(REGIONS, points, MAX_REGIONS, lambda run: run.configuration.get("data", "")),

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.evaluation.plots import LARGE_RATIO, label_learning_curves, panels, plot_learning_curve, spans
+from pipelines.runtime.metric_names import split_of, without_split
+from pipelines.tracking.measured import is_measured
 from pipelines.tracking.store import StoredRun
+from pipelines.tracking.tags import SELECTED, SELECTED_EPOCH
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -19,7 +22,9 @@ KINDS = ("loss", "acc")
 SPLITS = ("train", "val")
 COLUMNS = 3  # panels side by side
 TITLE = 36  # characters in a line of a panel's title
-Curves = dict[str, list[tuple[int, Summary]]]  # of a metric: each epoch, with the summary of the runs that reached it
+Curves = dict[
+    tuple[str, str], list[tuple[int, Summary]]
+]  # of a split's metric: each epoch, with the summary of the runs that reached it
 
 
 def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "Figure":
@@ -29,9 +34,8 @@ def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "F
     other labels in grey. Where runs differ in length, the mean is over those that reached the epoch.
     """
     curves = {label: _read(runs) for label, runs in runs_by_label.items()}
-    logged = {metric for found in curves.values() for metric in found}
-    kinds = [kind for kind in KINDS if any(f"{split}/{kind}" in logged for split in SPLITS)]
-    kinds = kinds or ["loss"]  # a module that logs neither
+    logged = dict.fromkeys(kind for found in curves.values() for _, kind in found)
+    kinds = [kind for kind in KINDS if kind in logged] or list(logged)[: len(KINDS)] or ["loss"]
     figure, grid = _grid(list(curves), kinds)
     for kind in kinds:
         for label in curves:
@@ -40,7 +44,7 @@ def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "F
         first, *rest = [grid[label, kind] for label in curves]
         for axis in rest:
             axis.sharey(first)
-        drawn = [found.get(f"{split}/{kind}", []) for found in curves.values() for split in SPLITS]
+        drawn = [found.get((split, kind), []) for found in curves.values() for split in SPLITS]
         means = [point.mean for curve in drawn for _, point in curve]
         if kind == "loss" and spans(LARGE_RATIO, means):
             first.set_yscale("log")
@@ -51,6 +55,19 @@ def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "F
             grid[label, kind].set_title(title, fontsize="medium")
     _legend(figure)
     return figure
+
+
+def curve_names(metrics: Mapping[str, float]) -> dict[tuple[str, str], str]:
+    """Return the metrics of a run that have a value for each epoch, by split and what they measure.
+
+    Those are the ones of which the run selected an epoch's value; others have steps as x axis.
+    """
+    names: dict[tuple[str, str], str] = {}
+    for name in sorted(metrics):
+        split = split_of(name)
+        if split in SPLITS and is_measured(name) and f"{SELECTED}/{name}" in metrics:
+            names.setdefault((split, without_split(name)), name)
+    return names
 
 
 def _grid(labels: Sequence[str], kinds: Sequence[str]) -> "tuple[Figure, dict[tuple[str, str], Axes]]":
@@ -71,30 +88,40 @@ def _grid(labels: Sequence[str], kinds: Sequence[str]) -> "tuple[Figure, dict[tu
 
 def _read(runs: Sequence[StoredRun]) -> Curves:
     """Return the curves of the metrics that the runs have; of an epoch that was logged twice, the latest value."""
-    curves = {}
-    for metric in (f"{split}/{kind}" for split, kind in itertools.product(SPLITS, KINDS)):
+    curves: Curves = {}
+    names = {run.run_id: curve_names(run.metrics) for run in runs}
+    for split, kind in dict.fromkeys(key for found in names.values() for key in found):
         values: dict[int, list[float]] = {}  # of the runs, by epoch
-        for run in (run for run in runs if metric in run.metrics):
+        for run in (run for run in runs if (split, kind) in names[run.run_id]):
+            metric = names[run.run_id][split, kind]
             points = run.store.client.get_metric_history(run.run_id, metric)
             points = sorted(points, key=lambda point: int(point.timestamp))
             latest = {int(point.step): float(point.value) for point in points if math.isfinite(point.value)}
+            if _has_other_axis(run, metric, latest):
+                continue
             for epoch, value in latest.items():
                 values.setdefault(epoch, []).append(value)
         if values:
-            curves[metric] = [(epoch, summarize(values[epoch])) for epoch in sorted(values)]
+            curves[split, kind] = [(epoch, summarize(values[epoch])) for epoch in sorted(values)]
     return curves
+
+
+def _has_other_axis(run: StoredRun, metric: str, points: Mapping[int, float]) -> bool:
+    """Return whether the x axis is not the epoch: the value at the selected epoch is not the one that was selected."""
+    selected = run.metrics.get(f"{SELECTED}/{metric}", math.nan)
+    return math.isfinite(selected) and points.get(int(run.metrics.get(SELECTED_EPOCH, -1))) != selected
 
 
 def _plot_panel(axis: "Axes", kind: str, curves: Curves, others: Sequence[Curves]) -> None:
     """Plot the curves of one label, over the validation curves of the others in grey."""
     axis.set_axis_on()
     for other in others:
-        if curve := other.get(f"val/{kind}"):
+        if curve := other.get(("val", kind)):
             epochs, points = zip(*curve, strict=True)
             means = [point.mean for point in points]
             axis.plot(epochs, means, color="0.75", linewidth=0.8, zorder=1, label="validation of the other panels")
     for split in SPLITS:
-        if curve := curves.get(f"{split}/{kind}"):
+        if curve := curves.get((split, kind)):
             epochs, points = zip(*curve, strict=True)
             plot_learning_curve(axis, split, epochs, [point.mean for point in points], [point.sd for point in points])
     label_learning_curves(axis, kind)

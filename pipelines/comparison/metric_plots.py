@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.comparison.intervals import summarize
 from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, format_value, short_names
 from pipelines.evaluation.plots import LARGE_RATIO, METRIC_NAMES, panels, spans
+from pipelines.runtime.metric_names import split_of, without_split
 from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def _shorten(text: str, length: int = MAX_LABEL) -> str:
 def metric_name(metric: str, remark: str = "") -> str:
     """Return the label of an axis, with the unit: "test accuracy (fraction)" for "test/acc"."""
     *parts, kind = metric.split("/")
+    if (split := split_of(kind)) and without_split(kind) != kind:  # val_acc
+        parts, kind = [*parts, split], without_split(kind)
     words = [SPLITS.get(part, part) for part in parts if part != SELECTED]
     name = NAMES.get(kind)
     text = name.format(f", {remark}" if remark else "") if name else kind.replace("_", " ")

@@ -10,10 +10,11 @@ from difflib import get_close_matches
 from pipelines.comparison.equal_runs import Configuration, EqualRuns, differ
 from pipelines.comparison.intervals import Difference, Summary, paired_difference, summarize
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.metric_names import mode_of
+from pipelines.runtime.metric_names import Mode, mode_of, split_of, without_split
+from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.query import RunSelection
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import DATA_HASH_KEY, DATA_HASH_TAG, EXPERIMENT_KEY, SELECTED
+from pipelines.tracking.tags import DATA_HASH_KEY, DATA_HASH_TAG, EXPERIMENT_KEY, MODE_TAG, MONITOR_TAG, SELECTED
 
 METRICS = ("test/acc", "test/loss", "selected/val/acc", "selected/val/loss")  # candidates, if no metric is given
 CONFIGURATIONS = "configurations"  # column with the number of configurations in a row
@@ -76,27 +77,30 @@ class Comparison:
     notes: list[str]
 
 
-def group_and_rank(selection: RunSelection, metric: str | None = None, by: Sequence[str] = ()) -> Comparison:
+def group_and_rank(
+    selection: RunSelection, metric: str | None = None, by: Sequence[str] = (), mode: Mode | None = None
+) -> Comparison:
     """Group runs into rows and compare each row with the best one.
 
     Args:
         selection: The runs.
-        metric: Metric to rank by; None takes the metric of the selected study, or else the one of `METRICS` that most
-            runs have.
+        metric: Metric to rank by; None takes the metric of the selected study, or else `default_metric`.
         by: Keys whose values make the rows; if empty, each configuration is a row.
+        mode: Whether lower ("min") or higher ("max") values are better; None takes the direction of the selected study
+            for its metric, or that by which the runs selected their weights, or else what the metric's name tells.
 
     Raises:
         UserError: No run has the metric, or a key is unknown.
     """
-    counts = Counter(name for run in selection.runs for name in METRICS if name in run.metrics)
-    metric = metric or selection.metric or max(METRICS, key=lambda name: counts[name])  # of equal counts, the first
+    metric = metric or selection.metric or default_metric(selection.runs)
     measured = [run for run in selection.runs if math.isfinite(run.metrics.get(metric, math.nan))]
     if not measured:
         raise UserError(_no_metric(metric, selection))
     keys = [_resolve_key(name, measured) for name in by]
     rows = _group(measured, metric, keys)
     searched = selection.direction if metric == selection.metric else None
-    lower = searched == "minimize" if searched else mode_of(metric) == "min"
+    by_study = {"minimize": "min", "maximize": "max"}.get(searched or "")
+    lower = (mode or by_study or _recorded_mode(metric, measured) or mode_of(metric)) == "min"
     rows.sort(key=lambda row: row.summary.mean if lower else -row.summary.mean)
     for row in rows[1:]:
         row.difference = paired_difference(row.values, rows[0].values)
@@ -106,6 +110,38 @@ def group_and_rank(selection: RunSelection, metric: str | None = None, by: Seque
         columns = [*columns, CONFIGURATIONS]
     notes = [*selection.notes, *_notes(len(selection.runs) - len(measured), rows, metric, keys)]
     return Comparison(selection, metric, lower, rows, columns, differing, notes)
+
+
+def default_metric(runs: Sequence[StoredRun]) -> str:
+    """Return the metric of `METRICS` that most runs have; if it is none of a test, and as many have one, a test metric.
+
+    If no run has one of `METRICS`, it is a test metric of most runs, or else a selected one. Of those that equally many
+    runs have, an accuracy comes before a loss before any other.
+    """
+    counts = Counter(name for run in runs for name in METRICS if name in run.metrics)
+    best = max(METRICS, key=lambda name: counts[name])  # of equal counts, the first
+    tested = Counter(name for run in runs for name in test_metrics(run.metrics, run.tags))
+    if counts and (best in tested or max(tested.values(), default=0) < counts[best]):
+        return best
+    selected = Counter(name for run in runs for name in run.metrics if name.startswith(f"{SELECTED}/"))
+    validated = Counter({name: count for name, count in selected.items() if split_of(name) == "val"})
+    for candidates in (tested, validated, selected):
+        if candidates:
+            return max(sorted(candidates), key=lambda name: (candidates[name], _preference(name)))
+    return METRICS[0]
+
+
+def _recorded_mode(metric: str, runs: Sequence[StoredRun]) -> str | None:
+    """Return the mode that selected the runs' weights, if it was by this metric, or by this on the validation set."""
+    name = without_split(metric.removeprefix(f"{SELECTED}/"))
+    modes = {run.tags.get(MODE_TAG) for run in runs if without_split(run.tags.get(MONITOR_TAG, "")) == name}
+    return modes.pop() if len(modes) == 1 else None
+
+
+def _preference(metric: str) -> int:
+    """Return 2 for an accuracy, 1 for a loss, 0 for any other metric."""
+    words = re.split(r"[^a-z]+", metric.lower())
+    return 2 if {"acc", "accuracy"} & set(words) else int("loss" in words)
 
 
 def short_names(columns: Sequence[str]) -> dict[str, str]:
@@ -226,7 +262,7 @@ def _notes(unmeasured: int, rows: Sequence[Row], metric: str, keys: Sequence[str
     if others:
         names = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
         notes.append(f"the rows differ in more than {', '.join(keys)}: also in {names}")
-    split = metric.removeprefix(f"{SELECTED}/").partition("/")[0]
+    split = split_of(metric) or ""
     digests = {run.tags.get(f"{DATA_HASH_TAG}.{split}") for row in rows for run in row.runs} - {None}
     if len(digests) > 1:
         notes.append(f"{metric} was measured on {len(digests)} different {split} sets, which may explain differences")

@@ -3,11 +3,13 @@
 from collections.abc import Collection
 from typing import Any
 
+from lightning.pytorch.loggers.logger import DummyLogger
+
 from pipelines.config.cli import LitlabCLI
 
 
 def bare_trainer(cli: LitlabCLI, checkpoint_keys: Collection[str] | None = None, **kwargs: Any) -> Any:
-    """Return a trainer for one device that logs and saves nothing.
+    """Return a trainer for one device that logs and saves nothing; `self.logger` of a module does nothing.
 
     Args:
         cli: The configuration, for the accelerator and the precision.
@@ -18,7 +20,7 @@ def bare_trainer(cli: LitlabCLI, checkpoint_keys: Collection[str] | None = None,
         checkpoint_keys,
         **{
             "callbacks": None,
-            "logger": False,
+            "logger": DummyLogger(),
             "enable_checkpointing": False,
             "enable_progress_bar": False,
             "devices": 1,

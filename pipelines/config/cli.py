@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 from argparse import ArgumentError
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -19,13 +20,15 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from modules.base import Learner
 from modules.norms import SyncBatchNorm
 from pipelines.checkpoints.files import AtomicCheckpointIO
+from pipelines.config.callbacks import without_training_parts
 from pipelines.config.data_setup import draw_alike, set_up_once
 from pipelines.config.distributed import cluster_environments
 from pipelines.config.dump import dump_config
 from pipelines.config.error_messages import explain_parser_error, refusals
 from pipelines.config.experiments import find_experiment, read_yaml
-from pipelines.config.identity import flatten_config
+from pipelines.config.identity import flatten_config, without_loggers
 from pipelines.config.links import LinkParser, ModelLinks, is_learner, remove_derived
+from pipelines.config.loggers import take_mlflow_settings
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.lightning_names import unify_lightning_names
 from pipelines.runtime.user_traceback import user_traceback
@@ -39,17 +42,19 @@ class LitlabCLI(LightningCLI):
     Args:
         args: Command-line arguments.
         default_name: Name of the MLflow experiment if none is given.
+        training: Whether the parts are to train.
 
     Attributes:
         config: The parsed configuration. `data` is None if the module has its own data loaders.
         trust: Whether its trainers may load checkpoints in full, whoever wrote them; see `load_checkpoint`.
+        mlflow: What an MLFlowLogger of the configuration says about the run.
 
     Raises:
         UserError: A key is unknown or a value has the wrong type; the message names it and suggests the nearest key.
     """
 
-    def __init__(self, args: Sequence[str], *, default_name: str) -> None:
-        self._default_name = default_name
+    def __init__(self, args: Sequence[str], *, default_name: str, training: bool = True) -> None:
+        self._default_name, self._training = default_name, training
         unify_lightning_names()
         self.trust = False
         try:
@@ -92,6 +97,7 @@ class LitlabCLI(LightningCLI):
         if not is_learner(self._given):
             parser.set_defaults({"trainer.num_sanity_val_steps": SANITY_STEPS})
         self.config = parser.parse_args(args)
+        self.mlflow = take_mlflow_settings(self.config, self._default_name)
 
     def instantiate_classes(self) -> None:
         """Do nothing: `build` instantiates the classes."""
@@ -102,14 +108,14 @@ class LitlabCLI(LightningCLI):
         Raises:
             UserError: A value is out of range, or a file that the data needs is missing.
         """
-        if self.config.trainer.logger is not None:
-            raise UserError("trainer.logger: litlab logs to MLflow itself (--tracking_uri sets where)")
+        if self.config.trainer.barebones:
+            raise UserError("trainer.barebones switches off logging and checkpoints, which a run of litlab consists of")
         data = self._instantiate(data=self.config.data).data
         with refusals():
             self._links.take(self.config, self._given, data)
         self.__dict__.pop("_resolved", None)
         model = self._instantiate(data=data, model=self.config.model).model
-        if data is None and not is_overridden("train_dataloader", model):
+        if self._training and data is None and not is_overridden("train_dataloader", model):
             raise UserError(f"data is required: {type(model).__name__} has no train_dataloader of its own")
         if isinstance(model, Learner):
             with refusals():
@@ -160,11 +166,13 @@ class LitlabCLI(LightningCLI):
         return _as_list(self._instantiate(trainer=_namespace(callbacks=callbacks)).trainer.callbacks)
 
     def params(self) -> dict[str, Any]:
-        """Return the params of a run: flat keys with values, without None and the defaults of Trainer."""
+        """Return the params of a run: flat keys with values, without None and the defaults of Trainer and litlab."""
         defaults = {f"trainer.{key}": item.default for key, item in inspect.signature(Trainer).parameters.items()}
-        flat = flatten_config(self.resolved())
+        defaults["test_weights"] = "best"
+        flat = flatten_config(without_loggers(self.resolved()))
         params = {key: value for key, value in flat.items() if value is not None and value != defaults.get(key)}
-        return {key: value for key, value in params.items() if key not in ("name", "description", "data.data_dir")}
+        left_out = ("name", "description", "data.data_dir", "checkpoint_every", "leak_check")
+        return {key: value for key, value in params.items() if key not in left_out}
 
     def resolved(self) -> dict[str, Any]:
         """Return every key with its value as plain YAML types, from which `litlab fit -c` reproduces the run.
@@ -226,13 +234,15 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def parse_config(verb: str, argv: Sequence[str], base: Path | None = None) -> LitlabCLI:
+def parse_config(verb: str, argv: Sequence[str], base: Path | None = None, *, training: bool = True) -> LitlabCLI:
     """Parse `[NAME | PATH] [-c FILE ...] [--key value ...]`.
 
     Args:
         verb: Named in messages.
         argv: The arguments.
         base: Configuration file that the arguments change, such as that of a run. An experiment cannot be named then.
+        training: Whether the configuration is to train; without it, callbacks that only a training needs, which may not
+            exist any more, are left out.
 
     Raises:
         UserError: An argument or a file is invalid.
@@ -250,10 +260,12 @@ def parse_config(verb: str, argv: Sequence[str], base: Path | None = None) -> Li
     for path in given:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
-    for path in [*files, *given]:
-        read_yaml(path, "data, model, trainer")
+    contents = [read_yaml(path, "data, model, trainer") for path in [*files, *given]]
     config_args = [token for path in files for token in ("--config", str(path))]
-    return LitlabCLI([*config_args, *args], default_name=[*files, *given, Path("NAME")][0].stem)
+    if not training and files and (kept := without_training_parts(contents[0])) != contents[0]:
+        config_args = ["--config", json.dumps(kept)]
+    name = [*files, *given, Path("NAME")][0].stem
+    return LitlabCLI([*config_args, *args], default_name=name, training=training)
 
 
 def print_full_help() -> NoReturn:

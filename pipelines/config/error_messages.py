@@ -27,7 +27,6 @@ _NOISE = re.compile(
     r"Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given|Expected a <class 'NoneType'>"
     r"|Expected a path but"
 )
-SEPARATE = "pytorch_lightning was imported before litlab, so that its classes are not those of lightning.pytorch"
 _SET_BY_LITLAB = {"input_shape", "num_classes", "params"}  # taken from the data and the network, never given
 
 
@@ -86,14 +85,29 @@ def _explain_wrong_value(message: str) -> str:
     if missing := re.search(r"arguments are required: ([\w.]+)", message):
         return f"{_join_keys([section, missing[1]])} is required"
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    text = "; ".join(line.rstrip(":") for line in lines if line and not _NOISE.match(line))
+    told = dict.fromkeys(line.rstrip(":") for line in lines if line and not _NOISE.match(line))
+    text = "; ".join(told)
     text = re.sub(r"\ban? <class '(?:\w+\.)*(\w+)'>", r"\1", text)
     text = re.sub(r"\ban? typing\.Literal\[(.*?)\]", r"one of \1", text)
     given = re.search(r"Given value: (?:NestedArg\(.*val=)?'?(.*?)'?\)?$", message)
     got = f", got {given[1]!r}" if given and "value" not in text else ""
     text = re.sub(r"\. (?:Got|But got) value: (.*)", r", got \1", text)
-    hint = f"; {SEPARATE}" if "correspond to a subclass" in message and separate_lightning() else ""
-    return f"{section}: {text}{got}{hint}" if section else f"{text}{got}{hint}"
+    text = f"{section}: {text}{got}" if section else f"{text}{got}"
+    is_other_class = "correspond to a subclass" in message
+    named = re.search(r"Import path (\w+[.][\w.]+) does not", message) or given
+    return text + (_why_not_accepted(named[1]) if is_other_class and named else "")
+
+
+def _why_not_accepted(class_path: str) -> str:
+    """Return what may be the reason that a class or function is not accepted, as the end of a message."""
+    if separate_lightning():
+        return "; pytorch_lightning was imported before litlab, so that its classes are not those of lightning.pytorch"
+    try:
+        named = import_named(class_path)
+    except (ImportError, AttributeError, ValueError):  # the message quotes something else
+        return ""
+    is_function = callable(named) and not isinstance(named, type)
+    return "; a function needs a return annotation, such as -> LightningModule" if is_function else ""
 
 
 def _known_keys(

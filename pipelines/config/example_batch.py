@@ -175,6 +175,34 @@ def example_batch(cli: LitlabCLI, data: LightningDataModule | None, model: Light
     raise UserError("no example batch: " + ("; ".join(reasons) or "there is no data loader"))
 
 
+def evaluation_batches(
+    cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule, max_values: int
+) -> list[ExampleBatch]:
+    """Return the batches of the test set, else of the validation set, until they hold so many values.
+
+    Args:
+        cli: The configuration.
+        data: The data module; None if the module has its own loaders.
+        model: Left as it is.
+        max_values: Of all tensors together.
+
+    Raises:
+        UserError: There are neither test nor validation data.
+    """
+    for stage in ("test", "validate"):
+        loader, step = _STAGES[stage]
+        if not (has_loader(loader, data, model) and is_overridden(step, model)):
+            continue
+        collect = _Collect(max_values)
+        setattr(model, step, lambda batch, batch_idx, dataloader_idx=0: None)  # only the batches are needed
+        try:
+            _run(cli, data, model, stage, collect, fast_dev_run=False)
+        finally:
+            delattr(model, step)
+        return collect.batches
+    raise UserError(f"{type(model if data is None else data).__name__} has neither test nor validation data")
+
+
 def has_loader(name: str, data: LightningDataModule | None, model: LightningModule) -> bool:
     """Return whether the data module or the module has a loader, such as "test_dataloader"."""
     return (data is not None and is_overridden(name, data)) or is_overridden(name, model)
@@ -212,22 +240,59 @@ class _Capture(Callback):
         raise _Captured
 
 
+class _Collect(Callback):
+    def __init__(self, max_values: int) -> None:
+        self.batches: list[ExampleBatch] = []
+        self._left = max_values
+
+    def on_test_batch_start(self, trainer: Any, pl_module: Any, batch: Any, *args: Any) -> None:
+        self.batches.append(ExampleBatch(to_cpu(batch), None, {}, None))
+        apply_to_collection(batch, Tensor, self._count)
+        if self._left < 0:
+            raise _Captured
+
+    on_validation_batch_start = on_test_batch_start  # type: ignore[assignment]
+
+    def _count(self, tensor: Tensor) -> None:
+        self._left -= tensor.numel()
+
+
 def _capture(cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule, stage: str) -> ExampleBatch:
-    capture, training = _Capture(), model.training
+    capture = _Capture()
     weights = {name: value.detach().clone() for name, value in model.state_dict().items() if isinstance(value, Tensor)}
-    trainer = bare_trainer(
-        cli, callbacks=[capture], accelerator="cpu", precision=None, num_sanity_val_steps=0, fast_dev_run=True
-    )
-    run = {"test": trainer.test, "validate": trainer.validate, "fit": trainer.fit}[stage]
     hook = model.register_forward_pre_hook(capture.called, with_kwargs=True)
     try:
-        with suppress(_Captured):
-            run(model, datamodule=data)
+        _run(cli, data, model, stage, capture, fast_dev_run=True)
     finally:
         hook.remove()
-        model.trainer = None
         model.load_state_dict(weights, strict=False)
-        model.train(training)
     if capture.batch is None:
         raise ValueError("the loader is empty")
     return ExampleBatch(to_cpu(capture.batch), to_cpu(capture.args), to_cpu(capture.kwargs), capture.dataset)
+
+
+def _run(
+    cli: LitlabCLI,
+    data: LightningDataModule | None,
+    model: LightningModule,
+    stage: str,
+    callback: Callback,
+    *,
+    fast_dev_run: bool,
+) -> None:
+    """Run a stage until the callback has what it needs. The module leaves the trainer and keeps its mode."""
+    settings: dict[str, Any] = {
+        "accelerator": "cpu",
+        "precision": None,
+        "num_sanity_val_steps": 0,
+        "fast_dev_run": fast_dev_run,
+    }
+    trainer, training = bare_trainer(cli, callbacks=[callback], **settings), model.training
+    run = {"test": trainer.test, "validate": trainer.validate, "fit": trainer.fit}[stage]
+    options = {} if stage == "fit" else {"verbose": False}
+    try:
+        with suppress(_Captured):
+            run(model, datamodule=data, **options)
+    finally:
+        model.trainer = None
+        model.train(training)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.runtime.class_paths import with_old_class_paths
 
-PLACE_KEYS = ("data.data_dir", "trainer.enable_progress_bar")  # change nothing in a run
+PLACE_KEYS = ("data.data_dir", "trainer.enable_progress_bar", "checkpoint_every", "leak_check")  # change no result
 NOT_HASHED = ("seed_everything", "name", "description", *PLACE_KEYS)  # what runs of one configuration may differ in
 Defaults = Mapping[str, Mapping[str, Any]]  # by class path, "" for the command line's own: dotted keys with defaults
 
@@ -40,6 +40,14 @@ def flatten_lists(flat: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def without_loggers(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a resolved configuration without its loggers, which change nothing in what is trained."""
+    trainer = config.get("trainer")
+    if not isinstance(trainer, Mapping) or trainer.get("logger") is None:
+        return config
+    return {**config, "trainer": {**trainer, "logger": None}}
+
+
 def flat_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration as flat keys, with lists of classes taken apart and classes by their old paths."""
     return flatten_lists(flatten_config(with_old_class_paths(config)))
@@ -55,7 +63,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
     It covers all keys that a version knows, so runs of an earlier version have another one; see `same_config`.
     """
-    flat = {key: value for key, value in flatten_config(with_old_class_paths(config)).items() if key not in NOT_HASHED}
+    config = with_old_class_paths(without_loggers(config))
+    flat = {key: value for key, value in flatten_config(config).items() if key not in NOT_HASHED}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
 
@@ -83,7 +92,8 @@ def changed_values(
         current: A configuration of this version.
         defaults: See `defaults.config_defaults` of the current one.
     """
-    before, now = (flatten_config(complete_config(config, defaults or {})) for config in (recorded, current))
+    pair = (complete_config(without_loggers(config), defaults or {}) for config in (recorded, current))
+    before, now = map(flatten_config, pair)
     keys = sorted(key for key in before | now if key not in PLACE_KEYS)
     pairs = {key: (before.get(key), now.get(key)) for key in keys}
     return {key: (old, new) for key, (old, new) in pairs.items() if not _equal(old, new)}

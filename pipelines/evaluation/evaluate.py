@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
@@ -14,7 +15,10 @@ from modules.probes import Probe
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation.load_run import load_run
+from pipelines.runtime.metric_names import of_split, split_of
 from pipelines.runtime.signals import reraise_keyboard_interrupt
+from pipelines.tracking.measured import test_metrics
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import SELECTED
 
 Split = Literal["val", "test"]
@@ -74,9 +78,18 @@ def evaluate_run(
     loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, stages=[stage], weights=False, trust=trust)
     assert loaded.run is not None
     evaluation = evaluate(split, loaded.cli, loaded.model, loaded.data, loaded.checkpoint)
-    recorded = metrics_of(loaded.run.metrics, "test" if split == "test" else f"{SELECTED}/val")
-    measured = metrics_of(evaluation.metrics, split)
+    nameless = [name for name in evaluation.metrics if split_of(name) is None]
+    recorded = of_split(_recorded(loaded.run, split), split, nameless)
+    measured = of_split(evaluation.metrics, split, nameless)
     return RunEvaluation(run_id, loaded.cli.config.name, recorded, measured, loaded.has_recorded_data(split))
+
+
+def _recorded(run: StoredRun, split: Split) -> dict[str, float]:
+    """Return what a run recorded of its test, or of the validation that it selected."""
+    if split == "test":
+        return test_metrics(run.metrics, run.tags)
+    prefix = f"{SELECTED}/"
+    return {key.removeprefix(prefix): value for key, value in run.metrics.items() if key.startswith(prefix)}
 
 
 def evaluate(
@@ -86,6 +99,7 @@ def evaluate(
     data: LightningDataModule | None,
     checkpoint: Path,
     callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
 ) -> Evaluation:
     """Measure a checkpoint on the validation or test set, on one device, so that every example counts exactly once.
 
@@ -96,10 +110,13 @@ def evaluate(
         data: Gets the statistics of the checkpoint.
         checkpoint: See `load_checkpoint`.
         callbacks: Further callbacks.
+        loggers: What the module logs to; by default nothing is kept.
     """
     collector = _OutputCollector()
-    probes = [callback for callback in cli.callbacks if isinstance(callback, Probe)]
-    trainer = bare_trainer(cli, checkpoint_keys=needed_keys(model, data), callbacks=[*probes, *callbacks, collector])
+    own = [callback for callback in cli.callbacks if isinstance(callback, Probe)]
+    given: dict[str, Any] = {"logger": list(loggers)} if loggers else {}
+    keys = needed_keys(model, data)
+    trainer = bare_trainer(cli, checkpoint_keys=keys, callbacks=[*own, *callbacks, collector], **given)
     measure = trainer.test if split == "test" else trainer.validate
     with reraise_keyboard_interrupt(trainer):
         per_loader = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
@@ -111,11 +128,6 @@ def needed_keys(model: LightningModule, data: LightningDataModule | None) -> tup
     if is_overridden("on_load_checkpoint", model):
         return None
     return "state_dict", type(data).__qualname__
-
-
-def metrics_of(metrics: Mapping[str, float], split: str) -> dict[str, float]:
-    """Return the metrics of a split without its name: {"test/acc": 0.9} becomes {"acc": 0.9}."""
-    return {key.rpartition("/")[2]: value for key, value in metrics.items() if key.startswith(f"{split}/")}
 
 
 class _OutputCollector(Callback):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.evaluation.plots import (
     LARGE_RATIO,
+    OTHER,
     STYLES,
     Array,
     image_sheet,
@@ -21,6 +22,8 @@ from pipelines.evaluation.plots import (
     scatter_classes,
     spans,
 )
+from pipelines.runtime.metric_names import split_of, without_split
+from pipelines.tracking.measured import is_measured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,13 +36,16 @@ History = Sequence[tuple[int, dict[str, float]]]
 
 def learning_curves(history: History, selected_epoch: int) -> "Figure":
     """Plot each training and validation metric over the epochs, counted from 0, with the epoch that is tested."""
-    names = [name for _, metrics in history for name in metrics if name.partition("/")[0] in STYLES]
-    kinds = list(dict.fromkeys(["loss", *(name.partition("/")[2] for name in names)]))
+    names: dict[tuple[str, str], str] = {}
+    for name in (name for _, metrics in history for name in metrics if is_measured(name)):
+        names.setdefault((without_split(name), split_of(name) or OTHER), name)
+    kinds = list(dict.fromkeys(kind for kind, split in names if split in STYLES))
+    kinds = ["loss", *(kind for kind in kinds if kind != "loss")] if "loss" in kinds else kinds or ["loss"]
     figure, axes = panels(len(kinds), size=(5, 4), margins=(0.85, 0.15, 0.5, 0.15))
     for axis, kind in zip(axes, kinds, strict=True):
         drawn: list[float] = []
         for split in STYLES:
-            name = f"{split}/{kind}"
+            name = names.get((kind, split), "")
             if points := [(epoch, metrics[name]) for epoch, metrics in history if name in metrics]:
                 epochs, values = zip(*points, strict=True)
                 plot_learning_curve(axis, split, epochs, values)

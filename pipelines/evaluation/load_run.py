@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import BEST, LAST, fetch_checkpoint, load_checkpoint
 from pipelines.checkpoints.reselect import select_again
 from pipelines.checkpoints.selection import Monitor
@@ -76,12 +77,12 @@ def load_run(
     """
     silence_lightning()
     found = Store(tracking_uri).find(run) if isinstance(run, str) else run
-    cli = parse_config("test", overrides, base=found.file("config.yaml"))
+    cli = parse_config("test", overrides, base=found.file("config.yaml"), training=False)
     cli.trust = trust
     loaded = LoadedRun(found, cli, *cli.build(), _find_checkpoint(found, cli, overrides))
     try:
         for stage in stages:
-            if loaded.data is not None:
+            if isinstance(loaded.data, InMemoryDataModule):  # others are set up by the trainer, for its own stage
                 load_data(loaded.data, stage, download=download)
     except UserError as error:
         raise UserError(f"run {found.run_id}: {error}") from error
@@ -125,7 +126,7 @@ def load_from_checkpoint(
     found = next((file for file in candidates if file.is_file()), None)
     if found is None:
         raise UserError(f"{candidates[0]}: no such file; -c FILE gives the configuration of {path}")
-    cli = parse_config("test", overrides, base=found)
+    cli = parse_config("test", overrides, base=found, training=False)
     cli.trust = trust
     loaded = LoadedRun(None, cli, *cli.build(), path)
     restore(loaded)

@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 
     from datamodules.sets import TensorSet
 
-STYLES = {"train": ("C0", "--", "o"), "train_end": ("C2", "-.", "^"), "val": ("C1", "-", "s")}
+OTHER = "other"  # of metrics whose names tell no split
+STYLES = {
+    "train": ("C0", "--", "o"),
+    "train_end": ("C2", "-.", "^"),
+    "val": ("C1", "-", "s"),
+    OTHER: ("C3", "-", "D"),
+}
 LABELS = {
     "train": "training (average over the epoch)",
     "train_end": "training (weights of the epoch's end)",
     "val": "validation",
+    OTHER: "in this epoch",
 }
 METRIC_NAMES = {  # {} is the place of a remark
     "acc": "accuracy (fraction{})",
@@ -114,7 +121,7 @@ def image_sheet(
 def plot_learning_curve(
     axis: "Axes", split: str, epochs: Sequence[int], values: Sequence[float], sds: Sequence[float | None] = ()
 ) -> None:
-    """Plot a metric over the epochs, in the style of its split, "train", "train_end" or "val".
+    """Plot a metric over the epochs, in the style of its split, a key of `STYLES`.
 
     Values are means if there are standard deviations, which are drawn as a band; None where only one run is left.
     """

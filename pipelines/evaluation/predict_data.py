@@ -123,7 +123,8 @@ def _choose_loader(data: LightningDataModule | None, model: LightningModule) -> 
         _set_up_for(data, stage)
         _set_up_for(model, stage)
         return [f"{type(owner).__name__} has no predict_dataloader: predicting the {split} set"]
-    raise UserError(f"{type(data or model).__name__} has no predict_dataloader, and neither test nor validation data")
+    owner = model if data is None else data
+    raise UserError(f"{type(owner).__name__} has no predict_dataloader, and neither test nor validation data")
 
 
 class _AsItIs:

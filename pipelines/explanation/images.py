@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from datamodules.images import read_image
 from pipelines.explanation.settings import ImageSelection
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
@@ -64,6 +63,8 @@ def select_images(target: Target, selection: ImageSelection | None = None) -> Im
         return _load(target, selection.image, selection)
     count = selection.images_per_class or 1
     labels_N = target.test_set()[1]
+    if (labels_N < 0).all():
+        raise UserError(f"the data of {target.name} have no classes: select images by index, --image 0 1")
     first = [torch.nonzero(labels_N == number).flatten()[:count] for number in range(len(target.classes))]
     return _load(target, [str(int(index)) for index in torch.cat(first)], selection)
 
@@ -84,7 +85,8 @@ def _read(target: Target, name: str, *, invert: bool) -> tuple[Tensor, int | Non
     index = int(name)
     if index >= len(labels):
         raise UserError(f"--image {index}: the test set has {len(labels):,} images, 0 to {len(labels) - 1}")
-    return images[index], int(labels[index]), index
+    label = int(labels[index])
+    return images[index], None if label < 0 else label, index
 
 
 def read_pixels(target: Target, path: Path) -> Tensor:
@@ -94,7 +96,7 @@ def read_pixels(target: Target, path: Path) -> Tensor:
         UserError: The file does not exist, or is not an image.
     """
     try:
-        return read_image(path, target.input_shape)
+        return target.read(path)
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from error
 

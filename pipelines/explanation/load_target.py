@@ -11,12 +11,17 @@ from torch import Tensor, nn
 
 from datamodules.base import ImageDataModule
 from modules.base import Classifier
+from pipelines.config.example_batch import class_names, describe, evaluation_batches, example_batch, method_of
 from pipelines.evaluation.load_run import LoadedRun, load_from_checkpoint, load_run
 from pipelines.explanation.pretrained import load_classifier
 from pipelines.explanation.settings import check_source
+from pipelines.explanation.sources import BatchImages, LitlabImages
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
+from pipelines.runtime.text import first_line
+
+MAX_VALUES = 100_000_000  # of a data module's batches: 400 MB
 
 
 class NormalizeUnitRange(nn.Module):
@@ -42,6 +47,8 @@ def load_target(
     tracking_uri: str | None = None,
     seed: int = 0,
     trust: bool = False,
+    input_key: str | None = None,
+    forward: str = "forward",
 ) -> Target:
     """Load the network to explain, frozen and in evaluation mode. Give exactly one of run, checkpoint and torchvision.
 
@@ -55,6 +62,8 @@ def load_target(
         tracking_uri: The tracking store of the run; by default the project's.
         seed: Seed of torch's random numbers.
         trust: See `load_checkpoint`.
+        input_key: Of a module that is not litlab's: the part of a batch that holds images; see `part_of_batch`.
+        forward: Of such a module: name of the method that maps images to logits.
 
     Raises:
         UserError: There is no such run, file or network, or it does not classify images.
@@ -70,20 +79,49 @@ def load_target(
         return Target(torchvision, torchvision, None, network, normalize, shape, classes, None, _device("auto"))
     if checkpoint:
         loaded = load_from_checkpoint(checkpoint, config, overrides, trust=trust)
-        return _from_litlab(loaded, f"{loaded.cli.config.name}-{checkpoint.stem}")
-    assert run_id
-    return _from_litlab(load_run(run_id, overrides, tracking_uri=tracking_uri, trust=trust), run_id[:8])
+        short_id = f"{loaded.cli.config.name}-{checkpoint.stem}"
+    else:
+        assert run_id
+        loaded, short_id = load_run(run_id, overrides, tracking_uri=tracking_uri, trust=trust), run_id[:8]
+    if isinstance(loaded.data, ImageDataModule) and isinstance(loaded.model, Classifier):
+        return _from_litlab(loaded, loaded.data, loaded.model, short_id)
+    return _from_batches(loaded, short_id, input_key, forward)
 
 
-def _from_litlab(loaded: LoadedRun, short_id: str) -> Target:
-    """Return the network of a run or a checkpoint of litlab."""
-    data, model, config = loaded.data, loaded.model, loaded.cli.config
-    if not isinstance(data, ImageDataModule) or not isinstance(model, Classifier):
-        raise UserError(f"{config.name} is not an image classifier")
+def _from_litlab(loaded: LoadedRun, data: ImageDataModule, model: Classifier, short_id: str) -> Target:
+    """Return the network of a run or a checkpoint of litlab's own classes."""
+    config = loaded.cli.config
     if data.normalize is None:
         raise UserError(f"{loaded.checkpoint}: has no statistics of {type(data).__name__}")
     device, normalize = _device(config.trainer.accelerator), NormalizeUnitRange(data.normalize)
-    return Target(config.name, short_id, loaded.run, model, normalize, data.input_shape, data.classes, data, device)
+    images = LitlabImages(data)
+    return Target(config.name, short_id, loaded.run, model, normalize, data.input_shape, data.classes, images, device)
+
+
+def _from_batches(loaded: LoadedRun, short_id: str, input_key: str | None, forward: str) -> Target:
+    """Return the network of any image classifier, with the images of its test set, or else its validation set."""
+    model, config = loaded.model, loaded.cli.config
+    example = example_batch(loaded.cli, loaded.data, model)
+    inputs, method = example.image_input(input_key), method_of(model, forward)
+    try:
+        with torch.no_grad():
+            outputs = method(inputs)
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
+            raise TypeError(f"it returns {describe(outputs)}, not logits of shape (N, K)")
+    except Exception as error:  # of the module
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(
+            f"{type(model).__name__}.{forward} does not map {describe(inputs)} to the logits of classes ({reason}); "
+            "--input KEY names the part of a batch that holds images, --forward NAME the method"
+        ) from error
+    batches = evaluation_batches(loaded.cli, loaded.data, model, MAX_VALUES)
+    images, classes = BatchImages(example, batches, input_key), class_names(loaded.data, example, outputs.shape[1])
+    if forward != "forward":
+        model.forward = method  # type: ignore[method-assign]  # layers keep the names that litlab inspect prints
+    device = _device(config.trainer.accelerator)
+    return Target(
+        config.name, short_id, loaded.run, model, images.to_input, images.input_shape, classes, images, device
+    )
 
 
 def _device(accelerator: str) -> torch.device:

@@ -5,14 +5,15 @@ Shapes: N images, C channels, H rows, W columns, K classes.
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from datamodules.base import ImageDataModule
-from pipelines.config.cli import load_data
+from datamodules.images import read_image
+from pipelines.explanation.sources import ImageSource
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import StoredRun
 
@@ -34,7 +35,7 @@ class Target:
         normalize: Maps pixels in [0, 1], shape (N, C, H, W), to the network's input; differentiable.
         input_shape: Channels, rows, columns.
         classes: Names, in the order of the logits.
-        data: Not loaded yet: see `test_set` and `train_images`. None for torchvision's networks.
+        data: Its images; None for torchvision's networks.
         device: The network's device; pixels have to be on it.
     """
 
@@ -45,7 +46,7 @@ class Target:
     normalize: nn.Module
     input_shape: tuple[int, int, int]
     classes: tuple[str, ...]
-    data: ImageDataModule | None
+    data: ImageSource | None
     device: torch.device
 
     def __post_init__(self) -> None:
@@ -145,11 +146,12 @@ class Target:
     def test_set(self) -> tuple[Tensor, Tensor]:
         """Return uint8 pixels of shape (N, C, H, W) and classes of shape (N,) of the test set, on the CPU.
 
+        The class is -1 where the data have none.
+
         Raises:
             UserError: The network comes without data, or a file is missing.
         """
-        data = self._load_data("test")
-        return data.test_set.inputs, data.test_set.targets
+        return self._images().test_set()
 
     def train_images(self, count: int) -> Tensor:
         """Return the first training images, uint8 pixels of shape (N, C, H, W), on the CPU.
@@ -157,10 +159,17 @@ class Target:
         Raises:
             UserError: The network comes without data, or a file is missing.
         """
-        return self._load_data("fit").train_set.inputs[:count]
+        return self._images().train_images(count)
 
-    def _load_data(self, stage: str) -> ImageDataModule:
+    def read(self, path: Path) -> Tensor:
+        """Read an image file as uint8 pixels of the input shape.
+
+        Raises:
+            ValueError, OSError: The file does not exist, or is not an image.
+        """
+        return read_image(path, self.input_shape) if self.data is None else self.data.read(path)
+
+    def _images(self) -> ImageSource:
         if self.data is None:
             raise UserError(f"{self.name} comes without data: give image files, --image FILE")
-        load_data(self.data, stage)
         return self.data

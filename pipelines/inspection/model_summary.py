@@ -66,7 +66,7 @@ def summarize_experiment(experiment: Sequence[str], input_key: str | None = None
         UserError: The experiment or a key is wrong, or its network does not take examples of its data.
     """
     silence_lightning()
-    cli = parse_config("inspect", experiment)
+    cli = parse_config("inspect", experiment, training=False)
     data, model = cli.build()
     if input_key is None and getattr(data, "input_shape", None) is not None:
         return summarize_model(cli.config.name, data, model)

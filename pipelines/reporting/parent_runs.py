@@ -7,6 +7,7 @@ from pipelines.comparison.formatting import fixed_spec, format_mean_sd
 from pipelines.reporting.pictures import saved_pictures
 from pipelines.reporting.provenance import command_of
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.measured import is_measured
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import (
     BEST,
@@ -100,7 +101,7 @@ def confirmation_table(metrics: Mapping[str, float], missing: str = "") -> list[
     Returns:
         A header, and one row each for the best configuration and the experiment's own; empty if there are none.
     """
-    keys = [key for key in sorted(metrics) if key.startswith("test/") and not key.endswith("_std")]
+    keys = [key for key in sorted(metrics) if is_measured(key) and not key.endswith("_std")]
     rows = [
         [name, *(_mean_sd(metrics, prefix + key, missing) for key in keys), f"{metrics[prefix + CONFIRMED]:.0f}"]
         for prefix, name in CONFIGURATIONS.items()

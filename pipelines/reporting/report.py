@@ -18,7 +18,9 @@ from pipelines.reporting.pictures import comparison_pictures
 from pipelines.reporting.provenance import command_of, describe_data, describe_environment
 from pipelines.reporting.summary import join_names, summarize_comparison
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.metric_names import Mode
 from pipelines.runtime.text import format_command, option_tokens, redact_credentials
+from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.tags import NOTE_TAG
 
 MAX_CONFIGS = 50  # rows whose config.yaml is in the page
@@ -45,6 +47,7 @@ def report(
     *,
     out: Path = DEFAULT_PATH,
     metric: str | None = None,
+    mode: Mode | None = None,
     by: Sequence[str] = (),
     filter_string: str = "",
     tracking_uri: str | None = None,
@@ -55,6 +58,7 @@ def report(
         names: Experiments, studies or run ids.
         out: The file; an existing one is replaced.
         metric: See `pipelines.comparison.compare.compare`, as for the other arguments.
+        mode: "min" if lower values are better, "max" if higher ones are; by default, the name of the metric tells.
         by: Keys whose values make the rows.
         filter_string: MLflow filter.
         tracking_uri: MLflow database or server; by default MLFLOW_TRACKING_URI, or else the project's mlflow.db.
@@ -65,8 +69,14 @@ def report(
     if not names:
         raise UserError("name what to report: experiments, studies or run ids (litlab list shows the experiments)")
     check_output_path(out)
-    comparison = compare(names, metric=metric, by=by, filter_string=filter_string, tracking_uri=tracking_uri)
-    options = {"--by": [*by], "--metric": metric, "--filter": filter_string, "--tracking_uri": tracking_uri}
+    comparison = compare(names, metric=metric, mode=mode, by=by, filter_string=filter_string, tracking_uri=tracking_uri)
+    options = {
+        "--by": [*by],
+        "--metric": metric,
+        "--mode": mode,
+        "--filter": filter_string,
+        "--tracking_uri": tracking_uri,
+    }
     arguments = [*names, *option_tokens(options)]
     commands = [
         format_command("report", [*arguments, *option_tokens({"--out": str(out) if out != DEFAULT_PATH else None})]),
@@ -140,7 +150,7 @@ def _row_details(index: int, label: str, comparison: Comparison) -> dict[str, An
             file = row.runs[0].file("config.yaml").read_text(encoding="utf-8", errors="replace")
         except (UserError, OSError) as error:
             missing = str(error)
-    tested = sorted(key for key in {key for run in row.runs for key in run.metrics} if key.startswith("test/"))
+    tested = sorted({key for run in row.runs for key in test_metrics(run.metrics, run.tags)})
     metrics = list(dict.fromkeys([comparison.metric, *tested]))
     lines = [
         [run.run_id, run.name, run.seed, *(_format(run.metrics.get(key)) for key in metrics), _format_time(run.started)]

@@ -17,3 +17,14 @@ def replace_hook(owner: Any, name: str, replacement: Callable[..., Any]) -> None
         return replacement(original, *args, **kwargs)
 
     owner.__dict__[name] = hook
+
+
+def run_after_hook(owner: Any, name: str, work: Callable[[], None]) -> None:
+    """Make `owner.name(...)` call `work` at its end."""
+
+    def both(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        work()
+        return result
+
+    replace_hook(owner, name, both)

@@ -6,13 +6,17 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 - `trainer.fit_loop` and its progress trackers: resuming at the end of an epoch, where Lightning would skip the
   next one, and epochs that did not run in Lightning's loop.
 - `trainer.callback_metrics` is the trainer's own dictionary: metrics of epochs that did not run in Lightning's loop.
+- `trainer._logger_connector._first_loop_iter` is None between batches: values of a step have the step as x axis.
+- `_log_hyperparams` of its loggers: whether a logger is called by the trainer or by a user's code.
 - `val_loop._results`: which metrics a validation logged, and the torchmetrics objects behind them.
 - `epoch_loop._results`: means of an epoch that continues in the middle.
 - `epoch_loop._should_check_val_fx` and `val_loop._restart_stage`: a checkpoint between a step and its validation.
 - `call._call_callback_hooks`: the start of an epoch that continues in the middle, where Lightning calls no hooks.
 """
 
+import sys
 from collections.abc import Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +36,21 @@ def dump_checkpoint(trainer: "Trainer") -> dict[str, Any]:
 def set_callback_metrics(trainer: "Trainer", metrics: "Mapping[str, torch.Tensor]") -> None:
     """Add metrics to those that callbacks see."""
     trainer.callback_metrics.update(metrics)
+
+
+def logs_step(trainer: "Trainer") -> bool:
+    """Return whether what is logged now is of a batch and not of an epoch."""
+    return trainer._logger_connector._first_loop_iter is not None
+
+
+def is_called_by_trainer() -> bool:
+    """Return whether a logger's `log_hyperparams` is called by the trainer, as it is for `save_hyperparameters`."""
+    from lightning.pytorch.loggers.utilities import _log_hyperparams
+
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not _log_hyperparams.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def restore_counters(trainer: "Trainer", fit_loop_state: dict[str, Any]) -> None:

@@ -1,15 +1,29 @@
-"""What the name of a metric tells: whether lower values are better. Imports nothing heavy."""
+"""What the name of a metric tells: whether lower values are better, and the split it belongs to. Imports nothing heavy.
+
+Modules name their metrics as they like: `val/loss`, `val_loss`, `Valid Loss`, `loss/val`, `test_iou/dataloader_idx_0`.
+"""
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 Mode = Literal["min", "max"]
+Split = Literal["train", "train_end", "val", "test"]
 
 _LOWER = re.compile(
     r"loss|error|err|mse|rmse|mae|mape|smape|wmape|msle|nll|bce|ce|kl|kld|divergence|perplexity|ppl|bpd|wer|cer|mer|fid|kid"
     r"|lpips|distance|brier|ece|hamming|crps|regret|cost|seconds|parameters|dead|changed"
 )
 _COMPOUND = re.compile(r"(loss|error|perplexity|distance|divergence)$")  # xloss, crossentropyloss
+_SPLITS: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_SPLIT_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(_SPLITS)})(?![a-z])", re.IGNORECASE)
+_SPLIT_CAMEL = re.compile(r"^(train|val|valid|test)(?=[A-Z])")  # valLoss
+_TRAIN_END = "train_end/"
+_SEPARATORS = "/_-. "
 
 
 def mode_of(metric: str) -> Mode:
@@ -20,3 +34,53 @@ def mode_of(metric: str) -> Mode:
     """
     words = [word for word in re.split(r"[^a-z]+", metric.lower()) if word]
     return "min" if any(_LOWER.fullmatch(word) or _COMPOUND.search(word) for word in words) else "max"
+
+
+def split_of(metric: str) -> Split | None:
+    """Return the split that a metric was measured on, judged by its name; None if the name does not tell.
+
+    It is the first word that names a split: `val`, `valid`, `validation`, `dev` or `eval`, `train`, `test` ... Metrics
+    that litlab's modules measure on the training set after an epoch, `train_end/...`, are a split of their own.
+    """
+    if metric.startswith(_TRAIN_END):
+        return "train_end"
+    found = _SPLIT_CAMEL.match(metric) or _SPLIT_WORD.search(metric)
+    return _SPLITS[found[0].lower()] if found else None
+
+
+def without_split(metric: str) -> str:
+    """Return the name of a metric without its split: `loss` of `val/loss`, `loss/val` and `train_loss_epoch`."""
+    metric = re.sub(r"_epoch(?=$|/)", "", metric)  # of a metric that is logged by step, too
+    if metric.startswith(_TRAIN_END):
+        return metric.removeprefix(_TRAIN_END)
+    if found := _SPLIT_CAMEL.match(metric):
+        return metric[found.end()].lower() + metric[found.end() + 1 :]
+    if found := _SPLIT_WORD.search(metric):
+        return (metric[: found.start()] + metric[found.end() :].lstrip(_SEPARATORS)).rstrip(_SEPARATORS) or metric
+    return metric
+
+
+def find_metric(name: str, available: Iterable[str]) -> str | None:
+    """Return the metric of this name, or that of the first data loader if it was measured on several; None if none."""
+    known = set(available)
+    return next((found for found in (name, f"{name}/dataloader_idx_0") if found in known), None)
+
+
+def labels_of(metrics: Sequence[str]) -> dict[str, str]:
+    """Return a label for each metric of one split: its name without the split, or all of it if two would be alike."""
+    short = {metric: without_split(metric) for metric in metrics}
+    shorts = list(short.values())
+    return {metric: label if shorts.count(label) == 1 else metric for metric, label in short.items()}
+
+
+def of_split(metrics: Mapping[str, float], split: Split, names: Iterable[str] = ()) -> dict[str, float]:
+    """Return the metrics of a split, and those in `names`, by their labels; see `labels_of`."""
+    others = set(names)
+    chosen = [metric for metric in metrics if split_of(metric) == split or metric in others]
+    return {label: metrics[metric] for metric, label in labels_of(chosen).items()}
+
+
+def shown_in_epoch(metrics: Iterable[str]) -> list[str]:
+    """Return the metrics of an epoch in order, without the parts of those that were logged by step and by epoch."""
+    known = set(metrics)
+    return sorted(name for name in known if re.sub(r"_(step|epoch)(?=$|/)", "", name) not in known - {name})

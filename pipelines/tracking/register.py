@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, EXPERIMENT_TAG, SEED_TAG, SELECTED, STAGE_TAG, STUDY_TAG, is_summary
 
@@ -62,7 +63,7 @@ def register_model(
     """
     from mlflow.exceptions import MlflowException
 
-    _check_names(name, alias)
+    check_names(name, alias)
     store = Store(tracking_uri)
     run = store.find(run_id)
     model_id = _model_id(run)
@@ -91,7 +92,13 @@ def register_model(
     )
 
 
-def _check_names(name: str, alias: str | None) -> None:
+def can_export(run: StoredRun) -> bool:
+    """Return whether a run has no model only because litlab could not export it before it saw a batch."""
+    is_trial = run.tags.get(STAGE_TAG) == "search"
+    return run.status == "FINISHED" and not is_summary(run.tags) and not is_trial and not _model_outputs(run)
+
+
+def check_names(name: str, alias: str | None) -> None:
     """Refuse names that MLflow would refuse or could not resolve, before anything is created."""
     if not re.fullmatch(r"\w[\w. -]*", name):
         raise UserError(f"NAME {name!r}: only letters, digits, '.', '_', '-' and spaces, as in models:/NAME/1")
@@ -139,7 +146,7 @@ def _default_tracking_uri(store: Store) -> Iterator[None]:
 def _describe(run: StoredRun) -> str:
     """Return a version's results and origin in Markdown. The MLflow UI lists versions with the first 30 characters."""
     name, seed = run.tags.get(EXPERIMENT_TAG, ""), run.tags.get(SEED_TAG, "")
-    tested = [f"{key} {value:.4f}" for key, value in sorted(run.metrics.items()) if key.startswith("test/")]
+    tested = [f"{key} {value:.4f}" for key, value in test_metrics(run.metrics, run.tags).items()]
     selected = [f"- {key} {value:.4f}" for key, value in sorted(run.metrics.items()) if key.startswith(f"{SELECTED}/")]
     title = f"{', '.join(tested)}: {name}, seed {seed}, run {run.run_id}"
     return "\n".join([title, "", f"    {run.tags.get(COMMAND_TAG, '')}", "", "At the selected epoch:", "", *selected])
@@ -186,4 +193,4 @@ def _no_model(run: StoredRun) -> str:
             f"run {run.run_id} is a trial of a search, which is not tested and has no model; the runs that confirm the "
             f"study's best have one: litlab compare {study}-sweep --filter \"tags.{STAGE_TAG} = 'confirm'\""
         )
-    return f"run {run.run_id} has no model: litlab fit saves one for data that are held in memory"
+    return f"run {run.run_id} has no model"

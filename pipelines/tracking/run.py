@@ -53,7 +53,8 @@ class Run:
 
     Attributes:
         folder: Folder of the run's files; with a local store, its artifact folder.
-        history: Epoch and metrics of each call of `log_metrics`; a reopened run's earlier ones are read by `rewind`.
+        history: Epoch and metrics of each call of `log_metrics` without a step; a reopened run's earlier ones are read
+            by `rewind`.
         complete: Whether the store has all data of the run, once it has ended.
         refused: What the store refuses for good, and why, once it has ended.
 
@@ -131,27 +132,33 @@ class Run:
         The store cannot delete them: those that it has are not sent again.
         """
         self._log.rewind(mark)
-        self.history = [(entry.epoch, entry.values) for entry in self._log.entries()[0]]
+        self.history = [(entry.epoch, entry.values) for entry in self._log.entries()[0] if entry.step is None]
         self._writer.request(REWOUND)
 
     @property
-    def has_params(self) -> bool:
-        """Whether params have been logged, perhaps by the process that began the run."""
-        return bool(self._log.params)
+    def params(self) -> dict[str, str]:
+        """The params that have been logged, perhaps by the process that began the run."""
+        return self._log.params
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log flat params; values other than strings are logged as JSON. Existing params are not changed."""
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in params.items()}
         self._tell(params={**texts, **self._log.params})
 
-    def log_metrics(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Log metrics of an epoch to the disk, and request that unsent metrics are sent if it is time.
+    def log_metrics(self, metrics: Mapping[str, float], epoch: int, step: int | None = None) -> None:
+        """Log metrics to the disk, and request that unsent metrics are sent if it is time.
+
+        Args:
+            metrics: Values by name.
+            epoch: The epoch that they are of; their x axis, unless there is a step.
+            step: Their x axis if they are of a step and not of the whole epoch.
 
         Raises:
             OSError: For example, the disk is full.
         """
-        entry = self._log.append(epoch, {_REFUSED.sub("_", key): value for key, value in metrics.items()})
-        self.history.append((entry.epoch, entry.values))
+        entry = self._log.append(epoch, {accepted_name(key): value for key, value in metrics.items()}, step)
+        if step is None:
+            self.history.append((entry.epoch, entry.values))
         self._unsent += len(metrics)
         if self._unsent >= MAX_BATCH or time.monotonic() - self._last_sent > SEND_EVERY_S:
             self._unsent, self._last_sent = 0, time.monotonic()
@@ -184,9 +191,13 @@ class Run:
         path.parent.mkdir(exist_ok=True)
         figure.savefig(path)
 
-    def metrics_at(self, epoch: int) -> dict[str, float]:
-        """Return all metrics that were logged for an epoch."""
-        return {key: value for index, metrics in self.history if index == epoch for key, value in metrics.items()}
+    def metrics_at(self, epoch: int, step: int | None = None) -> dict[str, float]:
+        """Return all metrics that were logged for an epoch, and those that were logged at a step, if one is given."""
+        found = {key: value for index, metrics in self.history if index == epoch for key, value in metrics.items()}
+        if step is not None:
+            for entry in self._log.entries()[0]:
+                found |= entry.values if entry.step == step else {}
+        return found
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._tell(tags={**self._log.tags, **tags})
@@ -252,6 +263,11 @@ class Run:
     def syncing(self) -> str:
         """The command that sends unsent data."""
         return f"litlab sync {self.run_id}"
+
+
+def accepted_name(metric: str) -> str:
+    """Return the name of a metric with each character that MLflow refuses replaced."""
+    return _REFUSED.sub("_", metric)
 
 
 @contextmanager

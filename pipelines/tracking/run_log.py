@@ -27,16 +27,29 @@ from pipelines.tracking.uri import folder_of, local_path, store_uri
 
 FOLDER_VARIABLE = "LITLAB_UNSENT"
 NOTE, FILES, MODEL, LOCK, RESERVE = "run.json", "files", "model", "lock", "reserve"
+FIELDS = {"epoch", "timestamp", "step", "values"}  # of a line of metrics.jsonl
 RESERVE_BYTES = 1 << 18  # space for the final status of a run when the disk is full
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Metrics of an epoch; `timestamp` is in milliseconds since 1970. A value that is not finite is NaN."""
+    """Metrics that were logged together. A value that is not finite is NaN.
+
+    Attributes:
+        epoch: The epoch in which they were logged.
+        timestamp: In milliseconds since 1970.
+        step: The step that is their x axis; None if that is the epoch.
+    """
 
     epoch: int
     timestamp: int
     values: dict[str, float]
+    step: int | None = None
+
+    @property
+    def x(self) -> int:
+        """The x axis of the metrics, which MLflow calls the step."""
+        return self.epoch if self.step is None else self.step
 
 
 @dataclass
@@ -101,14 +114,21 @@ class RunLog:
         del content["home"]
         write_atomically(self.home / NOTE, json.dumps(content, indent=1), mode=0o600)
 
-    def append(self, epoch: int, values: Mapping[str, float]) -> Entry:
+    def append(self, epoch: int, values: Mapping[str, float], step: int | None = None) -> Entry:
         """Append metrics to metrics.jsonl, where a value that is not finite is null.
+
+        The values of a line are beside its epoch and timestamp; in `values`, if it has a step or a metric has the name
+        of a field.
 
         Raises:
             OSError: For example, the disk is full.
         """
         line: dict[str, Any] = {"epoch": epoch, "timestamp": int(time.time() * 1000)}
-        line |= {key: value if math.isfinite(value) else None for key, value in values.items()}
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        if step is not None:
+            line |= {"step": step, "values": finite}
+        else:
+            line |= {"values": finite} if finite.keys() & FIELDS else finite
         with self._metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
         return _entry(line)
@@ -202,8 +222,11 @@ def parse_entry(text: str | bytes) -> Entry:
 
 
 def _entry(line: dict[str, Any]) -> Entry:
-    values = {key: math.nan if value is None else value for key, value in line.items()}
-    return Entry(int(values.pop("epoch")), int(values.pop("timestamp")), values)
+    values, step = line.get("values"), line.get("step")
+    if not isinstance(values, dict):  # beside epoch and timestamp
+        values, step = {key: value for key, value in line.items() if key not in ("epoch", "timestamp")}, None
+    numbers = {key: math.nan if value is None else value for key, value in values.items()}
+    return Entry(int(line["epoch"]), int(line["timestamp"]), numbers, None if step is None else int(step))
 
 
 def home_of(uri: str, run_id: str) -> Path:

@@ -14,6 +14,7 @@ KNOWN_KEYS_TAG = "litlab.known_keys"  # prefix: which keys stand at their defaul
 SEED_TAG = "seed"
 REASON_TAG = "litlab.reason"  # why a run was KILLED or FAILED
 KEY_TAG = "litlab.key"  # random, to find a run whose creation was not acknowledged
+TEST_METRICS_TAG = "litlab.test_metrics"  # JSON list: metrics of the test whose names do not tell
 REPRODUCES_TAG = "litlab.reproduces"  # label of a published claim's job
 CONTINUES_TAG = "litlab.continues"  # run whose checkpoint or weights a run started from
 MONITOR_TAG, MODE_TAG = "litlab.monitor", "litlab.mode"  # metric that selected the weights of somebody's own module
@@ -62,6 +63,7 @@ SELECTED = "selected"  # prefix: `selected/val/acc` is val/acc at the selected e
 SELECTED_EPOCH, FIT_SECONDS, PARAMETERS = "selected_epoch", "fit_seconds", "parameters"
 SELECTED_STEP = "selected_step"  # of a validation within an epoch
 CONFIRMED = "confirmed"  # of a study's run: how many runs on fresh seeds have finished
+DEFAULT = "default"  # prefix, of a study's run: metrics of the experiment's own configuration on fresh seeds
 TRIALS, BEST, IMPORTANCE = "trials", "best", "importance"  # prefixes, of a study's run: `trials/complete`
 
 # Keys of a run's configuration in `compare`, besides its params

@@ -126,7 +126,7 @@ class Writer:
         self._progress(0)
 
     def _send_metrics(self, log: RunLog) -> None:
-        """Send the metrics that the store does not have, matched by key and epoch."""
+        """Send the metrics that the store does not have, matched by key and x axis."""
         from mlflow.entities import Metric
 
         if self._doubtful:
@@ -136,16 +136,16 @@ class Writer:
         waiting = []
         for entry in entries:
             for key, value in entry.values.items():
-                if self._surplus[key, entry.epoch]:
-                    self._surplus[key, entry.epoch] -= 1
+                if self._surplus[key, entry.x]:
+                    self._surplus[key, entry.x] -= 1
                 else:
-                    waiting.append(Metric(key, value, entry.timestamp, entry.epoch))
+                    waiting.append(Metric(key, value, entry.timestamp, entry.x))
         for start in range(0, len(waiting), MAX_BATCH):
             self._log_batch(log.run_id, "metrics", waiting[start : start + MAX_BATCH])
         self._position, self._doubtful = end, False
 
     def _stored_metrics(self, run_id: str) -> Counter[tuple[str, int]]:
-        """Count the metrics in the store by key and epoch."""
+        """Count the metrics in the store by key and x axis."""
         stored: Counter[tuple[str, int]] = Counter()
         for key in self._client.get_run(run_id).data.metrics:
             stored.update((key, point.step) for point in self._client.get_metric_history(run_id, key))

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.distributed import is_rank_zero, process_count_tags
 from pipelines.config.experiments import config_arguments
+from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.run import Run
@@ -22,6 +23,7 @@ def fit(
     *,
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
+    trust: bool = False,
 ) -> FitResult | None:
     """Train an experiment, test its best epoch on the test set, and record everything in one MLflow run.
 
@@ -29,6 +31,7 @@ def fit(
         experiment: Name of an experiment or path of a YAML file; None if the overrides name it.
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"]; later ones win.
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
+        trust: Of a checkpoint to start from; see `load_checkpoint`.
 
     Returns:
         The results; None in a dry run (`--trainer.fast_dev_run true`), which records nothing, and in the processes of
@@ -42,6 +45,7 @@ def fit(
     silence_lightning()
     arguments = config_arguments(experiment, overrides, tracking_uri)
     cli = parse_config("fit", arguments, base=config_of_start(arguments, tracking_uri))
+    cli.trust = trust
     if cli.config.trainer.fast_dev_run:
         _dry_run(cli)
         return None
@@ -54,8 +58,11 @@ def fit(
         run_trainer(training, start.checkpoint)
         return None
     tags = run_tags(cli, "fit", arguments) | process_count_tags(training.trainer) | start.tags
+    name = cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything)
+    if cli.mlflow.note:
+        logger.info(cli.mlflow.note)
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
-    run = Run(store, cli.config.name, run_name(arguments, cli.config.seed_everything), tags)
+    run = Run(store, cli.config.name, name, tags)
     return train_and_test(training, run, lambda: start.checkpoint)
 
 

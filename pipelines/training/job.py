@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
+from pipelines.checkpoints.frozen import FrozenParts
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.selection import Selection
+from pipelines.config.callbacks import check_callbacks
 from pipelines.config.cli import LitlabCLI, load_data
 from pipelines.config.distributed import check_batch_split
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
@@ -29,7 +31,7 @@ class Training:
         cli: The configuration.
         data: The data module, whose data are loaded; None if the module has its own loaders.
         model: The module, before its first step.
-        trainer: Lightning's trainer, without a logger.
+        trainer: Lightning's trainer, without loggers but the one of `trainer.logger: true`.
         checkpoint_callback: Saves the best and the last epoch.
         leak_guard: Callback that compares the sets; None if it is off.
         regions: Callback that records decision regions, if the data are points of a plane; else empty.
@@ -112,7 +114,10 @@ def check_config(cli: LitlabCLI) -> None:
 
 
 def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[Callback]) -> Trainer:
-    progress_bar = [] if cli.config.trainer.enable_progress_bar is False else [EpochBar()]
+    check_callbacks(cli.callbacks)
+    has_bar = any(isinstance(callback, ProgressBar) for callback in cli.callbacks)
+    progress_bar = [] if has_bar or cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     other_checkpoints = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
-    callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), *progress_bar]
-    return cli.make_trainer(callbacks=callbacks, logger=False, enable_checkpointing=other_checkpoints)
+    callbacks = [first, *cli.callbacks, *more, FrozenParts(), TerminateOnNaN(), *progress_bar]
+    default_logger = cli.config.trainer.logger is True
+    return cli.make_trainer(callbacks=callbacks, logger=default_logger, enable_checkpointing=other_checkpoints)

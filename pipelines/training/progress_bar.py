@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pipelines.runtime.console import Console
+from pipelines.runtime.metric_names import shown_in_epoch, split_of
 
 REFRESH_S = 0.25
 
@@ -30,6 +31,10 @@ class EpochBar(ProgressBar):
     def disable(self) -> None:
         """Print nothing. Lightning calls this in all processes but the first."""
         self._console = Console(quiet=True)
+
+    def enable(self) -> None:
+        """Print again. Lightning calls this after a search for a learning rate or batch size."""
+        self._console = Console()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._console.is_terminal:
@@ -75,10 +80,9 @@ class EpochBar(ProgressBar):
         """Print the metrics of the last complete epoch. Its training metrics are only available in the next hook."""
         if self._unreported_epoch is None:
             return
-        stale = () if self._validated_epoch == self._unreported_epoch else ("val/",)  # from an earlier epoch
-        logged = trainer.callback_metrics.items()
-        metrics = {key: float(value) for key, value in logged if "/" in key and not key.startswith(stale)}
-        text = "  ".join(f"{key} {metrics[key]:.4f}" for key in sorted(metrics))
+        logged, stale = trainer.callback_metrics, self._validated_epoch != self._unreported_epoch  # of an earlier epoch
+        names = [name for name in shown_in_epoch(logged) if not (stale and split_of(name) == "val")]
+        text = "  ".join(f"{name} {float(logged[name]):.4f}" for name in names)
         seconds = time.monotonic() - self._epoch_start
         self._console.print(
             f"epoch {self._unreported_epoch:>3}  {text}  ({seconds:.1f} s)", highlight=False, soft_wrap=True

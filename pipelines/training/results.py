@@ -1,5 +1,7 @@
 """Test the selected epoch of a run, and record its results."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +12,14 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
 from pipelines.checkpoints.files import PREVIOUS, copy_checkpoint, load_checkpoint, remove_checkpoint
-from pipelines.checkpoints.selection import Best
+from pipelines.checkpoints.selection import Best, Monitor
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation import figures
 from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.tracking.run import Run
+from pipelines.runtime.metric_names import split_of
+from pipelines.tracking.run import Run, accepted_name
 from pipelines.tracking.tags import (
     FIT_SECONDS,
     LEAK_CHECK_TAG,
@@ -26,9 +29,13 @@ from pipelines.tracking.tags import (
     SELECTED,
     SELECTED_EPOCH,
     SELECTED_STEP,
+    TEST_METRICS_TAG,
 )
 from pipelines.training.export import exportable
 from pipelines.training.job import Training
+from pipelines.training.logger import RunLogger
+
+TEST = "test"
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,8 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
     by_metric = callback.selection.best is not None and training.cli.config.test_weights == "best"
     best = _select(training, last_epoch)
     epoch = best.epoch
-    measured = run.metrics_at(epoch) if best.metrics is None else best.metrics
+    monitor = callback.selection.monitor if by_metric else None
+    measured = _measured(run, best, monitor)
     selected = {f"{SELECTED}/{key}": value for key, value in measured.items()}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = {} if best.step is None else {SELECTED_STEP: best.step}
@@ -92,8 +100,8 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
     if training.leak_guard is not None and training.leak_guard.results:
         run.set_tags({f"{LEAK_CHECK_TAG}.{name}": found for name, found in training.leak_guard.results.items()})
     remove_checkpoint(callback.best.with_name(PREVIOUS))  # only needed to resume
-    config, monitor = training.cli.config, callback.selection.monitor
-    if by_metric and monitor is not None and not isinstance(model, Learner):
+    config = training.cli.config
+    if monitor is not None and not isinstance(model, Learner):
         run.set_tags({MONITOR_TAG: monitor.metric, MODE_TAG: monitor.mode})
     return FitResult(
         run_id=run.run_id,
@@ -102,12 +110,20 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         metrics={**run.metrics_at(epoch), **measured},
         selected_epoch=epoch,
         last_epoch=last_epoch,
-        monitor=monitor.metric if by_metric and monitor is not None else None,
+        monitor=None if monitor is None else monitor.metric,
         seconds=seconds,
         parameters=parameters,
         checkpoint=callback.best,
         tracking_uri=run.store.uri,
     )
+
+
+def _measured(run: Run, best: Best, monitor: Monitor | None) -> dict[str, float]:
+    """Return the metrics of the selected weights."""
+    measured = {**(run.metrics_at(best.epoch) if best.step is None else {}), **(best.metrics or {})}
+    if monitor is not None and monitor.metric not in measured:  # logged per step too, so that the run has other names
+        measured[monitor.metric] = best.score if monitor.mode == "max" else -best.score
+    return measured
 
 
 def _select(training: Training, last_epoch: int) -> Best:
@@ -165,13 +181,25 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     if reason := why_no_test(training.cli, training.model, training.data):
         logger.warning("No test: %s", reason)
         return
+    own = RunLogger(run, None, tested_epoch=epoch)
+    loggers = [own if isinstance(other, RunLogger) else other for other in training.trainer.loggers]
+    best = training.checkpoint_callback.best
     guards = [] if training.leak_guard is None else [training.leak_guard]
-    tested = evaluate("test", training.cli, training.model, data, training.checkpoint_callback.best, guards)
-    run.log_metrics(tested.metrics, epoch)
+    tested = evaluate("test", training.cli, training.model, data, best, guards, loggers)
+    log_test_metrics(run, tested.metrics, epoch)
     if isinstance(data, InMemoryDataModule):
         metadata = {"classes": list(data.classes)} if data.classes else {}
         run.log_model(exportable(data.normalize, training.model), data.test_set.inputs[:2], metadata, epoch)
         _save_test_figures(training, data, run, tested, epoch)  # while the model is sent
+
+
+def log_test_metrics(run: Run, metrics: Mapping[str, float], epoch: int) -> None:
+    """Log what the test measured. A tag lists the names that do not say so; one that is taken gets `test/`."""
+    taken = {key.removeprefix(f"{SELECTED}/") for _, values in run.history for key in values}
+    named = {f"{TEST}/{key}" if split_of(key) != TEST and key in taken else key: metrics[key] for key in metrics}
+    run.log_metrics(named, epoch)
+    if others := [accepted_name(key) for key in named if split_of(key) != TEST]:
+        run.set_tags({TEST_METRICS_TAG: json.dumps(others)})
 
 
 def _save_test_figures(training: Training, data: InMemoryDataModule, run: Run, tested: Evaluation, epoch: int) -> None:

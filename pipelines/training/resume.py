@@ -3,6 +3,7 @@
 import shlex
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -17,9 +18,11 @@ from pipelines.checkpoints.files import (
     ResumePoint,
     copy_checkpoint,
     latest_valid,
+    load_checkpoint,
 )
 from pipelines.checkpoints.reselect import select_again
 from pipelines.checkpoints.selection import Selection
+from pipelines.checkpoints.unpickle import DamagedCheckpointError
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.defaults import config_defaults
 from pipelines.config.distributed import broadcast_checkpoint, check_process_count, is_rank_zero
@@ -35,13 +38,14 @@ from pipelines.tracking.origin import git_tags
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, RESUMED_COMMIT_TAG
+from pipelines.tracking.uri import local_path
 from pipelines.training.job import prepare_training
 from pipelines.training.results import FitResult
 from pipelines.training.resumable import check_resumable, unsent_part
 from pipelines.training.start import find_start
 from pipelines.training.train import run_trainer, train_and_test
 
-MAY_CHANGE = ("monitor", "mode", "checkpoint_every")  # keys that change nothing in the training itself
+MAY_CHANGE = ("monitor", "mode", "test_weights")  # keys that change nothing in the training itself
 
 
 def resume(
@@ -73,6 +77,7 @@ def resume(
     found, owns_run = Store(tracking_uri).find(run_id), is_rank_zero()
     if owns_run:  # before anything that takes long
         check_resumable(found, assume_dead=assume_dead)
+        _check_trusted(found, trust=trust)
     arguments = config_arguments(None, overrides, tracking_uri)
     saved = _saved_config(found)
     cli = parse_config("resume", arguments, base=saved)
@@ -99,6 +104,15 @@ def resume(
         return point or start.checkpoint
 
     return train_and_test(training, run, lambda: broadcast_checkpoint(training.trainer, find_checkpoint))
+
+
+def _check_trusted(run: StoredRun, *, trust: bool) -> None:
+    """Refuse a run whose last checkpoint is intact but cannot be loaded, before anything changes."""
+    folder = local_path(run.artifact_uri)
+    path = folder / CHECKPOINT_FOLDER / LAST if folder else None
+    if path is not None and path.is_file():
+        with suppress(DamagedCheckpointError):
+            load_checkpoint(path, trust=trust)
 
 
 def _saved_config(run: StoredRun) -> Path:

@@ -11,7 +11,7 @@ from datamodules.base import InMemoryDataModule
 from datamodules.image_folder import ImageFolder
 from pipelines.config.cli import LitlabCLI
 from pipelines.config.defaults import config_defaults
-from pipelines.config.identity import config_hash
+from pipelines.config.identity import config_hash, without_loggers
 from pipelines.config.known_keys import known_keys
 from pipelines.runtime.text import format_command
 from pipelines.tracking.run import Run
@@ -39,6 +39,7 @@ def run_tags(cli: LitlabCLI, verb: str, argv: Sequence[str]) -> dict[str, str]:
     """
     resolved = cli.resolved()
     return {
+        **cli.mlflow.tags,
         EXPERIMENT_TAG: resolved["name"],
         CONFIG_HASH_TAG: config_hash(resolved),
         COMMAND_TAG: format_command(verb, argv),
@@ -46,14 +47,14 @@ def run_tags(cli: LitlabCLI, verb: str, argv: Sequence[str]) -> dict[str, str]:
         SOURCE_NAME_TAG: f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         SOURCE_TYPE_TAG: "LOCAL",
         NOTE_TAG: resolved["description"],
-        **known_keys(resolved, config_defaults(cli)).tags(),
+        **known_keys(without_loggers(resolved), config_defaults(cli)).tags(),
     }
 
 
 def log_inputs(cli: LitlabCLI, data: LightningDataModule | None, run: Run) -> None:
     """Log what is known before the first step: configuration, params and a description of the data."""
     run.save_config(config_to_save(cli, data))
-    if not run.has_params:  # a resumed run keeps its original params
+    if not run.params:  # a resumed run keeps its original params
         run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
         run.log_dataset(data.describe())
@@ -77,6 +78,7 @@ def run_name(argv: Sequence[str], seed: int) -> str:
     """Return a run's name, what it changes in the experiment and its seed: "dropout=0.3 max_epochs=6 seed=0"."""
     pairs = [token.partition("=")[::2] for token in argv if token.startswith("--") and "=" in token]
     pairs += [(key, value) for key, value in pairwise(argv) if key.startswith("--") and "=" not in key]
+    pairs = [(key, value) for key, value in pairs if not key.startswith("--trainer.logger")]
     changes = [(key.rpartition(".")[2].lstrip("-"), value) for key, value in pairs]
     words = [f"{key}={value}" for key, value in changes if key not in _NOT_IN_NAME]
     return " ".join([*words, f"seed={seed}"])[:200]

@@ -39,11 +39,13 @@ def find_start(cli: LitlabCLI, model: LightningModule) -> Start:
         if config.ckpt_path is not None:
             raise UserError("--weights and --ckpt_path exclude each other: a checkpoint has weights")
         path, tags = _find(config.weights, BEST, config.tracking_uri)
-        _load_weights(model, path)
+        _load_weights(model, path, trust=cli.trust)
         return Start(None, tags)
     if config.ckpt_path is None:
         return Start(None, {})
-    return Start(*_find(config.ckpt_path, LAST, config.tracking_uri))
+    path, tags = _find(config.ckpt_path, LAST, config.tracking_uri)
+    load_checkpoint(path, trust=cli.trust)  # a file that is not loaded is reported before the run is created
+    return Start(path, tags)
 
 
 def config_of_start(arguments: Sequence[str], tracking_uri: str | None) -> Path | None:
@@ -65,8 +67,8 @@ def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, 
     return fetch_checkpoint(run, name), {CONTINUES_TAG: run.run_id}
 
 
-def _load_weights(model: LightningModule, path: Path) -> None:
-    content = load_checkpoint(path, needed=("state_dict",))
+def _load_weights(model: LightningModule, path: Path, *, trust: bool) -> None:
+    content = load_checkpoint(path, trust=trust, needed=("state_dict",))
     weights = content.get("state_dict", content)
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path} has no weights: neither a checkpoint nor a state_dict")

@@ -9,8 +9,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from modules.base import Learner
 from modules.speed import flush_denormals
+from pipelines.config.loggers import place_logger
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
+from pipelines.runtime.silence import hidden_warnings
 from pipelines.tracking.run import Run, recorded
 from pipelines.training.failures import RunFailedError, diagnose
 from pipelines.training.job import Training
@@ -57,13 +59,24 @@ def train(training: Training, run: Run, checkpoint: Path | None = None) -> float
     """
     log_inputs(training.cli, training.data, run)
     training.checkpoint_callback.bind_run(run)
-    training.trainer.loggers = [RunLogger(run, training.trainer)]
-    return run_trainer(training, checkpoint)
+    return run_trainer(training, checkpoint, run)
 
 
-def run_trainer(training: Training, checkpoint: Path | None = None) -> float:
-    """Train; returns the training time in seconds, including that before the checkpoint."""
-    with reraise_keyboard_interrupt(training.trainer), flush_denormals():
+def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | None = None) -> float:
+    """Train; returns the training time in seconds, including that before the checkpoint.
+
+    Args:
+        training: The prepared training.
+        checkpoint: The checkpoint to resume from.
+        run: The run that it is recorded in; None in the processes of further devices.
+    """
+    trainer, config = training.trainer, training.cli.config
+    trainer.loggers = place_logger(RunLogger(run, trainer), config, trainer.loggers)
+    with (
+        hidden_warnings(per_step=not isinstance(training.model, Learner)),
+        reraise_keyboard_interrupt(training.trainer),
+        flush_denormals(),
+    ):
         training.trainer.fit(training.model, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
     if torch.distributed.is_initialized():  # the test runs on one device, and must not wait for other processes
         torch.distributed.destroy_process_group()
@@ -72,9 +85,11 @@ def run_trainer(training: Training, checkpoint: Path | None = None) -> float:
 
 def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
     """Describe an error of a training for the user."""
-    before_first_step = isinstance(training.model, Learner) and training.trainer.global_step == 0
-    by_parts = before_first_step and isinstance(error, ValueError | MisconfigurationException)
-    refused = by_parts or isinstance(error, UserError)  # such as a checkpoint that is not trusted
+    by_parts: tuple[type[Exception], ...] = (MisconfigurationException,)  # what model, data and trainer refuse
+    if isinstance(training.model, Learner):
+        by_parts += (ValueError,)
+    before_first_step = training.trainer.global_step == 0
+    refused = isinstance(error, UserError) or (before_first_step and isinstance(error, by_parts))
     diagnosis = diagnose(error, run.folder, training.trainer.world_size)
     diverged = isinstance(error, FloatingPointError)
     return RunFailedError(

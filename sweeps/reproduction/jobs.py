@@ -10,6 +10,7 @@ from pipelines.config.matching import ConfigMatcher, saved_configs
 from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.silence import silence_lightning
+from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import CONFIG_HASH_TAG, EXPLAIN_TAG, OLD_EXPLAIN_TAG, PARENT_RUN_TAG, REPRODUCES_TAG
@@ -97,7 +98,7 @@ def _identify(job: PublishedJob) -> JobIdentity:
 
 def find_finished_runs(store: Store, identities: Mapping[str, JobIdentity], seeds: int) -> Runs:
     """Find the latest finished and tested run of each job and seed (from 0), and the explanations of these runs."""
-    tested = [run for run in find_runs(store, []).runs if any(key.startswith("test/") for key in run.metrics)]
+    tested = [run for run in find_runs(store, []).runs if test_metrics(run.metrics, run.tags)]
     tested.sort(key=lambda run: run.started)
     runs: Runs = {}
     for label, identity in identities.items():  # explanations are the last

@@ -3,10 +3,12 @@
 import math
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.metric_names import find_metric
 from pipelines.tracking.tags import REASON_TAG, SELECTED, TRIAL_STATE_TAG, TRIAL_TAG
 from sweeps.search.display import SweepDisplay
 from sweeps.search.heartbeat import BEAT_S, SILENT_S, display_name
@@ -152,12 +154,17 @@ class Controller:
             if seed in active.values:
                 continue
             run = self._finished.get((params_key(params), seed))
-            value = run.metrics.get(f"{SELECTED}/{self._space.metric}") if run else None
+            value = self._value(run.metrics) if run else None
             if run is None or value is None:
                 self._queue.append(self._runs.search_job(params, seed, number, stacked=self._stacked > 1))
                 return
             self._record_seed(active, seed, value, run.run_id)
         self._end(active, "COMPLETE")
+
+    def _value(self, metrics: Mapping[str, float]) -> float | None:
+        """Return the space's metric at the epoch that a run selected."""
+        found = find_metric(f"{SELECTED}/{self._space.metric}", metrics)
+        return None if found is None else metrics[found]
 
     def _record_seed(self, active: ActiveTrial, seed: int, value: float, run_id: str) -> None:
         active.values[seed] = value
@@ -185,7 +192,7 @@ class Controller:
         if child.run_id:
             active.runs.append(child.run_id)
         if kind == "done":
-            self._on_value(active, child, content[0].get(f"{SELECTED}/{self._space.metric}"))
+            self._on_value(active, child, self._value(content[0]))
         elif kind == "pruned":
             self._end(active, "PRUNED")
         else:

@@ -1,5 +1,6 @@
 """Open a study: create it, continue it if it searches the same, perhaps for another version of litlab, or refuse."""
 
+import dataclasses
 import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -64,7 +65,9 @@ def open_study(
             load_if_exists=True,
         )
 
-    study = create()
+    study, given = create(), space
+    if given.direction_by_name:  # a study of an earlier version maximises any metric, unless its space says otherwise
+        space = dataclasses.replace(given, direction=study.direction.name.lower())  # type: ignore[arg-type]
     with storage.lock(name):
         new, conflict = _match(study, space, facts, store)
         if conflict:
@@ -72,6 +75,7 @@ def open_study(
                 raise UserError(conflict)
             previous = [*previous_runs(study), study.user_attrs.get(PARENT)]
             optuna.delete_study(study_name=name, storage=storage.optuna)  # nothing is lost
+            space = given
             study, new = create(), identity(space, facts)
             study.set_user_attr(PREVIOUS_RUNS, [run_id for run_id in previous if run_id])
         config = study.user_attrs.get(CONFIG, facts["config"])

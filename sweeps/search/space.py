@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.metric_names import mode_of, split_of
 from sweeps.search.ranges import check_values, decode, distribution, encode, encode_choices, end_points
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Direction = Literal["maximize", "minimize"]
 Keep = Literal["best", "all"]
 Values = dict[str, Any]
+BY_NAME: Any = ""
 NOT_SEARCHED = {
     "seed_everything": "a study uses seeds 0, 1, ...; set their number with --seeds",
     "name": "a study's runs go to the MLflow experiment STUDY-sweep; name the study with --study",
@@ -35,7 +37,7 @@ class Space:
             their value are written as one, separated by commas.
         description: One line.
         metric: Objective of a trial, at the epoch that its run selects: a validation metric.
-        direction: Whether to maximise or to minimise it.
+        direction: Whether to maximise or to minimise it; by default, what its name tells, see `metric_names.mode_of`.
         sampler: "grid", or the name of one of Optuna's samplers, alone or with arguments (`{name: tpe, ...}`).
         pruner: "none", or the name of one of Optuna's pruners, likewise.
         trials: Number of trials in total; None for a grid means all points.
@@ -55,7 +57,7 @@ class Space:
     space: dict[str, Any]
     description: str = ""
     metric: str = "val/acc"
-    direction: Direction = "maximize"
+    direction: Direction = BY_NAME
     sampler: str | dict[str, Any] = "tpe"
     pruner: str | dict[str, Any] = "none"
     trials: int | None = None
@@ -65,8 +67,12 @@ class Space:
     confirm: int = 3
     keep: Keep = "best"
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
+    direction_by_name: bool = dataclasses.field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.direction == BY_NAME:
+            object.__setattr__(self, "direction_by_name", True)
+            object.__setattr__(self, "direction", f"{mode_of(str(self.metric))}imize")
         _check_settings(self)
         for key in (*self.set, *(key for name in self.space for key in split_keys(name))):
             if key in NOT_SEARCHED:
@@ -123,6 +129,10 @@ class Space:
         """Return the keys and values that are the same in all trials; a class comes before its arguments."""
         return _classes_first(self.set)
 
+    def settings_given(self) -> Values:
+        """Return all settings as plain values, from which the space can be made again."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+
     def end_points(self) -> list[Values]:
         """Return one-key points that every search may reach: all choices, and both ends of each range."""
         return [{name: value} for name, values in self.space.items() for value in end_points(values)]
@@ -145,8 +155,9 @@ def _classes_first(values: Mapping[str, Any]) -> Values:
 
 def _check_settings(space: Space) -> None:
     """Check everything but the searched keys."""
-    if not isinstance(space.metric, str) or not space.metric.startswith("val/"):
-        reason = "the test set stays closed while a study runs; " if str(space.metric).startswith("test/") else ""
+    split = split_of(str(space.metric))
+    if not isinstance(space.metric, str) or split not in ("val", None):
+        reason = "the test set stays closed while a study runs; " if split == "test" else ""
         raise UserError(f"metric {space.metric!r}: {reason}it must be a validation metric, such as val/acc or val/loss")
     for field, allowed in (("direction", get_args(Direction)), ("keep", get_args(Keep))):
         if getattr(space, field) not in allowed:

@@ -31,7 +31,7 @@ def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
     """
     path = _find(name)
     content = read_yaml(path, "experiment, space, trials ...")
-    known = {field.name for field in dataclasses.fields(Space)} - {"name"}
+    known = {field.name for field in dataclasses.fields(Space) if field.init} - {"name"}
     for key in content:
         if key not in known:
             suggestions = get_close_matches(str(key), known, n=1)

@@ -10,6 +10,7 @@ from pipelines.comparison.formatting import markdown_table
 from pipelines.reporting.parent_runs import confirmation_table
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import save_note, summary_tags
@@ -18,6 +19,7 @@ from pipelines.tracking.tags import (
     BEST_RUN_TAG,
     BEST_TRIAL_TAG,
     CONFIRMED,
+    DEFAULT,
     DIRECTION_PARAM,
     IMPORTANCE,
     METRIC_PARAM,
@@ -37,7 +39,7 @@ from sweeps.search.study import PARENT, Study, previous_runs
 from sweeps.search.trial_state import best_trial, count_states
 
 Confirmed = dict[str, list[StoredRun]]  # "best" and "default": the finished runs on fresh seeds
-PREFIXES = {"best": "", "default": "default/"}  # of their metrics
+PREFIXES = {"best": "", "default": f"{DEFAULT}/"}  # of their metrics
 
 
 def open_parent(store: Store, study: Study, command: str) -> Run:
@@ -87,7 +89,7 @@ def log_progress(run: Run, study: Study) -> None:
 
 def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
     """Log the results of a finished or interrupted study: metrics, trials, figures, note."""
-    (run.folder / "space.json").write_text(json.dumps(vars(study.space), indent=2))
+    (run.folder / "space.json").write_text(json.dumps(study.space.settings_given(), indent=2))
     (run.folder / "trials.csv").write_text(study.optuna.trials_dataframe().to_csv(index=False))
     importances = _importances(study)
     run.log_metrics({f"{IMPORTANCE}/{key}": value for key, value in importances.items()}, study.n_finished())
@@ -135,7 +137,7 @@ def confirmed_metrics(confirmed: Confirmed) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for label, runs in confirmed.items():
         prefix = PREFIXES[label]
-        for key in sorted({key for run in runs for key in run.metrics if key.startswith("test/")}):
+        for key in sorted({key for run in runs for key in test_metrics(run.metrics, run.tags)}):
             values = [run.metrics[key] for run in runs if key in run.metrics]
             metrics[prefix + key] = statistics.mean(values)
             if len(values) > 1:

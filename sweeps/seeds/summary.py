@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown_table
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.runtime.log import logger
+from pipelines.runtime.metric_names import split_of
+from pipelines.tracking.measured import is_measured, test_metrics
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.summary_runs import save_note
 from pipelines.tracking.tags import FIT_SECONDS, SELECTED, SELECTED_EPOCH
 
-SUMMARIZED = ("test/", f"{SELECTED}/val/", f"{SELECTED}/", SELECTED_EPOCH, FIT_SECONDS)  # prefixes, in order of display
+TEST, VALIDATION, SELECTED_OTHERS, EPOCH, SECONDS, REST = range(6)  # kinds of metrics, in order of display
 
 
 def log_summary(parent: Run, heading: str, runs: Sequence[StoredRun]) -> None:
@@ -39,7 +41,8 @@ def summary_metrics(runs: Sequence[StoredRun]) -> dict[str, float]:
 
 def format_test_metrics(runs: Sequence[StoredRun]) -> str:
     """Format mean and standard deviation of the test metrics in one line; "" without test metrics."""
-    tested = {key: summary for key, summary in _summaries(runs).items() if key.startswith("test/")}
+    kinds = _kinds(runs)
+    tested = {key: summary for key, summary in _summaries(runs).items() if kinds[key] == TEST}
     return ", ".join(f"{key} {format_mean_sd(of.mean, of.sd, fixed_spec(of.mean))}" for key, of in tested.items())
 
 
@@ -55,7 +58,8 @@ def metrics_table(runs: Sequence[StoredRun]) -> list[list[str]]:
 
 def seeds_table(runs: Sequence[StoredRun]) -> list[list[str]]:
     """Return the cells of a header and of one row for each seed, with its test and validation metrics."""
-    shown = {key: summary for key, summary in _summaries(runs).items() if key.startswith(SUMMARIZED[:2])}
+    kinds = _kinds(runs)
+    shown = {key: summary for key, summary in _summaries(runs).items() if kinds[key] in (TEST, VALIDATION, REST)}
     lines = [["seed", *shown, "run"]]
     for run in runs:
         cells = [_number(run.metrics.get(key, math.nan), summary) for key, summary in shown.items()]
@@ -76,13 +80,28 @@ def _save_learning_curves(parent: Run, runs: Sequence[StoredRun]) -> None:
 
 def _summaries(runs: Sequence[StoredRun]) -> dict[str, Summary]:
     """Summarise each metric over the runs where it is finite."""
-    keys = {key for run in runs for key in run.metrics if key.startswith(SUMMARIZED)}
+    kinds = _kinds(runs)
+    keys = sorted(kinds, key=lambda key: (kinds[key], key))
     values = {key: [run.metrics[key] for run in runs if math.isfinite(run.metrics.get(key, math.nan))] for key in keys}
-    return {key: summarize(values[key]) for key in sorted(keys, key=_position) if values[key]}
+    return {key: summarize(values[key]) for key in keys if values[key]}
 
 
-def _position(key: str) -> tuple[int, str]:
-    return next(index for index, prefix in enumerate(SUMMARIZED) if key.startswith(prefix)), key
+def _kinds(runs: Sequence[StoredRun]) -> dict[str, int]:
+    """Return the metrics to summarise with their kinds; of runs without a test and a selected epoch, all metrics."""
+    kinds: dict[str, int] = {}
+    for run in runs:
+        tested = test_metrics(run.metrics, run.tags)
+        for key in run.metrics:
+            if key in tested:
+                kinds[key] = TEST
+            elif key.startswith(f"{SELECTED}/"):
+                name = key.removeprefix(f"{SELECTED}/")
+                kinds[key] = VALIDATION if split_of(name) in ("val", None) else SELECTED_OTHERS
+            elif key.startswith((SELECTED_EPOCH, FIT_SECONDS)):
+                kinds[key] = EPOCH if key.startswith(SELECTED_EPOCH) else SECONDS
+    if not {TEST, VALIDATION, SELECTED_OTHERS} & set(kinds.values()):
+        kinds |= {key: REST for run in runs for key in run.metrics if is_measured(key)}
+    return kinds
 
 
 def _number(value: float, of: Summary) -> str:

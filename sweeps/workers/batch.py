@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipelines.runtime.console import format_duration
 from pipelines.runtime.signals import signal_handlers
+from pipelines.tracking.measured import metrics_after_training
 from pipelines.tracking.store import Store
 from sweeps.workers.display import LiveDisplay, time_left
 from sweeps.workers.job import Job
@@ -138,7 +139,7 @@ def _progress(title: str, total: int, reused: int, results: Sequence[JobResult],
 
 def _result_line(result: JobResult) -> str:
     """Format a result in one line: experiment, label, test metrics or reason, duration."""
-    shown = [key for key in sorted(result.metrics) if key.startswith("test/")]
+    shown = sorted(metrics_after_training(result.metrics))
     what = [f"{key} {result.metrics[key]:.4f}" for key in shown]
     what += {"FAILED": [f"failed: {result.reason}"], "KILLED": ["stopped"]}.get(result.status, [])
     return "  ".join([result.job.experiment, result.job.label, *what, f"({format_duration(result.seconds)})"])

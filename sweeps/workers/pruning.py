@@ -6,8 +6,9 @@ from multiprocessing import connection
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
-from pipelines.checkpoints.selection import Selection, find_metric
+from pipelines.checkpoints.selection import Selection
 from pipelines.runtime.errors import StoppedError
+from pipelines.runtime.metric_names import find_metric
 from sweeps.workers.process import RefusedError, send
 
 

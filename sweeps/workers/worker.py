@@ -88,8 +88,7 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         send(pipe, ("refused", str(error)))
     except BaseException as error:
         if found := user_traceback(error):
-            found.show()
-            send(pipe, ("refused", found.line))
+            send(pipe, ("refused", f"{found.line}\n{found.traceback}"))
             return
         traceback.print_exc()
         send(pipe, ("failed", describe_error(error)))

@@ -278,7 +278,7 @@ def test_without_a_writable_state_folder_checkpoints_are_saved_and_need_trust(tm
     (tmp_path / "file").touch()
     monkeypatch.setenv("LITLAB_STATE", str(tmp_path / "file" / "state"))
     path = save(tmp_path, mine=Colour.RED)
-    assert "will need --trust" in capfd.readouterr().err
+    assert "needs --trust" in capfd.readouterr().err
     assert load_checkpoint(path, trust=True)["mine"] is Colour.RED
 
 

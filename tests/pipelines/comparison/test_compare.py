@@ -363,3 +363,31 @@ def test_figures_and_table_are_saved_in_a_folder_and_a_run(litlab, store, dropou
     assert run.info.status == "FINISHED"
     assert run.data.tags["litlab.command"].startswith("litlab compare dropouts --plot ")
     assert len(litlab("compare", dropouts, "--format", "csv").out.splitlines()) == 4
+
+
+def test_the_mode_decides_what_is_better(records, litlab, dropouts):
+    rows = records(dropouts, "--metric", "test/acc", "--mode", "min")
+    assert [row["mean"] for row in rows] == sorted(row["mean"] for row in rows)
+    assert "higher is better" in litlab("compare", dropouts, "--metric", "val/loss", "--mode", "max").out
+    assert litlab("compare", dropouts, "--mode", "up").code == 2
+
+
+@pytest.mark.parametrize(
+    ("metrics", "tags", "chosen"),
+    [
+        ({"test_acc": 0.5, "test_loss": 0.1, "selected/val_acc": 0.5}, {}, "test_acc"),
+        ({"test_loss": 0.1, "test_f1": 0.5, "selected__val/acc": 0.5}, {}, "test_loss"),
+        ({"iou": 0.5, "selected/val_iou": 0.5}, {"litlab.test_metrics": '["iou"]'}, "iou"),
+        ({"selected/val_iou": 0.5, "selected/train_loss": 0.1, "lr": 0.1}, {}, "selected/val_iou"),
+        ({"selected/acc": 0.5}, {}, "selected/acc"),
+        ({"test_acc": 0.5, "selected/val/acc": 0.5}, {}, "test_acc"),
+        ({"test/loss": 0.5, "test/knn_acc": 0.5, "selected/val/loss": 0.5}, {}, "test/loss"),
+    ],
+)
+def test_without_a_metric_runs_are_compared_by_their_test_and_else_by_what_was_selected(
+    records, write, metrics, tags, chosen, request
+):
+    name = f"other {request.node.callspec.id.replace('/', ' ')[:40]}"
+    name = "".join(char if char.isalnum() else "-" for char in name)
+    write(name, SAME, 0, tags=tags, test__acc=None, **metrics)
+    assert records(name)[0]["metric"] == chosen

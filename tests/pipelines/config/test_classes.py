@@ -6,6 +6,7 @@ import torch
 from pipelines.config.cli import parse_config
 from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import same_config
+from pipelines.runtime.errors import UserError
 
 CLASSES = "tests.fixtures.strangers.classes"
 SEQUENTIAL = "{class_path: torch.nn.Sequential}"
@@ -55,6 +56,19 @@ def test_the_values_given_reach_what_is_handed_in(tmp_path):
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.defaults["lr"] == 0.7
     assert module.net[0].out_features == 5
+
+
+def test_a_function_without_a_return_annotation_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(UserError, match="a function needs a return annotation, such as ->"):
+        parse(tmp_path, "without_annotation")
+
+
+def test_values_that_yaml_cannot_represent_do_not_break_a_saved_configuration(tmp_path):
+    cli = parse(tmp_path, "ObjectsAsDefaults")
+    arguments = cli.resolved()["model"]["init_args"]
+    assert (arguments["mode"], arguments["size"]) == ("fast", 0.5)
+    assert "activation" not in arguments
+    assert parse(tmp_path, "ObjectsAsDefaults", "--model.size", "2").build()[1].size == 2
 
 
 def test_data_and_callbacks_may_be_factory_functions(tmp_path):

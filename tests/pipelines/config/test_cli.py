@@ -34,7 +34,6 @@ def write(path, text):
         ("digits-mlp --model.dropout 1.5", "model.dropout is 1.5; it must be at least 0 and below 1"),
         ("digits-mlp --data.batch_size 0", "data.batch_size is 0; it must be 1 or more"),
         ("digits-mlp --trainer.max_epochs -5", "max_epochs"),
-        ("digits-mlp --trainer.logger true", "trainer.logger: litlab logs to MLflow itself"),
         ("digits-mpl", "Did you mean digits-mlp"),
         ("nowhere/my.yaml", "nowhere/my.yaml: no such file"),
         ("-c nowhere.yaml", "nowhere.yaml: no such file"),

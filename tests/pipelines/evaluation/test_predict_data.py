@@ -2,12 +2,16 @@
 
 import csv
 import json
+from pathlib import Path
+from urllib.parse import urlparse
 
+import mlflow
 import pytest
 import torch
 from PIL import Image
 
-from tests.fixtures.strangers.verbs import Pictures
+from pipelines.tracking.store import Store
+from tests.fixtures.strangers.verbs import Net, Pictures
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -19,7 +23,7 @@ def fit(litlab, tmp_path):
     """Return a function that trains a stranger's module on a stranger's data, and returns the run id."""
 
     def run(model, data="Points", epochs=1):
-        parts = {name: f"{STRANGERS}.{part}" for name, part in (("model", model), ("data", data))}
+        parts = {name: f"{STRANGERS}.{part}" for name, part in (("model", model), ("data", data)) if part}
         content = {**parts, "trainer": {"max_epochs": epochs, "accelerator": "cpu"}}
         (tmp_path / "own.yaml").write_text(json.dumps(content))
         outcome = litlab("fit", "-c", tmp_path / "own.yaml")
@@ -57,6 +61,16 @@ def test_predict_says_that_it_predicts_the_test_set_and_calls_forward(litlab, fi
     assert "Net has no predict_step: calling forward with the first part of each batch" in outcome.err
     assert len(rows_of(outcome.out)) == 64
     assert list(rows_of(outcome.out)[0]) == ["index", "prediction_0", "prediction_1"]
+
+
+def test_a_module_with_its_own_loaders_predicts_all_of_its_validation_sets(litlab, fit):
+    run_id = fit("NetWithLoaders", data=None)
+    outcome = litlab("predict", run_id)
+    assert outcome.code == 0, outcome.err
+    assert "NetWithLoaders has no predict_dataloader: predicting the validation set" in outcome.err
+    assert len(rows_of(outcome.out)) == 96
+    outcome = litlab("register", run_id, "loaders")
+    assert outcome.code == 0, outcome.err
 
 
 def test_probabilities_become_class_and_probability(litlab, fit, tmp_path):
@@ -112,3 +126,41 @@ def test_image_files_need_a_transform(litlab, fit, tmp_path):
     outcome = litlab("predict", fit("Net"), tmp_path / "a.png")
     assert outcome.code == 2
     assert "the first part of a batch is a tensor of shape (16, 4), not images" in outcome.err
+
+
+def test_a_model_is_exported_from_one_batch_when_it_is_registered(litlab, fit, mlflow_store, uri):
+    run_id = fit("Net")
+    outcome = litlab("register", run_id, "points", "--alias", "best")
+    assert outcome.code == 0, outcome.err
+    mlflow_store(uri)
+    model = mlflow.pytorch.load_model("models:/points@best")
+    values = torch.load(Store(uri).find(run_id).file("checkpoints/best.ckpt"), weights_only=True)
+    net = Net()
+    net.load_state_dict(values["state_dict"])
+    inputs = torch.randn(5, 4)
+    assert torch.allclose(model(inputs), net(inputs), atol=1e-6)
+    again = litlab("register", run_id, "points")
+    assert again.code == 0, again.err
+    assert "already registered" in again.out
+
+
+def test_classes_of_the_data_set_are_in_the_registered_model(litlab, fit, uri):
+    run_id = fit("PictureForward", "PictureData")
+    outcome = litlab("register", run_id, "pictures")
+    assert outcome.code == 2
+    assert "PictureForward.forward takes a list: only a model that maps one tensor" in outcome.err
+    outcome = litlab("register", run_id, "pictures", "--input", "image")
+    assert outcome.code == 0, outcome.err
+    client = mlflow.MlflowClient(uri)
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    folder = Path(urlparse(client.get_logged_model(output.model_id).artifact_location).path)
+    assert mlflow.models.get_model_info(str(folder)).metadata == {"classes": ["left", "right"]}
+
+
+def test_what_is_missing_to_register_a_model_is_said(litlab, fit):
+    outcome = litlab("register", fit("TokenNet"), "tokens")
+    assert outcome.code == 2
+    assert "TokenNet.forward takes a tensor of shape (16, 4), a tensor of shape (16, 4): only a model" in outcome.err
+    outcome = litlab("register", fit("PictureNet", "PictureData"), "pictures", "--input", "image")
+    assert outcome.code == 2
+    assert "PictureNet.forward fails on a tensor of shape (2, 1, 8, 8)" in outcome.err

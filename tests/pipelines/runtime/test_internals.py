@@ -15,6 +15,7 @@ from pipelines.runtime.lightning_internals import set_callback_metrics
 from sweeps.search.optuna_internals import LOCK_ROW, queued_params
 
 TRAINER_PARTS = [
+    "_logger_connector._first_loop_iter",
     "_checkpoint_connector.dump_checkpoint",
     "fit_loop.load_state_dict",
     "fit_loop.on_iteration_done",
@@ -32,7 +33,9 @@ TRAINER_PARTS = [
 ]
 MLFLOW = "pipelines/tracking/mlflow_internals.py"
 MULTIPROCESSING = "sweeps/workers/multiprocessing_internals.py"
+LIGHTNING = "pipelines/runtime/lightning_internals.py"
 MODULE_PARTS = {
+    "lightning.pytorch.loggers.utilities:_log_hyperparams.__code__": LIGHTNING,
     "torch.nn:BatchNorm2d._check_input_dim": "modules/torch_internals.py",
     "torch:ops.aten.mkldnn_rnn_layer": "modules/torch_internals.py",
     "torch:ops.aten._trilinear": "modules/torch_internals.py",

@@ -1,8 +1,16 @@
-"""The direction of a metric follows from its name."""
+"""The direction and the split of a metric follow from its name."""
 
 import pytest
 
-from pipelines.runtime.metric_names import mode_of
+from pipelines.runtime.metric_names import (
+    find_metric,
+    labels_of,
+    mode_of,
+    of_split,
+    shown_in_epoch,
+    split_of,
+    without_split,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,3 +55,56 @@ def test_lower_is_better_for_losses_errors_and_distances(name):
 )
 def test_higher_is_better_for_everything_else(name):
     assert mode_of(name) == "max"
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "label"),
+    [
+        ("val/loss", "val", "loss"),
+        ("val_loss", "val", "loss"),
+        ("valLoss", "val", "loss"),
+        ("Valid Loss", "val", "Loss"),
+        ("loss/val", "val", "loss"),
+        ("avg_val_loss", "val", "avg_loss"),
+        ("eval_loss", "val", "loss"),
+        ("train_loss_epoch", "train", "loss"),
+        ("train/loss_epoch", "train", "loss"),
+        ("train_end/acc", "train_end", "acc"),
+        ("test_iou/dataloader_idx_0", "test", "iou/dataloader_idx_0"),
+        ("testAcc", "test", "acc"),
+        ("test/changed_by_shift_1", "test", "changed_by_shift_1"),
+        ("test", "test", "test"),
+        ("acc", None, "acc"),
+        ("latest_loss", None, "latest_loss"),
+        ("retrained", None, "retrained"),
+        ("contest", None, "contest"),
+    ],
+)
+def test_the_split_of_a_metric_is_the_first_word_that_names_one(name, split, label):
+    assert (split_of(name), without_split(name)) == (split, label)
+
+
+def test_metrics_of_a_split_are_labelled_without_it_unless_two_would_be_alike():
+    assert labels_of(["val/loss", "val_loss", "val_acc"]) == {
+        "val/loss": "val/loss",
+        "val_loss": "val_loss",
+        "val_acc": "acc",
+    }
+    assert of_split({"val/acc": 1, "test/acc": 2, "iou": 3, "train_end/acc": 4}, "test", ["iou"]) == {
+        "acc": 2,
+        "iou": 3,
+    }
+
+
+def test_a_metric_of_several_data_loaders_is_that_of_the_first():
+    assert find_metric("val_loss", ["val_loss", "val_loss/dataloader_idx_0"]) == "val_loss"
+    assert (
+        find_metric("val_loss", ["val_loss/dataloader_idx_1", "val_loss/dataloader_idx_0"])
+        == "val_loss/dataloader_idx_0"
+    )
+    assert find_metric("val_loss", ["val_acc"]) is None
+
+
+def test_an_epoch_shows_each_metric_once():
+    logged = ["b/loss", "b/loss_step", "b/loss_epoch", "a_step", "c_step/dataloader_idx_0", "c/dataloader_idx_0"]
+    assert shown_in_epoch(logged) == ["a_step", "b/loss", "c/dataloader_idx_0"]

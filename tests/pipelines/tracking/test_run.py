@@ -90,6 +90,44 @@ def test_metrics_are_sent_in_batches_and_arrive_completely(uri):
     assert [(point.step, point.value) for point in history] == [(epoch, epoch / 7) for epoch in range(600)]
 
 
+def test_values_of_steps_have_the_step_as_x_axis_and_are_no_values_of_an_epoch(uri):
+    run = new_run(Store())
+    run.log_metrics({"loss": 1.0, "lr": 0.1}, 0, 7)
+    run.log_metrics({"val/loss": 2.0}, 0)
+    run.log_metrics({"loss": 0.5}, 1, 9)
+    assert run.history == [(0, {"val/loss": 2.0})]
+    assert run.metrics_at(0) == {"val/loss": 2.0}
+    assert run.metrics_at(0, 7) == {"val/loss": 2.0, "loss": 1.0, "lr": 0.1}
+    run.rewind(run.mark())
+    assert run.history == [(0, {"val/loss": 2.0})]
+    run.log_metrics({"loss": float("nan")}, 1, 11)
+    run.finish("FINISHED")
+    history = MlflowClient(uri).get_metric_history(run.run_id, "loss")
+    assert [point.step for point in history] == [7, 9, 11], "each once, although the log was compared with the store"
+
+
+@pytest.mark.parametrize("name", ["epoch", "timestamp", "step", "values"])
+def test_a_metric_may_have_the_name_of_a_field_of_the_log(uri, name):
+    run = new_run(Store())
+    run.log_metrics({name: 0.5, "other": 1.0}, 3)
+    run.log_metrics({name: 0.25}, 3, 40)
+    run.rewind(run.mark())
+    assert run.history == [(3, {name: 0.5, "other": 1.0})]
+    run.finish("FINISHED")
+    history = MlflowClient(uri).get_metric_history(run.run_id, name)
+    assert [(point.step, point.value) for point in history] == [(3, 0.5), (40, 0.25)]
+
+
+def test_lines_of_earlier_versions_are_read(uri):
+    run = new_run(Store())
+    line = {"epoch": 2, "timestamp": 1, "val/loss": None, "val/acc": 0.5, "step": 3.0}
+    (run.folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    run.rewind(1000)
+    ((epoch, values),) = run.history
+    assert (epoch, values.keys(), values["step"]) == (2, {"val/loss", "val/acc", "step"}, 3.0)
+    run.finish("FINISHED")
+
+
 def test_infinite_values_are_stored_as_nan(uri):
     run = new_run(Store())
     run.log_metrics({"val/loss": float("inf")}, 0)

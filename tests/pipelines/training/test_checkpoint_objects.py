@@ -101,12 +101,30 @@ def test_a_run_with_objects_of_somebody_else_needs_trust(litlab, config, tmp_pat
         assert "damaged" not in refused.err
         assert "Traceback" not in refused.err
     assert sorted(file.name for file in checkpoints(run_id).iterdir()) == before
+    assert MlflowClient().get_run(run_id).info.status == "KILLED", "nothing has changed"
     assert litlab("test", run_id, "--trust").code == 0
     assert litlab("validate", run_id, "--trust").code == 0
     resumed = litlab("resume", run_id, "--trust")
     assert resumed.code == 0, resumed.err
     assert "after epoch 1, from last.ckpt" in resumed.err
     assert litlab("test", run_id).code == 0, "this user wrote the checkpoint of the resumed run"
+
+
+def test_a_new_run_starts_from_a_checkpoint_of_somebody_else_only_if_it_is_trusted(
+    litlab, config, tmp_path, monkeypatch
+):
+    path = config("StrangeState")
+    run_id = litlab("fit", "-c", path).run_id
+    monkeypatch.setenv("LITLAB_STATE", str(tmp_path / "of somebody else"))
+    weights = litlab("fit", "-c", path, "--weights", run_id)
+    assert weights.code == 0, weights.err
+    monkeypatch.setenv("LITLAB_STATE", str(tmp_path / "of a third one"))
+    arguments = ["fit", "-c", path, "--ckpt_path", checkpoints(run_id) / "last.ckpt", "--trainer.max_epochs", "5"]
+    refused = litlab(*arguments)
+    assert refused.code == 2
+    assert "--trust" in refused.err
+    assert len(MlflowClient().search_runs(["1"])) == 2, "no run was created"
+    assert litlab(*arguments, "--trust").code == 0
 
 
 def test_what_only_callbacks_keep_needs_no_trust_to_be_tested(litlab, config, tmp_path, monkeypatch):

@@ -102,6 +102,7 @@ def test_a_test_metric_is_refused(write_space: Callable[..., str]) -> None:
     assert "the test set stays closed" in refused(write_space(metric="test/acc"))
     assert "validation metric" in refused(write_space(metric="train/loss"))
     assert "validation metric" in refused(write_space(metric=3))
+    assert "the test set stays closed" in refused(write_space(metric="test_acc"))
 
 
 @pytest.mark.parametrize(
@@ -311,3 +312,9 @@ def test_a_space_has_the_old_path_of_a_renamed_class(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text(f"experiment: circles\ntrials: 2\nspace:\n  trainer.callbacks: {choices}\n")
     assert read_space(str(path), {}).space == {"trainer.callbacks": [[{"class_path": "modules.probes.Units"}], None]}
+
+
+@pytest.mark.parametrize("metric", ["val_acc", "valid/iou", "loss/val", "iou", "val/acc/dataloader_idx_1"])
+def test_any_validation_metric_can_be_searched(write_space: Callable[..., str], metric: str) -> None:
+    read = read_space(write_space(metric=metric), {})
+    assert (read.metric, read.direction) == (metric, "minimize" if "loss" in metric else "maximize")

@@ -543,3 +543,23 @@ def test_a_crash_between_any_two_writes_loses_and_repeats_nothing(
         if not crashed:
             break
     assert 10 < crash_after < 199
+
+
+def test_the_name_of_the_metric_decides_the_direction(url: str) -> None:
+    assert study_of(url, space_of(RANGE, metric="val_rmse")).optuna.direction.name == "MINIMIZE"
+    assert space_of(RANGE, metric="val_acc").direction == space_of(RANGE, metric="iou").direction == "maximize"
+
+
+def test_a_study_of_an_earlier_version_keeps_its_direction(url: str) -> None:
+    old = study_of(url, space_of(RANGE, metric="val/loss", direction="maximize"))
+    run(old, 2)
+    continued = study_of(url, space_of(RANGE, metric="val/loss"))  # which once meant: maximize
+    assert (continued.space.direction, continued.n_finished()) == ("maximize", 2)
+    with pytest.raises(UserError, match="another direction"):
+        study_of(url, space_of(RANGE, metric="val/loss", direction="minimize"))
+
+
+def test_the_settings_of_a_space_make_it_again() -> None:
+    space = space_of(RANGE, metric="val_rmse")
+    assert Space(**space.settings_given()) == space
+    assert "direction_by_name" not in space.settings_given()

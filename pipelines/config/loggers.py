@@ -1,0 +1,129 @@
+"""The loggers of a configuration, `trainer.logger`: an MLFlowLogger gives its settings to litlab's; others are kept."""
+
+import inspect
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger
+
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.uri import store_uri
+
+KEY = "trainer.logger"
+_CLASS = "MLFlowLogger"
+_RUN_NAME = "mlflow.runName"  # a tag
+_TAKEN = ("experiment_name", "run_name", "tags", "tracking_uri")
+
+
+@dataclass(frozen=True)
+class MlflowSettings:
+    """What an MLFlowLogger of a configuration says about the run.
+
+    Attributes:
+        run_name: Name of the run; "" if it gives none.
+        tags: Tags of the run.
+        note: What became of the logger, for the user; "" without one.
+    """
+
+    run_name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+
+
+def take_mlflow_settings(config: Namespace, default_name: str) -> MlflowSettings:
+    """Apply the settings of an MLFlowLogger to a configuration: `name` and `tracking_uri`, unless these are given.
+
+    Args:
+        config: The parsed configuration. The logger's tracking URI, which may have a password, is moved.
+        default_name: The name of the experiment if none is given.
+    """
+    entry = next(filter(_is_mlflow, _entries(config)), None)
+    if entry is None:
+        return MlflowSettings()
+    arguments = entry.get("init_args") or Namespace()  # type: ignore[no-untyped-call]
+    defaults = {name: item.default for name, item in inspect.signature(MLFlowLogger).parameters.items()}
+    given = {name: value for name, value in vars(arguments).items() if value not in (None, defaults.get(name))}
+    uri = given.get("tracking_uri")
+    if "tracking_uri" in arguments:
+        arguments.tracking_uri = None
+    if uri in (None, os.environ.get("MLFLOW_TRACKING_URI")) or not _is_store(uri):
+        given.pop("tracking_uri", None)
+    elif config.tracking_uri is None:
+        config.tracking_uri = uri
+    if "experiment_name" in given and config.name == default_name:
+        config.name = given["experiment_name"]
+    tags = {str(key): str(value) for key, value in (given.get("tags") or {}).items()}
+    name = given.get("run_name") or tags.pop(_RUN_NAME, "")
+    tags.pop(_RUN_NAME, None)
+    return MlflowSettings(name, tags, _note(given, uri))
+
+
+def _note(given: Mapping[str, Any], uri: str | None) -> str:
+    kept = [name for name in _TAKEN if name in given]
+    lost = [name for name in given if name not in kept]
+    lost += [f"tracking_uri {redact_credentials(uri)}"] if uri and "tracking_uri" not in kept else []
+    with_its = f" with its {', '.join(kept)}" if kept else ""
+    ignored = f"; {', '.join(lost)} is ignored" if lost else ""
+    return f"{KEY}: litlab logs to MLflow itself{with_its}, instead of an MLFlowLogger{ignored}"
+
+
+def place_logger(own: Logger, config: Namespace, default: Sequence[Logger] = ()) -> list[Logger]:
+    """Build the loggers of a configuration, and return them with litlab's own among them.
+
+    `self.logger` of a module is the first of its loggers: that of the user, as in Lightning. litlab's is where the
+    MLFlowLogger is; without one it is the last, but before CSVLoggers, of whose `experiment` a module makes no use.
+
+    Args:
+        own: litlab's logger.
+        config: The configuration.
+        default: What `trainer.logger: true` stands for.
+    """
+    loggers, is_placed = list(default), False
+    for entry in _entries(config):
+        if not _is_mlflow(entry):
+            loggers.append(_build(entry))
+        elif not is_placed:
+            loggers.append(own)
+            is_placed = True
+    if is_placed:
+        return loggers
+    return [own, *loggers] if all(isinstance(logger, CSVLogger) for logger in loggers) else [*loggers, own]
+
+
+def _entries(config: Namespace) -> list[Any]:
+    """Return the loggers of a configuration, without true and false."""
+    value = config.trainer.logger
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, Namespace) else [value]
+
+
+def _is_mlflow(entry: Any) -> bool:
+    return str(entry.get("class_path", "")).rpartition(".")[2] == _CLASS
+
+
+def _is_store(uri: str) -> bool:
+    try:
+        store_uri(uri)
+    except UserError:  # a folder, such as file:./mlruns
+        return False
+    return True
+
+
+def _build(entry: Namespace) -> Logger:
+    """Build one logger.
+
+    Raises:
+        UserError: It cannot be built, for example because its package is not installed.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--logger", type=Logger)
+    try:
+        built: Logger = parser.instantiate_classes(Namespace(logger=entry)).logger  # type: ignore[no-untyped-call]
+    except (ImportError, ValueError, TypeError, OSError) as error:
+        raise UserError(f"{KEY}: {entry.class_path}: {error}") from error
+    return built

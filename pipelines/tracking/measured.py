@@ -1,0 +1,49 @@
+"""What a run's metrics were measured on: which are of its test, and which of the epoch that it selected."""
+
+import json
+from collections.abc import Mapping
+
+from pipelines.runtime.metric_names import split_of
+from pipelines.tracking.tags import (
+    BEST,
+    CONFIRMED,
+    DEFAULT,
+    FIT_SECONDS,
+    IMPORTANCE,
+    PARAMETERS,
+    SELECTED,
+    SELECTED_EPOCH,
+    SELECTED_STEP,
+    TEST_METRICS_TAG,
+    TRIALS,
+)
+
+DERIVED = (SELECTED, DEFAULT, BEST, IMPORTANCE, TRIALS)  # prefixes: metrics of other runs, or taken from other metrics
+ABOUT_RUNS = (SELECTED_EPOCH, SELECTED_STEP, FIT_SECONDS, PARAMETERS, CONFIRMED)
+
+
+def is_measured(metric: str) -> bool:
+    """Return whether a metric is one that a module or a callback logged."""
+    return metric not in ABOUT_RUNS and metric.partition("/")[0] not in DERIVED
+
+
+def test_metrics(metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[str, float]:
+    """Return the metrics of a run's test, sorted: by their names, or by a tag if their names do not say so."""
+    try:
+        others = set(json.loads(tags.get(TEST_METRICS_TAG, "[]")))
+    except (ValueError, TypeError):  # not written by litlab
+        others = set()
+    names = [key for key in sorted(metrics) if is_measured(key) and (split_of(key) == "test" or key in others)]
+    return {key: metrics[key] for key in names}
+
+
+def metrics_after_training(metrics: Mapping[str, float]) -> list[str]:
+    """Return the metrics of the selected epoch that the test logged, whatever their names: after the selection.
+
+    Args:
+        metrics: All metrics of the selected epoch. If none was selected, names tell.
+    """
+    selected = any(key.startswith(f"{SELECTED}/") for key in metrics)
+    possible = ("test", None) if selected else ("test",)
+    names = [key for key in metrics if is_measured(key) and split_of(key) in possible]
+    return [key for key in names if f"{SELECTED}/{key}" not in metrics]
