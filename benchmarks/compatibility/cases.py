@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 STRANGERS = Path(__file__).parents[2] / "tests/fixtures/strangers"
+HPARAMS = "`self.hparams.optimizer(...)`: LightningCLI keeps the configuration in `hparams`, not what is built from it"
 FIND_UNUSED = "ddp_find_unused_parameters_true"
 OWN_SAMPLER = ("--trainer.use_distributed_sampler=false",)
 STREAM = "the training data are a stream, whose position cannot be saved"
@@ -93,6 +94,7 @@ CASES = [
         ("model.optimizer.lr", [0.01, 0.02]),
         "val/acc",
         "max",
+        reasons=dict.fromkeys(("fit", "test", "validate", "resume", "within", "ddp"), HPARAMS),
     ),
     Case("vae", "variational autoencoder, no test", ("model.kl_coeff", [0.1, 0.5]), "val_loss", reasons=NO_TEST),
     Case(

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from cases import Case
-from commands import CommandError, Commands
 from mlflow import MlflowClient
+from processes import CommandError, Commands
 from watch import WEIGHTS
 
 COLUMNS = {

@@ -4,7 +4,7 @@ import json
 
 import yaml
 from cells import DDP, WATCH, Cell, Cells, Project, compare_weights
-from commands import LITLAB, CommandError, Outcome
+from processes import LITLAB, CommandError, Outcome
 from watch import WEIGHTS
 
 

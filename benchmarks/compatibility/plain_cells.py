@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from cells import DDP, NONE, WATCH, Cell, Cells, Project, compare_weights
-from commands import PLAIN, CommandError, Outcome
+from processes import PLAIN, CommandError, Outcome
 
+RANDOM = "the order of the examples and the random numbers are not those of an uninterrupted training"
 EVERY_STEP = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1"]
 
 
@@ -12,6 +13,11 @@ class PlainCells(Cells):
     """The commands of LightningCLI."""
 
     program = "plain"
+
+    @property
+    def _watch(self) -> list[str]:
+        """The callback, of the same package as the trainer."""
+        return WATCH if self.case.package == "lightning.pytorch" else ["--trainer.callbacks+=watch_pl.Watch"]
 
     def _run(self, project: Project, verb: str, *arguments: str, kill: bool = False, fresh: bool = False) -> Outcome:
         case = self.case
@@ -32,7 +38,7 @@ class PlainCells(Cells):
 
     def train(self) -> Project:
         project = self.project("fit")
-        self._run(project, "fit", *WATCH).check()
+        self._run(project, "fit", *self._watch).check()
         return project
 
     def fit(self) -> Cell:
@@ -52,16 +58,16 @@ class PlainCells(Cells):
 
     def _kill_and_resume(self, name: str, *arguments: str) -> Cell:
         reference, project = self.trained(), self.project(name)
-        killed = self._run(project, "fit", *arguments, *WATCH, kill=True)
+        killed = self._run(project, "fit", *arguments, *self._watch, kill=True)
         if killed.code != -9:
             raise CommandError(f"not killed: {killed.check().output.splitlines()[-1:]}")
-        loaded = self._load(project, "fit", _last_checkpoint(project), *arguments, *WATCH)
+        loaded = self._load(project, "fit", _last_checkpoint(project), *arguments, *self._watch)
         compared = compare_weights(project.folder, reference.folder)
-        return Cell(compared.ok, compared.word, loaded.note)
+        return Cell(compared.ok, compared.word, loaded.note if compared.ok else RANDOM)
 
     def ddp(self) -> Cell:
         project = self.project("ddp")
-        arguments = [*WATCH, *DDP, f"--trainer.strategy={self.case.strategy}", *self.case.ddp]
+        arguments = [*self._watch, *DDP, f"--trainer.strategy={self.case.strategy}", *self.case.ddp]
         self._run(project, "fit", *arguments, fresh=True).check()
         project.check_processes()
         return Cell(len(project.finished_runs()) == 1)

@@ -24,9 +24,9 @@ os.environ.update(MLFLOW_SETTINGS)  # read by mlflow when it is imported
 
 from cases import CASES, Case  # noqa: E402
 from cells import COLUMNS  # noqa: E402
-from commands import Commands  # noqa: E402
 from litlab_cells import LitlabCells  # noqa: E402
 from plain_cells import PlainCells  # noqa: E402
+from processes import Commands  # noqa: E402
 from table import Results, markdown  # noqa: E402
 
 from pipelines.runtime.environment import cpu_count  # noqa: E402
