@@ -155,6 +155,8 @@ class BestAndLastCheckpoint(Callback):
         """Save the checkpoint of a complete epoch, unless it is saved already."""
         if epoch <= self._saved_epoch:
             return
+        if epoch == 0:
+            self.selection.after_epoch(trainer.callback_metrics)
         is_best = self._end_epoch(trainer, epoch)
         self._save(trainer)
         if is_best and trainer.is_global_zero:
@@ -193,9 +195,8 @@ class BestAndLastCheckpoint(Callback):
         score = selection.score(logged[selection.monitor.metric])
         if not trainer.strategy.reduce_boolean_decision(selection.is_better(score)):
             return None
-        selection.best = Best(epoch, score)
-        if validates_within_epochs(trainer):
-            selection.best.metrics = {key: float(logged[key]) for key in selection.logged if key in logged}
+        metrics = {key: float(logged[key]) for key in selection.logged if key in logged}
+        selection.best = Best(epoch, score, metrics=metrics)
         return selection.best
 
     def end_external_epoch(self, trainer: Trainer, epoch: int, val_batches: int) -> bool:

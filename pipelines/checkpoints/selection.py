@@ -1,6 +1,7 @@
 """Which metric selects the best weights, and which validation was the best so far."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from modules.base import Learner
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.metric_names import Mode, find_metric, mode_of
+from pipelines.runtime.metric_names import Mode, find_metric, mode_of, split_of
 
 USUAL_NAMES = ("val/loss", "val_loss", "val/acc", "val_acc")  # taken in this order, if nothing names a metric
 
@@ -108,14 +109,28 @@ class Selection:
         self.logged |= {} if sanity_check else logged
         if self.monitor is None:
             usual = [name for name in USUAL_NAMES if find_metric(name, logged)]
-            if not sanity_check and (usual or len(logged) == 1):
-                self._set(usual[0] if usual else next(iter(logged)), None, "logged in validation", logged)
+            names = usual or _distinct(logged)
+            if not sanity_check and (usual or len(names) == 1):
+                self._set(find_metric(names[0], logged) or names[0], None, "logged in validation", logged)
         elif (found := find_metric(self.monitor.metric, logged)) is not None and found != self.monitor.metric:
             self._set(found, self.monitor.mode, self.monitor.source, logged)
         elif found is not None and self.monitor.source == "given" and self._mode is None:
             self._set(found, None, "given", logged, announce=False)
-        elif found is None and self._given and (logged or not sanity_check):
+        elif found is None and self._given and not self._by_training and (logged or not sanity_check):
             raise UserError(f"--monitor {self.monitor.metric}: the validation logs {_list(logged)}")
+
+    def after_epoch(self, logged: Iterable[str]) -> None:
+        """Check that a metric of the training, if it was given, was logged in an epoch.
+
+        Raises:
+            UserError: It was not.
+        """
+        if self._given and self._by_training and self.monitor is not None and self.monitor.metric not in set(logged):
+            raise UserError(f"--monitor {self.monitor.metric}: the training logs {_list(logged)}")
+
+    @property
+    def _by_training(self) -> bool:
+        return self.monitor is not None and split_of(self.monitor.metric) == "train"
 
     def is_fresh(self, logged: Iterable[str], *, validated: bool) -> bool:
         """Return whether the metric has a new value: after each validation, or each epoch if training logs it."""
@@ -201,3 +216,10 @@ def validates_within_epochs(trainer: Trainer) -> bool:
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "no metrics"
+
+
+def _distinct(logged: Iterable[str]) -> list[str]:
+    """Return the metrics that are not another one in another form: its mean by epoch, or that of a further loader."""
+    names = set(logged)
+    first = [name for name in names if not re.search(r"/dataloader_idx_[1-9]", name)]
+    return [name for name in first if (base := re.sub(r"_epoch(?=$|/)", "", name)) == name or base not in names]

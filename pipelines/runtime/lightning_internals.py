@@ -108,7 +108,7 @@ def validation_metrics(trainer: "Trainer") -> dict[str, bool | None]:
     for result in results.values():
         if not result.has_reset and result.meta.on_epoch:
             higher_is_better = None if result.is_tensor else getattr(result.value, "higher_is_better", None)
-            logged[results._forked_name(result, on_step=False)[1]] = higher_is_better
+            logged |= dict.fromkeys(results._forked_name(result, on_step=False), higher_is_better)
     return logged
 
 

@@ -50,7 +50,7 @@ def check_resumable(run: StoredRun, *, assume_dead: bool) -> None:
     if run.status == "FINISHED":
         raise UserError(
             f"{name} is FINISHED: there is nothing to resume. Longer training is a new run, because its schedules may "
-            "differ: litlab fit -c CONFIG --trainer.max_epochs N, with the config.yaml of this run"
+            f"differ: litlab fit --ckpt_path {run.run_id} --trainer.max_epochs N"
         )
     if (unsent := unsent_part(run)) and unsent.status == "FINISHED":
         raise UserError(f"{name} is FINISHED, but not all of it is in the store. To send it: litlab sync {run.run_id}")

@@ -192,7 +192,7 @@ class Controller:
         if child.run_id:
             active.runs.append(child.run_id)
         if kind == "done":
-            self._on_value(active, child, self._value(content[0]))
+            self._on_result(active, child, content[0])
         elif kind == "pruned":
             self._end(active, "PRUNED")
         else:
@@ -210,9 +210,13 @@ class Controller:
             return True
         return bool(active.trial.should_prune())
 
-    def _on_value(self, active: ActiveTrial, child: WorkerProcess, value: float | None) -> None:
+    def _on_result(self, active: ActiveTrial, child: WorkerProcess, metrics: Mapping[str, float]) -> None:
+        value = self._value(metrics)
         if value is None or not math.isfinite(value):
-            self._end(active, "FAIL", f"{self._space.metric} of the selected epoch is {value}")
+            logged = ", ".join(key.removeprefix(f"{SELECTED}/") for key in sorted(metrics) if key.startswith(SELECTED))
+            missing = f"metric {self._space.metric}: the experiment logs {logged}"
+            reason = missing if value is None else f"{self._space.metric} of the selected epoch is {value}"
+            self._end(active, "FAIL", reason)
             return
         self._record_seed(active, child.job.seed, value, child.run_id)
         if self._pool.stop_requests and len(active.values) < self._space.seeds:

@@ -60,6 +60,9 @@ CALLBACK = [
         (["--trainer.limit_val_batches", "0"], None, 1),
         (["--trainer.check_val_every_n_epoch", "5"], None, 1),
         (["--data", "loops.TwoLoaders"], "val_loss/dataloader_idx_0", 1),
+        (["--model", "loops.PerStepAndEpoch"], "iou", 1),
+        (["--model", "loops.PerStepAndEpoch", "--data", "loops.TwoLoaders"], "iou/dataloader_idx_0", 1),
+        (["--model", "loops.LogsTraining", "--monitor", "train_loss"], "train_loss", 1),
     ],
 )
 def test_the_weights_are_selected_by_what_the_user_named_or_logged(train, args, monitor, epoch):
@@ -106,6 +109,11 @@ def test_a_metric_that_is_not_logged_is_refused_after_the_first_validation(train
     with pytest.raises(RunFailedError, match="--monitor val_los: the validation logs val_loss") as caught:
         train("--monitor", "val_los", "--trainer.max_epochs", "1000")
     assert caught.value.refused
+
+
+def test_a_metric_of_the_training_that_is_not_logged_is_refused_after_the_first_epoch(train):
+    with pytest.raises(RunFailedError, match="--monitor train_acc: the training logs train_loss, val_loss"):
+        train("--model", "loops.LogsTraining", "--monitor", "train_acc")
 
 
 def test_the_user_says_which_weights_are_tested(train):

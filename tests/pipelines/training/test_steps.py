@@ -88,6 +88,15 @@ def test_a_training_that_failed_in_an_epoch_resumes_there_bit_for_bit(fit, args,
     assert "from step" in outcome.err
 
 
+def test_a_checkpoint_has_what_the_hooks_of_the_step_did(fit):
+    args = ["--model", "loops.Moves", "--checkpoint_every", "2", "--trainer.callbacks+=steps.Dies"]
+    _, _, whole = fit("whole", *args)
+    Path("plan").write_text("9 error")
+    assert fit("parts", *args)[0].code == 1
+    _, _, parts = fit("parts", verb="resume")
+    assert all(torch.equal(value, _weights(parts)[key]) for key, value in _weights(whole).items())
+
+
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGUSR1"])
 def test_a_signal_saves_a_checkpoint_after_the_step_and_ends_the_run_as_killed(fit, signal):
     _, _, whole = fit("whole")
