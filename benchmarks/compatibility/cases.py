@@ -6,6 +6,7 @@ from typing import Any
 
 STRANGERS = Path(__file__).parents[2] / "tests/fixtures/strangers"
 HPARAMS = "`self.hparams.optimizer(...)`: LightningCLI keeps the configuration in `hparams`, not what is built from it"
+OBJECTS = "LightningCLI reads checkpoints with `weights_only=True`, also with `--weights_only=false`"
 FIND_UNUSED = "ddp_find_unused_parameters_true"
 OWN_SAMPLER = ("--trainer.use_distributed_sampler=false",)
 STREAM = "the training data are a stream, whose position cannot be saved"
@@ -139,6 +140,12 @@ CASES = [
         reasons={"resume": STREAM, "within": STREAM},
     ),
     Case("experiment", "`self.logger.experiment` of MLFlowLogger", ("model.lr", [0.05, 0.1]), "Loss/val"),
-    Case("stateful", "paths, enumerations, NumPy numbers in checkpoints", ("model.lr", [0.01, 0.02]), "val_mse"),
+    Case(
+        "stateful",
+        "paths, enumerations, NumPy numbers in checkpoints",
+        ("model.lr", [0.01, 0.02]),
+        "val_mse",
+        reasons=dict.fromkeys(("test", "validate", "resume", "within"), OBJECTS),
+    ),
     Case("closure", "L-BFGS, own loaders", ("model.width", [5, 10]), "val_error", kill=(2, 0)),
 ]

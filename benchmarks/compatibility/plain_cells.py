@@ -26,14 +26,9 @@ class PlainCells(Cells):
         command = [case.package, verb, "-c", str(case.path), *settings, *arguments]
         return self.commands.run(PLAIN, command, project.folder, project.variables(case, kill=kill), fresh=fresh)
 
-    def _load(self, project: Project, verb: str, checkpoint: Path, *arguments: str) -> Cell:
-        """Run a command with a checkpoint, in full if it cannot be loaded otherwise."""
-        load = [f"--ckpt_path={checkpoint}", *arguments]
-        outcome = self._run(project, verb, *load)
-        if outcome.code and "weights_only" in outcome.output:
-            self._run(project, verb, *load, "--weights_only=false").check()
-            return Cell(True, note="with `--weights_only=false`")
-        outcome.check()
+    def _load(self, project: Project, verb: str, *arguments: str) -> Cell:
+        """Run a command with the last checkpoint."""
+        self._run(project, verb, f"--ckpt_path={_last_checkpoint(project)}", *arguments).check()
         return Cell(True)
 
     def train(self) -> Project:
@@ -45,10 +40,10 @@ class PlainCells(Cells):
         return Cell(len(self.trained().finished_runs()) == 1)
 
     def test(self) -> Cell:
-        return self._load(self.trained(), "test", _last_checkpoint(self.trained()))
+        return self._load(self.trained(), "test")
 
     def validate(self) -> Cell:
-        return self._load(self.trained(), "validate", _last_checkpoint(self.trained()))
+        return self._load(self.trained(), "validate")
 
     def resume(self) -> Cell:
         return self._kill_and_resume("resume")
@@ -61,9 +56,9 @@ class PlainCells(Cells):
         killed = self._run(project, "fit", *arguments, *self._watch, kill=True)
         if killed.code != -9:
             raise CommandError(f"not killed: {killed.check().output.splitlines()[-1:]}")
-        loaded = self._load(project, "fit", _last_checkpoint(project), *arguments, *self._watch)
+        self._load(project, "fit", *arguments, *self._watch)
         compared = compare_weights(project.folder, reference.folder)
-        return Cell(compared.ok, compared.word, loaded.note if compared.ok else RANDOM)
+        return Cell(compared.ok, compared.word, "" if compared.ok else RANDOM)
 
     def ddp(self) -> Cell:
         project = self.project("ddp")
