@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA_DIR ?= data
 
-.PHONY: demo test check oldest bench faults ui slow services postgresql
+.PHONY: demo test check oldest bench faults compatibility ui slow services postgresql
 
 demo: $(READY)
 	@$(BIN)/litlab fit digits-mlp
@@ -56,6 +56,10 @@ bench: $(READY)
 
 faults: $(READY)
 	$(BIN)/python benchmarks/faults/run.py --data-dir $(DATA_DIR) $(ARGS)
+
+# Other people's modules with litlab, and with LightningCLI and MLFlowLogger: writes docs/COMPATIBILITY.md. Not part of CI.
+compatibility: $(READY)
+	$(BIN)/python benchmarks/compatibility/run.py $(ARGS)
 
 ui: $(READY)
 	$(BIN)/litlab ui
