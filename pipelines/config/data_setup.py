@@ -30,7 +30,7 @@ def set_up_once(data: LightningDataModule, seed: int) -> None:
     """
     done: set[tuple[str, str | None]] = set()
 
-    def teardown(original: Callable[[str | None], Any], stage: str | None = None) -> None:
+    def teardown(original: Callable[..., Any], stage: str | None = None) -> None:
         done.discard(("setup", _name(stage)))
         original(stage=stage)
 
