@@ -58,7 +58,7 @@ class Commands:
 
     limit: float
     _server: WarmServer = field(default_factory=WarmServer)
-    _closed: bool = False
+    closed: bool = False
     _running: set[subprocess.Popen[str]] = field(default_factory=set)
 
     def run(
@@ -79,7 +79,7 @@ class Commands:
             environment: Environment variables to set.
             fresh: Whether to start Python anew, which trainings in several processes need.
         """
-        if self._closed:
+        if self.closed:
             raise KeyboardInterrupt  # ends the thread of a module
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join(PATH), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
         options = {
@@ -105,7 +105,7 @@ class Commands:
             raise CommandError(f"not finished after {self.limit:.0f} s") from error
         finally:
             self._running.discard(process)
-        if self._closed:  # killed by `close`: no result
+        if self.closed:  # killed by `close`: no result
             raise KeyboardInterrupt
         name = "litlab" if program is LITLAB else "plain.py"
         with (folder / "output.txt").open("a") as log:
@@ -114,7 +114,7 @@ class Commands:
 
     def close(self) -> None:
         """Kill all running commands. No other command can be started."""
-        self._closed = True
+        self.closed = True
         for process in list(self._running):
             _kill(process)
         self._server.close()
