@@ -114,6 +114,8 @@ class Cells:
         except CommandError as error:
             cell = Cell(False, NO, str(error))
         except Exception as error:
+            if self.commands.closed:
+                raise KeyboardInterrupt from error  # ends the thread of this module
             cell = Cell(False, NO, f"{type(error).__name__}: {error}")
         reason = self.case.reasons.get(column)
         return Cell(False, cell.word, reason) if reason and not cell.ok else cell

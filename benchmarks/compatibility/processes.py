@@ -58,6 +58,7 @@ class Commands:
 
     limit: float
     _server: WarmServer = field(default_factory=WarmServer)
+    closed: bool = False
     _running: set[subprocess.Popen[str]] = field(default_factory=set)
 
     def run(
@@ -78,6 +79,8 @@ class Commands:
             environment: Environment variables to set.
             fresh: Whether to start Python anew, which trainings in several processes need.
         """
+        if self.closed:
+            raise KeyboardInterrupt  # ends the thread of a module
         variables = {**os.environ, "PYTHONPATH": os.pathsep.join(PATH), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
         options = {
             "cwd": folder,
@@ -102,13 +105,16 @@ class Commands:
             raise CommandError(f"not finished after {self.limit:.0f} s") from error
         finally:
             self._running.discard(process)
+        if self.closed:  # killed by `close`: no result
+            raise KeyboardInterrupt
         name = "litlab" if program is LITLAB else "plain.py"
         with (folder / "output.txt").open("a") as log:
             log.write(f"$ {name} {' '.join(arguments)}\n{output}\nexit code {process.returncode}\n\n")
         return Outcome(process.returncode, output)
 
     def close(self) -> None:
-        """Kill all running commands."""
+        """Kill all running commands. No other command can be started."""
+        self.closed = True
         for process in list(self._running):
             _kill(process)
         self._server.close()

@@ -66,9 +66,14 @@ def empty_database(folder: Path) -> Path:
     return path
 
 
+def is_selective(given: argparse.Namespace) -> bool:
+    """Return whether some cells are asked for; they are run again."""
+    return bool(given.only or given.commands or given.programs)
+
+
 def run_case(case: Case, given: argparse.Namespace, results: Results, commands: Commands) -> None:
     """Run the cells of a module that are asked for, or missing."""
-    chosen = bool(given.only or given.commands or given.programs)
+    chosen = is_selective(given)
     for program in given.programs or PROGRAMS:
         columns = [c for c in given.commands or COLUMNS if chosen or not results.get(case.name, program, c)]
         cells = PROGRAMS[program](case, given.folder, given.folder / "empty/mlflow.db", commands)
@@ -83,11 +88,13 @@ def run_case(case: Case, given: argparse.Namespace, results: Results, commands: 
 
 def main() -> int:
     """Run the cells, and write the page if all are there."""
-    given, start = options(), time.monotonic()
+    given = options()
     given.folder = given.folder.absolute()
     given.folder.mkdir(parents=True, exist_ok=True)
     empty_database(given.folder)
     results = Results(given.folder / "results.json", source())
+    if results.is_complete(CASES) and not is_selective(given):
+        results.clear()
     cases = [case for case in CASES if case.name in (given.only or [case.name])]
     commands = Commands(given.limit)
     pool = ThreadPoolExecutor(given.jobs)
@@ -104,7 +111,7 @@ def main() -> int:
     for line in worse:
         print(f"worse than LightningCLI: {line}")
     if results.is_complete(CASES):
-        DOCUMENT.write_text(markdown(results, CASES, time.monotonic() - start))
+        DOCUMENT.write_text(markdown(results, CASES))
         print(f"written to {DOCUMENT.relative_to(ROOT)}")
     return 1 if worse else 0
 

@@ -64,6 +64,10 @@ class Results:
             part.write_text(json.dumps({"source": self._source, "cells": saved}, indent=1))
             part.replace(self._path)
 
+    def clear(self) -> None:
+        """Forget all cells."""
+        self._cells = {}
+
     def is_complete(self, cases: Sequence[Case]) -> bool:
         return all(self.get(case.name, p, c) for case in cases for p in ("litlab", "plain") for c in COLUMNS)
 
@@ -85,7 +89,7 @@ def _rank(cell: Cell) -> int:
     return 2 if cell.ok else int(cell.word == OTHER_WEIGHTS)
 
 
-def markdown(results: Results, cases: Sequence[Case], seconds: float) -> str:
+def markdown(results: Results, cases: Sequence[Case]) -> str:
     """Return the page."""
     notes: dict[str, int] = {}
     header = ["module", *COLUMNS.values()]
@@ -96,7 +100,7 @@ def markdown(results: Results, cases: Sequence[Case], seconds: float) -> str:
     footnotes = [f"{number}. {note}" for note, number in notes.items()]
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     made = f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {sys.platform}; Python {platform.python_version()}, "
-    return "\n".join([INTRODUCTION, f"{made}{versions}; {seconds:.0f} s.", "", *lines, "", *footnotes, ""])
+    return "\n".join([INTRODUCTION, f"{made}{versions}.", "", *lines, "", *footnotes, ""])
 
 
 def _pair(results: Results, case: str, column: str, notes: dict[str, int]) -> str:

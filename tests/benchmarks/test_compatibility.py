@@ -32,7 +32,7 @@ def test_a_cell_that_is_worse_than_lightning_clis_is_named(part, tmp_path):
             )
     worse = table.Results(tmp_path / "results.json", "abc").worse([gan, dqn])
     assert [line.split(":")[0] for line in worse] == ["gan resume", "gan sweep", "gan ddp", "dqn resume", "dqn ddp"]
-    page = table.markdown(results, [gan, dqn], 60)
+    page = table.markdown(results, [gan, dqn])
     assert "✓ / ✓ | no<sup>1</sup> / no<sup>1</sup> |" in page
     assert "1. a / reason" in page
     assert not table.Results(tmp_path / "results.json", "other source").worse([gan, dqn])
