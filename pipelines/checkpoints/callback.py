@@ -34,6 +34,7 @@ from pipelines.runtime.lightning_internals import (
     validation_metrics,
 )
 from pipelines.runtime.log import logger
+from pipelines.runtime.metric_names import split_of
 from pipelines.runtime.signals import AGREE_EVERY_N_STEPS, StopRequest
 from pipelines.tracking.run import Run
 
@@ -209,7 +210,8 @@ class BestAndLastCheckpoint(Callback):
         """
         if val_batches:
             self._validated_epoch = epoch
-            self.selection.logged |= dict.fromkeys(trainer.callback_metrics)
+            names = [name for name in trainer.callback_metrics if split_of(name) != "train"]
+            self.selection.logged |= dict.fromkeys(names)
         advance_counters(trainer, epoch + 1, val_batches)
         return self._end_epoch(trainer, epoch)
 

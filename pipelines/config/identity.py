@@ -14,6 +14,8 @@ from pipelines.runtime.class_paths import with_old_class_paths
 
 PLACE_KEYS = ("data.data_dir", "trainer.enable_progress_bar", "checkpoint_every", "leak_check")  # change no result
 NOT_HASHED = ("seed_everything", "name", "description", *PLACE_KEYS)  # what runs of one configuration may differ in
+LATER_KEYS = {"monitor": None, "mode": None, "test_weights": "best", "ckpt_path": None, "weights": None}
+"""Keys of the command line that earlier versions did not have, with their defaults, at which they are not hashed."""
 Defaults = Mapping[str, Mapping[str, Any]]  # by class path, "" for the command line's own: dotted keys with defaults
 
 
@@ -65,6 +67,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """
     config = with_old_class_paths(without_loggers(config))
     flat = {key: value for key, value in flatten_config(config).items() if key not in NOT_HASHED}
+    flat = {key: value for key, value in flat.items() if key not in LATER_KEYS or value != LATER_KEYS[key]}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
 

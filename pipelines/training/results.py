@@ -97,8 +97,6 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
     if test:
         _test_and_export(training, run, epoch)
-    if training.leak_guard is not None and training.leak_guard.results:
-        run.set_tags({f"{LEAK_CHECK_TAG}.{name}": found for name, found in training.leak_guard.results.items()})
     remove_checkpoint(callback.best.with_name(PREVIOUS))  # only needed to resume
     config = training.cli.config
     if monitor is not None and not isinstance(model, Learner):
@@ -187,6 +185,7 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     guards = [] if training.leak_guard is None else [training.leak_guard]
     tested = evaluate("test", training.cli, training.model, data, best, guards, loggers)
     log_test_metrics(run, tested.metrics, epoch)
+    run.set_tags({f"{LEAK_CHECK_TAG}.{name}": found for guard in guards for name, found in guard.results.items()})
     if isinstance(data, InMemoryDataModule):
         metadata = {"classes": list(data.classes)} if data.classes else {}
         run.log_model(exportable(data.normalize, training.model), data.test_set.inputs[:2], metadata, epoch)

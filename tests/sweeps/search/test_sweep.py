@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 
 import pytest
 import yaml
@@ -158,7 +159,7 @@ def test_a_space_that_cannot_run_is_refused_before_the_first_trial(litlab, moody
     outcome = litlab("sweep", "-c", moody(space, sampler="random", trials=2))
     assert outcome.code == 2
     assert message in outcome.err
-    assert "Traceback" not in outcome.err
+    assert not re.search('File ".*(site-packages|pipelines|sweeps)/', outcome.err)  # only files of the user are shown
     assert not results.runs
 
 
