@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from modules.metrics import load_metric_states, metric_states
 from pipelines.checkpoints.files import BEST, CHECKPOINT_FOLDER, LAST, STATE_KEY, AtomicCheckpointIO, copy_checkpoint
+from pipelines.checkpoints.frozen import FrozenParts
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.position import TrainingPosition
 from pipelines.checkpoints.random_state import RandomState, gather, get_random_state, set_random_state
@@ -72,6 +73,7 @@ class BestAndLastCheckpoint(Callback):
         self._random_state: RandomState | None = None
         self._interrupted: dict[str, Any] | None = None
         self._epoch_sums: dict[str, Any] = {}
+        self._frozen, self._always_asks = FrozenParts(), False
 
     @property
     def best(self) -> Path:
@@ -94,7 +96,12 @@ class BestAndLastCheckpoint(Callback):
             run_after_hook(pl_module, "on_validation_end", lambda: self._after_validation(trainer))
             run_after_hook(pl_module, "on_train_end", lambda: self._save_epoch(trainer, trainer.current_epoch - 1))
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._frozen.begin(pl_module)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._frozen.restore(pl_module)
+        self._always_asks = self._every.is_set or trainer.world_size > 1
         self.selection.find_in_trainer(trainer)
         self._start_time = time.monotonic() - self.seconds
         if self.stops_between_steps:
@@ -128,6 +135,8 @@ class BestAndLastCheckpoint(Callback):
         """Save a checkpoint within the epoch, if it is due or the training is to stop."""
         if self._epoch_sums:
             add_epoch_sums(trainer, self._epoch_sums)
+        if not (self._always_asks or self._stop.requested):  # what follows would take 1 % of an epoch at batch 64
+            return
         stop = self._stop.agreed(trainer)
         if (stop or self._is_due(trainer)) and not trainer.is_last_batch and optimizer_stepped(trainer):
             self._save_step(trainer)
@@ -228,6 +237,7 @@ class BestAndLastCheckpoint(Callback):
         AtomicCheckpointIO().save_checkpoint(checkpoint, self._folder / name)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._frozen.save(pl_module, checkpoint)
         within_epoch = is_within_epoch(trainer)
         if not (self._saving or within_epoch):  # a checkpoint of another callback, at another time
             return
@@ -252,6 +262,7 @@ class BestAndLastCheckpoint(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get(STATE_KEY)
+        self._frozen.load(checkpoint)
         if trainer.state.fn != "fit" or state is None:
             return
         if self.continues:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 
 FROZEN_KEY, STATISTICS_KEY = "litlab_frozen", "litlab_fixed_statistics"
 
 
-class FrozenParts(Callback):
+class FrozenParts:
     """Save the names of frozen parameters, and of norms that keep their statistics, and restore both.
 
     Lightning's finetuning callbacks restore the parameter groups of the optimisers, but not `requires_grad` and
@@ -19,18 +19,22 @@ class FrozenParts(Callback):
         self._frozen: list[str] | None = None
         self._fixed: list[str] = []
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def begin(self, pl_module: LightningModule) -> None:
+        """Note whether the training starts with frozen parameters."""
         self._any = bool(_frozen(pl_module))
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def save(self, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the names to a checkpoint."""
         frozen = _frozen(pl_module)
         if self._any or frozen:
             checkpoint[FROZEN_KEY], checkpoint[STATISTICS_KEY] = frozen, _fixed_statistics(pl_module)
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def load(self, checkpoint: dict[str, Any]) -> None:
+        """Take the names from a checkpoint."""
         self._frozen, self._fixed = checkpoint.get(FROZEN_KEY), checkpoint.get(STATISTICS_KEY, [])
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def restore(self, pl_module: LightningModule) -> None:
+        """Restore what was loaded, after the callbacks have frozen what they freeze at the start."""
         if self._frozen is None:
             return
         for name, parameter in pl_module.named_parameters():

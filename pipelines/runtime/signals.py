@@ -60,6 +60,11 @@ class StopRequest:
                 if hasattr(signal, name):  # not on Windows
                     signal.signal(getattr(signal, name), self._request)
 
+    @property
+    def requested(self) -> bool:
+        """Whether this process has received a signal."""
+        return self._signal != 0
+
     def agreed(self, trainer: "Trainer", *, now: bool = False) -> bool:
         """Return whether to stop, in all processes alike.
 
@@ -68,10 +73,10 @@ class StopRequest:
             now: Whether to ask the other processes whatever the step is.
         """
         if trainer.world_size == 1:
-            return self._signal != 0
+            return self.requested
         if not now and trainer.global_step % AGREE_EVERY_N_STEPS:
             return False
-        return trainer.strategy.reduce_boolean_decision(self._signal != 0, all=False)
+        return trainer.strategy.reduce_boolean_decision(self.requested, all=False)
 
     def exit(self) -> None:
         """Raise SystemExit with the code of the signal."""

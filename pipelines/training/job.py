@@ -10,7 +10,6 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
-from pipelines.checkpoints.frozen import FrozenParts
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.selection import Selection
 from pipelines.config.callbacks import check_callbacks
@@ -19,6 +18,7 @@ from pipelines.config.distributed import check_batch_split
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.hooks import run_after_hook
 from pipelines.training.nan_guard import TerminateOnNaN
 from pipelines.training.progress_bar import EpochBar
 
@@ -69,8 +69,9 @@ def prepare_training(
     checkpoint_callback = BestAndLastCheckpoint(selection, every)
     checkpoint_callback.position.follow(model if data is None else data)
     leak_guard = LeakGuard() if config.leak_check and like is None else None
-    own = [*callbacks, *regions, *([] if leak_guard is None else [leak_guard])]
-    trainer = _build_trainer(cli, checkpoint_callback, own)
+    trainer = _build_trainer(cli, checkpoint_callback, [*callbacks, *regions])
+    if leak_guard is not None:
+        run_after_hook(model, "on_train_start", lambda: leak_guard.before_training(trainer))
     if data is not None and not isinstance(data, InMemoryDataModule):
         data.trainer = trainer
         if trainer.world_size == 1:  # several processes prepare and set up the data when they can wait for each other
@@ -118,6 +119,6 @@ def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[
     has_bar = any(isinstance(callback, ProgressBar) for callback in cli.callbacks)
     progress_bar = [] if has_bar or cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     other_checkpoints = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
-    callbacks = [first, *cli.callbacks, *more, FrozenParts(), TerminateOnNaN(), *progress_bar]
+    callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), *progress_bar]
     default_logger = cli.config.trainer.logger is True
     return cli.make_trainer(callbacks=callbacks, logger=default_logger, enable_checkpointing=other_checkpoints)
