@@ -1,22 +1,29 @@
 """Replace a hook of one LightningModule or LightningDataModule instance."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 
+class _Hook:
+    """A hook of an instance that calls a replacement. A copy and a pickle of the instance have the original again."""
+
+    def __init__(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+        self._owner, self._name = owner, name
+        self._original, self._replacement = getattr(owner, name), replacement
+        functools.update_wrapper(self, inspect.unwrap(self._original))  # Lightning sees whether a class overrides it
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._replacement(self._original, *args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._owner, self._name)  # the instance is still empty then, so it is the method of its class
+
+
 def replace_hook(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-    """Make `owner.name(...)` call `replacement(original, ...)`.
-
-    Lightning still sees whether the class overrides the hook.
-    """
-    original = getattr(owner, name)
-
-    @functools.wraps(original)
-    def hook(*args: Any, **kwargs: Any) -> Any:
-        return replacement(original, *args, **kwargs)
-
-    owner.__dict__[name] = hook
+    """Make `owner.name(...)` call `replacement(original, ...)`."""
+    owner.__dict__[name] = _Hook(owner, name, replacement)
 
 
 def run_after_hook(owner: Any, name: str, work: Callable[[], None]) -> None:
