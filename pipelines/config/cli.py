@@ -287,7 +287,7 @@ def load_data(data: LightningDataModule, stage: str, *, download: bool = True) -
     Raises:
         UserError: A file is missing or damaged; the message names it.
     """
-    with refusals():
+    with refusals(wrapped=False):
         if download:
             data.prepare_data()
         data.setup(stage)

@@ -31,8 +31,11 @@ _SET_BY_LITLAB = {"input_shape", "num_classes", "params"}  # taken from the data
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
+def refusals(*, wrapped: bool = True) -> Iterator[None]:
     """Turn errors that a class raises for a wrong value or a missing file into UserError; not those of a user's file.
+
+    Args:
+        wrapped: Whether jsonargparse has wrapped them in errors of its own.
 
     Raises:
         UserError: litlab or a library refused a value.
@@ -43,7 +46,7 @@ def refusals() -> Iterator[None]:
     except (ValueError, OSError, MisconfigurationException) as error:
         if found := user_traceback(error):
             raise found.error from None
-        raise UserError(str(_root_cause(error))) from error
+        raise UserError(str(_root_cause(error) if wrapped else error)) from error
 
 
 def _root_cause(error: BaseException) -> BaseException:
