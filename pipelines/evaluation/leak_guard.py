@@ -13,7 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, SubsetRandomSampler, TensorDataset
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -85,7 +98,7 @@ class LeakGuard(Callback):
         assert self._training is not None
         deadline = time.monotonic() + TIME_LIMIT_S
         if not self._hashes:
-            self._hashes = dict(zip(_hashes(self._training, deadline), range(10**9), strict=False))
+            self._hashes = {value: index for index, value in enumerate(_hashes(self._training, deadline))}
         count = sum(len(indices) for _, indices in self._training.parts)
         if not self._hashes:
             return "not compared"
@@ -102,13 +115,25 @@ class LeakGuard(Callback):
 
 
 def example_set(name: str, loader: Any) -> ExampleSet | None:
-    """Return the examples of a loader over a map-style dataset; None for anything else."""
-    if not isinstance(loader, DataLoader) or not hasattr(loader.dataset, "__len__"):
+    """Return the examples of a loader over a map-style dataset; None where it is not known which ones it draws."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return None
+    indices = _indices(loader)
+    return None if indices is None else ExampleSet(name, list(_parts(loader.dataset, indices)))
+
+
+def _indices(loader: "DataLoader[Any]") -> Sequence[int] | None:
+    """Return the indices that a loader draws; None for a sampler of somebody's own, which may draw any."""
+    batch_sampler: Any = loader.batch_sampler
+    if batch_sampler is not None and type(batch_sampler) is not BatchSampler:
+        return None
+    sampler: Any = loader.sampler if batch_sampler is None else batch_sampler.sampler
+    if isinstance(sampler, SubsetRandomSampler):
+        return sampler.indices
     dataset: Any = loader.dataset
-    sampler = loader.sampler
-    indices = sampler.indices if isinstance(sampler, SubsetRandomSampler) else range(len(dataset))
-    return ExampleSet(name, list(_parts(dataset, indices)))
+    of_all = isinstance(sampler, SequentialSampler | RandomSampler)
+    of_all |= isinstance(sampler, DistributedSampler) and sampler.dataset is dataset
+    return range(len(dataset)) if of_all else None
 
 
 def _parts(dataset: "Dataset[Any]", indices: Sequence[int]) -> Iterator[tuple[Any, Sequence[int]]]:
@@ -139,13 +164,21 @@ def _hashes(examples: ExampleSet, deadline: float) -> Iterator[int]:
 def _content(dataset: Any) -> Any:
     """Return the raw inputs of a dataset as an array or a list of files; None if it has neither."""
     if isinstance(dataset, TensorDataset):
-        return dataset.tensors[0].numpy() if dataset.tensors[0].dtype != torch.bfloat16 else None
+        return _as_array(dataset.tensors[0])
     data = getattr(dataset, "data", None)  # torchvision's MNIST and CIFAR10
     if isinstance(data, torch.Tensor):
-        data = data.numpy()
+        data = _as_array(data)
     if isinstance(data, np.ndarray) and data.ndim > 1 and len(data) == len(dataset):
         return data
     samples = getattr(dataset, "samples", None)  # torchvision's ImageFolder
     if isinstance(samples, list) and len(samples) == len(dataset) and samples and isinstance(samples[0], tuple):
         return [Path(sample[0]) for sample in samples] if isinstance(samples[0][0], str) else None
     return None
+
+
+def _as_array(tensor: Tensor) -> "np.ndarray[Any, Any] | None":
+    """Return a tensor on any device as an array; None for a type or a layout that NumPy has not."""
+    try:
+        return tensor.detach().cpu().numpy()
+    except (TypeError, RuntimeError):
+        return None

@@ -226,7 +226,7 @@ def test_equal_content_is_a_warning_with_examples(train, litlab, tmp_path):
     assert run.data.tags["litlab.leak_check.test"] == "none of 32 equals a training example"
 
 
-@pytest.mark.parametrize("data", ["Samplers", "Repeats", "TrainAgain"])
+@pytest.mark.parametrize("data", ["Samplers", "BatchSamplers", "Gradients", "Repeats", "TrainAgain"])
 def test_disjoint_samplers_repeated_points_and_a_second_look_at_the_training_set_are_no_leaks(
     train, litlab, tmp_path, data
 ):
