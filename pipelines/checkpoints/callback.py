@@ -202,7 +202,7 @@ class BestAndLastCheckpoint(Callback):
         selection, logged = self.selection, trainer.callback_metrics
         if selection.monitor is None or not selection.is_fresh(logged, validated=validated):
             return None
-        score = selection.score(logged[selection.monitor.metric])
+        score = selection.monitor.score(float(logged[selection.monitor.metric]))
         if not trainer.strategy.reduce_boolean_decision(selection.is_better(score)):
             return None
         metrics = {key: float(logged[key]) for key in selection.logged if key in logged}

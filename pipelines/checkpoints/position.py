@@ -69,9 +69,11 @@ class TrainingPosition:
     def _watch(self, loaders: Any) -> Any:
         self.inexact = _why_inexact(loaders)
         if isinstance(loaders, DataLoader) and not isinstance(loaders.dataset, IterableDataset):
-            bases = (type(loaders),) if isinstance(loaders, _Watched) else (_Watched, type(loaders))
             self._loader = loaders
-            loaders.__class__ = type(type(loaders).__name__, bases, {"position": self})
+            if not isinstance(loaders, _Watched):  # the same loader may be returned again
+                loaders.__class__ = type(type(loaders).__name__, (_Watched, type(loaders)), {})
+            watched: Any = type(loaders)
+            watched.position = self
         return loaders
 
     def batches_of(self, new_iterator: Callable[[], Iterator[Any]], loader: "DataLoader[Any]") -> Iterator[Any]:

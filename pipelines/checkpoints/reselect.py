@@ -9,16 +9,15 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 
 
-def select_again(paths: Iterable[Path], history: Iterable[tuple[int, Mapping[str, float]]], monitor: Monitor) -> Best:
-    """Return the best checkpoint by a metric that was logged.
+def select_again(
+    paths: Iterable[Path], history: Iterable[tuple[int, Mapping[str, float]]], monitor: Monitor
+) -> tuple[Best, Path]:
+    """Return the best epoch by a metric that was logged, and its checkpoint.
 
     Args:
         paths: Checkpoint files; those that are missing are left out.
         history: Epochs with the metrics that were logged.
         monitor: The metric.
-
-    Returns:
-        Its `path` is that of the checkpoint.
 
     Raises:
         UserError: The metric was not logged at the epoch of any of the checkpoints.
@@ -26,20 +25,18 @@ def select_again(paths: Iterable[Path], history: Iterable[tuple[int, Mapping[str
     logged: dict[int, dict[str, float]] = {}
     for epoch, metrics in history:
         logged.setdefault(epoch, {}).update(metrics)
-    sign = 1.0 if monitor.mode == "max" else -1.0
     found = []
     for path in filter(Path.is_file, paths):
         point = ResumePoint.of(path, load_checkpoint(path, needed=("litlab", "epoch", "global_step")))
         value = logged.get(point.epoch, {}).get(monitor.metric)
         if value is not None and point.step is None:
-            found.append((Best(point.epoch, sign * value), path))
+            found.append((Best(point.epoch, monitor.score(value)), path))
     if not found:
         names = ", ".join(sorted({name for metrics in logged.values() for name in metrics}))
         raise UserError(f"--monitor {monitor.metric}: no checkpoint has a value of it; there is {names}")
     best, path = max(found, key=lambda item: (item[0].score, -item[0].epoch))
-    best.path = path
     count = len({item.epoch for item, _ in found})
     logger.info(
         "Of %d epochs with a checkpoint, %d is the best by %s: %s", count, best.epoch, monitor.metric, path.name
     )
-    return best
+    return best, path

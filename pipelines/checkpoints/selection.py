@@ -4,12 +4,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from modules.base import Learner
@@ -34,6 +32,14 @@ class Monitor:
     mode: Mode
     source: str
 
+    def score(self, value: float) -> float:
+        """Return a value of the metric such that higher is better; NaN is the worst."""
+        return -math.inf if math.isnan(value) else value if self.mode == "max" else -value
+
+    def value(self, score: float) -> float:
+        """Return the value of the metric that has a score."""
+        return score if self.mode == "max" else -score
+
 
 @dataclass
 class Best:
@@ -44,14 +50,12 @@ class Best:
         score: Value of the metric; its negative where lower values are better.
         step: Global step, for a validation within an epoch; else None.
         metrics: What that validation logged, if validations have steps as x axis; else None: the run has them by epoch.
-        path: Checkpoint of the weights, where it is not `best.ckpt`.
     """
 
     epoch: int
     score: float
     step: int | None = None
     metrics: dict[str, float] | None = None
-    path: Path = Path()
 
 
 class Selection:
@@ -139,12 +143,6 @@ class Selection:
             and (validated or self.monitor.metric not in self.logged)
             and self.monitor.metric in logged
         )
-
-    def score(self, value: Tensor) -> float:
-        """Return a value of the metric such that higher is better; NaN is the worst."""
-        assert self.monitor is not None
-        number = float(value)
-        return -math.inf if math.isnan(number) else number if self.monitor.mode == "max" else -number
 
     def is_better(self, score: float) -> bool:
         """Return whether a score is better than the best so far; of equal ones the first is the best."""

@@ -10,13 +10,12 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import BEST, LAST, fetch_checkpoint, load_checkpoint
 from pipelines.checkpoints.reselect import select_again
-from pipelines.checkpoints.selection import Monitor
+from pipelines.checkpoints.selection import Selection
 from pipelines.config.cli import LitlabCLI, load_data, option_values, parse_config
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.metric_names import mode_of
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import first_line
-from pipelines.tracking.run_log import parse_entry
+from pipelines.tracking.run_log import epoch_history, read_entries
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG
 
@@ -100,9 +99,9 @@ def _find_checkpoint(run: StoredRun, cli: LitlabCLI, overrides: Sequence[str]) -
     for name in (BEST, LAST):
         with contextlib.suppress(UserError):
             paths.append(fetch_checkpoint(run, name))
-    metric, lines = cli.config.monitor, run.file("metrics.jsonl").read_text().splitlines()
-    history = [(entry.epoch, entry.values) for entry in map(parse_entry, lines)]
-    return select_again(paths, history, Monitor(metric, cli.config.mode or mode_of(metric), "given")).path
+    monitor = Selection(cli.config.monitor, cli.config.mode).monitor
+    assert monitor is not None
+    return select_again(paths, epoch_history(read_entries(run.file("metrics.jsonl"))[0]), monitor)[1]
 
 
 def load_from_checkpoint(

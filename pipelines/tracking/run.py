@@ -25,7 +25,7 @@ from pipelines.runtime.signals import signal_handlers
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking import logged_model, run_log
 from pipelines.tracking.origin import git_tags, machine_tags, process_tags
-from pipelines.tracking.run_log import RunLog
+from pipelines.tracking.run_log import RunLog, epoch_history
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG, PROCESS_TAG, REASON_TAG
 from pipelines.tracking.writer import MAX_BATCH, REWOUND, SEND
@@ -132,7 +132,7 @@ class Run:
         The store cannot delete them: those that it has are not sent again.
         """
         self._log.rewind(mark)
-        self.history = [(entry.epoch, entry.values) for entry in self._log.entries()[0] if entry.step is None]
+        self.history = epoch_history(self._log.entries()[0])
         self._writer.request(REWOUND)
 
     @property

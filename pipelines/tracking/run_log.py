@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,20 +134,8 @@ class RunLog:
         return _entry(line)
 
     def entries(self, start: int = 0) -> tuple[list[Entry], int]:
-        """Return the entries of metrics.jsonl from a position on, in bytes, and the position after the last one.
-
-        Lines that were cut off by a killed process or a full disk are left out.
-        """
-        if not self._metrics.exists():
-            return [], 0
-        with self._metrics.open("rb") as file:
-            file.seek(start)
-            complete, newline, _ = file.read().rpartition(b"\n")
-        entries = []
-        for text in complete.splitlines():
-            with contextlib.suppress(ValueError, KeyError):
-                entries.append(parse_entry(text))
-        return entries, start + len(complete) + len(newline)
+        """Return the entries of metrics.jsonl; see `read_entries`."""
+        return read_entries(self._metrics, start)
 
     def mark(self) -> int:
         """Flush metrics.jsonl to the disk and return its size in bytes, to rewind to later."""
@@ -212,13 +200,26 @@ class RunLog:
             yield
 
 
-def parse_entry(text: str | bytes) -> Entry:
-    """Return the metrics of a line of metrics.jsonl.
+def read_entries(path: Path, start: int = 0) -> tuple[list[Entry], int]:
+    """Return the entries of a metrics.jsonl from a position on, in bytes, and the position after the last one.
 
-    Raises:
-        ValueError, KeyError: The line is incomplete.
+    Lines that were cut off by a killed process or a full disk are left out.
     """
-    return _entry(json.loads(text))
+    if not path.exists():
+        return [], 0
+    with path.open("rb") as file:
+        file.seek(start)
+        complete, newline, _ = file.read().rpartition(b"\n")
+    entries = []
+    for text in complete.splitlines():
+        with contextlib.suppress(ValueError, KeyError):
+            entries.append(_entry(json.loads(text)))
+    return entries, start + len(complete) + len(newline)
+
+
+def epoch_history(entries: Iterable[Entry]) -> list[tuple[int, dict[str, float]]]:
+    """Return epoch and metrics of each entry that has the epoch as x axis."""
+    return [(entry.epoch, entry.values) for entry in entries if entry.step is None]
 
 
 def _entry(line: dict[str, Any]) -> Entry:

@@ -120,7 +120,7 @@ def _measured(run: Run, best: Best, monitor: Monitor | None) -> dict[str, float]
     """Return the metrics of the selected weights."""
     measured = {**(run.metrics_at(best.epoch) if best.step is None else {}), **(best.metrics or {})}
     if monitor is not None and monitor.metric not in measured:  # logged per step too, so that the run has other names
-        measured[monitor.metric] = best.score if monitor.mode == "max" else -best.score
+        measured[monitor.metric] = monitor.value(best.score)
     return measured
 
 
@@ -129,8 +129,9 @@ def _select(training: Training, last_epoch: int) -> Best:
     callback, which = training.checkpoint_callback, training.cli.config.test_weights
     best = callback.selection.best
     if which == "callback":
-        best = _best_of_callback(training.trainer, last_epoch)
-        copy_checkpoint(best.path, callback.best)
+        path = _best_of_callback(training.trainer)
+        best = Best(min(load_checkpoint(path, needed=("epoch",))["epoch"], last_epoch), 0.0)
+        copy_checkpoint(path, callback.best)
     elif best is None or which == "last":
         if which != "last":
             why = callback.selection.describe() if callback.selection.logged else "there was no validation"
@@ -141,24 +142,17 @@ def _select(training: Training, last_epoch: int) -> Best:
     return best
 
 
-def _best_of_callback(trainer: Trainer, last_epoch: int) -> Best:
+def _best_of_callback(trainer: Trainer) -> Path:
     """Return the best checkpoint of the user's first ModelCheckpoint.
 
     Raises:
         UserError: There is no such callback, or it has saved nothing.
     """
-    path = next(
-        (
-            Path(callback.best_model_path)
-            for callback in trainer.checkpoint_callbacks
-            if isinstance(callback, ModelCheckpoint) and callback.best_model_path
-        ),
-        None,
-    )
+    callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    path = next((callback.best_model_path for callback in callbacks if callback.best_model_path), None)
     if path is None:
         raise UserError("test_weights is callback, but no ModelCheckpoint has saved a checkpoint")
-    content = load_checkpoint(path, needed=("epoch", "state_dict"))
-    return Best(min(content["epoch"], last_epoch), 0.0, path=path)
+    return Path(path)
 
 
 def why_no_test(cli: LitlabCLI, model: LightningModule, data: LightningDataModule | None) -> str:

@@ -169,9 +169,9 @@ def _rewind(run: Run, selection: Selection, *, trust: bool) -> Path | None:
     run.rewind(point.state["metrics"] if point else 0)
     if point is not None and selection.monitor is not None and selection.is_other(point.state):
         paths = [folder / name for name in (LAST, BEST, PREVIOUS)]
-        selection.best = select_again(paths, run.history, selection.monitor)
-        if selection.best.path != folder / BEST:
-            copy_checkpoint(selection.best.path, folder / BEST)
+        selection.best, path = select_again(paths, run.history, selection.monitor)
+        if path != folder / BEST:
+            copy_checkpoint(path, folder / BEST)
     return point.path if point else None
 
 
