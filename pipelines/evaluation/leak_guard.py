@@ -50,7 +50,9 @@ class ExampleSet:
 
     def shared_indices(self, other: "ExampleSet") -> int:
         """Return how many examples are the same index of the same dataset object in both sets."""
-        own = {id(dataset): set(indices) for dataset, indices in self.parts}
+        own: dict[int, set[int]] = {}
+        for dataset, indices in self.parts:  # of folds, one dataset has several parts
+            own.setdefault(id(dataset), set()).update(indices)
         return sum(
             len(own[id(dataset)].intersection(indices)) for dataset, indices in other.parts if id(dataset) in own
         )

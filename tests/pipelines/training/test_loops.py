@@ -206,6 +206,7 @@ def test_a_training_whose_test_failed_is_finished_by_another_metric(train, loops
     ("data", "says"),
     [
         ("Overlap", "10 of 30 validation examples are training examples"),
+        ("Folds", "10 of 30 validation examples are training examples"),
         ("Nested", "20 of 30 test examples are training examples"),
     ],
 )
