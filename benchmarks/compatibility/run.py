@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,7 +55,10 @@ def source() -> str:
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain", "--", "*.py") else "")
+    files = ("*.py", "*.yaml")
+    changed = git("diff", "HEAD", "--", *files) + git("ls-files", "--others", "--exclude-standard", "--", *files)
+    digest = f" with changes {zlib.crc32(changed.encode()):08x}" if changed else ""
+    return git("rev-parse", "--short", "HEAD") + digest
 
 
 def empty_database(folder: Path) -> Path:

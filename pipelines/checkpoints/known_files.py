@@ -37,9 +37,10 @@ def remember(content: "bytes | memoryview") -> None:
     """
     path = _list()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    digest = hashlib.sha256(content).hexdigest()
     with file_lock(path.with_suffix(".lock")):
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w") as file:
-            file.write(hashlib.sha256(content).hexdigest() + "\n")
+            file.write(digest + "\n")
         lines = path.stat().st_size // 65
         if lines > MAX_ENTRIES:
             write_atomically(path, "".join(path.read_text().splitlines(keepends=True)[-_KEPT:]), mode=0o600)

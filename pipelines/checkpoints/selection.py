@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from modules.base import Learner
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.metric_names import Mode, find_metric, mode_of, split_of
+from pipelines.runtime.metric_names import Mode, find_metric, mode_of, shown_in_epoch, split_of
 
 USUAL_NAMES = ("val/loss", "val_loss", "val/acc", "val_acc")  # taken in this order, if nothing names a metric
 
@@ -218,6 +218,4 @@ def _list(names: Iterable[str]) -> str:
 
 def _distinct(logged: Iterable[str]) -> list[str]:
     """Return the metrics that are not another one in another form: its mean by epoch, or that of a further loader."""
-    names = set(logged)
-    first = [name for name in names if not re.search(r"/dataloader_idx_[1-9]", name)]
-    return [name for name in first if (base := re.sub(r"_epoch(?=$|/)", "", name)) == name or base not in names]
+    return [name for name in shown_in_epoch(logged) if not re.search(r"/dataloader_idx_[1-9]", name)]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from pipelines.runtime.log import logger
+from pipelines.runtime.text import first_line
 
 HYPERPARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")  # Lightning's keys
 HYPERPARAMETERS_TYPE = "hparams_type"  # a class of OmegaConf
@@ -117,7 +118,7 @@ def _without_unpicklable(value: Any, name: str) -> Any:
     try:
         _saved(value)
     except Exception as error:
-        _warn_left_out(name, _describe(value), str(error).splitlines()[0] if str(error) else type(error).__name__)
+        _warn_left_out(name, _describe(value), first_line(error))
         return _LEFT_OUT
     return value
 

@@ -33,9 +33,10 @@ def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "F
     Each label has one panel for loss and one for accuracy, all on the same scale, with the validation curves of the
     other labels in grey. Where runs differ in length, the mean is over those that reached the epoch.
     """
-    curves = {label: _read(runs) for label, runs in runs_by_label.items()}
-    logged = dict.fromkeys(kind for found in curves.values() for _, kind in found)
+    runs = [run for runs in runs_by_label.values() for run in runs]
+    logged = dict.fromkeys(kind for run in runs for _, kind in curve_names(run.metrics))
     kinds = [kind for kind in KINDS if kind in logged] or list(logged)[: len(KINDS)] or ["loss"]
+    curves = {label: _read(runs, kinds) for label, runs in runs_by_label.items()}
     figure, grid = _grid(list(curves), kinds)
     for kind in kinds:
         for label in curves:
@@ -86,11 +87,11 @@ def _grid(labels: Sequence[str], kinds: Sequence[str]) -> "tuple[Figure, dict[tu
     return figure, grid
 
 
-def _read(runs: Sequence[StoredRun]) -> Curves:
-    """Return the curves of the metrics that the runs have; of an epoch that was logged twice, the latest value."""
+def _read(runs: Sequence[StoredRun], kinds: Sequence[str]) -> Curves:
+    """Return the curves of some kinds of metrics; of an epoch that was logged twice, the latest value."""
     curves: Curves = {}
     names = {run.run_id: curve_names(run.metrics) for run in runs}
-    for split, kind in dict.fromkeys(key for found in names.values() for key in found):
+    for split, kind in itertools.product(SPLITS, kinds):
         values: dict[int, list[float]] = {}  # of the runs, by epoch
         for run in (run for run in runs if (split, kind) in names[run.run_id]):
             metric = names[run.run_id][split, kind]

@@ -50,16 +50,16 @@ def take_mlflow_settings(config: Namespace, default_name: str) -> MlflowSettings
     uri = given.get("tracking_uri")
     if "tracking_uri" in arguments:
         arguments.tracking_uri = None
-    if uri in (None, os.environ.get("MLFLOW_TRACKING_URI")) or not _is_store(uri):
+    if config.tracking_uri is not None or uri in (None, os.environ.get("MLFLOW_TRACKING_URI")) or not _is_store(uri):
         given.pop("tracking_uri", None)
-    elif config.tracking_uri is None:
+    else:
         config.tracking_uri = uri
-    if "experiment_name" in given and config.name == default_name:
-        config.name = given["experiment_name"]
+    if config.name != default_name:
+        given.pop("experiment_name", None)
+    config.name = given.get("experiment_name", config.name)
     tags = {str(key): str(value) for key, value in (given.get("tags") or {}).items()}
-    name = given.get("run_name") or tags.pop(_RUN_NAME, "")
-    tags.pop(_RUN_NAME, None)
-    return MlflowSettings(name, tags, _note(given, uri))
+    tagged = tags.pop(_RUN_NAME, "")
+    return MlflowSettings(given.get("run_name") or tagged, tags, _note(given, uri))
 
 
 def _note(given: Mapping[str, Any], uri: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class _Hook:
-    """A hook of an instance that calls a replacement. A copy and a pickle of the instance have the original again."""
+    """A hook of an instance that calls a replacement. A deep copy and a pickle of the instance have the original."""
 
     def __init__(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
         self._owner, self._name = owner, name

@@ -29,10 +29,10 @@ _SEPARATORS = "/_-. "
 def mode_of(metric: str) -> Mode:
     """Return "min" if lower values of a metric are better, judged by its name, else "max".
 
-    The name is split at everything that is not a letter. It is "min" if one of the words is a loss, an error or a
-    distance, such as `loss`, `mae` or `perplexity`, or ends in one of these words.
+    The name without its split is cut at everything that is not a letter. It is "min" if one of the words is a loss, an
+    error or a distance, such as `loss`, `mae` or `perplexity`, or ends in one of these words.
     """
-    words = [word for word in re.split(r"[^a-z]+", metric.lower()) if word]
+    words = [word for word in re.split(r"[^a-z]+", without_split(metric).lower()) if word]
     return "min" if any(_LOWER.fullmatch(word) or _COMPOUND.search(word) for word in words) else "max"
 
 
@@ -83,4 +83,5 @@ def of_split(metrics: Mapping[str, float], split: Split, names: Iterable[str] = 
 def shown_in_epoch(metrics: Iterable[str]) -> list[str]:
     """Return the metrics of an epoch in order, without the parts of those that were logged by step and by epoch."""
     known = set(metrics)
-    return sorted(name for name in known if re.sub(r"_(step|epoch)(?=$|/)", "", name) not in known - {name})
+    bases = {name: re.sub(r"_(step|epoch)(?=$|/)", "", name) for name in known}
+    return sorted(name for name, base in bases.items() if base == name or base not in known)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.runtime.text import param_text
 from pipelines.tracking.run import accepted_name
 
 MAX_TEXT = 250  # characters of an object that is logged as text, as in MLFlowLogger
@@ -54,7 +55,7 @@ def _repeats(key: str, value: Any, params: Mapping[str, str]) -> bool:
 
 
 def _equal(value: Any, text: str) -> bool:
-    if text == (value if isinstance(value, str) else json.dumps(value)):
+    if text == param_text(value):
         return True
     try:
         return not isinstance(value, bool) and float(value) == float(text)

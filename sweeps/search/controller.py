@@ -213,7 +213,9 @@ class Controller:
     def _on_result(self, active: ActiveTrial, child: WorkerProcess, metrics: Mapping[str, float]) -> None:
         value = self._value(metrics)
         if value is None or not math.isfinite(value):
-            logged = ", ".join(key.removeprefix(f"{SELECTED}/") for key in sorted(metrics) if key.startswith(SELECTED))
+            logged = ", ".join(
+                key.removeprefix(f"{SELECTED}/") for key in sorted(metrics) if key.startswith(f"{SELECTED}/")
+            )
             missing = f"metric {self._space.metric}: the experiment logs {logged}"
             reason = missing if value is None else f"{self._space.metric} of the selected epoch is {value}"
             self._end(active, "FAIL", reason)

@@ -41,9 +41,8 @@ def summary_metrics(runs: Sequence[StoredRun]) -> dict[str, float]:
 
 def format_test_metrics(runs: Sequence[StoredRun]) -> str:
     """Format mean and standard deviation of the test metrics in one line; "" without test metrics."""
-    kinds = _kinds(runs)
-    tested = {key: summary for key, summary in _summaries(runs).items() if kinds[key] == TEST}
-    return ", ".join(f"{key} {format_mean_sd(of.mean, of.sd, fixed_spec(of.mean))}" for key, of in tested.items())
+    tested = _summaries(runs, [TEST]).items()
+    return ", ".join(f"{key} {format_mean_sd(of.mean, of.sd, fixed_spec(of.mean))}" for key, of in tested)
 
 
 def metrics_table(runs: Sequence[StoredRun]) -> list[list[str]]:
@@ -58,8 +57,7 @@ def metrics_table(runs: Sequence[StoredRun]) -> list[list[str]]:
 
 def seeds_table(runs: Sequence[StoredRun]) -> list[list[str]]:
     """Return the cells of a header and of one row for each seed, with its test and validation metrics."""
-    kinds = _kinds(runs)
-    shown = {key: summary for key, summary in _summaries(runs).items() if kinds[key] in (TEST, VALIDATION, REST)}
+    shown = _summaries(runs, [TEST, VALIDATION, REST])
     lines = [["seed", *shown, "run"]]
     for run in runs:
         cells = [_number(run.metrics.get(key, math.nan), summary) for key, summary in shown.items()]
@@ -78,10 +76,10 @@ def _save_learning_curves(parent: Run, runs: Sequence[StoredRun]) -> None:
         logger.warning("cannot draw the learning curves: %s", error)
 
 
-def _summaries(runs: Sequence[StoredRun]) -> dict[str, Summary]:
-    """Summarise each metric over the runs where it is finite."""
+def _summaries(runs: Sequence[StoredRun], shown: Sequence[int] = ()) -> dict[str, Summary]:
+    """Summarise each metric, or those of some kinds, over the runs where it is finite."""
     kinds = _kinds(runs)
-    keys = sorted(kinds, key=lambda key: (kinds[key], key))
+    keys = sorted((key for key in kinds if not shown or kinds[key] in shown), key=lambda key: (kinds[key], key))
     values = {key: [run.metrics[key] for run in runs if math.isfinite(run.metrics.get(key, math.nan))] for key in keys}
     return {key: summarize(values[key]) for key in keys if values[key]}
 
