@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """Explain the trained network of a run. Writes a picture and its numbers, and logs
 both as a child run. The explained run is not changed."""
 METHOD_EPILOG = """--checkpoint FILE, -c FILE, --torchvision NAME, --weights FILE, --input KEY,
---forward NAME, --out DIR, --seed N, --trust , --KEY VALUE, --tracking_uri URI:
+--forward NAME, --out DIR, --seed N, --trust, --KEY VALUE, --tracking_uri URI:
 see litlab explain --help"""
 PLACES = ("--out", "--tracking_uri", "--tracking-uri", "--data.data_dir")
 
@@ -62,7 +62,7 @@ def _add_common_options(parser: VerbParser, *, shown: bool = True) -> None:
     add("--forward", default="forward", metavar="NAME", text="method that maps images to logits (%(default)s)")
     add("--out", type=Path, default=Path("explain"), metavar="DIR", text="folder of picture and numbers (%(default)s)")
     add("--seed", type=int, default=0, metavar="N", text="random seed (%(default)s)")
-    parser.add_trust() if shown else parser.add_argument("--trust", action="store_true", help=SUPPRESS)
+    parser.add_trust() if shown else parser.add_trust(SUPPRESS)
     if shown:
         parser.show_keys("a key of the run's configuration, as for litlab fit")
     parser.add_tracking_uri() if shown else parser.add_tracking_uri(SUPPRESS)

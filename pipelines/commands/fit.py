@@ -51,8 +51,8 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Train an experiment, and print the results."""
-    options, *_ = make_parser(verb).parse_with_overrides(argv)  # prints help
-    argv = [token for token in argv if token != "--trust"]
+    options, names, overrides = make_parser(verb).parse_with_overrides(argv)  # prints help
+    argv = [*names, *overrides]
     from pipelines.tracking import writer_process
 
     writer_process.start(argv)  # before torch is imported
@@ -62,7 +62,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
         if "--full-help" in argv:
             print_full_help()
-        experiment, overrides = (None, argv) if argv[0].startswith("-") else (argv[0], argv[1:])
+        experiment, overrides = (argv[0], argv[1:]) if names else (None, argv)
         return run_and_report(lambda: fit(experiment, overrides=overrides, trust=options.trust))
     finally:
         writer_process.stop()

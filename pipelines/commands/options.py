@@ -85,10 +85,9 @@ class VerbParser(argparse.ArgumentParser):
         self.add_argument("--tracking_uri", metavar="URI", help=help_text)
         self.add_argument("--tracking-uri", dest="tracking_uri", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
-    def add_trust(self) -> None:
+    def add_trust(self, help_text: str = "restore objects of others' checkpoints (may run code)") -> None:
         """Add `--trust`."""
-        trust = "restore objects of others' checkpoints (may run code)"
-        self.add_argument("--trust", action="store_true", help=trust)
+        self.add_argument("--trust", action="store_true", help=help_text)
 
     def page(self) -> argparse.ArgumentParser:
         """Return a parser of every argument that the help page shows."""

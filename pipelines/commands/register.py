@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.tracking.register import RegisteredModel
@@ -44,7 +45,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
         from pipelines.training.export_run import export_run
 
         export_run(run, argv[first:], input_key=options.input, trust=options.trust)
-    model = register_model(run.run_id, options.name, alias=options.alias, tracking_uri=options.tracking_uri)
+    elif argv[first:]:
+        raise UserError(f"run {run.run_id} has a model already: {argv[first]} would change nothing")
+    model = register_model(run, options.name, alias=options.alias, tracking_uri=options.tracking_uri)
     print(f"model    {model.name}")
     print(f"version  {model.version}" + ("" if model.is_new else " (already registered for this run)"))
     print(f"run      {model.run_id}")

@@ -26,7 +26,7 @@ from pipelines.config.distributed import cluster_environments
 from pipelines.config.dump import dump_config
 from pipelines.config.error_messages import explain_parser_error, refusals
 from pipelines.config.experiments import find_experiment, read_yaml
-from pipelines.config.identity import flatten_config, without_loggers
+from pipelines.config.identity import LATER_KEYS, flatten_config, without_loggers
 from pipelines.config.links import LinkParser, ModelLinks, is_learner, remove_derived
 from pipelines.config.loggers import take_mlflow_settings
 from pipelines.runtime.errors import UserError
@@ -168,7 +168,7 @@ class LitlabCLI(LightningCLI):
     def params(self) -> dict[str, Any]:
         """Return the params of a run: flat keys with values, without None and the defaults of Trainer and litlab."""
         defaults = {f"trainer.{key}": item.default for key, item in inspect.signature(Trainer).parameters.items()}
-        defaults["test_weights"] = "best"
+        defaults |= LATER_KEYS
         flat = flatten_config(without_loggers(self.resolved()))
         params = {key: value for key, value in flat.items() if value is not None and value != defaults.get(key)}
         left_out = ("name", "description", "data.data_dir", "checkpoint_every", "leak_check")

@@ -4,7 +4,7 @@ The batch is one that Lightning passes to a step, after all hooks. The arguments
 passes, where it calls the module itself.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import first_line
+from pipelines.runtime.text import kind_and_message
 
 # Evaluation before training, which may augment.
 _STAGES = {
@@ -78,20 +78,6 @@ class ExampleBatch:
                 "the part that holds them"
             )
         return images
-
-
-def method_of(model: LightningModule, name: str = "forward") -> Callable[..., Any]:
-    """Return the method that maps inputs to outputs.
-
-    Raises:
-        UserError: The module has no such method.
-    """
-    method = getattr(model, name, None)
-    if not callable(method) or (name == "forward" and not is_overridden("forward", model)):
-        raise UserError(
-            f"{type(model).__name__} has no method {name}: --forward NAME names the one that maps inputs to outputs"
-        )
-    return method  # type: ignore[no-any-return]
 
 
 def class_names(data: LightningDataModule | None, example: ExampleBatch, count: int) -> tuple[str, ...]:
@@ -171,7 +157,7 @@ def example_batch(cli: LitlabCLI, data: LightningDataModule | None, model: Light
         try:
             return _capture(cli, data, model, stage)
         except Exception as error:  # of the data module or of the step
-            reasons.append(f"{stage}: {type(error).__name__}: {first_line(error)}")
+            reasons.append(f"{stage}: {kind_and_message(error)}")
     raise UserError("no example batch: " + ("; ".join(reasons) or "there is no data loader"))
 
 
@@ -251,7 +237,11 @@ class _Collect(Callback):
         if self._left < 0:
             raise _Captured
 
+    def on_test_epoch_end(self, *args: Any) -> None:
+        raise _Captured  # before the hook of the module, which has no outputs
+
     on_validation_batch_start = on_test_batch_start  # type: ignore[assignment]
+    on_validation_epoch_end = on_test_epoch_end  # type: ignore[assignment]
 
     def _count(self, tensor: Tensor) -> None:
         self._left -= tensor.numel()

@@ -8,13 +8,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from modules.probes import Probe
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
-from pipelines.evaluation.load_run import load_run
+from pipelines.evaluation.load_run import load_run, needed_keys
 from pipelines.runtime.metric_names import of_split, split_of
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.tracking.measured import test_metrics
@@ -121,13 +120,6 @@ def evaluate(
     with reraise_keyboard_interrupt(trainer):
         per_loader = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     return Evaluation({key: value for metrics in per_loader for key, value in metrics.items()}, collector.outputs())
-
-
-def needed_keys(model: LightningModule, data: LightningDataModule | None) -> tuple[str, ...] | None:
-    """Return the keys of a checkpoint that an evaluation needs; None for all, which a module that reads it may need."""
-    if is_overridden("on_load_checkpoint", model):
-        return None
-    return "state_dict", type(data).__qualname__
 
 
 class _OutputCollector(Callback):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import BEST, LAST, fetch_checkpoint, load_checkpoint
@@ -140,11 +141,19 @@ def restore(loaded: LoadedRun) -> None:
         UserError: The checkpoint is damaged, or is not one of this model.
     """
     name = type(loaded.data).__qualname__
-    content = load_checkpoint(loaded.checkpoint, trust=loaded.cli.trust, needed=("state_dict", name))
+    content = load_checkpoint(loaded.checkpoint, trust=loaded.cli.trust, needed=needed_keys(loaded.model, loaded.data))
     try:
-        loaded.model.load_state_dict(content["state_dict"])
+        loaded.model.on_load_checkpoint(content)
+        loaded.model.load_state_dict(content["state_dict"], strict=loaded.model.strict_loading)
         if loaded.data is not None and name in content:
             loaded.data.load_state_dict(content[name])
     except (KeyError, RuntimeError) as error:
         reason = f"not a checkpoint of {loaded.cli.config.name} ({first_line(error)})"
         raise UserError(f"{loaded.checkpoint}: {reason}") from error
+
+
+def needed_keys(model: LightningModule, data: LightningDataModule | None) -> tuple[str, ...] | None:
+    """Return the keys of a checkpoint that an evaluation needs; None for all, which a module that reads it may need."""
+    if is_overridden("on_load_checkpoint", model):
+        return None
+    return "state_dict", type(data).__qualname__

@@ -11,9 +11,9 @@ from datamodules.base import ImageDataModule
 from datamodules.images import open_image
 from modules.base import Classifier
 from pipelines.config.bare_trainer import bare_trainer
-from pipelines.config.example_batch import class_names, describe, example_batch, method_of
-from pipelines.evaluation.evaluate import needed_keys
-from pipelines.evaluation.load_run import LoadedRun, load_run, restore
+from pipelines.config.example_batch import class_names, example_batch
+from pipelines.evaluation.forward_method import logits_of
+from pipelines.evaluation.load_run import LoadedRun, load_run, needed_keys, restore
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 
@@ -86,7 +86,7 @@ def _predict_with_transform(
     model, name = loaded.model, type(loaded.model).__name__
     example = example_batch(loaded.cli, loaded.data, model)
     inputs = example.image_input(input_key)
-    transform, method = example.attribute("transform"), method_of(model, forward)
+    transform = example.attribute("transform")
     if not callable(transform):
         raise UserError(
             f"{type(example.dataset).__name__} has no transform that makes an input of {name} of an image file; "
@@ -99,13 +99,7 @@ def _predict_with_transform(
         except (ValueError, FileNotFoundError) as error:
             raise UserError(str(error)) from error
         rows.append(transform(ImageOps.invert(image) if invert else image))
-    with torch.no_grad():
-        outputs = method(torch.stack(rows).to(inputs.dtype))
-    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise UserError(
-            f"{name}.{forward} returns {describe(outputs)} for {len(rows)} images, not logits of shape (N, K): "
-            "--forward NAME names the method that maps images to logits"
-        )
+    outputs = logits_of(model, forward, torch.stack(rows).to(inputs.dtype))
     confidence_N, class_N = outputs.float().softmax(1).max(1)
     names = class_names(loaded.data, example, outputs.shape[1])
     found = zip(images, class_N.tolist(), confidence_N.tolist(), strict=True)

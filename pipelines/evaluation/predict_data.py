@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 
 from datamodules.base import ImageDataModule, InMemoryDataModule
 from pipelines.config.bare_trainer import bare_trainer
-from pipelines.config.example_batch import has_loader, method_of, part_of_batch, to_cpu
-from pipelines.evaluation.evaluate import needed_keys
-from pipelines.evaluation.load_run import load_run
+from pipelines.config.example_batch import has_loader, part_of_batch, to_cpu
+from pipelines.evaluation.forward_method import method_of
+from pipelines.evaluation.load_run import load_run, needed_keys
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.hooks import replace_hook
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 
 Column = Sequence[Any]
@@ -144,12 +145,7 @@ def _set_up_for(part: Any, stage_of_loader: str) -> None:
     """Set a data module or a module up for the stage whose loader is used."""
     if part is None:
         return
-    original = part.setup
-
-    def setup(stage: str | None = None) -> None:  # the trainer names the stage "predict"
-        original(stage_of_loader)
-
-    part.setup = setup
+    replace_hook(part, "setup", lambda original, stage=None: original(stage_of_loader))  # the trainer says "predict"
 
 
 def _call_instead(model: LightningModule, forward: str, key: str | None) -> str:

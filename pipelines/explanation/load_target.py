@@ -5,13 +5,16 @@ Shapes: N images, C channels, H rows, W columns.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from datamodules.base import ImageDataModule
 from modules.base import Classifier
-from pipelines.config.example_batch import class_names, describe, evaluation_batches, example_batch, method_of
+from pipelines.config.example_batch import class_names, evaluation_batches, example_batch
+from pipelines.evaluation.forward_method import logits_of
 from pipelines.evaluation.load_run import LoadedRun, load_from_checkpoint, load_run
 from pipelines.explanation.pretrained import load_classifier
 from pipelines.explanation.settings import check_source
@@ -19,7 +22,6 @@ from pipelines.explanation.sources import BatchImages, LitlabImages
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
-from pipelines.runtime.text import first_line
 
 MAX_VALUES = 100_000_000  # of a data module's batches: 400 MB
 
@@ -102,22 +104,11 @@ def _from_batches(loaded: LoadedRun, short_id: str, input_key: str | None, forwa
     """Return the network of any image classifier, with the images of its test set, or else its validation set."""
     model, config = loaded.model, loaded.cli.config
     example = example_batch(loaded.cli, loaded.data, model)
-    inputs, method = example.image_input(input_key), method_of(model, forward)
-    try:
-        with torch.no_grad():
-            outputs = method(inputs)
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < 2:
-            raise TypeError(f"it returns {describe(outputs)}, not logits of shape (N, K)")
-    except Exception as error:  # of the module
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(
-            f"{type(model).__name__}.{forward} does not map {describe(inputs)} to the logits of classes ({reason}); "
-            "--input KEY names the part of a batch that holds images, --forward NAME the method"
-        ) from error
+    outputs = logits_of(model, forward, example.image_input(input_key))
     batches = evaluation_batches(loaded.cli, loaded.data, model, MAX_VALUES)
     images, classes = BatchImages(example, batches, input_key), class_names(loaded.data, example, outputs.shape[1])
     if forward != "forward":
-        model.forward = method  # type: ignore[method-assign]  # layers keep the names that litlab inspect prints
+        _call_as_forward(model, forward)
     device = _device(config.trainer.accelerator)
     return Target(
         config.name, short_id, loaded.run, model, images.to_input, images.input_shape, classes, images, device
@@ -126,3 +117,17 @@ def _from_batches(loaded: LoadedRun, short_id: str, input_key: str | None, forwa
 
 def _device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _call_as_forward(model: LightningModule, name: str) -> None:
+    """Make a call of the module call a method, so that layers keep the names that `litlab inspect` prints."""
+    method, original = getattr(model, name), model.forward
+
+    def call(*args: Any) -> Any:
+        model.forward = original  # type: ignore[method-assign]  # the method may call the module itself
+        try:
+            return method(*args)
+        finally:
+            model.forward = call  # type: ignore[method-assign]
+
+    model.forward = call  # type: ignore[method-assign]

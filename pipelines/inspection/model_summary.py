@@ -15,7 +15,7 @@ from pipelines.inspection.observer import Layer
 from pipelines.inspection.trace import Trace, trace, trace_call
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
-from pipelines.runtime.text import first_line
+from pipelines.runtime.text import kind_and_message
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def summarize_experiment(experiment: Sequence[str], input_key: str | None = None
     silence_lightning()
     cli = parse_config("inspect", experiment, training=False)
     data, model = cli.build()
-    if input_key is None and getattr(data, "input_shape", None) is not None:
+    if input_key is None and isinstance(getattr(data, "input_shape", None), tuple | list):
         return summarize_model(cli.config.name, data, model)
     example = example_batch(cli, data, model)
     traced = _trace_example(model, *example.forward_arguments(input_key))
@@ -110,10 +110,9 @@ def _trace_example(model: LightningModule, args: Sequence[Any], kwargs: Mapping[
         return trace_call(model, first_args, first_kwargs)
     except Exception as error:  # of the module
         described = ", ".join([*map(describe, args), *(f"{name}={describe(value)}" for name, value in kwargs.items())])
-        reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(
-            f"{type(model).__name__}.forward fails on {described} ({reason}); --input KEY names the part of a batch "
-            "that it takes"
+            f"{type(model).__name__}.forward fails on {described} ({kind_and_message(error)}); --input KEY names the "
+            "part of a batch that it takes"
         ) from error
 
 

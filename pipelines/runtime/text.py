@@ -44,6 +44,11 @@ def first_line(error: BaseException) -> str:
     return redact_credentials(lines[0]) if lines else type(error).__name__
 
 
+def kind_and_message(error: BaseException) -> str:
+    """Return the class of an error and the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def param_text(value: Any) -> str:
     """Return a value as the text of a param: a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)

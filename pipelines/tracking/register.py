@@ -48,12 +48,12 @@ model = mlflow.pytorch.load_model("models:/{reference}")"""
 
 
 def register_model(
-    run_id: str, name: str, *, alias: str | None = None, tracking_uri: str | None = None
+    run: StoredRun | str, name: str, *, alias: str | None = None, tracking_uri: str | None = None
 ) -> RegisteredModel:
     """Register the model of a run as a new version, unless the run already has a version of that name.
 
     Args:
-        run_id: A run that has a model.
+        run: A run that has a model, as read from the store or by its id.
         name: Name of the registered model, which is created if missing.
         alias: Name for the version, such as "champion". Another version that has it loses it.
         tracking_uri: The store of the run and of the registry.
@@ -64,9 +64,8 @@ def register_model(
     from mlflow.exceptions import MlflowException
 
     check_names(name, alias)
-    store = Store(tracking_uri)
-    run = store.find(run_id)
-    model_id = _model_id(run)
+    run = Store(tracking_uri).find(run) if isinstance(run, str) else run
+    store, run_id, model_id = run.store, run.run_id, _model_id(run)
     try:
         versions = store.client.search_model_versions(f"run_id = '{run_id}'")
         existing = [version for version in versions if version.name == name]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipelines.config.example_batch import ExampleBatch, class_names, describe, example_batch
 from pipelines.evaluation.load_run import load_run
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import first_line
+from pipelines.runtime.text import first_line, kind_and_message
 from pipelines.tracking import logged_model
 from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import StoredRun
@@ -47,10 +47,9 @@ def export_run(
         if not isinstance(outputs, Tensor):
             raise TypeError(f"forward returns {describe(outputs)}, not a tensor")
     except Exception as error:  # of the module
-        reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(
-            f"run {run.run_id} has no model, and {name}.forward fails on {describe(inputs)} ({reason}); --input KEY "
-            "names the part of a batch that it takes"
+            f"run {run.run_id} has no model, and {name}.forward fails on {describe(inputs)} "
+            f"({kind_and_message(error)}); --input KEY names the part of a batch that it takes"
         ) from error
     with tempfile.TemporaryDirectory() as folder:
         log = RunLog.new(run.store.uri, run.store.client.get_run(run.run_id).info, Path(folder))

@@ -146,7 +146,7 @@ def _search_lr(cli: LitlabCLI, low: float, high: float, steps: int) -> tuple[Cur
     """Return the learning rates that were tried, with the smoothed loss of each, and the one that is suggested."""
     with refusals(), tempfile.TemporaryDirectory() as folder:
         data, model = cli.build()
-        trainer = _bare_trainer(cli, folder, max_steps=steps)
+        trainer = _bare_trainer(cli, folder, steps)
         with reraise_keyboard_interrupt(trainer):
             found = Tuner(trainer).lr_find(
                 model, datamodule=data, min_lr=low, max_lr=high, num_training=steps, update_attr=False
@@ -181,7 +181,7 @@ def _search_batch_size(cli: LitlabCLI, key: str, most: int) -> int:
     """Return the largest batch size that fits."""
     with refusals(), tempfile.TemporaryDirectory() as folder:
         data, model = cli.build()
-        trainer = _bare_trainer(cli, folder, max_epochs=-1)
+        trainer = _bare_trainer(cli, folder, 3)  # as many as the search takes for each size
         name = key.rpartition(".")[2]
         with reraise_keyboard_interrupt(trainer):
             found = Tuner(trainer).scale_batch_size(model, datamodule=data, batch_arg_name=name, max_val=most)
@@ -189,9 +189,13 @@ def _search_batch_size(cli: LitlabCLI, key: str, most: int) -> int:
     return found
 
 
-def _bare_trainer(cli: LitlabCLI, folder: str, **kwargs: Any) -> Any:
-    """Return a trainer that only trains. Lightning keeps the initial weights in the folder during a search."""
-    return bare_trainer(cli, default_root_dir=folder, limit_val_batches=0, num_sanity_val_steps=0, **kwargs)
+def _bare_trainer(cli: LitlabCLI, folder: str, steps: int) -> Any:
+    """Return a trainer that only trains for some steps, of however many epochs.
+
+    Lightning keeps the initial weights in the folder during a search.
+    """
+    options: dict[str, Any] = {"limit_val_batches": 0, "num_sanity_val_steps": 0, "max_epochs": -1, "max_steps": steps}
+    return bare_trainer(cli, default_root_dir=folder, **options)
 
 
 def _draw(curve: Sequence[tuple[float, float]], value: float) -> "Figure":

@@ -166,3 +166,9 @@ def test_the_command_itself_exits_with_141_if_its_output_is_closed():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def test_an_option_without_an_experiment_is_a_clear_mistake(litlab):
+    outcome = litlab("fit", "--trust")
+    assert outcome.code == 2
+    assert "name an experiment first" in outcome.err

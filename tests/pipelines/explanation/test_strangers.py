@@ -93,3 +93,18 @@ def test_what_is_missing_is_said(picture_run, tmp_path_factory):
     uri, run_id = train(tmp_path_factory.mktemp("points"), "Net", "Points")
     with pytest.raises(UserError, match=r"the first part of a batch is a tensor of shape \(16, 4\), not images"):
         load_target(run_id, tracking_uri=uri)
+
+
+def test_a_method_that_calls_the_module_maps_images_to_logits(litlab, tmp_path):
+    uri, run_id = train(tmp_path, "PictureDictionary", "PictureData")
+    target = load_target(run_id, tracking_uri=uri, input_key="image", forward="logits")
+    images, _ = target.test_set()
+    assert len(images) == 32
+    assert torch.allclose(target.logits(images / 255), target.network.classify(target.normalize(images / 255)))
+    Image.new("L", (16, 16), 255).save(tmp_path / "a.png")
+    given = ["--input", "image", "--forward", "logits", "--tracking_uri", uri]
+    outcome = litlab("predict", run_id, tmp_path / "a.png", *given)
+    assert outcome.code == 0, outcome.err
+    outcome = litlab("predict", run_id, tmp_path / "a.png", "--input", "image", "--tracking_uri", uri)
+    assert outcome.code == 2
+    assert "PictureDictionary.forward does not map" in outcome.err

@@ -198,6 +198,7 @@ STRANGERS = "tests.fixtures.strangers.verbs"
     ("model", "data", "arguments", "layers"),
     [
         ("Net", "Points", [], ["net.0", "net.1", "net.2"]),
+        ("Net", "CountedPoints", [], ["net.0", "net.1", "net.2"]),
         ("TokenNet", "Points", [], ["embedding", "mul", "mean"]),
         ("PictureForward", "PictureData", ["--input", "image"], ["conv", "relu", "head"]),
     ],

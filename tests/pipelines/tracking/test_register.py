@@ -154,6 +154,12 @@ def test_an_invalid_name_or_alias_is_refused_before_anything_is_created(litlab, 
     assert not {model.name for model in MlflowClient(uri).search_registered_models()} & {wrong[0], "ok"}
 
 
+def test_keys_that_would_change_nothing_are_refused(litlab, uri, run_id):
+    outcome = litlab("register", run_id, "keys", "--data.batch_size", "3")
+    assert outcome.code == 2
+    assert "has a model already: --data.batch_size would change nothing" in outcome.err
+
+
 def test_runs_without_a_model_are_refused_with_an_alternative(litlab, uri, run_id):
     store = Store(uri)
     experiment = Run(store, "digits-mlp", "seeds", {"litlab.parent": "seeds"})

@@ -49,6 +49,16 @@ def test_a_batch_size_is_suggested(tables, stranger):
     assert found.command.endswith("--data.batch_size 32")
 
 
+def test_the_search_is_not_ended_by_the_epochs_of_the_configuration(uri, tables, stranger):
+    found = tune("lr", None, [*stranger, "--trainer.max_epochs", "1"])
+    assert len(MlflowClient(uri).get_metric_history(found.run_id, "loss")) > 50
+
+
+def test_a_batch_size_is_suggested_where_the_schedule_needs_the_number_of_steps(tables):
+    args = ["--model.lr_scheduler", "modules.schedules.OneCycle"]
+    assert tune("batch_size", "digits-mlp", args, high=64).value == 64
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
