@@ -1,4 +1,4 @@
-"""What the cells of both programs share: a folder of its own with an MLflow database, and the final weights."""
+"""Base class of the cells of both programs: a separate folder with an MLflow database, and the final weights."""
 
 import shutil
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Run commands, each in a process and a session of its own with a time limit, forked from one that has the imports."""
+"""Run commands with a time limit, each in a new process and session, forked from a process that has the imports."""
 
 import os
 import signal

@@ -1,6 +1,6 @@
 """Damage checkpoints: `litlab resume` must report each and use an earlier one; `litlab test` must refuse them.
 
-A checkpoint that somebody replaced by one with code in it is intact: `litlab resume` must refuse it too.
+A replaced checkpoint that contains code is intact; `litlab resume` must refuse it, too.
 """
 
 import io

@@ -123,7 +123,7 @@ class BestAndLastCheckpoint(Callback):
             self._interrupted = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._interrupted is not None:  # the epoch goes on
+        if self._interrupted is not None:  # this epoch continues
             return
         if self._random_state is not None:
             set_random_state(self._random_state)

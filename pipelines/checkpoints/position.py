@@ -53,7 +53,7 @@ class TrainingPosition:
         }
 
     def generators(self) -> dict[str, Any]:
-        """Return the states of the random generators that the loader has of its own, by the name of each."""
+        """Return the state of each random generator of the loader, its samplers and its data, by name."""
         return {name: _state_of(generator) for name, generator in _own_generators(self._loader)}
 
     def set_generators(self, states: dict[str, Any]) -> None:

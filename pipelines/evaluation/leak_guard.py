@@ -125,7 +125,7 @@ def example_set(name: str, loader: Any) -> ExampleSet | None:
 
 
 def _indices(loader: "DataLoader[Any]") -> Sequence[int] | None:
-    """Return the indices that a loader draws; None for a sampler of somebody's own, which may draw any."""
+    """Return the indices that a loader draws; None for a user-defined sampler, which may draw any."""
     batch_sampler: Any = loader.batch_sampler
     if batch_sampler is not None and type(batch_sampler) is not BatchSampler:
         return None
