@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
+from pipelines.checkpoints.default_callback import DefaultCheckpoint
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.selection import Selection
 from pipelines.config.callbacks import check_callbacks
@@ -19,6 +20,7 @@ from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.hooks import run_after_hook
+from pipelines.runtime.log import logger
 from pipelines.training.nan_guard import TerminateOnNaN
 from pipelines.training.progress_bar import EpochBar
 
@@ -109,8 +111,6 @@ def check_config(cli: LitlabCLI) -> None:
             raise UserError(f"trainer.{key} must not be 0: nothing would be trained")
     if any(word in str(trainer.strategy) for word in ("spawn", "fork", "notebook")):
         raise UserError(f"trainer.strategy: {trainer.strategy} leaves the metrics in other processes; use ddp")
-    if trainer.enable_checkpointing is False:
-        raise UserError("trainer.enable_checkpointing: litlab saves the best and the last checkpoint")
     SaveInterval.parse(cli.config.checkpoint_every)
 
 
@@ -118,7 +118,11 @@ def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[
     check_callbacks(cli.callbacks)
     has_bar = any(isinstance(callback, ProgressBar) for callback in cli.callbacks)
     progress_bar = [] if has_bar or cli.config.trainer.enable_progress_bar is False else [EpochBar()]
-    other_checkpoints = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
-    callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), *progress_bar]
+    has_checkpoint = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
+    default_checkpoint = [] if has_checkpoint else [DefaultCheckpoint(first)]
+    callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), *progress_bar, *default_checkpoint]
     default_logger = cli.config.trainer.logger is True
-    return cli.make_trainer(callbacks=callbacks, logger=default_logger, enable_checkpointing=other_checkpoints)
+    trainer = cli.make_trainer(callbacks=callbacks, logger=default_logger, enable_checkpointing=True)
+    if cli.config.trainer.enable_checkpointing is False and trainer.is_global_zero:
+        logger.warning("trainer.enable_checkpointing: false has no effect: the best and the last checkpoint are saved")
+    return trainer

@@ -1,5 +1,8 @@
 """Every callback of Lightning works in a fit, also when it is resumed, or is refused with the reason."""
 
+import json
+from pathlib import Path
+
 import pytest
 from lightning.pytorch import callbacks
 
@@ -57,6 +60,33 @@ def test_a_callback_works_and_a_resumed_fit_has_the_same_metrics(tables, tmp_pat
     if name not in UNLIKE_AN_UNINTERRUPTED_FIT:
         for key in ("train/loss", "val/loss", "test/loss"):
             assert resumed.metrics[key] == whole.metrics[key], key
+
+
+def test_the_trainer_has_a_checkpoint_callback_with_the_best_path_and_score(tables, tmp_path):
+    asks = {"class_path": f"{CLASSES}.KeepsCheckpointPaths", "init_args": {"file": str(tmp_path / "seen.json")}}
+    result = fit(overrides=arguments(tmp_path, "Timer", asks))
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert Path(seen["best"]).name == "best.ckpt"
+    assert Path(seen["last"]).is_file()
+    assert Path(seen["best"]).parent == Path(seen["folder"])
+    assert result.run_id in seen["folder"]
+    assert seen["monitor"] == "val/loss"
+    assert seen["score"] == pytest.approx(result.metrics["selected/val/loss"])
+
+
+def test_the_trainers_checkpoint_callback_is_the_users_if_there_is_one(tables, tmp_path):
+    asks = {"class_path": f"{CLASSES}.KeepsCheckpointPaths", "init_args": {"file": str(tmp_path / "seen.json")}}
+    fit(overrides=arguments(tmp_path, "ModelCheckpoint", asks))
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert Path(seen["best"]).name.startswith("epoch=")
+
+
+def test_checkpoints_are_saved_and_tested_without_enable_checkpointing(litlab, tables, tmp_path):
+    outcome = litlab("fit", *arguments(tmp_path, "Timer"), "--trainer.enable_checkpointing", "false")
+    assert outcome.code == 0
+    assert "trainer.enable_checkpointing: false has no effect" in outcome.err
+    assert "\ntest" in outcome.out
+    assert "best.ckpt" in outcome.out
 
 
 @pytest.mark.parametrize("name", ["RichProgressBar", "TQDMProgressBar"])
