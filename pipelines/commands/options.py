@@ -11,7 +11,7 @@ from rich_argparse import RawDescriptionRichHelpFormatter
 from pipelines.runtime.errors import UserError
 
 MAX_WIDTH = 80
-RUN_ID: dict[str, Any] = {"metavar": "RUN_ID", "help": "as printed by litlab fit and shown in the UI"}
+RUN_ID: dict[str, Any] = {"metavar": "RUN_ID", "help": "id, first digits of it, name of the run, latest, or best:NAME"}
 
 
 class HelpFormatter(RawDescriptionRichHelpFormatter):
@@ -161,7 +161,7 @@ class VerbParser(argparse.ArgumentParser):
 def add_comparison_arguments(parser: VerbParser) -> None:
     """Add the arguments of `compare` and `report` that select runs and group them in rows."""
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="an experiment, a study or a run id")
+    add("names", nargs="*", metavar="NAME", help="an experiment, a study or a run")
     by = "one row for each value of these keys (data.n_train); runs that agree in seed and all other keys are paired"
     add("--by", nargs="+", action="extend", default=[], metavar="KEY", help=by)
     add("--metric", help="test/acc, selected/val/loss, fit_seconds ...")

@@ -64,7 +64,7 @@ def evaluate_run(
     """Measure the selected checkpoint of a run again. The run is only read.
 
     Args:
-        run_id: A run of `litlab fit`, or of a sweep or several seeds.
+        run_id: A run of `litlab fit`, or of a sweep or several seeds, as `find_run` takes it.
         split: "val" or "test".
         overrides: Other values for keys of the run's configuration, such as `["--data.data_dir", "data"]`.
         tracking_uri: Where the run is; by default the project's mlflow.db.
@@ -80,7 +80,7 @@ def evaluate_run(
     nameless = [name for name in evaluation.metrics if split_of(name) is None]
     recorded = of_split(_recorded(loaded.run, split), split, nameless)
     measured = of_split(evaluation.metrics, split, nameless)
-    return RunEvaluation(run_id, loaded.cli.config.name, recorded, measured, loaded.has_recorded_data(split))
+    return RunEvaluation(loaded.run.run_id, loaded.cli.config.name, recorded, measured, loaded.has_recorded_data(split))
 
 
 def _recorded(run: StoredRun, split: Split) -> dict[str, float]:

@@ -17,6 +17,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import first_line
 from pipelines.tracking.run_log import epoch_history, read_entries
+from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG
 
@@ -63,7 +64,7 @@ def load_run(
     """Load the model that a run selected. The run is only read.
 
     Args:
-        run: A run that was read from the store, or a run id.
+        run: A run that was read from the store, or what `find_run` takes.
         overrides: Other values for keys of its configuration, as on the command line: `["--data.data_dir", "data"]`.
         tracking_uri: Where a run id is looked up; by default the project's mlflow.db.
         stages: The data to read: "fit" for the training and validation set, "test" for the test set.
@@ -76,7 +77,7 @@ def load_run(
             data is missing or damaged.
     """
     silence_lightning()
-    found = Store(tracking_uri).find(run) if isinstance(run, str) else run
+    found = find_run(Store(tracking_uri), run) if isinstance(run, str) else run
     cli = parse_config("test", overrides, base=found.file("config.yaml"), training=False)
     cli.trust = trust
     loaded = LoadedRun(found, cli, *cli.build(), _find_checkpoint(found, cli, overrides))

@@ -10,6 +10,7 @@ from pipelines.tracking.tags import (
     DEFAULT,
     FIT_SECONDS,
     IMPORTANCE,
+    MONITOR_TAG,
     PARAMETERS,
     SELECTED,
     SELECTED_EPOCH,
@@ -47,3 +48,13 @@ def metrics_after_training(metrics: Mapping[str, float]) -> list[str]:
     possible = ("test", None) if selected else ("test",)
     names = [key for key in metrics if is_measured(key) and split_of(key) in possible]
     return [key for key in names if f"{SELECTED}/{key}" not in metrics]
+
+
+def selected_metric(metrics: Mapping[str, float], tags: Mapping[str, str]) -> str | None:
+    """Return the metric of the selected epoch that selected it, such as "selected/val/acc"; None if there is none.
+
+    A run of somebody else's module records it. litlab's modules select by accuracy if they have one, else by loss.
+    """
+    recorded = f"{SELECTED}/{tags.get(MONITOR_TAG)}"
+    candidates = [recorded, f"{SELECTED}/val/acc", f"{SELECTED}/val/loss", *sorted(metrics)]
+    return next((key for key in candidates if key in metrics and key.startswith(f"{SELECTED}/")), None)

@@ -1,13 +1,13 @@
 """Find finished runs by experiment, study or run id. Imports neither torch nor Lightning."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.runtime.text import first_line
 from pipelines.tracking.client import unreachable
+from pipelines.tracking.filters import FINISHED, RunFilter, parse_filter
+from pipelines.tracking.run_names import look_up, unknown_name
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
     DIRECTION_PARAM,
@@ -19,9 +19,7 @@ from pipelines.tracking.tags import (
     is_summary,
 )
 
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
 _IS_STUDY = f"tags.{STUDY_TAG} IS NOT NULL and tags.{PARENT_RUN_TAG} IS NULL"
-_KEYS = re.compile(r"`[^`]*`|'[^']*'|\"[^\"]*\"|\b((?:param(?:eter)?|metric|tag)s?\.)([\w./-]+)")
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,9 @@ def find_runs(store: Store, names: Sequence[str], filter_string: str = "") -> Ru
 
     Args:
         store: The tracking store.
-        names: Experiment names, study names or run ids. The id of a summary run selects the runs it summarises.
-            Empty selects all experiments.
-        filter_string: MLflow filter. Keys with dots or slashes do not need backticks.
+        names: Experiments, studies or runs, which are named as for `find_run`. A summary run selects the runs that it
+            summarises. Empty selects all experiments.
+        filter_string: MLflow filter, in which params can also be compared as numbers; see `parse_filter`.
 
     Raises:
         UserError: A name is unknown, the filter is invalid, or the store cannot be reached.
@@ -71,30 +69,29 @@ def find_runs(store: Store, names: Sequence[str], filter_string: str = "") -> Ru
 
 def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelection:
     ids = {name: experiment_id for experiment_id, name in store.experiment_names().items()}
+    finished = parse_filter(FINISHED, filter_string)
     selected_ids = [] if names else list(ids.values())
     runs, notes, parents = list[StoredRun](), list[str](), dict[str, StoredRun]()
     for name in names:
         study = f"{name}{SWEEP_SUFFIX}"
-        if _RUN_ID.fullmatch(name):
-            named = store.find(name)
-            if summary := is_summary(named.tags):
-                parents[name] = named
-            by_id = f"tags.{PARENT_RUN_TAG} = '{name}'" if summary else f"attributes.run_id = '{name}'"
-            found = store.search([named.experiment_id], _finished(by_id, filter_string))
-            runs += found
-            if not found and not filter_string:
-                status = "deleted" if named.status == "FINISHED" else named.status
-                reason = "summarises runs, but none of them is finished" if summary else f"is left out: it is {status}"
-                notes.append(f"run {name} {reason}")
-        elif name in ids or study in ids:
+        if name in ids or study in ids:
             selected_ids.append(ids[name if name in ids else study])
             if name in ids and study in ids:
                 notes.append(f"{name} is an experiment and a study; the experiment is shown. The study: {study}")
-        else:
-            suggestions = get_close_matches(name, sorted(ids), n=3, cutoff=0.4)
-            hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""
-            raise UserError(f"{name!r} is not an experiment, study or run in {redact_credentials(store.uri)}{hint}")
-    runs += store.search(selected_ids, _finished(filter_string))
+            continue
+        named = look_up(store, name)
+        if named is None:
+            raise UserError(unknown_name(store, name, ids))
+        if summary := is_summary(named.tags):
+            parents[named.run_id] = named
+        by_id = f"tags.{PARENT_RUN_TAG} = '{named.run_id}'" if summary else f"attributes.run_id = '{named.run_id}'"
+        found = search_matching(store, [named.experiment_id], parse_filter(by_id, FINISHED, filter_string))
+        runs += found
+        if not found and not filter_string:
+            status = "deleted" if named.status == "FINISHED" else named.status
+            reason = "summarises runs, but none of them is finished" if summary else f"is left out: it is {status}"
+            notes.append(f"run {named.run_id} {reason}")
+    runs += search_matching(store, selected_ids, finished)
     if names:
         studies = store.search(selected_ids, _IS_STUDY, ["attributes.start_time DESC"])
         parents = {run.run_id: run for run in (*parents.values(), *studies) if is_summary(run.tags)}
@@ -111,11 +108,9 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
     )
 
 
-def _finished(*filters: str) -> str:
-    """Return a filter for finished runs that match all filters, with the backticks that MLflow needs around keys."""
-
-    def quoted(match: re.Match[str]) -> str:
-        kind, key = match.groups()
-        return f"{kind}`{key}`" if kind else match[0]
-
-    return " and ".join(["attributes.status = 'FINISHED'", *(_KEYS.sub(quoted, text) for text in filters if text)])
+def search_matching(
+    store: Store, experiment_ids: Sequence[str], run_filter: RunFilter, order_by: Sequence[str] = ()
+) -> list[StoredRun]:
+    """Return all runs of these experiments that match both parts of a filter."""
+    found = store.search(experiment_ids, run_filter.mlflow, order_by)
+    return [run for run in found if run_filter.matches(run.params)]

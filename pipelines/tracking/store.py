@@ -191,6 +191,7 @@ class Store:
             params=dict(content.params),
             metrics=dict(content.metrics),
             tags=dict(content.tags),
+            ended=info.end_time,
         )
 
     def children(self, run_id: str) -> list["StoredRun"]:
@@ -238,6 +239,7 @@ class StoredRun:
         experiment: Name of its MLflow experiment.
         status: "RUNNING", "FINISHED", "FAILED" or "KILLED".
         started: Start time in milliseconds since the epoch.
+        ended: End time, likewise; None of a run that is RUNNING.
     """
 
     store: Store = field(repr=False, compare=False)
@@ -251,6 +253,7 @@ class StoredRun:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
+    ended: int | None = None
 
     @cached_property
     def configuration(self) -> dict[str, str]:

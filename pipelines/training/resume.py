@@ -36,6 +36,7 @@ from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.origin import git_tags
 from pipelines.tracking.run import Run
+from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, RESUMED_COMMIT_TAG
 from pipelines.tracking.uri import local_path
@@ -59,7 +60,7 @@ def resume(
     """Resume a stopped run from its last complete epoch; on a CPU the result is bit-identical to an uninterrupted run.
 
     Args:
-        run_id: A run of `litlab fit` that is not FINISHED.
+        run_id: A run of `litlab fit` that is not FINISHED, as `find_run` takes it.
         assume_dead: Whether the process of a RUNNING run on another machine is known to be dead.
         overrides: Arguments such as ["--data.data_dir", "FOLDER"]. They may not change what is trained.
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
@@ -74,7 +75,7 @@ def resume(
         KeyboardInterrupt, SystemExit: The user stopped the training (Ctrl-C, SIGTERM). The run is KILLED.
     """
     silence_lightning()
-    found, owns_run = Store(tracking_uri).find(run_id), is_rank_zero()
+    found, owns_run = find_run(Store(tracking_uri), run_id), is_rank_zero()
     if owns_run:  # before anything that takes long
         check_resumable(found, assume_dead=assume_dead)
         _check_trusted(found, trust=trust)
@@ -86,15 +87,15 @@ def resume(
     training = prepare_training(cli)
     start = find_start(cli, training.model)
     _check_same_data(found, training.data)
-    check_process_count(run_id, found.tags, training.trainer)
+    check_process_count(found.run_id, found.tags, training.trainer)
     exit_on_sigterm()
     training.checkpoint_callback.stops_between_steps = True
     if not owns_run:
         run_trainer(training, broadcast_checkpoint(training.trainer))
         return None
     folder = found.store.folder or Path(tempfile.gettempdir())
-    with file_lock(folder / f"resume-{run_id}.lock", remove=True):  # a second resume sees that the run is RUNNING
-        check_resumable(found.store.find(run_id), assume_dead=assume_dead)
+    with file_lock(folder / f"resume-{found.run_id}.lock", remove=True):  # a second resume sees that the run is RUNNING
+        check_resumable(found.store.find(found.run_id), assume_dead=assume_dead)
         run = Run.reopen(found)
     note_commit(run, found)
 

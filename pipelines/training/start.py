@@ -11,6 +11,7 @@ from pipelines.checkpoints.files import BEST, LAST, fetch_checkpoint, load_check
 from pipelines.config.cli import LitlabCLI, option_values
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
+from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import CONTINUES_TAG
 
@@ -54,7 +55,7 @@ def config_of_start(arguments: Sequence[str], tracking_uri: str | None) -> Path 
     named = arguments[:1] and not arguments[0].startswith("-")
     if not given or named or option_values(arguments, "-c", "--config") or Path(given[-1]).is_file():
         return None
-    return Store(tracking_uri).find(given[-1]).file("config.yaml")
+    return find_run(Store(tracking_uri), given[-1]).file("config.yaml")
 
 
 def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, dict[str, str]]:
@@ -63,7 +64,7 @@ def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, 
         return path.absolute(), {}
     if path.suffix or len(path.parts) > 1:
         raise UserError(f"{file_or_run}: no such file")
-    run = Store(tracking_uri).find(file_or_run)
+    run = find_run(Store(tracking_uri), file_or_run)
     return fetch_checkpoint(run, name), {CONTINUES_TAG: run.run_id}
 
 

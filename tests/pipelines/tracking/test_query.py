@@ -166,7 +166,6 @@ def test_the_store_does_the_filtering(store, write, monkeypatch):
 @pytest.mark.parametrize(
     ("filter_string", "message"),
     [
-        ("params.model.dropout = 0.3", "quoted string value"),
         ("nonsense", "Invalid clause"),
         ("metrics.test/acc > 'high'", "numeric value"),
         ("params.model.dropout = '0.3", "Invalid clause"),

@@ -1,0 +1,49 @@
+"""`litlab diff`: show what differs between two runs."""
+
+import json
+from collections.abc import Sequence
+
+from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.runtime.text import escape_control_characters
+
+DESCRIPTION = """Show what differs between two runs of any status: configuration, data, code,
+versions, machine and metrics. What is equal is not shown."""
+SHORT_ID = 8  # digits
+
+
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION, needs_arguments=True)
+    parser.add_argument("one", **RUN_ID)
+    parser.add_argument("other", **RUN_ID | {"help": "another run"})
+    parser.add_argument("--format", choices=("table", "json"), default="table", metavar="FORMAT", help="table or json")
+    parser.add_tracking_uri()
+    return parser
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Print what differs."""
+    options = make_parser(verb).parse(argv)
+    from pipelines.comparison.run_diff import diff_runs
+
+    diff = diff_runs(options.one, options.other, tracking_uri=options.tracking_uri)
+    if options.format == "json":
+        print(json.dumps({"runs": [run.run_id for run in diff.runs], **diff.sections}, indent=2))
+        return 0
+    from rich.table import Table
+    from rich.text import Text
+
+    from pipelines.runtime.console import Console
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("", *(f"{run.run_id[:SHORT_ID]} {run.name}" for run in diff.runs)):
+        table.add_column(Text(escape_control_characters(title)), overflow="fold", ratio=1)
+    for section, keys in diff.sections.items():
+        if keys:
+            table.add_row(Text(section, style="bold"), "", "")
+        for key, values in keys.items():
+            cells = ("-" if value is None else escape_control_characters(value) for value in values)
+            table.add_row(Text(f"  {escape_control_characters(key)}"), *map(Text, cells))
+    Console(highlight=False).print(table)
+    if not any(diff.sections.values()):
+        print("nothing differs")
+    return 0

@@ -1,0 +1,184 @@
+"""`litlab runs`: list runs of any status."""
+
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from pipelines.commands.options import VerbParser
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import escape_control_characters
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipelines.tracking.listing import ListedRun, Measured
+
+DESCRIPTION = """List runs of any status, newest first. Without NAME, runs that belong to a sweep
+or to several seeds are left out: only their summary run is listed."""
+STATUSES = ("running", "finished", "failed", "killed")
+SHORT_ID = 8  # digits
+LAYOUTS = (  # columns that are left out, and characters of a name: the first layout that fits is taken
+    ((), 60),
+    (("user",), 40),
+    (("user",), 24),
+    (("user", "took"), 24),
+    (("user", "took"), 14),
+    (("user", "took", "experiment"), 24),
+    (("user", "took", "experiment", "name"), 0),
+)
+UNLIMITED_WIDTH = 1000  # columns, if the output is not a terminal
+DAY = 86400
+
+
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION)
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="an experiment or a study (all)")
+    add("--last", type=int, default=20, metavar="N", help="at most so many runs (%(default)s)")
+    add("--status", choices=STATUSES, metavar="STATUS", help="running, finished, failed or killed")
+    add("--filter", dest="filter_string", default="", metavar="FILTER", help='such as "metrics.test/acc > 0.9"')
+    add("--tag", action="append", default=[], metavar="K=V", help="runs with this tag; may be repeated")
+    add("--since", metavar="AGE", help="not older than 90m, 12h, 7d, 2w, or a date")
+    add("--user", metavar="NAME", help="runs of this user")
+    add("--format", choices=("table", "json", "csv"), default="table", metavar="FORMAT", help="table, json or csv")
+    parser.add_tracking_uri()
+    return parser
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Print the runs."""
+    options = vars(make_parser(verb).parse(argv))
+    if options["last"] < 1:
+        raise UserError(f"--last {options['last']}: give a number of runs, 1 or more")
+    output, tags = options.pop("format"), options.pop("tag")
+    if wrong := [tag for tag in tags if "=" not in tag]:
+        raise UserError(f"--tag {wrong[0]}: give a key and a value, such as --tag stage=confirm")
+    from pipelines.tracking.listing import list_runs
+
+    runs = list_runs(**options, tags=dict(tag.split("=", 1) for tag in tags))
+    if output == "json":
+        print(json.dumps([_record(run) for run in runs], indent=2))
+    elif output == "csv":
+        fields = ["run_id", "name", "experiment", "status", "reason", "user", "started", "ended", "seconds"]
+        fields += ["selected_metric", "selected", "test_metric", "test"]
+        writer = csv.DictWriter(sys.stdout, fields, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_record(run) for run in runs)
+    elif not runs:
+        print("no runs")
+    else:
+        _print_table(runs)
+    return 0
+
+
+def _record(listed: "ListedRun") -> dict[str, Any]:
+    """Return a run as plain data; times are in UTC."""
+    from pipelines.tracking.tags import REASON_TAG, USER_TAG
+
+    run, selected, test = listed.run, listed.selected, listed.test
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "experiment": run.experiment,
+        "status": run.status,
+        "reason": run.tags.get(REASON_TAG, ""),
+        "user": run.tags.get(USER_TAG, ""),
+        "started": _iso(run.started),
+        "ended": _iso(run.ended) if run.ended else None,
+        "seconds": round(listed.seconds, 3),
+        "selected_metric": selected.metric if selected else None,
+        "selected": selected.value if selected else None,
+        "test_metric": test.metric if test else None,
+        "test": test.value if test else None,
+        "params": run.params,
+        "metrics": run.metrics,
+    }
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _print_table(runs: Sequence["ListedRun"]) -> None:
+    """Print as many columns as fit the terminal."""
+    from pipelines.runtime.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(highlight=False, width=UNLIMITED_WIDTH)
+    cells = [_cells(run, runs) for run in runs]
+    constant = {"user"} if len({row["user"] for row in cells}) == 1 else set()
+    for omitted, length in LAYOUTS:
+        rows = [{**row, "name": _shorten(row["name"], length)} for row in cells]
+        left_out = {*omitted, *constant}
+        table = _table([{key: text for key, text in row.items() if key not in left_out} for row in rows])
+        if console.measure(table, options=console.options.update(width=UNLIMITED_WIDTH)).maximum <= console.width:
+            break
+    console.print(table)
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _cells(listed: "ListedRun", runs: Sequence["ListedRun"]) -> dict[str, str]:
+    from pipelines.runtime.console import format_duration
+    from pipelines.tracking.tags import USER_TAG
+
+    run = listed.run
+    metrics = [run.selected for run in runs], [run.test for run in runs]
+    return {
+        "id": run.run_id[:SHORT_ID],
+        "experiment": run.experiment,
+        "name": run.name,
+        "status": run.status.lower(),
+        **_metric(listed.selected, metrics[0], "selected"),
+        **_metric(listed.test, metrics[1], "test"),
+        "started": format_age(run.started),
+        "took": format_duration(listed.seconds),
+        "user": run.tags.get(USER_TAG, ""),
+    }
+
+
+def _metric(measured: "Measured | None", column: Sequence["Measured | None"], title: str) -> dict[str, str]:
+    """Return the cell of a metric. Its name is the title of the column, if all runs have the same one."""
+    names = {one.metric for one in column if one}
+    if not names:
+        return {}
+    value = f"{measured.value:.4f}" if measured else ""
+    if len(names) == 1:
+        return {names.pop(): value}
+    return {title: f"{measured.metric} {value}" if measured else ""}
+
+
+def format_age(milliseconds: int, now: float | None = None) -> str:
+    """Return how long ago a time was, such as "5 min ago"; the date, if it was more than a week ago."""
+    seconds = max(0.0, (time.time() if now is None else now) - milliseconds / 1000)
+    if seconds >= 7 * DAY:
+        return f"{datetime.fromtimestamp(milliseconds / 1000):%Y-%m-%d}"
+    units = (("d", DAY), ("h", 3600), ("min", 60))
+    return next((f"{int(seconds // size)} {unit} ago" for unit, size in units if seconds >= size), "just now")
+
+
+def _table(rows: Sequence[dict[str, str]]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    styles = {"failed": "red", "killed": "yellow", "running": "green"}
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in rows[0]:
+        numeric = all(_is_number(row[name]) for row in rows)
+        table.add_column(Text(name), justify="right" if numeric else "left", no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        cells = (Text(escape_control_characters(text), style=styles.get(text, "")) for text in row.values())
+        table.add_row(*cells)
+    return table
+
+
+def _is_number(text: str) -> bool:
+    return not text or text.replace(".", "").replace("-", "").isdigit()

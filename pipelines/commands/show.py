@@ -1,0 +1,72 @@
+"""`litlab show`: show one run on one screen."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.runtime.text import escape_control_characters
+
+if TYPE_CHECKING:
+    from pipelines.tracking.store import StoredRun
+
+DESCRIPTION = "Show one run of any status: model, data, origin, status and metrics."
+
+
+def make_parser(verb: str) -> VerbParser:
+    parser = VerbParser(verb, DESCRIPTION, needs_arguments=True)
+    parser.add_argument("run_id", **RUN_ID)
+    parser.add_argument("--format", choices=("text", "json"), default="text", metavar="FORMAT", help="text or json")
+    parser.add_tracking_uri()
+    return parser
+
+
+def main(verb: str, argv: Sequence[str]) -> int:
+    """Print the facts about a run."""
+    options = make_parser(verb).parse(argv)
+    from pipelines.comparison.run_diff import shown_metrics
+    from pipelines.tracking.run_names import find_run
+    from pipelines.tracking.store import Store
+
+    run = find_run(Store(options.tracking_uri), options.run_id)
+    facts, metrics = _facts(run), shown_metrics(run)
+    if options.format == "json":
+        print(json.dumps({**facts, "metrics": metrics, "params": run.params}, indent=2))
+        return 0
+    width = max(map(len, [*facts, *metrics]))
+    for name, value in {**facts, **{key: f"{value:.6g}" for key, value in metrics.items()}}.items():
+        print(escape_control_characters(f"{name:<{width}}  {value}"))
+    return 0
+
+
+def _facts(run: "StoredRun") -> Mapping[str, str]:
+    from pipelines.commands.runs import format_age
+    from pipelines.runtime.console import format_duration
+    from pipelines.tracking import tags
+    from pipelines.tracking.uri import local_path
+
+    of_run, params = run.tags, run.params
+    seconds = None if run.ended is None else (run.ended - run.started) / 1000
+    commit = of_run.get(tags.COMMIT_TAG, "")
+    dirty = ", with uncommitted changes" if of_run.get(tags.DIRTY_TAG) == "true" else ""
+    note = of_run.get(tags.NOTE_TAG, "").strip()
+    facts = {
+        "run": run.run_id,
+        "name": run.name,
+        "experiment": run.experiment,
+        "status": run.status.lower(),
+        "reason": of_run.get(tags.REASON_TAG, ""),
+        "note": note.splitlines()[0] if note else "",
+        "started": format_age(run.started),
+        "took": "" if seconds is None else format_duration(seconds),
+        "user": f"{of_run.get(tags.USER_TAG, '')} on {of_run.get(tags.HOST_TAG, 'an unknown machine')}",
+        "command": of_run.get(tags.COMMAND_TAG, ""),
+        "commit": f"{commit[:12]}{dirty}" if commit else "",
+        "model": params.get("model", ""),
+        "data": params.get("data", ""),
+        "seed": run.seed,
+        "part of": of_run.get(tags.PARENT_RUN_TAG, ""),
+        "continues": of_run.get(tags.CONTINUES_TAG, ""),
+        "files": str(local_path(run.artifact_uri) or run.artifact_uri),
+    }
+    return {name: value for name, value in facts.items() if value}

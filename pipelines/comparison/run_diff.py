@@ -1,0 +1,96 @@
+"""What differs between two runs: configuration, data, code, versions, machine and metrics. Imports nothing heavy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.config.experiments import read_yaml
+from pipelines.config.identity import flatten_config, flatten_lists
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import param_text
+from pipelines.tracking.measured import ABOUT_RUNS, test_metrics
+from pipelines.tracking.run_names import find_run
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import (
+    COMMIT_TAG,
+    DATA_HASH_TAG,
+    DIRTY_TAG,
+    HOST_TAG,
+    PLATFORM_TAG,
+    PROCESSOR_TAG,
+    RESUMED_COMMIT_TAG,
+    SELECTED,
+    VERSION_TAG,
+)
+
+SECTIONS = ("configuration", "data", "code", "versions", "machine", "metrics")
+DIGEST_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class RunDiff:
+    """What differs between two runs.
+
+    Attributes:
+        runs: The two runs.
+        sections: For each of `SECTIONS`, the keys that differ, with both values; None where a run has no such key.
+    """
+
+    runs: tuple[StoredRun, StoredRun]
+    sections: dict[str, dict[str, tuple[str | None, str | None]]]
+
+
+def diff_runs(one: str, other: str, *, tracking_uri: str | None = None) -> RunDiff:
+    """Compare two runs of any status.
+
+    Args:
+        one: A run, as `find_run` takes it.
+        other: Another one.
+        tracking_uri: By default the project's mlflow.db.
+
+    Raises:
+        UserError: There is no such run.
+    """
+    store = Store(tracking_uri)
+    runs = find_run(store, one), find_run(store, other)
+    first, second = (_sections(run) for run in runs)
+    return RunDiff(runs, {name: _difference(first[name], second[name]) for name in SECTIONS})
+
+
+def _difference(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
+    keys = [*one, *(key for key in other if key not in one)]
+    return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}
+
+
+def _sections(run: StoredRun) -> dict[str, dict[str, str]]:
+    tags = run.tags
+    digests = {key.removeprefix(f"{DATA_HASH_TAG}."): digest for key, digest in sorted(run.data_digests.items())}
+    versions = {key: value for key, value in sorted(tags.items()) if key.startswith(f"{VERSION_TAG}.")}
+    return {
+        "configuration": configuration_of(run),
+        "data": {split: f"sha256 {digest[:DIGEST_DIGITS]}" for split, digest in digests.items()},
+        "code": _tags(run, COMMIT_TAG, DIRTY_TAG, RESUMED_COMMIT_TAG),
+        "versions": {key.removeprefix(f"{VERSION_TAG}."): value for key, value in versions.items()},
+        "machine": _tags(run, HOST_TAG, PLATFORM_TAG, PROCESSOR_TAG),
+        "metrics": {key: f"{value:.6g}" for key, value in shown_metrics(run).items()},
+    }
+
+
+def configuration_of(run: StoredRun) -> dict[str, str]:
+    """Return every key of a run's configuration with its value; the run's params, if it has no config.yaml."""
+    try:
+        config: dict[str, Any] = read_yaml(run.file("config.yaml"), "data, model, trainer")
+    except UserError:
+        return dict(sorted(run.params.items()))
+    return {key: param_text(value) for key, value in flatten_lists(flatten_config(config)).items()}
+
+
+def shown_metrics(run: StoredRun) -> dict[str, float]:
+    """Return the metrics at the selected epoch, those of the test, and what is known of the training as a whole."""
+    selected = {key: value for key, value in sorted(run.metrics.items()) if key.startswith(f"{SELECTED}/")}
+    about = {key: run.metrics[key] for key in ABOUT_RUNS if key in run.metrics}
+    return {**selected, **test_metrics(run.metrics, run.tags), **about}
+
+
+def _tags(run: StoredRun, *names: str) -> dict[str, str]:
+    return {name: run.tags[name] for name in names if name in run.tags}

@@ -1,0 +1,129 @@
+"""List runs of any status: when they ran, and what they reached. Imports neither torch nor Lightning."""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.metric_names import without_split
+from pipelines.runtime.text import first_line
+from pipelines.tracking.client import unreachable
+from pipelines.tracking.filters import parse_filter
+from pipelines.tracking.measured import selected_metric, test_metrics
+from pipelines.tracking.query import search_matching
+from pipelines.tracking.run_names import experiment_ids
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import PARENT_RUN_TAG, SELECTED, USER_TAG
+
+STATUSES = ("running", "finished", "failed", "killed")
+_UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric and its value."""
+
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A run in a list.
+
+    Attributes:
+        run: The run.
+        selected: The metric by which the run selected its weights, at the selected epoch; None if nothing was selected.
+        test: The same metric on the test set, or else the first one of the test; None if it was not tested.
+        seconds: From its start to its end, or until now.
+    """
+
+    run: StoredRun
+    selected: Measured | None
+    test: Measured | None
+    seconds: float
+
+
+def list_runs(
+    names: Sequence[str] = (),
+    *,
+    status: str | None = None,
+    filter_string: str = "",
+    tags: Mapping[str, str] | None = None,
+    since: str | None = None,
+    user: str | None = None,
+    last: int | None = None,
+    tracking_uri: str | None = None,
+) -> list[ListedRun]:
+    """Return runs, newest first.
+
+    Args:
+        names: Experiments and studies, with all their runs. Empty selects all experiments, without the runs that
+            belong to another one, such as the trials of a sweep.
+        status: One of `STATUSES`.
+        filter_string: See `filters.parse_filter`.
+        tags: Values of tags.
+        since: Age of the oldest run, such as "7d" ("m" minutes, "h" hours, "d" days, "w" weeks), or a date.
+        user: Who started the run.
+        last: At most so many.
+        tracking_uri: By default the project's mlflow.db.
+
+    Raises:
+        UserError: A name is unknown, or the filter or `since` is invalid.
+    """
+    from mlflow.exceptions import MlflowException
+
+    store = Store(tracking_uri)
+    wanted = dict(tags or {}) | ({USER_TAG: user} if user else {})
+    conditions = [
+        f"attributes.status = '{status.upper()}'" if status else "",
+        f"attributes.start_time >= {start_of(since)}" if since else "",
+        *(f"tags.`{key}` = {_quote(value)}" for key, value in wanted.items()),
+        "" if names else f"tags.`{PARENT_RUN_TAG}` IS NULL",
+    ]
+    try:
+        found = search_matching(
+            store,
+            experiment_ids(store, names),
+            parse_filter(*conditions, filter_string),
+            ["attributes.start_time DESC"],
+        )
+    except MlflowException as error:
+        if filter_string and error.error_code == "INVALID_PARAMETER_VALUE":
+            raise UserError(f"--filter {filter_string}: {first_line(error)}") from error
+        raise UserError(unreachable(store.uri, error)) from error
+    return [_listed(run) for run in found[:last]]
+
+
+def start_of(since: str, now: float | None = None) -> int:
+    """Return the time that "7d" or "2026-11-27" stands for, in milliseconds since the epoch.
+
+    Raises:
+        UserError: It is neither an age nor a date.
+    """
+    if age := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mhdw])", since):
+        return int(1000 * ((time.time() if now is None else now) - float(age[1]) * _UNITS[age[2]]))
+    try:
+        return int(1000 * datetime.fromisoformat(since).astimezone().timestamp())
+    except ValueError as error:
+        raise UserError(
+            f"--since {since}: give an age, such as 90m, 12h, 7d or 2w, or a date, such as 2026-11-27"
+        ) from error
+
+
+def _listed(run: StoredRun) -> ListedRun:
+    selected, tested = selected_metric(run.metrics, run.tags), test_metrics(run.metrics, run.tags)
+    name = without_split((selected or "").removeprefix(f"{SELECTED}/"))
+    test = next((metric for metric in tested if without_split(metric) == name), next(iter(tested), None))
+    return ListedRun(
+        run,
+        Measured(selected.removeprefix(f"{SELECTED}/"), run.metrics[selected]) if selected else None,
+        Measured(test, tested[test]) if test else None,
+        max(0.0, (run.ended or 1000 * time.time()) - run.started) / 1000,
+    )
+
+
+def _quote(value: str) -> str:
+    return f'"{value}"' if "'" in value else f"'{value}'"

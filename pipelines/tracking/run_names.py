@@ -1,0 +1,104 @@
+"""Find one run by what people call it: its id or the beginning of it, its name, the latest or the best run."""
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.metric_names import mode_of
+from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.filters import FINISHED
+from pipelines.tracking.measured import selected_metric
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import BEST_RUN_TAG, MODE_TAG, STUDY_TAG, SWEEP_SUFFIX, is_summary
+
+FULL_ID = re.compile(r"[0-9a-f]{32}")
+_PREFIX = re.compile(r"[0-9a-f]{4,31}")
+_NEWEST_FIRST = ("attributes.start_time DESC",)
+MAX_CANDIDATES = 10
+FORMS = "a run id, its first four or more characters, a run's name, latest, latest:NAME or best:NAME"
+
+
+def find_run(store: Store, text: str) -> StoredRun:
+    """Return the run that a text names.
+
+    Args:
+        store: The tracking store.
+        text: A run id; its first four or more characters; the name of a run; `latest`; `latest:NAME` and `best:NAME`
+            of an experiment or a study. The latest run is the newest that does not summarise others. The best run of an
+            experiment is the finished one with the best metric on validation data, that of a study is the study's best.
+
+    Raises:
+        UserError: There is no such run, or several have this name.
+    """
+    if (found := look_up(store, text)) is None:
+        raise UserError(f"there is no run {text!r} in {redact_credentials(store.uri)}; give {FORMS}")
+    return found
+
+
+def look_up(store: Store, text: str) -> StoredRun | None:
+    """Return the run that a text names, as `find_run` does; None if it is neither a run id nor a run's name."""
+    if FULL_ID.fullmatch(text):
+        return store.find(text)
+    kind, colon, name = text.partition(":")
+    if text == "latest" or (colon and kind == "latest"):
+        return _latest(store, name)
+    if colon and kind == "best":
+        return _best(store, name)
+    everywhere = list(store.experiment_names())
+    found = store.search(everywhere, f"attributes.run_id LIKE '{text}%'") if _PREFIX.fullmatch(text) else []
+    if not found:
+        quote = '"' if "'" in text else "'"
+        found = store.search(everywhere, f"attributes.run_name = {quote}{text}{quote}", _NEWEST_FIRST)
+    if len(found) > 1:
+        lines = [f"  {run.run_id}  {run.experiment}  {run.name}" for run in found[:MAX_CANDIDATES]]
+        more = [f"  and {len(found) - MAX_CANDIDATES} more"] if len(found) > MAX_CANDIDATES else []
+        raise UserError("\n".join([f"{text!r} names {len(found)} runs; give more of the id:", *lines, *more]))
+    return found[0] if found else None
+
+
+def experiment_ids(store: Store, names: Sequence[str]) -> list[str]:
+    """Return the ids of experiments and studies; of all experiments if no name is given.
+
+    Raises:
+        UserError: A name is unknown.
+    """
+    ids = {name: experiment_id for experiment_id, name in store.experiment_names().items()}
+    for name in names:
+        if name not in ids and f"{name}{SWEEP_SUFFIX}" not in ids:
+            raise UserError(unknown_name(store, name, ids))
+    return [ids.get(name) or ids[f"{name}{SWEEP_SUFFIX}"] for name in names] if names else list(ids.values())
+
+
+def _latest(store: Store, name: str) -> StoredRun:
+    ids = experiment_ids(store, [name] if name else [])
+    found = next((run for run in store.search(ids, "", _NEWEST_FIRST) if not is_summary(run.tags)), None)
+    if found is None:
+        raise UserError(f"{name or redact_credentials(store.uri)} has no runs")
+    return found
+
+
+def _best(store: Store, name: str) -> StoredRun:
+    if not name:
+        raise UserError("best: name an experiment or a study, such as best:digits-mlp")
+    ids = experiment_ids(store, [name])
+    studies = store.search(ids, f"tags.{STUDY_TAG} IS NOT NULL", _NEWEST_FIRST)
+    best_runs = [study.tags[BEST_RUN_TAG] for study in studies if is_summary(study.tags) and BEST_RUN_TAG in study.tags]
+    if best_runs:
+        return store.find(best_runs[0])
+    runs = [run for run in store.search(ids, FINISHED, _NEWEST_FIRST) if not is_summary(run.tags)]
+    metric = next((found for run in runs if (found := selected_metric(run.metrics, run.tags))), None)
+    if metric is None:
+        raise UserError(f"{name} has no finished run with a metric on validation data")
+    modes = [run.tags[MODE_TAG] for run in runs if MODE_TAG in run.tags and metric in run.metrics]
+    sign = -1 if (modes or [mode_of(metric)])[0] == "min" else 1
+    measured = [run for run in runs if math.isfinite(run.metrics.get(metric, math.nan))]
+    return max(measured, key=lambda run: sign * run.metrics[metric])
+
+
+def unknown_name(store: Store, name: str, known: Collection[str]) -> str:
+    """Return the message for a name that is not among the known ones."""
+    suggestions = get_close_matches(name, sorted(known), n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""
+    return f"{name!r} is not an experiment, study or run in {redact_credentials(store.uri)}{hint}"

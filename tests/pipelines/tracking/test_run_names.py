@@ -1,0 +1,105 @@
+"""What people call a run: the beginning of its id, its name, latest, best. The runs are written by MLflow's client."""
+
+import itertools
+
+import pytest
+from mlflow.entities import Metric
+
+from pipelines.runtime.errors import UserError
+from pipelines.tracking.query import find_runs
+from pipelines.tracking.run_names import find_run
+from pipelines.tracking.store import Store
+from pipelines.tracking.tags import PARENT_TAG
+
+
+@pytest.fixture
+def store(tables, uri):
+    return Store(uri)
+
+
+@pytest.fixture
+def write(store):
+    starts = itertools.count(1_700_000_000_000, 1000)
+
+    def run(experiment="digits", name="a run", metrics=(), tags=(), status="FINISHED"):
+        client, start = store.client, next(starts)
+        info = client.create_run(store.experiment_id(experiment), start_time=start, run_name=name, tags=dict(tags)).info
+        client.log_batch(info.run_id, [Metric(key, value, start, 0) for key, value in dict(metrics).items()])
+        if status != "RUNNING":
+            client.set_terminated(info.run_id, status)
+        return str(info.run_id)
+
+    return run
+
+
+@pytest.mark.parametrize("length", [4, 8, 31, 32])
+def test_the_beginning_of_an_id_names_a_run(store, write, length):
+    run_id = write()
+    assert find_run(store, run_id[:length]).run_id == run_id
+
+
+def test_fewer_than_four_characters_name_no_run(store, write):
+    run_id = write()
+    with pytest.raises(UserError, match="first four or more characters"):
+        find_run(store, run_id[:3])
+
+
+def test_an_ambiguous_beginning_lists_the_candidates(store, write):
+    ids = sorted(write() for _ in range(40))
+    pairs = [(one, other) for one, other in itertools.pairwise(ids) if one[:4] == other[:4]]
+    write(name="twins", experiment="one")
+    write(name="twins", experiment="two")
+    with pytest.raises(UserError, match=r"'twins' names 2 runs; give more of the id:\n  [0-9a-f]{32}  two  twins\n"):
+        find_run(store, "twins")
+    for one, other in pairs:
+        with pytest.raises(UserError, match=f"(?s){one}.*{other}|{other}.*{one}"):
+            find_run(store, one[:4])
+
+
+@pytest.mark.parametrize("name", ["dropout=0.5 seed=1", "don't", "beef", 'say "it"'])
+def test_a_run_is_found_by_its_name(store, write, name):
+    run_id = write(name=name)
+    write(name="another")
+    assert find_run(store, name).run_id == run_id
+
+
+def test_latest_is_the_newest_run_of_any_status_that_summarises_no_others(store, write):
+    first, last = write("one"), write("two", status="FAILED")
+    write("two", tags={PARENT_TAG: "seeds"})
+    assert find_run(store, "latest").run_id == last
+    assert find_run(store, "latest:one").run_id == first
+    with pytest.raises(UserError, match="'three' is not an experiment"):
+        find_run(store, "latest:three")
+
+
+def test_best_is_the_best_on_validation_data_not_on_test_data(store, write):
+    write(metrics={"selected/val/acc": 0.7, "test/acc": 0.99})
+    best = write(metrics={"selected/val/acc": 0.8, "test/acc": 0.6})
+    write(metrics={"selected/val/acc": 0.9}, status="KILLED")
+    write(metrics={"selected/val/acc": float("nan")})
+    assert find_run(store, "best:digits").run_id == best
+
+
+def test_best_follows_the_direction_that_a_run_recorded(store, write):
+    tags = {"litlab.monitor": "val_depth", "litlab.mode": "min"}
+    best = write(metrics={"selected/val_depth": 1.0}, tags=tags)
+    write(metrics={"selected/val_depth": 2.0}, tags=tags)
+    assert find_run(store, "best:digits").run_id == best
+
+
+def test_best_of_a_study_is_the_run_that_the_study_chose(store, write):
+    chosen = write("s-sweep", metrics={"selected/val/acc": 0.5})
+    write("s-sweep", metrics={"selected/val/acc": 0.6})
+    write("s-sweep", tags={PARENT_TAG: "sweep", "study": "s", "best.run": chosen})
+    assert find_run(store, "best:s").run_id == chosen
+
+
+def test_best_without_anything_measured_says_so(store, write):
+    write()
+    with pytest.raises(UserError, match="digits has no finished run with a metric on validation data"):
+        find_run(store, "best:digits")
+
+
+def test_compare_takes_the_same_names(store, write):
+    one, other = write(name="first"), write(name="second")
+    assert [run.run_id for run in find_runs(store, ["first", other[:6]]).runs] == [one, other]
