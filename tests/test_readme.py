@@ -29,10 +29,20 @@ def test_the_commands_exist():
             assert argument in experiment_names()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES[:2], *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
 def test_links_and_pictures_exist(page):
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in target]
-    assert [target for target in targets if not (page.parent / target).exists()] == []
+    assert [target for target in targets if not has_target(page, target)] == []
+
+
+def has_target(page, target):
+    """Return whether a link's file exists, and the heading in it that the link names."""
+    name, _, anchor = target.partition("#")
+    path = page.parent / name if name else page
+    if not anchor:
+        return path.exists()
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), flags=re.MULTILINE) if path.is_file() else []
+    return anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def test_the_readme_is_short():
