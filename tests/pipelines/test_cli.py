@@ -48,8 +48,23 @@ def test_list_shows_every_experiment_file_with_its_data_and_model(litlab):
     assert {"name": "mnist-mlp", "data": "MNIST", "model": "MLP"}.items() <= rows[
         [*experiment_names()].index("mnist-mlp")
     ].items()
-    table = litlab("list").out
+    table = litlab("list", "--long").out
     assert all(row["name"] in table and row["description"][:30] in table for row in rows)
+
+
+def test_list_fits_a_screen_and_a_name_selects_experiments(litlab, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    screen = litlab("list").out.splitlines()
+    assert len(screen) < 24
+    assert max(map(len, screen)) <= 80
+    assert {*experiment_names()} <= {*" ".join(screen).split()}
+    assert {row["name"] for row in json.loads(litlab("list", "digits", "--json").out)} == {
+        "digits-convnet",
+        "digits-mlp",
+        "paired-digits",
+    }
+    assert "one shared layer" in litlab("list", "PAIRED").out.replace("\n", "")
+    assert litlab("list", "nosuch").code == 2
 
 
 def test_an_unknown_verb_exits_with_2_and_the_nearest_one_is_suggested(litlab):
