@@ -71,9 +71,14 @@ def experiment_ids(store: Store, names: Sequence[str]) -> list[str]:
     return [ids.get(name) or ids[f"{name}{SWEEP_SUFFIX}"] for name in names] if names else list(ids.values())
 
 
-def _latest(store: Store, name: str) -> StoredRun:
+def latest_run(store: Store, name: str = "") -> StoredRun | None:
+    """Return the newest run that summarises no others, of an experiment or study if one is named; None without runs."""
     ids = experiment_ids(store, [name] if name else [])
-    found = next((run for run in store.search(ids, "", _NEWEST_FIRST) if not is_summary(run.tags)), None)
+    return next((run for run in store.search(ids, "", _NEWEST_FIRST) if not is_summary(run.tags)), None)
+
+
+def _latest(store: Store, name: str) -> StoredRun:
+    found = latest_run(store, name)
     if found is None:
         raise UserError(f"{name or redact_credentials(store.uri)} has no runs")
     return found
