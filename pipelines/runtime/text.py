@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MAX_LINES = 20  # of an error's message
+
 
 def escape_control_characters(text: str) -> str:
     """Escape characters that could move the cursor, set colours or reverse the text direction in a terminal.
@@ -42,6 +44,13 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's message without passwords; the error's class name if it has no message."""
     lines = str(error).strip().splitlines()
     return redact_credentials(lines[0]) if lines else type(error).__name__
+
+
+def whole_message(error: BaseException) -> str:
+    """Return an error's message without passwords, of which at most `MAX_LINES` lines; its class name without one."""
+    lines = redact_credentials(str(error).strip()).splitlines()
+    more = [f"... and {len(lines) - MAX_LINES} more lines"] if len(lines) > MAX_LINES else []
+    return "\n".join([*lines[:MAX_LINES], *more]) or type(error).__name__
 
 
 def kind_and_message(error: BaseException) -> str:
