@@ -80,7 +80,7 @@ def _end_previous(store: Store, run_id: str) -> None:
 def log_progress(run: Run, study: Study) -> None:
     """Log how many trials have ended in which state, and the best value, with the number of ended trials as step."""
     trials = study.trials()  # once: other controllers end trials meanwhile
-    counts, best = count_states(trials), best_trial(trials, study.space.direction)
+    counts, best = count_states(study.counted(trials)), best_trial(trials, study.space.direction)
     metrics = {f"{TRIALS}/{state}": float(number) for state, number in counts.items()}
     if best is not None:
         metrics[f"{BEST}/{study.space.metric}"] = best.value
@@ -160,7 +160,7 @@ def confirmed_lines(confirmed: Confirmed) -> list[str]:
 
 def study_note(study: Study, confirmed: Confirmed, importances: Mapping[str, float]) -> str:
     """Return the study's note: progress, best value, confirmation, and the best trial's params with importances."""
-    counts, best = count_states(study.trials()), study.best()
+    counts, best = count_states(study.counted()), study.best()
     states = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
     progress = f"{sum(counts.values())} of {study.space.total} trials ({states or 'none has ended'})"
     if best is None:
