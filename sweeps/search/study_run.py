@@ -19,6 +19,7 @@ from pipelines.tracking.tags import (
     BEST_RUN_TAG,
     BEST_TRIAL_TAG,
     CONFIRMED,
+    CONTROLLER_TAG,
     DEFAULT,
     DIRECTION_PARAM,
     IMPORTANCE,
@@ -73,7 +74,8 @@ def _params(space: Space) -> dict[str, Any]:
 def _end_previous(store: Store, run_id: str) -> None:
     """End the runs of a study that was restarted with another space."""
     with contextlib.suppress(UserError):  # they are in another store
-        for run in [*store.children(run_id), store.find(run_id)]:
+        own = [run for run in store.children(run_id) if CONTROLLER_TAG in run.tags]
+        for run in [*own, store.find(run_id)]:
             store.end(run.run_id, "KILLED", "the study was restarted with another space")
 
 
