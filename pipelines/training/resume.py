@@ -1,10 +1,12 @@
 """Resume a stopped training from its last complete epoch, in the same run."""
 
+import json
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 from lightning.pytorch import LightningDataModule
@@ -145,10 +147,26 @@ def _check_same_data(run: StoredRun, data: LightningDataModule | None) -> None:
     """Refuse data whose digests differ from those of the run."""
     if not isinstance(data, InMemoryDataModule):
         return
-    for split, digest in data.describe()["sha256"].items():
+    description = data.describe()
+    for split, digest in description["sha256"].items():
         recorded = run.tags.get(f"{DATA_HASH_TAG}.{split}")
         if recorded is not None and recorded != digest:
-            raise UserError(f"run {run.run_id} was trained on other data: this is not its {split} set")
+            other = f"run {run.run_id} was trained on other data: this is not its {split} set"
+            raise UserError(other + _reader_changed(run, description))
+
+
+def _reader_changed(run: StoredRun, description: Mapping[str, Any]) -> str:
+    """Return that a run's image files may be the same, but were read by an earlier version; "" if they were not."""
+    try:
+        before = json.loads(run.file("data.json").read_text()).get("reader", 1)
+    except (UserError, OSError, ValueError):
+        return ""
+    if before == description.get("reader", before):
+        return ""
+    return (
+        ". If the image files are the same: an earlier version of litlab read them, which ignored EXIF orientation and "
+        f"transparency, and clipped some images of 16 bits. To train anew: {run.tags.get(COMMAND_TAG, 'litlab fit')}"
+    )
 
 
 def note_commit(run: Run, found: StoredRun) -> None:

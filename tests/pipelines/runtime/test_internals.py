@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 
 from modules.lightning_internals import HOOK_NAME
 from pipelines.runtime.lightning_internals import set_callback_metrics
-from sweeps.search.optuna_internals import LOCK_ROW, queued_params
+from sweeps.search.optuna_internals import LOCK_ROW, has_notes, queued_params
 
 TRAINER_PARTS = [
     "_logger_connector._first_loop_iter",
@@ -76,6 +76,14 @@ def test_a_queued_trial_of_optuna_has_its_params():
     assert queued_params(trial) == {"x": 1}, (
         f"Optuna {optuna.__version__} keeps them elsewhere: change sweeps/search/optuna_internals.py"
     )
+
+
+def test_the_system_attributes_of_a_study_can_be_read_where_the_dashboard_keeps_notes():
+    study = optuna.create_study(study_name="s")
+    assert not has_notes(study)
+    storage = study._storage
+    storage.set_study_system_attr(storage.get_study_id_from_name("s"), "dashboard:note_str:0", "mine")
+    assert has_notes(study)
 
 
 def test_a_study_of_optuna_has_one_row_that_mysql_can_lock(tmp_path):
