@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.client import unreachable
+from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
     DIRECTION_PARAM,
@@ -76,16 +77,19 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
     for name in names:
         study = f"{name}{SWEEP_SUFFIX}"
         if _RUN_ID.fullmatch(name):
-            named = store.find(name)
+            try:
+                named = store.find(name)
+            except RunDeletedError as error:
+                notes.append(f"left out: {error}")
+                continue
             if summary := is_summary(named.tags):
                 parents[name] = named
             by_id = f"tags.{PARENT_RUN_TAG} = '{name}'" if summary else f"attributes.run_id = '{name}'"
             found = store.search([named.experiment_id], _finished(by_id, filter_string))
             runs += found
             if not found and not filter_string:
-                status = "deleted" if named.status == "FINISHED" else named.status
-                reason = "summarises runs, but none of them is finished" if summary else f"is left out: it is {status}"
-                notes.append(f"run {name} {reason}")
+                left_out = f"is left out: it is {named.status}"
+                notes.append(f"run {name} {'summarises runs, but none of them is finished' if summary else left_out}")
         elif name in ids or study in ids:
             selected_ids.append(ids[name if name in ids else study])
             if name in ids and study in ids:
