@@ -17,6 +17,7 @@ from pipelines.tracking.tags import (
     SELECTED,
     STUDY_TAG,
     SWEEP_SUFFIX,
+    is_of_litlab,
     is_summary,
 )
 
@@ -98,7 +99,9 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
             suggestions = get_close_matches(name, sorted(ids), n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""
             raise UserError(f"{name!r} is not an experiment, study or run in {redact_credentials(store.uri)}{hint}")
-    runs += store.search(selected_ids, _finished(filter_string))
+    for group in [[one] for one in selected_ids] if names else [selected_ids]:
+        found, note = _set_apart(store.search(group, _finished(filter_string)))
+        runs, notes = runs + found, notes + note
     if names:
         studies = store.search(selected_ids, _IS_STUDY, ["attributes.start_time DESC"])
         parents = {run.run_id: run for run in (*parents.values(), *studies) if is_summary(run.tags)}
@@ -113,6 +116,24 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
         direction=params.get(DIRECTION_PARAM),
         filter_string=filter_string,
     )
+
+
+def _set_apart(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[str]]:
+    """Leave out runs of other programs if litlab's are among them, with a note: most of their params are others."""
+    own = [run for run in runs if is_of_litlab(run.tags) and not is_summary(run.tags)]
+    known = {key for run in own for key in run.params}
+
+    def is_other(run: StoredRun) -> bool:
+        return not is_of_litlab(run.tags) and 2 * len(known & run.params.keys()) <= len(run.params)
+
+    others = {run.run_id: run for run in runs if is_other(run)}
+    if not own or not others:
+        return list(runs), []
+    experiments = ", ".join(sorted({run.experiment for run in others.values()}))
+    count = "1 run of another program is" if len(others) == 1 else f"{len(others)} runs of other programs are"
+    return [run for run in runs if run.run_id not in others], [
+        f"{count} left out, in {experiments}; to compare them, name their experiment or their ids"
+    ]
 
 
 def _finished(*filters: str) -> str:
