@@ -6,7 +6,7 @@ up relative to the database. `litlab doctor --fix` records the new paths (diagno
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.uri import database_file, local_path
@@ -85,3 +85,14 @@ def check_own_artifacts(artifact_uri: str, tracking_uri: str) -> None:
         return
     if (location.project / database.name).exists():
         raise UserError(f"{location.recorded} belongs to the project in {location.project}: copy it to {location.here}")
+
+
+def moved_note(client: Any, tracking_uri: str) -> str:
+    """Return what to do so that MLflow itself finds the artifacts of a project that was moved; "" if it does."""
+    for experiment in client.search_experiments():
+        folder = artifact_folder(experiment.artifact_location, tracking_uri)
+        if folder is not None and folder != local_path(experiment.artifact_location) and folder.exists():
+            return (
+                f"the project was moved to {folder.parents[1]}: MLflow itself finds its files after litlab doctor --fix"
+            )
+    return ""

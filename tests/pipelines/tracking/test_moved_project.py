@@ -17,10 +17,11 @@ from pipelines.diagnostics.moved import check_moved, find_changes, relocate
 from pipelines.diagnostics.storage import check_disk
 from pipelines.runtime.errors import UserError
 from pipelines.tracking import run_log
-from pipelines.tracking.artifacts import artifact_folder
+from pipelines.tracking.artifacts import artifact_folder, moved_note
 from pipelines.tracking.run import Run
 from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import Store
+from pipelines.tracking.ui import serve_ui
 from pipelines.tracking.uri import local_path
 
 FIT = ["fit", "digits-mlp", "--trainer.max_epochs", "3", "--trainer.enable_progress_bar", "false"]
@@ -155,6 +156,17 @@ def test_doctor_corrects_the_paths_after_a_copy_so_that_mlflow_itself_finds_ever
     mlflow_store(project.uri)
     mlflow.pytorch.load_model(f"models:/{run.outputs.model_outputs[0].model_id}")
     assert find_changes(project.database) == []
+
+
+def test_what_mlflow_does_itself_is_said_to_need_the_correction(project, litlab):
+    registered = litlab("register", project.finished, "digits")
+    assert registered.code == 0, registered.err
+    note = f"the project was moved to {project.folder}: MLflow itself finds its files after litlab doctor --fix"
+    assert note in registered.err
+    with serve_ui() as server:
+        assert server.note == note
+    relocate(project.database)
+    assert moved_note(project.client(), project.uri) == ""
 
 
 def test_a_model_registered_before_the_move_is_loaded_after_the_correction(trained, project, litlab, mlflow_store):
