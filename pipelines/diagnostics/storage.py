@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.diagnostics.check import CheckResult, Context, failed
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.artifacts import artifact_folder
 from pipelines.tracking.client import all_pages
+from pipelines.tracking.run_log import unsent_logs
 from pipelines.tracking.store import PAGE, Store
 from pipelines.tracking.uri import local_path
 
@@ -102,8 +104,12 @@ def _deleted(store: Store, runs: list[Any], models: list[Any], *, free: bool) ->
     done = subprocess.run([sys.executable, "-m", "mlflow", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         yield failed("deleted", f"{command} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
-    else:
-        yield CheckResult("deleted", f"{_mb(size - _size(folders))} freed: {what}", "fixed")
+        return
+    ids = {run.info.run_id for run in runs}
+    for log in unsent_logs(store.uri):
+        if log.run_id in ids and log.uri == redact_credentials(store.uri):
+            log.remove()
+    yield CheckResult("deleted", f"{_mb(size - _size(folders))} freed: {what}", "fixed")
 
 
 def _size(folders: Iterable[Path]) -> int:

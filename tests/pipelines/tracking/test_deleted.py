@@ -5,6 +5,7 @@ from mlflow.entities import ViewType
 
 from pipelines.diagnostics.check import Context
 from pipelines.diagnostics.runs import check_unsent
+from pipelines.diagnostics.storage import check_disk
 from pipelines.tracking.run import Run
 from pipelines.tracking.run_log import RunLog, home_of
 from pipelines.tracking.store import Store
@@ -142,6 +143,14 @@ def test_forget_deletes_the_unsent_data_of_deleted_runs_only(litlab):
     assert held.exists()
     assert litlab("sync", "--forget").code == 2
     assert litlab("sync", "--forget", "0" * 32).code == 2
+
+
+def test_runs_that_doctor_deletes_permanently_are_forgotten(uri, tmp_path):
+    (run_id, home), (_, other) = unsent_run("1:0"), unsent_run("1:0")
+    Store().client.delete_run(run_id)
+    *_, result = check_disk(Context(uri, tmp_path, fix=False, free=True))
+    assert result.state == "fixed", result.message
+    assert (home.exists(), other.exists()) == (False, True)
 
 
 def test_a_run_that_was_deleted_permanently_can_be_forgotten(litlab):
