@@ -87,7 +87,8 @@ def storage_url(url: str | None, store: Store) -> str:
     """
     url = url or sqlite_uri((store.folder or project_folder()) / "optuna.db")
     path = sqlite_path(url)
-    if path is not None and (path.name == ":memory:" or path.is_dir()):
+    in_memory = path.name == ":memory:" if path else url.startswith("sqlite")
+    if in_memory or (path is not None and path.is_dir()):
         raise UserError(f"--storage {url}: expected a file, sqlite:///FILE")
     if url == store.uri or (path is not None and path == sqlite_path(store.uri)):
         raise UserError(f"--storage {redact_credentials(url)} is MLflow's database; Optuna needs one of its own")
