@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.client import unreachable
+from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
     DIRECTION_PARAM,
@@ -16,6 +17,7 @@ from pipelines.tracking.tags import (
     SELECTED,
     STUDY_TAG,
     SWEEP_SUFFIX,
+    is_of_litlab,
     is_summary,
 )
 
@@ -76,16 +78,19 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
     for name in names:
         study = f"{name}{SWEEP_SUFFIX}"
         if _RUN_ID.fullmatch(name):
-            named = store.find(name)
+            try:
+                named = store.find(name)
+            except RunDeletedError as error:
+                notes.append(f"left out: {error}")
+                continue
             if summary := is_summary(named.tags):
                 parents[name] = named
             by_id = f"tags.{PARENT_RUN_TAG} = '{name}'" if summary else f"attributes.run_id = '{name}'"
             found = store.search([named.experiment_id], _finished(by_id, filter_string))
             runs += found
             if not found and not filter_string:
-                status = "deleted" if named.status == "FINISHED" else named.status
-                reason = "summarises runs, but none of them is finished" if summary else f"is left out: it is {status}"
-                notes.append(f"run {name} {reason}")
+                left_out = f"is left out: it is {named.status}"
+                notes.append(f"run {name} {'summarises runs, but none of them is finished' if summary else left_out}")
         elif name in ids or study in ids:
             selected_ids.append(ids[name if name in ids else study])
             if name in ids and study in ids:
@@ -94,7 +99,9 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
             suggestions = get_close_matches(name, sorted(ids), n=3, cutoff=0.4)
             hint = f"; did you mean {' or '.join(suggestions)}?" if suggestions else ""
             raise UserError(f"{name!r} is not an experiment, study or run in {redact_credentials(store.uri)}{hint}")
-    runs += store.search(selected_ids, _finished(filter_string))
+    for group in [[one] for one in selected_ids] if names else [selected_ids]:
+        found, note = _set_apart(store.search(group, _finished(filter_string)))
+        runs, notes = runs + found, notes + note
     if names:
         studies = store.search(selected_ids, _IS_STUDY, ["attributes.start_time DESC"])
         parents = {run.run_id: run for run in (*parents.values(), *studies) if is_summary(run.tags)}
@@ -109,6 +116,24 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
         direction=params.get(DIRECTION_PARAM),
         filter_string=filter_string,
     )
+
+
+def _set_apart(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[str]]:
+    """Leave out runs of other programs if litlab's are among them, with a note: most of their params are others."""
+    own = [run for run in runs if is_of_litlab(run.tags) and not is_summary(run.tags)]
+    known = {key for run in own for key in run.params}
+
+    def is_other(run: StoredRun) -> bool:
+        return not is_of_litlab(run.tags) and 2 * len(known & run.params.keys()) <= len(run.params)
+
+    others = {run.run_id: run for run in runs if is_other(run)}
+    if not own or not others:
+        return list(runs), []
+    experiments = ", ".join(sorted({run.experiment for run in others.values()}))
+    count = "1 run of another program is" if len(others) == 1 else f"{len(others)} runs of other programs are"
+    return [run for run in runs if run.run_id not in others], [
+        f"{count} left out, in {experiments}; to compare them, name their experiment or their ids"
+    ]
 
 
 def _finished(*filters: str) -> str:

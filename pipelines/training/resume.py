@@ -40,7 +40,6 @@ from pipelines.tracking.origin import git_tags
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, RESUMED_COMMIT_TAG
-from pipelines.tracking.uri import local_path
 from pipelines.training.job import prepare_training
 from pipelines.training.results import FitResult
 from pipelines.training.resumable import check_resumable, unsent_part
@@ -110,21 +109,30 @@ def resume(
 
 def _check_trusted(run: StoredRun, *, trust: bool) -> None:
     """Refuse a run whose last checkpoint is intact but cannot be loaded, before anything changes."""
-    folder = local_path(run.artifact_uri)
-    path = folder / CHECKPOINT_FOLDER / LAST if folder else None
+    path = run.folder / CHECKPOINT_FOLDER / LAST if run.folder else None
     if path is not None and path.is_file():
         with suppress(DamagedCheckpointError):
             load_checkpoint(path, trust=trust)
 
 
 def _saved_config(run: StoredRun) -> Path:
-    """Return the configuration file of a run."""
+    """Return the configuration file of a run.
+
+    Raises:
+        UserError: It has none. To restart is advised only if it has no checkpoint either.
+    """
     unsent = unsent_part(run)
     if unsent is not None and (unsent.artifacts / "config.yaml").is_file():
         return unsent.artifacts / "config.yaml"
     try:
         return run.file("config.yaml")
     except UserError as error:
+        if run.folder is not None and not run.folder.exists():
+            raise
+        if checkpoints := run.names(CHECKPOINT_FOLDER):
+            place = run.folder or run.artifact_uri
+            message = f"{error}, but {', '.join(checkpoints)}: to resume, put its config.yaml back into {place}"
+            raise UserError(message) from error
         command = run.tags.get(COMMAND_TAG, "litlab fit")
         raise UserError(f"run {run.run_id} ended before training started. To restart: {command}") from error
 

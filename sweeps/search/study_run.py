@@ -10,6 +10,7 @@ from pipelines.comparison.formatting import markdown_table
 from pipelines.reporting.parent_runs import confirmation_table
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
@@ -50,8 +51,12 @@ def open_parent(store: Store, study: Study, command: str) -> Run:
     with study.lock():  # else two controllers would create two
         existing = study.optuna.user_attrs.get(PARENT)
         if existing:
-            with contextlib.suppress(UserError):  # it is in another store
+            try:
                 return Run.reopen(store.find(existing), shared=store.folder is None)
+            except RunDeletedError as error:
+                raise UserError(f"the run of study {study.name}: {error}, or sweep with --study OTHER") from error
+            except UserError:  # it is in another store
+                pass
         tags = summary_tags("sweep", command, f"litlab sweep {study.name}")
         tags |= {STUDY_TAG: study.name, NOTE_TAG: study.space.description}
         run = Run(store, f"{study.name}{SWEEP_SUFFIX}", f"sweep {study.name}", tags)
