@@ -70,6 +70,11 @@ TRIALS, BEST, IMPORTANCE = "trials", "best", "importance"  # prefixes, of a stud
 EXPERIMENT_KEY, STAGE_KEY, DATA_HASH_KEY = "experiment", STAGE_TAG, DATA_HASH_TAG
 
 
+def is_of_litlab(tags: Mapping[str, str]) -> bool:
+    """Return whether litlab wrote a run, in this or an earlier version, or one that records what litlab does."""
+    return bool({SEED_TAG, STUDY_TAG} & tags.keys()) or any(key.startswith(("litlab.", DATA_HASH_TAG)) for key in tags)
+
+
 def is_summary(tags: Mapping[str, str]) -> bool:
     """Return whether a run summarises other runs, so that its metrics are theirs."""
     old_study = STUDY_TAG in tags and COMMAND_TAG in tags and PARENT_RUN_TAG not in tags  # written by earlier versions
