@@ -15,10 +15,11 @@ from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
 from pipelines.tracking.run import Run, recorded
 from pipelines.training.failures import RunFailedError, diagnose
+from pipelines.training.found_values import log_values_used
 from pipelines.training.job import Training
 from pipelines.training.logger import RunLogger
 from pipelines.training.results import FitResult, finalize
-from pipelines.training.run_metadata import log_inputs, resume_command
+from pipelines.training.run_metadata import resume_command
 
 
 def train_and_test(
@@ -57,7 +58,7 @@ def train(training: Training, run: Run, checkpoint: Path | None = None) -> float
         run: The run that it is recorded in.
         checkpoint: The checkpoint to resume from.
     """
-    log_inputs(training.cli, training.data, run)
+    log_values_used(training, run)
     training.checkpoint_callback.bind_run(run)
     return run_trainer(training, checkpoint, run)
 
