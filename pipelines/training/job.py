@@ -19,6 +19,7 @@ from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.hooks import run_after_hook
+from pipelines.training.monitors import check_monitors
 from pipelines.training.nan_guard import TerminateOnNaN
 from pipelines.training.progress_bar import EpochBar
 
@@ -70,6 +71,7 @@ def prepare_training(
     checkpoint_callback.position.follow(model if data is None else data)
     leak_guard = LeakGuard() if config.leak_check and like is None else None
     trainer = _build_trainer(cli, checkpoint_callback, [*callbacks, *regions])
+    check_monitors(config.monitor, cli.callbacks, model, data)
     if leak_guard is not None:
         run_after_hook(model, "on_train_start", lambda: leak_guard.before_training(trainer))
     if data is not None and not isinstance(data, InMemoryDataModule):

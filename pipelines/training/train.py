@@ -13,11 +13,13 @@ from pipelines.config.loggers import place_logger
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
+from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.run import Run, recorded
 from pipelines.training.failures import RunFailedError, diagnose
 from pipelines.training.found_values import log_values_used
 from pipelines.training.job import Training
 from pipelines.training.logger import RunLogger
+from pipelines.training.monitors import missing_metric
 from pipelines.training.results import FitResult, finalize
 from pipelines.training.run_metadata import resume_command
 
@@ -90,13 +92,16 @@ def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
     if isinstance(training.model, Learner):
         by_parts += (ValueError,)
     before_first_step = training.trainer.global_step == 0
-    refused = isinstance(error, UserError) or (before_first_step and isinstance(error, by_parts))
-    diagnosis = diagnose(error, run.folder, training.trainer.world_size)
+    missing = missing_metric(training.trainer, error)
+    refused = isinstance(error, UserError) or missing is not None or (before_first_step and isinstance(error, by_parts))
+    diagnosis = missing or diagnose(error, run.folder, training.trainer.world_size)
     diverged = isinstance(error, FloatingPointError)
+    has_checkpoint = training.checkpoint_callback.last.is_file()
+    may_resume = has_checkpoint or diagnosis is not None or user_traceback(error) is not None  # else it fails again
     return RunFailedError(
         diagnosis or str(error),
         run.run_id,
-        resume_command="" if refused or diverged else resume_command(run),
+        resume_command=resume_command(run) if may_resume and not (refused or diverged) else "",
         refused=refused,
         explained=refused or diverged or diagnosis is not None,
     )
