@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor
 
+from datamodules.base import InMemoryDataModule
 from modules.base import Learner
 from modules.speed import flush_denormals
 from pipelines.config.loggers import place_logger
@@ -22,6 +24,8 @@ from pipelines.training.logger import RunLogger
 from pipelines.training.monitors import missing_metric
 from pipelines.training.results import FitResult, finalize
 from pipelines.training.run_metadata import resume_command
+
+_LOG_STEPS = (DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor)
 
 
 def train_and_test(
@@ -75,8 +79,9 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
     """
     trainer, config = training.trainer, training.cli.config
     trainer.loggers = place_logger(RunLogger(run, trainer), config, trainer.loggers)
+    in_memory, folder = isinstance(training.data, InMemoryDataModule), None if run is None else run.folder
     with (
-        hidden_warnings(per_step=not isinstance(training.model, Learner)),
+        hidden_warnings(in_memory=in_memory, logs_steps=_logs_steps(training), folder=folder),
         reraise_keyboard_interrupt(training.trainer),
         flush_denormals(),
     ):
@@ -84,6 +89,16 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
     if torch.distributed.is_initialized():  # the test runs on one device, and must not wait for other processes
         torch.distributed.destroy_process_group()
     return training.checkpoint_callback.seconds
+
+
+def _logs_steps(training: Training) -> bool:
+    """Return whether values of steps may be logged: litlab's modules and most callbacks of Lightning log none."""
+    if not isinstance(training.model, Learner):
+        return True
+    return any(
+        isinstance(callback, _LOG_STEPS) or type(callback).__module__.partition(".")[0] not in ("lightning", "modules")
+        for callback in training.cli.callbacks
+    )
 
 
 def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
