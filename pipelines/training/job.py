@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
@@ -72,6 +73,7 @@ def prepare_training(
     leak_guard = LeakGuard() if config.leak_check and like is None else None
     trainer = _build_trainer(cli, checkpoint_callback, [*callbacks, *regions])
     check_monitors(config.monitor, cli.callbacks, model, data)
+    _check_test_weights(cli, model)
     if leak_guard is not None:
         run_after_hook(model, "on_train_start", lambda: leak_guard.before_training(trainer))
     if data is not None and not isinstance(data, InMemoryDataModule):
@@ -114,6 +116,13 @@ def check_config(cli: LitlabCLI) -> None:
     if trainer.enable_checkpointing is False:
         raise UserError("trainer.enable_checkpointing: litlab saves the best and the last checkpoint")
     SaveInterval.parse(cli.config.checkpoint_every)
+
+
+def _check_test_weights(cli: LitlabCLI, model: LightningModule) -> None:
+    """Check that there is a callback whose weights can be tested, if they are to be; a module may have one itself."""
+    has_callback = any(isinstance(callback, ModelCheckpoint) for callback in cli.callbacks)
+    if cli.config.test_weights == "callback" and not (has_callback or is_overridden("configure_callbacks", model)):
+        raise UserError("test_weights is callback, but no ModelCheckpoint is among trainer.callbacks: add one")
 
 
 def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[Callback]) -> Trainer:

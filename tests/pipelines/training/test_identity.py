@@ -92,3 +92,18 @@ def test_a_run_that_recorded_no_seed_is_read_as_it_was(tmp_path):
     path.write_text(yaml.safe_dump({**config, "seed_everything": False}))
     for verb, training in (("resume", True), ("test", False)):
         assert parse_config(verb, [], base=path, training=training).resolved()["seed_everything"] is False
+
+
+def test_callbacks_with_members_of_enumerations_and_times_are_the_same_from_the_saved_configuration(tmp_path):
+    interval = (
+        "--trainer.callbacks+=Timer",
+        "--trainer.callbacks.interval=epoch",
+        "--trainer.callbacks.duration=0:0:1:0",
+    )
+    every = ("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.train_time_interval=0:10:00")
+    resolved = parse_config("fit", ["digits-mlp", *interval, *every]).resolved()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(resolved))
+    assert parse_config("fit", ["-c", str(tmp_path / "config.yaml")]).resolved() == {
+        **resolved,
+        "name": resolved["name"],
+    }

@@ -80,3 +80,10 @@ def test_resume_is_not_suggested_if_a_run_failed_in_a_library_before_its_first_c
     assert outcome.code == 1
     assert "failed. Metrics logged so far are kept" in outcome.err
     assert "To continue" not in outcome.err
+
+
+def test_weights_of_a_callback_need_a_callback_before_there_is_a_run(litlab, tmp_path):
+    outcome = litlab("fit", "digits-mlp", "--test_weights", "callback")
+    assert outcome.code == 2
+    assert "no ModelCheckpoint is among trainer.callbacks" in outcome.err
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
