@@ -18,7 +18,7 @@ from pipelines.runtime.silence import hidden_warnings
 from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.run import Run, recorded
 from pipelines.training.failures import RunFailedError, diagnose
-from pipelines.training.found_values import log_values_used
+from pipelines.training.found_values import log_values_used, remove_searches
 from pipelines.training.job import Training
 from pipelines.training.logger import RunLogger
 from pipelines.training.monitors import missing_metric
@@ -78,6 +78,8 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
         run: The run that it is recorded in; None in the processes of further devices.
     """
     trainer, config = training.trainer, training.cli.config
+    if not training.cli.searches:
+        remove_searches(training.model)
     trainer.loggers = place_logger(RunLogger(run, trainer), config, trainer.loggers)
     in_memory, folder = isinstance(training.data, InMemoryDataModule), None if run is None else run.folder
     with (

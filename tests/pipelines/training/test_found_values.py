@@ -63,3 +63,18 @@ def test_a_run_with_the_values_found_and_no_search_has_the_same_metrics(train):
     given = train(*(token for key, value in found.items() for token in (f"--{key}", str(value))))
     for name in ("train/loss", "val/loss", "test/loss"):
         assert given.metrics[name] == searched.metrics[name], name
+
+
+def test_a_search_of_a_callback_that_the_module_brings_is_recorded_and_not_repeated(train, litlab, tmp_path):
+    """The last epoch crashes once."""
+    crash = ("--trainer.callbacks+", f"{CLASSES}.CrashOnce", "--trainer.callbacks.flag", str(tmp_path / "crashed"))
+    model = ("--model", f"{CLASSES}.FindsBatchSize", *SMALL)
+    outcome = litlab("fit", "-c", tmp_path / "it.yaml", *model, *crash)
+    assert outcome.code == 1, outcome.err
+    (stopped,) = Store().search([Store().experiment_id("it")], "")
+    assert json.loads(stopped.tags[FOUND_TAG])["data.batch_size"] == int(stopped.params["data.batch_size"]) > 1
+    resumed = litlab("resume", stopped.run_id)
+    assert resumed.code == 0, resumed.err
+    assert "batch size" not in resumed.err
+    whole = train(*model, *crash)
+    assert Store().find(stopped.run_id).metrics["test/loss"] == whole.metrics["test/loss"]
