@@ -239,7 +239,9 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def parse_config(verb: str, argv: Sequence[str], base: Path | None = None, *, training: bool = True) -> LitlabCLI:
+def parse_config(
+    verb: str, argv: Sequence[str], base: Path | None = None, *, training: bool = True, draws_seed: bool = True
+) -> LitlabCLI:
     """Parse `[NAME | PATH] [-c FILE ...] [--key value ...]`.
 
     Args:
@@ -248,6 +250,8 @@ def parse_config(verb: str, argv: Sequence[str], base: Path | None = None, *, tr
         base: Configuration file that the arguments change, such as that of a run. An experiment cannot be named then.
         training: Whether the configuration is to train; without it, callbacks that only a training needs, which may not
             exist any more, are left out.
+        draws_seed: Whether a training with `seed_everything: false` draws a seed; a resumed one of an earlier version
+            has recorded none.
 
     Raises:
         UserError: An argument or a file is invalid.
@@ -270,7 +274,7 @@ def parse_config(verb: str, argv: Sequence[str], base: Path | None = None, *, tr
     if not training and files and (kept := without_training_parts(contents[0])) != contents[0]:
         config_args = ["--config", json.dumps(kept)]
     name = [*files, *given, Path("NAME")][0].stem
-    draws_seed = training and verb != "resume"  # earlier versions recorded false
+    draws_seed = training and draws_seed
     cli = LitlabCLI([*config_args, *args], default_name=name, training=training, draws_seed=draws_seed)
     if not is_recorded:
         check_nulls(cli.config)

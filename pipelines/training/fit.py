@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.pytorch.loggers.logger import DummyLogger
+
 from datamodules.base import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.distributed import is_rank_zero, process_count_tags
@@ -70,7 +72,7 @@ def fit(
 def _dry_run(cli: LitlabCLI) -> None:
     """Run Lightning's fast_dev_run: a few batches of training, validation and test."""
     data, model = build_parts(cli, test=True)
-    trainer = cli.make_trainer(callbacks=cli.callbacks, logger=True)  # Lightning replaces it by a dummy
+    trainer = cli.make_trainer(callbacks=cli.callbacks, logger=DummyLogger())
     in_memory = isinstance(data, InMemoryDataModule)
     with hidden_warnings(in_memory=in_memory), reraise_keyboard_interrupt(trainer):
         trainer.fit(model, datamodule=data)

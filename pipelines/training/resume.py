@@ -80,7 +80,7 @@ def resume(
         _check_trusted(found, trust=trust)
     arguments = config_arguments(None, overrides, tracking_uri)
     saved = _saved_config(found)
-    cli = parse_config("resume", arguments, base=saved)
+    cli = parse_config("resume", arguments, base=saved, draws_seed=False)
     cli.trust, cli.searches = trust, FOUND_TAG not in found.tags  # what was found is part of the saved configuration
     _check_same_config(found, saved, cli, arguments)
     training = prepare_training(cli)

@@ -75,7 +75,7 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
     setup_process(job)
     try:
         silence_lightning()
-        cli = parse_config(job.verb, job.arguments)
+        cli = parse_config(job.verb, job.arguments, draws_seed=False)  # each training is given one
         if job.stacked:
             stacked.check_keys([key for values in configurations for key in values])
         built = {_format_values(values): _build(job.arguments, values) for values in configurations}

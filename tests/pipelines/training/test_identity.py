@@ -90,8 +90,8 @@ def test_a_run_that_recorded_no_seed_is_read_as_it_was(tmp_path):
     path = tmp_path / "config.yaml"
     config = parse_config("fit", ["digits-mlp"]).resolved()
     path.write_text(yaml.safe_dump({**config, "seed_everything": False}))
-    for verb, training in (("resume", True), ("test", False)):
-        assert parse_config(verb, [], base=path, training=training).resolved()["seed_everything"] is False
+    for options in ({"draws_seed": False}, {"training": False}):
+        assert parse_config("resume", [], base=path, **options).resolved()["seed_everything"] is False
 
 
 def test_callbacks_with_members_of_enumerations_and_times_are_the_same_from_the_saved_configuration(tmp_path):
