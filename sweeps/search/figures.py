@@ -41,12 +41,11 @@ def study_figures(study: "Study", metric: str) -> "dict[str, Figure]":
 
 def _draw(plot: Callable[..., Any], study: "Study", metric: str) -> "Figure | None":
     import numpy as np
-    import optuna
     from matplotlib import pyplot
 
     names = {} if plot.__name__ == "plot_param_importances" else {"target_name": metric}
     with warnings.catch_warnings(), pyplot.rc_context():  # Optuna changes the style of all later figures
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of all plots
+        warnings.simplefilter("ignore")  # Optuna's plots are experimental; axes of one value are expanded
         try:
             axes = np.atleast_1d(plot(study, **names))
         except (ValueError, RuntimeError):
