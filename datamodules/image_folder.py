@@ -77,6 +77,12 @@ class ImageFolder(ImageDataModule):
                 folder = self.folders[split]
                 raise ValueError(f"data.n_{split} is {num_examples}, but {folder} is the complete {split} set")
 
+    def derived_arguments(self) -> dict[str, Any]:
+        try:
+            return {"class_names": list(_common_classes(self.folders))} if self.folders else {}
+        except ValueError:  # the splits have different classes, so that the names must be given
+            return {}
+
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
         """Load the training images followed by those of the validation folder, if there is one, or the test images."""
         self.folders = self.folders or _split_folders(self.data_dir)

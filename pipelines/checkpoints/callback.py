@@ -132,6 +132,8 @@ class BestAndLastCheckpoint(Callback):
             add_epoch_sums(trainer, self._epoch_sums)
         if not (self._always_asks or self._stop.requested):  # what follows would take 1 % of an epoch at batch 64
             return
+        if _is_search(trainer, self):
+            return
         stop = self._stop.agreed(trainer)
         if (stop or self._is_due(trainer)) and not trainer.is_last_batch and optimizer_stepped(trainer):
             self._save_step(trainer)
@@ -145,7 +147,7 @@ class BestAndLastCheckpoint(Callback):
 
     def _after_validation(self, trainer: Trainer) -> None:
         """Save the best checkpoint after a validation within an epoch."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or _is_search(trainer, self):
             return
         if trainer.is_last_batch:
             self._validated_epoch = trainer.current_epoch  # the next boundary selects
@@ -158,7 +160,7 @@ class BestAndLastCheckpoint(Callback):
 
     def _save_epoch(self, trainer: Trainer, epoch: int) -> None:
         """Save the checkpoint of a complete epoch, unless it is saved already."""
-        if epoch <= self._saved_epoch:
+        if epoch <= self._saved_epoch or _is_search(trainer, self):
             return
         if epoch == 0:
             self.selection.after_epoch(trainer.callback_metrics)
@@ -269,6 +271,11 @@ class BestAndLastCheckpoint(Callback):
             self._saved_epoch = checkpoint["epoch"]
             self._random_state = own
             self._fit_loop_state = checkpoint.pop("loops")["fit_loop"]
+
+
+def _is_search(trainer: Trainer, own: Callback) -> bool:
+    """Return whether the steps are those of a LearningRateFinder or BatchSizeFinder, which remove all callbacks."""
+    return own not in trainer.callbacks  # type: ignore[attr-defined]
 
 
 def _copy_tensors(value: Any) -> Any:

@@ -57,6 +57,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         "tracking_uri": options.tracking_uri,
         "trust": options.trust,
     }
+    if options.invert and not images:
+        raise UserError("--invert is for images: name an image file, litlab predict RUN_ID IMAGE --invert")
     if not images:
         return _predict_data(run_id, overrides, options.out, given)
     from pipelines.evaluation.predict import predict

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
+from datamodules.base import InMemoryDataModule
 from modules.probes import Probe
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
@@ -18,6 +19,7 @@ from pipelines.evaluation.load_run import load_run, needed_keys
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import of_split, split_of
 from pipelines.runtime.signals import reraise_keyboard_interrupt
+from pipelines.runtime.silence import hidden_warnings
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import SELECTED
@@ -123,7 +125,8 @@ def evaluate(
     keys = needed_keys(model, data)
     trainer = bare_trainer(cli, checkpoint_keys=keys, callbacks=[*own, *callbacks, collector], **given)
     measure = trainer.test if split == "test" else trainer.validate
-    with reraise_keyboard_interrupt(trainer):
+    in_memory = isinstance(data, InMemoryDataModule)
+    with hidden_warnings(in_memory=in_memory, evaluates=True), reraise_keyboard_interrupt(trainer):
         per_loader = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     return Evaluation({key: value for metrics in per_loader for key, value in metrics.items()}, collector.outputs())
 

@@ -12,7 +12,8 @@ from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import BEST, LAST, fetch_checkpoint, load_checkpoint
 from pipelines.checkpoints.reselect import select_again
 from pipelines.checkpoints.selection import Selection
-from pipelines.config.cli import LitlabCLI, load_data, option_values, parse_config
+from pipelines.config.arguments import option_values
+from pipelines.config.cli import LitlabCLI, load_data, parse_config
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import whole_message

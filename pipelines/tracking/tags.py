@@ -12,6 +12,7 @@ COMMAND_TAG = "litlab.command"  # the command that made the run
 CONFIG_HASH_TAG = "litlab.config_hash"  # SHA-256 of the configuration, without seed and place of the data
 KNOWN_KEYS_TAG = "litlab.known_keys"  # prefix: which keys stand at their defaults; see config/known_keys.py
 SEED_TAG = "seed"
+FOUND_TAG = "litlab.found"  # JSON: keys whose values callbacks searched for, with the values found
 REASON_TAG = "litlab.reason"  # why a run was KILLED or FAILED
 KEY_TAG = "litlab.key"  # random, to find a run whose creation was not acknowledged
 TEST_METRICS_TAG = "litlab.test_metrics"  # JSON list: metrics of the test whose names do not tell

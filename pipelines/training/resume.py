@@ -40,7 +40,7 @@ from pipelines.tracking.origin import git_tags
 from pipelines.tracking.run import Run
 from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, RESUMED_COMMIT_TAG
+from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, FOUND_TAG, RESUMED_COMMIT_TAG
 from pipelines.training.job import prepare_training
 from pipelines.training.results import FitResult
 from pipelines.training.resumable import check_resumable, unsent_part
@@ -82,8 +82,8 @@ def resume(
         _check_trusted(found, trust=trust)
     arguments = config_arguments(None, overrides, tracking_uri)
     saved = _saved_config(found)
-    cli = parse_config("resume", arguments, base=saved)
-    cli.trust = trust
+    cli = parse_config("resume", arguments, base=saved, draws_seed=False)
+    cli.trust, cli.searches = trust, FOUND_TAG not in found.tags  # what was found is part of the saved configuration
     _check_same_config(found, saved, cli, arguments)
     training = prepare_training(cli)
     start = find_start(cli, training.model)

@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from pipelines.checkpoints.files import BEST, LAST, STATE_KEY, fetch_checkpoint, load_checkpoint
-from pipelines.config.cli import LitlabCLI, option_values
+from pipelines.config.arguments import option_values
+from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import whole_message
 from pipelines.tracking.run_names import find_run

@@ -6,7 +6,6 @@ import platform
 import random
 import re
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipelines.runtime.files import file_lock
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.uri import NOT_WRITABLE, database_file, database_lock, sqlite_uri
+from sweeps.search.messages import show_warnings
 from sweeps.search.optuna_internals import LOCK_ROW
 
 if TYPE_CHECKING:
@@ -163,12 +163,10 @@ def open_storage(url: str) -> Storage:
     Raises:
         UserError: It cannot be opened.
     """
-    import optuna
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    show_warnings()
     path = sqlite_path(url)
     try:
         if "://" not in url:
