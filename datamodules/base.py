@@ -66,6 +66,10 @@ class InMemoryDataModule(LightningDataModule, ABC):
             "sha256": {name: dataset.digest() for name, dataset in sets.items()},
         }
 
+    def derived_arguments(self) -> dict[str, Any]:
+        """Return the arguments that the data determine if they are not given, with these values."""
+        return {}
+
     def per_process_batch_size(self, world_size: int) -> int:
         """Return the number of training examples per step and process.
 

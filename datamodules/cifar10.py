@@ -14,7 +14,7 @@ from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
 from torchvision.datasets.utils import check_integrity, download_url
 
 from datamodules.base import ImageDataModule
-from datamodules.image_cache import load_images
+from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.images import image_names
 
 SPLITS = ("train", "test")
@@ -104,8 +104,9 @@ class CIFAR10(ImageDataModule):
         return pixels_NCHW, torch.tensor([self.classes.index(name.partition("/")[0]) for name in names])
 
     def describe(self) -> dict[str, Any]:
-        """Return the description of the data, and the layout of its files."""
-        return {**super().describe(), "files": self.files}
+        """Return the description of the data, the layout of its files, and the version of the reader of image files."""
+        reader = {"reader": DECODER_VERSION} if self.files == "folder" else {}
+        return {**super().describe(), "files": self.files, **reader}
 
 
 def _official_files(folder: Path) -> Iterator[tuple[Path, str]]:

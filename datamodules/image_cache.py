@@ -29,7 +29,7 @@ from datamodules.images import read_image
 
 Pixels = npt.NDArray[np.uint8]
 
-DECODER_VERSION = 1  # increase it to invalidate all cache files
+DECODER_VERSION = 2  # of `read_image`; increase it to invalidate all cache files
 CHUNK_SIZE = 64  # images per task of a decoding thread
 
 

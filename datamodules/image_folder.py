@@ -1,14 +1,16 @@
 """User-provided images, one folder per class."""
 
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.datasets.folder import IMG_EXTENSIONS as ENDINGS
 
 from datamodules.base import ImageDataModule, require_positive
-from datamodules.image_cache import load_images
+from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.images import image_names
 from datamodules.split import stratified_split, stratified_subset
 
@@ -40,7 +42,8 @@ class ImageFolder(ImageDataModule):
         n_val: Number of validation examples, taken from the training images; 1/10 of them by default. Not allowed with
             a validation folder, which is the complete validation set.
         class_names: Class folders to read, in the order of the labels; all class folders by default. They are saved
-            with the run, so that its model keeps its class names and predicts without the folder.
+            with the run, so that its model keeps its class names and predicts without the folder. Names that differ
+            only in their Unicode form (NFC or NFD) name the same class.
         n_test: Number of test examples, taken first; 1/5 of all images by default. Not allowed with a test folder.
         **options: Subset, batch size, normalisation and augmentation, see `ImageDataModule`.
 
@@ -67,11 +70,18 @@ class ImageFolder(ImageDataModule):
         folder_not_needed = class_names is not None and not self.data_dir.is_dir()
         self.folders = {} if folder_not_needed else _split_folders(self.data_dir)
         self.classes = tuple(class_names or _common_classes(self.folders))
+        _require_different(self.classes)
         self._n_val, self._n_test = n_val, n_test
         for split, num_examples in (("val", n_val), ("test", n_test)):
             if num_examples is not None and split in self.folders:
                 folder = self.folders[split]
                 raise ValueError(f"data.n_{split} is {num_examples}, but {folder} is the complete {split} set")
+
+    def derived_arguments(self) -> dict[str, Any]:
+        try:
+            return {"class_names": list(_common_classes(self.folders))} if self.folders else {}
+        except ValueError:  # the splits have different classes, so that the names must be given
+            return {}
 
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
         """Load the training images followed by those of the validation folder, if there is one, or the test images."""
@@ -136,19 +146,21 @@ class ImageFolder(ImageDataModule):
             ValueError: A class has no folder or no images.
         """
         folder, names, labels = self.folders[split], list[str](), list[int]()
+        folders = _class_folders(folder)
         for label, name in enumerate(self.classes):
-            if not (folder / name).is_dir():
+            if _nfc(name) not in folders:
                 raise ValueError(f"{folder / name}: no such folder, but {name} is one of data.class_names")
-            images = image_names(folder / name, IMG_EXTENSIONS)
+            images = [f"{own}/{image}" for own in folders[_nfc(name)] for image in image_names(folder / own, ENDINGS)]
             if not images:
-                raise ValueError(f"{folder / name}: no images; their names must end in {', '.join(IMG_EXTENSIONS)}")
-            names += [f"{name}/{image}" for image in images]
+                raise ValueError(f"{folder / name}: no images; their names must end in {', '.join(ENDINGS)}")
+            names += images
             labels += [label] * len(images)
         return load_images(folder, names, self.input_shape, resize=True), torch.tensor(labels)
 
     def describe(self) -> dict[str, Any]:
-        """Return the description of the data, its folder and its classes."""
-        return {**super().describe(), "folder": str(self.data_dir.resolve()), "classes": list(self.classes)}
+        """Return the description of the data, its folder, its classes, and the version of the reader of its images."""
+        own = {"folder": str(self.data_dir.resolve()), "classes": list(self.classes), "reader": DECODER_VERSION}
+        return {**super().describe(), **own}
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -174,20 +186,46 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _common_classes(folders: dict[str, Path]) -> tuple[str, ...]:
-    """Return the sorted names of the class folders.
+    """Return the sorted names of the classes.
 
     Raises:
         ValueError: The splits have different classes, or there are fewer than two.
     """
-    classes = _visible_folders(folders["train"])
+    classes = _class_folders(folders["train"])
     for folder in folders.values():
-        names = _visible_folders(folder)
-        if mismatched := sorted(set(names).symmetric_difference(classes)):
+        names = _class_folders(folder)
+        if mismatched := sorted(names.keys() ^ classes.keys()):
             present, absent = (folder, folders["train"]) if mismatched[0] in names else (folders["train"], folder)
             raise ValueError(f"class {mismatched[0]} has a folder in {present}, but none in {absent}")
     if len(classes) < 2:
         raise ValueError(f"{folders['train']}: {len(classes)} class folders; at least 2 are needed")
     return tuple(classes)
+
+
+def _class_folders(folder: Path) -> dict[str, list[str]]:
+    """Return the names of the folders of each class, sorted.
+
+    A class has several if their names differ only in their Unicode form: macOS may write "e" and an accent for "é".
+    """
+    found: dict[str, list[str]] = {}
+    for name in _visible_folders(folder):
+        found.setdefault(_nfc(name), []).append(name)
+    return dict(sorted(found.items()))
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _require_different(names: Sequence[str]) -> None:
+    """Refuse a class that is given twice, perhaps in two Unicode forms.
+
+    Raises:
+        ValueError: The message names it.
+    """
+    normalized = list(map(_nfc, names))
+    if repeated := [name for name in normalized if normalized.count(name) > 1]:
+        raise ValueError(f"data.class_names: {repeated[0]} is given twice")
 
 
 def _visible_folders(folder: Path) -> list[str]:

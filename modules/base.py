@@ -72,6 +72,11 @@ class Learner(LightningModule, ABC):
     def metrics(self) -> dict[str, Metric | MetricCollection]:
         """Return the metrics of a split by name. "loss" must be one of them. `hparams` are set, layers are not."""
 
+    def logged_names(self) -> list[str]:
+        """Return the names of the metrics of training and validation; `train_end/...` are only logged on request."""
+        splits = (self.train_metrics, self.val_metrics, self.train_end_metrics)
+        return [str(name) for split in splits for part in (split.metrics, split.others) for name in part.keys()]  # noqa: SIM118
+
     @abstractmethod
     def _step(self, batch: Batch, metrics: SplitMetrics) -> tuple[Tensor, dict[str, Tensor]]:
         """Update the metrics; return the training loss and the per-example outputs that evaluation steps return."""

@@ -108,3 +108,7 @@ def _print_about(argv: Sequence[str]) -> None:
     from importlib.metadata import version  # takes longer than all of the help
 
     print(f"litlab {version('litlab')}")
+
+
+if __name__ == "__main__":
+    console()

@@ -12,26 +12,23 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from modules.metrics import load_metric_states, metric_states
 from pipelines.checkpoints.files import BEST, CHECKPOINT_FOLDER, LAST, STATE_KEY, AtomicCheckpointIO, copy_checkpoint
 from pipelines.checkpoints.frozen import FrozenParts
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.position import TrainingPosition
 from pipelines.checkpoints.random_state import RandomState, gather, get_random_state, set_random_state
 from pipelines.checkpoints.selection import Best, Selection, validates_within_epochs
+from pipelines.checkpoints.within_epoch import continue_within_epoch, state_within_epoch
 from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.lightning_internals import (
     add_epoch_sums,
     advance_counters,
     batches_done,
-    continue_epoch,
     dump_checkpoint,
-    epoch_sums,
+    end_continued_epoch,
     is_within_epoch,
     optimizer_stepped,
     restore_counters,
-    set_callback_metrics,
-    validation_is_due,
     validation_metrics,
 )
 from pipelines.runtime.log import logger
@@ -113,13 +110,8 @@ class BestAndLastCheckpoint(Callback):
         if self._fit_loop_state is not None:
             restore_counters(trainer, self._fit_loop_state)
             self._fit_loop_state = None
-        if (state := self._interrupted) is not None:
-            set_callback_metrics(
-                trainer, {key: torch.tensor(value) for key, value in state["callback_metrics"].items()}
-            )
-            continue_epoch(trainer, validate=state["validation_due"])
-            load_metric_states(pl_module, state["metric_states"])
-            self._epoch_sums = state["epoch_sums"]
+        if self._interrupted is not None:
+            self._epoch_sums = continue_within_epoch(trainer, pl_module, self._interrupted)
             self._interrupted = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -131,11 +123,16 @@ class BestAndLastCheckpoint(Callback):
             self._random_state = None
         self._save_epoch(trainer, trainer.current_epoch - 1)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        end_continued_epoch(trainer)
+
     def _after_batch(self, trainer: Trainer) -> None:
         """Save a checkpoint within the epoch, if it is due or the training is to stop."""
         if self._epoch_sums:
             add_epoch_sums(trainer, self._epoch_sums)
         if not (self._always_asks or self._stop.requested):  # what follows would take 1 % of an epoch at batch 64
+            return
+        if _is_search(trainer, self):
             return
         stop = self._stop.agreed(trainer)
         if (stop or self._is_due(trainer)) and not trainer.is_last_batch and optimizer_stepped(trainer):
@@ -150,7 +147,7 @@ class BestAndLastCheckpoint(Callback):
 
     def _after_validation(self, trainer: Trainer) -> None:
         """Save the best checkpoint after a validation within an epoch."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking or _is_search(trainer, self):
             return
         if trainer.is_last_batch:
             self._validated_epoch = trainer.current_epoch  # the next boundary selects
@@ -163,7 +160,7 @@ class BestAndLastCheckpoint(Callback):
 
     def _save_epoch(self, trainer: Trainer, epoch: int) -> None:
         """Save the checkpoint of a complete epoch, unless it is saved already."""
-        if epoch <= self._saved_epoch:
+        if epoch <= self._saved_epoch or _is_search(trainer, self):
             return
         if epoch == 0:
             self.selection.after_epoch(trainer.callback_metrics)
@@ -244,21 +241,13 @@ class BestAndLastCheckpoint(Callback):
         seconds = time.monotonic() - self._start_time if within_epoch else self.seconds
         state = {**self.selection.state(), "seconds": seconds, "metrics": self._run.mark() if self._run else 0}
         if within_epoch:
-            state["within_epoch"] = gather(trainer, self._state_within_epoch(trainer, pl_module))
+            position = self.position.state(trainer.current_epoch, batches_done(trainer))
+            own = {"position": position, **state_within_epoch(trainer, pl_module)}
+            state["within_epoch"] = gather(trainer, own)
         else:
             checkpoint["epoch"] = self._saved_epoch
             state["random"] = gather(trainer, {**get_random_state(), "generators": self.position.generators()})
         checkpoint[STATE_KEY] = state
-
-    def _state_within_epoch(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return what this process needs to continue after the last batch."""
-        return {
-            "position": self.position.state(trainer.current_epoch, batches_done(trainer)),
-            "metric_states": metric_states(pl_module),
-            "epoch_sums": epoch_sums(trainer),
-            "callback_metrics": {key: float(value) for key, value in trainer.callback_metrics.items()},
-            "validation_due": trainer.training and validation_is_due(trainer),
-        }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         state = checkpoint.get(STATE_KEY)
@@ -282,6 +271,11 @@ class BestAndLastCheckpoint(Callback):
             self._saved_epoch = checkpoint["epoch"]
             self._random_state = own
             self._fit_loop_state = checkpoint.pop("loops")["fit_loop"]
+
+
+def _is_search(trainer: Trainer, own: Callback) -> bool:
+    """Return whether the steps are those of a LearningRateFinder or BatchSizeFinder, which remove all callbacks."""
+    return own not in trainer.callbacks  # type: ignore[attr-defined]
 
 
 def _copy_tensors(value: Any) -> Any:

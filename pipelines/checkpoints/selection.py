@@ -8,12 +8,13 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from modules.base import Learner
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.metric_names import Mode, find_metric, mode_of, shown_in_epoch, split_of
+from pipelines.runtime.metric_names import Mode, find_metric, mode_of, shown_in_epoch, split_of, tells_mode
 
 USUAL_NAMES = ("val/loss", "val_loss", "val/acc", "val_acc")  # taken in this order, if nothing names a metric
 
@@ -198,7 +199,13 @@ class Selection:
     ) -> None:
         higher = logged.get(metric)
         by_object: Mode | None = None if higher is None else "max" if higher else "min"
-        self.monitor = Monitor(metric, self._mode or mode or by_object or mode_of(metric), source)
+        known = self._mode or mode or by_object
+        self.monitor = Monitor(metric, known or mode_of(metric), source)
+        if getattr(rank_zero_only, "rank", 0):
+            return
+        if known is None and not tells_mode(metric):
+            message = "The name of %s does not tell which values are better: higher ones are assumed, else --mode min"
+            logger.warning(message, metric)
         if announce:
             better = "higher" if self.monitor.mode == "max" else "lower"
             logger.info("The best weights are selected by %s, %s is better (%s)", metric, better, source)

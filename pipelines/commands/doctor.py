@@ -21,9 +21,9 @@ STYLES = {"ok": "green", "fixed": "cyan", "to do": "bold yellow"}
 def make_parser(verb: str) -> VerbParser:
     epilog = "Exit code: 0 if all checks are ok, 1 if something has to be done."
     parser = VerbParser(verb, DESCRIPTION, epilog=epilog)
-    fix = """repair what can be repaired: upgrade tables of an older MLflow or Optuna (after a copy), mark runs without
-    a process as KILLED (litlab resume can continue them), delete unfinished files. Prints each repair, and deletes
-    nothing that a user made"""
+    fix = """repair what can be repaired: upgrade tables of an older MLflow or Optuna and correct the paths of a project
+    that was moved or copied (both after a copy of the database), mark runs without a process as KILLED (litlab resume
+    can continue them), delete unfinished files. Prints each repair, and deletes nothing that a user made"""
     parser.add_argument("--fix", action="store_true", help=fix)
     free = "delete permanently the runs that were deleted in MLflow, and their models unless they are registered"
     parser.add_argument("--free", action="store_true", help=free)

@@ -1,6 +1,7 @@
 """`litlab predict`: predict a run's own data, or classify image files."""
 
 import csv
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.runtime.outputs import check_output
 
 DESCRIPTION = """Predict with a run's selected checkpoint, and print a table as CSV. Without
 images: predict_step on the predict_dataloader, or else on the test set. With
 images, of any size and format: file, class and probability. Modules of litlab
 get them in the network's size, others after the transform of their data set."""
+
+IMAGE_COLUMNS = ("file", "class", "probability")
 
 
 def make_parser(verb: str) -> VerbParser:
@@ -21,7 +25,7 @@ def make_parser(verb: str) -> VerbParser:
     parser = VerbParser(verb, DESCRIPTION, usage=usage, needs_arguments=True)
     parser.show_argument("run_id", **RUN_ID)
     parser.show_argument("images", metavar="IMAGE", nargs="*", help="an image file")
-    out = "write to a file; FILE.pt keeps what predict_step returns"
+    out = "write to a new file, or replace such a table; FILE.pt keeps what predict_step returns"
     parser.add_argument("--out", type=Path, metavar="FILE", help=out)
     invert = "for images that are dark on light, if the network has learnt light on dark, such as MNIST"
     parser.add_argument("--invert", action="store_true", help=invert)
@@ -44,19 +48,24 @@ def main(verb: str, argv: Sequence[str]) -> int:
     images = [Path(name) for name in names]
     if missing := [image for image in images if not image.is_file()]:
         raise UserError(f"{missing[0]}: no such file")
+    if options.out is not None:  # before the prediction, as far as its columns are known
+        marks = [_header(IMAGE_COLUMNS)] if images else [] if options.out.suffix == ".pt" else [b"index,"]
+        check_output(options.out, *marks, inputs=images)
     given = {
         "input_key": options.input,
         "forward": options.forward,
         "tracking_uri": options.tracking_uri,
         "trust": options.trust,
     }
+    if options.invert and not images:
+        raise UserError("--invert is for images: name an image file, litlab predict RUN_ID IMAGE --invert")
     if not images:
         return _predict_data(run_id, overrides, options.out, given)
     from pipelines.evaluation.predict import predict
 
     found = predict(run_id, images, overrides, invert=options.invert, **given)
     rows = [(str(item.file), item.class_name, f"{item.probability:.6f}") for item in found]
-    _write([("file", "class", "probability"), *rows], options.out)
+    _write([IMAGE_COLUMNS, *rows], options.out)
     return 0
 
 
@@ -84,13 +93,21 @@ def _write(table: Sequence[Sequence[object]], out: Path | None) -> None:
     if out is None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(table)
         return
+    check_output(out, _header(table[0]))
 
     def write() -> None:
-        with out.open("w", newline="") as file:
+        with out.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows(table)
 
     _save(write, out)
     print(f"{len(table) - 1} predictions in {out}")
+
+
+def _header(columns: Sequence[object]) -> bytes:
+    """Return the first line of a table, which marks a file that litlab has written."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(columns)
+    return line.getvalue().encode()
 
 
 def _save(write: Callable[[], None], out: Path) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
 
 if TYPE_CHECKING:
     from pipelines.tracking.register import RegisteredModel
@@ -36,6 +37,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Register the model of a run, and print version, alias and code that loads it."""
     first = next((index for index, token in enumerate(argv) if _is_key(token)), len(argv))
     options = make_parser(verb).parse(argv[:first])
+    from pipelines.tracking.artifacts import moved_note
     from pipelines.tracking.register import can_export, check_names, register_model
     from pipelines.tracking.store import Store
 
@@ -54,6 +56,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if model.alias:
         print(f"alias    {model.alias}{_describe_move(model)}")
     print(f"\n{model.loading_code}")
+    if note := moved_note(run.store.client, run.store.uri):
+        logger.warning(note)
     return 0
 
 

@@ -16,7 +16,7 @@ runs. The page needs neither a network nor scripts."""
 def make_parser(verb: str) -> VerbParser:
     parser = VerbParser(verb, DESCRIPTION, needs_arguments=True)
     add_comparison_arguments(parser)
-    out = "the page (report.html); an existing file is replaced"
+    out = "the page (report.html); an earlier page of litlab is replaced"
     parser.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="FILE", help=out)
     parser.add_tracking_uri()
     return parser

@@ -48,6 +48,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
             if server.is_public:
                 for line in PUBLIC_WARNING.format(host=options.host, port=server.port, uri=uri).splitlines():
                     logger.warning(line)
+            if server.note:
+                logger.warning(server.note)
             print(f"MLflow UI of {uri}:", flush=True)
             print(f"{server.url}{page}\nReady in a few seconds; press Ctrl-C to stop", flush=True)
             return server.process.wait()

@@ -10,7 +10,7 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from pipelines.config.identity import flat_keys, prefixes
+from pipelines.config.identity import DERIVED_KEYS, flat_keys, prefixes
 from pipelines.config.known_keys import KnownKeys
 from pipelines.runtime.text import param_text
 from pipelines.tracking.store import StoredRun
@@ -67,9 +67,15 @@ class Configuration:
     def equals(self, other: "Configuration") -> bool:
         """Return whether runs of both belong in one group."""
         shared = self.values.keys() & other.values.keys()
-        if any(self.values[key] != other.values[key] for key in shared):
+        if any(self.values[key] != other.values[key] and not self._is_derived(other, key) for key in shared):
             return False
         return self._adds_only_defaults(other) and other._adds_only_defaults(self)
+
+    def _is_derived(self, other: "Configuration", key: str) -> bool:
+        """Return whether a key is None in one, and in the other what the same data determine."""
+        if key not in DERIVED_KEYS or _NONE not in (self.values[key], other.values[key]):
+            return False
+        return any(name.startswith(_SPLITS) and name in other.values for name in self.values)  # shared ones are equal
 
     def _adds_only_defaults(self, other: "Configuration") -> bool:
         return all(self._may_be_missing(key, other) for key in self.values if key not in other.values)
@@ -154,7 +160,8 @@ def _buckets(configurations: list[Configuration]) -> Iterator[list[Configuration
     """Yield those together that may be equal: they agree in all keys that all of them have."""
     if not configurations:
         return
-    common = sorted(set(configurations[0].values).intersection(*(one.values for one in configurations[1:])))
+    shared = set(configurations[0].values).intersection(*(one.values for one in configurations[1:]))
+    common = sorted(shared.difference(DERIVED_KEYS))
     buckets: dict[tuple[str, ...], list[Configuration]] = {}
     for configuration in configurations:
         buckets.setdefault(tuple(configuration.values[key] for key in common), []).append(configuration)

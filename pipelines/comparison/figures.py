@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
@@ -13,6 +13,7 @@ from pipelines.comparison.metric_plots import keys_to_plot, plot_metric_vs_cost,
 from pipelines.comparison.rows import Comparison, Row, short_names
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.runtime.outputs import check_output
 from pipelines.runtime.text import first_line
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.run import Run, recorded
@@ -27,6 +28,8 @@ MAX_CURVES, MAX_REGIONS, MAX_CODES = 6, 6, 3  # rows in a figure
 REGIONS, CODES = "decision_regions", "codes"  # figures of the models; `litlab fit` saves them under the same names
 COMPARISONS = "comparisons"  # the MLflow experiment
 DPI = 150
+PROGRAM = "litlab"  # that made a figure, in its metadata
+MARKS = f"Software\0{PROGRAM}".encode(), f"<dc:title>{PROGRAM}</dc:title>".encode()  # of PNG and SVG
 
 
 def draw_figures(comparison: Comparison) -> dict[str, "Figure"]:
@@ -126,16 +129,19 @@ def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
     Raises:
         UserError: The folder cannot be written to.
     """
-    paths = []
+    paths = _figure_paths(figures, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
-            paths += [folder / f"{name}.png", folder / f"{name}.svg"]
-            figure.savefig(paths[-2], dpi=DPI)
-            save_svg(figure, paths[-1], name)
+            figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": PROGRAM})
+            save_svg(figure, folder / f"{name}.svg", name)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     return paths
+
+
+def _figure_paths(figures: Iterable[str], folder: Path) -> list[Path]:
+    return [folder / f"{name}.{suffix}" for name in figures for suffix in ("png", "svg")]
 
 
 def save_svg(figure: "Figure", target: Path | IO[str], name: str) -> None:
@@ -143,7 +149,7 @@ def save_svg(figure: "Figure", target: Path | IO[str], name: str) -> None:
     from matplotlib import rc_context
 
     with rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
-        figure.savefig(target, format="svg", dpi=DPI, metadata={"Date": None})
+        figure.savefig(target, format="svg", dpi=DPI, metadata={"Date": None, "Creator": PROGRAM})
 
 
 def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], folder: Path, command: str) -> str:
@@ -156,8 +162,11 @@ def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], fold
         command: The command that made the comparison.
 
     Raises:
-        UserError: The folder cannot be written to, or the tracking store refuses the run.
+        UserError: The folder cannot be written to or has another file of such a name, or the tracking store refuses
+            the run.
     """
+    for path in _figure_paths(figures, folder):
+        check_output(path, *MARKS, option="--plot")
     paths = save_figures(figures, folder)
     selected = " ".join(comparison.selection.names) or "all runs"
     tags = summary_tags("comparison", command, "litlab compare")

@@ -17,6 +17,9 @@ from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import DATA_HASH_KEY, DATA_HASH_TAG, EXPERIMENT_KEY, MODE_TAG, MONITOR_TAG, SELECTED
 
 METRICS = ("test/acc", "test/loss", "selected/val/acc", "selected/val/loss")  # candidates, if no metric is given
+MAX_COLUMNS = 12  # keys that tables show
+MAX_VALUE = 60  # characters of a value that tables show
+MAX_NUMBER = 1e150  # the square of a larger one overflows; MLflow stores infinity as 1.8e308
 CONFIGURATIONS = "configurations"  # column with the number of configurations in a row
 
 
@@ -50,7 +53,7 @@ class Row:
 
     def mean(self, metric: str) -> float | None:
         """Return the mean of another metric over the runs that have it, such as fit_seconds or parameters."""
-        values = [run.metrics[metric] for run in self.runs if math.isfinite(run.metrics.get(metric, math.nan))]
+        values = [run.metrics[metric] for run in self.runs if _is_finite(run.metrics.get(metric))]
         return math.fsum(values) / len(values) if values else None
 
 
@@ -93,7 +96,7 @@ def group_and_rank(
         UserError: No run has the metric, or a key is unknown.
     """
     metric = metric or selection.metric or default_metric(selection.runs)
-    measured = [run for run in selection.runs if math.isfinite(run.metrics.get(metric, math.nan))]
+    measured = [run for run in selection.runs if _is_finite(run.metrics.get(metric))]
     if not measured:
         raise UserError(_no_metric(metric, selection))
     keys = [_resolve_key(name, measured) for name in by]
@@ -105,10 +108,14 @@ def group_and_rank(
     for row in rows[1:]:
         row.difference = paired_difference(row.values, rows[0].values)
     differing = keys or _differing(rows)
-    columns = keys or _columns(rows, differing)
+    columns = keys or _most_common(_columns(rows, differing), rows)
     if any(row.configurations > 1 for row in rows):
         columns = [*columns, CONFIGURATIONS]
     notes = [*selection.notes, *_notes(len(selection.runs) - len(measured), rows, metric, keys)]
+    if not keys and len(shown := _columns(rows, differing)) > MAX_COLUMNS:
+        notes.append(
+            f"{len(shown)} keys differ, {MAX_COLUMNS} are shown; --format json or csv has all, --by KEY chooses"
+        )
     return Comparison(selection, metric, lower, rows, columns, differing, notes)
 
 
@@ -156,10 +163,11 @@ def short_names(columns: Sequence[str]) -> dict[str, str]:
 
 
 def format_value(value: str) -> str:
-    """Shorten a value for display: a class without its module, a long number with four digits."""
+    """Shorten a value for display: a class without its module, a long number with four digits, a long text in part."""
     if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", value):
         return f"{float(value):.4g}"
-    return value.rpartition(".")[2] if re.fullmatch(r"[a-z_]\w*(\.\w+)*\.[A-Z]\w*", value) else value
+    short = value.rpartition(".")[2] if re.fullmatch(r"[a-z_]\w*(\.\w+)*\.[A-Z]\w*", value) else value
+    return short if len(short) <= MAX_VALUE else f"{short[: MAX_VALUE - 20]} ... {short[-15:]}"
 
 
 def _group(runs: Sequence[StoredRun], metric: str, keys: Sequence[str]) -> list[Row]:
@@ -214,6 +222,17 @@ def _differs(key: str, rows: Sequence[Row]) -> bool:
     """Return whether rows differ in a key. One that lacks the key is like those that have it at its default."""
     recorded = [configuration for row in rows for configuration in row.recorded]
     return len({row.value(key) for row in rows}) > 1 and differ(recorded, key)
+
+
+def _most_common(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Return at most MAX_COLUMNS columns, those that most rows set, in the same order."""
+    counts = {key: sum(bool(row.value(key)) for row in rows) for key in columns}
+    chosen = sorted(columns, key=lambda key: -counts[key])[:MAX_COLUMNS]
+    return [key for key in columns if key in chosen]
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is not None and abs(value) < MAX_NUMBER
 
 
 def _columns(rows: Sequence[Row], differing: Sequence[str]) -> list[str]:

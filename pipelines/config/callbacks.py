@@ -4,12 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import OnExceptionCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    OnExceptionCheckpoint,
+    StochasticWeightAveraging,
+)
 
 from modules.probes import Probe
 from pipelines.runtime.class_paths import import_named
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+
+SEARCHING = (BatchSizeFinder, LearningRateFinder)  # they replace a value of the configuration before the first step
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:

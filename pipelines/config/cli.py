@@ -6,9 +6,8 @@ import json
 from argparse import ArgumentError
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from jsonargparse import Namespace
@@ -17,18 +16,22 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from datamodules.base import InMemoryDataModule
 from modules.base import Learner
 from modules.norms import SyncBatchNorm
 from pipelines.checkpoints.files import AtomicCheckpointIO
-from pipelines.config.callbacks import without_training_parts
+from pipelines.config.arguments import CONFIG_FLAGS, add_arguments, option_values, take_experiment
+from pipelines.config.callbacks import SEARCHING, without_training_parts
 from pipelines.config.data_setup import draw_alike, set_up_once
-from pipelines.config.distributed import cluster_environments
+from pipelines.config.distributed import cluster_environments, draw_seed, is_rank_zero
 from pipelines.config.dump import dump_config
 from pipelines.config.error_messages import explain_parser_error, refusals
 from pipelines.config.experiments import find_experiment, read_yaml
+from pipelines.config.given_keys import check_keys
 from pipelines.config.identity import LATER_KEYS, flatten_config, without_loggers
 from pipelines.config.links import LinkParser, ModelLinks, is_learner, remove_derived
 from pipelines.config.loggers import take_mlflow_settings
+from pipelines.config.nulls import check_nulls
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.lightning_names import unify_lightning_names
 from pipelines.runtime.user_traceback import user_traceback
@@ -43,8 +46,10 @@ class LitlabCLI(LightningCLI):
         args: Command-line arguments.
         default_name: Name of the MLflow experiment if none is given.
         training: Whether the parts are to train.
+        draws_seed: Whether `seed_everything: false` draws a seed, which the run records.
 
     Attributes:
+        searches: Whether the callbacks that search for a value, such as BatchSizeFinder, are to search.
         config: The parsed configuration. `data` is None if the module has its own data loaders.
         trust: Whether its trainers may load checkpoints in full, whoever wrote them; see `load_checkpoint`.
         mlflow: What an MLFlowLogger of the configuration says about the run.
@@ -53,10 +58,13 @@ class LitlabCLI(LightningCLI):
         UserError: A key is unknown or a value has the wrong type; the message names it and suggests the nearest key.
     """
 
-    def __init__(self, args: Sequence[str], *, default_name: str, training: bool = True) -> None:
-        self._default_name, self._training = default_name, training
+    def __init__(
+        self, args: Sequence[str], *, default_name: str, training: bool = True, draws_seed: bool = True
+    ) -> None:
+        self._default_name, self._training, self._draws_seed = default_name, training, draws_seed
+        self._derived: dict[str, Any] = {}
         unify_lightning_names()
-        self.trust = False
+        self.trust, self.searches = False, True
         try:
             super().__init__(
                 LightningModule,
@@ -80,15 +88,7 @@ class LitlabCLI(LightningCLI):
             raise UserError(str(error)) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str, default=self._default_name, help="The MLflow experiment of the run.")
-        parser.add_argument("--description", type=str, default="", help="One-line description of the experiment.")
-        parser.add_argument(
-            "--tracking_uri",
-            type=str | None,
-            default=None,
-            help="Where runs are stored; default: mlflow.db of this project.",
-        )
-        _add_selection_arguments(parser)
+        add_arguments(parser, self._default_name)
         self._links = ModelLinks(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -97,6 +97,8 @@ class LitlabCLI(LightningCLI):
         if not is_learner(self._given):
             parser.set_defaults({"trainer.num_sanity_val_steps": SANITY_STEPS})
         self.config = parser.parse_args(args)
+        if self._draws_seed and self.config.seed_everything is False:
+            self.config.seed_everything = draw_seed()
         self.mlflow = take_mlflow_settings(self.config, self._default_name)
 
     def instantiate_classes(self) -> None:
@@ -111,6 +113,7 @@ class LitlabCLI(LightningCLI):
         if self.config.trainer.barebones:
             raise UserError("trainer.barebones switches off logging and checkpoints, which a run of litlab consists of")
         data = self._instantiate(data=self.config.data).data
+        self._derived = data.derived_arguments() if isinstance(data, InMemoryDataModule) else {}
         with refusals():
             self._links.take(self.config, self._given, data)
         self.__dict__.pop("_resolved", None)
@@ -161,9 +164,10 @@ class LitlabCLI(LightningCLI):
 
     @cached_property
     def callbacks(self) -> list[Callback]:
-        """Callbacks of the configuration."""
+        """Callbacks of the configuration, without those that search if there is no search."""
         callbacks = self.config.trainer.callbacks
-        return _as_list(self._instantiate(trainer=_namespace(callbacks=callbacks)).trainer.callbacks)
+        built = _as_list(self._instantiate(trainer=_namespace(callbacks=callbacks)).trainer.callbacks)
+        return [callback for callback in built if self.searches or not isinstance(callback, SEARCHING)]
 
     def params(self) -> dict[str, Any]:
         """Return the params of a run: flat keys with values, without None and the defaults of Trainer and litlab."""
@@ -175,11 +179,28 @@ class LitlabCLI(LightningCLI):
         return {key: value for key, value in params.items() if key not in left_out}
 
     def resolved(self) -> dict[str, Any]:
-        """Return every key with its value as plain YAML types, from which `litlab fit -c` reproduces the run.
+        """Return every key with its value as plain YAML types: what params and hash of a run are made from.
 
-        Each call returns a copy.
+        After `build`, an argument of the data module that has the value which the data determine is None, as if it had
+        not been given. Each call returns a copy.
         """
-        return copy.deepcopy(self._resolved)
+        resolved = copy.deepcopy(self._resolved)
+        arguments = _data_arguments(resolved)
+        arguments |= {key: None for key, value in self._derived.items() if arguments.get(key) == value}
+        return resolved
+
+    def config_to_save(self) -> dict[str, Any]:
+        """Return `resolved`, with what the data determine, from which `litlab fit -c` reproduces the run."""
+        resolved = self.resolved()
+        arguments = _data_arguments(resolved)
+        arguments |= {key: value for key, value in self._derived.items() if arguments.get(key, value) is None}
+        return resolved
+
+    def set_value(self, key: str, value: Any) -> None:
+        """Change the value of an argument of the data module or the module, such as `data.batch_size`."""
+        section, _, name = key.partition(".")
+        self.config[f"{section}.init_args.{name}"] = value
+        self.__dict__.pop("_resolved", None)
 
     @cached_property
     def _resolved(self) -> dict[str, Any]:
@@ -194,26 +215,10 @@ class LitlabCLI(LightningCLI):
         return resolved
 
 
-def _add_selection_arguments(parser: LightningArgumentParser) -> None:
-    """Add what selects, saves and loads weights."""
-    add = parser.add_argument
-    add("--monitor", type=str | None, default=None, help="Metric that selects the best weights, as it is logged.")
-    add("--mode", type=Literal["min", "max"] | None, default=None, help="Whether lower or higher values are better.")
-    add(
-        "--checkpoint_every",
-        type=int | str | None,
-        default=None,
-        help="Save a checkpoint within epochs too: 500 (steps), 10m, 2h.",
-    )
-    add(
-        "--test_weights",
-        type=Literal["best", "last", "callback"],
-        default="best",
-        help="Weights that are tested: the best by --monitor, the last, or the best of your first ModelCheckpoint.",
-    )
-    add("--leak_check", type=bool, default=True, help="Refuse training examples in the validation and test set.")
-    add("--ckpt_path", type=str | None, default=None, help="Checkpoint file or run id to continue from, as a new run.")
-    add("--weights", type=str | None, default=None, help="Checkpoint file or run id to take the initial weights from.")
+def _data_arguments(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the data module of a resolved configuration."""
+    arguments: dict[str, Any] = (resolved["data"] or {}).get("init_args", {})
+    return arguments
 
 
 def _given(parser: LightningArgumentParser, args: Sequence[str]) -> Namespace:
@@ -234,7 +239,9 @@ def _as_list(value: Any) -> list[Any]:
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
-def parse_config(verb: str, argv: Sequence[str], base: Path | None = None, *, training: bool = True) -> LitlabCLI:
+def parse_config(
+    verb: str, argv: Sequence[str], base: Path | None = None, *, training: bool = True, draws_seed: bool = True
+) -> LitlabCLI:
     """Parse `[NAME | PATH] [-c FILE ...] [--key value ...]`.
 
     Args:
@@ -243,17 +250,19 @@ def parse_config(verb: str, argv: Sequence[str], base: Path | None = None, *, tr
         base: Configuration file that the arguments change, such as that of a run. An experiment cannot be named then.
         training: Whether the configuration is to train; without it, callbacks that only a training needs, which may not
             exist any more, are left out.
+        draws_seed: Whether a training with `seed_everything: false` draws a seed; a resumed one of an earlier version
+            has recorded none.
 
     Raises:
         UserError: An argument or a file is invalid.
     """
-    args = list(argv)
-    if base is None and args and not args[0].startswith("-"):
-        base = find_experiment(args.pop(0))
+    is_recorded, (experiment, args) = base is not None, take_experiment(argv)
+    if experiment is not None:
+        if base is not None:
+            raise UserError(f"unexpected argument {experiment!r}: one experiment at a time")
+        base = find_experiment(experiment)
     files = [base] if base else []
-    if stray := [token for token in args[:1] if not token.startswith("-")]:
-        raise UserError(f"unexpected argument {stray[0]!r}: one experiment at a time")
-    given = [Path(value) for value in option_values(args, "-c", "--config")]
+    given = [Path(value) for value in option_values(args, *CONFIG_FLAGS)]
     help_requested = any(token.endswith(".help") for token in args)  # jsonargparse's, such as --model.help CLASS
     if not (files or given or help_requested):
         raise UserError(f"name an experiment first (litlab list shows them), or a file: litlab {verb} -c FILE")
@@ -265,20 +274,18 @@ def parse_config(verb: str, argv: Sequence[str], base: Path | None = None, *, tr
     if not training and files and (kept := without_training_parts(contents[0])) != contents[0]:
         config_args = ["--config", json.dumps(kept)]
     name = [*files, *given, Path("NAME")][0].stem
-    return LitlabCLI([*config_args, *args], default_name=name, training=training)
+    draws_seed = training and draws_seed
+    cli = LitlabCLI([*config_args, *args], default_name=name, training=training, draws_seed=draws_seed)
+    if not is_recorded:
+        check_nulls(cli.config)
+    check_keys(cli.config, args, base, announce=verb != "sweep" and is_rank_zero())
+    return cli
 
 
 def print_full_help() -> NoReturn:
     """Print every argument that LightningCLI takes, and exit."""
     LitlabCLI(["--help"], default_name="NAME")
     raise AssertionError("argparse exits after its help")
-
-
-def option_values(args: Sequence[str], *flags: str) -> list[str]:
-    """Return the values of a flag, given as `--flag value` or `--flag=value`."""
-    following = [value for flag, value in pairwise(args) if flag in flags]
-    joined = [token.partition("=")[2] for token in args if token.partition("=")[0] in flags and "=" in token]
-    return following + joined
 
 
 def load_data(data: LightningDataModule, stage: str, *, download: bool = True) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from pipelines.config.class_parser import class_parser
 from pipelines.config.cli import LitlabCLI
 from pipelines.config.dump import dump_config
-from pipelines.runtime.class_paths import import_named, with_old_class_paths
+from pipelines.runtime.class_paths import with_old_class_paths
 
 _NOT_CONFIG = ("config", "tracking_uri")  # keys of the command line that are not part of a run's configuration
 
@@ -36,14 +37,8 @@ def class_defaults(class_path: str) -> dict[str, Any]:
 
     That of a required argument is None. There are none for what cannot be imported or has no signature.
     """
-    parser = ArgumentParser(exit_on_error=False)
     try:
-        named = import_named(class_path)
-        if isinstance(named, type):
-            parser.add_class_arguments(named, fail_untyped=False)
-        else:
-            parser.add_function_arguments(named, fail_untyped=False)
-        return _plain(parser)
+        return _plain(class_parser(class_path))
     except Exception:  # whatever a user's module raises when it is imported
         return {}
 

@@ -1,6 +1,7 @@
 """Training with several processes, one per device: what they must agree on."""
 
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -40,9 +41,7 @@ def check_batch_split(
         UserError: The batch size is not a multiple of the processes, or each process would train on its own.
     """
     processes = trainer.world_size
-    started = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    if torch.distributed.is_torchelastic_launched():
-        started = int(os.environ["WORLD_SIZE"])
+    started = _processes_started()
     if started > 1 and started != processes:
         raise UserError(
             f"{started} processes were started, but trainer.devices times trainer.num_nodes is {processes}: "
@@ -59,6 +58,24 @@ def check_batch_split(
     logger.info("Batch of %d over %d processes: %d each", data.batch_size, processes, batch_size)
     if any(isinstance(layer, BATCH_NORMS) for layer in model.modules()) and not sync_batchnorm:
         logger.info("Batch norm sees %d examples at a time; all with --trainer.sync_batchnorm true", batch_size)
+
+
+def _processes_started() -> int:
+    """Return how many processes SLURM or torchrun started."""
+    if torch.distributed.is_torchelastic_launched():
+        return int(os.environ["WORLD_SIZE"])
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+
+
+def draw_seed() -> int:
+    """Return a random seed; in the processes of further devices that Lightning starts, that of the first one.
+
+    Raises:
+        UserError: SLURM or torchrun started the processes, which cannot communicate yet.
+    """
+    if _processes_started() > 1:
+        raise UserError("seed_everything is false, but the processes of a training need the same seed: give a number")
+    return secrets.randbelow(2**32) if is_rank_zero() else int(os.environ["PL_GLOBAL_SEED"])
 
 
 def process_count_tags(trainer: Trainer) -> dict[str, str]:

@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from pipelines.config.class_parser import class_parser
 from pipelines.config.experiments import experiment_names, find_experiment
 from pipelines.config.identity import flatten_config, prefixes
 from pipelines.runtime.class_paths import import_named
@@ -93,6 +94,8 @@ def _explain_wrong_value(message: str) -> str:
     text = re.sub(r"\ban? <class '(?:\w+\.)*(\w+)'>", r"\1", text)
     text = re.sub(r"\ban? typing\.Literal\[(.*?)\]", r"one of \1", text)
     given = re.search(r"Given value: (?:NestedArg\(.*val=)?'?(.*?)'?\)?$", message)
+    if section and given and given[1] == "None":
+        return f"{section} is null: give a value, or leave it out; a file (-c FILE) may have null for what can be None"
     got = f", got {given[1]!r}" if given and "value" not in text else ""
     text = re.sub(r"\. (?:Got|But got) value: (.*)", r", got \1", text)
     text = f"{section}: {text}{got}" if section else f"{text}{got}"
@@ -131,10 +134,7 @@ def _known_keys(
 
 def _arguments_of(class_path: str) -> Iterable[str]:
     """Return the argument names of a class or function."""
-    parser = ArgumentParser(exit_on_error=False)
-    named = import_named(class_path)
-    add = parser.add_class_arguments if isinstance(named, type) else parser.add_function_arguments
-    add(named, "it", fail_untyped=False)
+    parser = class_parser(class_path, "it")
     return {key.removeprefix("it.").partition(".")[0] for key in parser.get_defaults().keys()} - {"it"}  # noqa: SIM118
 
 

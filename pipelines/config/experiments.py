@@ -12,6 +12,23 @@ from pipelines.runtime.errors import UserError
 FOLDER = Path(__file__).parents[1] / "experiments"
 
 
+class _RepeatedKeyError(ValueError):
+    """A key stands twice in one mapping."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise _RepeatedKeyError(f"{name} is given twice, in line {lines[name]} and in line {line}")
+            lines[name] = line
+        return super().construct_mapping(node, deep)
+
+
 def experiment_names() -> list[str]:
     """Return the names of all experiments, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -46,7 +63,9 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
         UserError: The file cannot be read, or contains something else.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _UniqueKeys)  # noqa: S506  # a SafeLoader
+    except _RepeatedKeyError as error:
+        raise UserError(f"{path}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from error
     if not isinstance(content, dict):

@@ -16,6 +16,8 @@ PLACE_KEYS = ("data.data_dir", "trainer.enable_progress_bar", "checkpoint_every"
 NOT_HASHED = ("seed_everything", "name", "description", *PLACE_KEYS)  # what runs of one configuration may differ in
 LATER_KEYS = {"monitor": None, "mode": None, "test_weights": "best", "ckpt_path": None, "weights": None}
 """Keys of the command line that earlier versions did not have, with their defaults, at which they are not hashed."""
+DERIVED_KEYS = ("data.class_names",)
+"""Keys that the data determine: None is the value that they give. Earlier versions recorded it for some runs."""
 Defaults = Mapping[str, Mapping[str, Any]]  # by class path, "" for the command line's own: dotted keys with defaults
 
 

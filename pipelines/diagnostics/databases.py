@@ -17,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipelines.diagnostics.check import CheckResult, Context, failed
 from pipelines.runtime.text import redact_credentials
-from pipelines.tracking.uri import database_lock
+from pipelines.tracking.uri import database_lock, sqlite_uri
 
 TIMEOUT_S = 5.0
 OPTUNA_FILE = "optuna.db"  # beside the runs' database, unless `litlab sweep --storage` names another
@@ -39,7 +39,7 @@ class Schema(NamedTuple):
     command: tuple[str, ...]
 
     def upgrade_command(self, path: Path) -> list[str]:
-        return [*self.command, f"sqlite:///{path}"]
+        return [*self.command, sqlite_uri(path)]
 
     def revisions(self) -> list[str]:
         """Return all versions of the tables that the installed package knows, the newest first."""
@@ -70,7 +70,7 @@ def _check_file(schema: Schema, path: Path, context: Context) -> CheckResult:
     if not path.exists() or not path.stat().st_size:
         return CheckResult(name, f"none yet at {path}; the first {'fit' if schema is RUNS else 'sweep'} creates it")
     try:
-        revision = _revision(path)
+        revision = revision_of(path)
     except sqlite3.Error as error:
         rescue = f"restore a copy, or recover what is left: sqlite3 {path} .recover | sqlite3 NEW.db"
         return failed(name, f"{path} cannot be read ({error}): if no other program holds it, {rescue}")
@@ -88,7 +88,7 @@ def _check_file(schema: Schema, path: Path, context: Context) -> CheckResult:
     return failed(name, f"its tables are older than {here}: litlab doctor --fix, or {advice}")
 
 
-def _revision(path: Path) -> str | None:
+def revision_of(path: Path) -> str | None:
     """Return the version of the tables, or None if they are not versioned.
 
     Raises:
@@ -104,18 +104,28 @@ def _revision(path: Path) -> str | None:
     return str(row[0])
 
 
+def copy_database(path: Path) -> Path:
+    """Copy a database in its folder, under a name with the time; return the copy.
+
+    Raises:
+        sqlite3.Error, OSError: It cannot be read, or the disk is full.
+    """
+    copy = path.with_name(f"{path.name}.{datetime.now():%Y%m%d-%H%M%S}.copy")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)  # consistent, even if another process writes to it meanwhile
+    return copy
+
+
 def _upgrade(schema: Schema, path: Path) -> CheckResult:
     """Copy a database in its folder, then let its own package upgrade its tables."""
-    copy = path.with_name(f"{path.name}.{datetime.now():%Y%m%d-%H%M%S}.copy")
     if shutil.disk_usage(path.parent).free < 3 * path.stat().st_size:
         return failed(path.name, f"not enough disk space to copy {path} and change its tables: free some first")
     command = schema.upgrade_command(path)
     module, _, function = schema.main.partition(":")
     program = f"import sys; from {module} import {function} as main; sys.exit(main())"
     try:
-        with database_lock(f"sqlite:///{path}", timeout=TIMEOUT_S):
-            with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
-                source.backup(target)  # consistent, even if another process writes to it meanwhile
+        with database_lock(sqlite_uri(path), timeout=TIMEOUT_S):
+            copy = copy_database(path)
             arguments = [sys.executable, "-c", program, *command[1:]]
             done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     except TimeoutError:

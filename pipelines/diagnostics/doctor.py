@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from pipelines.diagnostics import databases, runs, storage, torch_process
+from pipelines.diagnostics import databases, moved, runs, storage, torch_process
 from pipelines.diagnostics.check import Check, CheckResult, Context, run_check
 
 CHECKS: dict[str, Check] = {
@@ -13,7 +13,11 @@ CHECKS: dict[str, Check] = {
     "unsent": runs.check_unsent,
     "leftovers": storage.check_leftovers,
 }
-STORE_CHECKS: dict[str, Check] = {"runs": runs.check_orphans, "disk": storage.check_disk}  # if it is readable
+STORE_CHECKS: dict[str, Check] = {  # if the database is readable
+    "moved": moved.check_moved,
+    "runs": runs.check_orphans,
+    "disk": storage.check_disk,
+}
 
 
 def diagnose(
@@ -22,8 +26,9 @@ def diagnose(
     """Check the installation, the databases, the runs and the data, and repair what can be repaired.
 
     Args:
-        fix: Whether to upgrade the tables of an older MLflow or Optuna (after a copy), end runs whose process is gone,
-            and delete unfinished files. Nothing that a user made is deleted.
+        fix: Whether to upgrade the tables of an older MLflow or Optuna and to correct the paths in a database that was
+            moved (both after a copy), end runs whose process is gone, and delete unfinished files. Nothing that a user
+            made is deleted.
         free: Whether to delete permanently the runs that were deleted in MLflow, and their models.
         data_dir: Where data sets are.
         tracking_uri: Where runs are stored; by default the project's mlflow.db.

@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 
 from pipelines.diagnostics.check import CheckResult, Context, failed
+from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import redact_credentials
 from pipelines.tracking import run_log
+from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.origin import is_alive, is_here
+from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, PARENT_RUN_TAG, PROCESS_TAG
 from pipelines.training.resumable import is_single_fit
@@ -37,9 +41,20 @@ def check_unsent(context: Context) -> Iterator[CheckResult]:
         if not is_here(log.process) or not is_alive(log.process)
     ]
     for log in waiting:
-        yield failed("unsent", f"{log.run_id}: {log.uri} does not have all of its data: litlab sync sends it")
+        yield _unsent(log, context)
     if not waiting:
         yield CheckResult("unsent", "the tracking stores have all data of this machine's ended runs")
+
+
+def _unsent(log: RunLog, context: Context) -> CheckResult:
+    if redact_credentials(context.uri) == log.uri and (store := context.open_store()):
+        try:
+            store.find(log.run_id)
+        except RunDeletedError as error:
+            return CheckResult("unsent", str(error))
+        except UserError as error:
+            return failed("unsent", str(error))
+    return failed("unsent", f"{log.run_id}: {log.uri} does not have all of its data: litlab sync sends it")
 
 
 def _is_gone(run: StoredRun) -> bool:

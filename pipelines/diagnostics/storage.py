@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.diagnostics.check import CheckResult, Context, failed
+from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.artifacts import artifact_folder
 from pipelines.tracking.client import all_pages
+from pipelines.tracking.run_log import unsent_logs
 from pipelines.tracking.store import PAGE, Store
 from pipelines.tracking.uri import local_path
 
@@ -35,7 +38,7 @@ def check_disk(context: Context) -> Iterator[CheckResult]:
     ids = [experiment.experiment_id for experiment in experiments]
     models = all_pages(lambda token: client.search_logged_models(ids, page_token=token))  # before the runs of new ones
     runs = all_pages(lambda token: client.search_runs(ids, "", ViewType.ALL, PAGE, page_token=token))
-    yield from _use(experiments, Counter(run.info.experiment_id for run in runs))
+    yield from _use(store, experiments, Counter(run.info.experiment_id for run in runs))
     active = {run.info.run_id for run in runs if run.info.lifecycle_stage == "active"}
     deleted = [run for run in runs if run.info.run_id not in active]
     unused = _unused_models(client, models, active)
@@ -61,9 +64,9 @@ def check_leftovers(context: Context) -> Iterator[CheckResult]:
         yield CheckResult("leftovers", message)
 
 
-def _use(experiments: Iterable[Any], n_runs: Counter[str]) -> Iterator[CheckResult]:
+def _use(store: Store, experiments: Iterable[Any], n_runs: Counter[str]) -> Iterator[CheckResult]:
     """Report the size of each experiment, the largest first."""
-    folders = [(experiment, local_path(experiment.artifact_location)) for experiment in experiments]
+    folders = [(one, artifact_folder(one.artifact_location, store.uri)) for one in experiments]
     sizes = [(_size([folder]), experiment) for experiment, folder in folders if folder is not None and folder.is_dir()]
     sizes.sort(key=lambda item: -item[0])
     for size, experiment in sizes[:MAX_EXPERIMENTS]:
@@ -84,7 +87,7 @@ def _unused_models(client: Any, models: Iterable[Any], active: set[str]) -> list
 
 def _deleted(store: Store, runs: list[Any], models: list[Any], *, free: bool) -> Iterator[CheckResult]:
     uris = [*(run.info.artifact_uri for run in runs), *(model.artifact_location for model in models)]
-    folders = [folder for folder in map(local_path, uris) if folder is not None]
+    folders = [folder for uri in uris if (folder := artifact_folder(uri, store.uri)) is not None]
     what = f"{_count(len(runs), 'deleted run')} and {_count(len(models), 'model')} of deleted runs"
     size = _size(folders)
     arguments = ["gc", "--backend-store-uri", store.uri, "--tracking-uri", store.uri]
@@ -93,13 +96,20 @@ def _deleted(store: Store, runs: list[Any], models: list[Any], *, free: bool) ->
         message = f"{_mb(size)} by {what}; litlab doctor --free deletes them permanently ({command}: only the runs)"
         yield CheckResult("deleted", message)
         return
+    if any(artifact_folder(uri, store.uri) != local_path(uri) for uri in uris):
+        yield failed("deleted", f"{_mb(size)} by {what}: the project was moved; litlab doctor --fix first")
+        return
     for model in models:
         store.client.delete_logged_model(model.model_id)
     done = subprocess.run([sys.executable, "-m", "mlflow", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         yield failed("deleted", f"{command} failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
-    else:
-        yield CheckResult("deleted", f"{_mb(size - _size(folders))} freed: {what}", "fixed")
+        return
+    ids = {run.info.run_id for run in runs}
+    for log in unsent_logs(store.uri):
+        if log.run_id in ids and log.uri == redact_credentials(store.uri):
+            log.remove()
+    yield CheckResult("deleted", f"{_mb(size - _size(folders))} freed: {what}", "fixed")
 
 
 def _size(folders: Iterable[Path]) -> int:

@@ -8,14 +8,18 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
+from datamodules.base import InMemoryDataModule
 from modules.probes import Probe
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation.load_run import load_run, needed_keys
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import of_split, split_of
 from pipelines.runtime.signals import reraise_keyboard_interrupt
+from pipelines.runtime.silence import hidden_warnings
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import SELECTED
@@ -110,16 +114,29 @@ def evaluate(
         checkpoint: See `load_checkpoint`.
         callbacks: Further callbacks.
         loggers: What the module logs to; by default nothing is kept.
+
+    Raises:
+        UserError: The module has no such step, or there are no such data.
     """
+    _check_has_step(split, model, data)
     collector = _OutputCollector()
     own = [callback for callback in cli.callbacks if isinstance(callback, Probe)]
     given: dict[str, Any] = {"logger": list(loggers)} if loggers else {}
     keys = needed_keys(model, data)
     trainer = bare_trainer(cli, checkpoint_keys=keys, callbacks=[*own, *callbacks, collector], **given)
     measure = trainer.test if split == "test" else trainer.validate
-    with reraise_keyboard_interrupt(trainer):
+    in_memory = isinstance(data, InMemoryDataModule)
+    with hidden_warnings(in_memory=in_memory, evaluates=True), reraise_keyboard_interrupt(trainer):
         per_loader = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
     return Evaluation({key: value for metrics in per_loader for key, value in metrics.items()}, collector.outputs())
+
+
+def _check_has_step(split: Split, model: LightningModule, data: LightningDataModule | None) -> None:
+    step = "test_step" if split == "test" else "validation_step"
+    source: Any = model if data is None else data
+    for name, owner in ((step, model), (f"{split}_dataloader", source)):
+        if not is_overridden(name, owner):
+            raise UserError(f"{type(owner).__name__} has no {name}: there is nothing to evaluate")
 
 
 class _OutputCollector(Callback):

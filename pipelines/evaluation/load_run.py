@@ -12,10 +12,11 @@ from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.files import BEST, LAST, fetch_checkpoint, load_checkpoint
 from pipelines.checkpoints.reselect import select_again
 from pipelines.checkpoints.selection import Selection
-from pipelines.config.cli import LitlabCLI, load_data, option_values, parse_config
+from pipelines.config.arguments import option_values
+from pipelines.config.cli import LitlabCLI, load_data, parse_config
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
-from pipelines.runtime.text import first_line
+from pipelines.runtime.text import whole_message
 from pipelines.tracking.run_log import epoch_history, read_entries
 from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store, StoredRun
@@ -149,7 +150,7 @@ def restore(loaded: LoadedRun) -> None:
         if loaded.data is not None and name in content:
             loaded.data.load_state_dict(content[name])
     except (KeyError, RuntimeError) as error:
-        reason = f"not a checkpoint of {loaded.cli.config.name} ({first_line(error)})"
+        reason = f"not a checkpoint of {loaded.cli.config.name} ({whole_message(error)})"
         raise UserError(f"{loaded.checkpoint}: {reason}") from error
 
 

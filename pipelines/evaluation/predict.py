@@ -16,6 +16,7 @@ from pipelines.evaluation.forward_method import logits_of
 from pipelines.evaluation.load_run import LoadedRun, load_run, needed_keys, restore
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
+from pipelines.runtime.silence import hidden_warnings
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def predict(
     data.predict_on(list(images), invert=invert)
     trainer = bare_trainer(loaded.cli, checkpoint_keys=needed_keys(loaded.model, data))
     try:
-        with reraise_keyboard_interrupt(trainer):
+        with hidden_warnings(in_memory=True, evaluates=True), reraise_keyboard_interrupt(trainer):
             batches = trainer.predict(loaded.model, datamodule=data, ckpt_path=loaded.checkpoint, weights_only=True)
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from error

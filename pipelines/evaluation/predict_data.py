@@ -19,6 +19,7 @@ from pipelines.evaluation.load_run import load_run, needed_keys
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.hooks import replace_hook
 from pipelines.runtime.signals import reraise_keyboard_interrupt
+from pipelines.runtime.silence import hidden_warnings
 
 Column = Sequence[Any]
 MAX_COLUMNS = 256
@@ -97,7 +98,8 @@ def predict_data(
         remarks.append(_call_instead(model, forward, input_key))
     trainer = bare_trainer(loaded.cli, checkpoint_keys=needed_keys(model, data))
     try:
-        with reraise_keyboard_interrupt(trainer):
+        in_memory = isinstance(data, InMemoryDataModule)
+        with hidden_warnings(in_memory=in_memory, evaluates=True), reraise_keyboard_interrupt(trainer):
             results = trainer.predict(model, datamodule=data, ckpt_path=loaded.checkpoint, weights_only=True)
     except (ValueError, OSError) as error:
         if isinstance(data, InMemoryDataModule):

@@ -63,9 +63,11 @@ def activations(target: Target, images: Images, *, layers: Sequence[str] = ()) -
         layers: All convolutions by default.
 
     Raises:
-        UserError: There is no such layer, or its output has no rows and columns.
+        UserError: There is no such layer, no convolution, or the output has no rows and columns.
     """
     names = layers or target.layers_of_kind("conv")
+    if not names:
+        raise UserError(f"{target.name} has no convolution: name a layer whose output has rows and columns (--layer)")
     params = {"layer": list(layers), **images.selection.params()}
     for pixels_CHW, source in zip(images.pixels_NCHW, images.sources, strict=True):
         outputs = {name: _maps(target, name, pixels_CHW[None]) for name in names}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.outputs import check_output
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.tags import (
     COMMAND_TAG,
@@ -77,13 +78,15 @@ def write_files(explanation: Explanation, folder: Path, *, command: str = "") ->
         The picture, a PNG file; the numbers have the same name with the suffix .json.
 
     Raises:
-        UserError: The folder cannot be written to.
+        UserError: The folder cannot be written to, or has another file of such a name.
     """
     picture = folder / f"{explanation.file_stem}.png"
     run = explanation.target.run
     facts = {"what": explanation.title, "network": explanation.target.name, "run": run and run.run_id}
     facts |= {"command": command, "caption": explanation.caption}
     text = json.dumps({**facts, **explanation.numbers}, indent=2)
+    check_output(picture, *(explanation.title.encode(encoding, "ignore") for encoding in ("utf-8", "latin-1")))
+    check_output(picture.with_suffix(".json"), b'{\n  "what": ')
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _draw(explanation.figure, explanation.caption, picture)

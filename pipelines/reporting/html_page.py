@@ -10,6 +10,9 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import write_atomically
+from pipelines.runtime.outputs import check_output
+
+MARK = b'<meta name="generator" content="litlab">'
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
@@ -27,7 +30,8 @@ def check_output_path(path: Path) -> None:
     """Check that a page can be written.
 
     Raises:
-        UserError: The path is a folder, or its folder does not exist or cannot be written to.
+        UserError: The path is a folder or a file that litlab did not write, or its folder does not exist or cannot be
+            written to.
     """
     folder = path.absolute().parent
     if path.is_dir():
@@ -36,6 +40,7 @@ def check_output_path(path: Path) -> None:
         raise UserError(f"--out {path}: there is no folder {folder}")
     if not os.access(folder, os.W_OK):
         raise UserError(f"--out {path}: the folder {folder} cannot be written to")
+    check_output(path, MARK)
 
 
 def write(path: Path, text: str) -> None:

@@ -56,7 +56,7 @@ def report(
 
     Args:
         names: Experiments, studies or run ids.
-        out: The file; an existing one is replaced.
+        out: The file; an earlier page of litlab is replaced.
         metric: See `pipelines.comparison.compare.compare`, as for the other arguments.
         mode: "min" if lower values are better, "max" if higher ones are; by default, the name of the metric tells.
         by: Keys whose values make the rows.

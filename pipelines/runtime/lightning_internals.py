@@ -7,6 +7,8 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
   next one, and epochs that did not run in Lightning's loop.
 - `trainer.callback_metrics` is the trainer's own dictionary: metrics of epochs that did not run in Lightning's loop.
 - `trainer._logger_connector._first_loop_iter` is None between batches: values of a step have the step as x axis.
+- `trainer._logger_connector.metrics` and `log_metrics`: the values of a step after which a checkpoint was saved.
+- `fit_loop.restarting` and `epoch_loop.update_lr_schedulers`: schedulers on plateaus in an epoch that continues.
 - `_log_hyperparams` of its loggers: whether a logger is called by the trainer or by a user's code.
 - `val_loop._results`: which metrics a validation logged, and the torchmetrics objects behind them.
 - `epoch_loop._results`: means of an epoch that continues in the middle.
@@ -159,22 +161,59 @@ def validation_is_due(trainer: "Trainer") -> bool:
     return bool(trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher))
 
 
-def continue_epoch(trainer: "Trainer", *, validate: bool) -> None:
+def continue_epoch(trainer: "Trainer", earlier: "dict[str, dict[str, torch.Tensor]]", *, validate: bool) -> None:
     """Prepare the rest of an epoch after its middle was loaded: to be called in `on_train_start`.
+
+    Nothing that the hooks of the start of an epoch log is recorded a second time.
 
     Args:
         trainer: Its loops have been restored from a checkpoint in the middle of an epoch.
+        earlier: From `epoch_sums`; what the start of the epoch accumulated is removed.
         validate: Whether the validation that followed the last batch is still to be run.
     """
+    from lightning.pytorch.loggers.logger import DummyLogger
     from lightning.pytorch.loops.evaluation_loop import RestartStage
     from lightning.pytorch.trainer import call
 
-    val_loop = trainer.fit_loop.epoch_loop.val_loop
-    val_loop.restarting = False
+    epoch_loop = trainer.fit_loop.epoch_loop
+    epoch_loop.val_loop.restarting = False
     if validate:
-        val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+        epoch_loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+    else:  # the checkpoint was saved before these schedulers made their step
+        epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
+    loggers, trainer.loggers = trainer.loggers, [DummyLogger()]
     call._call_callback_hooks(trainer, "on_train_epoch_start")
     call._call_lightning_module_hook(trainer, "on_train_epoch_start")
+    trainer.loggers = loggers
+    for key, result in epoch_loop._results.items():
+        for name, value in earlier.pop(key, {}).items():
+            setattr(result, name, value.to(getattr(result, name)))
+
+
+def end_continued_epoch(trainer: "Trainer") -> None:
+    """End the restart when a continued epoch ends: else Lightning leaves out the step of schedulers on plateaus."""
+    if trainer.fit_loop.restarting:
+        trainer.fit_loop.restarting = False
+
+
+def step_log(trainer: "Trainer") -> dict[str, Any]:
+    """Return what Lightning is going to log of the step that has just ended; nothing, if it does not log this step."""
+    connector, fit_loop = trainer._logger_connector, trainer.fit_loop
+    accumulates = fit_loop._should_accumulate() and trainer.lightning_module.automatic_optimization
+    if not logs_step(trainer) or not trainer.training or accumulates or not connector.should_update_logs:
+        return {}
+    from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
+
+    logged: dict[str, Any] = convert_tensors_to_scalars(connector.metrics["log"])
+    return logged
+
+
+def log_step(trainer: "Trainer", metrics: Mapping[str, Any]) -> None:
+    """Log metrics from `step_log`, as Lightning would have done after the hooks of the step."""
+    connector = trainer._logger_connector
+    connector._first_loop_iter = False
+    connector.log_metrics(dict(metrics))
+    connector._first_loop_iter = None
 
 
 def _trackers(trainer: "Trainer") -> tuple[Any, Any]:

@@ -12,7 +12,12 @@ Split = Literal["train", "train_end", "val", "test"]
 
 _LOWER = re.compile(
     r"loss|error|err|mse|rmse|mae|mape|smape|wmape|msle|nll|bce|ce|kl|kld|divergence|perplexity|ppl|bpd|wer|cer|mer|fid|kid"
-    r"|lpips|distance|brier|ece|hamming|crps|regret|cost|seconds|parameters|dead|changed"
+    r"|lpips|contrastive|triplet|nce|infonce|ntxent|distance|brier|ece|hamming|crps|regret|cost|seconds|parameters|dead|changed"
+)
+_HIGHER = re.compile(
+    r"acc|accuracy|precision|recall|sensitivity|specificity|f|fbeta|fscore|score|auc|auroc|roc|ap|map|ndcg|mrr|hits?|iou"
+    r"|miou|jaccard|dice|kappa|mcc|r|psnr|ssim|bleu|rouge|meteor|cider|sdr|snr|is|reward|returns?|correct|correlation"
+    r"|corr|similarity|likelihood|elbo|explained|top|win|success|agreement|purity"
 )
 _COMPOUND = re.compile(r"(loss|error|perplexity|distance|divergence)$")  # xloss, crossentropyloss
 _SPLITS: dict[str, Split] = {
@@ -32,8 +37,16 @@ def mode_of(metric: str) -> Mode:
     The name without its split is cut at everything that is not a letter. It is "min" if one of the words is a loss, an
     error or a distance, such as `loss`, `mae` or `perplexity`, or ends in one of these words.
     """
-    words = [word for word in re.split(r"[^a-z]+", without_split(metric).lower()) if word]
-    return "min" if any(_LOWER.fullmatch(word) or _COMPOUND.search(word) for word in words) else "max"
+    return "min" if any(_LOWER.fullmatch(word) or _COMPOUND.search(word) for word in _words(metric)) else "max"
+
+
+def tells_mode(metric: str) -> bool:
+    """Return whether the name of a metric tells which values are better; else `mode_of` is a guess."""
+    return mode_of(metric) == "min" or any(_HIGHER.fullmatch(word) for word in _words(metric))
+
+
+def _words(metric: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z]+", without_split(metric).lower()) if word]
 
 
 def split_of(metric: str) -> Split | None:

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+MAX_LINES = 20  # of an error's message
+
 
 def escape_control_characters(text: str) -> str:
     """Escape characters that could move the cursor, set colours or reverse the text direction in a terminal.
@@ -39,9 +41,30 @@ def redact_credentials(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message without passwords; the error's class name if it has no message."""
+    """Return the first line of an error's message without passwords; the error's class name if it has no message.
+
+    Of a database error that SQLAlchemy or MLflow wraps, it is the message of the database itself.
+    """
+    error = _database_error(error) or error
     lines = str(error).strip().splitlines()
     return redact_credentials(lines[0]) if lines else type(error).__name__
+
+
+def whole_message(error: BaseException) -> str:
+    """Return an error's message without passwords, of which at most `MAX_LINES` lines; its class name without one."""
+    lines = redact_credentials(str(error).strip()).splitlines()
+    more = [f"... and {len(lines) - MAX_LINES} more lines"] if len(lines) > MAX_LINES else []
+    return "\n".join([*lines[:MAX_LINES], *more]) or type(error).__name__
+
+
+def _database_error(error: BaseException) -> BaseException | None:
+    """Return the database's own exception that is the cause of an exception of SQLAlchemy or MLflow."""
+    cause: BaseException | None = error
+    while cause is not None and type(cause).__module__.partition(".")[0] in ("sqlalchemy", "mlflow"):
+        if isinstance(original := getattr(cause, "orig", None), BaseException):
+            return original
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def kind_and_message(error: BaseException) -> str:

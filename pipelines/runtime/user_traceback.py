@@ -1,5 +1,6 @@
 """Tell errors in a user's files from litlab's own, and show where in these files they were raised."""
 
+import os
 import re
 import sys
 import sysconfig
@@ -10,38 +11,51 @@ from functools import cache
 from pathlib import Path
 
 from pipelines.runtime.log import logger
-from pipelines.runtime.text import escape_control_characters, redact_credentials
+from pipelines.runtime.text import escape_control_characters, redact_credentials, whole_message
 
 _PACKAGES = tuple(Path(__file__).parents[2] / name for name in ("datamodules", "modules", "pipelines", "sweeps"))
 _LIBRARIES = {"site-packages", "dist-packages"}
+WHOLE_TRACEBACK = "LITLAB_TRACEBACK"  # environment variable
 _IN_A_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")  # torch puts the traceback into the message
 
 
 @dataclass(frozen=True)
 class UserTraceback:
-    """An error that was raised in a user's file, or by what the file called.
+    """An error that was raised in a user's file, by what the file called, or by Lightning on its behalf.
 
     Attributes:
         error: The exception.
-        traceback: Its traceback, cut to the user's files.
-        line: Type and first line of the message, such as "ValueError: too many values to unpack (expected 2)".
+        traceback: Its traceback, cut to the user's files; "" if it has none of them.
+        message: Type and message, such as "ValueError: too many values to unpack (expected 2)".
     """
 
     error: BaseException
     traceback: str
-    line: str
+    message: str
+
+    @property
+    def line(self) -> str:
+        """Type and first line of the message."""
+        return self.message.partition("\n")[0]
 
     def show(self) -> None:
-        """Print traceback and line to stderr."""
-        print(escape_control_characters(self.traceback), file=sys.stderr, flush=True)
-        logger.error("%s", self.line)
+        """Print traceback and message to stderr; the whole traceback if the environment variable asks for it."""
+        whole = os.environ.get(WHOLE_TRACEBACK, "") not in ("", "0")
+        if whole:
+            traceback.print_exception(self.error)
+        elif self.traceback:
+            print(escape_control_characters(self.traceback), file=sys.stderr, flush=True)
+        logger.error("%s", escape_control_characters(self.message))
+        if not (whole or self.traceback):
+            logger.info(f"none of your files is in the traceback; {WHOLE_TRACEBACK}=1 shows all of it")
 
 
 def user_traceback(error: BaseException) -> UserTraceback | None:
     """Return what to show of an error that comes from a user's file; None if it comes from elsewhere.
 
     The causes of the error are searched too: a library may have wrapped it. An error that litlab itself raised, such as
-    a data module for a wrong value, comes from elsewhere even if a user's file called it.
+    a data module for a wrong value, comes from elsewhere even if a user's file called it. An error that Lightning
+    raised, or what it called, is one of what it trains: a loss without gradient has no user's file in its traceback.
     """
     for link in _chain(error):
         if isinstance(link, KeyboardInterrupt | SystemExit):
@@ -55,8 +69,9 @@ def user_traceback(error: BaseException) -> UserTraceback | None:
             texts = traceback.format_list(shown)
             if syntax_error:
                 texts += traceback.format_exception_only(link)[:-1]
-            return UserTraceback(link, _join(texts), _line(type(link).__name__, str(link)))
-    return None
+            return UserTraceback(link, _join(texts), _message(link))
+    by_lightning = (link for link in _chain(error) if _is_lightnings(traceback.extract_tb(link.__traceback__)))
+    return next((UserTraceback(link, "", _message(link)) for link in by_lightning), None)
 
 
 @cache
@@ -65,7 +80,7 @@ def is_user_file(name: str) -> bool:
     if name.startswith("<"):  # the import system
         return False
     path = Path(name).absolute()
-    if _LIBRARIES & set(path.parts) or any(path.is_relative_to(package) for package in _PACKAGES):
+    if _LIBRARIES & set(path.parts) or _is_of_litlab(name):
         return False
     python = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     return not any(path.is_relative_to(folder) for folder in python)
@@ -73,8 +88,22 @@ def is_user_file(name: str) -> bool:
 
 def _is_litlabs(frames: traceback.StackSummary) -> bool:
     """Return whether litlab itself raised an error: it refuses a value, or it has a bug."""
-    innermost = Path(frames[-1].filename).absolute()
-    return any(innermost.is_relative_to(package) for package in _PACKAGES)
+    return _is_of_litlab(frames[-1].filename)
+
+
+def _is_of_litlab(name: str) -> bool:
+    path = Path(name).absolute()
+    return any(path.is_relative_to(package) for package in _PACKAGES)
+
+
+def _is_lightnings(frames: traceback.StackSummary) -> bool:
+    """Return whether Lightning raised an error, or what it called, and not litlab."""
+    for frame in reversed(frames):
+        if _is_of_litlab(frame.filename):
+            return False
+        if "lightning" in Path(frame.filename).parts:
+            return True
+    return False
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -100,6 +129,6 @@ def _join(frames: list[str]) -> str:
     return redact_credentials("Traceback (most recent call last), of your files only:\n" + "".join(frames)).rstrip()
 
 
-def _line(name: str, message: str) -> str:
-    first = redact_credentials(message.strip().partition("\n")[0])
-    return f"{name}: {first}" if first else name
+def _message(error: BaseException) -> str:
+    name = type(error).__name__
+    return f"{name}: {whole_message(error)}" if str(error).strip() else name

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
-from pipelines.tracking.mlflow_internals import DATABASE_LOGGER, DATABASE_STORE
+from pipelines.tracking.mlflow_internals import DATABASE_LOGGER, DATABASE_STORE, follow_moved_artifacts
 from pipelines.tracking.uri import database_lock
 
 IMPORTING = threading.RLock()  # held while MLflow is imported, because its modules import one another in circles
@@ -37,6 +37,7 @@ def import_client(uri: str) -> Any:
 
         if not uri.startswith(("http", "databricks")):
             importlib.import_module(DATABASE_STORE)
+            follow_moved_artifacts()
     return MlflowClient
 
 

@@ -5,10 +5,38 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 - `DATABASE_STORE`: imported together with the client, before a training needs it.
 - `DATABASE_LOGGER`: prints the errors of a database, which the caller reports in one line.
 - `get_artifact_repository`: deletes artifacts of a run; MLflow's client has no request for that.
+- `_artifact_repository_registry`: reads and writes artifacts where they are after a project was moved.
+- `LOCATIONS`: tables and columns of a database with paths of artifacts, which MLflow's client cannot change.
 """
+
+from typing import Any
+
+from pipelines.tracking.artifacts import artifact_folder
+from pipelines.tracking.uri import local_path
 
 DATABASE_STORE = "mlflow.store.tracking.sqlalchemy_store"
 DATABASE_LOGGER = "mlflow.store.db.utils"
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def follow_moved_artifacts() -> None:
+    """Let MLflow's clients in this process find local artifacts as `artifact_folder` does."""
+    from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+    def repository(artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> Any:
+        folder = artifact_folder(artifact_uri, tracking_uri or "")
+        if folder is not None and folder != local_path(artifact_uri):
+            artifact_uri = folder.as_uri()
+        return LocalArtifactRepository(artifact_uri, tracking_uri, registry_uri)
+
+    _artifact_repository_registry.register("file", repository)  # type: ignore[no-untyped-call]
 
 
 def delete_artifacts(artifact_uri: str, tracking_uri: str, name: str) -> None:

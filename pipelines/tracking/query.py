@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
 from pipelines.tracking.client import unreachable
+from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.filters import FINISHED, RunFilter, parse_filter
 from pipelines.tracking.run_names import look_up, unknown_name
 from pipelines.tracking.store import Store, StoredRun
@@ -16,6 +17,7 @@ from pipelines.tracking.tags import (
     SELECTED,
     STUDY_TAG,
     SWEEP_SUFFIX,
+    is_of_litlab,
     is_summary,
 )
 
@@ -79,7 +81,11 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
             if name in ids and study in ids:
                 notes.append(f"{name} is an experiment and a study; the experiment is shown. The study: {study}")
             continue
-        named = look_up(store, name)
+        try:
+            named = look_up(store, name)
+        except RunDeletedError as error:
+            notes.append(f"left out: {error}")
+            continue
         if named is None:
             raise UserError(unknown_name(store, name, ids))
         if summary := is_summary(named.tags):
@@ -88,10 +94,12 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
         found = search_matching(store, [named.experiment_id], parse_filter(by_id, FINISHED, filter_string))
         runs += found
         if not found and not filter_string:
-            status = "deleted" if named.status == "FINISHED" else named.status
-            reason = "summarises runs, but none of them is finished" if summary else f"is left out: it is {status}"
+            left_out = f"is left out: it is {named.status}"
+            reason = "summarises runs, but none of them is finished" if summary else left_out
             notes.append(f"run {named.run_id} {reason}")
-    runs += search_matching(store, selected_ids, finished)
+    for group in [[one] for one in selected_ids] if names else [selected_ids]:
+        found, note = _set_apart(search_matching(store, group, finished))
+        runs, notes = runs + found, notes + note
     if names:
         studies = store.search(selected_ids, _IS_STUDY, ["attributes.start_time DESC"])
         parents = {run.run_id: run for run in (*parents.values(), *studies) if is_summary(run.tags)}
@@ -114,3 +122,21 @@ def search_matching(
     """Return all runs of these experiments that match both parts of a filter."""
     found = store.search(experiment_ids, run_filter.mlflow, order_by)
     return [run for run in found if run_filter.matches(run.params)]
+
+
+def _set_apart(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[str]]:
+    """Leave out runs of other programs if litlab's are among them, with a note: most of their params are others."""
+    own = [run for run in runs if is_of_litlab(run.tags) and not is_summary(run.tags)]
+    known = {key for run in own for key in run.params}
+
+    def is_other(run: StoredRun) -> bool:
+        return not is_of_litlab(run.tags) and 2 * len(known & run.params.keys()) <= len(run.params)
+
+    others = {run.run_id: run for run in runs if is_other(run)}
+    if not own or not others:
+        return list(runs), []
+    experiments = ", ".join(sorted({run.experiment for run in others.values()}))
+    count = "1 run of another program is" if len(others) == 1 else f"{len(others)} runs of other programs are"
+    return [run for run in runs if run.run_id not in others], [
+        f"{count} left out, in {experiments}; to compare them, name their experiment or their ids"
+    ]

@@ -24,6 +24,7 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.signals import signal_handlers
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking import logged_model, run_log
+from pipelines.tracking.artifacts import check_own_artifacts
 from pipelines.tracking.origin import git_tags, machine_tags, process_tags
 from pipelines.tracking.run_log import RunLog, epoch_history
 from pipelines.tracking.store import Store, StoredRun
@@ -81,17 +82,19 @@ class Run:
             shared: Whether other processes, perhaps in the same folder, may write to the run at the same time.
 
         Raises:
-            UserError: The store is unavailable, or `litlab sync` is sending the run.
+            UserError: The store is unavailable, `litlab sync` is sending the run, or its files are another project's.
         """
         from mlflow.exceptions import MlflowException
 
         run, client = cls.__new__(cls), found.store.client
+        check_own_artifacts(found.artifact_uri, found.store.uri)
         try:
             known = client.get_run(found.run_id)
             home = run_log.home_of(found.store.uri, found.run_id)
             if shared:  # one process must not delete the unsent data of another
                 home = home.with_name(f"{home.name}-{uuid.uuid4().hex[:8]}")
             log = RunLog.load(home) or RunLog.new(found.store.uri, known.info, home)
+            log.move_to(found.store.uri)
             with log.held():
                 log.fetch(client)
                 log.process, log.status, log.reason, log.model_epoch = process_tags(), "", "", None
@@ -239,6 +242,8 @@ class Run:
                 self._log.remove()
                 return
             self._leave()
+            if self._writer.gone:
+                return
             where = redact_credentials(self.store.uri)
             for message in dict.fromkeys(self.refused):
                 logger.warning(f"{where} refuses {message}")

@@ -22,10 +22,12 @@ from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import file_lock, write_atomically
 from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.artifacts import artifact_folder
 from pipelines.tracking.origin import process_tags
-from pipelines.tracking.uri import folder_of, local_path, store_uri
+from pipelines.tracking.uri import database_file, folder_of, sqlite_uri, store_uri
 
 FOLDER_VARIABLE = "LITLAB_UNSENT"
+UNSENT = "unsent"  # the folder beside the database
 NOTE, FILES, MODEL, LOCK, RESERVE = "run.json", "files", "model", "lock", "reserve"
 FIELDS = {"epoch", "timestamp", "step", "values"}  # of a line of metrics.jsonl
 RESERVE_BYTES = 1 << 18  # space for the final status of a run when the disk is full
@@ -92,17 +94,29 @@ class RunLog:
             run_id=info.run_id,
             experiment_id=info.experiment_id,
             name=info.run_name,
-            artifacts=local_path(info.artifact_uri) or home / FILES,
+            artifacts=artifact_folder(info.artifact_uri, uri) or home / FILES,
         )
 
     @classmethod
     def load(cls, home: Path) -> "RunLog | None":
-        """Load the log in a folder; None if there is none."""
+        """Load the log in a folder, which may have been moved since; None if there is none."""
         try:
             content: dict[str, Any] = json.loads((home / NOTE).read_text())
         except (OSError, json.JSONDecodeError):  # missing, or not written by litlab
             return None
-        return cls(home=home, artifacts=Path(content.pop("artifacts")), **content)
+        log = cls(home=home, artifacts=Path(content.pop("artifacts")), **content)
+        file = database_file(log.uri)
+        beside = home.parent.parent / file.name if file and FOLDER_VARIABLE not in os.environ else None
+        log.move_to(sqlite_uri(beside) if beside and beside.is_file() else log.uri)
+        return log
+
+    def move_to(self, uri: str) -> None:
+        """Set the store that the run is in now, and with it where its files are."""
+        self.uri = redact_credentials(uri)
+        if (self.artifacts.parent.name, self.artifacts.name) == (self.home.name, FILES):
+            self.artifacts = self.home / FILES
+        else:
+            self.artifacts = artifact_folder(self.artifacts.as_uri(), uri) or self.artifacts
 
     def save(self) -> None:
         """Write run.json, readable only by its owner.
@@ -255,4 +269,4 @@ def unsent_logs(uri: str | None = None) -> list[RunLog]:
 
 def _root(uri: str) -> Path:
     given = os.environ.get(FOLDER_VARIABLE)
-    return Path(given).expanduser().absolute() if given else (folder_of(uri) or project_folder()) / "unsent"
+    return Path(given).expanduser().absolute() if given else (folder_of(uri) or project_folder()) / UNSENT

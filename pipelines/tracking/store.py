@@ -1,7 +1,7 @@
 """The tracking store: MLflow's client on a database or a server, and the runs read from it."""
 
-import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 from pipelines.runtime.class_paths import text_with_old_class_paths
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.tracking import creation
+from pipelines.tracking.artifacts import artifact_folder
 from pipelines.tracking.client import IMPORTING, all_pages, attempt, connect, unreachable
+from pipelines.tracking.deleted import deleted_run, is_deleted, missing_run
 from pipelines.tracking.mlflow_internals import delete_artifacts
 from pipelines.tracking.tags import (
     DATA_HASH_KEY,
     DATA_HASH_TAG,
     EXPERIMENT_KEY,
-    EXPERIMENT_KIND_TAG,
-    KEY_TAG,
     NOT_COMPARED,
     PARENT_RUN_TAG,
     REASON_TAG,
@@ -27,9 +28,8 @@ from pipelines.tracking.tags import (
     SEED_TAG,
     STAGE_KEY,
 )
-from pipelines.tracking.uri import database_lock, folder_of, local_path, store_uri
+from pipelines.tracking.uri import database_lock, folder_of, store_uri
 
-MAX_NAME = 200  # bytes of an experiment name, which is also a folder name; file systems allow 255
 PAGE = 1000  # runs per request
 
 
@@ -81,26 +81,15 @@ class Store:
         return folder_of(self.uri)
 
     def experiment_id(self, name: str) -> str:
-        """Return the id of an MLflow experiment. It is created if missing and restored if deleted.
+        """Return the id of an MLflow experiment. It is created if missing, and restored without its runs if deleted.
 
         Raises:
             UserError: The name is not a valid folder name.
         """
-        if not re.fullmatch(r"\w[\w. -]*", name) or len(name.encode()) > MAX_NAME:
-            raise UserError(
-                f"name {name!r}: only letters, digits, '.', '_', '-' and spaces, at most {MAX_NAME} bytes; "
-                "choose another with --name"
-            )
+        creation.check_experiment_name(name)
         client = self.client  # connecting takes the same lock
         with database_lock(self.uri):
-            found = client.get_experiment_by_name(name)
-            if found is None:
-                location = (self.folder / "mlartifacts" / name).as_uri() if self.folder else None
-                kind = {EXPERIMENT_KIND_TAG: "custom_model_development"}  # else the UI opens its GenAI pages
-                return str(client.create_experiment(name, artifact_location=location, tags=kind))
-            if found.lifecycle_stage == "deleted":
-                client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
+            return creation.find_or_create_experiment(client, name, self.folder)
 
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str], *, retry: bool = False) -> NewRun:
         """Create a run, exactly once: if the response is lost, the run is found by a random key, its KEY_TAG.
@@ -113,43 +102,29 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         try:
-            info = self._create_run(self.experiment_id(experiment), name, dict(tags), retry)
+            place = self.experiment_id(experiment)
+            info = creation.create_run(self.client, place, name, tags, local=self.folder is not None, retry=retry)
         except MlflowException as error:
             raise UserError(f"no run can be created in {redact_credentials(self.uri)}: {first_line(error)}") from error
         return NewRun(info.run_id, info.run_name, info.experiment_id, info.artifact_uri)
-
-    def _create_run(self, experiment_id: str, name: str, tags: dict[str, str], retry: bool) -> Any:
-        from mlflow.exceptions import MlflowException
-
-        key, lost = f"tags.`{KEY_TAG}` = '{tags[KEY_TAG]}'", None
-        if retry and (found := self._search([experiment_id], key)):
-            return found[0].info
-        try:
-            run = self.client.create_run(experiment_id, run_name=name, tags=tags)
-            if self.folder is not None:
-                return run.info
-        except MlflowException as error:
-            lost = error
-        found = self._search([experiment_id], key)
-        if lost is not None and not found:
-            raise lost
-        for duplicate in found[1:]:  # MLflow repeats a request whose response is lost
-            self.client.delete_run(duplicate.info.run_id)
-        return found[0].info
 
     def find(self, run_id: str) -> "StoredRun":
         """Return a run by its id.
 
         Raises:
-            UserError: There is no such run.
+            RunGoneError: There is no such run, or it was deleted.
+            UserError: The store cannot be reached.
         """
         from mlflow.exceptions import MlflowException
 
         try:
-            return self._read(self.client.get_run(run_id))
+            run = self.client.get_run(run_id)
+            if is_deleted(run.info):
+                raise deleted_run(self.client, run.info, self.uri)
+            return self._read(run)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise UserError(f"there is no run {run_id!r} in {redact_credentials(self.uri)}") from error
+                raise missing_run(run_id, self.uri) from error
             raise UserError(unreachable(self.uri, error)) from error
 
     def search(
@@ -189,7 +164,7 @@ class Store:
             status=str(info.status),
             started=int(info.start_time or 0),
             params=dict(content.params),
-            metrics=dict(content.metrics),
+            metrics={key: _unbounded(value) for key, value in content.metrics.items()},
             tags=dict(content.tags),
             ended=info.end_time,
         )
@@ -230,6 +205,11 @@ class Store:
             return attempt(lambda: self.client.log_artifact(run_id, str(Path(folder) / name)))
 
 
+def _unbounded(value: float) -> float:
+    """Return infinity for the largest number, which MLflow stores in its place."""
+    return value if abs(value) < sys.float_info.max else value * 2
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A run read from the tracking store, as it was at that moment.
@@ -254,6 +234,11 @@ class StoredRun:
     metrics: dict[str, float]
     tags: dict[str, str]
     ended: int | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the run's artifacts; None if they are on a server."""
+        return artifact_folder(self.artifact_uri, self.store.uri)
 
     @cached_property
     def configuration(self) -> dict[str, str]:
@@ -291,10 +276,23 @@ class StoredRun:
         """
         from mlflow.exceptions import MlflowException
 
-        folder = local_path(self.artifact_uri)
-        if folder is not None and (folder / name).exists():
-            return folder / name
+        if self.folder is not None and (self.folder / name).exists():
+            return self.folder / name
+        if self.folder is not None and not self.folder.exists():
+            raise UserError(
+                f"the files of run {self.run_id} ({self.status}) are missing: there is no {self.folder}. If they were "
+                "moved, move them there"
+            )
         try:
             return Path(self.store.client.download_artifacts(self.run_id, name))
         except (MlflowException, OSError) as error:
             raise UserError(f"run {self.run_id} ({self.status}) has no {name}") from error
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the artifacts in a folder of the run, such as "checkpoints/last.ckpt"."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return [str(file.path) for file in self.store.client.list_artifacts(self.run_id, folder)]
+        except (MlflowException, OSError):
+            return []

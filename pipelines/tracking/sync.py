@@ -1,5 +1,6 @@
 """Send to the tracking store what it could not receive while runs were active."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -8,6 +9,7 @@ from pathlib import Path
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking import run_log
+from pipelines.tracking.deleted import RunDeletedError, RunGoneError
 from pipelines.tracking.origin import is_alive, is_here
 from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import Store
@@ -22,7 +24,7 @@ class SyncedRun:
 
     Attributes:
         status: Final status of the run; "" if it had not ended before the call.
-        outcome: "sent", "running" (nothing is done) or "unsent".
+        outcome: "sent", "running" or "deleted" (nothing is done), or "unsent".
         message: The outcome in words.
         folder: The folder of the run's unsent data; it is deleted once everything is sent.
     """
@@ -58,6 +60,39 @@ def sync(run_ids: Sequence[str] = (), *, tracking_uri: str | None = None) -> lis
     return [_sync_run(log, find_store, named=bool(run_ids)) for log in selected]
 
 
+def forget(run_ids: Sequence[str], *, tracking_uri: str | None = None) -> list[Path]:
+    """Delete the unsent data of runs that were deleted.
+
+    Args:
+        run_ids: The runs.
+        tracking_uri: See `sync`.
+
+    Returns:
+        The folders that were deleted.
+
+    Raises:
+        UserError: A run has no unsent data here, is still running, or was not deleted. Its data are kept.
+    """
+    logs = run_log.unsent_logs(tracking_uri)
+    if unknown := set(run_ids) - {log.run_id for log in logs}:
+        raise UserError(f"no unsent data here of run {', '.join(sorted(unknown))}")
+    find_store = _store_finder(tracking_uri)
+    selected = [log for log in logs if log.run_id in run_ids]
+    for log in selected:
+        with log.held():
+            _forget(log, find_store(log))
+    return [log.home for log in selected]
+
+
+def _forget(log: RunLog, store: Store) -> None:
+    if is_alive(log.process) and is_here(log.process):
+        raise UserError(f"run {log.run_id} is still running: stop it first")
+    with contextlib.suppress(RunGoneError):
+        store.find(log.run_id)
+        raise UserError(f"run {log.run_id} was not deleted: litlab sync {log.run_id} sends its data")
+    log.remove()
+
+
 def _store_finder(tracking_uri: str | None) -> Callable[[RunLog], Store]:
     """Return a function that connects to a run's store; a store that does not answer is tried once."""
 
@@ -83,6 +118,8 @@ def _sync_run(log: RunLog, find_store: Callable[[RunLog], Store], *, named: bool
     try:
         with log.held():
             outcome, message = _send(log, find_store, named=named)
+    except RunDeletedError as error:
+        outcome, message = "deleted", str(error)
     except UserError as error:
         outcome, message = "unsent", str(error)
     except (MlflowException, OSError) as error:
@@ -105,6 +142,7 @@ def _send(log: RunLog, find_store: Callable[[RunLog], Store], *, named: bool) ->
 
 def _deliver(log: RunLog, store: Store) -> tuple[str, str]:
     run = store.find(log.run_id)
+    log.move_to(store.uri)
     if run.status == "FINISHED" and log.status != "FINISHED":
         return "unsent", f"the run finished on another machine; if nothing here is needed, delete {log.home}"
     if not log.status:
@@ -133,5 +171,5 @@ def _uri_with_password(log: RunLog) -> str:
         raise UserError(f"{log.uri} needs a password: give the URI with --tracking_uri")
     file = database_file(log.uri)
     if file and not file.is_file():
-        raise UserError(f"{log.uri} does not exist")
+        raise UserError(f"{log.uri} does not exist: if it was moved, give its new place with --tracking_uri")
     return log.uri

@@ -12,6 +12,7 @@ COMMAND_TAG = "litlab.command"  # the command that made the run
 CONFIG_HASH_TAG = "litlab.config_hash"  # SHA-256 of the configuration, without seed and place of the data
 KNOWN_KEYS_TAG = "litlab.known_keys"  # prefix: which keys stand at their defaults; see config/known_keys.py
 SEED_TAG = "seed"
+FOUND_TAG = "litlab.found"  # JSON: keys whose values callbacks searched for, with the values found
 REASON_TAG = "litlab.reason"  # why a run was KILLED or FAILED
 KEY_TAG = "litlab.key"  # random, to find a run whose creation was not acknowledged
 TEST_METRICS_TAG = "litlab.test_metrics"  # JSON list: metrics of the test whose names do not tell
@@ -68,6 +69,11 @@ TRIALS, BEST, IMPORTANCE = "trials", "best", "importance"  # prefixes, of a stud
 
 # Keys of a run's configuration in `compare`, besides its params
 EXPERIMENT_KEY, STAGE_KEY, DATA_HASH_KEY = "experiment", STAGE_TAG, DATA_HASH_TAG
+
+
+def is_of_litlab(tags: Mapping[str, str]) -> bool:
+    """Return whether litlab wrote a run, in this or an earlier version, or one that records what litlab does."""
+    return bool({SEED_TAG, STUDY_TAG} & tags.keys()) or any(key.startswith(("litlab.", DATA_HASH_TAG)) for key in tags)
 
 
 def is_summary(tags: Mapping[str, str]) -> bool:

@@ -16,6 +16,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.process import SIGKILL, signal_process_group
 from pipelines.runtime.signals import signal_handlers
 from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.artifacts import moved_note
 from pipelines.tracking.client import MLFLOW_SETTINGS
 from pipelines.tracking.store import Store
 
@@ -31,6 +32,7 @@ class UIServer:
         url: Where the UI will answer, a few seconds after the start.
         tracking_uri: The store, with the password if it has one.
         is_public: Whether other machines can reach it, without a password.
+        note: What the user should know; "" if there is nothing.
     """
 
     url: str
@@ -38,6 +40,7 @@ class UIServer:
     tracking_uri: str
     is_public: bool
     process: subprocess.Popen[bytes]
+    note: str = ""
 
 
 @contextmanager
@@ -57,6 +60,7 @@ def serve_ui(*, port: int | None = None, host: str = HOST, tracking_uri: str | N
     store = Store(tracking_uri)
     if store.uri.startswith("http"):
         raise UserError(f"{redact_credentials(store.uri)} is a server, which serves its own UI at this address")
+    note = moved_note(store.client, store.uri)
     pressed: list[int] = []
     with signal_handlers(lambda number, _: pressed.append(number), signal.SIGINT, signal.SIGTERM):
         process = _start(store, host, port)  # interrupted before it is assigned, it would be left running
@@ -65,7 +69,7 @@ def serve_ui(*, port: int | None = None, host: str = HOST, tracking_uri: str | N
     try:
         if pressed:
             os.kill(os.getpid(), pressed[0])
-        yield UIServer(url, port, store.uri, not _is_loopback(host), process)
+        yield UIServer(url, port, store.uri, not _is_loopback(host), process, note)
     finally:
         _stop(process)
 

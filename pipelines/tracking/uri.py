@@ -1,11 +1,13 @@
 """Where runs are stored: tracking URIs, and the file, folder and lock of a local database."""
 
+import errno
 import os
+import re
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlparse
 
 from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
@@ -13,25 +15,46 @@ from pipelines.runtime.files import file_lock
 from pipelines.runtime.text import redact_credentials
 
 LOCK_TIMEOUT_S = 120.0
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_SQLITE = re.compile(r"sqlite(?:\+\w+)?:///(.*?)(\?[^/?]+=[^/?]*)?", re.DOTALL)  # the file, and the options of a URL
+_ESCAPED = "sqlite+pysqlite"  # the scheme of a URI whose file name is percent-encoded
 
 
 def store_uri(given: str | None = None) -> str:
     """Return the tracking URI: `given`, else MLFLOW_TRACKING_URI, else mlflow.db in the project's folder.
 
-    A relative path becomes absolute.
+    A relative path becomes absolute. A file name with "?" or "%" is percent-encoded.
 
     Raises:
         UserError: It is neither a database nor a server.
     """
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_folder() / 'mlflow.db'}"
-    scheme = urlparse(uri).scheme
-    if scheme == "sqlite":
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).expanduser().absolute()}"
-    if scheme.partition("+")[0] not in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(project_folder() / "mlflow.db")
+    scheme = urlparse(uri).scheme.partition("+")[0]
+    if file := database_file(uri):
+        options = _SQLITE.fullmatch(uri)
+        return sqlite_uri(file) + ((options and options[2]) or "")
+    if scheme not in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
         raise UserError(
             f"tracking_uri {redact_credentials(uri)!r}: expected sqlite:///FILE, a database URI, or http(s)://SERVER"
         )
     return uri
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the URI of a SQLite file for SQLAlchemy, which decodes "%" and ends a file name at "?".
+
+    Raises:
+        UserError: The installed SQLAlchemy cannot open a file of that name.
+    """
+    name = str(file)
+    if not {"?", "%"} & set(name):
+        return f"sqlite:///{name}"
+    from sqlalchemy import make_url
+
+    for uri in (f"{_ESCAPED}:///{quote(name)}", f"sqlite:///{name}"):  # before SQLAlchemy 2.1, nothing was decoded
+        if make_url(uri).database == name:
+            return uri
+    raise UserError(f"{name}: SQLAlchemy before 2.1 cannot open a file with '?' in its path; rename the folder")
 
 
 def tracking_uri_arguments(uri: str) -> list[str]:
@@ -47,8 +70,18 @@ def view_command(uri: str) -> str:
 
 
 def database_file(uri: str) -> Path | None:
-    """Return the file of a local database; None for a server."""
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+    """Return the absolute path of a SQLite file; None for a server.
+
+    A "?" that a folder's name follows is part of the path, as the user wrote it. An escape such as "%20" is decoded if
+    there is no folder of the name as it is written.
+    """
+    match = _SQLITE.fullmatch(uri)
+    if match is None:
+        return None
+    file, decoded = Path(match[1]).expanduser().absolute(), Path(unquote(match[1])).expanduser().absolute()
+    if uri.startswith(f"{_ESCAPED}:") or (decoded.parent.is_dir() and not file.parent.is_dir()):
+        return decoded
+    return file
 
 
 def folder_of(uri: str) -> Path | None:
@@ -58,7 +91,7 @@ def folder_of(uri: str) -> Path | None:
 
 
 def local_path(artifact_uri: str) -> Path | None:
-    """Return the folder of a run's artifacts if it is on this machine; None if they are on a server."""
+    """Return the folder that an artifact URI names if it is on this machine; None if it is on a server."""
     parsed = urlparse(artifact_uri)
     return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
 
@@ -67,11 +100,14 @@ def local_path(artifact_uri: str) -> Path | None:
 def database_lock(uri: str, *, timeout: float = LOCK_TIMEOUT_S) -> Iterator[None]:
     """Lock a local database for a step that must not run in two processes at once, such as creating its tables.
 
-    Does nothing for a server.
+    Does nothing for a server, and for a database in a folder that is not writable, which can only be read.
     """
     file = database_file(uri)
-    if file is None:
-        yield
-        return
-    with file_lock(f"{file}.lock", timeout=timeout):
+    with ExitStack() as stack:
+        if file is not None:
+            try:
+                stack.enter_context(file_lock(f"{file}.lock", timeout=timeout))
+            except OSError as error:
+                if error.errno not in NOT_WRITABLE or not file.is_file():
+                    raise
         yield

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking import logged_model
+from pipelines.tracking.deleted import RunGoneError
 from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import REASON_TAG
@@ -39,6 +40,7 @@ class Writer:
 
     def __init__(self, store: Store, *, new: bool, progress: Callable[[int], None] = lambda size: None) -> None:
         self.refused: list[str] = []
+        self._run_id = ""
         self._store, self._progress, self._doubtful = store, progress, not new
         self._sent: dict[str, dict[str, str]] = {"params": {}, "tags": {}, "dataset": {}}
         self._sent_files: dict[str, tuple[int, int]] = {}
@@ -55,9 +57,11 @@ class Writer:
 
         Raises:
             MlflowException: The store is unavailable; the rest stays unsent.
+            RunGoneError: The run was deleted.
             UserError: The store is unavailable and was never opened.
             OSError: The store is unavailable, or a file cannot be read.
         """
+        self._run_id = log.run_id
         self._store.open()  # before MLflow is imported below: one thread at a time
         from mlflow.entities import Param, RunTag
 
@@ -86,6 +90,12 @@ class Writer:
             self._refuse(what, error)
 
     def _refuse(self, what: str, error: Exception) -> None:
+        """Note what is refused, unless everything is, because the run was deleted.
+
+        Raises:
+            RunGoneError: The run was deleted.
+        """
+        self._store.find(self._run_id)
         message = f"{what}: {first_line(error)}"
         self.refused += [message] if message not in self.refused else []
 
@@ -186,10 +196,10 @@ def follow(home: Path, store: Store, new: bool, requests: "queue.SimpleQueue[str
         requests: SEND sends soon, unless the store has just failed; FINISH sends at once and ends the loop. REWOUND
             says that metrics.jsonl was rewound: the store may have metrics that will be logged once more.
         report: Called with `progress=BYTES`, see `Writer`, with `warning=TEXT` or `info=TEXT` for the user, and at last
-            with `complete=BOOL, refused=[...]`: whether everything was sent.
+            with `complete=BOOL, refused=[...], gone=BOOL`: whether everything was sent, and whether the run is deleted.
     """
     writer = Writer(store, new=new, progress=lambda size: report(progress=size))
-    pause, not_before, away, last = FIRST_PAUSE_S, 0.0, False, False
+    pause, not_before, away, last, gone = FIRST_PAUSE_S, 0.0, False, False, False
     while not last:
         received = _receive(requests, not_before if away else None)
         last = FINISH in received
@@ -203,6 +213,10 @@ def follow(home: Path, store: Store, new: bool, requests: "queue.SimpleQueue[str
                 writer.send(log)
             elif last:
                 raise OSError(f"{home} has no log")
+        except RunGoneError as error:  # it may be restored
+            if not gone:
+                report(warning=f"{error}; it goes on, and what it logs is kept in {log.artifacts if log else home}")
+            away, gone, not_before = True, True, time.monotonic() + pause
         except Exception as error:  # whatever it is
             if not away:
                 report(warning=f"cannot send to {redact_credentials(store.uri)} now: {first_line(error)[:300]}")
@@ -212,8 +226,8 @@ def follow(home: Path, store: Store, new: bool, requests: "queue.SimpleQueue[str
         else:
             if away:
                 report(info=f"sending to {redact_credentials(store.uri)} works again")
-            away, pause, not_before = False, FIRST_PAUSE_S, 0.0
-    report(complete=not away, refused=writer.refused)
+            away, pause, not_before, gone = False, FIRST_PAUSE_S, 0.0, False
+    report(complete=not away, refused=writer.refused, gone=gone)
 
 
 def _receive(requests: "queue.SimpleQueue[str]", until: float | None) -> set[str]:

@@ -104,10 +104,12 @@ class RunWriter:
 
     Attributes:
         refused: What the store refuses for good, and why; known once the run has ended.
+        gone: Whether the run was deleted, which was reported; known once the run has ended.
     """
 
     def __init__(self, store: Store) -> None:
         self.refused: list[str] = []
+        self.gone = False
         self._store, self._home = store, Path()
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()  # of the thread, if there is no process
         self._process = None if "mlflow" in sys.modules else _STARTED.pop() if _STARTED else _new_process()
@@ -185,7 +187,7 @@ class RunWriter:
             if "progress" in report:
                 self._patient_until = time.monotonic() + SILENCE_S + report["progress"] / SLOWEST
             if "complete" in report and self._complete is None:
-                self._complete, self.refused = report["complete"], report["refused"]
+                self._complete, self.refused, self.gone = report["complete"], report["refused"], report["gone"]
             self._state.notify_all()
 
     def _listen(self) -> None:

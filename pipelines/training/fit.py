@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning.pytorch.loggers.logger import DummyLogger
+
+from datamodules.base import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.distributed import is_rank_zero, process_count_tags
 from pipelines.config.experiments import config_arguments
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
-from pipelines.runtime.silence import silence_lightning
+from pipelines.runtime.silence import hidden_warnings, silence_lightning
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.training.job import build_parts, prepare_training
@@ -69,8 +72,9 @@ def fit(
 def _dry_run(cli: LitlabCLI) -> None:
     """Run Lightning's fast_dev_run: a few batches of training, validation and test."""
     data, model = build_parts(cli, test=True)
-    trainer = cli.make_trainer(callbacks=cli.callbacks, logger=True)  # Lightning replaces it by a dummy
-    with reraise_keyboard_interrupt(trainer):
+    trainer = cli.make_trainer(callbacks=cli.callbacks, logger=DummyLogger())
+    in_memory = isinstance(data, InMemoryDataModule)
+    with hidden_warnings(in_memory=in_memory), reraise_keyboard_interrupt(trainer):
         trainer.fit(model, datamodule=data)
         if not why_no_test(cli, model, data):
             trainer.test(model, datamodule=data, verbose=False)

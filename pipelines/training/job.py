@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules.base import InMemoryDataModule
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
@@ -21,6 +22,7 @@ from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.log import logger
+from pipelines.training.monitors import check_monitors
 from pipelines.training.nan_guard import TerminateOnNaN
 from pipelines.training.progress_bar import EpochBar
 
@@ -72,6 +74,8 @@ def prepare_training(
     checkpoint_callback.position.follow(model if data is None else data)
     leak_guard = LeakGuard() if config.leak_check and like is None else None
     trainer = _build_trainer(cli, checkpoint_callback, [*callbacks, *regions])
+    check_monitors(config.monitor, cli.callbacks, model, data)
+    _check_test_weights(cli, model)
     if leak_guard is not None:
         run_after_hook(model, "on_train_start", lambda: leak_guard.before_training(trainer))
     if data is not None and not isinstance(data, InMemoryDataModule):
@@ -112,6 +116,13 @@ def check_config(cli: LitlabCLI) -> None:
     if any(word in str(trainer.strategy) for word in ("spawn", "fork", "notebook")):
         raise UserError(f"trainer.strategy: {trainer.strategy} leaves the metrics in other processes; use ddp")
     SaveInterval.parse(cli.config.checkpoint_every)
+
+
+def _check_test_weights(cli: LitlabCLI, model: LightningModule) -> None:
+    """Check that there is a callback whose weights can be tested, if they are to be; a module may have one itself."""
+    has_callback = any(isinstance(callback, ModelCheckpoint) for callback in cli.callbacks)
+    if cli.config.test_weights == "callback" and not (has_callback or is_overridden("configure_callbacks", model)):
+        raise UserError("test_weights is callback, but no ModelCheckpoint is among trainer.callbacks: add one")
 
 
 def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[Callback]) -> Trainer:

@@ -136,6 +136,8 @@ def _select(training: Training, last_epoch: int) -> Best:
         if which != "last":
             why = callback.selection.describe() if callback.selection.logged else "there was no validation"
             logger.warning("The last weights are kept: %s", why)
+        if not callback.last.is_file():
+            raise UserError("nothing was trained: the checkpoint that the training starts from has reached its end")
         best = Best(last_epoch, 0.0)
         copy_checkpoint(callback.last, callback.best)
     callback.selection.best = best

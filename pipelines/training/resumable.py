@@ -62,7 +62,10 @@ def check_resumable(run: StoredRun, *, assume_dead: bool) -> None:
 
 def unsent_part(run: StoredRun) -> RunLog | None:
     """Return the data of a run that this machine has not yet sent to the tracking store."""
-    return RunLog.load(run_log.home_of(run.store.uri, run.run_id))
+    log = RunLog.load(run_log.home_of(run.store.uri, run.run_id))
+    if log is not None:
+        log.move_to(run.store.uri)
+    return log
 
 
 def _command(run: StoredRun) -> str:

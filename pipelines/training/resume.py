@@ -1,10 +1,12 @@
 """Resume a stopped training from its last complete epoch, in the same run."""
 
+import json
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 from lightning.pytorch import LightningDataModule
@@ -38,8 +40,7 @@ from pipelines.tracking.origin import git_tags
 from pipelines.tracking.run import Run
 from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, RESUMED_COMMIT_TAG
-from pipelines.tracking.uri import local_path
+from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, FOUND_TAG, RESUMED_COMMIT_TAG
 from pipelines.training.job import prepare_training
 from pipelines.training.results import FitResult
 from pipelines.training.resumable import check_resumable, unsent_part
@@ -81,8 +82,8 @@ def resume(
         _check_trusted(found, trust=trust)
     arguments = config_arguments(None, overrides, tracking_uri)
     saved = _saved_config(found)
-    cli = parse_config("resume", arguments, base=saved)
-    cli.trust = trust
+    cli = parse_config("resume", arguments, base=saved, draws_seed=False)
+    cli.trust, cli.searches = trust, FOUND_TAG not in found.tags  # what was found is part of the saved configuration
     _check_same_config(found, saved, cli, arguments)
     training = prepare_training(cli)
     start = find_start(cli, training.model)
@@ -109,21 +110,30 @@ def resume(
 
 def _check_trusted(run: StoredRun, *, trust: bool) -> None:
     """Refuse a run whose last checkpoint is intact but cannot be loaded, before anything changes."""
-    folder = local_path(run.artifact_uri)
-    path = folder / CHECKPOINT_FOLDER / LAST if folder else None
+    path = run.folder / CHECKPOINT_FOLDER / LAST if run.folder else None
     if path is not None and path.is_file():
         with suppress(DamagedCheckpointError):
             load_checkpoint(path, trust=trust)
 
 
 def _saved_config(run: StoredRun) -> Path:
-    """Return the configuration file of a run."""
+    """Return the configuration file of a run.
+
+    Raises:
+        UserError: It has none. To restart is advised only if it has no checkpoint either.
+    """
     unsent = unsent_part(run)
     if unsent is not None and (unsent.artifacts / "config.yaml").is_file():
         return unsent.artifacts / "config.yaml"
     try:
         return run.file("config.yaml")
     except UserError as error:
+        if run.folder is not None and not run.folder.exists():
+            raise
+        if checkpoints := run.names(CHECKPOINT_FOLDER):
+            place = run.folder or run.artifact_uri
+            message = f"{error}, but {', '.join(checkpoints)}: to resume, put its config.yaml back into {place}"
+            raise UserError(message) from error
         command = run.tags.get(COMMAND_TAG, "litlab fit")
         raise UserError(f"run {run.run_id} ended before training started. To restart: {command}") from error
 
@@ -146,10 +156,26 @@ def _check_same_data(run: StoredRun, data: LightningDataModule | None) -> None:
     """Refuse data whose digests differ from those of the run."""
     if not isinstance(data, InMemoryDataModule):
         return
-    for split, digest in data.describe()["sha256"].items():
+    description = data.describe()
+    for split, digest in description["sha256"].items():
         recorded = run.tags.get(f"{DATA_HASH_TAG}.{split}")
         if recorded is not None and recorded != digest:
-            raise UserError(f"run {run.run_id} was trained on other data: this is not its {split} set")
+            other = f"run {run.run_id} was trained on other data: this is not its {split} set"
+            raise UserError(other + _reader_changed(run, description))
+
+
+def _reader_changed(run: StoredRun, description: Mapping[str, Any]) -> str:
+    """Return that a run's image files may be the same, but were read by an earlier version; "" if they were not."""
+    try:
+        before = json.loads(run.file("data.json").read_text()).get("reader", 1)
+    except (UserError, OSError, ValueError):
+        return ""
+    if before == description.get("reader", before):
+        return ""
+    return (
+        ". If the image files are the same: an earlier version of litlab read them, which ignored EXIF orientation and "
+        f"transparency, and clipped some images of 16 bits. To train anew: {run.tags.get(COMMAND_TAG, 'litlab fit')}"
+    )
 
 
 def note_commit(run: Run, found: StoredRun) -> None:

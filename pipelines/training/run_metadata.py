@@ -3,12 +3,10 @@
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
 from datamodules.base import InMemoryDataModule
-from datamodules.image_folder import ImageFolder
 from pipelines.config.cli import LitlabCLI
 from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash, without_loggers
@@ -41,32 +39,31 @@ def run_tags(cli: LitlabCLI, verb: str, argv: Sequence[str]) -> dict[str, str]:
     return {
         **cli.mlflow.tags,
         EXPERIMENT_TAG: resolved["name"],
-        CONFIG_HASH_TAG: config_hash(resolved),
         COMMAND_TAG: format_command(verb, argv),
         SEED_TAG: str(resolved["seed_everything"]),
         SOURCE_NAME_TAG: f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         SOURCE_TYPE_TAG: "LOCAL",
         NOTE_TAG: resolved["description"],
+        **identity_tags(cli),
+    }
+
+
+def identity_tags(cli: LitlabCLI) -> dict[str, str]:
+    """Return the tags that tell which runs have the same configuration."""
+    resolved = cli.resolved()
+    return {
+        CONFIG_HASH_TAG: config_hash(resolved),
         **known_keys(without_loggers(resolved), config_defaults(cli)).tags(),
     }
 
 
 def log_inputs(cli: LitlabCLI, data: LightningDataModule | None, run: Run) -> None:
     """Log what is known before the first step: configuration, params and a description of the data."""
-    run.save_config(config_to_save(cli, data))
+    run.save_config(cli.config_to_save())
     if not run.params:  # a resumed run keeps its original params
         run.log_params(cli.params())
     if isinstance(data, InMemoryDataModule):
         run.log_dataset(data.describe())
-
-
-def config_to_save(cli: LitlabCLI, data: LightningDataModule | None) -> dict[str, Any]:
-    """Return the resolved configuration as a run saves it, after `cli.build`: with the names of a folder's classes."""
-    resolved = cli.resolved()
-    arguments = (resolved["data"] or {}).get("init_args", {})
-    if isinstance(data, ImageFolder) and "class_names" in arguments:  # the folder may change
-        arguments["class_names"] = list(data.classes)
-    return resolved
 
 
 def resume_command(run: Run) -> str:

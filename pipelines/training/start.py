@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from pipelines.checkpoints.files import BEST, LAST, fetch_checkpoint, load_checkpoint
-from pipelines.config.cli import LitlabCLI, option_values
+from pipelines.checkpoints.files import BEST, LAST, STATE_KEY, fetch_checkpoint, load_checkpoint
+from pipelines.config.arguments import option_values
+from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import first_line
+from pipelines.runtime.text import whole_message
 from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import CONTINUES_TAG
@@ -45,7 +47,8 @@ def find_start(cli: LitlabCLI, model: LightningModule) -> Start:
     if config.ckpt_path is None:
         return Start(None, {})
     path, tags = _find(config.ckpt_path, LAST, config.tracking_uri)
-    load_checkpoint(path, trust=cli.trust)  # a file that is not loaded is reported before the run is created
+    content = load_checkpoint(path, trust=cli.trust)  # a file that is not loaded is reported before the run is created
+    _check_remaining(config.ckpt_path, content, config.trainer)
     return Start(path, tags)
 
 
@@ -55,7 +58,8 @@ def config_of_start(arguments: Sequence[str], tracking_uri: str | None) -> Path 
     named = arguments[:1] and not arguments[0].startswith("-")
     if not given or named or option_values(arguments, "-c", "--config") or Path(given[-1]).is_file():
         return None
-    return find_run(Store(tracking_uri), given[-1]).file("config.yaml")
+    uris = option_values(arguments, "--tracking_uri")
+    return find_run(Store(uris[-1] if uris else tracking_uri), given[-1]).file("config.yaml")
 
 
 def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, dict[str, str]]:
@@ -68,6 +72,19 @@ def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, 
     return fetch_checkpoint(run, name), {CONTINUES_TAG: run.run_id}
 
 
+def _check_remaining(name: str, content: Mapping[str, Any], trainer: Mapping[str, Any]) -> None:
+    """Check that a checkpoint leaves something to train.
+
+    Raises:
+        UserError: It has reached `max_epochs` or `max_steps`.
+    """
+    is_own, within_epoch = STATE_KEY in content, "within_epoch" in content.get(STATE_KEY, {})
+    epochs = content.get("epoch", 0) + (is_own and not within_epoch)  # Lightning's may be of the middle of an epoch
+    for key, done in (("max_epochs", epochs), ("max_steps", content.get("global_step", 0))):
+        if (limit := trainer[key]) is not None and 0 < limit <= done:
+            raise UserError(f"{name} has been trained for {done} {key[4:]}: give a larger --trainer.{key} than {limit}")
+
+
 def _load_weights(model: LightningModule, path: Path, *, trust: bool) -> None:
     content = load_checkpoint(path, trust=trust, needed=("state_dict",))
     weights = content.get("state_dict", content)
@@ -76,4 +93,4 @@ def _load_weights(model: LightningModule, path: Path, *, trust: bool) -> None:
     try:
         model.load_state_dict(weights, strict=model.strict_loading)
     except RuntimeError as error:
-        raise UserError(f"{path} has other weights than {type(model).__name__}: {first_line(error)}") from error
+        raise UserError(f"{path} has other weights than {type(model).__name__}: {whole_message(error)}") from error

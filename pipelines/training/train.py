@@ -6,19 +6,26 @@ from pathlib import Path
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor
 
+from datamodules.base import InMemoryDataModule
 from modules.base import Learner
 from modules.speed import flush_denormals
 from pipelines.config.loggers import place_logger
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
+from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.run import Run, recorded
 from pipelines.training.failures import RunFailedError, diagnose
+from pipelines.training.found_values import log_values_used, remove_searches
 from pipelines.training.job import Training
 from pipelines.training.logger import RunLogger
+from pipelines.training.monitors import missing_metric
 from pipelines.training.results import FitResult, finalize
-from pipelines.training.run_metadata import log_inputs, resume_command
+from pipelines.training.run_metadata import resume_command
+
+_LOG_STEPS = (DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor)
 
 
 def train_and_test(
@@ -57,7 +64,7 @@ def train(training: Training, run: Run, checkpoint: Path | None = None) -> float
         run: The run that it is recorded in.
         checkpoint: The checkpoint to resume from.
     """
-    log_inputs(training.cli, training.data, run)
+    log_values_used(training, run)
     training.checkpoint_callback.bind_run(run)
     return run_trainer(training, checkpoint, run)
 
@@ -71,9 +78,12 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
         run: The run that it is recorded in; None in the processes of further devices.
     """
     trainer, config = training.trainer, training.cli.config
+    if not training.cli.searches:
+        remove_searches(training.model)
     trainer.loggers = place_logger(RunLogger(run, trainer), config, trainer.loggers)
+    in_memory, folder = isinstance(training.data, InMemoryDataModule), None if run is None else run.folder
     with (
-        hidden_warnings(per_step=not isinstance(training.model, Learner)),
+        hidden_warnings(in_memory=in_memory, logs_steps=_logs_steps(training), folder=folder),
         reraise_keyboard_interrupt(training.trainer),
         flush_denormals(),
     ):
@@ -83,19 +93,32 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
     return training.checkpoint_callback.seconds
 
 
+def _logs_steps(training: Training) -> bool:
+    """Return whether values of steps may be logged: litlab's modules and most callbacks of Lightning log none."""
+    if not isinstance(training.model, Learner):
+        return True
+    return any(
+        isinstance(callback, _LOG_STEPS) or type(callback).__module__.partition(".")[0] not in ("lightning", "modules")
+        for callback in training.cli.callbacks
+    )
+
+
 def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
     """Describe an error of a training for the user."""
     by_parts: tuple[type[Exception], ...] = (MisconfigurationException,)  # what model, data and trainer refuse
     if isinstance(training.model, Learner):
         by_parts += (ValueError,)
     before_first_step = training.trainer.global_step == 0
-    refused = isinstance(error, UserError) or (before_first_step and isinstance(error, by_parts))
-    diagnosis = diagnose(error, run.folder, training.trainer.world_size)
+    missing = missing_metric(training.trainer, error)
+    refused = isinstance(error, UserError) or missing is not None or (before_first_step and isinstance(error, by_parts))
+    diagnosis = missing or diagnose(error, run.folder, training.trainer.world_size)
     diverged = isinstance(error, FloatingPointError)
+    has_checkpoint = training.checkpoint_callback.last.is_file()
+    may_resume = has_checkpoint or diagnosis is not None or user_traceback(error) is not None  # else it fails again
     return RunFailedError(
         diagnosis or str(error),
         run.run_id,
-        resume_command="" if refused or diverged else resume_command(run),
+        resume_command=resume_command(run) if may_resume and not (refused or diverged) else "",
         refused=refused,
         explained=refused or diverged or diagnosis is not None,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from lightning.pytorch.tuner.tuning import Tuner
 
+from datamodules.base import InMemoryDataModule
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.error_messages import refusals
@@ -18,7 +19,7 @@ from pipelines.config.identity import flatten_config
 from pipelines.evaluation.plots import panels
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
-from pipelines.runtime.silence import silence_lightning
+from pipelines.runtime.silence import hidden_warnings, silence_lightning
 from pipelines.runtime.text import format_command
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
@@ -147,7 +148,8 @@ def _search_lr(cli: LitlabCLI, low: float, high: float, steps: int) -> tuple[Cur
     with refusals(), tempfile.TemporaryDirectory() as folder:
         data, model = cli.build()
         trainer = _bare_trainer(cli, folder, steps)
-        with reraise_keyboard_interrupt(trainer):
+        in_memory = isinstance(data, InMemoryDataModule)
+        with hidden_warnings(in_memory=in_memory), reraise_keyboard_interrupt(trainer):
             found = Tuner(trainer).lr_find(
                 model, datamodule=data, min_lr=low, max_lr=high, num_training=steps, update_attr=False
             )
@@ -183,7 +185,8 @@ def _search_batch_size(cli: LitlabCLI, key: str, most: int) -> int:
         data, model = cli.build()
         trainer = _bare_trainer(cli, folder, 3)  # as many as the search takes for each size
         name = key.rpartition(".")[2]
-        with reraise_keyboard_interrupt(trainer):
+        in_memory = isinstance(data, InMemoryDataModule)
+        with hidden_warnings(in_memory=in_memory), reraise_keyboard_interrupt(trainer):
             found = Tuner(trainer).scale_batch_size(model, datamodule=data, batch_arg_name=name, max_val=most)
     assert found is not None
     return found

@@ -50,6 +50,8 @@ def make_parser(verb: str) -> VerbParser:
     add("--confirm", type=int, metavar="N", help="runs of the best on fresh seeds after the search")
     add("--keep", choices=("best", "all"), help="all: keep the checkpoints of every trial")
     add("--study", metavar="NAME", help="name of the study; default: the name of the space")
+    add("--retry_failed", action="store_true", help="train again what failed; each trial counts once")
+    add("--retry-failed", dest="retry_failed", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     _add_stores(parser)
     parser.show_keys("a key of the experiment, the same in all trials")
     return parser
@@ -131,6 +133,9 @@ def _result_lines(result: "SweepResult") -> list[str]:
     lines, space, best = [], result.space, result.best
     if result.n_finished < space.total:
         lines.append(f"{result.study}: {result.n_finished} of {space.total} trials; the same command continues")
+    if result.n_failed:
+        failed = f"{result.n_failed} of the trials failed"
+        lines.append(f"{result.study}: {failed}; the same command with --retry_failed trains them again")
     if best is not None:
         value = f"{space.metric} {best.value:.4f}"
         lines.append(f"{result.study}: best {value}, trial {best.trial}: {format_params(best.params)}")
@@ -153,6 +158,9 @@ def _print_best(argv: Sequence[str]) -> int:
 
     best = best_configuration(**vars(make_study_parser("best").parse(argv)))
     logger.info("trial %d, %.4f: %s", best.trial.trial, best.trial.value, format_params(best.trial.params))
+    if best.better:
+        numbers = ", ".join(map(str, best.better))
+        logger.warning("not considered, as another program added them to the study: better trials %s", numbers)
     print(best.config, end="")
     return 0
 

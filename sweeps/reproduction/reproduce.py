@@ -8,13 +8,14 @@ from pathlib import Path
 
 from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.outputs import check_output
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PROCESSOR_TAG, VERSION_TAG
 from sweeps.reproduction.claims import TIERS, load_plan
 from sweeps.reproduction.jobs import Runs, default_workers, run_missing_jobs
 from sweeps.reproduction.measurements import describe_test_sets, measure
-from sweeps.reproduction.results_page import Reproduction, write_pages
+from sweeps.reproduction.results_page import MARKS, PAGES, Reproduction, write_pages
 from sweeps.reproduction.verdicts import judge
 from sweeps.workers.pool import Pool
 
@@ -83,6 +84,8 @@ def _output_folder(out: str | Path | None, *, is_complete: bool) -> Path:
     folder = Path(out) if out is not None else project_folder() / ("docs" if is_complete else "reproduction")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: not a folder")
+    for name, mark in zip(PAGES, MARKS, strict=True):
+        check_output(folder / name, mark)
     return folder
 
 

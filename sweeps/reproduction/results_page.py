@@ -52,6 +52,7 @@ TIERS = {
 CLAIMS_HEADER = ["experiment", "published claim", "correction", "our result", "verdict"]
 RULES = verdicts.__doc__.partition("\n\n")[2] if verdicts.__doc__ else ""
 PAGES = ("RESULTS.md", "results.html")
+MARKS = b"How each claim is judged:", html_page.MARK  # by which its own pages are recognised
 
 
 @dataclass(frozen=True)

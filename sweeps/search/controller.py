@@ -259,7 +259,8 @@ class Controller:
             else:
                 self._copy_result(follower, number)
         log_progress(self._runs.parent, self._study)
-        self._runs.discard_checkpoints(active.runs, number)
+        if state != "FAIL" or not active.values:  # finished seeds of a failed trial may count later
+            self._runs.discard_checkpoints(active.runs, number)
 
     def _tag_runs(self, active: ActiveTrial, key: str, value: str) -> None:
         for run_id in active.runs:

@@ -36,7 +36,7 @@ class SweepDisplay(LiveDisplay):
         self.draw(lambda: self._progress(study, len(children)), children)
 
     def _progress(self, study: Study, running: int) -> Text:
-        counts, best = count_states(study.trials()), study.best()
+        counts, best = count_states(study.counted()), study.best()
         done = sum(counts.values())
         parts = [f"{study.name}: {done} of {study.space.total} trials, {running} running"]
         parts += [f"{number} {state}" for state, number in counts.items() if number and state != "complete"]

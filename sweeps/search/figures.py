@@ -45,7 +45,7 @@ def _draw(plot: Callable[..., Any], study: "Study", metric: str) -> "Figure | No
 
     names = {} if plot.__name__ == "plot_param_importances" else {"target_name": metric}
     with warnings.catch_warnings(), pyplot.rc_context():  # Optuna changes the style of all later figures
-        warnings.simplefilter("ignore")  # Optuna's plots are experimental
+        warnings.simplefilter("ignore")  # Optuna's plots are experimental; axes of one value are expanded
         try:
             axes = np.atleast_1d(plot(study, **names))
         except (ValueError, RuntimeError):

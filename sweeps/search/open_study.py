@@ -13,11 +13,12 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.client import unreachable
 from pipelines.tracking.store import Store, StoredRun
 from sweeps.search.heartbeat import BEAT
+from sweeps.search.ownership import check_adoptable, has_foreign_parts, is_own_study
 from sweeps.search.samplers import make_pruner, make_sampler
 from sweeps.search.space import Space, split_keys
 from sweeps.search.storage import Storage
 from sweeps.search.study import PARENT, PREVIOUS_RUNS, Study, previous_runs
-from sweeps.search.trial_state import is_counted
+from sweeps.search.trial_state import counted_trials
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 IDENTITY = "litlab.space"
 CONFIG = "litlab.config"  # the experiment's configuration
 TOTAL = "litlab.total"
+GRID = "litlab.grid"  # whether each point counts once
 
 
 def open_study(
@@ -38,7 +40,10 @@ def open_study(
     exclusive: bool,
     store: Store | None = None,
 ) -> Study:
-    """Create a study, or continue it. One of another space that has no trial that counts is replaced.
+    """Create a study, or continue it.
+
+    A study of litlab with another space is replaced if no trial counts and all that it has is litlab's. A study of
+    another program is adopted if all that it has are user attributes and queued points of the space.
 
     Args:
         storage: Where it is stored.
@@ -50,7 +55,7 @@ def open_study(
         store: The tracking store, which has the configurations of studies of earlier versions.
 
     Raises:
-        UserError: The study exists with another space, or the sampler or pruner is unknown.
+        UserError: The study exists with another space or is another program's, or the sampler or pruner is unknown.
     """
     import optuna
 
@@ -66,12 +71,16 @@ def open_study(
         )
 
     study, given = create(), space
-    if given.direction_by_name:  # a study of an earlier version maximises any metric, unless its space says otherwise
+    is_adopted = not is_own_study(study)
+    if is_adopted:
+        check_adoptable(study, space, facts["values"])
+    elif given.direction_by_name:  # a study of an earlier version maximises any metric, unless its space says otherwise
         space = dataclasses.replace(given, direction=study.direction.name.lower())  # type: ignore[arg-type]
     with storage.lock(name):
-        new, conflict = _match(study, space, facts, store)
+        new, conflict = (identity(space, facts), "") if is_adopted else _match(study, space, facts, store)
         if conflict:
-            if not exclusive or any(map(is_counted, study.get_trials(deepcopy=False))):
+            trials = study.get_trials(deepcopy=False)
+            if not exclusive or counted_trials(trials, is_grid=False) or has_foreign_parts(study):
                 raise UserError(conflict)
             previous = [*previous_runs(study), study.user_attrs.get(PARENT)]
             optuna.delete_study(study_name=name, storage=storage.optuna)  # nothing is lost
@@ -83,6 +92,7 @@ def open_study(
         # Keys that an earlier version did not have are recorded at their current defaults.
         study.set_user_attr(CONFIG, complete_config(config, facts["defaults"]))
     study.set_user_attr(TOTAL, space.total)
+    study.set_user_attr(GRID, space.is_grid)
     if not exclusive:
         study.set_user_attr(BEAT + controller, storage.now())
     variant = len(study.get_trials(deepcopy=False)) if exclusive else zlib.crc32(controller.encode()) % 10**6

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,29 @@ def distribution(values: Any, default: Any) -> "BaseDistribution":
     if is_whole and not isinstance(default, float):
         return IntDistribution(low, high, log=bool(log), step=step or 1)
     return FloatDistribution(low, high, log=bool(log), step=step)
+
+
+def point_error(params: Mapping[str, Any], distributions: "Mapping[str, BaseDistribution]") -> str:
+    """Return why a point, which may lack keys, is not in a space, or ""."""
+    from optuna.trial import TrialState, create_trial
+
+    for key, value in params.items():
+        if (known := distributions.get(key)) is None:
+            return f"{key} is not searched; the keys are {'; '.join(distributions)}"
+        try:
+            create_trial(state=TrialState.FAIL, params={key: value}, distributions={key: known})  # checks the value
+        except (ValueError, TypeError):
+            return f"{key} is {value!r}; it must be {_describe(known)}"
+    return ""
+
+
+def _describe(known: Any) -> str:
+    """Return the values of one of Optuna's distributions as text."""
+    if hasattr(known, "choices"):
+        return f"one of {', '.join(map(repr, known.choices))}"
+    kind = "whole number" if isinstance(known.low, int) else "number"
+    step = "" if known.step in (None, 1) else f" in steps of {known.step}"
+    return f"a {kind} from {known.low} to {known.high}{step}"
 
 
 def encode_choices(values: list[Any]) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import mode_of, split_of
-from sweeps.search.ranges import check_values, decode, distribution, encode, encode_choices, end_points
+from sweeps.search.ranges import check_values, decode, distribution, encode, encode_choices, end_points, point_error
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -107,16 +107,12 @@ class Space:
 
     def default_point(self, defaults: Mapping[str, Any]) -> Values:
         """Return the experiment's own values of the searched keys as Optuna stores them; empty if one is outside."""
-        from optuna.trial import TrialState, create_trial
-
         distributions, point = self.distributions(defaults), {}
         for name in self.space:
             point[name], *others = (encode(defaults.get(key)) for key in split_keys(name))
             if any(other != point[name] for other in others):
                 return {}
-        try:
-            create_trial(state=TrialState.FAIL, params=point, distributions=distributions)  # checks the values
-        except (ValueError, TypeError):
+        if point_error(point, distributions):
             return {}
         internal = {name: distribution.to_internal_repr(point[name]) for name, distribution in distributions.items()}
         return {name: distribution.to_external_repr(internal[name]) for name, distribution in distributions.items()}

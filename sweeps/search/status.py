@@ -7,19 +7,21 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from sweeps.search.heartbeat import alive_controllers
-from sweeps.search.open_study import IDENTITY, TOTAL
+from sweeps.search.open_study import GRID, IDENTITY, TOTAL
 from sweeps.search.storage import lock_holder, open_storage, sqlite_path, storage_url
 from sweeps.search.study import PARENT
 from sweeps.search.trial_state import (
     CONTROLLER,
     INTERRUPTED,
+    INVALID,
     REASON,
     BestTrial,
     TrialStatus,
     best_trial,
     count_states,
+    counted_trials,
     describe_trial,
-    is_counted,
+    is_own,
 )
 
 if TYPE_CHECKING:
@@ -48,12 +50,13 @@ class StudyStatus:
         study: The study's name.
         metric: The objective.
         direction: "maximize" or "minimize".
-        trials: How many trials are complete, pruned, failed, running and interrupted.
+        trials: How many trials are complete, pruned, failed and running; and of those that do not count, how many were
+            interrupted, were queued with a point that is not in the space, or are of other programs.
         total: Number of trials of the complete study.
         controllers: Names of the controllers that are alive; of a study in SQLite, the process that holds it.
         best: The best complete trial.
         running: Trials in training.
-        failed: Trials that failed.
+        failed: Trials that failed, including those whose point is not in the space.
         parent: Id of the study's own run.
     """
 
@@ -71,10 +74,15 @@ class StudyStatus:
 
 @dataclass(frozen=True)
 class BestConfiguration:
-    """A study's best trial, and its configuration as YAML for `litlab fit -c`."""
+    """A study's best trial, and its configuration as YAML for `litlab fit -c`.
+
+    Attributes:
+        better: Numbers of better trials that another program added to the study; they have no configuration.
+    """
 
     trial: BestTrial
     config: str
+    better: list[int]
 
 
 def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | None = None) -> StudyStatus:
@@ -88,16 +96,24 @@ def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | 
     trials, attributes, direction = loaded.trials, loaded.user_attrs, loaded.direction.name.lower()
     holder = lock_holder(sqlite_path(url), loaded.study_name)
     controllers = [holder] if holder else alive_controllers(loaded, now)
-    running = [trial for trial in trials if trial.state.name == "RUNNING"]
+    running = [trial for trial in trials if trial.state.name == "RUNNING" and is_own(trial)]
     if not holder:
         running = [trial for trial in running if trial.user_attrs.get(CONTROLLER) in controllers]
-    failed = [trial for trial in trials if trial.state.name == "FAIL" and is_counted(trial)]
+    counted = counted_trials(trials, is_grid=attributes.get(GRID, False))
+    failed = [trial for trial in trials if INVALID in trial.user_attrs]
+    failed += [trial for trial in counted if trial.state.name == "FAIL"]
     interrupted = sum(INTERRUPTED in trial.user_attrs for trial in trials)
     return StudyStatus(
         study=loaded.study_name,
         metric=attributes.get(IDENTITY, {}).get("metric"),
         direction=direction,
-        trials={**count_states(trials), "running": len(running), "interrupted": interrupted},
+        trials={
+            **count_states(counted),
+            "running": len(running),
+            "interrupted": interrupted,
+            "not in the space": sum(INVALID in trial.user_attrs for trial in trials),
+            "of other programs": sum(trial.state.name != "WAITING" and not is_own(trial) for trial in trials),
+        },
         total=attributes.get(TOTAL),
         controllers=controllers,
         best=best_trial(trials, direction),
@@ -119,10 +135,13 @@ def best_configuration(study: str, *, storage: str | None = None, tracking_uri: 
     loaded, _ = _load(storage_url(storage, store), study)
     best = best_trial(loaded.trials, loaded.direction.name.lower())
     if best is None:
-        raise UserError(f"study {loaded.study_name} has no complete trial yet")
+        raise UserError(f"study {loaded.study_name} has no complete trial of litlab yet")
     if not best.runs:
         raise UserError(f"trial {best.trial} of study {loaded.study_name} has no run")
-    return BestConfiguration(best, store.find(best.runs[0]).file("config.yaml").read_text())
+    sign = 1 if loaded.direction.name == "MAXIMIZE" else -1
+    others = (trial for trial in loaded.trials if trial.state.name == "COMPLETE" and not is_own(trial))
+    better = [trial.number for trial in others if sign * (trial.value or 0.0) > sign * best.value]
+    return BestConfiguration(best, store.find(best.runs[0]).file("config.yaml").read_text(), better)
 
 
 def _load(url: str, name: str) -> "tuple[Study, float]":

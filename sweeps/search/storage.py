@@ -6,7 +6,6 @@ import platform
 import random
 import re
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import file_lock
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking.store import Store
-from pipelines.tracking.uri import database_lock
+from pipelines.tracking.uri import NOT_WRITABLE, database_file, database_lock, sqlite_uri
+from sweeps.search.messages import show_warnings
 from sweeps.search.optuna_internals import LOCK_ROW
 
 if TYPE_CHECKING:
@@ -85,21 +85,20 @@ def storage_url(url: str | None, store: Store) -> str:
     Raises:
         UserError: It is the runs' database itself, or in memory.
     """
-    url = url or f"sqlite:///{(store.folder or project_folder()) / 'optuna.db'}"
+    url = url or sqlite_uri((store.folder or project_folder()) / "optuna.db")
     path = sqlite_path(url)
-    if path is not None and (path.name == ":memory:" or path.is_dir()):
+    in_memory = path.name == ":memory:" if path else url.startswith("sqlite")
+    if in_memory or (path is not None and path.is_dir()):
         raise UserError(f"--storage {url}: expected a file, sqlite:///FILE")
     if url == store.uri or (path is not None and path == sqlite_path(store.uri)):
         raise UserError(f"--storage {redact_credentials(url)} is MLflow's database; Optuna needs one of its own")
-    return f"sqlite:///{path}" if path is not None else url
+    return sqlite_uri(path) if path is not None else url
 
 
 def sqlite_path(url: str) -> Path | None:
     """Return the file of a SQLite storage, or None for any other storage."""
-    scheme, _, place = url.partition("://")
-    if scheme.partition("+")[0] != "sqlite":
-        return None
-    return Path(place.removeprefix("/").partition("?")[0]).expanduser().resolve()
+    file = database_file(url)
+    return file.resolve() if file else None
 
 
 @contextlib.contextmanager
@@ -135,7 +134,10 @@ def sole_controller(path: Path | None, study: str) -> Iterator[None]:
 
 
 def lock_holder(path: Path | None, study: str) -> str | None:
-    """Return which process holds the lock of a study in a SQLite file; None if no process does."""
+    """Return which process holds the lock of a study in a SQLite file; None if no process does.
+
+    In a folder that cannot be written, it is the process that last noted it.
+    """
     if path is None:
         return None
     try:
@@ -143,6 +145,10 @@ def lock_holder(path: Path | None, study: str) -> str | None:
             return None
     except TimeoutError:
         return _holder(path, study)
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        return _holder(path, study) if Path(f"{path}.{study}.holder").exists() else None
 
 
 def _holder(path: Path, study: str) -> str:
@@ -157,12 +163,10 @@ def open_storage(url: str) -> Storage:
     Raises:
         UserError: It cannot be opened.
     """
-    import optuna
     from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    show_warnings()
     path = sqlite_path(url)
     try:
         if "://" not in url:
@@ -171,8 +175,8 @@ def open_storage(url: str) -> Storage:
         if path is None:
             server = _open_server(url)
             return Storage(server, server=server)
-        with database_lock(f"sqlite:///{path}"):  # two processes that create its tables at once would both crash
-            return Storage(RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 120}}))
+        with database_lock(url):  # two processes that create its tables at once would both crash
+            return Storage(RDBStorage(sqlite_uri(path), engine_kwargs={"connect_args": {"timeout": 120}}))
     except Exception as error:  # a file that is not a journal raises errors of many kinds
         reason = first_line(error.__cause__ or error)
         raise UserError(f"--storage {redact_credentials(url)} cannot be opened: {reason}") from error

@@ -6,17 +6,26 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
 from pipelines.runtime.text import first_line
 from pipelines.tracking.tags import PARENT_TAG
 from sweeps.search import heartbeat
+from sweeps.search.optuna_internals import queued_params
+from sweeps.search.ownership import check_distributions
+from sweeps.search.ranges import point_error
 from sweeps.search.space import Space, canonical_name
 from sweeps.search.storage import Storage
 from sweeps.search.trial_state import (
     CONTROLLER,
     INTERRUPTED,
+    INVALID,
+    REASON,
+    RETRY,
     BestTrial,
     best_trial,
-    is_counted,
+    counted_trials,
+    is_own,
+    is_result,
     params_key,
     trial_params,
 )
@@ -71,9 +80,13 @@ class Study:
     def trials(self) -> "list[FrozenTrial]":
         return list(self.optuna.get_trials(deepcopy=False))
 
+    def counted(self, trials: "list[FrozenTrial] | None" = None) -> "list[FrozenTrial]":
+        """Return the trials that count towards the total, of these or of all."""
+        return counted_trials(self.trials() if trials is None else trials, is_grid=self.space.is_grid)
+
     def n_finished(self) -> int:
         """Return how many trials count towards the total."""
-        return sum(is_counted(trial) for trial in self.trials())
+        return len(self.counted())
 
     def best(self) -> BestTrial | None:
         """Return the best complete trial so far."""
@@ -86,36 +99,67 @@ class Study:
     def ask(self) -> "Trial | None":
         """Return the next trial, or None if the total is reached once the active trials have ended.
 
+        A queued point that is not in the space, which another program may have queued, fails.
+
         Raises:
             UserError: The sampler cannot draw from this space.
         """
+        while (trial := self._next_trial()) is not None:
+            reason = point_error(trial_params(self.trials()[trial.number]), self.distributions)
+            if not reason:
+                return self._draw(trial)
+            logger.warning("trial %d was queued with a point that is not in the space: %s", trial.number, reason)
+            self.tell(trial.number, "FAIL", None, {INVALID: reason, REASON: reason})
+        return None
+
+    def _next_trial(self) -> "Trial | None":
+        """Return a queued trial or a new one, marked as litlab's from the moment that it exists."""
         with self.lock():
             trials = self.trials()
-            if sum(is_counted(trial) or trial.state.name == "RUNNING" for trial in trials) >= self.space.total:
+            if self._n_taken(trials) >= self.space.total:
                 return None
-            is_waiting = any(trial.state.name == "WAITING" for trial in trials)
-            if not is_waiting and (point := self._next_required_point(trials)):
-                self.optuna.enqueue_trial(point)
+            if not any(trial.state.name == "WAITING" for trial in trials):
+                self._enqueue(self._next_required_point(trials) or {})
             trial = self.optuna.ask()
             trial.set_user_attr(CONTROLLER, self.controller)
+            return trial
+
+    def _n_taken(self, trials: "list[FrozenTrial]") -> int:
+        """Return how many trials count or are active."""
+        active = [trial for trial in trials if trial.state.name == "RUNNING" and is_own(trial)]
+        if not self.space.is_grid:
+            return len(self.counted(trials)) + len(active)
+        return len({params_key(trial_params(trial)) for trial in [*self.counted(trials), *active]})
+
+    def _enqueue(self, params: Mapping[str, Any], attributes: Mapping[str, Any] | None = None) -> None:
+        """Queue a point as litlab's own. The sampler draws the keys that it lacks."""
+        self.optuna.enqueue_trial(dict(params), user_attrs={**(attributes or {}), CONTROLLER: self.controller})
+
+    def _draw(self, trial: "Trial") -> "Trial":
+        """Have the sampler draw the values of a trial.
+
+        Raises:
+            UserError: It cannot draw from this space.
+        """
         try:
             for name, distribution in self.distributions.items():
                 _suggest(trial, name, distribution)
         except (ValueError, TypeError, ImportError) as error:
             self.interrupt(trial.number, str(error), requeue=False)
+            check_distributions(self.optuna, self.distributions)
             raise UserError(f"sampler {canonical_name(self.space.sampler)}: {first_line(error)}") from error
         return trial
 
     def _next_required_point(self, trials: "list[FrozenTrial]") -> dict[str, Any] | None:
         """Return the next point that must be tried and has no trial yet: of the grid, or the experiment's own."""
-        kept = (trial for trial in trials if is_counted(trial) or not trial.state.is_finished())
-        tried = {params_key(trial_params(trial)) for trial in kept}
+        active = (trial for trial in trials if trial.state.name == "RUNNING" and is_own(trial))
+        tried = {params_key(trial_params(trial)) for trial in [*self.counted(trials), *active]}
         required = self.space.grid() if self.space.is_grid else [self.default_point] if self.default_point else []
         return next((point for point in required if params_key(point) not in tried), None)
 
     def finished_like(self, params: Mapping[str, Any]) -> "FrozenTrial | None":
-        """Return a complete or pruned trial of the same configuration, if there is one."""
-        done = (trial for trial in self.trials() if trial.state.name in ("COMPLETE", "PRUNED"))
+        """Return a complete or pruned trial of the same configuration that litlab has trained, if there is one."""
+        done = (trial for trial in self.trials() if trial.state.name in ("COMPLETE", "PRUNED") and is_own(trial))
         return next((trial for trial in done if params_key(trial.params) == params_key(params)), None)
 
     def tell(self, number: int, state: str, value: float | None, attributes: Mapping[str, Any]) -> bool:
@@ -140,14 +184,25 @@ class Study:
 
     def interrupt(self, number: int, reason: str, *, requeue: bool = True) -> None:
         """Record that a trial was interrupted, which does not count, and queue its configuration again."""
-        params = trial_params(self.trials()[number])
+        trial = self.trials()[number]
+        params, queued = trial_params(trial), queued_params(trial)
         if not self.tell(number, "FAIL", None, {INTERRUPTED: reason}):  # another controller did it
             return
-        if requeue and params.keys() == self.distributions.keys():  # else its controller died while asking for it
-            self.optuna.enqueue_trial(params)
+        if params.keys() != self.distributions.keys():  # its controller died while the sampler drew its values
+            params = queued
+        if requeue and (params or RETRY in trial.user_attrs):
+            self._enqueue(params, {key: value for key, value in trial.user_attrs.items() if not is_result(key)})
+
+    def retry_failed(self) -> int:
+        """Queue the configuration of each failed trial again, to count in its place; return how many there are."""
+        with self.lock():
+            failed = [trial for trial in self.counted() if trial.state.name == "FAIL"]
+            for trial in failed:
+                self._enqueue(trial.params, {RETRY: trial.number})
+            return len(failed)
 
     def reap(self) -> list[int]:
-        """Interrupt the trials whose controller is dead; returns their numbers."""
+        """Interrupt litlab's trials whose controller is dead; return their numbers."""
         with self.lock():
             alive = self.alive()
             dead = [trial.number for trial in self._running() if trial.user_attrs.get(CONTROLLER) not in alive]
@@ -156,7 +211,7 @@ class Study:
             return dead
 
     def _running(self) -> "list[FrozenTrial]":
-        return [trial for trial in self.trials() if trial.state.name == "RUNNING"]
+        return [trial for trial in self.trials() if trial.state.name == "RUNNING" and is_own(trial)]
 
     def beating(self) -> AbstractContextManager[None]:
         """Record a heartbeat every few seconds; not needed if no other controller can join."""

@@ -10,6 +10,7 @@ from pipelines.comparison.formatting import markdown_table
 from pipelines.reporting.parent_runs import confirmation_table
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
@@ -19,6 +20,7 @@ from pipelines.tracking.tags import (
     BEST_RUN_TAG,
     BEST_TRIAL_TAG,
     CONFIRMED,
+    CONTROLLER_TAG,
     DEFAULT,
     DIRECTION_PARAM,
     IMPORTANCE,
@@ -49,8 +51,12 @@ def open_parent(store: Store, study: Study, command: str) -> Run:
     with study.lock():  # else two controllers would create two
         existing = study.optuna.user_attrs.get(PARENT)
         if existing:
-            with contextlib.suppress(UserError):  # it is in another store
+            try:
                 return Run.reopen(store.find(existing), shared=store.folder is None)
+            except RunDeletedError as error:
+                raise UserError(f"the run of study {study.name}: {error}, or sweep with --study OTHER") from error
+            except UserError:  # it is in another store
+                pass
         tags = summary_tags("sweep", command, f"litlab sweep {study.name}")
         tags |= {STUDY_TAG: study.name, NOTE_TAG: study.space.description}
         run = Run(store, f"{study.name}{SWEEP_SUFFIX}", f"sweep {study.name}", tags)
@@ -73,14 +79,15 @@ def _params(space: Space) -> dict[str, Any]:
 def _end_previous(store: Store, run_id: str) -> None:
     """End the runs of a study that was restarted with another space."""
     with contextlib.suppress(UserError):  # they are in another store
-        for run in [*store.children(run_id), store.find(run_id)]:
+        own = [run for run in store.children(run_id) if CONTROLLER_TAG in run.tags]
+        for run in [*own, store.find(run_id)]:
             store.end(run.run_id, "KILLED", "the study was restarted with another space")
 
 
 def log_progress(run: Run, study: Study) -> None:
     """Log how many trials have ended in which state, and the best value, with the number of ended trials as step."""
     trials = study.trials()  # once: other controllers end trials meanwhile
-    counts, best = count_states(trials), best_trial(trials, study.space.direction)
+    counts, best = count_states(study.counted(trials)), best_trial(trials, study.space.direction)
     metrics = {f"{TRIALS}/{state}": float(number) for state, number in counts.items()}
     if best is not None:
         metrics[f"{BEST}/{study.space.metric}"] = best.value
@@ -160,7 +167,7 @@ def confirmed_lines(confirmed: Confirmed) -> list[str]:
 
 def study_note(study: Study, confirmed: Confirmed, importances: Mapping[str, float]) -> str:
     """Return the study's note: progress, best value, confirmation, and the best trial's params with importances."""
-    counts, best = count_states(study.trials()), study.best()
+    counts, best = count_states(study.counted()), study.best()
     states = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
     progress = f"{sum(counts.values())} of {study.space.total} trials ({states or 'none has ended'})"
     if best is None:

@@ -10,7 +10,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
 from sweeps.search.space import NOT_SEARCHED, Keep, Space, split_keys
 from sweeps.search.space_files import normalize_key, read_space
-from sweeps.search.trial_state import BestTrial
+from sweeps.search.trial_state import BestTrial, count_states
 from sweeps.workers.job import Job, as_arguments
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ class SweepResult:
     Attributes:
         study: The study's name.
         space: What it searches.
-        n_finished: How many trials have ended; interrupted ones do not count.
+        n_finished: How many trials have ended and count, see `trial_state`.
+        n_failed: How many of these failed.
         best: The best trial; None if no trial is complete.
         confirmed: Finished runs on fresh seeds, of "best" and of "default", the experiment's own configuration; empty
             if there was no confirmation, or another controller does it.
@@ -38,6 +39,7 @@ class SweepResult:
     study: str
     space: Space
     n_finished: int
+    n_failed: int
     best: BestTrial | None
     confirmed: "Confirmed"
     run_id: str
@@ -66,6 +68,7 @@ def sweep(
     stacked: int = 1,
     study: str | None = None,
     storage: str | None = None,
+    retry_failed: bool = False,
     tracking_uri: str | None = None,
     overrides: Sequence[str] = (),
     command: str = "",
@@ -89,6 +92,7 @@ def sweep(
         stacked: Small models that a worker trains together.
         study: The study's name; the space's unless given.
         storage: URL of Optuna's storage, or path of a journal file; default: optuna.db next to the runs' database.
+        retry_failed: Whether to train the configurations of failed trials again; each counts once.
         tracking_uri: URI of the tracking store.
         overrides: Keys of the experiment for all trials, as on the command line.
         command: Recorded in the study's run.
@@ -109,7 +113,8 @@ def sweep(
         Pool(workers, Path(folder), searched.trial_timeout) as pool,
     ):
         pool.warm_up()  # imports torch and Lightning in the background
-        return _sweep(searched, pool, study or searched.name, storage, tracking_uri, overrides, stacked, command)
+        place = study or searched.name, storage, tracking_uri
+        return _sweep(searched, pool, *place, overrides, stacked, command, retry_failed=retry_failed)
 
 
 def _check_overrides(space: Space, overrides: Sequence[str]) -> None:
@@ -131,6 +136,8 @@ def _sweep(
     overrides: Sequence[str],
     stacked: int,
     command: str,
+    *,
+    retry_failed: bool,
 ) -> SweepResult:
     from sweeps.search.display import SweepDisplay
     from sweeps.search.heartbeat import controller_name
@@ -153,6 +160,8 @@ def _sweep(
             raise UserError(f"{space.experiment}: {error}") from error
         exclusive = path is not None
         study = open_study(open_storage(url), name, space, facts, controller_name(), exclusive=exclusive, store=store)
+        if retry_failed:
+            display.print(f"{name}: failed trials queued again: {study.retry_failed()}")
         with graceful_shutdown(pool) as signals, study.beating():
             parent = open_parent(store, study, command)
             runs = TrialRuns(study, parent, fixed, facts["devices"])
@@ -161,6 +170,7 @@ def _sweep(
             study=name,
             space=space,
             n_finished=study.n_finished(),
+            n_failed=count_states(study.counted())["failed"],
             best=study.best(),
             confirmed=confirmed,
             run_id=parent.run_id,

@@ -1,8 +1,8 @@
 """The MLflow runs of a study: the jobs that create them, those without a process, and their checkpoints."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
@@ -21,8 +21,11 @@ from pipelines.tracking.tags import (
 )
 from sweeps.search.space import canonical_name
 from sweeps.search.study import Study
-from sweeps.search.trial_state import REASON, is_counted, params_key
+from sweeps.search.trial_state import INTERRUPTED, REASON, SEED, params_key, seed_values
 from sweeps.workers.job import Job, as_arguments
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 CHECKPOINTS = "checkpoints"
 RunsBySeed = dict[tuple[str, int], StoredRun]  # by configuration and seed
@@ -81,18 +84,23 @@ class TrialRuns:
         return [run for run in self.store.children(self.parent.run_id) if run.tags.get(STAGE_TAG) == stage]
 
     def end_orphans(self, alive: Collection[str]) -> RunsBySeed:
-        """End the RUNNING runs of all controllers but these; return the finished runs, which need no new training."""
+        """End the RUNNING runs of all controllers but these; return the finished runs, which need no new training.
+
+        Runs of other programs below the study's run are left as they are.
+        """
         children = self.store.children(self.parent.run_id)
         for run in children:
-            if run.status == "RUNNING" and run.tags.get(CONTROLLER_TAG) not in alive:
+            controller = run.tags.get(CONTROLLER_TAG)
+            if run.status == "RUNNING" and controller is not None and controller not in alive:
                 self.store.end(run.run_id, *self._orphan_status(run))
         searched = (run for run in children if run.tags.get(STAGE_TAG) == SEARCH and run.status == "FINISHED")
-        return by_seed(run for run in searched if run.tags.get(TRIAL_STATE_TAG) != "FAIL")
+        trials = self.study.trials()
+        return by_seed(run for run in searched if run.tags.get(TRIAL_STATE_TAG) != "FAIL" or _has_value(run, trials))
 
     def _orphan_status(self, run: StoredRun) -> tuple[str, str]:
         """Return FAILED and the trial's reason if the trial of a run has failed, else KILLED."""
-        trial = next((trial for trial in self.study.trials() if str(trial.number) == run.tags.get(TRIAL_TAG)), None)
-        if trial is not None and trial.state.name == "FAIL" and is_counted(trial):
+        trial = _trial_of(run, self.study.trials())
+        if trial is not None and trial.state.name == "FAIL" and INTERRUPTED not in trial.user_attrs:
             return "FAILED", trial.user_attrs.get(REASON, "its process died")
         return "KILLED", "its process died"
 
@@ -106,7 +114,7 @@ class TrialRuns:
     def prune_checkpoints(self) -> StoredRun | None:
         """Delete the checkpoints of trials that were the best only for a while.
 
-        Those of interrupted trials stay: their finished seeds will count.
+        Those of interrupted trials stay, and of failed ones with finished seeds: these seeds will count.
 
         Returns:
             The best trial's finished run with the lowest seed, if there is one.
@@ -115,12 +123,24 @@ class TrialRuns:
         if best is None:
             return None
         runs, own = self.of_stage(SEARCH), params_key(best.params)
-        ended = {params_key(trial.params) for trial in self.study.trials() if is_counted(trial)}
+        counted = (trial for trial in self.study.counted() if trial.state.name != "FAIL" or not seed_values(trial))
+        ended = {params_key(trial.params) for trial in counted}
         for run in runs:
             if self.study.space.keep == "best" and run.tags[CONFIGURATION_TAG] in ended - {own}:
                 self.store.delete_files(run.run_id, CHECKPOINTS)
         finished = [run for run in runs if run.tags[CONFIGURATION_TAG] == own and run.status == "FINISHED"]
         return min(finished, key=lambda run: int(run.tags[SEED_TAG]), default=None)
+
+
+def _trial_of(run: StoredRun, trials: "Sequence[FrozenTrial]") -> "FrozenTrial | None":
+    """Return the trial of a run, if the study has it."""
+    return next((trial for trial in trials if str(trial.number) == run.tags.get(TRIAL_TAG)), None)
+
+
+def _has_value(run: StoredRun, trials: "Sequence[FrozenTrial]") -> bool:
+    """Return whether the trial of a run has a value of the run's seed."""
+    trial = _trial_of(run, trials)
+    return trial is not None and f"{SEED}{run.tags.get(SEED_TAG)}" in trial.user_attrs
 
 
 def by_seed(runs: Iterable[StoredRun]) -> RunsBySeed:

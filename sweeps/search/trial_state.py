@@ -1,11 +1,16 @@
 """Optuna's trials as litlab counts them: their states, values and configurations.
 
-A trial is COMPLETE, PRUNED or FAIL by its own result, or FAIL because it was interrupted: its controller stopped or
-died. Interrupted trials do not count, and their configurations are queued again.
+A trial counts towards the total if litlab has trained it, and it is COMPLETE, PRUNED or FAIL by its own result.
+
+- A trial that was interrupted, because its controller stopped or died, does not count; its point is queued again.
+- A queued point that is not in the space fails without training, and does not count.
+- A failed trial that `--retry_failed` has queued again does not count; the new trial counts in its place.
+- Of several trials of one point of a grid, one counts.
+- A trial that another program ran or added to the study does not count, and is not the best.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +21,13 @@ if TYPE_CHECKING:
 
 # User attributes of trials
 INTERRUPTED = "interrupted"  # the reason; a trial with this attribute does not count
-CONTROLLER = "controller"
+INVALID = "invalid"  # the reason; a queued point that is not in the space
+CONTROLLER = "controller"  # who runs or queued it; the mark of litlab's trials, also in studies of earlier versions
+RETRY = "retry of"  # number of the failed trial in whose place it counts
 SEED = "seed "  # prefix: `seed 0` is the value of seed 0
 RUNS, REASON, SECONDS, SAME_AS = "runs", "reason", "seconds", "same as"
+_RESULTS = (INTERRUPTED, INVALID, CONTROLLER, RUNS, REASON, SECONDS, SAME_AS)
+_STATES = ("COMPLETE", "PRUNED", "FAIL")
 
 
 @dataclass(frozen=True)
@@ -39,16 +48,41 @@ class BestTrial(TrialStatus):
     runs: list[str]
 
 
-def is_counted(trial: "FrozenTrial") -> bool:
-    """Return whether a trial counts towards the total: it has ended, and was not interrupted."""
+def is_own(trial: "FrozenTrial") -> bool:
+    """Return whether litlab runs or has run a trial, or has queued it itself."""
+    return CONTROLLER in trial.user_attrs
+
+
+def counted_trials(trials: "Sequence[FrozenTrial]", *, is_grid: bool) -> "list[FrozenTrial]":
+    """Return the trials that count towards the total.
+
+    Args:
+        trials: All trials of a study.
+        is_grid: Whether the study tries each point once: of equal trials, the first with the best state counts.
+    """
+    retried = {trial.user_attrs.get(RETRY) for trial in trials if INTERRUPTED not in trial.user_attrs}
+    counted = [trial for trial in trials if _has_result(trial) and trial.number not in retried]
+    if not is_grid:
+        return counted
+    by_point: dict[str, FrozenTrial] = {}
+    for trial in sorted(counted, key=lambda trial: _STATES.index(trial.state.name)):
+        by_point.setdefault(params_key(trial.params), trial)
+    return sorted(by_point.values(), key=lambda trial: trial.number)
+
+
+def _has_result(trial: "FrozenTrial") -> bool:
+    """Return whether a trial is litlab's and has ended by its own result."""
+    if not is_own(trial) or INVALID in trial.user_attrs:
+        return False
     return trial.state.name in ("COMPLETE", "PRUNED") or (
         trial.state.name == "FAIL" and INTERRUPTED not in trial.user_attrs
     )
 
 
 def best_trial(trials: "Iterable[FrozenTrial]", direction: str) -> BestTrial | None:
-    """Return the best complete trial; of equals the first, which Optuna's databases do not guarantee."""
-    values = [(trial.value, trial) for trial in trials if trial.state.name == "COMPLETE" and trial.value is not None]
+    """Return litlab's best complete trial; of equals the first, which Optuna's databases do not guarantee."""
+    complete = (trial for trial in trials if trial.state.name == "COMPLETE" and is_own(trial))
+    values = [(trial.value, trial) for trial in complete if trial.value is not None]
     if not values:
         return None
     sign = 1 if direction == "maximize" else -1
@@ -63,11 +97,16 @@ def describe_trial(trial: "FrozenTrial") -> dict[str, Any]:
     return {"trial": trial.number, "params": trial.params, "epochs": max(trial.intermediate_values, default=0)}
 
 
-def count_states(trials: "Iterable[FrozenTrial]") -> dict[str, int]:
-    """Return how many trials are complete, pruned and failed; interrupted ones are not included."""
-    states = [trial.state.name for trial in trials if is_counted(trial)]
+def count_states(counted: "Iterable[FrozenTrial]") -> dict[str, int]:
+    """Return how many of the trials that count are complete, pruned and failed."""
+    states = [trial.state.name for trial in counted]
     names = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
     return {name: states.count(state) for name, state in names.items()}
+
+
+def is_result(attribute: str) -> bool:
+    """Return whether a trial's user attribute is a result or a state, which another trial of its point has not."""
+    return attribute in _RESULTS or attribute.startswith(SEED)
 
 
 def seed_values(trial: "FrozenTrial") -> list[float]:

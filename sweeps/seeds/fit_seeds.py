@@ -11,7 +11,7 @@ from pipelines.runtime.text import first_line
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import NOTE_TAG, PARENT_RUN_TAG
+from pipelines.tracking.tags import HOST_TAG, NOTE_TAG, PARENT_RUN_TAG
 from sweeps.seeds.plan import SeedsPlan, make_plan
 from sweeps.seeds.summary import format_test_metrics, log_summary
 from sweeps.seeds.summary_run import open_summary_run, seeds_lock
@@ -107,7 +107,7 @@ def _train(pool: Pool, store: Store, parent: Run, plan: SeedsPlan) -> tuple[list
 
     status, reason = "FAILED", "an error ended it"
     try:
-        done = {int(run.seed) for run in _finished_runs(store, parent)}
+        done = {int(run.seed) for run in _finished_runs(store, parent, plan.seeds)}
         jobs = [
             Job(
                 arguments=plan.arguments,
@@ -123,7 +123,7 @@ def _train(pool: Pool, store: Store, parent: Run, plan: SeedsPlan) -> tuple[list
         ]
         with LiveDisplay() as display:
             results = run_jobs(pool, jobs, store, display, title=plan.experiment, reused=len(done))
-        runs = _finished_runs(store, parent)
+        runs = _finished_runs(store, parent, plan.seeds)
         if pool.stop_requests < 2:
             log_summary(parent, _note_heading(plan, runs), runs)
         status, reason = _final_status(pool, results)
@@ -135,11 +135,17 @@ def _train(pool: Pool, store: Store, parent: Run, plan: SeedsPlan) -> tuple[list
     return runs, results
 
 
-def _finished_runs(store: Store, parent: Run) -> list[StoredRun]:
-    """End the runs whose process died, and return the finished ones in the order of their seeds."""
+def _finished_runs(store: Store, parent: Run, seeds: range) -> list[StoredRun]:
+    """End the runs whose process died, and return one finished run per seed, in their order.
+
+    Runs of other programs below the same parent are left as they are, and do not count.
+    """
     for run in store.children(parent.run_id):
-        store.end(run.run_id, "KILLED", "its process died")
-    return sorted(find_runs(store, [parent.run_id]).runs, key=lambda run: int(run.seed))
+        if HOST_TAG in run.tags:
+            store.end(run.run_id, "KILLED", "its process died")
+    finished = [run for run in find_runs(store, [parent.run_id]).runs if HOST_TAG in run.tags]
+    by_seed = {run.seed: run for run in finished}
+    return [by_seed[str(seed)] for seed in seeds if str(seed) in by_seed]
 
 
 def _final_status(pool: Pool, results: Sequence[JobResult]) -> tuple[str, str]:

@@ -36,7 +36,7 @@ from pipelines.tracking.run import recorded
 from pipelines.tracking.tags import CONFIG_HASH_TAG
 from pipelines.training.job import build_parts, prepare_training
 from pipelines.training.results import finalize
-from pipelines.training.run_metadata import config_to_save, run_name, run_tags
+from pipelines.training.run_metadata import run_name, run_tags
 from pipelines.training.train import run_trainer, train
 from sweeps.workers.job import Job, as_arguments
 from sweeps.workers.process import create_run, describe_error, final_message, selected_metrics, send, setup_process
@@ -75,7 +75,7 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
     setup_process(job)
     try:
         silence_lightning()
-        cli = parse_config(job.verb, job.arguments)
+        cli = parse_config(job.verb, job.arguments, draws_seed=False)  # each training is given one
         if job.stacked:
             stacked.check_keys([key for values in configurations for key in values])
         built = {_format_values(values): _build(job.arguments, values) for values in configurations}
@@ -101,7 +101,7 @@ def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule | None) -> dict[s
         "values": flatten_config(with_old_class_paths(cli.resolved())),
         "params": cli.params(),
         "hash": tags[CONFIG_HASH_TAG],
-        "config": config_to_save(cli, data),
+        "config": cli.config_to_save(),
         "defaults": config_defaults(cli),
         "max_epochs": cli.config.trainer.max_epochs,
         "devices": devices if isinstance(devices, int) else 1,

@@ -1,6 +1,7 @@
 """ImageFolder: supported layouts, reproducible splits, and errors that name folders."""
 
 import shutil
+import unicodedata
 from itertools import combinations
 from pathlib import Path
 
@@ -337,3 +338,60 @@ def test_a_run_predicts_the_class_names_it_was_trained_with_after_the_folder_cha
     assert "zero: no such folder" in tested.err
     shutil.rmtree(folder)
     assert litlab("predict", run_id, image).out == predicted
+
+
+ACCENTED = "émile"
+NFC, NFD = (unicodedata.normalize(form, ACCENTED) for form in ("NFC", "NFD"))
+
+
+def test_class_folders_in_different_unicode_forms_are_the_same_class(write):
+    folder = write(train=12, val=3, test=3)
+    for split, form in (("train", NFC), ("val", NFD), ("test", NFD)):
+        (folder / split / "one").rename(folder / split / form)
+    data = _set_up(folder)
+    assert data.classes == ("eight", "zero", NFC)
+    assert torch.bincount(data.test_set.targets).tolist() == [3, 3, 3]
+
+
+def test_two_folders_whose_names_differ_in_their_unicode_form_are_one_class(write):
+    folder = write(train=12, test=3)
+    (folder / "train" / "one").rename(folder / "train" / NFC)
+    (folder / "test" / "one").rename(folder / "test" / NFC)
+    (folder / "train" / "eight").rename(folder / "train" / NFD)
+    shutil.rmtree(folder / "test" / "eight")
+    data = _set_up(folder)
+    assert data.classes == ("zero", NFC)
+    counts = [torch.bincount(dataset.targets).tolist() for dataset in (data.train_set, data.val_set)]
+    assert [sum(count) for count in zip(*counts, strict=True)] == [12, 24]
+
+
+@pytest.mark.parametrize(("recorded", "on_disk"), [(NFD, NFC), (NFC, NFD)])
+def test_recorded_class_names_keep_their_form_and_find_a_copy_in_another(write, recorded, on_disk):
+    folder = write(train=12)
+    (folder / "train" / "one").rename(folder / "train" / on_disk)
+    data = _set_up(folder, class_names=["zero", recorded])
+    assert data.classes == ("zero", recorded)
+    assert torch.bincount(data.test_set.targets).tolist() == [2, 2]
+
+
+def test_a_class_name_given_in_two_unicode_forms_is_an_error(write):
+    with pytest.raises(ValueError, match=r"data\.class_names: émile is given twice"):
+        _data(write(train=3), class_names=[NFC, NFD])
+
+
+def test_training_and_prediction_read_a_rotated_transparent_image_alike(write):
+    folder = write(flat=4)
+    path = folder / "one" / "00.png"
+    ink = Image.new("LA", (28, 28))
+    ink.putalpha(Image.open(path))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    ink.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+    data = _data(folder)
+    images, _ = data.load(train=True)
+    images = torch.cat([images, data.load(train=False)[0]])
+    data.predict_on([path])
+    ((predicted,),) = data.predict_dataloader()
+    expected = 255 - np.asarray(ink.getchannel("A"))
+    assert np.array_equal(predicted[0, 0], expected)
+    assert any(np.array_equal(image[0], expected) for image in images)

@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 
 from sweeps.search.storage import Storage
-from sweeps.search.trial_state import CONTROLLER, INTERRUPTED, is_counted, params_key, trial_params
+from sweeps.search.trial_state import CONTROLLER, INTERRUPTED, counted_trials, params_key, trial_params
 
 pytestmark = pytest.mark.services
 
@@ -39,7 +39,7 @@ class StoredStudy:
 
     @property
     def counted(self) -> list[optuna.trial.FrozenTrial]:
-        return [trial for trial in self.trials if trial.state.is_finished() and is_counted(trial)]
+        return counted_trials(self.trials, is_grid=False)
 
     def runs(self, stage: str | None = "search") -> list[Any]:
         """Return the runs of a stage, "search" or "confirm"; None for the summary run."""

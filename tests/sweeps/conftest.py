@@ -38,6 +38,8 @@ class Moody(LightningModule):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.mood == "hangs":
                 time.sleep(1000)
+            if self.mood == "unlucky" and not os.path.exists("lucky") and torch.initial_seed() == int(self.slow * 1e6):
+                raise RuntimeError("out of luck until mended")
             if self.mood == "second raises" and self.global_rank:
                 raise RuntimeError("out of luck on the second device")
         loss = torch.nn.functional.cross_entropy(self(batch[0]), batch[1])

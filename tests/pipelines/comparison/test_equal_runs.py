@@ -140,3 +140,10 @@ def test_ten_thousand_runs_of_two_versions_are_grouped_in_seconds():
     rows = group_and_rank(selection(*runs)).rows
     assert time.process_time() - began < 10
     assert [row.summary.n for row in rows] == [10] * 1000
+
+
+def test_class_names_that_an_earlier_version_recorded_are_those_of_the_same_data():
+    known, names = {"none": ["data.class_names"]}, '["a", "b"]'
+    assert groups(run(known), run({}, **{"data__class_names": names}), run(known)) == [[0, 1, 2]]
+    assert groups(run(known, data=()), run({}, data=(), **{"data__class_names": names})) == [[0], [1]]
+    assert groups(run({}, **{"data__class_names": '["b", "a"]'}), run({}, **{"data__class_names": names})) == [[0], [1]]

@@ -1,5 +1,7 @@
 """Parse command lines and configuration files: values, precedence and error messages."""
 
+import re
+
 import pytest
 import yaml
 
@@ -109,3 +111,47 @@ def test_a_missing_data_file_is_named(tmp_path):
     data.download = lambda: None  # as after a partial download
     with pytest.raises(UserError, match="train-images-idx3-ubyte: no such file"):
         load_data(data, "fit")
+
+
+@pytest.mark.parametrize(
+    ("args", "key"),
+    [
+        ("--data.batch_size null", "data.batch_size"),
+        ("--model.optimizer null", "model.optimizer"),
+        ("--model.dropout null", "model.dropout"),
+        ("--model.optimizer.lr null", "model.optimizer.lr"),
+        ("--trainer.callbacks+=RichProgressBar --trainer.callbacks.leave=null", "trainer.callbacks.leave"),
+        ("--trainer.accumulate_grad_batches null", "trainer.accumulate_grad_batches"),
+        ("--test_weights null", "test_weights"),
+        ("--seed_everything null", "seed_everything"),
+        ("--data null --model.dropout null", "model.dropout"),
+    ],
+)
+def test_null_is_refused_for_an_argument_that_cannot_be_none(args, key):
+    with pytest.raises(UserError) as refused:
+        parse_config("fit", ["digits-mlp", *args.split()])
+    assert re.match(rf"{key}( is null|: .* got None$)", str(refused.value))
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--data.n_train", "null", "--model.lr_scheduler", "null", "--monitor", "null", "--trainer.callbacks", "null"],
+        ["--trainer.max_time", "null", "--trainer.callbacks+=Timer", "--trainer.callbacks.duration=null"],
+        ["-c", "optional.yaml", "--trainer.logger", "null"],
+    ],
+)
+def test_null_is_accepted_for_an_argument_that_may_be_none(tmp_path, monkeypatch, args):
+    write(tmp_path / "optional.yaml", "model: {init_args: {optimizer: {init_args: {fused: null}}}}")
+    monkeypatch.chdir(tmp_path)
+    parse_config("fit", ["digits-mlp", *args])
+
+
+@pytest.mark.parametrize("model", ["ObjectsAsDefaults", "Untyped", "Default", "make_net"])
+def test_defaults_that_are_none_or_objects_are_accepted(tmp_path, model):
+    classes = "tests.fixtures.strangers.classes"
+    text = f"model: {{class_path: {classes}.{model}}}\ndata: {{class_path: {classes}.Points}}"
+    cli = parse_config("fit", ["-c", write(tmp_path / "it.yaml", text)])
+    cli.build()
+    parse_config("fit", ["-c", write(tmp_path / "again.yaml", yaml.safe_dump(cli.resolved()))]).build()

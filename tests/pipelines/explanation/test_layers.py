@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.explanation.layers import _map_statistics, _panels
+from pipelines.explanation.images import Images
+from pipelines.explanation.layers import _map_statistics, _panels, activations, filters
+from pipelines.explanation.settings import ImageSelection
+from pipelines.explanation.target import Target
+from pipelines.runtime.errors import UserError
 
 
 def test_a_weight_of_0_is_grey_and_signs_are_kept():
@@ -70,3 +74,14 @@ def test_an_error_names_the_layer_that_cannot_be_drawn(explain, argv, message):
     outcome = explain(*argv)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_a_network_without_a_convolution_has_no_activations_to_draw_by_default():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    names = tuple(map(str, range(10)))
+    dense = Target("dense", "dense", None, network, nn.Identity(), (1, 28, 28), names, None, torch.device("cpu"))
+    images = Images(torch.zeros(1, 1, 28, 28), [None], ["image"], ImageSelection())
+    with pytest.raises(UserError, match="dense has no convolution: name a layer whose output has rows and columns"):
+        next(activations(dense, images))
+    with pytest.raises(UserError, match="dense has no layer 'conv1'"):
+        filters(dense)

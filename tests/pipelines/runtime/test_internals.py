@@ -1,6 +1,9 @@
 """The undocumented parts of libraries that litlab uses still exist. If one is missing, its file says what it is for."""
 
 import pkgutil
+import re
+import sqlite3
+from contextlib import closing
 from importlib.metadata import version
 from operator import attrgetter
 
@@ -9,10 +12,12 @@ import pytest
 import sqlalchemy
 import torch
 from lightning.pytorch import LightningModule
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from modules.lightning_internals import HOOK_NAME
 from pipelines.runtime.lightning_internals import set_callback_metrics
-from sweeps.search.optuna_internals import LOCK_ROW, queued_params
+from pipelines.tracking.mlflow_internals import LOCATIONS, follow_moved_artifacts
+from sweeps.search.optuna_internals import LOCK_ROW, has_notes, queued_params
 
 TRAINER_PARTS = [
     "_logger_connector._first_loop_iter",
@@ -78,6 +83,14 @@ def test_a_queued_trial_of_optuna_has_its_params():
     )
 
 
+def test_the_system_attributes_of_a_study_can_be_read_where_the_dashboard_keeps_notes():
+    study = optuna.create_study(study_name="s")
+    assert not has_notes(study)
+    storage = study._storage
+    storage.set_study_system_attr(storage.get_study_id_from_name("s"), "dashboard:note_str:0", "mine")
+    assert has_notes(study)
+
+
 def test_a_study_of_optuna_has_one_row_that_mysql_can_lock(tmp_path):
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
     study = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "s")
@@ -92,3 +105,21 @@ def test_a_library_has(part):
         pkgutil.resolve_name(part)
     except (ImportError, AttributeError) as error:
         pytest.fail(f"there is no {part} any more ({error}): change {MODULE_PARTS[part]}")
+
+
+def test_mlflow_keeps_paths_of_artifacts_in_these_columns(empty_store):
+    with closing(sqlite3.connect(empty_store)) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        columns = {(table, row[1]) for table in tables for row in database.execute(f"PRAGMA table_info({table})")}
+    kept = {(table, column) for table, column in columns if re.search("artifact|location", column)}
+    unused = {("workspaces", "default_artifact_root"), ("workspaces", "trace_archival_location")}
+    assert kept - unused == set(LOCATIONS) - {("model_versions", "source")}
+    assert set(LOCATIONS) <= columns
+
+
+def test_mlflow_finds_local_artifacts_where_a_moved_project_has_them(tmp_path):
+    follow_moved_artifacts()
+    (tmp_path / "mlartifacts" / "e").mkdir(parents=True)
+    for uri, expected in [("file:///gone/mlartifacts/e", tmp_path / "mlartifacts/e"), ("file:///gone/e", "/gone/e")]:
+        assert get_artifact_repository(uri, f"sqlite:///{tmp_path}/mlflow.db").artifact_dir == str(expected)
+    assert get_artifact_repository("file:///gone/mlartifacts/e").artifact_dir == "/gone/mlartifacts/e"

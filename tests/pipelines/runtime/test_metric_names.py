@@ -9,6 +9,7 @@ from pipelines.runtime.metric_names import (
     of_split,
     shown_in_epoch,
     split_of,
+    tells_mode,
     without_split,
 )
 
@@ -111,3 +112,15 @@ def test_a_metric_of_several_data_loaders_is_that_of_the_first():
 def test_an_epoch_shows_each_metric_once():
     logged = ["b/loss", "b/loss_step", "b/loss_epoch", "a_step", "c_step/dataloader_idx_0", "c/dataloader_idx_0"]
     assert shown_in_epoch(logged) == ["a_step", "b/loss", "c/dataloader_idx_0"]
+
+
+@pytest.mark.parametrize(
+    "name", ["val_acc", "val/loss", "test_F1", "valid_iou", "val/AUROC", "contrastive_val", "val_psnr"]
+)
+def test_usual_names_tell_which_values_are_better(name):
+    assert tells_mode(name)
+
+
+@pytest.mark.parametrize("name", ["val/depth", "val_metric", "quality", "energy_val"])
+def test_other_names_do_not_tell_which_values_are_better(name):
+    assert not tells_mode(name)

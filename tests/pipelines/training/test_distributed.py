@@ -273,15 +273,15 @@ def test_two_processes_record_one_run_with_the_metrics_of_a_single_process(launc
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("by", "stop", "codes"),
+    ("by", "stop", "codes", "point"),
     [
-        ("lightning", f"0 20 {int(signal.SIGKILL)}", [-signal.SIGKILL]),
-        ("lightning", f"1 20 {int(signal.SIGKILL)}", [1]),
-        ("torchrun", f"1 20 {int(signal.SIGKILL)}", [1]),
-        ("slurm", f"{ALL} 20 {int(signal.SIGTERM)}", [143, 143]),
+        ("lightning", f"0 20 {int(signal.SIGKILL)}", [-signal.SIGKILL], "after epoch 1"),
+        ("lightning", f"1 20 {int(signal.SIGKILL)}", [1], "after epoch 1"),
+        ("torchrun", f"1 20 {int(signal.SIGKILL)}", [1], "after epoch 1"),
+        ("slurm", f"{ALL} 20 {int(signal.SIGTERM)}", [143, 143], "from step 20 of epoch 2"),
     ],
 )
-def test_a_stopped_run_of_several_processes_resumes_bit_identically(launch, uri, tmp_path, by, stop, codes):
+def test_a_stopped_run_of_several_processes_resumes_bit_identically(launch, uri, tmp_path, by, stop, codes, point):
     """Every process ends, whichever is stopped; dropout, order and weights are identical to the last bit."""
     arguments = [*UNEVEN, "--trainer.callbacks+=stopping.Stop", *ON_TWO]
     stopped, output = launch(by, "fit", *arguments, stop=stop)
@@ -289,7 +289,7 @@ def test_a_stopped_run_of_several_processes_resumes_bit_identically(launch, uri,
     run, folder = only_run(uri)
     resumed, output = launch(by, "resume", run.info.run_id)
     assert set(resumed) == {0}, output
-    assert f"Resuming run {run.info.run_id} after epoch 1, from last.ckpt" in output
+    assert f"Resuming run {run.info.run_id} {point}, from last.ckpt" in output
     whole = f"sqlite:///{tmp_path / 'whole' / 'mlflow.db'}"
     assert launch(by, "fit", *arguments, "--tracking_uri", whole)[0] == resumed
     assert only_run(uri)[0].info.status == "FINISHED"

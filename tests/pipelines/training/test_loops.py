@@ -116,15 +116,48 @@ def test_a_metric_of_the_training_that_is_not_logged_is_refused_after_the_first_
         train("--model", "loops.LogsTraining", "--monitor", "train_acc")
 
 
+def test_a_direction_that_no_name_tells_is_said_to_be_assumed(train, caplog):
+    train("--model", "loops.OnlyScore")
+    assert "The name of quality does not tell which values are better: higher ones are assumed" in caplog.text
+    caplog.clear()
+    train("--model", "loops.OnlyScore", "--mode", "max")
+    train("--model", "loops.Net")
+    assert "does not tell" not in caplog.text
+
+
+@pytest.mark.parametrize("args", [[], ["--trainer.max_epochs", "-1", "--trainer.max_steps", "2"]])
+def test_a_checkpoint_that_leaves_nothing_to_train_is_refused_before_there_is_a_run(train, litlab, tmp_path, args):
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    finished = train("--model", "loops.Net")
+    outcome = litlab("fit", "--ckpt_path", finished.run_id, *args, "--tracking_uri", uri)
+    assert outcome.code == 2
+    assert "give a larger --trainer.max_" in outcome.err
+    client = MlflowClient(uri)
+    assert len(client.search_runs([item.experiment_id for item in client.search_experiments()])) == 1
+
+
+@pytest.mark.parametrize(
+    ("verb", "model", "reason"),
+    [
+        ("test", "NoTest", "NoTest has no test_step"),
+        ("validate", "NoValidation", "NoValidation has no validation_step"),
+    ],
+)
+def test_a_run_without_a_step_cannot_be_evaluated_and_says_so(train, litlab, tmp_path, verb, model, reason):
+    run_id = train("--model", f"loops.{model}").run_id
+    outcome = litlab(verb, run_id, "--tracking_uri", f"sqlite:///{tmp_path}/runs.db")
+    assert outcome.code == 2
+    assert outcome.err.splitlines()[-1] == f"litlab: {reason}: there is nothing to evaluate"
+
+
 def test_the_user_says_which_weights_are_tested(train):
     args = ["--model", "loops.Worsens", "--monitor", "val/loss", *CALLBACK]
     results = {which: train(*args, "--test_weights", which) for which in ("best", "last", "callback")}
     assert {which: result.selected_epoch for which, result in results.items()} == {"best": 0, "last": 1, "callback": 1}
     assert results["last"].metrics["test_loss"] == results["callback"].metrics["test_loss"]
     assert results["best"].metrics["test_loss"] != results["last"].metrics["test_loss"]
-    with pytest.raises(RunFailedError, match="no ModelCheckpoint has saved") as caught:
+    with pytest.raises(UserError, match="no ModelCheckpoint is among"):
         train("--test_weights", "callback")
-    assert caught.value.refused
 
 
 def test_nothing_to_train_is_refused(train):

@@ -208,9 +208,13 @@ def test_after_sigkill_the_same_run_ends_with_the_same_weights_and_one_curve(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("number", "code", "point"),
+    [
+        (signal.SIGINT, 130, "after epoch 2"),
+        pytest.param(signal.SIGTERM, 143, f"from step {3 * STEPS + 1} of epoch 3", marks=pytest.mark.slow),
+    ],
 )
-def test_a_run_that_was_stopped_twice_resumes_twice(litlab, stopped, whole, uri, number, code):
+def test_a_run_that_was_stopped_twice_resumes_twice(litlab, stopped, whole, uri, number, code, point):
     arguments = arguments_of(MLP)
     assert stopped(f"step-{STEPS + 3}", number, *arguments) == code
     (run,) = runs(uri)
@@ -219,7 +223,7 @@ def test_a_run_that_was_stopped_twice_resumes_twice(litlab, stopped, whole, uri,
     (run,) = runs(uri)
     assert run.info.status == "KILLED"
     outcome = litlab("resume", run.info.run_id)
-    assert "after epoch 2, from last.ckpt" in outcome.err
+    assert f"{point}, from last.ckpt" in outcome.err
     assert "litlab.reason" not in runs(uri)[0].data.tags
     assert_identical_to_uninterrupted(uri, whole(*arguments))
 

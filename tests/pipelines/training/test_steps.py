@@ -88,6 +88,42 @@ def test_a_training_that_failed_in_an_epoch_resumes_there_bit_for_bit(fit, args,
     assert "from step" in outcome.err
 
 
+@pytest.mark.parametrize("stop", ["16 error", "16 SIGTERM", "26 SIGTERM"])
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["--model.interval", "step", "--model.monitor", "by_step"],
+        ["--trainer.val_check_interval", "4"],
+        ["--trainer.accumulate_grad_batches", "2"],
+    ],
+    ids=["epochs", "steps", "validation within epochs", "accumulation"],
+)
+def test_schedules_on_plateaus_and_values_of_steps_continue_after_a_stop_in_an_epoch(fit, args, stop):
+    model = ["--model", "steps.Plateau", *args, "--trainer.max_epochs", "5"]
+    model += ["--checkpoint_every", "5", "--trainer.log_every_n_steps", "1", "--trainer.callbacks+=LearningRateMonitor"]
+    _, _, whole = fit("whole", *model)
+    Path("plan").write_text(stop)
+    assert fit("parts", *model)[0].code in (1, 143)
+    outcome, _, parts = fit("parts", verb="resume")
+    assert "from step" in outcome.err
+    checkpoints = [torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (whole, parts)]
+    assert checkpoints[0]["lr_schedulers"] == checkpoints[1]["lr_schedulers"]
+    assert all(
+        torch.equal(value, checkpoints[1]["state_dict"][key]) for key, value in checkpoints[0]["state_dict"].items()
+    )
+    assert _points(parts) == _points(whole)
+
+
+def _points(folder):
+    """Return each value of each metric with its x axis, sorted; a resumed run may have them in another order."""
+    points = []
+    for line in _entries(folder):
+        x = (line.pop("epoch"), line.pop("step", -1))
+        points += [(key, x, value) for key, value in line.pop("values", line).items()]
+    return sorted(point for point in points if point[0] != "fit_seconds")
+
+
 def test_a_checkpoint_has_what_the_hooks_of_the_step_did(fit):
     args = ["--model", "loops.Moves", "--checkpoint_every", "2", "--trainer.callbacks+=steps.Dies"]
     _, _, whole = fit("whole", *args)

@@ -62,6 +62,25 @@ def test_a_mistake_in_a_run_shows_the_place_and_exits_with_1(fit, part, line):
     assert "failed. Metrics logged so far are kept" in outcome.err
 
 
+def test_an_error_of_lightning_on_behalf_of_a_module_is_its_message_and_the_whole_traceback_can_be_shown(
+    fit, monkeypatch
+):
+    outcome = fit(f"{FAULTY}.WithoutGradient")
+    assert outcome.code == 1
+    assert shown_files(outcome.err) == []
+    assert "litlab: RuntimeError: element 0 of tensors does not require grad" in outcome.err
+    assert "LITLAB_TRACEBACK=1 shows all of it" in outcome.err
+    monkeypatch.setenv("LITLAB_TRACEBACK", "1")
+    assert any("torch/autograd" in path for path in shown_files(fit(f"{FAULTY}.WithoutGradient").err))
+
+
+def test_a_message_of_several_lines_is_shown_in_full(fit):
+    outcome = fit(f"{FAULTY}.LoadsOtherWeights")
+    assert outcome.code == 1
+    assert 'Missing key(s) in state_dict: "weight", "bias"' in outcome.err
+    assert 'Unexpected key(s) in state_dict: "other.weight"' in outcome.err
+
+
 def test_a_mistake_in_validation_is_found_before_the_first_epoch(fit):
     assert "epoch" not in fit(f"{FAULTY}.InValidationStep").out
 

@@ -23,7 +23,7 @@ from sweeps.search.space import Space
 from sweeps.search.storage import open_storage, sqlite_path
 from sweeps.search.study import FINALIZER, OLD_FINALIZER, OLD_PREVIOUS_RUNS, PARENT, Study, previous_runs
 from sweeps.search.study_run import log_progress
-from sweeps.search.trial_state import INTERRUPTED, count_states, is_counted, params_key, trial_params
+from sweeps.search.trial_state import INTERRUPTED, count_states, params_key, trial_params
 
 RANGE = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
 GRID = {"x": [0.0, 0.1, 0.3], "one": [True, False]}
@@ -138,7 +138,7 @@ def test_pruned_and_failed_trials_count_and_interrupted_ones_do_not(url: str) ->
     study.tell(failed.number, "FAIL", None, {"reason": "it raised"})
     study.interrupt(stopped.number, "stopped")
 
-    assert count_states(study.trials()) == {"complete": 1, "pruned": 1, "failed": 1}
+    assert count_states(study.counted()) == {"complete": 1, "pruned": 1, "failed": 1}
     assert study.n_finished() == 3
     assert study.trials()[failed.number].user_attrs["reason"] == "it raised"
     assert study.trials()[stopped.number].user_attrs[INTERRUPTED] == "stopped"
@@ -471,7 +471,7 @@ def test_a_trial_that_two_controllers_end_is_queued_again_once(journal: str) -> 
     two.interrupt(other.number, "its controller died")
     one.interrupt(other.number, "stopped")
 
-    assert is_counted(two.trials()[trial.number])
+    assert [counted.number for counted in two.counted()] == [trial.number]
     assert [trial.state.name for trial in two.trials()] == ["COMPLETE", "FAIL", "WAITING"]
     assert trial_params(two.trials()[2]) == other.params
 
@@ -486,12 +486,18 @@ def test_a_result_counts_although_its_controller_seemed_dead(journal: str) -> No
     assert study.n_finished() == 1
 
 
-def test_a_sampler_that_cannot_draw_is_an_error_and_leaves_no_trial_running(url: str) -> None:
+def test_a_sampler_that_cannot_draw_is_an_error_and_leaves_no_trial_running(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = study_of(url, space_of(RANGE))
-    study.optuna.enqueue_trial({"x": "much", "n": 3})  # as another tool may
 
-    with pytest.raises(UserError, match="sampler random: 'much'"):
-        study.ask()
+    def fail(*_: Any) -> None:
+        raise ValueError("much")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study.optuna.sampler, "sample_independent", fail)
+        with pytest.raises(UserError, match="sampler random: much"):
+            study.ask()
 
     assert [trial.state.name for trial in study.trials()] == ["FAIL"]
     assert len(run(study)) == 5

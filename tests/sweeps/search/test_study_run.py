@@ -6,13 +6,14 @@ import pytest
 
 from pipelines.comparison.formatting import NO_BREAK_SPACE, markdown_table
 from pipelines.reporting.parent_runs import CONFIGURATIONS
+from pipelines.runtime.errors import UserError
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store, StoredRun
 from sweeps.search.open_study import open_study
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Study
-from sweeps.search.study_run import study_note
+from sweeps.search.study_run import open_parent, study_note
 from sweeps.seeds.summary import format_test_metrics
 
 SPACE = {"model.dropout": {"low": 0.0, "high": 0.7}, "data.batch_size": [16, 32]}
@@ -49,6 +50,19 @@ def test_the_summary_line_of_runs_has_mean_and_standard_deviation_of_the_test_me
     assert format_test_metrics(runs) == "test/acc 0.8500 ± 0.0707"
     assert format_test_metrics(runs[:1]) == "test/acc 0.9000"
     assert format_test_metrics([]) == ""
+
+
+def test_a_study_whose_run_was_deleted_says_so_instead_of_beginning_another(study, uri):
+    store = Store(uri)
+    run = open_parent(store, study, "litlab sweep s")
+    run.finish("KILLED")
+    store.client.delete_run(run.run_id)
+    with pytest.raises(UserError, match=f"study s: run {run.run_id} was deleted: restore it with .* --study OTHER"):
+        open_parent(store, study, "litlab sweep s")
+    store.client.restore_run(run.run_id)
+    again = open_parent(store, study, "litlab sweep s")
+    again.finish("KILLED")
+    assert again.run_id == run.run_id
 
 
 def test_column_names_are_padded_beyond_their_cells():

@@ -274,11 +274,18 @@ def test_a_failed_seed_affects_no_other_and_is_retried_by_the_same_command(litla
     assert parent.data.metrics["test/acc"] == pytest.approx(0.2)
     assert parent.data.metrics["n"] == 2
 
+    for seed in ("1", "none"):  # runs of another program below the same parent
+        tags = {"mlflow.parentRunId": parent.info.run_id, "seed": seed}
+        theirs = group.client.create_run(parent.info.experiment_id, tags=tags)
+        if seed == "1":
+            group.client.log_metric(theirs.info.run_id, "test/acc", 1.0)
+            group.client.set_terminated(theirs.info.run_id)
     fix(experiment)
     again = litlab(*command)
     assert again.code == 0, again.err
     assert again.run_id == parent.info.run_id
-    assert group.seeds_and_status[3:] == [("1", "FINISHED")], "finished seeds are not trained again"
+    assert group.seeds_and_status[3:5] == [("1", "FINISHED"), ("none", "RUNNING")], "others' runs are left alone"
+    assert group.seeds_and_status[5:] == [("1", "FINISHED")], "finished seeds are not trained again"
     parent = group.parent
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["test/acc"] == pytest.approx(0.2)

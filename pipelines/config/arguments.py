@@ -1,0 +1,68 @@
+"""Arguments of a command: the values of an option, the experiment among them, and the keys of litlab itself."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from jsonargparse import ArgumentParser
+
+from pipelines.runtime.errors import UserError
+
+CONFIG_FLAGS = ("-c", "--config")
+_WITHOUT_VALUE = ("--print_config", "--full-help", "--help", "-h")
+
+
+def option_values(args: Sequence[str], *flags: str) -> list[str]:
+    """Return the values of a flag, given as `--flag value` or `--flag=value`."""
+    following = [value for flag, value in pairwise(args) if flag in flags]
+    joined = [token.partition("=")[2] for token in args if token.partition("=")[0] in flags and "=" in token]
+    return following + joined
+
+
+def split_options(args: Sequence[str]) -> list[list[str]]:
+    """Return each option with its value, if that is another argument, and each argument that belongs to no option."""
+    split: list[list[str]] = []
+    for token in args:
+        flag = split[-1][0] if split and len(split[-1]) == 1 else ""
+        takes_value = flag.startswith("-") and "=" not in flag and flag not in _WITHOUT_VALUE
+        if takes_value and not token.startswith("--") and token not in CONFIG_FLAGS:
+            split[-1].append(token)
+        else:
+            split.append([token])
+    return split
+
+
+def take_experiment(args: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the experiment, which may stand before, between or after the options, and the other arguments.
+
+    Raises:
+        UserError: There are several.
+    """
+    split = split_options(args)
+    found = [option[0] for option in split if not option[0].startswith("-")]
+    if len(found) > 1:
+        raise UserError(f"unexpected argument {found[1]!r}: one experiment at a time")
+    options = [token for option in split if option[0].startswith("-") for token in option]
+    return (found[0] if found else None), options
+
+
+def add_arguments(parser: ArgumentParser, default_name: str) -> None:
+    """Add the keys of litlab: where runs are stored, and what selects, saves and loads weights."""
+    add = parser.add_argument
+    add("--name", type=str, default=default_name, help="The MLflow experiment of the run.")
+    add("--description", type=str, default="", help="One-line description of the experiment.")
+    uri = "Where runs are stored; default: mlflow.db of this project."
+    add("--tracking_uri", type=str | None, default=None, help=uri)
+    add("--monitor", type=str | None, default=None, help="Metric that selects the best weights, as it is logged.")
+    add("--mode", type=Literal["min", "max"] | None, default=None, help="Whether lower or higher values are better.")
+    every = "Save a checkpoint within epochs too: 500 (steps), 10m, 2h."
+    add("--checkpoint_every", type=int | str | None, default=None, help=every)
+    add(
+        "--test_weights",
+        type=Literal["best", "last", "callback"],
+        default="best",
+        help="Weights that are tested: the best by --monitor, the last, or the best of your first ModelCheckpoint.",
+    )
+    add("--leak_check", type=bool, default=True, help="Refuse training examples in the validation and test set.")
+    add("--ckpt_path", type=str | None, default=None, help="Checkpoint file or run id to continue from, as a new run.")
+    add("--weights", type=str | None, default=None, help="Checkpoint file or run id to take the initial weights from.")
