@@ -41,10 +41,12 @@ def save_view(store: Store, name: str | None = None) -> str:
     Raises:
         UserError: There is no such experiment.
     """
-    if name is None and (latest := latest_run(store)) is None:
-        return "/#/experiments"
-    experiment_id = latest.experiment_id if name is None else experiment_ids(store, [name])[0]
-    runs = [run for run in store.search([experiment_id], FINISHED, ["attributes.start_time DESC"])]
+    if name is None:
+        if (latest := latest_run(store)) is None:
+            return "/#/experiments"
+        name = latest.experiment
+    (experiment_id,) = experiment_ids(store, [name])
+    runs = store.search([experiment_id], FINISHED, ["attributes.start_time DESC"])
     state = make_view([run for run in runs if not is_summary(run.tags)][:MAX_RUNS])
     packed = "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
     value = json.dumps({"name": "litlab", "createdAt": int(time.time() * 1000), "state": packed})
