@@ -51,7 +51,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
             if server.note:
                 logger.warning(server.note)
             print(f"MLflow UI of {uri}:", flush=True)
-            print(f"{server.url}{page}\nReady in a few seconds; press Ctrl-C to stop", flush=True)
+            print(f"{server.url}{page}", flush=True)
+            print("Ready in a few seconds. Press Ctrl-C to stop.", flush=True)
             return server.process.wait()
     except KeyboardInterrupt:
         return 0

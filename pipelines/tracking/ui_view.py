@@ -52,7 +52,7 @@ def save_view(store: Store, name: str | None = None) -> str:
     value = json.dumps({"name": "litlab", "createdAt": int(time.time() * 1000), "state": packed})
     if len(value) <= MAX_TAG:
         store.client.set_experiment_tag(experiment_id, VIEW_TAG, value)
-    query = {"workflowType": "machine_learning", "viewStateShareKey": KEY, "compareRunsMode": "CHART"}
+    query = {"workflowType": "machine_learning", "viewStateShareKey": KEY}
     return f"/#/experiments/{experiment_id}/runs?{urlencode(query)}"
 
 
