@@ -8,8 +8,8 @@ from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.text import redact_credentials
 
 DESCRIPTION = """Open the MLflow UI on this project's runs: on those of an experiment or a study
-if one is named. Press Ctrl-C to stop it. For runs on a server, which has a UI of
-its own, print the address of that page."""
+if one is named. Press Ctrl-C to stop it. For runs on a server, which has a UI
+of its own, print the address of that page."""
 PUBLIC_WARNING = """--host {host}: anyone who can reach port {port} of this machine can read, change and
 delete all runs, without a password and unencrypted. To require a password, stop this and start:
   pip install 'mlflow[auth]'
