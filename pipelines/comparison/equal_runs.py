@@ -5,7 +5,6 @@ relation is not transitive if a default was changed, so runs of one group are eq
 key, B has its former default, C its current default; B and C never share a group.
 """
 
-import json
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -13,8 +12,9 @@ from itertools import combinations
 from pipelines.config.identity import DERIVED_KEYS, flat_keys, prefixes
 from pipelines.config.known_keys import KnownKeys
 from pipelines.runtime.text import param_text
+from pipelines.tracking.passive import class_list, without_passive
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import DATA_HASH_KEY, KNOWN_KEYS_TAG
+from pipelines.tracking.tags import CALLBACKS_PARAM, DATA_HASH_KEY, KNOWN_KEYS_TAG
 
 _NONE = "null"
 _SPLITS = f"{DATA_HASH_KEY}."  # what the keys of the splits' digests begin with
@@ -42,7 +42,11 @@ class Configuration:
         known = KnownKeys.from_tags(run.tags)
         none = [*known.none, *known.set_none] if known else []
         optional = [*known.default, *known.none] if known else []
-        params = {key: _classes(text) or text for key, text in run.configuration.items() if key != DATA_HASH_KEY}
+        if without_passive(run.params).get(CALLBACKS_PARAM) != run.params.get(CALLBACKS_PARAM):
+            none, optional = (
+                [key for key in keys if not key.startswith(f"{CALLBACKS_PARAM}.")] for keys in (none, optional)
+            )
+        params = {key: class_list(text) or text for key, text in run.configuration.items() if key != DATA_HASH_KEY}
         texts = {key: param_text(value) for key, value in flat_keys(params).items()}
         values = {**dict.fromkeys(none, _NONE), **texts, **run.data_digests}
         sections = {prefix for key in values for prefix in prefixes(key)}
@@ -146,14 +150,6 @@ def differ(configurations: Iterable[Configuration], key: str) -> bool:
     if len(present) < len(parts) and key != DATA_HASH_KEY and not all(key in part.optional for part in present):
         return True
     return any(not one.equals(other) for one, other in combinations(present, 2))
-
-
-def _classes(text: str) -> list[object]:
-    """Return the list of classes that a param's text stands for; an empty list for any other text."""
-    try:
-        return list(json.loads(text)) if text.startswith("[") and '"class_path"' in text else []
-    except ValueError:
-        return []
 
 
 def _buckets(configurations: list[Configuration]) -> Iterator[list[Configuration]]:

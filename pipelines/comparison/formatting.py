@@ -2,12 +2,14 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipelines.comparison.intervals import Difference
 from pipelines.comparison.rows import Comparison, Row, format_value
 from pipelines.runtime.console import format_duration
 from pipelines.runtime.text import escape_control_characters
+from pipelines.tracking.passive import class_list
 from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
 
 UNPAIRED = " *"
@@ -24,7 +26,25 @@ def table_title(comparison: Comparison) -> str:
 
 def param_cells(row: Row, comparison: Comparison) -> dict[str, str]:
     """Return the cells of a row's configuration, by key."""
-    return {key: format_value(row.value(key)) for key in comparison.columns}
+    cells = {}
+    for key in comparison.columns:
+        value = row.value(key)
+        classes = class_list(value)
+        cells[key] = _format_classes(classes, key, comparison) if classes else format_value(value)
+    return cells
+
+
+def _format_classes(classes: Sequence[Mapping[str, Any]], key: str, comparison: Comparison) -> str:
+    """Format a list of classes: their names, with the arguments in which rows differ."""
+    others = [one for row in comparison.rows for one in class_list(row.value(key))]
+    texts = []
+    for one in classes:
+        name, arguments = str(one["class_path"]), one.get("init_args") or {}
+        same = [other.get("init_args") or {} for other in others if other["class_path"] == name]
+        differing = [key for key, value in arguments.items() if any(other.get(key) != value for other in same)]
+        shown = ", ".join(f"{key}={arguments[key]}" for key in differing)
+        texts.append(format_value(name) + (f"({shown})" if shown else ""))
+    return ", ".join(texts)
 
 
 def metric_cells(row: Row, comparison: Comparison) -> dict[str, str]:

@@ -17,11 +17,11 @@ from pipelines.tracking.artifacts import artifact_folder
 from pipelines.tracking.client import IMPORTING, all_pages, attempt, connect, unreachable
 from pipelines.tracking.deleted import deleted_run, is_deleted, missing_run
 from pipelines.tracking.mlflow_internals import delete_artifacts
+from pipelines.tracking.passive import without_passive
 from pipelines.tracking.tags import (
     DATA_HASH_KEY,
     DATA_HASH_TAG,
     EXPERIMENT_KEY,
-    NOT_COMPARED,
     PARENT_RUN_TAG,
     REASON_TAG,
     SEED_PARAMS,
@@ -246,9 +246,8 @@ class StoredRun:
 
         Runs with equal configurations form one row of `compare`; see also comparison/equal_runs.py.
         """
-        params = {
-            key: text_with_old_class_paths(self.params[key]) for key in sorted(self.params) if key not in NOT_COMPARED
-        }
+        compared = without_passive(self.params)
+        params = {key: text_with_old_class_paths(compared[key]) for key in sorted(compared)}
         digests = " ".join(digest[:8] for _, digest in sorted(self.data_digests.items()))
         return {
             EXPERIMENT_KEY: self.experiment,

@@ -57,7 +57,27 @@ EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 METRIC_PARAM, DIRECTION_PARAM, SEEDS_PARAM = "metric", "direction", "seeds"
 SPACE_PARAM, SET_PARAM = "space", "set"  # prefixes: `space.model.lr`, `set.trainer.max_epochs`
 SEED_PARAMS = ("seed_everything", "seed")  # litlab's param, then the common one
-NOT_COMPARED = (*SEED_PARAMS, "trainer.enable_progress_bar")  # as in the configuration's hash
+NOT_COMPARED = (  # what changes no result
+    *SEED_PARAMS,
+    "trainer.default_root_dir",
+    "trainer.detect_anomaly",
+    "trainer.enable_checkpointing",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.profiler",
+)
+CALLBACKS_PARAM = "trainer.callbacks"
+PASSIVE_CALLBACKS = (  # of Lightning; they change no result
+    "DeviceStatsMonitor",
+    "LearningRateMonitor",
+    "ModelCheckpoint",
+    "ModelSummary",
+    "RichModelSummary",
+    "RichProgressBar",
+    "TQDMProgressBar",
+    "ThroughputMonitor",
+)
 
 # Metrics
 SELECTED = "selected"  # prefix: `selected/val/acc` is val/acc at the selected epoch

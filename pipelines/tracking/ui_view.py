@@ -15,9 +15,10 @@ from urllib.parse import urlencode
 from pipelines.runtime.metric_names import mode_of, split_of, without_split
 from pipelines.tracking.filters import FINISHED
 from pipelines.tracking.measured import is_measured, selected_metric, test_metrics
+from pipelines.tracking.passive import without_passive
 from pipelines.tracking.run_names import experiment_ids, latest_run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import MODE_TAG, NOT_COMPARED, PARENT_TAG, STAGE_TAG, is_summary
+from pipelines.tracking.tags import MODE_TAG, PARENT_TAG, STAGE_TAG, is_summary
 
 KEY = "litlab"
 VIEW_TAG = f"mlflow.sharedViewState.{KEY}"
@@ -92,8 +93,9 @@ def make_view(runs: Sequence[StoredRun]) -> dict[str, Any]:
 def varying_params(runs: Sequence[StoredRun]) -> list[str]:
     """Return the params in which runs differ, without the seed: those that most values distinguish first."""
     values: dict[str, set[str]] = {}
-    for key in {key for run in runs for key in run.params if key not in NOT_COMPARED}:
-        values[key] = {run.params.get(key, "") for run in runs}
+    compared = [without_passive(run.params) for run in runs]
+    for key in {key for params in compared for key in params}:
+        values[key] = {params.get(key, "") for params in compared}
     differing = {key: found for key, found in values.items() if len(found) > 1 and max(map(len, found)) < 50}
     return sorted(differing, key=lambda key: (-len(differing[key]), key))
 
