@@ -285,7 +285,8 @@ def test_a_stopped_run_of_several_processes_resumes_bit_identically(launch, uri,
     """Every process ends, whichever is stopped; dropout, order and weights are identical to the last bit."""
     arguments = [*UNEVEN, "--trainer.callbacks+=stopping.Stop", *ON_TWO]
     stopped, output = launch(by, "fit", *arguments, stop=stop)
-    assert stopped == codes, output
+    # Lightning kills the first process if that has not noticed within seconds that another one is gone
+    assert stopped == codes or (by, stopped) == ("lightning", [-signal.SIGKILL]), output
     run, folder = only_run(uri)
     resumed, output = launch(by, "resume", run.info.run_id)
     assert set(resumed) == {0}, output
