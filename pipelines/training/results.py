@@ -134,8 +134,7 @@ def _select(training: Training, last_epoch: int) -> Best:
         copy_checkpoint(path, callback.best)
     elif best is None or which == "last":
         if which != "last":
-            why = callback.selection.describe() if callback.selection.logged else "there was no validation"
-            logger.warning("The last weights are kept: %s", why)
+            logger.warning("The last weights are kept: %s", callback.selection.describe())
         if not callback.last.is_file():
             raise UserError("nothing was trained: the checkpoint that the training starts from has reached its end")
         best = Best(last_epoch, 0.0)
