@@ -120,7 +120,8 @@ class Selection:
         if sanity_check:
             self._tried = logged
         else:
-            self.validated, self.logged = True, self.logged | logged
+            self.validated = True
+            self.logged |= logged
         if self.monitor is None:
             usual = [name for name in USUAL_NAMES if find_metric(name, logged)]
             names = usual or _distinct(logged)

@@ -139,7 +139,8 @@ def _report_failure(error: "RunFailedError") -> int:
         ):  # Lightning's own say enough
             traceback.print_exception(error.__cause__)
         logger.error("%s", error)
-    logger.error("Run %s failed. Metrics logged so far are kept.", error.run_id)
+    kept = " Metrics logged so far are kept." if error.has_metrics else ""
+    logger.error("Run %s failed.%s", error.run_id, kept)
     if error.resume_command:
         logger.error("To continue: %s", error.resume_command)
     return 2 if error.refused else 1

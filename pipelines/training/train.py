@@ -48,7 +48,8 @@ def train_and_test(
             seconds = train(training, run, find_checkpoint())
             result = finalize(training, run, seconds, test=True)
     except (KeyboardInterrupt, SystemExit, BrokenPipeError) as stop:
-        stop.add_note(f"Stopped. Run {run.run_id} is KILLED; metrics logged so far are kept.")
+        kept = "; metrics logged so far are kept" if run.has_metrics else ""
+        stop.add_note(f"Stopped. Run {run.run_id} is KILLED{kept}.")
         stop.add_note(f"To continue: {resume_command(run)}")
         raise
     except Exception as error:
@@ -77,10 +78,10 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
         checkpoint: The checkpoint to resume from.
         run: The run that it is recorded in; None in the processes of further devices.
     """
-    trainer, config = training.trainer, training.cli.config
+    trainer = training.trainer
     if not training.cli.searches:
         remove_searches(training.model)
-    trainer.loggers = place_logger(RunLogger(run, trainer), config, trainer.loggers)
+    trainer.loggers = place_logger(RunLogger(run, trainer), training.loggers, trainer.loggers)
     in_memory, folder = isinstance(training.data, InMemoryDataModule), None if run is None else run.folder
     with (
         hidden_warnings(in_memory=in_memory, logs_steps=_logs_steps(training), folder=folder),
@@ -121,4 +122,5 @@ def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
         resume_command=resume_command(run) if may_resume and not (refused or diverged) else "",
         refused=refused,
         explained=refused or diverged or diagnosis is not None,
+        has_metrics=run.has_metrics,
     )
