@@ -98,8 +98,11 @@ def print_summary(result: "FitResult") -> None:
     from pipelines.tracking.uri import view_command
 
     by = "" if result.monitor is None else f", by {result.monitor}"
+    selected = f"epoch {result.selected_epoch} of 0 to {result.last_epoch}"
+    if result.selected_step is not None:
+        selected = f"step {result.selected_step} of {result.last_step}"
     facts = {
-        "selected": f"epoch {result.selected_epoch} of 0 to {result.last_epoch}{by}",
+        "selected": f"{selected}{by}",
         "training": format_duration(result.seconds),
         "parameters": f"{result.parameters:,}",
         "checkpoint": str(result.checkpoint),
