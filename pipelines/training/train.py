@@ -21,6 +21,7 @@ from pipelines.training.found_values import log_values_used, remove_searches
 from pipelines.training.job import Training
 from pipelines.training.logger import RunLogger
 from pipelines.training.monitors import missing_metric
+from pipelines.training.progress_bar import quiet_searches
 from pipelines.training.results import FitResult, finalize
 from pipelines.training.run_metadata import resume_command
 
@@ -78,6 +79,7 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
     trainer = training.trainer
     if not training.cli.searches:
         remove_searches(training.model)
+    quiet_searches(training.model, trainer, training.cli.config.trainer.enable_progress_bar)
     trainer.loggers = place_logger(RunLogger(run, trainer), training.loggers, trainer.loggers)
     in_memory, folder = isinstance(training.data, InMemoryDataModule), None if run is None else run.folder
     with (
