@@ -1,6 +1,7 @@
 """What `trainer.checkpoint_callback` is if the user gave no ModelCheckpoint."""
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
@@ -16,6 +17,12 @@ class DefaultCheckpoint(Checkpoint):
 
     def __init__(self, saved_by: BestAndLastCheckpoint) -> None:
         self._saved_by = saved_by
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the trainer if the module has brought a checkpoint callback, by `configure_callbacks`."""
+        if len(trainer.checkpoint_callbacks) > 1:
+            others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
+            trainer.callbacks = others  # type: ignore[attr-defined]
 
     @property
     def monitor(self) -> str | None:

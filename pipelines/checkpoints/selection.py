@@ -75,6 +75,7 @@ class Selection:
         monitor: The metric; None as long as it is unknown.
         best: The best validation; None before the first one.
         logged: Whether higher values are better, by the name of each metric that validations logged; None if unknown.
+        validated: Whether there was a validation.
     """
 
     def __init__(
@@ -83,11 +84,14 @@ class Selection:
         self.monitor: Monitor | None = None
         self.best: Best | None = None
         self.logged: dict[str, bool | None] = {}
+        self.validated = False
         self._mode, self._given = mode, metric is not None
+        self._tried: Mapping[str, bool | None] = {}  # what the sanity check logged
+        self._to_announce = False
         if metric is not None:
-            self._set(metric, None, "given", announce=False)
+            self._set(metric, None, "given")
         elif isinstance(model, Learner):
-            self._set(model.monitor, model.mode, type(model).__name__, announce=False)
+            self._set(model.monitor, model.mode, type(model).__name__)
 
     def find_in_trainer(self, trainer: Trainer) -> None:
         """Take the metric of a callback or a scheduler, if it is unknown."""
@@ -103,7 +107,9 @@ class Selection:
                 found.append((config.monitor, scheduler.mode, type(scheduler).__name__))
         for metric, mode, source in found:
             if metric is not None:
-                return self._set(metric, mode, source)
+                self._set(find_metric(metric, self._tried) or metric, mode, source, announce=True)
+                self._announce(self._tried)
+                return self._warn_if_not_tried()
 
     def after_validation(self, logged: Mapping[str, bool | None], *, sanity_check: bool = False) -> None:
         """Find the metric among those that a validation logged.
@@ -111,25 +117,32 @@ class Selection:
         Raises:
             UserError: The given metric is not among them.
         """
-        self.logged |= {} if sanity_check else logged
+        if sanity_check:
+            self._tried = logged
+        else:
+            self.validated = True
+            self.logged |= logged
         if self.monitor is None:
             usual = [name for name in USUAL_NAMES if find_metric(name, logged)]
             names = usual or _distinct(logged)
             if not sanity_check and (usual or len(names) == 1):
-                self._set(find_metric(names[0], logged) or names[0], None, "logged in validation", logged)
+                name = find_metric(names[0], logged) or names[0]
+                self._set(name, None, "logged in validation", logged, announce=True)
         elif (found := find_metric(self.monitor.metric, logged)) is not None and found != self.monitor.metric:
-            self._set(found, self.monitor.mode, self.monitor.source, logged)
+            self._set(found, self.monitor.mode, self.monitor.source, logged, announce=True)
         elif found is not None and self.monitor.source == "given" and self._mode is None:
-            self._set(found, None, "given", logged, announce=False)
+            self._set(found, None, "given", logged)
         elif found is None and self._given and not self._by_training and (logged or not sanity_check):
             raise UserError(f"--monitor {self.monitor.metric}: the validation logs {_list(logged)}")
+        self._announce(logged)
 
     def after_epoch(self, logged: Iterable[str]) -> None:
-        """Check that a metric of the training, if it was given, was logged in an epoch.
+        """Check that a metric of the training, if it was given, was logged in the first epoch.
 
         Raises:
             UserError: It was not.
         """
+        self._announce(logged)
         if self._given and self._by_training and self.monitor is not None and self.monitor.metric not in set(logged):
             raise UserError(f"--monitor {self.monitor.metric}: the training logs {_list(logged)}")
 
@@ -151,6 +164,10 @@ class Selection:
 
     def describe(self) -> str:
         """Return what a run that has no metric to select by should say."""
+        if not self.validated:
+            return "there was no validation"
+        if not self.logged:
+            return "the validation logged no metrics"
         return f"no validation metric was chosen from {_list(self.logged)}: --monitor NAME chooses one"
 
     def state(self) -> dict[str, Any]:
@@ -195,20 +212,37 @@ class Selection:
         source: str,
         logged: Mapping[str, bool | None] = {},  # it is only read
         *,
-        announce: bool = True,
+        announce: bool = False,
     ) -> None:
         higher = logged.get(metric)
         by_object: Mode | None = None if higher is None else "max" if higher else "min"
         known = self._mode or mode or by_object
-        self.monitor = Monitor(metric, known or mode_of(metric), source)
-        if getattr(rank_zero_only, "rank", 0):
-            return
-        if known is None and not tells_mode(metric):
+        self.monitor, self._to_announce = Monitor(metric, known or mode_of(metric), source), announce
+        if known is None and not tells_mode(metric) and _reports():
             message = "The name of %s does not tell which values are better: higher ones are assumed, else --mode min"
             logger.warning(message, metric)
-        if announce:
+
+    def _announce(self, logged: Iterable[str]) -> None:
+        """Tell which metric selects, once it has been logged."""
+        if self._to_announce and self.monitor is not None and find_metric(self.monitor.metric, logged) is not None:
+            self._to_announce = False
             better = "higher" if self.monitor.mode == "max" else "lower"
-            logger.info("The best weights are selected by %s, %s is better (%s)", metric, better, source)
+            if _reports():
+                message = "The best weights are selected by %s, %s is better (%s)"
+                logger.info(message, self.monitor.metric, better, self.monitor.source)
+
+    def _warn_if_not_tried(self) -> None:
+        """Warn of a metric of the validation that the sanity check did not log, before an epoch is trained in vain."""
+        assert self.monitor is not None
+        metric = self.monitor.metric
+        if self._tried and find_metric(metric, self._tried) is None and split_of(metric) == "val" and _reports():
+            message = "%s monitors %s, but the sanity check logged %s"
+            logger.warning(message, self.monitor.source, metric, _list(self._tried))
+
+
+def _reports() -> bool:
+    """Return whether this process tells the user what it finds."""
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 def validates_within_epochs(trainer: Trainer) -> bool:

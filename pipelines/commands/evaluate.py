@@ -37,4 +37,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     print_results(f"{result.experiment}, run {result.run_id}", rows, {})
     if not result.same_data:
         logger.warning(f"note: this is not the {SPLITS[verb]} set that the run was measured on")
+    elif result.draws_randomly and result.measured != result.recorded:
+        step = "validation_step" if verb == "validate" else "test_step"
+        logger.warning(f"note: {step} or the data draw random numbers, and these are others than in the training")
     return 0

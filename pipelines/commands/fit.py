@@ -98,8 +98,11 @@ def print_summary(result: "FitResult") -> None:
     from pipelines.tracking.uri import view_command
 
     by = "" if result.monitor is None else f", by {result.monitor}"
+    selected = f"epoch {result.selected_epoch} of 0 to {result.last_epoch}"
+    if result.selected_step is not None:
+        selected = f"step {result.selected_step} of {result.last_step}"
     facts = {
-        "selected": f"epoch {result.selected_epoch} of 0 to {result.last_epoch}{by}",
+        "selected": f"{selected}{by}",
         "training": format_duration(result.seconds),
         "parameters": f"{result.parameters:,}",
         "checkpoint": str(result.checkpoint),
@@ -139,7 +142,8 @@ def _report_failure(error: "RunFailedError") -> int:
         ):  # Lightning's own say enough
             traceback.print_exception(error.__cause__)
         logger.error("%s", error)
-    logger.error("Run %s failed. Metrics logged so far are kept.", error.run_id)
+    kept = " Metrics logged so far are kept." if error.has_metrics else ""
+    logger.error("Run %s failed.%s", error.run_id, kept)
     if error.resume_command:
         logger.error("To continue: %s", error.resume_command)
     return 2 if error.refused else 1

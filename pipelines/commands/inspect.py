@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.options import VerbParser
 
@@ -44,23 +44,29 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 
 def _print(summary: "ModelSummary") -> None:
-    """Print a table of the layers, as wide as it needs to be, and the totals below it."""
+    """Print a table of the layers and the totals below it.
+
+    On a terminal that is too narrow, types and windows are wrapped; elsewhere the table is as wide as it needs to be.
+    """
     from rich.table import Table
 
     from pipelines.runtime.console import Console
 
     console = Console(soft_wrap=True)
-    table = Table(title=summary.experiment, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    style: dict[str, Any] = {"box": None, "header_style": "bold", "pad_edge": False, "padding": (0, 1, 0, 0)}
+    table = Table(title=summary.experiment, title_justify="left", **style)
     with_notes = any(layer.note for layer in summary.layers)
     for column in ("layer", "type", "output", "window"):
-        table.add_column(column, no_wrap=True)
-    for column in ("parameters", "multiply-adds", "receptive\nfield"):
+        wraps = console.is_terminal and column in ("type", "window")
+        table.add_column(column, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
+    for column in ("parameters", "multiply-\nadds", "receptive\nfield"):
         table.add_column(column, no_wrap=True, justify="right")
     if with_notes:
         table.add_column("")
     for layer in summary.layers:
         table.add_row(*_cells(layer), *([layer.note] if with_notes else []))
-    console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
+    if not console.is_terminal:
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
     console.print(table)
     for line in _totals(summary):
         console.print(line, highlight=False, markup=False)

@@ -17,6 +17,7 @@ images: predict_step on the predict_dataloader, or else on the test set. With
 images, of any size and format: file, class and probability. Modules of litlab
 get them in the network's size, others after the transform of their data set."""
 
+SCREEN_COLUMNS = 16  # a terminal shows a summary of wider tables
 IMAGE_COLUMNS = ("file", "class", "probability")
 
 
@@ -49,7 +50,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if missing := [image for image in images if not image.is_file()]:
         raise UserError(f"{missing[0]}: no such file")
     if options.out is not None:  # before the prediction, as far as its columns are known
-        marks = [_header(IMAGE_COLUMNS)] if images else [] if options.out.suffix == ".pt" else [b"index,"]
+        marks = [_header(IMAGE_COLUMNS)] if images else [] if options.out.suffix == ".pt" else [b"index,", b"loader,"]
         check_output(options.out, *marks, inputs=images)
     given = {
         "input_key": options.input,
@@ -82,10 +83,23 @@ def _predict_data(run_id: str, overrides: Sequence[str], out: Path | None, given
         print(f"predictions in {out}")
         return 0
     columns = predictions.table()
-    rows = zip(*columns.values(), strict=True)
+    rows = list(zip(*columns.values(), strict=True))
+    width = len(columns.keys() - {"loader", "index"})
+    if out is None and width > SCREEN_COLUMNS:
+        logger.warning("%d numbers for each of %d examples: --out FILE.pt keeps their shape", width, len(rows))
+        if sys.stdout.isatty():
+            _print_summary(predictions.summary())
+            return 0
     table = [tuple(f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row) for row in rows]
-    _write([("index", *columns), *((index, *row) for index, row in enumerate(table))], out)
+    _write([tuple(columns), *table], out)
     return 0
+
+
+def _print_summary(lines: Sequence[Sequence[str]]) -> None:
+    from pipelines.runtime.console import Console, numeric_table
+
+    Console(soft_wrap=True).print(numeric_table("", lines))
+    print("--out FILE.csv writes all numbers as a table")
 
 
 def _write(table: Sequence[Sequence[object]], out: Path | None) -> None:

@@ -8,18 +8,25 @@ from pipelines.runtime.errors import UserError
 
 DESCRIPTION = """Resume a litlab fit that was stopped or killed, or that crashed: from its last
 complete epoch, in the same run. On a CPU the result is bit-identical to that of
-an uninterrupted run. Finished runs cannot be resumed, and the configuration
-cannot be changed: use litlab fit for a new run."""
+an uninterrupted run. Finished runs cannot be resumed. Only the keys below can
+be changed: to change others, use litlab fit for a new run."""
 MAX_LISTED = 10
 
 
 def make_parser(verb: str) -> VerbParser:
     parser = VerbParser(verb, DESCRIPTION, usage="RUN_ID [--dead] [--KEY VALUE ...]")
-    parser.show_argument("run_id", **RUN_ID | {"help": f"{RUN_ID['help']}; without it, the unfinished runs are listed"})
+    show = parser.show_argument
+    show("run_id", **RUN_ID | {"help": f"{RUN_ID['help']}; without it, the unfinished runs are listed"})
     dead = "confirm that the process of a run that is RUNNING on another machine is dead"
     parser.add_argument("--dead", action="store_true", help=dead)
     data_dir = "the folder of the data, if it has changed; the data must be the same"
-    parser.show_argument("--data.data_dir", metavar="DIR", help=data_dir)
+    show("--data.data_dir", metavar="DIR", help=data_dir)
+    show("--monitor", metavar="METRIC", help="what selects the best weights; of past epochs, those with a checkpoint")
+    show("--mode", metavar="min|max", help="whether lower or higher values of it are better")
+    show("--test_weights", metavar="WHICH", help="best, last, or callback (a ModelCheckpoint's best)")
+    show("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
+    show("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
+    show("--trainer.enable_progress_bar", metavar="BOOL", help="show a progress bar (true)")
     parser.add_trust()
     parser.add_tracking_uri()
     return parser

@@ -71,26 +71,35 @@ def _note(given: Mapping[str, Any], uri: str | None) -> str:
     return f"{KEY}: litlab logs to MLflow itself{with_its}, instead of an MLFlowLogger{ignored}"
 
 
-def place_logger(own: Logger, config: Namespace, default: Sequence[Logger] = ()) -> list[Logger]:
-    """Build the loggers of a configuration, and return them with litlab's own among them.
+def build_loggers(config: Namespace) -> list[Logger | None]:
+    """Build the loggers of a configuration; None stands for the first MLFlowLogger, further ones are left out.
+
+    Raises:
+        UserError: A logger cannot be built, for example because its package is not installed.
+    """
+    built: list[Logger | None] = []
+    for entry in _entries(config):
+        if not _is_mlflow(entry):
+            built.append(_build(entry))
+        elif None not in built:
+            built.append(None)
+    return built
+
+
+def place_logger(own: Logger, built: Sequence[Logger | None], default: Sequence[Logger] = ()) -> list[Logger]:
+    """Return the loggers of a configuration with litlab's own among them.
 
     `self.logger` of a module is the first of its loggers: that of the user, as in Lightning. litlab's is where the
     MLFlowLogger is; without one it is the last, but before CSVLoggers, of whose `experiment` a module makes no use.
 
     Args:
         own: litlab's logger.
-        config: The configuration.
+        built: The loggers of the configuration, from `build_loggers`.
         default: What `trainer.logger: true` stands for.
     """
-    loggers, is_placed = list(default), False
-    for entry in _entries(config):
-        if not _is_mlflow(entry):
-            loggers.append(_build(entry))
-        elif not is_placed:
-            loggers.append(own)
-            is_placed = True
-    if is_placed:
-        return loggers
+    if None in built:
+        return [*default, *(own if logger is None else logger for logger in built)]
+    loggers = [*default, *(logger for logger in built if logger is not None)]
     return [own, *loggers] if all(isinstance(logger, CSVLogger) for logger in loggers) else [*loggers, own]
 
 
@@ -115,11 +124,6 @@ def _is_store(uri: str) -> bool:
 
 
 def _build(entry: Namespace) -> Logger:
-    """Build one logger.
-
-    Raises:
-        UserError: It cannot be built, for example because its package is not installed.
-    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--logger", type=Logger)
     try:

@@ -16,6 +16,7 @@ from modules.probes import Probe
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation.load_run import load_run, needed_keys
+from pipelines.evaluation.randomness import RandomnessCheck
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import of_split, split_of
 from pipelines.runtime.signals import reraise_keyboard_interrupt
@@ -48,6 +49,7 @@ class RunEvaluation:
         recorded: Metrics that the run recorded for the split, such as "acc".
         measured: The same metrics, measured now.
         same_data: False if the split is not the one that the run recorded.
+        draws_randomly: Whether the evaluation drew random numbers: the training drew others.
     """
 
     run_id: str
@@ -55,6 +57,7 @@ class RunEvaluation:
     recorded: dict[str, float]
     measured: dict[str, float]
     same_data: bool
+    draws_randomly: bool
 
 
 def evaluate_run(
@@ -80,11 +83,13 @@ def evaluate_run(
     stage = "fit" if split == "val" else "test"
     loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, stages=[stage], weights=False, trust=trust)
     assert loaded.run is not None
-    evaluation = evaluate(split, loaded.cli, loaded.model, loaded.data, loaded.checkpoint)
+    random = RandomnessCheck()
+    evaluation = evaluate(split, loaded.cli, loaded.model, loaded.data, loaded.checkpoint, [random])
     nameless = [name for name in evaluation.metrics if split_of(name) is None]
     recorded = of_split(_recorded(loaded.run, split), split, nameless)
     measured = of_split(evaluation.metrics, split, nameless)
-    return RunEvaluation(loaded.run.run_id, loaded.cli.config.name, recorded, measured, loaded.has_recorded_data(split))
+    name, same_data = loaded.cli.config.name, loaded.has_recorded_data(split)
+    return RunEvaluation(loaded.run.run_id, name, recorded, measured, same_data, random.draws)
 
 
 def _recorded(run: StoredRun, split: Split) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Predict with a module's own `predict_step` on its own data."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from pipelines.runtime.silence import hidden_warnings
 
 Column = Sequence[Any]
 MAX_COLUMNS = 256
+_STATISTICS = (torch.min, torch.mean, torch.max)
 _LOADERS = (
     ("predict_dataloader", "predict", ""),
     ("test_dataloader", "test", "test"),
@@ -38,32 +39,61 @@ class Predictions:
         values: What `predict_step` returned, the batches joined: a tensor, list, or a dictionary of these.
         classes: Names of the classes; empty if unknown.
         remarks: Which data and which method were used, where these are not the module's own for prediction.
+        loaders: The part of the values that is of each data loader, by its name or index; empty if there is one.
     """
 
     values: Any
     classes: tuple[str, ...]
     remarks: list[str]
+    loaders: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> dict[str, Column]:
         """Return one column for each number or text that there is for an example, in the order of the data.
 
-        Of class probabilities, these are the most probable class and its probability.
+        Of class probabilities, these are the most probable class and its probability. The first column is the index of
+        the example; if there are several data loaders, that of the loader comes before it, and each has its own index.
 
         Raises:
             UserError: There is not one row for each example, or the rows are too long for a table.
         """
+        if not self.loaders:
+            columns = self._columns_of(self.values)
+            return {"index": range(_rows(columns)), **columns}
+        parts = {name: self._columns_of(values) for name, values in self.loaders.items()}
+        first, *others = parts.values()
+        if any(columns.keys() != first.keys() for columns in others):
+            raise self._no_table()
+        return {
+            "loader": [name for name, columns in parts.items() for _ in range(_rows(columns))],
+            "index": [index for columns in parts.values() for index in range(_rows(columns))],
+            **{name: [cell for columns in parts.values() for cell in columns[name]] for name in first},
+        }
+
+    def _columns_of(self, values: Any) -> dict[str, Column]:
         if _are_probabilities(self.values):
-            probability_N, class_N = self.values.max(1)
-            names = self.classes if len(self.classes) == self.values.shape[1] else range(self.values.shape[1])
+            probability_N, class_N = values.max(1)
+            names = self.classes if len(self.classes) == values.shape[1] else range(values.shape[1])
             return {"class": [names[index] for index in class_N.tolist()], "probability": probability_N.tolist()}
         columns: dict[str, Column] = {}
-        for name, value in _named(self.values):
+        for name, value in _named(values):
             columns |= _columns(name, value)
         lengths = set(map(len, columns.values()))
         if not columns or len(lengths) > 1 or len(columns) > MAX_COLUMNS:
-            parts = ", ".join(f"{name} {_describe(value)}" for name, value in _named(self.values)) or "nothing"
-            raise UserError(f"predict_step returns no table ({parts}): --out FILE.pt saves it as it is")
+            raise self._no_table()
         return columns
+
+    def _no_table(self) -> UserError:
+        parts = ", ".join(f"{name} {_describe(value)}" for name, value in _named(self.values)) or "nothing"
+        return UserError(f"predict_step returns no table ({parts}): --out FILE.pt saves it as it is")
+
+    def summary(self) -> list[list[str]]:
+        """Return a header and, for each tensor, its shape per example and its lowest, mean and highest value."""
+        tensors = {name: value for name, value in _named(self.values) if isinstance(value, Tensor) and value.ndim}
+        rows = [
+            [name, "x".join(map(str, value.shape[1:])) or "1", *(f"{of(value.double()):.4g}" for of in _STATISTICS)]
+            for name, value in tensors.items()
+        ]
+        return [["", "per example", "lowest", "mean", "highest"], *rows]
 
 
 def predict_data(
@@ -105,11 +135,27 @@ def predict_data(
         if isinstance(data, InMemoryDataModule):
             raise UserError(str(error)) from error
         raise
-    several = bool(results) and isinstance(results[0], list) and len(getattr(trainer, "num_predict_batches", [])) > 1
-    batches = [batch for loader in results for batch in loader] if several else results
-    if not any(batch is not None for batch in batches or []):
+    if not (results and isinstance(results[0], list) and len(getattr(trainer, "num_predict_batches", [])) > 1):
+        results = [results or []]
+    batches = [batch for loader in results for batch in loader]
+    if not any(batch is not None for batch in batches):
         raise UserError(f"run {run_id}: {type(model).__name__}.predict_step returns nothing")
-    return Predictions(_join([to_cpu(batch) for batch in batches]), tuple(getattr(data, "classes", ())), remarks)
+    loaders = {}
+    if len(results) > 1:
+        named = zip(_loader_names(trainer.predict_dataloaders, len(results)), results, strict=True)
+        loaders = {name: _join([to_cpu(batch) for batch in loader]) for name, loader in named if loader}
+    values = _join([to_cpu(batch) for batch in batches])
+    return Predictions(values, tuple(getattr(data, "classes", ())), remarks, loaders)
+
+
+def _loader_names(loaders: Any, count: int) -> list[str]:
+    """Return the names of data loaders in a dictionary, else their indices."""
+    is_named = isinstance(loaders, Mapping) and len(loaders) == count
+    return [str(name) for name in (loaders if is_named else range(count))]
+
+
+def _rows(columns: Mapping[str, Column]) -> int:
+    return len(next(iter(columns.values())))
 
 
 def _choose_loader(data: LightningDataModule | None, model: LightningModule) -> list[str]:

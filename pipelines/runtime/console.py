@@ -6,6 +6,7 @@ from rich import console
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.runtime.metric_names import by_loader
 from pipelines.runtime.text import escape_control_characters
 
 MAX_COLUMNS = 4
@@ -23,12 +24,15 @@ def print_results(title: str, rows: dict[str, dict[str, float]], facts: dict[str
     """Print metrics as a table and facts below it, one a line.
 
     Args:
-        title: Title of the table.
+        title: Title of the table; without metrics, it is printed with "no metrics".
         rows: Metrics by split. Each split is a row, or a column if there are more than `MAX_COLUMNS` metrics.
         facts: Texts by name.
     """
     console = Console(soft_wrap=True)
-    console.print(numeric_table(title, _metric_cells(rows)))
+    if any(rows.values()):
+        console.print(numeric_table(title, _metric_cells(rows)))
+    else:
+        console.print(f"{escape_control_characters(title)}: no metrics", highlight=False, markup=False)
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         console.print(escape_control_characters(f"{name:<{width}}  {value}"), highlight=False, markup=False)
@@ -36,7 +40,7 @@ def print_results(title: str, rows: dict[str, dict[str, float]], facts: dict[str
 
 def _metric_cells(rows: dict[str, dict[str, float]]) -> list[list[str]]:
     """Return the header and the rows of a table of metrics, transposed if there are many metrics."""
-    metrics = list(dict.fromkeys(key for values in rows.values() for key in values))
+    metrics = by_loader(dict.fromkeys(key for values in rows.values() for key in values))
     titles = [METRIC_TITLES.get(metric, metric) for metric in metrics]
     cells = {(split, metric): f"{value:.4f}" for split, values in rows.items() for metric, value in values.items()}
     if len(metrics) <= MAX_COLUMNS:

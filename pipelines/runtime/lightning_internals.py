@@ -10,8 +10,9 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 - `trainer._logger_connector.metrics` and `log_metrics`: the values of a step after which a checkpoint was saved.
 - `fit_loop.restarting` and `epoch_loop.update_lr_schedulers`: schedulers on plateaus in an epoch that continues.
 - `_log_hyperparams` of its loggers: whether a logger is called by the trainer or by a user's code.
+- `progress_bar_refresh_rate` of the callback that searches for a learning rate: its bar cannot be switched off.
 - `val_loop._results`: which metrics a validation logged, and the torchmetrics objects behind them.
-- `epoch_loop._results`: means of an epoch that continues in the middle.
+- `epoch_loop._results`: means of an epoch that continues in the middle; which metrics are logged by step.
 - `epoch_loop._should_check_val_fx` and `val_loop._restart_stage`: a checkpoint between a step and its validation.
 - `call._call_callback_hooks`: the start of an epoch that continues in the middle, where Lightning calls no hooks.
 """
@@ -53,6 +54,13 @@ def is_called_by_trainer() -> bool:
     while frame is not None and frame.f_code is not _log_hyperparams.__code__:
         frame = frame.f_back
     return frame is not None
+
+
+def hide_search_bar(trainer: "Trainer") -> None:
+    """Hide the bar of a search for a learning rate; to be called in `on_train_start`, where else it does nothing."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "progress_bar_refresh_rate"):
+            callback.progress_bar_refresh_rate = 0
 
 
 def restore_counters(trainer: "Trainer", fit_loop_state: dict[str, Any]) -> None:
@@ -112,6 +120,12 @@ def validation_metrics(trainer: "Trainer") -> dict[str, bool | None]:
             higher_is_better = None if result.is_tensor else getattr(result.value, "higher_is_better", None)
             logged |= dict.fromkeys(results._forked_name(result, on_step=False), higher_is_better)
     return logged
+
+
+def step_metrics(trainer: "Trainer") -> list[str]:
+    """Return the metrics that the training has passed to the loggers as values of steps, by `self.log`."""
+    found = [result.meta for result in trainer.fit_loop.epoch_loop._results.values()]
+    return list(dict.fromkeys(meta.name for meta in found if meta.on_step and meta.logger))
 
 
 def epoch_sums(trainer: "Trainer") -> "dict[str, dict[str, torch.Tensor]]":

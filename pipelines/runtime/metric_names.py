@@ -27,6 +27,11 @@ _SPLITS: dict[str, Split] = {
 }
 _SPLIT_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(_SPLITS)})(?![a-z])", re.IGNORECASE)
 _SPLIT_CAMEL = re.compile(r"^(train|val|valid|test)(?=[A-Z])")  # valLoss
+_SPLIT_PHRASE = re.compile(  # on_test, of the validation set
+    rf"(?:(?<![a-z])(?:on|of|for|in)[/_\-. ](?:the[/_\-. ])?)?{_SPLIT_WORD.pattern}(?:[/_\-. ](?:set|data)$)?",
+    re.IGNORECASE,
+)
+_LOADER = re.compile(r"/dataloader_idx_(\d+)$")
 _TRAIN_END = "train_end/"
 _SEPARATORS = "/_-. "
 
@@ -62,14 +67,16 @@ def split_of(metric: str) -> Split | None:
 
 
 def without_split(metric: str) -> str:
-    """Return the name of a metric without its split: `loss` of `val/loss`, `loss/val` and `train_loss_epoch`."""
+    """Return the name of a metric without its split: `loss` of `val/loss`, `loss_on_val` and `train_loss_epoch`."""
     metric = re.sub(r"_epoch(?=$|/)", "", metric)  # of a metric that is logged by step, too
     if metric.startswith(_TRAIN_END):
         return metric.removeprefix(_TRAIN_END)
     if found := _SPLIT_CAMEL.match(metric):
         return metric[found.end()].lower() + metric[found.end() + 1 :]
-    if found := _SPLIT_WORD.search(metric):
-        return (metric[: found.start()] + metric[found.end() :].lstrip(_SEPARATORS)).rstrip(_SEPARATORS) or metric
+    name = _LOADER.sub("", metric)
+    if found := _SPLIT_PHRASE.search(name):
+        rest = (name[: found.start()] + name[found.end() :].lstrip(_SEPARATORS)).rstrip(_SEPARATORS)
+        return f"{rest}{metric[len(name) :]}" if rest else metric
     return metric
 
 
@@ -93,8 +100,16 @@ def of_split(metrics: Mapping[str, float], split: Split, names: Iterable[str] = 
     return {label: metrics[metric] for metric, label in labels_of(chosen).items()}
 
 
+def by_loader(metrics: Iterable[str]) -> list[str]:
+    """Return metrics in their order, but one that was measured on several data loaders in the order of the loaders."""
+    names = list(metrics)
+    bases = [_LOADER.sub("", name) for name in names]
+    loaders = [int(found[1]) if (found := _LOADER.search(name)) else -1 for name in names]
+    return [name for *_, name in sorted(zip(map(bases.index, bases), loaders, names, strict=True))]
+
+
 def shown_in_epoch(metrics: Iterable[str]) -> list[str]:
     """Return the metrics of an epoch in order, without the parts of those that were logged by step and by epoch."""
     known = set(metrics)
     bases = {name: re.sub(r"_(step|epoch)(?=$|/)", "", name) for name in known}
-    return sorted(name for name, base in bases.items() if base == name or base not in known)
+    return by_loader(sorted(name for name, base in bases.items() if base == name or base not in known))

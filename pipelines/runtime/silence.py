@@ -13,10 +13,10 @@ from pathlib import Path
 IRRELEVANT_WARNINGS = (
     ".*available but not used.*",  # the configuration chooses the accelerator
     ".*your dataloader is not resumable.*",  # its position is restored; see checkpoints/position.py
+    ".*smaller than the logging interval.*",  # training/logging_interval.py says it if it matters
     ".*isinstance.treespec, LeafSpec.* is deprecated.*",  # between Lightning 2.6 and torch 2.15
 )
 _FEW_WORKERS = ".*does not have many workers.*"
-_LOGGING_INTERVAL = ".*smaller than the logging interval.*"
 _MISSING_CALLBACKS = ".*callbacks used to create the checkpoint need to be provided.*"
 _NOT_EMPTY = "Checkpoint directory {}.*exists and is not empty"
 _RELEVANT_INFO = re.compile(
@@ -26,20 +26,16 @@ _RELEVANT_INFO = re.compile(
 
 
 @contextmanager
-def hidden_warnings(
-    *, in_memory: bool, logs_steps: bool = True, evaluates: bool = False, folder: Path | None = None
-) -> Iterator[None]:
+def hidden_warnings(*, in_memory: bool, evaluates: bool = False, folder: Path | None = None) -> Iterator[None]:
     """Hide warnings of Lightning that do not apply to a training or an evaluation.
 
     Args:
         in_memory: Whether the data are in memory, where worker processes only add cost.
-        logs_steps: Whether values of steps are logged, so that it matters if the interval is longer than an epoch.
         evaluates: Whether a checkpoint is evaluated, which does not need the state of the callbacks.
         folder: The run's own folder, which has files of the run before a resume.
     """
     hidden = {
         _FEW_WORKERS: in_memory,
-        _LOGGING_INTERVAL: not logs_steps,
         _MISSING_CALLBACKS: evaluates,
         _NOT_EMPTY.format(re.escape(str(folder))): folder is not None,
     }

@@ -56,6 +56,7 @@ class Run:
         folder: Folder of the run's files; with a local store, its artifact folder.
         history: Epoch and metrics of each call of `log_metrics` without a step; a reopened run's earlier ones are read
             by `rewind`.
+        has_metrics: Whether any metric was logged, also before the run was reopened.
         complete: Whether the store has all data of the run, once it has ended.
         refused: What the store refuses for good, and why, once it has ended.
 
@@ -116,7 +117,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         log.save()
         log.reserve()
-        self.complete = False
+        self.complete, self.has_metrics = False, bool(log.entries()[0])
         self.history: list[tuple[int, dict[str, float]]] = []
         self._unsent, self._last_sent = 0, time.monotonic()
         writer.follow(log, new=new)
@@ -162,7 +163,7 @@ class Run:
         entry = self._log.append(epoch, {accepted_name(key): value for key, value in metrics.items()}, step)
         if step is None:
             self.history.append((entry.epoch, entry.values))
-        self._unsent += len(metrics)
+        self._unsent, self.has_metrics = self._unsent + len(metrics), True
         if self._unsent >= MAX_BATCH or time.monotonic() - self._last_sent > SEND_EVERY_S:
             self._unsent, self._last_sent = 0, time.monotonic()
             self._writer.request(SEND)

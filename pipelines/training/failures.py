@@ -13,16 +13,19 @@ class RunFailedError(RuntimeError):
     """A run failed; the message says why. The original error is the cause.
 
     Attributes:
-        run_id: The run, whose status is FAILED. Metrics logged before the failure are kept.
+        run_id: The run, whose status is FAILED.
         resume_command: The command that continues the run, or "" if it would fail again.
         refused: Whether model and data reject the configuration, so that it is the user's mistake.
         explained: Whether the message is sufficient without a traceback.
+        has_metrics: Whether metrics were logged before the failure; they are kept.
     """
 
-    def __init__(self, message: str, run_id: str, *, resume_command: str, refused: bool, explained: bool) -> None:
+    def __init__(
+        self, message: str, run_id: str, *, resume_command: str, refused: bool, explained: bool, has_metrics: bool
+    ) -> None:
         super().__init__(message)
         self.run_id, self.resume_command = run_id, resume_command
-        self.refused, self.explained = refused, explained
+        self.refused, self.explained, self.has_metrics = refused, explained, has_metrics
 
 
 def diagnose(error: BaseException | None, folder: Path, processes: int) -> str | None:

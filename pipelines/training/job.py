@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules.base import InMemoryDataModule
@@ -17,11 +18,13 @@ from pipelines.checkpoints.selection import Selection
 from pipelines.config.callbacks import check_callbacks
 from pipelines.config.cli import LitlabCLI, load_data
 from pipelines.config.distributed import check_batch_split
+from pipelines.config.loggers import build_loggers
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.log import logger
+from pipelines.training.logging_interval import LoggingInterval
 from pipelines.training.monitors import check_monitors
 from pipelines.training.nan_guard import TerminateOnNaN
 from pipelines.training.progress_bar import EpochBar
@@ -36,6 +39,7 @@ class Training:
         data: The data module, whose data are loaded; None if the module has its own loaders.
         model: The module, before its first step.
         trainer: Lightning's trainer, without loggers but the one of `trainer.logger: true`.
+        loggers: The loggers of the configuration; None stands for litlab's own.
         checkpoint_callback: Saves the best and the last epoch.
         leak_guard: Callback that compares the sets; None if it is off.
         regions: Callback that records decision regions, if the data are points of a plane; else empty.
@@ -45,6 +49,7 @@ class Training:
     data: LightningDataModule | None
     model: LightningModule
     trainer: Trainer
+    loggers: list[Logger | None]
     checkpoint_callback: BestAndLastCheckpoint
     leak_guard: LeakGuard | None
     regions: list[DecisionRegions]
@@ -83,7 +88,8 @@ def prepare_training(
         if trainer.world_size == 1:  # several processes prepare and set up the data when they can wait for each other
             load_data(data, "fit")
     check_batch_split(data, model, trainer, sync_batchnorm=config.trainer.sync_batchnorm)
-    return Training(cli, data, model, trainer, checkpoint_callback, leak_guard, regions)
+    loggers = build_loggers(config)
+    return Training(cli, data, model, trainer, loggers, checkpoint_callback, leak_guard, regions)
 
 
 def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule | None, LightningModule]:
@@ -131,7 +137,7 @@ def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[
     progress_bar = [] if has_bar or cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     has_checkpoint = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
     default_checkpoint = [] if has_checkpoint else [DefaultCheckpoint(first)]
-    callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), *progress_bar, *default_checkpoint]
+    callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), LoggingInterval(), *progress_bar, *default_checkpoint]
     default_logger = cli.config.trainer.logger is True
     trainer = cli.make_trainer(callbacks=callbacks, logger=default_logger, enable_checkpointing=True)
     if cli.config.trainer.enable_checkpointing is False and trainer.is_global_zero:

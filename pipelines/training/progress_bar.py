@@ -1,6 +1,7 @@
 """Progress of a training on the terminal: a bar, and one line of metrics per epoch."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipelines.runtime.console import Console
+from pipelines.runtime.hooks import run_after_hook
+from pipelines.runtime.lightning_internals import hide_search_bar
 from pipelines.runtime.metric_names import shown_in_epoch, split_of
 
 REFRESH_S = 0.25
@@ -101,6 +104,18 @@ class EpochBar(ProgressBar):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def quiet_searches(model: LightningModule, trainer: Trainer, enabled: bool | None) -> None:
+    """Hide the bar of searches for a learning rate if there is no terminal, or `enable_progress_bar` is false.
+
+    Args:
+        model: The module that is trained.
+        trainer: Its trainer.
+        enabled: `trainer.enable_progress_bar`.
+    """
+    if enabled is False or not sys.stderr.isatty():
+        run_after_hook(model, "on_train_start", lambda: hide_search_bar(trainer))
 
 
 def _total_steps(trainer: Trainer) -> int | None:

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
 from pipelines.checkpoints.files import PREVIOUS, copy_checkpoint, load_checkpoint, remove_checkpoint
-from pipelines.checkpoints.selection import Best, Monitor
+from pipelines.checkpoints.selection import Best, Monitor, validates_within_epochs
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation import figures
 from pipelines.evaluation.evaluate import Evaluation, evaluate
@@ -50,6 +50,9 @@ class FitResult:
         selected_epoch: Index of the epoch whose weights were tested: the best on the validation set, if there is one
             and `test_weights` does not say otherwise.
         last_epoch: Index of the last epoch.
+        selected_step: Global step of the weights that were tested, if validations are within epochs; None if it is
+            that of the end of an earlier epoch, or validations are not.
+        last_step: Global step at the end of the training.
         monitor: Metric that selected the weights; None if none did.
         seconds: Training time, with that before an interruption.
         parameters: Number of parameters of the model.
@@ -64,6 +67,8 @@ class FitResult:
     metrics: dict[str, float]
     selected_epoch: int
     last_epoch: int
+    selected_step: int | None
+    last_step: int
     monitor: str | None
     seconds: float
     parameters: int
@@ -108,12 +113,20 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         metrics={**run.metrics_at(epoch), **measured},
         selected_epoch=epoch,
         last_epoch=last_epoch,
+        selected_step=_selected_step(training.trainer, best, last_epoch),
+        last_step=training.trainer.global_step,
         monitor=None if monitor is None else monitor.metric,
         seconds=seconds,
         parameters=parameters,
         checkpoint=callback.best,
         tracking_uri=run.store.uri,
     )
+
+
+def _selected_step(trainer: Trainer, best: Best, last_epoch: int) -> int | None:
+    if best.step is None and best.epoch == last_epoch and validates_within_epochs(trainer):
+        return trainer.global_step
+    return best.step
 
 
 def _measured(run: Run, best: Best, monitor: Monitor | None) -> dict[str, float]:
@@ -134,8 +147,7 @@ def _select(training: Training, last_epoch: int) -> Best:
         copy_checkpoint(path, callback.best)
     elif best is None or which == "last":
         if which != "last":
-            why = callback.selection.describe() if callback.selection.logged else "there was no validation"
-            logger.warning("The last weights are kept: %s", why)
+            logger.warning("The last weights are kept: %s", callback.selection.describe())
         if not callback.last.is_file():
             raise UserError("nothing was trained: the checkpoint that the training starts from has reached its end")
         best = Best(last_epoch, 0.0)

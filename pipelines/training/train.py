@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
@@ -22,10 +21,9 @@ from pipelines.training.found_values import log_values_used, remove_searches
 from pipelines.training.job import Training
 from pipelines.training.logger import RunLogger
 from pipelines.training.monitors import missing_metric
+from pipelines.training.progress_bar import quiet_searches
 from pipelines.training.results import FitResult, finalize
 from pipelines.training.run_metadata import resume_command
-
-_LOG_STEPS = (DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor)
 
 
 def train_and_test(
@@ -48,7 +46,8 @@ def train_and_test(
             seconds = train(training, run, find_checkpoint())
             result = finalize(training, run, seconds, test=True)
     except (KeyboardInterrupt, SystemExit, BrokenPipeError) as stop:
-        stop.add_note(f"Stopped. Run {run.run_id} is KILLED; metrics logged so far are kept.")
+        kept = "; metrics logged so far are kept" if run.has_metrics else ""
+        stop.add_note(f"Stopped. Run {run.run_id} is KILLED{kept}.")
         stop.add_note(f"To continue: {resume_command(run)}")
         raise
     except Exception as error:
@@ -77,13 +76,14 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
         checkpoint: The checkpoint to resume from.
         run: The run that it is recorded in; None in the processes of further devices.
     """
-    trainer, config = training.trainer, training.cli.config
+    trainer = training.trainer
     if not training.cli.searches:
         remove_searches(training.model)
-    trainer.loggers = place_logger(RunLogger(run, trainer), config, trainer.loggers)
+    quiet_searches(training.model, trainer, training.cli.config.trainer.enable_progress_bar)
+    trainer.loggers = place_logger(RunLogger(run, trainer), training.loggers, trainer.loggers)
     in_memory, folder = isinstance(training.data, InMemoryDataModule), None if run is None else run.folder
     with (
-        hidden_warnings(in_memory=in_memory, logs_steps=_logs_steps(training), folder=folder),
+        hidden_warnings(in_memory=in_memory, folder=folder),
         reraise_keyboard_interrupt(training.trainer),
         flush_denormals(),
     ):
@@ -91,16 +91,6 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
     if torch.distributed.is_initialized():  # the test runs on one device, and must not wait for other processes
         torch.distributed.destroy_process_group()
     return training.checkpoint_callback.seconds
-
-
-def _logs_steps(training: Training) -> bool:
-    """Return whether values of steps may be logged: litlab's modules and most callbacks of Lightning log none."""
-    if not isinstance(training.model, Learner):
-        return True
-    return any(
-        isinstance(callback, _LOG_STEPS) or type(callback).__module__.partition(".")[0] not in ("lightning", "modules")
-        for callback in training.cli.callbacks
-    )
 
 
 def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
@@ -114,11 +104,14 @@ def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
     diagnosis = missing or diagnose(error, run.folder, training.trainer.world_size)
     diverged = isinstance(error, FloatingPointError)
     has_checkpoint = training.checkpoint_callback.last.is_file()
-    may_resume = has_checkpoint or diagnosis is not None or user_traceback(error) is not None  # else it fails again
+    found = user_traceback(error)
+    by_user = found is not None and bool(found.traceback)  # in a file that the user can correct
+    may_resume = has_checkpoint or diagnosis is not None or by_user  # else it fails again
     return RunFailedError(
         diagnosis or str(error),
         run.run_id,
         resume_command=resume_command(run) if may_resume and not (refused or diverged) else "",
         refused=refused,
         explained=refused or diverged or diagnosis is not None,
+        has_metrics=run.has_metrics,
     )

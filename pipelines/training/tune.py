@@ -23,6 +23,7 @@ from pipelines.runtime.silence import hidden_warnings, silence_lightning
 from pipelines.runtime.text import format_command
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import Store
+from pipelines.training.progress_bar import quiet_searches
 from pipelines.training.run_metadata import run_tags
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def _search_lr(cli: LitlabCLI, low: float, high: float, steps: int) -> tuple[Cur
     with refusals(), tempfile.TemporaryDirectory() as folder:
         data, model = cli.build()
         trainer = _bare_trainer(cli, folder, steps)
+        quiet_searches(model, trainer, cli.config.trainer.enable_progress_bar)
         in_memory = isinstance(data, InMemoryDataModule)
         with hidden_warnings(in_memory=in_memory), reraise_keyboard_interrupt(trainer):
             found = Tuner(trainer).lr_find(

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from sweeps.seeds.fit_seeds import SeedsResult
 
 MAX_ROWS = 30  # seeds up to which each gets a row
+SHORT_ID = 8  # characters of a run id where the whole one does not fit; every command takes them
 DESCRIPTION = """Train one configuration with several seeds. A parent run has the mean, the
 standard deviation and the 95 % interval of each metric; each seed is a child
 run. Run the same command again to continue after a stop or a failure."""
@@ -76,7 +78,7 @@ def _print_result(result: "SeedsResult") -> None:
         title = f"{result.experiment}, seeds {format_seeds(result.seeds)}"
         console.print(numeric_table(title, metrics_table(result.runs)))
     if 0 < len(result.runs) <= MAX_ROWS:
-        console.print(numeric_table("", seeds_table(result.runs)))
+        console.print(numeric_table("", _fit(seeds_table(result.runs), shutil.get_terminal_size().columns)))
     uri = tracking_uri_arguments(result.tracking_uri)
     lines = {
         "run": result.run_id,
@@ -85,3 +87,11 @@ def _print_result(result: "SeedsResult") -> None:
     }
     for name, value in lines.items():
         console.print(f"{name:<10}  {value}", markup=False)
+
+
+def _fit(lines: list[list[str]], width: int) -> list[list[str]]:
+    """Return the lines of a table whose last column has run ids, which are short if the table would be wider."""
+    columns = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if sum(columns) + 2 * (len(columns) - 1) <= width:
+        return lines
+    return [[*cells, last[:SHORT_ID]] for *cells, last in lines]

@@ -19,8 +19,8 @@ REFRESH_S = 0.5  # between two updates of the live lines
 
 
 def format_params(params: dict[str, Any]) -> str:
-    """Format params in one short line; of each key only the part after the last dot."""
-    texts = {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in params.items()}
+    """Format params in one short line, numbers with 4 digits; of each key only the part after the last dot."""
+    texts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in params.items()}
     return "  ".join(f"{key.rpartition('.')[2]}={text}" for key, text in texts.items())
 
 

@@ -82,6 +82,38 @@ def test_probabilities_become_class_and_probability(litlab, fit, tmp_path):
     assert all(0.5 <= float(row["probability"]) <= 1 and row["class"] in ("0", "1") for row in rows)
 
 
+def test_a_row_names_its_loader_if_there_are_several_and_each_has_its_own_index(litlab, fit, tmp_path):
+    rows = rows_of(litlab("predict", fit("Net", "TwoNamedSets")).out)
+    assert list(rows[0]) == ["loader", "index", "prediction_0", "prediction_1"]
+    assert [(row["loader"], row["index"]) for row in rows] == [
+        (name, str(index)) for name, count in (("in", 20), ("ood", 7)) for index in range(count)
+    ]
+    run_id = fit("ProbabilityNet", "TwoPredictedSets")
+    for _ in range(2):  # the second time, litlab's own file is replaced
+        assert litlab("predict", run_id, "--out", tmp_path / "out.csv").code == 0
+    rows = rows_of((tmp_path / "out.csv").read_text())
+    assert list(rows[0]) == ["loader", "index", "class", "probability"]
+    assert [row["loader"] for row in rows] == ["0", "0", "0", "1", "1"]
+    assert [row["index"] for row in rows] == ["0", "1", "2", "0", "1"]
+
+
+def test_a_terminal_shows_a_summary_of_many_numbers_and_says_what_keeps_them(litlab, fit, monkeypatch):
+    run_id = fit("MaskNet")
+    note = "24 numbers for each of 64 examples: --out FILE.pt keeps their shape"
+    piped = litlab("predict", run_id)
+    assert note in piped.err
+    assert len(rows_of(piped.out)) == 64
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")  # without escape codes
+    shown = litlab("predict", run_id)
+    assert note in shown.err
+    header, row, hint = shown.out.splitlines()
+    assert header.split() == ["per", "example", "lowest", "mean", "highest"]
+    assert row.split()[:2] == ["prediction", "1x4x6"]
+    assert 0 < float(row.split()[2]) <= float(row.split()[3]) <= float(row.split()[4]) < 1
+    assert "--out FILE.csv" in hint
+
+
 def test_litlabs_own_classifiers_predict_their_test_set(litlab):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id
     outcome = litlab("predict", run_id)

@@ -150,6 +150,24 @@ def test_the_table_shows_layers_and_totals(litlab):
     assert "…" not in shown
 
 
+def test_the_table_of_a_terminal_fits_it_with_its_receptive_fields(litlab, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")  # without escape codes
+    monkeypatch.setenv("COLUMNS", "80")
+    table = litlab("inspect", "cifar-resnet9").out.partition("\nparameters ")[0].splitlines()
+    assert max(map(len, table)) <= 80
+    assert "32x32" in [line.split()[-1] for line in table[-3:] if line.strip()]
+    assert "2,359,296" in "\n".join(table)
+
+
+def test_the_table_in_a_pipe_is_not_wrapped(litlab, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = litlab("inspect", "digits-convnet").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (row,) = [line for line in lines if line.startswith("net.2 ")]
+    assert row.endswith("6x6")
+
+
 def test_json_has_the_same_values(litlab, tmp_path):
     summary = json.loads(litlab("inspect", "deep-mnist", "--json", "--data.n_train", "250").out)
     first, total = summary["layers"][0], 3_274_634

@@ -1,5 +1,6 @@
 """The undocumented parts of libraries that litlab uses still exist. If one is missing, its file says what it is for."""
 
+import inspect
 import pkgutil
 import re
 import sqlite3
@@ -11,11 +12,11 @@ import optuna
 import pytest
 import sqlalchemy
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from modules.lightning_internals import HOOK_NAME
-from pipelines.runtime.lightning_internals import set_callback_metrics
+from pipelines.runtime.lightning_internals import hide_search_bar, set_callback_metrics
 from pipelines.tracking.mlflow_internals import LOCATIONS, follow_moved_artifacts
 from sweeps.search.optuna_internals import LOCK_ROW, has_notes, queued_params
 
@@ -72,6 +73,17 @@ def test_callbacks_see_metrics_that_were_not_logged_in_lightnings_loop(make_trai
     trainer = make_trainer()
     set_callback_metrics(trainer, {"val/acc": torch.tensor(0.5)})
     assert trainer.callback_metrics["val/acc"] == 0.5
+
+
+def test_the_search_for_a_learning_rate_has_the_attribute_that_hides_its_bar(make_trainer):
+    class Search(Callback):
+        progress_bar_refresh_rate = 1
+
+    trainer = make_trainer(callbacks=[Search(), Callback()])
+    hide_search_bar(trainer)
+    assert [getattr(callback, "progress_bar_refresh_rate", None) for callback in trainer.callbacks] == [0, None]
+    source = inspect.getsource(pkgutil.resolve_name("lightning.pytorch.tuner.lr_finder"))
+    assert "if self.progress_bar_refresh_rate and" in source, f"change {LIGHTNING}"
 
 
 def test_a_queued_trial_of_optuna_has_its_params():

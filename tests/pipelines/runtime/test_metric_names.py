@@ -3,6 +3,7 @@
 import pytest
 
 from pipelines.runtime.metric_names import (
+    by_loader,
     find_metric,
     labels_of,
     mode_of,
@@ -70,6 +71,15 @@ def test_higher_is_better_for_everything_else(name):
         ("Valid Loss", "val", "Loss"),
         ("loss/val", "val", "loss"),
         ("avg_val_loss", "val", "avg_loss"),
+        ("rmse_on_test", "test", "rmse"),
+        ("rmse_on_test/dataloader_idx_1", "test", "rmse/dataloader_idx_1"),
+        ("loss_val/dataloader_idx_0", "val", "loss/dataloader_idx_0"),
+        ("test/dataloader_idx_0", "test", "test/dataloader_idx_0"),
+        ("Accuracy of the validation set", "val", "Accuracy"),
+        ("loss.train.data", "train", "loss"),
+        ("val/data_loss", "val", "data_loss"),
+        ("val_in_domain_acc", "val", "in_domain_acc"),
+        ("precision_val", "val", "precision"),
         ("eval_loss", "val", "loss"),
         ("train_loss_epoch", "train", "loss"),
         ("train/loss_epoch", "train", "loss"),
@@ -107,6 +117,16 @@ def test_a_metric_of_several_data_loaders_is_that_of_the_first():
         == "val_loss/dataloader_idx_0"
     )
     assert find_metric("val_loss", ["val_acc"]) is None
+
+
+def test_metrics_of_several_loaders_are_in_their_order_and_the_others_stay_where_they_are():
+    names = ["total/dataloader_idx_10", "acc", "total/dataloader_idx_2", "f1/dataloader_idx_1", "f1/dataloader_idx_0"]
+    assert by_loader(names) == [names[2], names[0], names[1], names[4], names[3]]
+    assert by_loader(["val/loss", "val/acc"]) == ["val/loss", "val/acc"]
+    assert shown_in_epoch(["a/dataloader_idx_10", "a/dataloader_idx_9"]) == [
+        "a/dataloader_idx_9",
+        "a/dataloader_idx_10",
+    ]
 
 
 def test_an_epoch_shows_each_metric_once():

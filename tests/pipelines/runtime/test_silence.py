@@ -9,10 +9,8 @@ from lightning.pytorch import Trainer
 
 from pipelines.config.cli import parse_config
 from pipelines.runtime.silence import hidden_warnings, silence_lightning
-from pipelines.training.fit import fit
 
 WORKERS = "The 'train_dataloader' does not have many workers which may be a bottleneck"
-INTERVAL = "The number of training batches (3) is smaller than the logging interval"
 CALLBACKS = "Be aware that callbacks used to create the checkpoint need to be provided"
 
 
@@ -27,11 +25,10 @@ def shown(texts, **options):
 
 
 def test_a_warning_is_hidden_only_where_it_does_not_apply():
-    texts = [WORKERS, INTERVAL, CALLBACKS]
+    texts = [WORKERS, CALLBACKS]
     assert shown(texts, in_memory=False) == texts
-    assert shown(texts, in_memory=True) == [INTERVAL, CALLBACKS]
-    assert shown(texts, in_memory=False, logs_steps=False) == [WORKERS, CALLBACKS]
-    assert shown(texts, in_memory=False, evaluates=True) == [WORKERS, INTERVAL]
+    assert shown(texts, in_memory=True) == [CALLBACKS]
+    assert shown(texts, in_memory=False, evaluates=True) == [WORKERS]
 
 
 def test_a_folder_with_files_is_told_of_unless_it_is_the_runs_own(tmp_path):
@@ -60,16 +57,30 @@ def test_lightning_still_has_the_message(words):
     assert any(words in path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
 
 
-def test_values_of_steps_are_logged_by_some_callbacks_only(tables, litlab):
-    options = ("--trainer.max_epochs", "1", "--data.n_train", "100", "--trainer.enable_progress_bar", "false")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*smaller than the logging interval")
-        assert fit("digits-mlp", overrides=options)
-    monitor = ("--trainer.callbacks+", "LearningRateMonitor", "--trainer.callbacks.logging_interval", "step")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fit("digits-mlp", overrides=[*options, *monitor])
-    assert any("smaller than the logging interval" in str(warning.message) for warning in caught)
+MONITOR = ("--trainer.callbacks+=LearningRateMonitor", "--trainer.callbacks.logging_interval")
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (["--model=loops.Net"], None),
+        (["--model=loops.LogsTraining"], None),
+        (["--model=loops.LogsByStep", "--trainer.log_every_n_steps=6"], None),
+        (["--model=loops.Net", *MONITOR, "epoch"], None),
+        (["--model=loops.LogsByStep"], "train_loss, train_acc"),
+        (["--model=loops.Net", *MONITOR, "step"], "LearningRateMonitor"),
+    ],
+    ids=["nothing", "epochs", "often enough", "rates of epochs", "steps", "rates of steps"],
+)
+def test_an_epoch_too_short_for_values_of_steps_is_told_once_if_there_are_some(
+    strangers, tables, litlab, tmp_path, args, names
+):
+    path = tmp_path / "it.yaml"
+    path.write_text("data: {class_path: loops.Data}\ntrainer: {max_epochs: 2, accelerator: cpu}\n")
+    outcome = litlab("fit", "-c", path, *args)
+    assert outcome.code == 0, outcome.err
+    told = [line for line in outcome.err.splitlines() if "log_every_n_steps" in line]
+    assert [line.partition("an epoch has 6: ")[2] for line in told] == ([names] if names else [])
 
 
 def test_a_time_limit_that_a_timer_replaces_is_told_and_what_hardware_there_is_is_not(caplog):

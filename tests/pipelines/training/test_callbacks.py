@@ -79,6 +79,18 @@ def test_the_trainers_checkpoint_callback_is_the_users_if_there_is_one(tables, t
     assert Path(seen["best"]).name.startswith("epoch=")
 
 
+def test_the_trainers_checkpoint_callback_is_that_of_the_module_also_when_resumed(tables, tmp_path):
+    asks = {"class_path": f"{CLASSES}.KeepsCheckpointPaths", "init_args": {"file": str(tmp_path / "seen.json")}}
+    crash = {"class_path": f"{CLASSES}.CrashOnce", "init_args": {"flag": str(tmp_path / "crashed")}}
+    own = ["--model", f"{CLASSES}.SavesItself", "--test_weights", "callback"]
+    with pytest.raises(RunFailedError, match="out of luck") as failed:
+        fit(overrides=[*arguments(tmp_path, "Timer", asks, crash), *own])
+    result = resume(failed.value.run_id)
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert Path(seen["best"]).name == f"own-epoch={result.selected_epoch}.ckpt"
+    assert seen["monitor"] == "val/loss"
+
+
 def test_checkpoints_are_saved_and_tested_without_enable_checkpointing(litlab, tables, tmp_path):
     outcome = litlab("fit", *arguments(tmp_path, "Timer"), "--trainer.enable_checkpointing", "false")
     assert outcome.code == 0

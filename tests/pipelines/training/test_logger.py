@@ -138,12 +138,14 @@ def test_the_logging_interval_is_lightnings(train, steps_of):
     assert steps_of(train("Plain", "--trainer.log_every_n_steps=3"), "train_loss") == [2, 5]
 
 
-def test_values_of_steps_that_are_never_logged_are_warned_of_and_not_for_litlabs_modules(train, uri):
-    with pytest.warns(UserWarning, match="smaller than the logging interval"):
-        train("Plain", "--trainer.log_every_n_steps=50")
+def test_values_of_steps_that_are_never_logged_are_warned_of_and_not_for_litlabs_modules(train, uri, caplog):
+    train("Plain", "--trainer.log_every_n_steps=50")
+    assert f"every 50 steps (trainer.log_every_n_steps), but an epoch has {STEPS}: train_loss" in caplog.text
+    caplog.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fit("digits-mlp", overrides=["--trainer.max_epochs=1"])
+    assert "log_every_n_steps" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_resume_is_not_suggested_if_a_run_failed_in_a_library_before_its_first_c
     failing = ("--trainer.callbacks+=ThroughputMonitor", "--trainer.callbacks.batch_size_fn=torch.numel")
     outcome = litlab("fit", "digits-mlp", *failing, "--trainer.log_every_n_steps=1", "--data.n_train=100")
     assert outcome.code == 1
-    assert "failed. Metrics logged so far are kept" in outcome.err
+    assert "failed." in outcome.err
     assert "To continue" not in outcome.err
 
 
@@ -87,3 +87,47 @@ def test_weights_of_a_callback_need_a_callback_before_there_is_a_run(litlab, tmp
     assert outcome.code == 2
     assert "no ModelCheckpoint is among trainer.callbacks" in outcome.err
     assert not (tmp_path / "runs" / "mlflow.db").exists()
+
+
+@pytest.fixture
+def loops_fit(strangers, litlab, tmp_path):
+    """Return a function that trains a module of loops.py for two epochs."""
+    path = tmp_path / "loops.yaml"
+    path.write_text("data: {class_path: loops.Data}\nmodel: {class_path: loops.Net}\ntrainer: {max_epochs: 2}\n")
+    return lambda *args: litlab("fit", "-c", path, "--trainer.accelerator", "cpu", *args)
+
+
+def test_a_metric_is_said_to_select_only_once_it_is_logged(loops_fit, tables):
+    outcome = loops_fit(*STOPPING[:3], "val_los")
+    assert outcome.code == 2
+    assert "best weights are selected by" not in outcome.err
+    first, second, _ = outcome.err.splitlines()
+    assert first == "litlab: EarlyStopping monitors val_los, but the sanity check logged val_loss"
+    assert second.startswith("litlab: EarlyStopping monitors val_los, which is not logged; monitor one of")
+
+
+@pytest.mark.parametrize(
+    ("args", "metric"),
+    [
+        ((*STOPPING[:3], "val_loss"), "val_loss, lower is better (EarlyStopping)"),
+        ((*STOPPING[:3], "val_loss", "--trainer.num_sanity_val_steps=0"), "val_loss, lower is better (EarlyStopping)"),
+        (("--model=loops.Plateau",), "iou, higher is better (ReduceLROnPlateau)"),
+        (("--model=loops.PlateauOnTraining",), "train_loss, lower is better (ReduceLROnPlateau)"),
+        (("--model=loops.OnlyScore", "--mode=max"), "quality, higher is better (logged in validation)"),
+        (("--data=loops.TwoLoaders", *STOPPING[:3], "val_loss/dataloader_idx_1"), "val_loss/dataloader_idx_1, lower"),
+    ],
+    ids=["callback", "no sanity check", "scheduler", "training", "only one", "second loader"],
+)
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no")
+def test_a_metric_that_is_logged_is_said_to_select_once(loops_fit, tables, args, metric):
+    outcome = loops_fit(*args)
+    assert outcome.code == 0
+    assert outcome.err.count("best weights are selected by") == 1
+    assert f"The best weights are selected by {metric}" in outcome.err
+    assert "sanity check" not in outcome.err
+
+
+def test_a_validation_that_logs_nothing_is_not_said_to_be_missing(loops_fit, tables):
+    outcome = loops_fit("--model=loops.LogsNothing")
+    assert outcome.code == 0
+    assert "The last weights are kept: the validation logged no metrics" in outcome.err

@@ -43,6 +43,19 @@ def test_the_printed_command_trains_with_the_suggestion(litlab, tables, stranger
     assert litlab("fit", *words[2:], "--trainer.max_epochs", "1").code == 0
 
 
+def test_a_search_for_a_learning_rate_has_no_bar_without_a_terminal_or_if_it_is_switched_off(
+    litlab, tables, stranger, monkeypatch
+):
+    search = ["--trainer.callbacks+=LearningRateFinder", "--trainer.callbacks.num_training_steps=12"]
+    off = "--trainer.enable_progress_bar=false"
+    for command in (["tune", "lr", "--steps=20", *stranger], ["fit", *stranger, *search, "--trainer.max_epochs=1"]):
+        assert "Finding best initial lr" not in litlab(*command).err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert "Finding best initial lr" in litlab("tune", "lr", "--steps=20", *stranger).err
+    for command in (["tune", "lr", "--steps=20", *stranger], ["fit", *stranger, *search, "--trainer.max_epochs=1"]):
+        assert "Finding best initial lr" not in litlab(*command, off).err
+
+
 def test_a_batch_size_is_suggested(tables, stranger):
     found = tune("batch_size", overrides=stranger)
     assert (found.key, found.value) == ("data.batch_size", 32)

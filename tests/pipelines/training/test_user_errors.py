@@ -2,6 +2,8 @@
 
 import pytest
 
+from pipelines.tracking.store import Store
+
 FAULTY = "tests.fixtures.strangers.faulty"
 CLASSES = "tests.fixtures.strangers.classes"
 
@@ -10,12 +12,12 @@ CLASSES = "tests.fixtures.strangers.classes"
 def fit(litlab, tmp_path):
     """Run `litlab fit` with a module and a data module."""
 
-    def run(model, data=f"{CLASSES}.Points"):
+    def run(model, data=f"{CLASSES}.Points", *more):
         (tmp_path / "it.yaml").write_text(
             f"data: {{class_path: {data}}}\nmodel: {{class_path: {model}}}\n"
             "trainer: {max_epochs: 1, accelerator: cpu}"
         )
-        return litlab("fit", "-c", tmp_path / "it.yaml")
+        return litlab("fit", "-c", tmp_path / "it.yaml", *more)
 
     return run
 
@@ -59,7 +61,31 @@ def test_a_mistake_in_a_run_shows_the_place_and_exits_with_1(fit, part, line):
     assert outcome.code == 1
     assert {path.rpartition("/")[2] for path in shown_files(outcome.err)} == {"faulty.py"}
     assert line in outcome.err.splitlines()
-    assert "failed. Metrics logged so far are kept" in outcome.err
+    assert "To continue: litlab resume" in outcome.err
+    assert "Metrics logged so far" not in outcome.err
+
+
+def test_metrics_are_said_to_be_kept_if_there_are_some(fit):
+    outcome = fit(f"{FAULTY}.InTheSecondEpoch", f"{CLASSES}.Points", "--trainer.max_epochs", "2")
+    assert outcome.code == 1
+    assert "failed. Metrics logged so far are kept." in outcome.err
+
+
+@pytest.mark.parametrize("name", ["TensorBoardLogger", "NeptuneLogger", "[CSVLogger,CometLogger]"])
+def test_a_logger_whose_package_is_missing_is_a_mistake_before_there_is_a_run(fit, tmp_path, name):
+    outcome = fit(f"{CLASSES}.Net", f"{CLASSES}.Points", "--trainer.logger", name)
+    assert outcome.code == 2
+    assert "trainer.logger" in outcome.err
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
+
+
+def test_what_lightning_refuses_at_the_first_step_is_a_mistake_in_a_failed_run(fit, tables):
+    outcome = fit(f"{FAULTY}.DictWithoutLoss")
+    assert outcome.code == 2
+    assert "the 'loss' key needs to be present" in outcome.err
+    assert outcome.err.splitlines()[-1].endswith("failed.")
+    (run,) = Store().search([Store().experiment_id("it")], "")
+    assert run.status == "FAILED"
 
 
 def test_an_error_of_lightning_on_behalf_of_a_module_is_its_message_and_the_whole_traceback_can_be_shown(

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipelines.runtime.errors import UserError
-from sweeps.commands.fit_seeds import _parse, make_parser
+from sweeps.commands.fit_seeds import _fit, _parse, make_parser
 
 
 def test_help_fits_a_terminal_and_imports_neither_torch_nor_mlflow():
@@ -35,3 +35,10 @@ def test_options_are_separated_from_the_arguments_of_each_training():
 def test_a_flag_that_only_prints_is_refused(flag):
     with pytest.raises(UserError, match="trains nothing: leave out --seeds"):
         _parse(["digits-mlp", "--seeds", "2", flag])
+
+
+def test_run_ids_are_short_only_where_the_whole_ones_do_not_fit():
+    lines = [["seed", "test/acc", "run"], ["0", "0.9806", "a" * 32], ["1", "0.9772", "b" * 32]]
+    width = 4 + 2 + 8 + 2 + 32
+    assert _fit(lines, width) == lines
+    assert _fit(lines, width - 1) == [lines[0], ["0", "0.9806", "a" * 8], ["1", "0.9772", "b" * 8]]
