@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.outputs import check_output
@@ -41,9 +42,11 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Predict, and print or write the table."""
-    options, positionals, overrides = make_parser(verb).parse_with_overrides(argv)
+    parser = make_parser(verb)
+    options, positionals, overrides = parser.parse_with_overrides(argv)
     if not positionals:
         raise UserError("name a run: litlab predict RUN_ID [IMAGE ...]")
+    read_request(verb, overrides, on_run=True, options=parser.option_names)
     run_id, *names = positionals
     images = [Path(name) for name in names]
     if missing := [image for image in images if not image.is_file()]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pipelines.commands.fit import run_and_report
 from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 
 DESCRIPTION = """Resume a litlab fit that was stopped or killed, or that crashed: from its last
@@ -27,11 +28,13 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Continue a run, and print the results."""
-    options, run_ids, overrides = make_parser(verb).parse_with_overrides(argv)
+    parser = make_parser(verb)
+    options, run_ids, overrides = parser.parse_with_overrides(argv)
     if not run_ids:
         raise UserError(_unfinished(options.tracking_uri))
     if len(run_ids) > 1:
         raise UserError(f"unexpected argument {run_ids[1]!r}: one run at a time")
+    read_request(verb, overrides, on_run=True, options=parser.option_names)
     from pipelines.training.resume import resume
 
     given = {"assume_dead": options.dead, "tracking_uri": options.tracking_uri, "trust": options.trust}

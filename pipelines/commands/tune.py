@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Search, and print the suggestion."""
-    options, names, overrides = make_parser(verb).parse_with_overrides(argv)
+    parser = make_parser(verb)
+    options, names, overrides = parser.parse_with_overrides(argv)
     subject, *experiments = names or [""]
     if subject not in SUBJECTS:
         raise UserError(f"name what to tune first: litlab {verb} lr NAME, or litlab {verb} batch_size NAME")
+    read_request(verb, [*experiments, *overrides], options=parser.option_names)
     from pipelines.training.tune import tune
 
     found = tune(

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from pipelines.checkpoints.files import BEST, LAST, STATE_KEY, fetch_checkpoint, load_checkpoint
-from pipelines.config.arguments import option_values
+from pipelines.config.arguments import option_values, starts_from_run
 from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import whole_message
@@ -54,12 +54,11 @@ def find_start(cli: LitlabCLI, model: LightningModule) -> Start:
 
 def config_of_start(arguments: Sequence[str], tracking_uri: str | None) -> Path | None:
     """Return the configuration of the run that `--ckpt_path RUN_ID` names, if the arguments name no experiment."""
-    given = option_values(arguments, "--ckpt_path")
-    named = arguments[:1] and not arguments[0].startswith("-")
-    if not given or named or option_values(arguments, "-c", "--config") or Path(given[-1]).is_file():
+    if not starts_from_run(arguments):
         return None
     uris = option_values(arguments, "--tracking_uri")
-    return find_run(Store(uris[-1] if uris else tracking_uri), given[-1]).file("config.yaml")
+    run = option_values(arguments, "--ckpt_path")[-1]
+    return find_run(Store(uris[-1] if uris else tracking_uri), run).file("config.yaml")
 
 
 def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, dict[str, str]]:

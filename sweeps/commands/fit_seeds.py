@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import VerbParser, take_labels
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import format_command
@@ -26,12 +27,14 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
     help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=help_text)
+    parser.add_labels(of="the summary run and, a tag, of each run")
     return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Train with several seeds, and print the summary."""
     options, overrides = _parse(argv)
+    labels = take_labels(options)
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
@@ -42,6 +45,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         workers=options.workers,
         first_seed=options.seed_everything,
         overrides=overrides,
+        labels=labels,
         command=format_command(verb, argv),
     )
     _print_result(result)
@@ -57,10 +61,12 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options of this command, and the arguments of each training."""
-    options, overrides = make_parser("fit").parse_known_args(list(argv))
+    parser = make_parser("fit")
+    options, overrides = parser.parse_known_args(list(argv))
     for flag in (token.partition("=")[0] for token in overrides):
         if flag in ("--print_config", "--full-help") or (flag.startswith("--") and flag.endswith(".help")):
             raise UserError(f"{flag} trains nothing: leave out --seeds")
+    read_request("fit", overrides, options=parser.option_names)
     return options, overrides
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import VerbParser, take_labels
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
@@ -53,6 +53,7 @@ def make_parser(verb: str) -> VerbParser:
     add("--retry_failed", action="store_true", help="train again what failed; each trial counts once")
     add("--retry-failed", dest="retry_failed", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     _add_stores(parser)
+    parser.add_labels(of="the study's run", short=True)
     parser.show_keys("a key of the experiment, the same in all trials")
     return parser
 
@@ -79,10 +80,12 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if argv[:1] == ["best"]:
         return _print_best(argv[1:])
     options, overrides = parse_sweep(argv)
+    labels = take_labels(options)
     exit_on_sigterm()
     from sweeps.search.sweep import sweep
 
-    return _print_result(sweep(overrides=overrides, command=format_command(verb, argv), **vars(options)), options)
+    command = format_command(verb, argv)
+    return _print_result(sweep(overrides=overrides, labels=labels, command=command, **vars(options)), options)
 
 
 def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
