@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from pipelines.config.class_names import nearest_class
 from pipelines.config.class_parser import class_parser
 from pipelines.config.experiments import SECTIONS, experiment_names, find_experiment, read_yaml
 from pipelines.config.suggestions import explain_unknown_key, keys_of, keys_of_experiments
@@ -26,6 +27,7 @@ _NOISE = re.compile(
     r"Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given|Expected a <class 'NoneType'>"
     r"|Expected a path but"
 )
+_LIST = re.compile(r"Expected a (<class '(list|tuple|collections\.abc\.(Sequence|Iterable))'>|list|tuple)[^;]*")
 _SET_BY_LITLAB = {"input_shape", "num_classes", "params"}  # taken from the data and the network, never given
 
 
@@ -90,12 +92,27 @@ def _explain_wrong_value(message: str) -> str:
     given = re.search(r"Given value: (?:NestedArg\(.*val=)?'?(.*?)'?\)?$", message)
     if section and given and given[1] == "None":
         return f"{section} is null: give a value, or leave it out; a file (-c FILE) may have null for what can be None"
+    if given and (hint := _class_hint(section, given[1], text)):
+        return hint
     got = f", got {given[1]!r}" if given and "value" not in text else ""
     text = re.sub(r"\. (?:Got|But got) value: (.*)", r", got \1", text)
     text = f"{section}: {text}{got}" if section else f"{text}{got}"
+    if _LIST.fullmatch("; ".join(told)) and given and given[1][:1] not in ("[", "{"):
+        return f"{text}; for a list with one item, write [{given[1]}]"
     is_other_class = "correspond to a subclass" in message
     named = re.search(r"Import path (\w+[.][\w.]+) does not", message) or given
     return text + (_why_not_accepted(named[1]) if is_other_class and named else "")
+
+
+def _class_hint(key: str, given: str, text: str) -> str:
+    """Return the message for the name of a class that does not exist; "" if the error is another one."""
+    attribute = re.search(r"module '[\w.]+' has no attribute '(\w+)'", text)
+    by_path = attribute is not None and attribute[1] in given.split(".")[1:]
+    if not by_path and f"Expected a dot import path string: {given}" not in text:
+        return ""
+    nearest = nearest_class(key, given)
+    hint = f"did you mean {nearest}?" if nearest else "give its import path, such as my_package.my_module.MyClass"
+    return f"{key}: there is no class {given!r}{f' ({attribute[0]})' if attribute else ''}: {hint}"
 
 
 def _why_not_accepted(class_path: str) -> str:
