@@ -8,6 +8,7 @@ from pipelines.commands.options import VerbParser, take_labels
 from pipelines.config.arguments import starts_from_run
 from pipelines.config.request import read_request
 from pipelines.runtime.log import logger
+from pipelines.runtime.status import show_status
 
 if TYPE_CHECKING:
     from pipelines.training.failures import RunFailedError
@@ -58,7 +59,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options, names, overrides = parser.parse_with_overrides(argv)  # prints help
     argv, labels = [*names, *overrides], take_labels(options)
     if "--full-help" not in argv:
-        read_request(verb, argv, on_run=starts_from_run(argv), options=parser.option_names)
+        request = read_request(verb, argv, on_run=starts_from_run(argv), options=parser.option_names)
+        show_status(f"{request.name or 'litlab'}: loading torch and the data")
     from pipelines.tracking import writer_process
 
     writer_process.start(argv)  # before torch is imported

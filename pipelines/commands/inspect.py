@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
 from pipelines.config.request import read_request
+from pipelines.runtime.status import show_status
 
 if TYPE_CHECKING:
     from pipelines.inspection.model_summary import ModelSummary
@@ -35,7 +36,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Print the summary of a network."""
     parser = make_parser(verb)
     options, experiments, overrides = parser.parse_with_overrides(argv)
-    read_request(verb, [*experiments, *overrides], options=parser.option_names)
+    request = read_request(verb, [*experiments, *overrides], options=parser.option_names)
+    show_status(f"{request.name or 'litlab'}: loading torch")
     from pipelines.inspection.model_summary import summarize_experiment
 
     summary = summarize_experiment([*experiments, *overrides], options.input)

@@ -12,6 +12,7 @@ from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.outputs import check_output
+from pipelines.runtime.status import show_status
 
 DESCRIPTION = """Predict with a run's selected checkpoint, and print a table as CSV. Without
 images: predict_step on the predict_dataloader, or else on the test set. With
@@ -54,14 +55,15 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if options.out is not None:  # before the prediction, as far as its columns are known
         marks = [_header(IMAGE_COLUMNS)] if images else [] if options.out.suffix == ".pt" else [b"index,"]
         check_output(options.out, *marks, inputs=images)
+    if options.invert and not images:
+        raise UserError("--invert is for images: name an image file, litlab predict RUN_ID IMAGE --invert")
+    show_status(f"{run_id}: loading torch, the run and its data")
     given = {
         "input_key": options.input,
         "forward": options.forward,
         "tracking_uri": options.tracking_uri,
         "trust": options.trust,
     }
-    if options.invert and not images:
-        raise UserError("--invert is for images: name an image file, litlab predict RUN_ID IMAGE --invert")
     if not images:
         return _predict_data(run_id, overrides, options.out, given)
     from pipelines.evaluation.predict import predict

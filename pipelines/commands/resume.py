@@ -6,6 +6,7 @@ from pipelines.commands.fit import run_and_report
 from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.status import show_status
 
 DESCRIPTION = """Resume a litlab fit that was stopped or killed, or that crashed: from its last
 complete epoch, in the same run. On a CPU the result is bit-identical to that of
@@ -35,6 +36,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if len(run_ids) > 1:
         raise UserError(f"unexpected argument {run_ids[1]!r}: one run at a time")
     read_request(verb, overrides, on_run=True, options=parser.option_names)
+    show_status(f"{run_ids[0]}: loading torch, the run and its data")
     from pipelines.training.resume import resume
 
     given = {"assume_dead": options.dead, "tracking_uri": options.tracking_uri, "trust": options.trust}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pipelines.commands.options import VerbParser
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.status import show_status
 
 if TYPE_CHECKING:
     from pipelines.training.tune import Suggestion
@@ -42,7 +43,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     subject, *experiments = names or [""]
     if subject not in SUBJECTS:
         raise UserError(f"name what to tune first: litlab {verb} lr NAME, or litlab {verb} batch_size NAME")
-    read_request(verb, [*experiments, *overrides], options=parser.option_names)
+    request = read_request(verb, [*experiments, *overrides], options=parser.option_names)
+    show_status(f"{request.name or 'litlab'}: loading torch and the data")
     from pipelines.training.tune import tune
 
     found = tune(

@@ -261,9 +261,9 @@ def parse_config(
     config_args = [token for path in files for token in ("--config", str(path))]
     if not training and files and (kept := without_training_parts(request.contents[0])) != request.contents[0]:
         config_args = ["--config", json.dumps(kept)]
-    name = [*request.files, Path("NAME")][0].stem
     draws_seed = training and draws_seed
-    cli = LitlabCLI([*config_args, *request.args], default_name=name, training=training, draws_seed=draws_seed)
+    args, name = [*config_args, *request.args], request.name or "NAME"
+    cli = LitlabCLI(args, default_name=name, training=training, draws_seed=draws_seed)
     if not is_recorded:
         check_nulls(cli.config)
     check_keys(cli.config, request.args, request.base, announce=verb != "sweep" and is_rank_zero())

@@ -39,6 +39,11 @@ class Request:
     args: list[str]
     base: Path | None
 
+    @property
+    def name(self) -> str:
+        """Name of the experiment, unless a key gives another; "" without a file."""
+        return self.files[0].stem if self.files else ""
+
 
 def read_request(
     verb: str,

@@ -27,8 +27,13 @@ def print_results(title: str, rows: dict[str, dict[str, float]], facts: dict[str
         rows: Metrics by split. Each split is a row, or a column if there are more than `MAX_COLUMNS` metrics.
         facts: Texts by name.
     """
+    Console(soft_wrap=True).print(numeric_table(title, _metric_cells(rows)))
+    print_facts(facts)
+
+
+def print_facts(facts: dict[str, str]) -> None:
+    """Print texts by name, one a line."""
     console = Console(soft_wrap=True)
-    console.print(numeric_table(title, _metric_cells(rows)))
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         console.print(escape_control_characters(f"{name:<{width}}  {value}"), highlight=False, markup=False)

@@ -15,6 +15,7 @@ from pipelines.runtime.silence import hidden_warnings, silence_lightning
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
+from pipelines.training.announce import announce
 from pipelines.training.job import build_parts, prepare_training
 from pipelines.training.results import FitResult, why_no_test
 from pipelines.training.run_metadata import run_name, run_tags
@@ -71,6 +72,7 @@ def fit(
         logger.info(cli.mlflow.note)
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
     run = Run(store, cli.config.name, name, tags)
+    announce(training, run, name)
     return train_and_test(training, run, lambda: start.checkpoint)
 
 
