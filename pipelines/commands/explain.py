@@ -82,6 +82,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
     parser = make_method_parser(verb, name)
     options, overrides = parser.parse_known_args(tokens)
     check_source(run_id, **_source(options))
+    for path in filter(None, (options.checkpoint, options.config, options.weights)):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
     read_request(verb, overrides, on_run=True, options=parser.option_names)
     command, arguments = format_command(verb, argv), shlex.join([name, *_without_places(tokens)])
     for explanation in explain(name, options, lambda: _load(run_id, options, overrides)):

@@ -18,8 +18,10 @@ from pipelines.config.suggestions import (
     nearest_key,
 )
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.uri import store_uri
 
-_TOP_LEVEL = {*KEYS, "seed_everything", "data", "model", "trainer"}
+_SECTIONS = ("data", "model", "trainer")
+_TOP_LEVEL = {*KEYS, "seed_everything", *_SECTIONS}
 _ASKING = {"config", "help", "print_config", "print_shtab", "full-help"}  # options that are no keys
 
 
@@ -63,7 +65,7 @@ def read_request(
         options: Options of the verb itself, such as "--metric", which may be misspelt.
 
     Raises:
-        UserError: An experiment, a file or a top-level key does not exist, or a file is not valid YAML.
+        UserError: An experiment, a file or a top-level key does not exist, or a file or a tracking URI is not valid.
     """
     experiment, args = take_experiment(argv)
     of_run = [] if base is None else [base]
@@ -75,14 +77,22 @@ def read_request(
     help_requested = any(token.endswith(".help") for token in args)  # jsonargparse's, such as --model.help CLASS
     if not (base or on_run or given or help_requested):
         raise UserError(f"name an experiment first (litlab list shows them), or a file: litlab {verb} -c FILE")
-    for path in given:
+    checkpoints = filter(names_file, option_values(args, "--ckpt_path", "--weights"))
+    for path in (*given, *map(Path, checkpoints)):
         if not path.is_file():
             raise UserError(f"{path}: no such file")
+    for uri in option_values(args, "--tracking_uri"):
+        store_uri(uri)  # refuses what is neither a database nor a server
     files = [base, *given] if base else given
     request = Request(files, [read_yaml(path, SECTIONS) for path in files], args, base)
     contents = dict(zip(files, request.contents, strict=True))
     _check_top_level({path: contents[path] for path in files if path not in of_run}, args, options)
     return request
+
+
+def names_file(text: str) -> bool:
+    """Return whether a checkpoint or the weights of a run are named as a file, not as a run."""
+    return bool(Path(text).suffix) or len(Path(text).parts) > 1
 
 
 def _check_top_level(contents: Mapping[Path, Mapping[str, Any]], args: Sequence[str], options: Sequence[str]) -> None:
@@ -92,9 +102,10 @@ def _check_top_level(contents: Mapping[Path, Mapping[str, Any]], args: Sequence[
         UserError: There is no such key.
     """
     for path, content in contents.items():
-        for key in map(str, content):
+        for key, value in ((str(key), value) for key, value in content.items()):
             if (section := key.partition(".")[0]) not in _TOP_LEVEL:
-                nearest = nearest_key(section, _TOP_LEVEL)
+                has_keys = section != key or isinstance(value, Mapping)
+                nearest = nearest_key(section, _SECTIONS if has_keys else _TOP_LEVEL)
                 hint = f"did you mean {nearest}?" if nearest else f"the keys are {', '.join(sorted(_TOP_LEVEL))}"
                 raise UserError(f"{path}: unknown key {key}: {hint}")
     flags = [option[0].partition("=")[0] for option in split_options(args) if option[0] not in (*CONFIG_FLAGS, "-h")]
@@ -110,7 +121,7 @@ def _known_keys(key: str, contents: Collection[Mapping[str, Any]], options: Sequ
     known = {*_TOP_LEVEL, *(f"trainer.{name}" for name in COMMON_TRAINER_KEYS)}
     known |= {option.removeprefix("--") for option in options}
     section, _, rest = key.partition(".")
-    if not contents and (nearest := nearest_key(section, ("data", "model", "trainer"))):
+    if not contents and (nearest := nearest_key(section, _SECTIONS)):
         known.add(f"{nearest}.{rest}" if rest else nearest)  # the keys of a run are not known yet
     for content in contents:
         known |= keys_of({name: value for name, value in content.items() if name in _TOP_LEVEL})

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipelines.checkpoints.files import BEST, LAST, STATE_KEY, fetch_checkpoint, load_checkpoint
 from pipelines.config.arguments import option_values, starts_from_run
 from pipelines.config.cli import LitlabCLI
+from pipelines.config.request import names_file
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import whole_message
 from pipelines.tracking.run_names import find_run
@@ -65,7 +66,7 @@ def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, 
     path = Path(file_or_run)
     if path.is_file():
         return path.absolute(), {}
-    if path.suffix or len(path.parts) > 1:
+    if names_file(file_or_run):
         raise UserError(f"{file_or_run}: no such file")
     run = find_run(Store(tracking_uri), file_or_run)
     return fetch_checkpoint(run, name), {CONTINUES_TAG: run.run_id}

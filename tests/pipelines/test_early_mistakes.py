@@ -37,6 +37,18 @@ CASES = {
     **{f"{verb} abcd --modl.dropout 0.3": MODL for verb in OF_RUNS},
     **{f"{verb} abcd model.dropout=0.3": "" for verb in OF_RUNS},
     "fit -c nofile.yaml": NO_FILE,
+    "fit digits-mlp --weights nofile.ckpt": "nofile.ckpt: no such file",
+    "fit --ckpt_path folder/last": "folder/last: no such file",
+    "explain saliency --checkpoint nofile.ckpt": "nofile.ckpt: no such file",
+    "explain saliency --torchvision resnet18 --weights no.pth": "no.pth: no such file",
+    "fit digits-mlp --tracking_uri ./mlruns": "tracking_uri './mlruns': expected sqlite:///FILE",
+    "fit digits-mlp --seeds x": "--seeds: invalid int value: 'x'",
+    "tune foo digits-mlp": "name what to tune first",
+    "tune lr": "name an experiment first",
+    "test a b": "unexpected argument 'b': name one run",
+    "predict abcd nofile.png": "nofile.png: no such file",
+    "report --fomat x": "unknown option --fomat",
+    "explain saliency": "name one network",
     "inspect digits-mlp -c nofile.yaml": NO_FILE,
     "fit -c typo.yaml": "typo.yaml: unknown key modl: did you mean model?",
     "fit digits-mlp -c dotted.yaml": "dotted.yaml: unknown key modle.dropout: did you mean model?",
@@ -68,6 +80,7 @@ CASES = {
     "explain salency abcd": "did you mean saliency?",
     "pedict abcd": "did you mean predict?",
 }
+HELP = ("explain saliency", "sweep status", "sweep best", "fit --seeds 2")
 PROGRAM = """
 import contextlib, io, json, sys
 from pipelines.cli import main
@@ -91,7 +104,8 @@ def outcomes(tmp_path_factory):
     for name, text in FILES.items():
         (folder / name).write_text(text)
     command = [sys.executable, "-c", PROGRAM % sorted(HEAVY)]
-    given = {"input": json.dumps(list(CASES)), "cwd": folder, "env": {**os.environ, "PYTHONPATH": str(Path.cwd())}}
+    cases = [*CASES, *(f"{verb} --help" for verb in HELP)]
+    given = {"input": json.dumps(cases), "cwd": folder, "env": {**os.environ, "PYTHONPATH": str(Path.cwd())}}
     done = subprocess.run(command, capture_output=True, text=True, check=True, **given)
     assert {path.name for path in folder.iterdir()} == {*FILES}, "nothing is written"
     return json.loads(done.stdout)
@@ -103,6 +117,13 @@ def test_a_mistake_in_the_command_line_or_the_yaml_imports_nothing_heavy(outcome
     assert code == 2
     assert CASES[case] in output
     assert imported == []
+
+
+@pytest.mark.parametrize("verb", HELP)
+def test_the_help_of_a_verbs_verb_imports_nothing_heavy(outcomes, verb):
+    code, output, imported = outcomes[f"{verb} --help"]
+    assert (code, imported) == (0, [])
+    assert output.startswith("usage: litlab ")
 
 
 def test_a_mistake_takes_a_fraction_of_a_second_of_cpu():
