@@ -35,6 +35,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Train with several seeds, and print the summary."""
     options, overrides = _parse(argv)
     labels = take_labels(options)
+    read_request(verb, overrides, options=make_parser(verb).option_names)
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
@@ -61,12 +62,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options of this command, and the arguments of each training."""
-    parser = make_parser("fit")
-    options, overrides = parser.parse_known_args(list(argv))
+    options, overrides = make_parser("fit").parse_known_args(list(argv))
     for flag in (token.partition("=")[0] for token in overrides):
         if flag in ("--print_config", "--full-help") or (flag.startswith("--") and flag.endswith(".help")):
             raise UserError(f"{flag} trains nothing: leave out --seeds")
-    read_request("fit", overrides, options=parser.option_names)
     return options, overrides
 
 

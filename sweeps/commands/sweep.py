@@ -80,12 +80,11 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if argv[:1] == ["best"]:
         return _print_best(argv[1:])
     options, overrides = parse_sweep(argv)
-    labels = take_labels(options)
     exit_on_sigterm()
     from sweeps.search.sweep import sweep
 
     command = format_command(verb, argv)
-    return _print_result(sweep(overrides=overrides, labels=labels, command=command, **vars(options)), options)
+    return _print_result(sweep(overrides=overrides, command=command, **vars(options)), options)
 
 
 def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -96,6 +95,7 @@ def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UserError(f"one space at a time: unexpected argument {names[1]!r}")
     if bool(names) == (options.space is not None):
         raise UserError(f"give one space first ({', '.join(space_names())}), or one file with -c FILE")
+    options.labels = take_labels(options)
     options.space = names[0] if names else options.space
     _check_keys([token.partition("=")[0] for token in overrides if token.startswith("--")], parser.option_names)
     return options, overrides
