@@ -53,7 +53,7 @@ def make_parser(verb: str) -> VerbParser:
     add("--retry_failed", action="store_true", help="train again what failed; each trial counts once")
     add("--retry-failed", dest="retry_failed", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     _add_stores(parser)
-    parser.add_labels(of="the study's run", short=True)
+    parser.add_labels(of="the study", short=True)
     parser.show_keys("a key of the experiment, the same in all trials")
     return parser
 
