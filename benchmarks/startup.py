@@ -9,6 +9,7 @@ without a logger.
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,6 +52,25 @@ from modules.mlp import MLP
 LightningCLI(MLP, Digits, args=["fit", "--help"])
 """
 FIT = ["fit", "digits-mlp", "--trainer.accelerator=cpu", "--trainer.callbacks=first_step.FirstStep"]
+
+
+def mistake(*arguments: str) -> float:
+    """Return the time until litlab has refused a command."""
+    code = f"import sys; from pipelines.cli import main; sys.exit(main({list(arguments)!r}) != 2)"
+    return fresh.python(["-c", code]).seconds
+
+
+def first_output() -> float:
+    """Return the time from the start of `litlab fit` until something is on the terminal."""
+    reader, writer = os.openpty()
+    start = time.perf_counter()
+    with subprocess.Popen([sys.executable, *LITLAB, *FIT], stdout=writer, stderr=writer) as process:
+        os.read(reader, 1)
+        seconds = time.perf_counter() - start
+        process.terminate()
+    os.close(writer)
+    os.close(reader)
+    return seconds
 
 
 def trial(folder: Path) -> float:
@@ -96,6 +116,10 @@ def main() -> None:
         cases: dict[str, Callable[[], float]] = {
             "litlab --help": lambda: fresh.python([*LITLAB, "--help"]).seconds,
             "litlab list": lambda: fresh.python([*LITLAB, "list"]).seconds,
+            "litlab fit --help": lambda: fresh.python([*LITLAB, "fit", "--help"]).seconds,
+            "litlab fit, a mistake in the experiment's name": lambda: mistake("fit", "digits-mpl"),
+            "litlab fit, a mistake in a key": lambda: mistake("fit", "digits-mlp", "--modl.dropout=0.3"),
+            "litlab fit, until its first output on a terminal": first_output,
             "LightningCLI fit --help": lambda: fresh.python(["-c", LIGHTNING_CLI]).seconds,
             "litlab fit, until its first step": lambda: fresh.python([*LITLAB, *FIT]).seconds,
             "a bare Lightning script, until its first step": lambda: fresh.python(["-c", BARE]).seconds,

@@ -59,12 +59,18 @@ class InMemoryDataModule(LightningDataModule, ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return the size and SHA-256 of each set that has been loaded."""
-        sets = {name: vars(self)[f"{name}_set"] for name in ("train", "val", "test") if f"{name}_set" in vars(self)}
         return {
             "source": type(self).__name__,
-            "sizes": {name: len(dataset) for name, dataset in sets.items()},
-            "sha256": {name: dataset.digest() for name, dataset in sets.items()},
+            "sizes": self.sizes(),
+            "sha256": {name: dataset.digest() for name, dataset in self._sets().items()},
         }
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of examples of each set that has been loaded: "train", "val", "test"."""
+        return {name: len(dataset) for name, dataset in self._sets().items()}
+
+    def _sets(self) -> dict[str, TensorSet]:
+        return {name: vars(self)[f"{name}_set"] for name in ("train", "val", "test") if f"{name}_set" in vars(self)}
 
     def derived_arguments(self) -> dict[str, Any]:
         """Return the arguments that the data determine if they are not given, with these values."""

@@ -15,6 +15,7 @@ from pipelines.commands.verbs import FIT_SEEDS, VERBS
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import configure_logging, logger
 from pipelines.runtime.process import GC_THRESHOLDS, exit_with_rank_zero
+from pipelines.runtime.status import clear_status
 
 
 def console() -> NoReturn:
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run_verb(verb, args)
         finally:
+            clear_status()
             sys.stdout.flush()
     except UserError as error:
         logger.error(str(error))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
+from pipelines.config.request import read_request
 from pipelines.evaluation.baseline_methods import METHODS, settings_of
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import format_command
@@ -50,7 +51,8 @@ def parse(argv: Sequence[str]) -> Namespace:
     Raises:
         UserError: The method or an option is wrong, or no experiment is named.
     """
-    options, names, overrides = make_parser("baseline").parse_with_overrides(argv)
+    parser = make_parser("baseline")
+    options, names, overrides = parser.parse_with_overrides(argv)
     method, *experiments = names or [argv[0]]
     settings_of(method, C=options.C, components=options.components)
     other = OPTIONS_OF_OTHERS[method]
@@ -59,6 +61,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     if not experiments:
         raise UserError(f"name the experiment whose data to use: litlab baseline {method} NAME")
     overrides = [*experiments[1:], *overrides]
+    read_request("baseline", [experiments[0], *overrides], options=parser.option_names)
     return Namespace(method=method, experiment=experiments[0], overrides=overrides, **vars(options))
 
 

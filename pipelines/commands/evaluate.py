@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.runtime.status import show_status
 
 DESCRIPTION = """Evaluate a run's selected checkpoint on the {} set, and print the
 recorded and the new metrics. The run is not changed."""
@@ -24,10 +26,13 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Evaluate a run again, and print the recorded and the new metrics."""
-    options, run_ids, overrides = make_parser(verb).parse_with_overrides(argv)
+    parser = make_parser(verb)
+    options, run_ids, overrides = parser.parse_with_overrides(argv)
     if len(run_ids) != 1:
         extra = f"unexpected argument {run_ids[1]!r}: " if run_ids else ""
         raise UserError(f"{extra}name one run: litlab {verb} RUN_ID")
+    read_request(verb, overrides, on_run=True, options=parser.option_names)
+    show_status(f"{run_ids[0]}: loading torch, the run and its data")
     from pipelines.evaluation.evaluate import evaluate_run
     from pipelines.runtime.console import print_results
 

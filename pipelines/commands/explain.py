@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.explain_methods import METHODS, explain
 from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.config.request import read_request
 from pipelines.explanation.settings import check_source
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import format_command
@@ -78,8 +79,13 @@ def main(verb: str, argv: Sequence[str]) -> int:
         hint = f" (did you mean {suggestions[0]}?)" if suggestions else ""
         raise UserError(f"{name!r} is not a method{hint}; the methods are {', '.join(METHODS)}")
     run_id = tokens.pop(0) if tokens and not tokens[0].startswith("-") else None
-    options, overrides = make_method_parser(verb, name).parse_known_args(tokens)
+    parser = make_method_parser(verb, name)
+    options, overrides = parser.parse_known_args(tokens)
     check_source(run_id, **_source(options))
+    for path in filter(None, (options.checkpoint, options.config, options.weights)):
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+    read_request(verb, overrides, on_run=True, options=parser.option_names)
     command, arguments = format_command(verb, argv), shlex.join([name, *_without_places(tokens)])
     for explanation in explain(name, options, lambda: _load(run_id, options, overrides)):
         _save(explanation, options, command, arguments)

@@ -4,8 +4,11 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import VerbParser, take_labels
+from pipelines.config.arguments import starts_from_run
+from pipelines.config.request import read_request
 from pipelines.runtime.log import logger
+from pipelines.runtime.status import show_status
 
 if TYPE_CHECKING:
     from pipelines.training.failures import RunFailedError
@@ -43,6 +46,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
     parser.show_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
     parser.show_argument("--full-help", action="store_true", help="print every argument of the Trainer")
+    parser.add_labels()
     parser.add_trust()
     parser.show_argument("--model.help", metavar="CLASS", help="print every argument of a model (modules.mlp.MLP)")
     parser.show_argument("--data.help", metavar="CLASS", help="... of a data module (datamodules.mnist.MNIST)")
@@ -51,8 +55,12 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Train an experiment, and print the results."""
-    options, names, overrides = make_parser(verb).parse_with_overrides(argv)  # prints help
-    argv = [*names, *overrides]
+    parser = make_parser(verb)
+    options, names, overrides = parser.parse_with_overrides(argv)  # prints help
+    argv, labels = [*names, *overrides], take_labels(options)
+    if "--full-help" not in argv:
+        request = read_request(verb, argv, on_run=starts_from_run(argv), options=parser.option_names)
+        show_status(f"{request.name or 'litlab'}: loading torch and the data")
     from pipelines.tracking import writer_process
 
     writer_process.start(argv)  # before torch is imported
@@ -63,7 +71,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         if "--full-help" in argv:
             print_full_help()
         experiment, overrides = (argv[0], argv[1:]) if names else (None, argv)
-        return run_and_report(lambda: fit(experiment, overrides=overrides, trust=options.trust))
+        return run_and_report(lambda: fit(experiment, overrides=overrides, labels=labels, trust=options.trust))
     finally:
         writer_process.stop()
 

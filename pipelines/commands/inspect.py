@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.options import VerbParser
+from pipelines.config.request import read_request
+from pipelines.runtime.status import show_status
 
 if TYPE_CHECKING:
     from pipelines.inspection.model_summary import ModelSummary
@@ -32,7 +34,10 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Print the summary of a network."""
-    options, experiments, overrides = make_parser(verb).parse_with_overrides(argv)
+    parser = make_parser(verb)
+    options, experiments, overrides = parser.parse_with_overrides(argv)
+    request = read_request(verb, [*experiments, *overrides], options=parser.option_names)
+    show_status(f"{request.name or 'litlab'}: loading torch")
     from pipelines.inspection.model_summary import summarize_experiment
 
     summary = summarize_experiment([*experiments, *overrides], options.input)

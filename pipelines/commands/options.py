@@ -8,7 +8,9 @@ from typing import Any, NoReturn
 
 from rich_argparse import RawDescriptionRichHelpFormatter
 
+from pipelines.config.arguments import refuse_bare_keys
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.labels import Labels
 
 MAX_WIDTH = 80
 RUN_ID: dict[str, Any] = {"metavar": "RUN_ID", "help": "id, first digits of it, name of the run, latest, or best:NAME"}
@@ -89,6 +91,14 @@ class VerbParser(argparse.ArgumentParser):
         """Add `--trust`."""
         self.add_argument("--trust", action="store_true", help=help_text)
 
+    def add_labels(self, *, of: str = "the run", short: bool = False) -> None:
+        """Add `--tag`, `--note` and `--run_name`; a short page has two lines for them. See `take_labels`."""
+        tag, name = f"a tag of {of}; may be repeated", f"name of {of}"
+        note = f"description of {of}" + ("; --run_name NAME: its name" if short else "")
+        self.add_argument("--tag", dest="tags", action="append", default=[], metavar="KEY=VALUE", help=tag)
+        self.add_argument("--note", metavar="TEXT", help=note)
+        self.add_argument("--run_name", metavar="NAME", help=argparse.SUPPRESS if short else name)
+
     def page(self) -> argparse.ArgumentParser:
         """Return a parser of every argument that the help page shows."""
         return argparse.ArgumentParser(
@@ -134,12 +144,13 @@ class VerbParser(argparse.ArgumentParser):
             as the functions of the rooms take them as `overrides`.
 
         Raises:
-            UserError: A value is missing or wrong. Unknown options are overrides: the configuration checks them.
+            UserError: A value is missing or wrong. Unknown options are overrides, which `config.request` checks.
             SystemExit: Help was printed.
         """
         self._check_needs(argv)
         options, remaining = self.parse_known_args(list(argv))
         first = next((index for index, token in enumerate(remaining) if token.startswith("-")), len(remaining))
+        refuse_bare_keys(remaining[:first])
         return options, remaining[:first], remaining[first:]
 
     def _check_needs(self, argv: Sequence[str]) -> None:
@@ -156,6 +167,16 @@ class VerbParser(argparse.ArgumentParser):
         options = ", ".join(self.option_names) or "none"
         hint = f"did you mean {suggestions[0]}?" if suggestions else f"the options are {options}"
         return f"unknown option {option}: {hint}"
+
+
+def take_labels(options: argparse.Namespace) -> Labels:
+    """Return the labels among the options, and remove them from there.
+
+    Raises:
+        UserError: A label is not valid.
+    """
+    given = vars(options)
+    return Labels.parse(given.pop("tags"), given.pop("note"), given.pop("run_name"))
 
 
 def add_comparison_arguments(parser: VerbParser) -> None:

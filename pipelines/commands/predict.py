@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.outputs import check_output
+from pipelines.runtime.status import show_status
 
 DESCRIPTION = """Predict with a run's selected checkpoint, and print a table as CSV. Without
 images: predict_step on the predict_dataloader, or else on the test set. With
@@ -42,9 +44,11 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Predict, and print or write the table."""
-    options, positionals, overrides = make_parser(verb).parse_with_overrides(argv)
+    parser = make_parser(verb)
+    options, positionals, overrides = parser.parse_with_overrides(argv)
     if not positionals:
         raise UserError("name a run: litlab predict RUN_ID [IMAGE ...]")
+    read_request(verb, overrides, on_run=True, options=parser.option_names)
     run_id, *names = positionals
     images = [Path(name) for name in names]
     if missing := [image for image in images if not image.is_file()]:
@@ -52,14 +56,15 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if options.out is not None:  # before the prediction, as far as its columns are known
         marks = [_header(IMAGE_COLUMNS)] if images else [] if options.out.suffix == ".pt" else [b"index,", b"loader,"]
         check_output(options.out, *marks, inputs=images)
+    if options.invert and not images:
+        raise UserError("--invert is for images: name an image file, litlab predict RUN_ID IMAGE --invert")
+    show_status(f"{run_id}: loading torch, the run and its data")
     given = {
         "input_key": options.input,
         "forward": options.forward,
         "tracking_uri": options.tracking_uri,
         "trust": options.trust,
     }
-    if options.invert and not images:
-        raise UserError("--invert is for images: name an image file, litlab predict RUN_ID IMAGE --invert")
     if not images:
         return _predict_data(run_id, overrides, options.out, given)
     from pipelines.evaluation.predict import predict

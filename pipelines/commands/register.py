@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 
@@ -36,7 +37,9 @@ def make_parser(verb: str) -> VerbParser:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Register the model of a run, and print version, alias and code that loads it."""
     first = next((index for index, token in enumerate(argv) if _is_key(token)), len(argv))
-    options = make_parser(verb).parse(argv[:first])
+    parser = make_parser(verb)
+    options = parser.parse(argv[:first])
+    read_request(verb, argv[first:], on_run=True, options=parser.option_names)
     from pipelines.tracking.artifacts import moved_note
     from pipelines.tracking.register import can_export, check_names, register_model
     from pipelines.tracking.store import Store

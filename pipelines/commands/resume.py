@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from pipelines.commands.fit import run_and_report
 from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.status import show_status
 
 DESCRIPTION = """Resume a litlab fit that was stopped or killed, or that crashed: from its last
 complete epoch, in the same run. On a CPU the result is bit-identical to that of
@@ -34,11 +36,14 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Continue a run, and print the results."""
-    options, run_ids, overrides = make_parser(verb).parse_with_overrides(argv)
+    parser = make_parser(verb)
+    options, run_ids, overrides = parser.parse_with_overrides(argv)
     if not run_ids:
         raise UserError(_unfinished(options.tracking_uri))
     if len(run_ids) > 1:
         raise UserError(f"unexpected argument {run_ids[1]!r}: one run at a time")
+    read_request(verb, overrides, on_run=True, options=parser.option_names)
+    show_status(f"{run_ids[0]}: loading torch, the run and its data")
     from pipelines.training.resume import resume
 
     given = {"assume_dead": options.dead, "tracking_uri": options.tracking_uri, "trust": options.trust}

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.status import show_status
 
 if TYPE_CHECKING:
     from pipelines.training.tune import Suggestion
@@ -36,10 +38,13 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Search, and print the suggestion."""
-    options, names, overrides = make_parser(verb).parse_with_overrides(argv)
+    parser = make_parser(verb)
+    options, names, overrides = parser.parse_with_overrides(argv)
     subject, *experiments = names or [""]
     if subject not in SUBJECTS:
         raise UserError(f"name what to tune first: litlab {verb} lr NAME, or litlab {verb} batch_size NAME")
+    request = read_request(verb, [*experiments, *overrides], options=parser.option_names)
+    show_status(f"{request.name or 'litlab'}: loading torch and the data")
     from pipelines.training.tune import tune
 
     found = tune(

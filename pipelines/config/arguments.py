@@ -1,14 +1,32 @@
 """Arguments of a command: the values of an option, the experiment among them, and the keys of litlab itself."""
 
+import re
+import shlex
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
-
-from jsonargparse import ArgumentParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from pipelines.runtime.errors import UserError
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
 CONFIG_FLAGS = ("-c", "--config")
+KEYS = (
+    "name",
+    "description",
+    "tracking_uri",
+    "monitor",
+    "mode",
+    "checkpoint_every",
+    "test_weights",
+    "leak_check",
+    "ckpt_path",
+    "weights",
+)
+"""The keys of `add_arguments`."""
+_BARE_KEY = re.compile(rf"(?:(?:data|model|trainer)(?:\.\w+)+\+?|seed_everything|{'|'.join(KEYS)})=.*", re.DOTALL)
 _WITHOUT_VALUE = ("--print_config", "--full-help", "--help", "-h")
 
 
@@ -40,13 +58,34 @@ def take_experiment(args: Sequence[str]) -> tuple[str | None, list[str]]:
     """
     split = split_options(args)
     found = [option[0] for option in split if not option[0].startswith("-")]
+    refuse_bare_keys(found)
     if len(found) > 1:
         raise UserError(f"unexpected argument {found[1]!r}: one experiment at a time")
     options = [token for option in split if option[0].startswith("-") for token in option]
     return (found[0] if found else None), options
 
 
-def add_arguments(parser: ArgumentParser, default_name: str) -> None:
+def refuse_bare_keys(positionals: Sequence[str]) -> None:
+    """Refuse a key as Hydra takes it, `model.dropout=0.3`.
+
+    Raises:
+        UserError: There is one; the message has it as litlab takes it.
+    """
+    for token in positionals:
+        if _BARE_KEY.fullmatch(token):
+            key, _, value = token.partition("=")
+            raise UserError(f"{token}: write {shlex.join([f'--{key}', value])}")
+
+
+def starts_from_run(argv: Sequence[str]) -> bool:
+    """Return whether the configuration is that of the run of `--ckpt_path RUN_ID`: nothing else names one."""
+    given = option_values(argv, "--ckpt_path")
+    if not given or option_values(argv, *CONFIG_FLAGS):
+        return False
+    return take_experiment(argv)[0] is None and not Path(given[-1]).is_file()
+
+
+def add_arguments(parser: "ArgumentParser", default_name: str) -> None:
     """Add the keys of litlab: where runs are stored, and what selects, saves and loads weights."""
     add = parser.add_argument
     add("--name", type=str, default=default_name, help="The MLflow experiment of the run.")

@@ -20,18 +20,18 @@ from datamodules.base import InMemoryDataModule
 from modules.base import Learner
 from modules.norms import SyncBatchNorm
 from pipelines.checkpoints.files import AtomicCheckpointIO
-from pipelines.config.arguments import CONFIG_FLAGS, add_arguments, option_values, take_experiment
+from pipelines.config.arguments import add_arguments
 from pipelines.config.callbacks import SEARCHING, without_training_parts
 from pipelines.config.data_setup import draw_alike, set_up_once
 from pipelines.config.distributed import cluster_environments, draw_seed, is_rank_zero
 from pipelines.config.dump import dump_config
 from pipelines.config.error_messages import explain_parser_error, refusals
-from pipelines.config.experiments import find_experiment, read_yaml
 from pipelines.config.given_keys import check_keys
 from pipelines.config.identity import LATER_KEYS, flatten_config, without_loggers
 from pipelines.config.links import LinkParser, ModelLinks, is_learner, remove_derived
 from pipelines.config.loggers import take_mlflow_settings
 from pipelines.config.nulls import check_nulls
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.lightning_names import unify_lightning_names
 from pipelines.runtime.user_traceback import user_traceback
@@ -256,29 +256,17 @@ def parse_config(
     Raises:
         UserError: An argument or a file is invalid.
     """
-    is_recorded, (experiment, args) = base is not None, take_experiment(argv)
-    if experiment is not None:
-        if base is not None:
-            raise UserError(f"unexpected argument {experiment!r}: one experiment at a time")
-        base = find_experiment(experiment)
-    files = [base] if base else []
-    given = [Path(value) for value in option_values(args, *CONFIG_FLAGS)]
-    help_requested = any(token.endswith(".help") for token in args)  # jsonargparse's, such as --model.help CLASS
-    if not (files or given or help_requested):
-        raise UserError(f"name an experiment first (litlab list shows them), or a file: litlab {verb} -c FILE")
-    for path in given:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-    contents = [read_yaml(path, "data, model, trainer") for path in [*files, *given]]
+    is_recorded, request = base is not None, read_request(verb, argv, base)
+    files = [request.base] if request.base else []
     config_args = [token for path in files for token in ("--config", str(path))]
-    if not training and files and (kept := without_training_parts(contents[0])) != contents[0]:
+    if not training and files and (kept := without_training_parts(request.contents[0])) != request.contents[0]:
         config_args = ["--config", json.dumps(kept)]
-    name = [*files, *given, Path("NAME")][0].stem
     draws_seed = training and draws_seed
-    cli = LitlabCLI([*config_args, *args], default_name=name, training=training, draws_seed=draws_seed)
+    args, name = [*config_args, *request.args], request.name or "NAME"
+    cli = LitlabCLI(args, default_name=name, training=training, draws_seed=draws_seed)
     if not is_recorded:
         check_nulls(cli.config)
-    check_keys(cli.config, args, base, announce=verb != "sweep" and is_rank_zero())
+    check_keys(cli.config, request.args, request.base, announce=verb != "sweep" and is_rank_zero())
     return cli
 
 

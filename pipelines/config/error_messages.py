@@ -3,15 +3,14 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import SequenceMatcher
 
-import yaml
 from jsonargparse import ArgumentParser
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from pipelines.config.class_names import nearest_class
 from pipelines.config.class_parser import class_parser
-from pipelines.config.experiments import experiment_names, find_experiment
-from pipelines.config.identity import flatten_config, prefixes
+from pipelines.config.experiments import SECTIONS, experiment_names, find_experiment, read_yaml
+from pipelines.config.suggestions import explain_unknown_key, keys_of, keys_of_experiments
 from pipelines.runtime.class_paths import import_named
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.lightning_names import separate_lightning
@@ -28,6 +27,7 @@ _NOISE = re.compile(
     r"Parser key|Does not validate|Subtypes:|Errors:|Given value|Problem with given|Expected a <class 'NoneType'>"
     r"|Expected a path but"
 )
+_LIST = re.compile(r"Expected a (<class '(list|tuple|collections\.abc\.(Sequence|Iterable))'>|list|tuple)[^;]*")
 _SET_BY_LITLAB = {"input_shape", "num_classes", "params"}  # taken from the data and the network, never given
 
 
@@ -73,11 +73,7 @@ def explain_parser_error(message: str, parser: ArgumentParser, args: Sequence[st
     section = _join_keys([*_SECTION.findall(message[: unknown.start()]), unknown["group"]])
     key = _join_keys([section, unknown["a"] or unknown["b"] or unknown["c"]])
     known = _known_keys(message, unknown, section, parser, args) - {key}
-    nearest = max(known, key=lambda candidate: _similarity(key, candidate))
-    hint = f"did you mean {nearest}?" if _similarity(key, nearest) > 0.6 else "litlab fit --full-help lists the keys"
-    siblings = sorted(name.removeprefix(f"{section}.") for name in known if section and name.startswith(f"{section}."))
-    allowed = ", ".join(name for name in siblings if "." not in name and name not in _SET_BY_LITLAB)
-    return f"unknown key {key}: {hint}" + (f" ({section} takes {allowed})" if 0 < len(allowed) < 200 else "")
+    return explain_unknown_key(key, {name for name in known if name.rpartition(".")[2] not in _SET_BY_LITLAB}, section)
 
 
 def _join_keys(parts: Iterable[str | None]) -> str:
@@ -96,12 +92,27 @@ def _explain_wrong_value(message: str) -> str:
     given = re.search(r"Given value: (?:NestedArg\(.*val=)?'?(.*?)'?\)?$", message)
     if section and given and given[1] == "None":
         return f"{section} is null: give a value, or leave it out; a file (-c FILE) may have null for what can be None"
+    if given and (hint := _class_hint(section, given[1], text)):
+        return hint
     got = f", got {given[1]!r}" if given and "value" not in text else ""
     text = re.sub(r"\. (?:Got|But got) value: (.*)", r", got \1", text)
     text = f"{section}: {text}{got}" if section else f"{text}{got}"
+    if _LIST.fullmatch("; ".join(told)) and given and given[1][:1] not in ("[", "{"):
+        return f"{text}; for a list with one item, write [{given[1]}]"
     is_other_class = "correspond to a subclass" in message
     named = re.search(r"Import path (\w+[.][\w.]+) does not", message) or given
     return text + (_why_not_accepted(named[1]) if is_other_class and named else "")
+
+
+def _class_hint(key: str, given: str, text: str) -> str:
+    """Return the message for the name of a class that does not exist; "" if the error is another one."""
+    attribute = re.search(r"module '[\w.]+' has no attribute '(\w+)'", text)
+    by_path = attribute is not None and attribute[1] in given.split(".")[1:]
+    if not by_path and f"Expected a dot import path string: {given}" not in text:
+        return ""
+    nearest = nearest_class(key, given)
+    hint = f"did you mean {nearest}?" if nearest else "give its import path, such as my_package.my_module.MyClass"
+    return f"{key}: there is no class {given!r}{f' ({attribute[0]})' if attribute else ''}: {hint}"
 
 
 def _why_not_accepted(class_path: str) -> str:
@@ -121,9 +132,9 @@ def _known_keys(
 ) -> set[str]:
     """Return the keys that could have been meant: of the parser, of experiments and of the class in the message."""
     keys = {name for name in parser.get_defaults().keys() if name != "config"}  # noqa: SIM118  # a Namespace
-    files = [find_experiment(name) for name in experiment_names()]
-    for path in [path for path in files if str(path) in args] or files:  # the keys of experiments are spelt right
-        keys |= {start for key in flatten_config(yaml.safe_load(path.read_text())) for start in prefixes(key)}
+    named = [find_experiment(name) for name in experiment_names()]
+    used = [read_yaml(path, SECTIONS) for path in named if str(path) in args]
+    keys |= {key for content in used for key in keys_of(content)} if used else keys_of_experiments()
     after, before = _CLASS.search(message, unknown.end()), _CLASS.findall(message[: unknown.start()])
     class_path = after[1] if after else before[-1] if before else None
     if class_path:
@@ -136,9 +147,3 @@ def _arguments_of(class_path: str) -> Iterable[str]:
     """Return the argument names of a class or function."""
     parser = class_parser(class_path, "it")
     return {key.removeprefix("it.").partition(".")[0] for key in parser.get_defaults().keys()} - {"it"}  # noqa: SIM118
-
-
-def _similarity(key: str, known: str) -> float:
-    """Return a similarity from 0 to 1; a key in the wrong section counts nearly as much as a misspelt one."""
-    same_name = SequenceMatcher(None, key.rpartition(".")[2], known.rpartition(".")[2]).ratio()
-    return max(SequenceMatcher(None, key, known).ratio(), 0.98 * same_name if key[0] == known[0] else 0)

@@ -10,6 +10,7 @@ import yaml
 from pipelines.runtime.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "experiments"
+SECTIONS = "data, model, trainer"  # what a file of an experiment has
 
 
 class _RepeatedKeyError(ValueError):

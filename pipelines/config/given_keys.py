@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import Namespace
 
 from pipelines.config.arguments import CONFIG_FLAGS, split_options
-from pipelines.config.experiments import read_yaml
+from pipelines.config.experiments import SECTIONS, read_yaml
 from pipelines.config.identity import prefixes
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -106,7 +106,7 @@ def _file_keys(file: Path) -> list[tuple[str, Any]]:
     Raises:
         UserError: A key stands twice in it, with and without `init_args`, or nested and with dots.
     """
-    pairs = list(_paths(read_yaml(file, "data, model, trainer")))
+    pairs = list(_paths(read_yaml(file, SECTIONS)))
     count = Counter(key for key, value in pairs if not isinstance(value, Mapping))
     if repeated := [key for key in count if count[key] > 1]:
         raise UserError(f"{file}: {repeated[0]} is given twice")

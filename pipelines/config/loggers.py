@@ -11,11 +11,11 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.tags import NAME_TAG
 from pipelines.tracking.uri import store_uri
 
 KEY = "trainer.logger"
 _CLASS = "MLFlowLogger"
-_RUN_NAME = "mlflow.runName"  # a tag
 _TAKEN = ("experiment_name", "run_name", "tags", "tracking_uri")
 
 
@@ -58,7 +58,7 @@ def take_mlflow_settings(config: Namespace, default_name: str) -> MlflowSettings
         given.pop("experiment_name", None)
     config.name = given.get("experiment_name", config.name)
     tags = {str(key): str(value) for key, value in (given.get("tags") or {}).items()}
-    tagged = tags.pop(_RUN_NAME, "")
+    tagged = tags.pop(NAME_TAG, "")
     return MlflowSettings(given.get("run_name") or tagged, tags, _note(given, uri))
 
 

@@ -33,6 +33,12 @@ def print_results(title: str, rows: dict[str, dict[str, float]], facts: dict[str
         console.print(numeric_table(title, _metric_cells(rows)))
     else:
         console.print(f"{escape_control_characters(title)}: no metrics", highlight=False, markup=False)
+    print_facts(facts)
+
+
+def print_facts(facts: dict[str, str]) -> None:
+    """Print texts by name, one a line."""
+    console = Console(soft_wrap=True)
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         console.print(escape_control_characters(f"{name:<{width}}  {value}"), highlight=False, markup=False)

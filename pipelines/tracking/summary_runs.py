@@ -1,12 +1,18 @@
 """What the summary runs of sweeps, seeds and comparisons have in common: their tags, and a note."""
 
-from collections.abc import Sequence
-
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
-from pipelines.tracking.tags import COMMAND_TAG, NOTE_TAG, PARENT_TAG, SOURCE_NAME_TAG, SOURCE_TYPE_TAG
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    NOTE_TAG,
+    PARENT_TAG,
+    SOURCE_NAME_TAG,
+    SOURCE_TYPE_TAG,
+    USER_NOTE_TAG,
+)
 
 MAX_NOTE = 5000  # characters; MLflow takes 8000 in a tag, its earlier versions 5000
 
@@ -32,24 +38,32 @@ def save_note(run: Run, note: str, file: str = "note.md") -> None:
 
     The description has complete lines, as many as MLflow takes.
     """
+    tags = _recorded_tags(run)
+    note = "\n\n".join(filter(None, [tags.get(USER_NOTE_TAG), note]))
     path = run.folder / file
     earlier = path.read_text() if path.is_file() else ""
     path.write_text(note)
-    if _is_edited(run, known=(_shortened(earlier, file), note)):
+    described = tags.get(NOTE_TAG, "").strip()
+    if not any(described in text for text in (_shortened(earlier, file), note)):
         logger.info("the description of run %s was edited and is kept; %s has the results", run.run_id, file)
         return
     run.set_tags({NOTE_TAG: _shortened(note, file)})
 
 
-def _is_edited(run: Run, known: Sequence[str]) -> bool:
-    """Return whether the description of a run is neither one of these texts nor a part of one; False if unknown."""
+def label(run: Run, labels: Labels) -> None:
+    """Give a summary run the labels of a user; its description begins with the note."""
+    if tags := labels.changes_of_reopened():
+        run.set_tags({**tags, **({USER_NOTE_TAG: labels.note} if labels.note else {})})
+
+
+def _recorded_tags(run: Run) -> dict[str, str]:
+    """Return the tags of a run in its store; empty if it is unavailable."""
     from mlflow.exceptions import MlflowException
 
     try:
-        described = str(run.store.client.get_run(run.run_id).data.tags.get(NOTE_TAG, ""))
+        return dict(run.store.client.get_run(run.run_id).data.tags)
     except (MlflowException, UserError):  # the server is unavailable
-        return False
-    return not any(described.strip() in text for text in known)
+        return {}
 
 
 def _shortened(note: str, file: str) -> str:

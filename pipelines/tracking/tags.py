@@ -13,6 +13,7 @@ CONFIG_HASH_TAG = "litlab.config_hash"  # SHA-256 of the configuration, without 
 KNOWN_KEYS_TAG = "litlab.known_keys"  # prefix: which keys stand at their defaults; see config/known_keys.py
 SEED_TAG = "seed"
 FOUND_TAG = "litlab.found"  # JSON: keys whose values callbacks searched for, with the values found
+USER_NOTE_TAG = "litlab.note"  # of a summary run: the note that a user gave, which its description begins with
 REASON_TAG = "litlab.reason"  # why a run was KILLED or FAILED
 KEY_TAG = "litlab.key"  # random, to find a run whose creation was not acknowledged
 TEST_METRICS_TAG = "litlab.test_metrics"  # JSON list: metrics of the test whose names do not tell
@@ -43,6 +44,7 @@ CONTROLLER_TAG = "controller"  # of a sweep's child run: the controller that sta
 BEST_RUN_TAG, BEST_TRIAL_TAG = "best.run", "best.trial"
 
 # MLflow's own
+NAME_TAG = "mlflow.runName"
 NOTE_TAG = "mlflow.note.content"
 PARENT_RUN_TAG = "mlflow.parentRunId"
 SOURCE_NAME_TAG, SOURCE_TYPE_TAG, SOURCE_COMMIT_TAG = (
@@ -89,6 +91,25 @@ TRIALS, BEST, IMPORTANCE = "trials", "best", "importance"  # prefixes, of a stud
 
 # Keys of a run's configuration in `compare`, besides its params
 EXPERIMENT_KEY, STAGE_KEY, DATA_HASH_KEY = "experiment", STAGE_TAG, DATA_HASH_TAG
+
+
+_RESERVED_PREFIXES = ("litlab.", "mlflow.", "git.", "resumed.git.", "machine.", f"{DATA_HASH_TAG}", f"{VERSION_TAG}.")
+_RESERVED = {
+    SEED_TAG,
+    STUDY_TAG,
+    STAGE_TAG,
+    TRIAL_TAG,
+    TRIAL_STATE_TAG,
+    CONFIGURATION_TAG,
+    CONTROLLER_TAG,
+    BEST_RUN_TAG,
+    BEST_TRIAL_TAG,
+}
+
+
+def is_reserved(tag: str) -> bool:
+    """Return whether litlab or MLflow sets a tag itself."""
+    return tag in _RESERVED or tag.startswith(_RESERVED_PREFIXES)
 
 
 def is_of_litlab(tags: Mapping[str, str]) -> bool:

@@ -12,8 +12,10 @@ from pipelines.config.experiments import config_arguments
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings, silence_lightning
+from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
+from pipelines.training.announce import announce
 from pipelines.training.job import build_parts, prepare_training
 from pipelines.training.results import FitResult, why_no_test
 from pipelines.training.run_metadata import run_name, run_tags
@@ -26,6 +28,7 @@ def fit(
     *,
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
+    labels: Labels | None = None,
     trust: bool = False,
 ) -> FitResult | None:
     """Train an experiment, test its best epoch on the test set, and record everything in one MLflow run.
@@ -34,6 +37,7 @@ def fit(
         experiment: Name of an experiment or path of a YAML file; None if the overrides name it.
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"]; later ones win.
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
+        labels: Tags, note and name of the run.
         trust: Of a checkpoint to start from; see `load_checkpoint`.
 
     Returns:
@@ -60,12 +64,15 @@ def fit(
     if not is_rank_zero():
         run_trainer(training, start.checkpoint)
         return None
-    tags = run_tags(cli, "fit", arguments) | process_count_tags(training.trainer) | start.tags
-    name = cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything)
+    labels = labels or Labels()
+    tags = run_tags(cli, "fit", [*arguments, *labels.as_arguments()]) | process_count_tags(training.trainer)
+    tags |= {**start.tags, **labels.as_tags()}
+    name = labels.name or cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything)
     if cli.mlflow.note:
         logger.info(cli.mlflow.note)
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
     run = Run(store, cli.config.name, name, tags)
+    announce(training, run, name)
     return train_and_test(training, run, lambda: start.checkpoint)
 
 

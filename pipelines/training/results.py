@@ -19,6 +19,7 @@ from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.metric_names import split_of
+from pipelines.runtime.status import show_status
 from pipelines.tracking.run import Run, accepted_name
 from pipelines.tracking.tags import (
     FIT_SECONDS,
@@ -187,6 +188,7 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     if reason := why_no_test(training.cli, training.model, training.data):
         logger.warning("No test: %s", reason)
         return
+    show_status("testing the selected epoch and saving the model")
     own = RunLogger(run, None, tested_epoch=epoch)
     loggers = [own if isinstance(other, RunLogger) else other for other in training.trainer.loggers]
     best = training.checkpoint_callback.best

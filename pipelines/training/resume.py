@@ -41,6 +41,7 @@ from pipelines.tracking.run import Run
 from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, FOUND_TAG, RESUMED_COMMIT_TAG
+from pipelines.training.announce import announce
 from pipelines.training.job import prepare_training
 from pipelines.training.results import FitResult
 from pipelines.training.resumable import check_resumable, unsent_part
@@ -99,6 +100,7 @@ def resume(
         check_resumable(found.store.find(found.run_id), assume_dead=assume_dead)
         run = Run.reopen(found)
     note_commit(run, found)
+    announce(training, run, found.name)
 
     def find_checkpoint() -> Path | None:
         point = _rewind(run, training.checkpoint_callback.selection, trust=trust)

@@ -9,8 +9,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from pipelines.checkpoints.files import BEST, LAST, STATE_KEY, fetch_checkpoint, load_checkpoint
-from pipelines.config.arguments import option_values
+from pipelines.config.arguments import option_values, starts_from_run
 from pipelines.config.cli import LitlabCLI
+from pipelines.config.request import names_file
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import whole_message
 from pipelines.tracking.run_names import find_run
@@ -54,19 +55,18 @@ def find_start(cli: LitlabCLI, model: LightningModule) -> Start:
 
 def config_of_start(arguments: Sequence[str], tracking_uri: str | None) -> Path | None:
     """Return the configuration of the run that `--ckpt_path RUN_ID` names, if the arguments name no experiment."""
-    given = option_values(arguments, "--ckpt_path")
-    named = arguments[:1] and not arguments[0].startswith("-")
-    if not given or named or option_values(arguments, "-c", "--config") or Path(given[-1]).is_file():
+    if not starts_from_run(arguments):
         return None
     uris = option_values(arguments, "--tracking_uri")
-    return find_run(Store(uris[-1] if uris else tracking_uri), given[-1]).file("config.yaml")
+    run = option_values(arguments, "--ckpt_path")[-1]
+    return find_run(Store(uris[-1] if uris else tracking_uri), run).file("config.yaml")
 
 
 def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, dict[str, str]]:
     path = Path(file_or_run)
     if path.is_file():
         return path.absolute(), {}
-    if path.suffix or len(path.parts) > 1:
+    if names_file(file_or_run):
         raise UserError(f"{file_or_run}: no such file")
     run = find_run(Store(tracking_uri), file_or_run)
     return fetch_checkpoint(run, name), {CONTINUES_TAG: run.run_id}

@@ -6,7 +6,8 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import VerbParser, take_labels
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import format_command
@@ -28,12 +29,15 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
     help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=help_text)
+    parser.add_labels(of="the summary run and, a tag, of each run")
     return parser
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Train with several seeds, and print the summary."""
     options, overrides = _parse(argv)
+    labels = take_labels(options)
+    read_request(verb, overrides, options=make_parser(verb).option_names)
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
@@ -44,6 +48,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         workers=options.workers,
         first_seed=options.seed_everything,
         overrides=overrides,
+        labels=labels,
         command=format_command(verb, argv),
     )
     _print_result(result)

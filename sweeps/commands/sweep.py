@@ -9,7 +9,7 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import VerbParser, take_labels
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
@@ -53,6 +53,7 @@ def make_parser(verb: str) -> VerbParser:
     add("--retry_failed", action="store_true", help="train again what failed; each trial counts once")
     add("--retry-failed", dest="retry_failed", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     _add_stores(parser)
+    parser.add_labels(of="the study", short=True)
     parser.show_keys("a key of the experiment, the same in all trials")
     return parser
 
@@ -82,7 +83,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     exit_on_sigterm()
     from sweeps.search.sweep import sweep
 
-    return _print_result(sweep(overrides=overrides, command=format_command(verb, argv), **vars(options)), options)
+    command = format_command(verb, argv)
+    return _print_result(sweep(overrides=overrides, command=command, **vars(options)), options)
 
 
 def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -93,6 +95,7 @@ def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UserError(f"one space at a time: unexpected argument {names[1]!r}")
     if bool(names) == (options.space is not None):
         raise UserError(f"give one space first ({', '.join(space_names())}), or one file with -c FILE")
+    options.labels = take_labels(options)
     options.space = names[0] if names else options.space
     _check_keys([token.partition("=")[0] for token in overrides if token.startswith("--")], parser.option_names)
     return options, overrides

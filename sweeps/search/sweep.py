@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
+from pipelines.tracking.summary_runs import label
 from sweeps.search.space import NOT_SEARCHED, Keep, Space, split_keys
 from sweeps.search.space_files import normalize_key, read_space
 from sweeps.search.trial_state import BestTrial, count_states
@@ -71,6 +74,7 @@ def sweep(
     retry_failed: bool = False,
     tracking_uri: str | None = None,
     overrides: Sequence[str] = (),
+    labels: Labels | None = None,
     command: str = "",
 ) -> SweepResult:
     """Search a space until the study has its total of trials, then train and test the best on fresh seeds.
@@ -95,6 +99,7 @@ def sweep(
         retry_failed: Whether to train the configurations of failed trials again; each counts once.
         tracking_uri: URI of the tracking store.
         overrides: Keys of the experiment for all trials, as on the command line.
+        labels: Tags, note and name of the study's run; the runs of trials have the tags too.
         command: Recorded in the study's run.
 
     Raises:
@@ -106,6 +111,7 @@ def sweep(
     changes |= {"pruner": pruner, "seeds": seeds, "confirm": confirm, "keep": keep}
     searched = read_space(str(space), {key: value for key, value in changes.items() if value is not None})
     _check_overrides(searched, overrides)
+    _check_keys(searched, overrides)
     from sweeps.workers.pool import Pool
 
     with (
@@ -114,7 +120,9 @@ def sweep(
     ):
         pool.warm_up()  # imports torch and Lightning in the background
         place = study or searched.name, storage, tracking_uri
-        return _sweep(searched, pool, *place, overrides, stacked, command, retry_failed=retry_failed)
+        return _sweep(
+            searched, pool, *place, overrides, stacked, labels or Labels(), command, retry_failed=retry_failed
+        )
 
 
 def _check_overrides(space: Space, overrides: Sequence[str]) -> None:
@@ -127,6 +135,15 @@ def _check_overrides(space: Space, overrides: Sequence[str]) -> None:
             raise UserError(f"--{key} is searched by space {space.name}; remove it from the space to fix it")
 
 
+def _check_keys(space: Space, overrides: Sequence[str]) -> None:
+    """Check what can be seen without the experiment's classes, before worker processes start."""
+    names = [f"--{key}" for name in space.space for key in split_keys(name)]
+    try:
+        read_request("sweep", [space.experiment, *as_arguments(space.fixed()), *names, *overrides])
+    except UserError as error:
+        raise UserError(f"{space.experiment}: {error}") from error
+
+
 def _sweep(
     space: Space,
     pool: "Pool",
@@ -135,6 +152,7 @@ def _sweep(
     tracking_uri: str | None,
     overrides: Sequence[str],
     stacked: int,
+    labels: Labels,
     command: str,
     *,
     retry_failed: bool,
@@ -164,7 +182,8 @@ def _sweep(
             display.print(f"{name}: failed trials queued again: {study.retry_failed()}")
         with graceful_shutdown(pool) as signals, study.beating():
             parent = open_parent(store, study, command)
-            runs = TrialRuns(study, parent, fixed, facts["devices"])
+            label(parent, labels)
+            runs = TrialRuns(study, parent, fixed, facts["devices"], labels.tags)
             confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(
             study=name,

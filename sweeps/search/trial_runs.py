@@ -1,7 +1,7 @@
 """The MLflow runs of a study: the jobs that create them, those without a process, and their checkpoints."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.run import Run
@@ -40,12 +40,14 @@ class TrialRuns:
         parent: The study's own run.
         arguments: The experiment, and the keys that are the same in all trials, as on the command line.
         devices: GPUs per training, where there are any.
+        tags: Tags of each run, besides litlab's.
     """
 
     study: Study
     parent: Run
     arguments: list[str]
     devices: int
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
@@ -73,7 +75,7 @@ class TrialRuns:
             experiment=f"{self.study.name}{SWEEP_SUFFIX}",
             tracking_uri=self.store.uri,
             run_name=name,
-            tags=tags,
+            tags={**self.tags, **tags},
             metric=self.study.space.metric,
             devices=self.devices,
             **options,

@@ -8,9 +8,11 @@ from pathlib import Path
 from pipelines.config.experiments import config_arguments
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
+from pipelines.tracking.labels import Labels
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.summary_runs import label
 from pipelines.tracking.tags import HOST_TAG, NOTE_TAG, PARENT_RUN_TAG
 from sweeps.seeds.plan import SeedsPlan, make_plan
 from sweeps.seeds.summary import format_test_metrics, log_summary
@@ -56,6 +58,7 @@ def fit_seeds(
     first_seed: int | None = None,
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
+    labels: Labels | None = None,
     command: str = "",
 ) -> SeedsResult:
     """Train one configuration with consecutive seeds, each in its own process, and summarise the runs in another run.
@@ -70,6 +73,7 @@ def fit_seeds(
         first_seed: The first seed; None takes the experiment's.
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"], without the seed.
         tracking_uri: Database or server of the runs; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
+        labels: Tags, note and name of the summary run; each run has the tags too.
         command: Recorded as the command of the summary run.
 
     Raises:
@@ -77,6 +81,7 @@ def fit_seeds(
     """
     if not 1 <= seeds <= MAX_SEEDS:
         raise UserError(f"--seeds {seeds}: expected 1 to {MAX_SEEDS}")
+    labels = labels or Labels()
     arguments = config_arguments(experiment, overrides, tracking_uri)
     with tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder, Pool(workers, Path(folder)) as pool:
         pool.warm_up()
@@ -84,7 +89,8 @@ def fit_seeds(
         store = Store(plan.facts["tracking_uri"])
         with seeds_lock(store, plan), graceful_shutdown(pool) as signals:
             parent = open_summary_run(store, plan, command)
-            runs, results = _train(pool, store, parent, plan)
+            label(parent, labels)
+            runs, results = _train(pool, store, parent, plan, labels)
     return SeedsResult(
         run_id=parent.run_id,
         experiment=plan.experiment,
@@ -97,7 +103,9 @@ def fit_seeds(
     )
 
 
-def _train(pool: Pool, store: Store, parent: Run, plan: SeedsPlan) -> tuple[list[StoredRun], list[JobResult]]:
+def _train(
+    pool: Pool, store: Store, parent: Run, plan: SeedsPlan, labels: Labels
+) -> tuple[list[StoredRun], list[JobResult]]:
     """Train the missing seeds and end the summary run; return all finished runs and the results of the jobs.
 
     Raises:
@@ -114,7 +122,7 @@ def _train(pool: Pool, store: Store, parent: Run, plan: SeedsPlan) -> tuple[list
                 seed=seed,
                 experiment=plan.experiment,
                 tracking_uri=store.uri,
-                tags={PARENT_RUN_TAG: parent.run_id},
+                tags={**labels.tags, PARENT_RUN_TAG: parent.run_id},
                 test=True,
                 devices=plan.facts["devices"],
             )

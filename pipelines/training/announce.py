@@ -1,0 +1,50 @@
+"""Print what a training is, before its first epoch."""
+
+from lightning.pytorch import LightningModule, Trainer
+
+from datamodules.base import InMemoryDataModule
+from pipelines.runtime.console import print_facts
+from pipelines.tracking.run import Run
+from pipelines.tracking.uri import view_command
+from pipelines.training.job import Training
+from pipelines.training.progress_bar import EpochBar
+
+SETS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def announce(training: Training, run: Run, name: str) -> None:
+    """Print data, model, device, run and where to look, unless the progress bar is off or the user's own.
+
+    Args:
+        training: The prepared training.
+        run: The run that it is recorded in.
+        name: Name of the run.
+    """
+    if any(isinstance(callback, EpochBar) for callback in training.trainer.callbacks):  # type: ignore[attr-defined]
+        data = describe_data(training)
+        model = f"{type(training.model).__name__}, {_parameters(training.model)}, on {_devices(training.trainer)}"
+        facts = {"data": data, "model": model, "run": f"{run.run_id}  {name}", "view": view_command(run.store.uri)}
+        print_facts({"experiment": training.cli.config.name, **facts})
+
+
+def describe_data(training: Training) -> str:
+    """Return the data module and, if it is litlab's, the sizes of its sets."""
+    data = training.data
+    if data is None:
+        return f"loaders of {type(training.model).__name__}"
+    if not isinstance(data, InMemoryDataModule):
+        return type(data).__name__
+    sizes = ", ".join(f"{size:,} {SETS[name]}" for name, size in data.sizes().items())
+    return f"{type(data).__name__}, {sizes} examples"
+
+
+def _parameters(model: LightningModule) -> str:
+    try:
+        return f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"
+    except ValueError:  # lazy layers, which the first batch initialises
+        return "parameters not yet known"
+
+
+def _devices(trainer: Trainer) -> str:
+    device = str(trainer.strategy.root_device)
+    return device if trainer.world_size == 1 else f"{device} and {trainer.world_size - 1} more"

@@ -1,0 +1,42 @@
+"""What `litlab fit` prints before its first epoch."""
+
+import re
+
+from mlflow import MlflowClient
+
+SHORT = ["--trainer.max_epochs", "1", "--data.n_train", "100"]
+CLASSES = "tests.fixtures.strangers.classes"
+
+
+def facts_of(output):
+    """Return the facts before the first epoch by name."""
+    head, _, _ = output.partition("\nepoch ")
+    return dict(line.split(maxsplit=1) for line in head.splitlines())
+
+
+def test_a_training_says_what_it_is_before_the_first_epoch_and_so_does_a_resumed_one(litlab, uri):
+    outcome = litlab("fit", "digits-mlp", *SHORT)
+    run_id = outcome.run_id
+    facts = facts_of(outcome.out)
+    assert facts == {
+        "experiment": "digits-mlp",
+        "data": "Digits, 100 training, 200 validation, 360 test examples",
+        "model": facts["model"],
+        "run": f"{run_id}  max_epochs=1 n_train=100 seed=0",
+        "view": f"litlab ui --tracking_uri {uri}" if "tracking_uri" in facts["view"] else "litlab ui",
+    }
+    assert re.fullmatch(r"MLP, 109,386 parameters, on (cpu|cuda:0|mps:0)", facts["model"])
+    MlflowClient(uri).set_terminated(run_id, "KILLED")
+    assert facts_of(f"{litlab('resume', run_id).out}\nepoch ")["run"].startswith(run_id)
+
+
+def test_modules_and_data_of_others_are_named_and_without_a_progress_bar_nothing_is_printed(litlab, tmp_path):
+    file = tmp_path / "it.yaml"
+    text = f"data: {{class_path: {CLASSES}.Points}}\nmodel: {{class_path: {CLASSES}.Net}}\n"
+    file.write_text(text + "trainer: {max_epochs: 1, accelerator: cpu}\n")
+    facts = facts_of(litlab("fit", "-c", file).out)
+    assert (facts["experiment"], facts["data"]) == ("it", "Points")
+    assert re.fullmatch(r"Net, \d+ parameters, on cpu", facts["model"])
+    quiet = litlab("fit", "-c", file, "--trainer.enable_progress_bar", "false").out
+    assert quiet.startswith("it, seed 0")
+    assert "epoch " not in quiet.partition("selected")[0]
