@@ -12,6 +12,7 @@ from pipelines.commands.explain_methods import METHODS, explain
 from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.explanation.settings import check_source
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from pipelines.explanation.target import Target
 
 DESCRIPTION = """Explain the trained network of a run. Writes a picture and its numbers, and logs
-both as a child run. The explained run is not changed."""
+both as a child run, unless the project cannot be written. The explained run
+is not changed."""
 METHOD_EPILOG = """--checkpoint FILE, -c FILE, --torchvision NAME, --weights FILE, --input KEY,
 --forward NAME, --out DIR, --seed N, --trust, --KEY VALUE, --tracking_uri URI:
 see litlab explain --help"""
@@ -88,11 +90,15 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _save(explanation: "Explanation", options: Namespace, command: str, arguments: str) -> None:
     from pipelines.explanation.results import log_run, write_files
+    from pipelines.tracking.uri import is_writable
 
     picture = write_files(explanation, options.out, command=command)
     print(f"{textwrap.fill(explanation.caption, 100)}\n")
     print(f"picture  {picture}\nnumbers  {picture.with_suffix('.json')}")
-    if explanation.target.run is not None:
+    run = explanation.target.run
+    if run is not None and not is_writable(run.store.uri):
+        logger.warning("not logged as a run: %s cannot be written", run.store.uri)
+    elif run is not None:
         run_id = log_run(explanation, picture, command=command, arguments=arguments, seed=options.seed)
         print(f"run      {run_id}")
 
