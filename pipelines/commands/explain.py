@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from pipelines.explanation.target import Target
 
 DESCRIPTION = """Explain the trained network of a run. Writes a picture and its numbers, and logs
-both as a child run, unless the project cannot be written. The explained run
-is not changed."""
+both as a child run. The explained run is not changed."""
 METHOD_EPILOG = """--checkpoint FILE, -c FILE, --torchvision NAME, --weights FILE, --input KEY,
 --forward NAME, --out DIR, --seed N, --trust, --KEY VALUE, --tracking_uri URI:
 see litlab explain --help"""
