@@ -13,6 +13,7 @@ from pipelines.commands.options import RUN_ID, VerbParser
 from pipelines.config.request import read_request
 from pipelines.explanation.settings import check_source
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
@@ -94,11 +95,15 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _save(explanation: "Explanation", options: Namespace, command: str, arguments: str) -> None:
     from pipelines.explanation.results import log_run, write_files
+    from pipelines.tracking.uri import is_writable
 
     picture = write_files(explanation, options.out, command=command)
     print(f"{textwrap.fill(explanation.caption, 100)}\n")
     print(f"picture  {picture}\nnumbers  {picture.with_suffix('.json')}")
-    if explanation.target.run is not None:
+    run = explanation.target.run
+    if run is not None and not is_writable(run.store.uri):
+        logger.warning("not logged as a run: %s cannot be written", run.store.uri)
+    elif run is not None:
         run_id = log_run(explanation, picture, command=command, arguments=arguments, seed=options.seed)
         print(f"run      {run_id}")
 

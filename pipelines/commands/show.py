@@ -43,7 +43,6 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
     from pipelines.commands.runs import format_age
     from pipelines.runtime.console import format_duration
     from pipelines.tracking import tags
-    from pipelines.tracking.uri import local_path
 
     of_run, params = run.tags, run.params
     seconds = None if run.ended is None else (run.ended - run.started) / 1000
@@ -67,6 +66,6 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
         "seed": run.seed,
         "part of": of_run.get(tags.PARENT_RUN_TAG, ""),
         "continues": of_run.get(tags.CONTINUES_TAG, ""),
-        "files": str(local_path(run.artifact_uri) or run.artifact_uri),
+        "files": str(run.folder or run.artifact_uri),
     }
     return {name: value for name, value in facts.items() if value}

@@ -62,6 +62,6 @@ def _print_table(runs: "Sequence[SyncedRun]") -> None:
     for column in ("run", "status", "name", "outcome"):
         table.add_column(column, no_wrap=column in ("run", "status"), overflow="fold")
     for run in runs:
-        message = "deleted: left alone" if run.outcome == "deleted" else run.message
+        message = "deleted: not sent" if run.outcome == "deleted" else run.message
         table.add_row(*map(Text, (run.run_id, run.status or "not ended", run.name, message)))
     Console(highlight=False).print(table)

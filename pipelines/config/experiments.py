@@ -13,21 +13,18 @@ FOLDER = Path(__file__).parents[1] / "experiments"
 SECTIONS = "data, model, trainer"  # what a file of an experiment has
 
 
-class _RepeatedKeyError(ValueError):
-    """A key stands twice in one mapping."""
-
-
 class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key that stands twice in one mapping, of which YAML takes the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[str, int] = {}
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
             if name in lines:
-                raise _RepeatedKeyError(f"{name} is given twice, in line {lines[name]} and in line {line}")
+                raise UserError(f"{key.value} is given twice, in line {lines[name]} and in line {line}")
             lines[name] = line
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def experiment_names() -> list[str]:
@@ -53,6 +50,16 @@ def find_experiment(experiment: str) -> Path:
     raise UserError(f"there is no experiment {experiment!r}.{hint} litlab list shows them all")
 
 
+def load_yaml(text: str) -> Any:
+    """Return what a text in YAML contains.
+
+    Raises:
+        UserError: A key stands twice in one mapping.
+        yaml.YAMLError: It is not YAML.
+    """
+    return yaml.load(text, _UniqueKeys)  # noqa: S506  # a SafeLoader
+
+
 def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     """Read a YAML file of keys and values.
 
@@ -64,8 +71,8 @@ def read_yaml(path: Path, expected: str) -> dict[str, Any]:
         UserError: The file cannot be read, or contains something else.
     """
     try:
-        content = yaml.load(path.read_text(), _UniqueKeys)  # noqa: S506  # a SafeLoader
-    except _RepeatedKeyError as error:
+        content = load_yaml(path.read_text())
+    except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{path}: not readable as YAML ({error})") from error

@@ -1,5 +1,6 @@
 """Keys that a user gave: each must have an effect. Another class may lack a key, and another list replaces a list."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ import yaml
 from jsonargparse import Namespace
 
 from pipelines.config.arguments import CONFIG_FLAGS, split_options
-from pipelines.config.experiments import SECTIONS, read_yaml
+from pipelines.config.experiments import SECTIONS, load_yaml, read_yaml
 from pipelines.config.identity import prefixes
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 
 _SECTIONS = ("data", "model", "trainer")
+_SUFFIXES = (".yaml", ".yml", ".json")  # of a file that has the value of a key
 _LEFT_OUT = ("class_path", "init_args", "dict_kwargs")  # parts of a key that need not be written
 
 
@@ -67,7 +69,8 @@ def _check_effect(config: Namespace, options: Sequence[Sequence[str]]) -> None:
         later = [other for other in given[index + 1 :] if not other.appends and item.key.startswith(f"{other.key}.")]
         if item.appends:
             later += [other for other in given[index + 1 :] if not other.appends and other.key == item.key]
-        if any(isinstance(values.get(prefix), list) for prefix in prefixes(item.key)):
+        is_in_list = any(isinstance(values.get(start), list) for start in prefixes(item.key) if start != item.key)
+        if item.appends or is_in_list:
             lost = bool(later)
         else:
             lost = item.key not in values or bool(later and _differs(item.value, values[item.key]))
@@ -96,8 +99,13 @@ def _given_keys(options: Sequence[Sequence[str]]) -> Iterator[_Given]:
                 yield _Given(key, value, f"{text}: {key}")
             continue
         key = _plain_key(flag.removeprefix("--").removesuffix("+"))
-        if key.partition(".")[0] in _SECTIONS:
-            yield _Given(key, _value(text), flag, appends=flag.endswith("+"))
+        if key.partition(".")[0] not in _SECTIONS:
+            continue
+        if Path(text).suffix in _SUFFIXES and Path(text).is_file():
+            for name, value in _paths(read_yaml(Path(text), "the arguments of a class"), key):
+                yield _Given(name, value, f"{text}: {name}")
+        else:
+            yield _Given(key, _value(text, flag), flag, appends=flag.endswith("+"))
 
 
 def _file_keys(file: Path) -> list[tuple[str, Any]]:
@@ -136,9 +144,11 @@ def _plain_key(key: str) -> str:
     return ".".join(part for part in key.split(".") if part not in _LEFT_OUT)
 
 
-def _value(text: str) -> Any:
+def _value(text: str, flag: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
+    except UserError as error:
+        raise UserError(f"{flag}: {error}") from error
     except yaml.YAMLError:
         return text
 
@@ -148,7 +158,10 @@ def _differs(given: Any, value: Any) -> bool:
     if isinstance(value, Mapping) or isinstance(given, Mapping):
         return False
     if isinstance(value, list | tuple) and isinstance(given, list | tuple):
-        return list(value) != list(given)
+        return len(value) != len(given) or any(map(_differs, given, value))
+    if isinstance(value, float) and isinstance(given, str):  # YAML takes 1e-3 for a text
+        with contextlib.suppress(ValueError):
+            given = float(given)
     return given != value and str(given) != str(value)
 
 

@@ -55,7 +55,7 @@ def load_target(
     """Load the network to explain, frozen and in evaluation mode. Give exactly one of run, checkpoint and torchvision.
 
     Args:
-        run_id: A run of litlab; the checkpoint of its selected epoch is loaded.
+        run_id: A run of litlab, as `find_run` takes it; the checkpoint of its selected epoch is loaded.
         checkpoint: A checkpoint file of litlab.
         config: Its configuration; by default config.yaml in its folder or in the one above.
         torchvision: Name of a torchvision classifier.
@@ -84,7 +84,9 @@ def load_target(
         short_id = f"{loaded.cli.config.name}-{checkpoint.stem}"
     else:
         assert run_id
-        loaded, short_id = load_run(run_id, overrides, tracking_uri=tracking_uri, trust=trust), run_id[:8]
+        loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, trust=trust)
+        assert loaded.run
+        short_id = loaded.run.run_id[:8]
     if isinstance(loaded.data, ImageDataModule) and isinstance(loaded.model, Classifier):
         return _from_litlab(loaded, loaded.data, loaded.model, short_id)
     return _from_batches(loaded, short_id, input_key, forward)

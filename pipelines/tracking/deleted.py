@@ -22,6 +22,16 @@ def is_deleted(entity: Any) -> bool:
     return bool(entity.lifecycle_stage == "deleted")
 
 
+def deleted_run_ids(client: Any, filter_string: str) -> list[str]:
+    """Return the ids of deleted runs that match a filter, the newest first; also those of deleted experiments."""
+    from mlflow.entities import ViewType
+
+    ids = [experiment.experiment_id for experiment in client.search_experiments(view_type=ViewType.ALL)]
+    newest_first = ["attributes.start_time DESC"]
+    found = client.search_runs(ids, filter_string, run_view_type=ViewType.DELETED_ONLY, order_by=newest_first)
+    return [run.info.run_id for run in found]
+
+
 def missing_run(run_id: str, uri: str) -> RunGoneError:
     """Return the error for a run that the store does not know."""
     return RunGoneError(f"there is no run {run_id!r} in {redact_credentials(uri)}{_forget(run_id, uri)}")

@@ -36,7 +36,8 @@ def follow_moved_artifacts() -> None:
             artifact_uri = folder.as_uri()
         return LocalArtifactRepository(artifact_uri, tracking_uri, registry_uri)
 
-    _artifact_repository_registry.register("file", repository)  # type: ignore[no-untyped-call]
+    for scheme in ("", "file"):  # MLflow itself records a path without a scheme
+        _artifact_repository_registry.register(scheme, repository)  # type: ignore[no-untyped-call]
 
 
 def delete_artifacts(artifact_uri: str, tracking_uri: str, name: str) -> None:

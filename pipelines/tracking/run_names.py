@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import mode_of
 from pipelines.runtime.text import redact_credentials
+from pipelines.tracking.deleted import deleted_run_ids
 from pipelines.tracking.filters import FINISHED
 from pipelines.tracking.measured import selected_metric
 from pipelines.tracking.store import Store, StoredRun
@@ -38,7 +39,12 @@ def find_run(store: Store, text: str) -> StoredRun:
 
 
 def look_up(store: Store, text: str) -> StoredRun | None:
-    """Return the run that a text names, as `find_run` does; None if it is neither a run id nor a run's name."""
+    """Return the run that a text names, as `find_run` does; None if it is neither a run id nor a run's name.
+
+    Raises:
+        RunDeletedError: It names no run but one that was deleted.
+        UserError: See `find_run`.
+    """
     if FULL_ID.fullmatch(text):
         return store.find(text)
     kind, colon, name = text.partition(":")
@@ -46,11 +52,12 @@ def look_up(store: Store, text: str) -> StoredRun | None:
         return _latest(store, name)
     if colon and kind == "best":
         return _best(store, name)
-    everywhere = list(store.experiment_names())
-    found = store.search(everywhere, f"attributes.run_id LIKE '{text}%'") if _PREFIX.fullmatch(text) else []
-    if not found:
-        quote = '"' if "'" in text else "'"
-        found = store.search(everywhere, f"attributes.run_name = {quote}{text}{quote}", _NEWEST_FIRST)
+    everywhere, quote = list(store.experiment_names()), '"' if "'" in text else "'"
+    conditions = [f"attributes.run_id LIKE '{text}%'"] if _PREFIX.fullmatch(text) else []
+    conditions.append(f"attributes.run_name = {quote}{text}{quote}")
+    found = next((runs for each in conditions if (runs := store.search(everywhere, each, _NEWEST_FIRST))), [])
+    if not found and (deleted := [run_id for each in conditions for run_id in deleted_run_ids(store.client, each)]):
+        return store.find(deleted[0])  # raises the error that says so
     if len(found) > 1:
         lines = [f"  {run.run_id}  {run.experiment}  {run.name}" for run in found[:MAX_CANDIDATES]]
         more = [f"  and {len(found) - MAX_CANDIDATES} more"] if len(found) > MAX_CANDIDATES else []

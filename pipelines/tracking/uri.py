@@ -84,6 +84,12 @@ def database_file(uri: str) -> Path | None:
     return file
 
 
+def is_writable(uri: str) -> bool:
+    """Return whether this user may write to a local database and its folder; True for a server."""
+    file = database_file(uri)
+    return file is None or (os.access(file.parent, os.W_OK) and (not file.exists() or os.access(file, os.W_OK)))
+
+
 def folder_of(uri: str) -> Path | None:
     """Return the folder of a local database; None for a server."""
     file = database_file(uri)

@@ -59,6 +59,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if result.failed:
         logger.warning("%s. Run the same command again to retry the others.", done)
         return 1
+    if len(result.runs) < len(result.seeds):
+        logger.warning("%s: the runs of the others were deleted, or are sent by litlab sync", done)
     return 1 if result.refused else 0
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """Search keys of an experiment with Optuna. Each trial is trained in a separate
 process, evaluated on validation data and logged to MLflow. The best one is then
 trained on fresh seeds and tested. Run the same command again to continue."""
+COUNTED = ("complete", "pruned", "failed", "running")  # states of trials that are part of the total
 STATUS = "Show a study: its progress, best trial, active and failed trials."
 BEST = "Print the configuration of a study's best trial, for litlab fit -c."
 
@@ -188,9 +189,13 @@ def _print_status(argv: Sequence[str]) -> int:
 def _status_lines(status: "StudyStatus") -> list[str]:
     from sweeps.workers.display import format_params
 
-    counts = ", ".join(f"{number} {state}" for state, number in status.trials.items() if number) or "no trials yet"
+    counts = [f"{number} {state}" for state, number in status.trials.items() if number and state in COUNTED]
     total = f" of {status.total}" if status.total else ""
-    lines = [f"{status.study}: {counts}{total}; {status.direction} {status.metric}", *_controller_lines(status)]
+    objective = f"; {status.direction} {status.metric}" if status.metric else ""
+    others = [f"{number} {state}" for state, number in status.trials.items() if number and state not in COUNTED]
+    not_counted = f"; not counted: {', '.join(others)}" if others else ""
+    lines = [f"{status.study}: {', '.join(counts) or 'no trials yet'}{total}{objective}{not_counted}"]
+    lines += _controller_lines(status)
     if best := status.best:
         seeds = f" (seeds: {', '.join(f'{value:.4f}' for value in best.seeds)})" if len(best.seeds) > 1 else ""
         lines.append(f"best     trial {best.trial}  {best.value:.4f}{seeds}  {format_params(best.params)}")

@@ -42,10 +42,12 @@ def study_figures(study: "Study", metric: str) -> "dict[str, Figure]":
 def _draw(plot: Callable[..., Any], study: "Study", metric: str) -> "Figure | None":
     import numpy as np
     from matplotlib import pyplot
+    from optuna.exceptions import ExperimentalWarning
 
     names = {} if plot.__name__ == "plot_param_importances" else {"target_name": metric}
     with warnings.catch_warnings(), pyplot.rc_context():  # Optuna changes the style of all later figures
-        warnings.simplefilter("ignore")  # Optuna's plots are experimental; axes of one value are expanded
+        warnings.simplefilter("ignore", ExperimentalWarning)  # litlab tests the plots that it uses
+        warnings.filterwarnings("ignore", message="Attempting to set identical low and high")  # a key of one value
         try:
             axes = np.atleast_1d(plot(study, **names))
         except (ValueError, RuntimeError):

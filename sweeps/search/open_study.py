@@ -71,12 +71,11 @@ def open_study(
         )
 
     study, given = create(), space
-    is_adopted = not is_own_study(study)
-    if is_adopted:
-        check_adoptable(study, space, facts["values"])
-    elif given.direction_by_name:  # a study of an earlier version maximises any metric, unless its space says otherwise
-        space = dataclasses.replace(given, direction=study.direction.name.lower())  # type: ignore[arg-type]
     with storage.lock(name):
+        if is_adopted := not is_own_study(study):
+            check_adoptable(study, space, facts["values"])
+        elif given.direction_by_name:  # an earlier version maximised any metric, unless the space said otherwise
+            space = dataclasses.replace(given, direction=study.direction.name.lower())  # type: ignore[arg-type]
         new, conflict = (identity(space, facts), "") if is_adopted else _match(study, space, facts, store)
         if conflict:
             trials = study.get_trials(deepcopy=False)

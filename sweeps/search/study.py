@@ -84,6 +84,19 @@ class Study:
         """Return the trials that count towards the total, of these or of all."""
         return counted_trials(self.trials() if trials is None else trials, is_grid=self.space.is_grid)
 
+    def without_others(self) -> "OptunaStudy":
+        """Return the study, or a copy in memory of its ended trials if other programs have added some.
+
+        These may have other keys, which figures and importances do not allow for.
+        """
+        import optuna
+
+        if all(map(is_own, self.trials())):
+            return self.optuna
+        copy = optuna.create_study(direction=self.optuna.direction)
+        copy.add_trials([trial for trial in self.trials() if is_own(trial) and trial.state.is_finished()])
+        return copy
+
     def n_finished(self) -> int:
         """Return how many trials count towards the total."""
         return len(self.counted())

@@ -101,7 +101,7 @@ def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
     importances = _importances(study)
     run.log_metrics({f"{IMPORTANCE}/{key}": value for key, value in importances.items()}, study.n_finished())
     run.log_metrics(confirmed_metrics(confirmed), study.n_finished())
-    for name, figure in study_figures(study.optuna, study.space.metric).items():
+    for name, figure in study_figures(study.without_others(), study.space.metric).items():
         try:
             run.save_figure(name, figure)
         except (ValueError, ArithmeticError, RuntimeError) as error:  # matplotlib's; the study itself is complete
@@ -127,11 +127,12 @@ def _importances(study: Study) -> dict[str, float]:
     """Return how much each key explains of the differences (Optuna's PED-ANOVA); empty if there are too few trials."""
     import optuna
 
-    complete = [trial for trial in study.trials() if trial.state.name == "COMPLETE"]
+    own = study.without_others()
+    complete = [trial for trial in own.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
     if len(study.distributions) < 2 or len(complete) < 4 or len({trial.value for trial in complete}) < 2:
         return {}
     try:
-        return {key: float(value) for key, value in optuna.importance.get_param_importances(study.optuna).items()}
+        return {key: float(value) for key, value in optuna.importance.get_param_importances(own).items()}
     except (ValueError, RuntimeError, ZeroDivisionError):
         return {}
 

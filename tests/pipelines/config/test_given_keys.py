@@ -1,9 +1,12 @@
 """A key that a user gave has an effect or is refused; keys of the experiment that another class lacks are named."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from pipelines.config.cli import parse_config
+from pipelines.config.experiments import read_yaml
 from pipelines.runtime.errors import UserError
 
 LINEAR = "modules.linear.LinearClassifier"
@@ -74,6 +77,9 @@ def test_keys_of_the_experiment_that_another_class_lacks_are_named_in_one_line(c
         ["--model.dropout", "0.7", "--model", '{"class_path": "modules.mlp.MLP", "init_args": {"hidden": [3]}}'],
         [*STOPPING, "--trainer.callbacks+", "Timer", "--model.dropout", "0.7"],
         ["--model.optimizer.lr", "0.7", "--model.optimizer", "torch.optim.SGD", "--model.dropout=0.7"],
+        ["--model.dropout", "7e-1", "--model", "modules.mlp.MLP"],
+        ["--model.hidden", "[10, 5]", "--model", "modules.mlp.MLP", "--model.dropout", "0.7"],
+        ["--model.optimizer.lr", "2e-3", "--model.optimizer", "torch.optim.SGD", "--model.dropout=0.7"],
         ["--trainer.strategy=DDPStrategy", "--trainer.strategy.find_unused_parameters=true", "--model.dropout=0.7"],
     ],
 )
@@ -106,3 +112,27 @@ def test_a_key_twice_in_one_file_is_refused(write, text, message):
     with pytest.raises(UserError) as refused:
         parse_config("fit", ["digits-mlp", "-c", write(text)])
     assert message in str(refused.value)
+
+
+def test_a_key_twice_in_the_file_or_the_text_of_a_value_is_refused(write):
+    sub = write("class_path: modules.mlp.MLP\ninit_args: {dropout: 0.1, dropout: 0.4}\n", "sub.yaml")
+    for value in (sub, '{"class_path": "modules.mlp.MLP", "init_args": {"dropout": 0.1, "dropout": 0.4}}'):
+        with pytest.raises(UserError, match="dropout is given twice"):
+            parse_config("fit", ["digits-mlp", "--model", value])
+
+
+def test_a_key_of_a_file_that_another_class_lacks_is_refused(write):
+    sub = write({"class_path": "modules.mlp.MLP", "init_args": {"dropout": 0.4}}, "sub.yaml")
+    assert parse_config("fit", ["digits-mlp", "--model", sub]).config.model.init_args.dropout == 0.4
+    with pytest.raises(UserError, match=f"sub.yaml: model.dropout has no effect: {LINEAR} has no dropout"):
+        parse_config("fit", ["digits-mlp", "--model", sub, "--model", LINEAR])
+
+
+def test_a_key_that_overrides_one_of_a_merged_mapping_is_not_given_twice(write):
+    text = """
+defaults: &defaults {lr: 0.1, momentum: 0.5}
+optimizers: {sgd: &sgd {<<: *defaults, lr: 0.2}}
+other: {<<: *sgd, 1: one, "1": text}
+"""
+    other = read_yaml(Path(write(text)), "anything")["other"]
+    assert other == {"lr": 0.2, "momentum": 0.5, 1: "one", "1": "text"}

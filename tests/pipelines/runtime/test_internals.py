@@ -132,6 +132,10 @@ def test_mlflow_keeps_paths_of_artifacts_in_these_columns(empty_store):
 def test_mlflow_finds_local_artifacts_where_a_moved_project_has_them(tmp_path):
     follow_moved_artifacts()
     (tmp_path / "mlartifacts" / "e").mkdir(parents=True)
-    for uri, expected in [("file:///gone/mlartifacts/e", tmp_path / "mlartifacts/e"), ("file:///gone/e", "/gone/e")]:
+    for uri, expected in [
+        ("file:///gone/mlartifacts/e", tmp_path / "mlartifacts/e"),
+        ("/gone/mlartifacts/e", tmp_path / "mlartifacts/e"),
+        ("file:///gone/e", "/gone/e"),
+    ]:
         assert get_artifact_repository(uri, f"sqlite:///{tmp_path}/mlflow.db").artifact_dir == str(expected)
     assert get_artifact_repository("file:///gone/mlartifacts/e").artifact_dir == "/gone/mlartifacts/e"

@@ -112,6 +112,8 @@ def test_a_moved_project_is_read_without_a_change(project, litlab, tmp_path):
     assert "is missing" not in (tmp_path / "page.html").read_text()
     predicted = litlab("predict", project.finished, "--out", tmp_path / "out.csv")
     assert predicted.code == 0, predicted.err
+    shown = litlab("show", project.finished)
+    assert str(project.files(project.finished)) in " ".join(shown.out.split()), shown.out
     assert digest(project.database) == before
     assert not project.former.exists()
 

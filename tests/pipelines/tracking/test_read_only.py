@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 
+import optuna
 import pytest
+from optuna.trial import create_trial
 
 from pipelines.tracking.store import Store
 from sweeps.search.storage import open_storage, storage_url
@@ -49,7 +51,8 @@ def test_reading_verbs_need_no_permission_to_write_and_others_name_the_cause(lit
     run_as_user, protect = without_permission
     run_id = litlab(*FIT).run_id
     store = Store()
-    open_storage(storage_url(None, store))
+    storage = open_storage(storage_url(None, store)).optuna
+    optuna.create_study(storage=storage, study_name="a study").add_trial(create_trial(value=1.0))
     store.client.delete_run(store.create_run("e", "deleted", {"litlab.key": "x"}).run_id)
     protect(0o444)
     reading = [
@@ -58,10 +61,14 @@ def test_reading_verbs_need_no_permission_to_write_and_others_name_the_cause(lit
         ["report", "digits-mlp", "--out", str(tmp_path / "page.html")],
         ["predict", run_id, "--out", str(tmp_path / "out.csv")],
         ["sync"],
+        ["sweep", "status", "a study"],
+        ["explain", "saliency", "latest", "--image", "0", "--out", str(tmp_path)],
         ["sweep", "status", "digits-mlp"],
     ]
-    *read, status, registered, fitted = run_as_user(*reading, ["register", run_id, "a model"], FIT)
+    *read, status, registered, fitted = run_as_user(*reading, ["register", "latest", "a model"], FIT)
     assert [code for code, _ in read] == [0] * len(read), read
+    assert "not logged as a run" in read[-1][1]
+    assert list(tmp_path.glob(f"saliency-{run_id[:8]}*.png"))
     assert "no study" in status[1], status
     for code, error in (registered, fitted):
         assert code == 2

@@ -6,6 +6,7 @@ import pytest
 from mlflow.entities import Metric
 
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store
@@ -61,6 +62,23 @@ def test_a_run_is_found_by_its_name(store, write, name):
     run_id = write(name=name)
     write(name="another")
     assert find_run(store, name).run_id == run_id
+
+
+@pytest.mark.parametrize("with_experiment", [False, True])
+def test_a_deleted_run_is_called_deleted_by_its_short_id_and_its_name_unless_an_active_one_has_the_name(
+    store, write, with_experiment
+):
+    run_id = write("gone", name="a name")
+    store.client.delete_run(run_id)
+    if with_experiment:
+        store.client.delete_experiment(store.client.get_run(run_id).info.experiment_id)
+    for text in (run_id[:8], "a name"):
+        with pytest.raises(RunDeletedError, match=f"run {run_id} was deleted: restore"):
+            find_run(store, text)
+    active = write(name="a name")
+    assert find_run(store, "a name").run_id == active
+    with pytest.raises(UserError, match="there is no run 'nowhere'"):
+        find_run(store, "nowhere")
 
 
 def test_latest_is_the_newest_run_of_any_status_that_summarises_no_others(store, write):

@@ -1,19 +1,24 @@
 """Notes of summary runs in the MLflow UI: the result in the first lines, and readable tables."""
 
+import warnings
 from pathlib import Path
 
 import pytest
+from optuna.distributions import IntDistribution
+from optuna.trial import create_trial
+from optuna.visualization import matplotlib as visualization
 
 from pipelines.comparison.formatting import NO_BREAK_SPACE, markdown_table
 from pipelines.reporting.parent_runs import CONFIGURATIONS
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store, StoredRun
+from sweeps.search.figures import study_figures
 from sweeps.search.open_study import open_study
 from sweeps.search.space import Space
 from sweeps.search.storage import open_storage
 from sweeps.search.study import Study
-from sweeps.search.study_run import open_parent, study_note
+from sweeps.search.study_run import log_summary, open_parent, study_note
 from sweeps.seeds.summary import format_test_metrics
 
 SPACE = {"model.dropout": {"low": 0.0, "high": 0.7}, "data.batch_size": [16, 32]}
@@ -63,6 +68,34 @@ def test_a_study_whose_run_was_deleted_says_so_instead_of_beginning_another(stud
     again = open_parent(store, study, "litlab sweep s")
     again.finish("KILLED")
     assert again.run_id == run.run_id
+
+
+def test_figures_and_importances_are_of_the_trials_of_litlab_whatever_keys_others_have(study, uri):
+    finish(study)
+    ranges = {"other": IntDistribution(1, 9), "another": IntDistribution(1, 9), "third": IntDistribution(1, 9)}
+    study.optuna.add_trial(create_trial(params=dict.fromkeys(ranges, 3), distributions=ranges, value=-9.0))
+    store = Store(uri)
+    run = open_parent(store, study, "litlab sweep s")
+    log_summary(run, study, {"best": [], "default": []})
+    run.finish("FINISHED")
+    figures = {file.path for file in store.client.list_artifacts(run.run_id, "figures")}
+    assert {f"figures/{name}.png" for name in ("history", "slice", "parallel_coordinate")} <= figures
+    assert not any("other" in key for key in store.find(run.run_id).metrics)
+
+
+def test_figures_of_a_study_of_one_configuration_hide_only_warnings_that_do_not_apply(study, monkeypatch):
+    drawn = visualization.plot_slice
+
+    def plot_slice(*args, **options):
+        warnings.warn("the user should know", UserWarning, stacklevel=2)
+        return drawn(*args, **options)
+
+    plot_slice.__name__ = "plot_slice"
+    monkeypatch.setattr(visualization, "plot_slice", plot_slice)
+    study.optuna.tell(study.ask(), 0.5)
+    with pytest.warns(UserWarning, match="should know") as shown:
+        assert "slice" in study_figures(study.optuna, "val/loss")
+    assert {str(warning.message) for warning in shown} == {"the user should know"}
 
 
 def test_column_names_are_padded_beyond_their_cells():

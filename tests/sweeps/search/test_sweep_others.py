@@ -93,3 +93,19 @@ def test_a_sweep_adopts_queued_points_of_others_and_refuses_their_trials(litlab,
     assert study.user_attrs["mine"] == "my notes"
     assert study.trials[0].params == {"model.score": 0.25}
     assert len(study.trials) == 2
+
+
+def test_a_queued_point_of_the_space_that_the_module_refuses_fails_alone(litlab, moody, results, uri, tmp_path):
+    sweep = "sweep", "-c", moody({"model.slow": {"low": 0.0, "high": 1e-6}}, trials=2, sampler="random")
+    module = tmp_path / "moody.py"
+    refusal = '        if slow == 5e-7:\n            raise ValueError("slow must not be half of it")\n'
+    module.write_text(module.read_text().replace("        self.mood,", f"{refusal}        self.mood,", 1))
+    made = optuna.create_study(study_name="study", storage=uri.replace("mlflow.db", "optuna.db"), direction="maximize")
+    made.enqueue_trial({"model.slow": 5e-7})
+    done = litlab(*sweep)
+    assert done.code == 0, done.err
+    failed, complete = _study(uri).trials
+    assert failed.state.name == "FAIL"
+    assert "slow must not be half of it" in failed.user_attrs["reason"]
+    assert complete.state.name == "COMPLETE"
+    assert len(results.children()) == 1

@@ -45,6 +45,16 @@ class Unlucky(Moody):
     def test_step(self, batch, i):
         self.log("test/acc", 0.1 + int(os.environ["PL_GLOBAL_SEED"]) / 10)
 """
+DELETES = """
+import os
+from lightning.pytorch import Callback
+from pipelines.tracking.store import Store
+
+class Deletes(Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        if os.environ["PL_GLOBAL_SEED"] == "1" and trainer.current_epoch == 1:
+            Store().client.delete_run(trainer.logger.run_id)
+"""
 
 
 class Group:
@@ -292,6 +302,16 @@ def test_a_failed_seed_affects_no_other_and_is_retried_by_the_same_command(litla
     assert parent.data.metrics["test/acc_sd"] == pytest.approx(0.1)
     assert parent.data.metrics["n"] == 3
     assert "3 of 3 seeds (0 to 2) are done" in parent.data.tags["mlflow.note.content"]
+
+
+def test_seeds_whose_runs_were_deleted_while_they_trained_are_said_to_be_missing(litlab, experiment, group, tmp_path):
+    fix(experiment)
+    (tmp_path / "deletes.py").write_text(DELETES)
+    done = litlab("fit", experiment, "--seeds", "2", "--trainer.callbacks", "deletes.Deletes")
+    assert done.code == 0, done.err
+    assert "1 of 2 seeds are done: the runs of the others were deleted, or are sent by litlab sync" in done.err
+    assert group.seeds_and_status == [("0", "FINISHED")]
+    assert group.parent.data.metrics["n"] == 1
 
 
 def test_ctrl_c_leaves_no_run_active_and_the_same_command_trains_the_missing_seeds(litlab, experiment, group):

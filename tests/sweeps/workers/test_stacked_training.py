@@ -92,6 +92,8 @@ def assert_same_checkpoint(one, other):
         if isinstance(ours[path], torch.Tensor):
             rounding = 2e-3 if ours[path].dtype == torch.half else 1e-4
             torch.testing.assert_close(theirs[path], ours[path], rtol=rounding, atol=1e-6)
+        elif isinstance(ours[path], float):
+            assert theirs[path] == pytest.approx(ours[path], rel=1e-4, abs=1e-6), path
         else:
             assert theirs[path] == ours[path], path
 
