@@ -276,6 +276,7 @@ def test_a_users_own_logger_is_the_first(train):
     assert Hello.seen == ["Board", "RunLogger"], "self.logger is the user's, as in Lightning"
 
 
+@pytest.mark.filterwarnings("ignore:Starting from v1.9.0, .tensorboardX")  # if it is missing, CSV is the default
 def test_lightnings_default_logger_is_kept(train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train("Hello", "--trainer.logger=true")
