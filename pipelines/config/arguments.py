@@ -24,8 +24,11 @@ KEYS = (
     "leak_check",
     "ckpt_path",
     "weights",
+    "weights_only",
+    "optimizer",
+    "lr_scheduler",
 )
-"""The keys of `add_arguments`."""
+"""The keys of `add_arguments` and of LightningCLI."""
 _BARE_KEY = re.compile(rf"(?:(?:data|model|trainer)(?:\.\w+)+\+?|seed_everything|{'|'.join(KEYS)})=.*", re.DOTALL)
 _WITHOUT_VALUE = ("--print_config", "--full-help", "--help", "-h")
 
@@ -105,3 +108,4 @@ def add_arguments(parser: "ArgumentParser", default_name: str) -> None:
     add("--leak_check", type=bool, default=True, help="Refuse training examples in the validation and test set.")
     add("--ckpt_path", type=str | None, default=None, help="Checkpoint file or run id to continue from, as a new run.")
     add("--weights", type=str | None, default=None, help="Checkpoint file or run id to take the initial weights from.")
+    add("--weights_only", type=bool | None, default=None, help="In files of LightningCLI; litlab has --trust.")

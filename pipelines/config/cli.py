@@ -31,6 +31,7 @@ from pipelines.config.identity import LATER_KEYS, flatten_config, without_logger
 from pipelines.config.links import LinkParser, ModelLinks, is_learner, remove_derived
 from pipelines.config.loggers import take_mlflow_settings
 from pipelines.config.nulls import check_nulls
+from pipelines.config.optimizers import set_optimizers
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.lightning_names import unify_lightning_names
@@ -77,7 +78,6 @@ class LitlabCLI(LightningCLI):
                 trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
                 args=list(args),
                 run=False,
-                auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,  # modules save their own, plain hyperparameters
             )
         except ArgumentError as error:
@@ -110,6 +110,8 @@ class LitlabCLI(LightningCLI):
         Raises:
             UserError: A value is out of range, or a file that the data needs is missing.
         """
+        if self.config.weights_only is False:
+            raise UserError("weights_only: false is not needed; --trust restores objects of others' checkpoints")
         if self.config.trainer.barebones:
             raise UserError("trainer.barebones switches off logging and checkpoints, which a run of litlab consists of")
         data = self._instantiate(data=self.config.data).data
@@ -120,7 +122,8 @@ class LitlabCLI(LightningCLI):
         model = self._instantiate(data=data, model=self.config.model).model
         if self._training and data is None and not is_overridden("train_dataloader", model):
             raise UserError(f"data is required: {type(model).__name__} has no train_dataloader of its own")
-        if isinstance(model, Learner):
+        set_optimizers(model, self.config)
+        if isinstance(model, Learner) or self.config.optimizer is not None:
             with refusals():
                 model.configure_optimizers()  # fail before the run is created, not after
         self._make_repeatable(data, model)

@@ -14,7 +14,10 @@ from pipelines.runtime.class_paths import with_old_class_paths
 
 PLACE_KEYS = ("data.data_dir", "trainer.enable_progress_bar", "checkpoint_every", "leak_check")  # change no result
 NOT_HASHED = ("seed_everything", "name", "description", *PLACE_KEYS)  # what runs of one configuration may differ in
-LATER_KEYS = {"monitor": None, "mode": None, "test_weights": "best", "ckpt_path": None, "weights": None}
+LATER_KEYS = {
+    **dict.fromkeys(("monitor", "mode", "ckpt_path", "weights", "weights_only", "optimizer", "lr_scheduler")),
+    "test_weights": "best",
+}
 """Keys of the command line that earlier versions did not have, with their defaults, at which they are not hashed."""
 DERIVED_KEYS = ("data.class_names",)
 """Keys that the data determine: None is the value that they give. Earlier versions recorded it for some runs."""

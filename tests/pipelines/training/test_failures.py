@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -26,8 +27,9 @@ def start(start_litlab, uri, tables):
         environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "PYTHONUNBUFFERED": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = start_litlab("fit", *args, env=environment, **pipes)
-        for _ in range(3):
-            assert process.stdout.readline().startswith("epoch")
+        lines = iter(process.stdout.readline, "")
+        epochs = list(islice((line for line in lines if line.startswith("epoch ")), 3))
+        assert len(epochs) == 3
         return process
 
     return run
