@@ -48,12 +48,11 @@ class Unlucky(Moody):
 DELETES = """
 import os
 from lightning.pytorch import Callback
-from pipelines.tracking.store import Store
 
 class Deletes(Callback):
     def on_train_epoch_start(self, trainer, pl_module):
         if os.environ["PL_GLOBAL_SEED"] == "1" and trainer.current_epoch == 1:
-            Store().client.delete_run(trainer.logger.run_id)
+            trainer.logger.experiment.delete_run(trainer.logger.run_id)
 """
 
 
