@@ -1,6 +1,5 @@
 """`litlab compare`: compare finished runs, as a table or as data."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from pipelines.runtime.console import Console
 
 MAX_ROWS = 40  # of the table
-UNLIMITED_WIDTH = 1000  # columns, if the output is not a terminal
 CONFIGURATION = "configuration"  # title of the column that holds all keys, if they do not fit one column each
 OPTIONAL = ("parameters", "time", "epoch", "95 % interval", "n")  # left out in this order if they do not fit
 DESCRIPTION = """Compare finished runs. Runs that differ only in the seed are one row: mean,
@@ -64,11 +62,9 @@ def _print_table(comparison: "Comparison") -> None:
     from rich.text import Text
 
     from pipelines.comparison.formatting import footnote, table_title
-    from pipelines.runtime.console import Console
+    from pipelines.runtime.console import table_console
 
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(highlight=False, width=UNLIMITED_WIDTH)
+    console = table_console()
     rows = comparison.rows[:MAX_ROWS]
     table, omitted = _fit_table(console, comparison, rows)
     more = len(comparison.rows) - len(rows)
@@ -87,6 +83,7 @@ def _fit_table(console: "Console", comparison: "Comparison", rows: Sequence["Row
     """Return the table with as many columns as fit, and the columns that were left out."""
     from pipelines.comparison.formatting import metric_cells, param_cells
     from pipelines.comparison.rows import short_names
+    from pipelines.runtime.console import fits
 
     names = short_names(comparison.columns)
     params = [{names[key]: text for key, text in param_cells(row, comparison).items()} for row in rows]
@@ -95,7 +92,7 @@ def _fit_table(console: "Console", comparison: "Comparison", rows: Sequence["Row
     for count in range(len(OPTIONAL) + 1):
         omitted = [name for name in OPTIONAL[:count] if name not in empty]
         table = _table(params, _without(metrics, {*empty, *omitted}))
-        if console.measure(table, options=console.options.update(width=UNLIMITED_WIDTH)).maximum <= console.width:
+        if fits(console, table):
             return table, omitted
     joined = [{CONFIGURATION: "  ".join(f"{name}={text}" for name, text in cells.items() if text)} for cells in params]
     omitted = [name for name in omitted if name != "n"]

@@ -8,7 +8,6 @@ from pipelines.runtime.text import escape_control_characters
 
 DESCRIPTION = """Show what differs between two runs of any status: configuration, data, code,
 versions, machine and metrics. What is equal is not shown."""
-SHORT_ID = 8  # digits
 
 
 def make_parser(verb: str) -> VerbParser:
@@ -32,7 +31,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from pipelines.runtime.console import Console
+    from pipelines.runtime.console import SHORT_ID, Console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("", *(f"{run.run_id[:SHORT_ID]} {run.name}" for run in diff.runs)):

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 DESCRIPTION = """List runs of any status, newest first. Without NAME, runs that belong to a sweep
 or to several seeds are left out: only their summary run is listed."""
 STATUSES = ("running", "finished", "failed", "killed")
-SHORT_ID = 8  # digits
 LAYOUTS = (  # columns that are left out, and characters of a name: the first layout that fits is taken
     ((), 60),
     (("user",), 40),
@@ -31,8 +28,6 @@ LAYOUTS = (  # columns that are left out, and characters of a name: the first la
     (("user", "took", "experiment"), 24),
     (("user", "took", "experiment", "name"), 0),
 )
-UNLIMITED_WIDTH = 1000  # columns, if the output is not a terminal
-DAY = 86400
 
 
 def make_parser(verb: str) -> VerbParser:
@@ -106,18 +101,17 @@ def _iso(milliseconds: int) -> str:
 
 def _print_table(runs: Sequence["ListedRun"]) -> None:
     """Print as many columns as fit the terminal."""
-    from pipelines.runtime.console import Console
+    from pipelines.runtime.console import fits, table_console
 
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(highlight=False, width=UNLIMITED_WIDTH)
-    cells = [_cells(run, runs) for run in runs]
+    console = table_console()
+    selected, tested = _names(run.selected for run in runs), _names(run.test for run in runs)
+    cells = [_cells(run, selected, tested) for run in runs]
     constant = {"user"} if len({row["user"] for row in cells}) == 1 else set()
     for omitted, length in LAYOUTS:
         rows = [{**row, "name": _shorten(row["name"], length)} for row in cells]
         left_out = {*omitted, *constant}
         table = _table([{key: text for key, text in row.items() if key not in left_out} for row in rows])
-        if console.measure(table, options=console.options.update(width=UNLIMITED_WIDTH)).maximum <= console.width:
+        if fits(console, table):
             break
     console.print(table)
 
@@ -126,43 +120,36 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _cells(listed: "ListedRun", runs: Sequence["ListedRun"]) -> dict[str, str]:
-    from pipelines.runtime.console import format_duration
+def _names(column: Iterable["Measured | None"]) -> set[str]:
+    return {measured.metric for measured in column if measured}
+
+
+def _cells(listed: "ListedRun", selected: set[str], tested: set[str]) -> dict[str, str]:
+    from pipelines.runtime.console import SHORT_ID, format_age, format_duration
     from pipelines.tracking.tags import USER_TAG
 
     run = listed.run
-    metrics = [run.selected for run in runs], [run.test for run in runs]
     return {
         "id": run.run_id[:SHORT_ID],
         "experiment": run.experiment,
         "name": run.name,
         "status": run.status.lower(),
-        **_metric(listed.selected, metrics[0], "selected"),
-        **_metric(listed.test, metrics[1], "test"),
+        **_metric(listed.selected, selected, "selected"),
+        **_metric(listed.test, tested, "test"),
         "started": format_age(run.started),
         "took": format_duration(listed.seconds),
         "user": run.tags.get(USER_TAG, ""),
     }
 
 
-def _metric(measured: "Measured | None", column: Sequence["Measured | None"], title: str) -> dict[str, str]:
+def _metric(measured: "Measured | None", names: set[str], title: str) -> dict[str, str]:
     """Return the cell of a metric. Its name is the title of the column, if all runs have the same one."""
-    names = {one.metric for one in column if one}
     if not names:
         return {}
     value = f"{measured.value:.4f}" if measured else ""
     if len(names) == 1:
-        return {names.pop(): value}
+        return {next(iter(names)): value}
     return {title: f"{measured.metric} {value}" if measured else ""}
-
-
-def format_age(milliseconds: int, now: float | None = None) -> str:
-    """Return how long ago a time was, such as "5 min ago"; the date, if it was more than a week ago."""
-    seconds = max(0.0, (time.time() if now is None else now) - milliseconds / 1000)
-    if seconds >= 7 * DAY:
-        return f"{datetime.fromtimestamp(milliseconds / 1000):%Y-%m-%d}"
-    units = (("d", DAY), ("h", 3600), ("min", 60))
-    return next((f"{int(seconds // size)} {unit} ago" for unit, size in units if seconds >= size), "just now")
 
 
 def _table(rows: Sequence[dict[str, str]]) -> "Table":

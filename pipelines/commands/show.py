@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import RUN_ID, VerbParser
-from pipelines.runtime.text import escape_control_characters
 
 if TYPE_CHECKING:
     from pipelines.tracking.store import StoredRun
@@ -25,6 +24,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Print the facts about a run."""
     options = make_parser(verb).parse(argv)
     from pipelines.comparison.run_diff import shown_metrics
+    from pipelines.runtime.console import print_facts
     from pipelines.tracking.run_names import find_run
     from pipelines.tracking.store import Store
 
@@ -33,15 +33,12 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if options.format == "json":
         print(json.dumps({**facts, "metrics": metrics, "params": run.params}, indent=2))
         return 0
-    width = max(map(len, [*facts, *metrics]))
-    for name, value in {**facts, **{key: f"{value:.6g}" for key, value in metrics.items()}}.items():
-        print(escape_control_characters(f"{name:<{width}}  {value}"))
+    print_facts({**facts, **{key: f"{value:.6g}" for key, value in metrics.items()}})
     return 0
 
 
 def _facts(run: "StoredRun") -> Mapping[str, str]:
-    from pipelines.commands.runs import format_age
-    from pipelines.runtime.console import format_duration
+    from pipelines.runtime.console import format_age, format_duration
     from pipelines.tracking import tags
 
     of_run, params = run.tags, run.params

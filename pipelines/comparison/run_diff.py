@@ -79,7 +79,7 @@ def _sections(run: StoredRun) -> dict[str, dict[str, str]]:
 def configuration_of(run: StoredRun) -> dict[str, str]:
     """Return every key of a run's configuration with its value; the run's params, if it has no config.yaml."""
     try:
-        config: dict[str, Any] = read_yaml(run.file("config.yaml"), "data, model, trainer")
+        config: dict[str, Any] = read_yaml(run.file("config.yaml"))
     except UserError:
         return dict(sorted(run.params.items()))
     return {key: param_text(value) for key, value in flatten_lists(flatten_config(config)).items()}

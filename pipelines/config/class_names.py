@@ -10,7 +10,7 @@ from lightning.pytorch.profilers import Profiler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pipelines.config.experiments import SECTIONS, experiment_names, find_experiment, read_yaml
+from pipelines.config.experiments import experiment_names, find_experiment, read_yaml
 from pipelines.runtime.class_paths import import_named
 
 _BASES: dict[str, tuple[type[Any], ...]] = {
@@ -48,7 +48,7 @@ def _paths_in_experiments(key: str) -> Iterator[str]:
     if key not in ("data", "model"):
         return
     for name in experiment_names():
-        yield str(read_yaml(find_experiment(name), SECTIONS)[key]["class_path"])
+        yield str(read_yaml(find_experiment(name))[key]["class_path"])
 
 
 def _classes_beside(class_path: str) -> list[str]:

@@ -10,7 +10,7 @@ import yaml
 from pipelines.runtime.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "experiments"
-SECTIONS = "data, model, trainer"  # what a file of an experiment has
+SECTIONS = ("data", "model", "trainer")  # what a file of an experiment has
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -60,7 +60,7 @@ def load_yaml(text: str) -> Any:
     return yaml.load(text, _UniqueKeys)  # noqa: S506  # a SafeLoader
 
 
-def read_yaml(path: Path, expected: str) -> dict[str, Any]:
+def read_yaml(path: Path, expected: str = ", ".join(SECTIONS)) -> dict[str, Any]:
     """Read a YAML file of keys and values.
 
     Args:

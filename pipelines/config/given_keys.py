@@ -16,7 +16,6 @@ from pipelines.config.identity import prefixes
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 
-_SECTIONS = ("data", "model", "trainer")
 _SUFFIXES = (".yaml", ".yml", ".json")  # of a file that has the value of a key
 _LEFT_OUT = ("class_path", "init_args", "dict_kwargs")  # parts of a key that need not be written
 
@@ -99,7 +98,7 @@ def _given_keys(options: Sequence[Sequence[str]]) -> Iterator[_Given]:
                 yield _Given(key, value, f"{text}: {key}")
             continue
         key = _plain_key(flag.removeprefix("--").removesuffix("+"))
-        if key.partition(".")[0] not in _SECTIONS:
+        if key.partition(".")[0] not in SECTIONS:
             continue
         if Path(text).suffix in _SUFFIXES and Path(text).is_file():
             for name, value in _paths(read_yaml(Path(text), "the arguments of a class"), key):
@@ -114,7 +113,7 @@ def _file_keys(file: Path) -> list[tuple[str, Any]]:
     Raises:
         UserError: A key stands twice in it, with and without `init_args`, or nested and with dots.
     """
-    pairs = list(_paths(read_yaml(file, SECTIONS)))
+    pairs = list(_paths(read_yaml(file)))
     count = Counter(key for key, value in pairs if not isinstance(value, Mapping))
     if repeated := [key for key in count if count[key] > 1]:
         raise UserError(f"{file}: {repeated[0]} is given twice")
@@ -134,7 +133,7 @@ def _paths(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for name, item in value.items():
             path = _plain_key(f"{key}.{name}" if key else str(name))
-            if path != key and path.partition(".")[0] in _SECTIONS:
+            if path != key and path.partition(".")[0] in SECTIONS:
                 yield from _paths(item, path)
             elif path == key and isinstance(item, Mapping):
                 yield from (pair for pair in _paths(item, key) if pair[0] != key)

@@ -27,7 +27,7 @@ def set_optimizers(model: LightningModule, config: Namespace) -> None:
         logger.info("optimizer: replaces what %s.configure_optimizers returns", type(model).__name__)
 
     def configure_optimizers(module: LightningModule) -> Any:
-        built = instantiate_class(tuple([module.parameters()]), optimizer)
+        built = instantiate_class(module.parameters(), optimizer)
         of_scheduler = None if scheduler is None else instantiate_class(built, scheduler)
         return LightningCLI.configure_optimizers(module, built, of_scheduler)
 

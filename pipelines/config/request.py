@@ -20,8 +20,7 @@ from pipelines.config.suggestions import (
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.uri import store_uri
 
-_SECTIONS = ("data", "model", "trainer")
-_TOP_LEVEL = {*KEYS, "seed_everything", *_SECTIONS}
+_TOP_LEVEL = {*KEYS, "seed_everything", *SECTIONS}
 _ASKING = {"config", "help", "print_config", "print_shtab", "full-help"}  # options that are no keys
 
 
@@ -84,7 +83,7 @@ def read_request(
     for uri in option_values(args, "--tracking_uri"):
         store_uri(uri)  # refuses what is neither a database nor a server
     files = [base, *given] if base else given
-    request = Request(files, [read_yaml(path, SECTIONS) for path in files], args, base)
+    request = Request(files, [read_yaml(path) for path in files], args, base)
     contents = dict(zip(files, request.contents, strict=True))
     _check_top_level({path: contents[path] for path in files if path not in of_run}, args, options)
     return request
@@ -105,7 +104,7 @@ def _check_top_level(contents: Mapping[Path, Mapping[str, Any]], args: Sequence[
         for key, value in ((str(key), value) for key, value in content.items()):
             if (section := key.partition(".")[0]) not in _TOP_LEVEL:
                 has_keys = section != key or isinstance(value, Mapping)
-                nearest = nearest_key(section, _SECTIONS if has_keys else _TOP_LEVEL)
+                nearest = nearest_key(section, SECTIONS if has_keys else _TOP_LEVEL)
                 hint = f"did you mean {nearest}?" if nearest else f"the keys are {', '.join(sorted(_TOP_LEVEL))}"
                 raise UserError(f"{path}: unknown key {key}: {hint}")
     flags = [option[0].partition("=")[0] for option in split_options(args) if option[0] not in (*CONFIG_FLAGS, "-h")]
@@ -121,7 +120,7 @@ def _known_keys(key: str, contents: Collection[Mapping[str, Any]], options: Sequ
     known = {*_TOP_LEVEL, *(f"trainer.{name}" for name in COMMON_TRAINER_KEYS)}
     known |= {option.removeprefix("--") for option in options}
     section, _, rest = key.partition(".")
-    if not contents and (nearest := nearest_key(section, _SECTIONS)):
+    if not contents and (nearest := nearest_key(section, SECTIONS)):
         known.add(f"{nearest}.{rest}" if rest else nearest)  # the keys of a run are not known yet
     for content in contents:
         known |= keys_of({name: value for name, value in content.items() if name in _TOP_LEVEL})

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
-from pipelines.config.experiments import SECTIONS, experiment_names, find_experiment, read_yaml
+from pipelines.config.experiments import experiment_names, find_experiment, read_yaml
 from pipelines.config.identity import flatten_config, prefixes
 
 SIMILAR = 0.6
@@ -72,7 +72,7 @@ def keys_of(config: Mapping[str, Any]) -> set[str]:
 
 def keys_of_experiments() -> set[str]:
     """Return the keys of all experiments of litlab, which are spelt right."""
-    found = (keys_of(read_yaml(find_experiment(name), SECTIONS)) for name in experiment_names())
+    found = (keys_of(read_yaml(find_experiment(name))) for name in experiment_names())
     return {key for keys in found for key in keys}
 
 

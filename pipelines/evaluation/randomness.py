@@ -26,19 +26,11 @@ class RandomnessCheck(Callback):
         if batch_idx == 0:
             self._before = _fingerprint()
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, *args: Any) -> None:
         self.draws = self.draws or _fingerprint() != self._before
 
     on_test_batch_start = on_validation_batch_start
-    on_test_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
 
 def _fingerprint() -> list[bytes]:

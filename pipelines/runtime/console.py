@@ -1,6 +1,9 @@
 """Tables and durations for the terminal. Imports nothing heavy."""
 
+import os
+import time
 from collections.abc import Sequence
+from datetime import datetime
 
 from rich import console
 from rich.table import Table
@@ -11,6 +14,9 @@ from pipelines.runtime.text import escape_control_characters
 
 MAX_COLUMNS = 4
 METRIC_TITLES = {"acc": "accuracy"}
+SHORT_ID = 8  # characters of a run id where the whole one does not fit; every command takes them
+UNLIMITED_WIDTH = 1000  # columns, if the output is not a terminal
+DAY = 86400  # seconds
 
 
 class Console(console.Console):
@@ -18,6 +24,19 @@ class Console(console.Console):
 
     def on_broken_pipe(self) -> None:
         raise
+
+
+def table_console() -> Console:
+    """Return a console for tables: as wide as the terminal, or as `COLUMNS` says, and without a limit in a pipe."""
+    console = Console(highlight=False)
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
+    return Console(highlight=False, width=UNLIMITED_WIDTH)
+
+
+def fits(console: Console, table: Table) -> bool:
+    """Return whether a table fits without wrapped or shortened cells."""
+    return console.measure(table, options=console.options.update(width=UNLIMITED_WIDTH)).maximum <= console.width
 
 
 def print_results(title: str, rows: dict[str, dict[str, float]], facts: dict[str, str]) -> None:
@@ -85,3 +104,12 @@ def format_duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_age(milliseconds: int, now: float | None = None) -> str:
+    """Return how long ago a time was, such as "5 min ago"; the date, if it was more than a week ago."""
+    seconds = max(0.0, (time.time() if now is None else now) - milliseconds / 1000)
+    if seconds >= 7 * DAY:
+        return f"{datetime.fromtimestamp(milliseconds / 1000):%Y-%m-%d}"
+    units = (("d", DAY), ("h", 3600), ("min", 60))
+    return next((f"{int(seconds // size)} {unit} ago" for unit, size in units if seconds >= size), "just now")

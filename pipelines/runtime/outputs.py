@@ -20,7 +20,7 @@ def check_output(path: Path, *marks: bytes, inputs: Iterable[Path] = (), option:
         option: What names the file, for the message.
 
     Raises:
-        UserError: The file is one of the inputs, somebody else has written it, or it cannot be read.
+        UserError: The file is one of the inputs, was not written by litlab, or cannot be read.
     """
     if not path.is_file():
         return

@@ -76,11 +76,11 @@ def attempt(request: Callable[[], object]) -> bool:
     return True
 
 
-def all_pages(request: Callable[[str | None], Any]) -> list[Any]:
-    """Return the items of all pages of a paginated request, which takes the token of a page."""
+def all_pages(request: Callable[[str | None], Any], limit: int | None = None) -> list[Any]:
+    """Return the items of all pages of a paginated request, which takes the token of a page; only the first `limit`."""
     page = request(None)
     items = list(page)
-    while page.token:
+    while page.token and (limit is None or len(items) < limit):
         page = request(page.token)
         items += page
-    return items
+    return items[:limit]

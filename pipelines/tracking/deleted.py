@@ -1,4 +1,4 @@
-"""Runs that were deleted in MLflow: the error that says so, and how to restore or to forget them."""
+"""Errors for runs that were deleted in MLflow, with the command that restores or forgets them."""
 
 import shlex
 from typing import Any

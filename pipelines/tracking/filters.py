@@ -63,8 +63,13 @@ def parse_filter(*filters: str) -> RunFilter:
     parts = [part for text in filters if text.strip() for part in _split(text.strip())]
     numeric = [_NUMERIC.fullmatch(part) for part in parts]
     conditions = [NumericCondition(found[2], found[3], float(found[4])) for found in numeric if found]
-    others = [_KEYS.sub(_quoted, part) for part, found in zip(parts, numeric, strict=True) if not found]
+    others = [_KEYS.sub(_with_backticks, part) for part, found in zip(parts, numeric, strict=True) if not found]
     return RunFilter(" and ".join(others), tuple(conditions))
+
+
+def quoted(value: str) -> str:
+    """Return a value in the quotes that MLflow's filters need."""
+    return f'"{value}"' if "'" in value else f"'{value}'"
 
 
 def _split(text: str) -> list[str]:
@@ -76,6 +81,6 @@ def _split(text: str) -> list[str]:
     return [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
 
 
-def _quoted(match: re.Match[str]) -> str:
+def _with_backticks(match: re.Match[str]) -> str:
     kind, key = match.groups()
     return f"{kind}`{key}`" if kind else match[0]

@@ -8,16 +8,13 @@ from datetime import datetime
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import without_split
-from pipelines.runtime.text import first_line
-from pipelines.tracking.client import unreachable
-from pipelines.tracking.filters import parse_filter
+from pipelines.tracking.filters import parse_filter, quoted
 from pipelines.tracking.measured import selected_metric, test_metrics
-from pipelines.tracking.query import search_matching
-from pipelines.tracking.run_names import experiment_ids
+from pipelines.tracking.query import explained_requests, search_matching
+from pipelines.tracking.run_names import NEWEST_FIRST, experiment_ids
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import PARENT_RUN_TAG, SELECTED, USER_TAG
 
-STATUSES = ("running", "finished", "failed", "killed")
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -62,7 +59,7 @@ def list_runs(
     Args:
         names: Experiments and studies, with all their runs. Empty selects all experiments, without the runs that
             belong to another one, such as the trials of a sweep.
-        status: One of `STATUSES`.
+        status: "running", "finished", "failed" or "killed".
         filter_string: See `filters.parse_filter`.
         tags: Values of tags.
         since: Age of the oldest run, such as "7d" ("m" minutes, "h" hours, "d" days, "w" weeks), or a date.
@@ -73,28 +70,17 @@ def list_runs(
     Raises:
         UserError: A name is unknown, or the filter or `since` is invalid.
     """
-    from mlflow.exceptions import MlflowException
-
     store = Store(tracking_uri)
     wanted = dict(tags or {}) | ({USER_TAG: user} if user else {})
     conditions = [
         f"attributes.status = '{status.upper()}'" if status else "",
         f"attributes.start_time >= {start_of(since)}" if since else "",
-        *(f"tags.`{key}` = {_quote(value)}" for key, value in wanted.items()),
+        *(f"tags.`{key}` = {quoted(value)}" for key, value in wanted.items()),
         "" if names else f"tags.`{PARENT_RUN_TAG}` IS NULL",
     ]
-    try:
-        found = search_matching(
-            store,
-            experiment_ids(store, names),
-            parse_filter(*conditions, filter_string),
-            ["attributes.start_time DESC"],
-        )
-    except MlflowException as error:
-        if filter_string and error.error_code == "INVALID_PARAMETER_VALUE":
-            raise UserError(f"--filter {filter_string}: {first_line(error)}") from error
-        raise UserError(unreachable(store.uri, error)) from error
-    return [_listed(run) for run in found[:last]]
+    with explained_requests(store, filter_string):
+        ids, run_filter = experiment_ids(store, names), parse_filter(*conditions, filter_string)
+        return [_listed(run) for run in search_matching(store, ids, run_filter, NEWEST_FIRST, last)]
 
 
 def start_of(since: str, now: float | None = None) -> int:
@@ -123,7 +109,3 @@ def _listed(run: StoredRun) -> ListedRun:
         Measured(test, tested[test]) if test else None,
         max(0.0, (run.ended or 1000 * time.time()) - run.started) / 1000,
     )
-
-
-def _quote(value: str) -> str:
-    return f'"{value}"' if "'" in value else f"'{value}'"

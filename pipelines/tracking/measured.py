@@ -53,7 +53,7 @@ def metrics_after_training(metrics: Mapping[str, float]) -> list[str]:
 def selected_metric(metrics: Mapping[str, float], tags: Mapping[str, str]) -> str | None:
     """Return the metric of the selected epoch that selected it, such as "selected/val/acc"; None if there is none.
 
-    A run of somebody else's module records it. litlab's modules select by accuracy if they have one, else by loss.
+    Runs of other modules record the metric in a tag. litlab's own modules select by accuracy, or by loss without one.
     """
     recorded = f"{SELECTED}/{tags.get(MONITOR_TAG)}"
     candidates = [recorded, f"{SELECTED}/val/acc", f"{SELECTED}/val/loss", *sorted(metrics)]

@@ -1,6 +1,7 @@
 """Find finished runs by experiment, study or run id. Imports neither torch nor Lightning."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipelines.runtime.errors import UserError
@@ -59,10 +60,17 @@ def find_runs(store: Store, names: Sequence[str], filter_string: str = "") -> Ru
     Raises:
         UserError: A name is unknown, the filter is invalid, or the store cannot be reached.
     """
+    with explained_requests(store, filter_string):
+        return _select(store, names, filter_string)
+
+
+@contextmanager
+def explained_requests(store: Store, filter_string: str) -> Iterator[None]:
+    """Raise UserError if the store refuses the user's filter or is unavailable."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return _select(store, names, filter_string)
+        yield
     except MlflowException as error:
         if filter_string and error.error_code == "INVALID_PARAMETER_VALUE":
             raise UserError(f"--filter {filter_string}: {first_line(error)}") from error
@@ -117,11 +125,15 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
 
 
 def search_matching(
-    store: Store, experiment_ids: Sequence[str], run_filter: RunFilter, order_by: Sequence[str] = ()
+    store: Store,
+    experiment_ids: Sequence[str],
+    run_filter: RunFilter,
+    order_by: Sequence[str] = (),
+    limit: int | None = None,
 ) -> list[StoredRun]:
-    """Return all runs of these experiments that match both parts of a filter."""
-    found = store.search(experiment_ids, run_filter.mlflow, order_by)
-    return [run for run in found if run_filter.matches(run.params)]
+    """Return the first runs of these experiments that match both parts of a filter; all of them without a limit."""
+    found = store.search(experiment_ids, run_filter.mlflow, order_by, None if run_filter.conditions else limit)
+    return [run for run in found if run_filter.matches(run.params)][:limit]
 
 
 def _set_apart(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[str]]:

@@ -9,15 +9,16 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import mode_of
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.deleted import deleted_run_ids
-from pipelines.tracking.filters import FINISHED
+from pipelines.tracking.filters import FINISHED, quoted
 from pipelines.tracking.measured import selected_metric
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import BEST_RUN_TAG, MODE_TAG, STUDY_TAG, SWEEP_SUFFIX, is_summary
 
 FULL_ID = re.compile(r"[0-9a-f]{32}")
 _PREFIX = re.compile(r"[0-9a-f]{4,31}")
-_NEWEST_FIRST = ("attributes.start_time DESC",)
+NEWEST_FIRST = ("attributes.start_time DESC",)
 MAX_CANDIDATES = 10
+FIRST_RUNS = 20  # that are read to find the latest
 FORMS = "a run id, its first four or more characters, a run's name, latest, latest:NAME or best:NAME"
 
 
@@ -52,12 +53,12 @@ def look_up(store: Store, text: str) -> StoredRun | None:
         return _latest(store, name)
     if colon and kind == "best":
         return _best(store, name)
-    everywhere, quote = list(store.experiment_names()), '"' if "'" in text else "'"
+    everywhere = list(store.experiment_names())
     conditions = [f"attributes.run_id LIKE '{text}%'"] if _PREFIX.fullmatch(text) else []
-    conditions.append(f"attributes.run_name = {quote}{text}{quote}")
-    found = next((runs for each in conditions if (runs := store.search(everywhere, each, _NEWEST_FIRST))), [])
+    conditions.append(f"attributes.run_name = {quoted(text)}")
+    found = next((runs for each in conditions if (runs := store.search(everywhere, each, NEWEST_FIRST))), [])
     if not found and (deleted := [run_id for each in conditions for run_id in deleted_run_ids(store.client, each)]):
-        return store.find(deleted[0])  # raises the error that says so
+        return store.find(deleted[0])  # raises RunDeletedError
     if len(found) > 1:
         lines = [f"  {run.run_id}  {run.experiment}  {run.name}" for run in found[:MAX_CANDIDATES]]
         more = [f"  and {len(found) - MAX_CANDIDATES} more"] if len(found) > MAX_CANDIDATES else []
@@ -81,7 +82,11 @@ def experiment_ids(store: Store, names: Sequence[str]) -> list[str]:
 def latest_run(store: Store, name: str = "") -> StoredRun | None:
     """Return the newest run that summarises no others, of an experiment or study if one is named; None without runs."""
     ids = experiment_ids(store, [name] if name else [])
-    return next((run for run in store.search(ids, "", _NEWEST_FIRST) if not is_summary(run.tags)), None)
+    for limit in (FIRST_RUNS, None):  # nearly always one of the first is no summary run
+        for run in store.search(ids, "", NEWEST_FIRST, limit):
+            if not is_summary(run.tags):
+                return run
+    return None
 
 
 def _latest(store: Store, name: str) -> StoredRun:
@@ -95,11 +100,11 @@ def _best(store: Store, name: str) -> StoredRun:
     if not name:
         raise UserError("best: name an experiment or a study, such as best:digits-mlp")
     ids = experiment_ids(store, [name])
-    studies = store.search(ids, f"tags.{STUDY_TAG} IS NOT NULL", _NEWEST_FIRST)
+    studies = store.search(ids, f"tags.{STUDY_TAG} IS NOT NULL", NEWEST_FIRST)
     best_runs = [study.tags[BEST_RUN_TAG] for study in studies if is_summary(study.tags) and BEST_RUN_TAG in study.tags]
     if best_runs:
         return store.find(best_runs[0])
-    runs = [run for run in store.search(ids, FINISHED, _NEWEST_FIRST) if not is_summary(run.tags)]
+    runs = [run for run in store.search(ids, FINISHED, NEWEST_FIRST) if not is_summary(run.tags)]
     metric = next((found for run in runs if (found := selected_metric(run.metrics, run.tags))), None)
     if metric is None:
         raise UserError(f"{name} has no finished run with a metric on validation data")

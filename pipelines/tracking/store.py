@@ -128,18 +128,18 @@ class Store:
             raise UserError(unreachable(self.uri, error)) from error
 
     def search(
-        self, experiment_ids: Sequence[str], filter_string: str, order_by: Sequence[str] = ()
+        self, experiment_ids: Sequence[str], filter_string: str, order_by: Sequence[str] = (), limit: int | None = None
     ) -> list["StoredRun"]:
-        """Return all runs of these experiments that match an MLflow filter."""
-        return [self._read(run) for run in self._search(experiment_ids, filter_string, order_by)]
+        """Return the first runs of these experiments that match an MLflow filter; all of them without a limit."""
+        size = min(limit or PAGE, PAGE)
 
-    def _search(self, experiment_ids: Sequence[str], filter_string: str, order_by: Sequence[str] = ()) -> list[Any]:
         def page(token: str | None) -> Any:
             return self.client.search_runs(
-                list(experiment_ids), filter_string, max_results=PAGE, order_by=list(order_by), page_token=token
+                list(experiment_ids), filter_string, max_results=size, order_by=list(order_by), page_token=token
             )
 
-        return all_pages(page) if experiment_ids else []
+        found = all_pages(page, limit) if experiment_ids else []
+        return [self._read(run) for run in found]
 
     def experiment_names(self) -> dict[str, str]:
         """Return the names of all experiments, by id."""
@@ -219,7 +219,7 @@ class StoredRun:
         experiment: Name of its MLflow experiment.
         status: "RUNNING", "FINISHED", "FAILED" or "KILLED".
         started: Start time in milliseconds since the epoch.
-        ended: End time, likewise; None of a run that is RUNNING.
+        ended: End time in milliseconds since the epoch; None while the run is RUNNING.
     """
 
     store: Store = field(repr=False, compare=False)

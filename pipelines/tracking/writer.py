@@ -215,7 +215,7 @@ def follow(home: Path, store: Store, new: bool, requests: "queue.SimpleQueue[str
                 raise OSError(f"{home} has no log")
         except RunGoneError as error:  # it may be restored
             if not gone:
-                report(warning=f"{error}; it goes on, and what it logs is kept in {log.artifacts if log else home}")
+                report(warning=f"{error}. Training continues; logged data are kept in {log.artifacts if log else home}")
             away, gone, not_before = True, True, time.monotonic() + pause
         except Exception as error:  # whatever it is
             if not away:

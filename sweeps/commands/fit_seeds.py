@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sweeps.seeds.fit_seeds import SeedsResult
 
 MAX_ROWS = 30  # seeds up to which each gets a row
-SHORT_ID = 8  # characters of a run id where the whole one does not fit; every command takes them
 DESCRIPTION = """Train one configuration with several seeds. A parent run has the mean, the
 standard deviation and the 95 % interval of each metric; each seed is a child
 run. Run the same command again to continue after a stop or a failure."""
@@ -98,6 +97,8 @@ def _print_result(result: "SeedsResult") -> None:
 
 def _fit(lines: list[list[str]], width: int) -> list[list[str]]:
     """Return the lines of a table whose last column has run ids, which are short if the table would be wider."""
+    from pipelines.runtime.console import SHORT_ID
+
     columns = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if sum(columns) + 2 * (len(columns) - 1) <= width:
         return lines

@@ -8,7 +8,7 @@ from mlflow.entities import Metric
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.query import find_runs
-from pipelines.tracking.run_names import find_run
+from pipelines.tracking.run_names import FIRST_RUNS, NEWEST_FIRST, find_run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_TAG
 
@@ -88,6 +88,21 @@ def test_latest_is_the_newest_run_of_any_status_that_summarises_no_others(store,
     assert find_run(store, "latest:one").run_id == first
     with pytest.raises(UserError, match="'three' is not an experiment"):
         find_run(store, "latest:three")
+
+
+def test_latest_is_found_behind_many_newer_summary_runs(store, write):
+    run_id = write()
+    for _ in range(FIRST_RUNS + 1):
+        write(tags={PARENT_TAG: "comparison"})
+    assert find_run(store, "latest").run_id == run_id
+
+
+def test_a_limit_returns_the_first_runs_of_the_order(store, write):
+    runs = [write() for _ in range(5)]
+    ids = list(store.experiment_names())
+    found = store.search(ids, "", NEWEST_FIRST, limit=2)
+    assert [run.run_id for run in found] == runs[:-3:-1]
+    assert len(store.search(ids, "", NEWEST_FIRST)) == 5
 
 
 def test_best_is_the_best_on_validation_data_not_on_test_data(store, write):
