@@ -9,7 +9,7 @@ from pipelines.runtime.text import redact_credentials
 
 DESCRIPTION = """Open the MLflow UI on this project's runs: on those of an experiment or a study
 if one is named. Press Ctrl-C to stop it. For runs on a server, which has a UI
-of its own, print the address of that page."""
+of its own, the address of that page is printed."""
 PUBLIC_WARNING = """--host {host}: anyone who can reach port {port} of this machine can read, change and
 delete all runs, without a password and unencrypted. To require a password, stop this and start:
   pip install 'mlflow[auth]'
@@ -35,15 +35,15 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.tracking.store import Store
     from pipelines.tracking.ui import serve_ui
     from pipelines.tracking.ui_view import save_view
+    from pipelines.tracking.uri import store_uri
 
-    store = Store(options.tracking_uri)
-    page = save_view(store, options.name)
-    if options.name and store.uri.startswith("http"):
-        print(f"{redact_credentials(store.uri)}{page}")
+    uri = store_uri(options.tracking_uri)
+    if options.name and uri.startswith("http"):
+        print(f"{redact_credentials(uri)}{save_view(Store(uri), options.name)}")
         return 0
     exit_on_sigterm()
     try:
-        with serve_ui(port=options.port, host=options.host, tracking_uri=options.tracking_uri) as server:
+        with serve_ui(**vars(options)) as server:
             uri = redact_credentials(server.tracking_uri)
             if server.is_public:
                 for line in PUBLIC_WARNING.format(host=options.host, port=server.port, uri=uri).splitlines():
@@ -51,7 +51,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
             if server.note:
                 logger.warning(server.note)
             print(f"MLflow UI of {uri}:", flush=True)
-            print(f"{server.url}{page}", flush=True)
+            print(f"{server.url}{server.page}", flush=True)
             print("Ready in a few seconds. Press Ctrl-C to stop.", flush=True)
             return server.process.wait()
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.artifacts import moved_note
 from pipelines.tracking.client import MLFLOW_SETTINGS
 from pipelines.tracking.store import Store
+from pipelines.tracking.ui_view import save_view
 
 HOST = "127.0.0.1"
 FIRST_PORT, PORTS_TO_TRY = 5000, 20
@@ -32,6 +33,7 @@ class UIServer:
         url: Where the UI will answer, a few seconds after the start.
         tracking_uri: The store, with the password if it has one.
         is_public: Whether other machines can reach it, without a password.
+        page: What follows the URL: the page of the runs of an experiment; see `save_view`.
         note: What the user should know; "" if there is nothing.
     """
 
@@ -40,36 +42,41 @@ class UIServer:
     tracking_uri: str
     is_public: bool
     process: subprocess.Popen[bytes]
+    page: str = ""
     note: str = ""
 
 
 @contextmanager
-def serve_ui(*, port: int | None = None, host: str = HOST, tracking_uri: str | None = None) -> Iterator[UIServer]:
+def serve_ui(
+    name: str | None = None, *, port: int | None = None, host: str = HOST, tracking_uri: str | None = None
+) -> Iterator[UIServer]:
     """Run the MLflow UI for the duration of a `with` block. Main thread only.
 
     Args:
+        name: The experiment or study whose runs are shown first; by default that of the latest run.
         port: The port; by default the first free one from 5000 on.
         host: The address to listen on. With any other than the default, whoever reaches it can read, change and
             delete all runs.
         tracking_uri: The database of the runs.
 
     Raises:
-        UserError: The port is taken, the host is not an address of this machine, or the store is a server.
+        UserError: The port is taken, the host is not an address of this machine, there is no such experiment, or the
+            store is a server.
     """
     port = free_port(port, host)
     store = Store(tracking_uri)
     if store.uri.startswith("http"):
         raise UserError(f"{redact_credentials(store.uri)} is a server, which serves its own UI at this address")
-    note = moved_note(store.client, store.uri)
+    page, note = save_view(store, name), moved_note(store.client, store.uri)
     pressed: list[int] = []
     with signal_handlers(lambda number, _: pressed.append(number), signal.SIGINT, signal.SIGTERM):
         process = _start(store, host, port)  # interrupted before it is assigned, it would be left running
-    name = platform.node() if host in ("0.0.0.0", "::") else host  # noqa: S104 (all addresses: show the host name)
-    url = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    machine = platform.node() if host in ("0.0.0.0", "::") else host  # noqa: S104 (all addresses: show the host name)
+    url = f"http://[{machine}]:{port}" if ":" in machine else f"http://{machine}:{port}"
     try:
         if pressed:
             os.kill(os.getpid(), pressed[0])
-        yield UIServer(url, port, store.uri, not _is_loopback(host), process, note)
+        yield UIServer(url, port, store.uri, not _is_loopback(host), process, page, note)
     finally:
         _stop(process)
 

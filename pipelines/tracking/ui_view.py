@@ -1,7 +1,7 @@
 """The view of an experiment's runs with which the MLflow UI opens: columns, order and charts. Imports nothing heavy.
 
 MLflow stores views that are shared as tags of the experiment; the page opens one that its address names. litlab writes
-only the view of its own name: views that people save stay as they are.
+only the view named "litlab", and does not change views that users save.
 """
 
 import base64
@@ -13,10 +13,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from pipelines.runtime.metric_names import mode_of, split_of, without_split
+from pipelines.tracking.client import attempt
 from pipelines.tracking.filters import FINISHED
 from pipelines.tracking.measured import is_measured, selected_metric, test_metrics
 from pipelines.tracking.passive import without_passive
-from pipelines.tracking.run_names import experiment_ids, latest_run
+from pipelines.tracking.run_names import NEWEST_FIRST, experiment_ids, latest_run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import MODE_TAG, PARENT_TAG, STAGE_TAG, is_summary
 
@@ -37,7 +38,7 @@ def save_view(store: Store, name: str | None = None) -> str:
 
     Returns:
         What follows the address of the server, such as "/#/experiments/1/runs?..."; the page of all experiments if
-        there are no runs.
+        there are no runs. If the store cannot be written, the page has MLflow's own columns.
 
     Raises:
         UserError: There is no such experiment.
@@ -47,13 +48,13 @@ def save_view(store: Store, name: str | None = None) -> str:
             return "/#/experiments"
         name = latest.experiment
     (experiment_id,) = experiment_ids(store, [name])
-    runs = store.search([experiment_id], FINISHED, ["attributes.start_time DESC"])
-    state = make_view([run for run in runs if not is_summary(run.tags)][:MAX_RUNS])
+    runs = store.search([experiment_id], FINISHED, NEWEST_FIRST, limit=MAX_RUNS)
+    state = make_view([run for run in runs if not is_summary(run.tags)])
     packed = "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
     value = json.dumps({"name": "litlab", "createdAt": int(time.time() * 1000), "state": packed})
-    if len(value) <= MAX_TAG:
-        store.client.set_experiment_tag(experiment_id, VIEW_TAG, value)
-    query = {"workflowType": "machine_learning", "viewStateShareKey": KEY}
+    query = {"workflowType": "machine_learning"}
+    if len(value) <= MAX_TAG and attempt(lambda: store.client.set_experiment_tag(experiment_id, VIEW_TAG, value)):
+        query["viewStateShareKey"] = KEY
     return f"/#/experiments/{experiment_id}/runs?{urlencode(query)}"
 
 

@@ -61,6 +61,9 @@ def test_reading_verbs_need_no_permission_to_write_and_others_name_the_cause(lit
         ["report", "digits-mlp", "--out", str(tmp_path / "page.html")],
         ["predict", run_id, "--out", str(tmp_path / "out.csv")],
         ["sync"],
+        ["runs"],
+        ["show", "latest"],
+        ["diff", "latest", "latest"],
         ["sweep", "status", "a study"],
         ["explain", "saliency", "latest", "--image", "0", "--out", str(tmp_path)],
         ["sweep", "status", "digits-mlp"],
@@ -76,3 +79,14 @@ def test_reading_verbs_need_no_permission_to_write_and_others_name_the_cause(lit
         assert "Traceback" not in error
         assert "autoflush" not in error
     assert (tmp_path / "page.html").is_file()
+
+
+def test_the_ui_opens_on_the_runs_without_a_view_where_none_can_be_saved(tables, uri, without_permission):
+    _, protect = without_permission
+    store = Store()
+    store.client.set_terminated(store.create_run("digits", "a run", {"litlab.key": "x"}).run_id)
+    protect(0o444)
+    program = "from pipelines.tracking.store import Store\nfrom pipelines.tracking.ui_view import save_view\n"
+    command = [*AS_A_USER, sys.executable, "-c", f"{program}print(save_view(Store()))"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown == "/#/experiments/1/runs?workflowType=machine_learning\n"
