@@ -8,6 +8,7 @@ from pipelines.commands.options import VerbParser
 from pipelines.config.request import read_request
 from pipelines.evaluation.baseline_methods import METHODS, settings_of
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def make_parser(verb: str) -> VerbParser:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Fit, and print the metrics."""
     arguments = parse(argv)
+    show_status(f"{arguments.experiment}: loading torch and the data")
     from pipelines.evaluation.baseline import fit_baseline
     from pipelines.runtime.signals import exit_on_sigterm
 

@@ -82,8 +82,8 @@ def _print_table(comparison: "Comparison") -> None:
 def _fit_table(console: "Console", comparison: "Comparison", rows: Sequence["Row"]) -> tuple["Table", Sequence[str]]:
     """Return the table with as many columns as fit, and the columns that were left out."""
     from pipelines.comparison.formatting import metric_cells, param_cells
-    from pipelines.comparison.rows import short_names
     from pipelines.runtime.console import fits
+    from pipelines.runtime.text import short_names
 
     names = short_names(comparison.columns)
     params = [{names[key]: text for key, text in param_cells(row, comparison).items()} for row in rows]

@@ -14,6 +14,7 @@ from pipelines.config.request import read_request
 from pipelines.explanation.settings import check_source
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
     read_request(verb, overrides, on_run=True, options=parser.option_names)
+    show_status(f"{name}: loading torch and the network")
     command, arguments = format_command(verb, argv), shlex.join([name, *_without_places(tokens)])
     for explanation in explain(name, options, lambda: _load(run_id, options, overrides)):
         _save(explanation, options, command, arguments)

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from pipelines.comparison.formatting import footnote, markdown_table, metric_cells, param_cells, table_title
-from pipelines.comparison.rows import Comparison, short_names
+from pipelines.comparison.rows import Comparison
+from pipelines.runtime.text import short_names
 from pipelines.tracking.tags import EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
 
 DIFFERENCE = ("mean", "ci95", "n", "paired", "within_noise")

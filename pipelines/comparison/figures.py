@@ -10,11 +10,11 @@ from typing import IO, TYPE_CHECKING
 from pipelines.comparison.export import as_markdown
 from pipelines.comparison.learning_curves import curve_names, plot_learning_curves
 from pipelines.comparison.metric_plots import keys_to_plot, plot_metric_vs_cost, plot_metric_vs_param, row_labels
-from pipelines.comparison.rows import Comparison, Row, short_names
+from pipelines.comparison.rows import Comparison, Row
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.outputs import check_output
-from pipelines.runtime.text import first_line
+from pipelines.runtime.text import first_line, short_names
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.run import Run, recorded
 from pipelines.tracking.store import StoredRun

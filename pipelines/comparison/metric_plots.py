@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.comparison.intervals import summarize
-from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, format_value, short_names
+from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, format_value
 from pipelines.evaluation.plots import LARGE_RATIO, METRIC_NAMES, panels, spans
 from pipelines.runtime.metric_names import split_of, without_split
+from pipelines.runtime.text import short_names
 from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED
 
 if TYPE_CHECKING:

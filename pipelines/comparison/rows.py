@@ -151,17 +151,6 @@ def _preference(metric: str) -> int:
     return 2 if {"acc", "accuracy"} & set(words) else int("loss" in words)
 
 
-def short_names(columns: Sequence[str]) -> dict[str, str]:
-    """Map each key to a short name: its last parts, as many as make it unique."""
-    short = {}
-    for key in columns:
-        parts = key.split(".")
-        ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
-        others = [f".{other}" for other in columns if other != key]
-        short[key] = next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), key)
-    return short
-
-
 def format_value(value: str) -> str:
     """Shorten a value for display: a class without its module, a long number with four digits, a long text in part."""
     if re.fullmatch(r"-?\d+\.\d{5,}(e-?\d+)?", value):

@@ -11,7 +11,7 @@ from pipelines.comparison import intervals
 from pipelines.comparison.compare import compare
 from pipelines.comparison.formatting import footnote, metric_cells, param_cells
 from pipelines.comparison.metric_plots import row_labels
-from pipelines.comparison.rows import Comparison, short_names
+from pipelines.comparison.rows import Comparison
 from pipelines.reporting.html_page import check_output_path, render, write
 from pipelines.reporting.parent_runs import read_parent_run
 from pipelines.reporting.pictures import comparison_pictures
@@ -19,7 +19,7 @@ from pipelines.reporting.provenance import command_of, describe_data, describe_e
 from pipelines.reporting.summary import join_names, summarize_comparison
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import Mode
-from pipelines.runtime.text import format_command, option_tokens, redact_credentials
+from pipelines.runtime.text import format_command, option_tokens, redact_credentials, short_names
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.tags import NOTE_TAG
 

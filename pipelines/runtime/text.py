@@ -75,3 +75,14 @@ def kind_and_message(error: BaseException) -> str:
 def param_text(value: Any) -> str:
     """Return a value as the text of a param: a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Map each key to a short name: its last parts, as many as make it unique."""
+    short = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        others = [f".{other}" for other in keys if other != key]
+        short[key] = next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), key)
+    return short

@@ -45,6 +45,7 @@ BEST_RUN_TAG, BEST_TRIAL_TAG = "best.run", "best.trial"
 
 # MLflow's own
 NAME_TAG = "mlflow.runName"
+COLOR_TAG = "mlflow.runColor"
 NOTE_TAG = "mlflow.note.content"
 PARENT_RUN_TAG = "mlflow.parentRunId"
 SOURCE_NAME_TAG, SOURCE_TYPE_TAG, SOURCE_COMMIT_TAG = (

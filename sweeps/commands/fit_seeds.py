@@ -10,6 +10,7 @@ from pipelines.commands.options import VerbParser, take_labels
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
+    show_status("loading torch and the data")
     from sweeps.seeds.fit_seeds import fit_seeds
 
     result = fit_seeds(

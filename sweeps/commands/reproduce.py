@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipelines.commands.options import VerbParser
 from pipelines.runtime.log import logger
+from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
 
 DESCRIPTION = """Run the published experiments with several seeds each, and judge each published
@@ -27,7 +28,7 @@ def make_parser(verb: str) -> VerbParser:
     add("--as-is", dest="train", action="store_false", help="train nothing: judge the runs that exist")
     add("--data_dir", type=Path, metavar="DIR", help="folder of MNIST and CIFAR-10 (data)")
     add("--data-dir", dest="data_dir", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    out = "folder for RESULTS.md and results.html (reproduction; docs for all of the full tier)"
+    out = "folder for RESULTS.md and results.html (reproduction)"
     add("--out", type=Path, metavar="DIR", help=out)
     parser.add_tracking_uri()
     return parser
@@ -39,6 +40,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
+    show_status("looking for finished runs")
     from sweeps.reproduction.reproduce import reproduce
     from sweeps.reproduction.results_page import summary_sentence
 

@@ -13,6 +13,7 @@ from pipelines.commands.options import VerbParser, take_labels
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
+from pipelines.runtime.status import show_status
 from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
 from pipelines.tracking.uri import tracking_uri_arguments, view_command
 from sweeps.search.space import NOT_SEARCHED
@@ -82,6 +83,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return _print_best(argv[1:])
     options, overrides = parse_sweep(argv)
     exit_on_sigterm()
+    show_status(f"{options.space}: loading torch and Optuna, checking the space")
     from sweeps.search.sweep import sweep
 
     command = format_command(verb, argv)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from pipelines.runtime.environment import project_folder
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.outputs import check_output
 from pipelines.runtime.text import redact_credentials
@@ -19,6 +18,7 @@ from sweeps.reproduction.results_page import MARKS, PAGES, Reproduction, write_p
 from sweeps.reproduction.verdicts import judge
 from sweeps.workers.pool import Pool
 
+OUT = Path("reproduction")
 PACKAGES = ("torch", "lightning", "litlab")  # whose versions the page states
 
 
@@ -46,8 +46,7 @@ def reproduce(
         workers: Trainings in parallel; by default one with a GPU, else as many as there are CPU cores, up to 4.
         train: Whether to run what is missing; otherwise only existing runs are judged.
         data_dir: Folder of MNIST and CIFAR-10; by default that of the experiments.
-        out: Folder for RESULTS.md and results.html; by default `docs` of the project for all of the full tier, else
-            `reproduction`.
+        out: Folder for RESULTS.md and results.html; by default `reproduction` in the current folder.
         tracking_uri: Database or server of the runs; by default MLFLOW_TRACKING_URI, else the project's mlflow.db.
         command: Command line, stated on the page.
 
@@ -62,7 +61,7 @@ def reproduce(
     if tier not in TIERS:
         raise UserError(f"--tier {tier}: expected {' or '.join(TIERS)}")
     plan = load_plan(tier, ids)
-    folder = _output_folder(out, is_complete=tier == "full" and not ids)
+    folder = _output_folder(OUT if out is None else Path(out))
     store = Store(tracking_uri)
     with (
         tempfile.TemporaryDirectory(prefix="litlab-reproduce-") as scratch,
@@ -80,8 +79,7 @@ def reproduce(
     return replace(result, pages=write_pages(result, folder))
 
 
-def _output_folder(out: str | Path | None, *, is_complete: bool) -> Path:
-    folder = Path(out) if out is not None else project_folder() / ("docs" if is_complete else "reproduction")
+def _output_folder(folder: Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: not a folder")
     for name, mark in zip(PAGES, MARKS, strict=True):

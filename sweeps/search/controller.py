@@ -194,6 +194,7 @@ class Controller:
         if kind == "done":
             self._on_result(active, child, content[0])
         elif kind == "pruned":
+            self._runs.mark_pruned(child.run_id, active.trial.params, child.job.seed, active.trial.number)
             self._end(active, "PRUNED")
         else:
             self._on_failure(active, child, kind, content[0])

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pipelines.runtime.console import format_duration
 from sweeps.search.study import Study
 from sweeps.search.trial_state import count_states
-from sweeps.workers.display import LiveDisplay, time_left
+from sweeps.workers.display import LiveDisplay, format_params, time_left
 
 if TYPE_CHECKING:
     from sweeps.workers.pool import WorkerProcess
+
+STYLES = {"PRUNED": "dim", "FAIL": "red"}
 
 
 class SweepDisplay(LiveDisplay):
@@ -22,25 +25,43 @@ class SweepDisplay(LiveDisplay):
         self._seconds: list[float] = []
 
     def trial_ended(self, study: Study, number: int, state: str, seconds: float, details: str) -> None:
-        """Print a trial's result, and the best so far. `seconds` is 0 if the trial was not trained."""
-        trial, best = study.trials()[number], study.best()
-        value = f"{study.space.metric} {trial.value:.4f}" if trial.value is not None else ""
-        so_far = f"best {best.value:.4f} (trial {best.trial})" if best else ""
+        """Print a trial's result in one line of the terminal; in a pipe, with the best so far.
+
+        Args:
+            study: The study.
+            number: The trial's number.
+            state: COMPLETE, PRUNED or FAIL.
+            seconds: Duration; 0 if the trial was not trained.
+            details: Its configuration, which may be shortened, or why it failed.
+        """
+        trial = study.trials()[number]
         self._seconds += [seconds] if seconds else []
+        value = f"{study.space.metric} {trial.value:.4f}" if trial.value is not None else ""
         took = f"({format_duration(seconds)})" if seconds else ""
-        parts = [f"trial {number:>3}", f"{state.lower():<8}", value, details, took, so_far]
-        self.print("  ".join(part for part in parts if part))
+        parts = [f"trial {number:>3}", f"{state.lower():<8}", value, details, took]
+        if self.console.is_terminal and state != "FAIL":
+            rest = "  ".join(part for part in parts if part and part is not details)
+            parts[3] = _shorten(details, self.console.width - len(rest) - 2)
+        elif best := study.best():
+            parts.append(f"best {best.value:.4f} (trial {best.trial})")
+        self.console.print(Text("  ".join(filter(None, parts)), style=STYLES.get(state, "")))
 
     def update(self, study: Study, children: "Sequence[WorkerProcess]") -> None:
-        """Redraw the live lines: progress, and the active trainings."""
+        """Redraw the live lines: progress, the best trial, and the active trainings."""
         self.draw(lambda: self._progress(study, len(children)), children)
 
-    def _progress(self, study: Study, running: int) -> Text:
+    def _progress(self, study: Study, running: int) -> RenderableType:
         counts, best = count_states(study.counted()), study.best()
-        done = sum(counts.values())
-        parts = [f"{study.name}: {done} of {study.space.total} trials, {running} running"]
+        done, total = sum(counts.values()), study.space.total
+        parts = [f"{study.name}: {done} of {total} trials"]
         parts += [f"{number} {state}" for state, number in counts.items() if number and state != "complete"]
-        parts += [f"best {study.space.metric} {best.value:.4f} (trial {best.trial})"] if best else []
-        if self._seconds and done < study.space.total:
-            parts.append(time_left(self._seconds, study.space.total - done, running))
-        return Text("   ".join(parts))
+        parts += [time_left(self._seconds, total - done, running)] if self._seconds and done < total else []
+        lines = [Text("   ".join(parts), no_wrap=True, overflow="ellipsis", style="bold")]
+        if best:
+            found = f"best: {study.space.metric} {best.value:.4f}, trial {best.trial}: {format_params(best.params)}"
+            lines.append(Text(found, no_wrap=True, overflow="ellipsis", style="green"))
+        return Group(*lines)
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(0, width - 1)] + "…"

@@ -92,6 +92,7 @@ def open_study(
         study.set_user_attr(CONFIG, complete_config(config, facts["defaults"]))
     study.set_user_attr(TOTAL, space.total)
     study.set_user_attr(GRID, space.is_grid)
+    study.set_metric_names([space.metric])  # for dashboards
     if not exclusive:
         study.set_user_attr(BEAT + controller, storage.now())
     variant = len(study.get_trials(deepcopy=False)) if exclusive else zlib.crc32(controller.encode()) % 10**6

@@ -97,7 +97,8 @@ def log_progress(run: Run, study: Study) -> None:
 def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
     """Log the results of a finished or interrupted study: metrics, trials, figures, note."""
     (run.folder / "space.json").write_text(json.dumps(study.space.settings_given(), indent=2))
-    (run.folder / "trials.csv").write_text(study.optuna.trials_dataframe().to_csv(index=False))
+    trials = study.optuna.trials_dataframe().rename(columns={f"value_{study.space.metric}": "value"})
+    (run.folder / "trials.csv").write_text(trials.to_csv(index=False))
     importances = _importances(study)
     run.log_metrics({f"{IMPORTANCE}/{key}": value for key, value in importances.items()}, study.n_finished())
     run.log_metrics(confirmed_metrics(confirmed), study.n_finished())

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
+    COLOR_TAG,
     CONFIGURATION_TAG,
     CONFIRM,
     CONTROLLER_TAG,
+    NAME_TAG,
     PARENT_RUN_TAG,
     SEARCH,
     SEED_TAG,
@@ -22,12 +24,15 @@ from pipelines.tracking.tags import (
 from sweeps.search.space import canonical_name
 from sweeps.search.study import Study
 from sweeps.search.trial_state import INTERRUPTED, REASON, SEED, params_key, seed_values
+from sweeps.workers.display import format_params
 from sweeps.workers.job import Job, as_arguments
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 CHECKPOINTS = "checkpoints"
+MAX_NAME = 200  # characters of a run's name
+PRUNED_COLOR = "#8a8a8a"  # in the MLflow UI, whose status of a pruned run is KILLED, with a red cross
 RunsBySeed = dict[tuple[str, int], StoredRun]  # by configuration and seed
 
 
@@ -56,11 +61,15 @@ class TrialRuns:
     def search_job(self, params: Mapping[str, Any], seed: int, trial: int, *, stacked: bool) -> Job:
         """Return the training of a trial with one of its seeds."""
         space = self.study.space
-        name = f"trial {trial}" + (f" seed {seed}" if space.seeds > 1 else "")
         tags = {STAGE_TAG: SEARCH, TRIAL_TAG: str(trial), CONFIGURATION_TAG: params_key(params)}
         pruner = canonical_name(space.pruner)
         options = {"pruner": "" if pruner == "none" else pruner, "stacked": stacked}
-        return self._job(space.settings(params), seed, name, tags, **options)
+        return self._job(space.settings(params), seed, self._name(params, seed, trial), tags, **options)
+
+    def _name(self, params: Mapping[str, Any], seed: int, trial: int) -> str:
+        """Return the name of a trial's run: "3 lr=0.01 dropout=0.2"; the MLflow UI shows 22 characters."""
+        seed_part = [f"seed={seed}"] if self.study.space.seeds > 1 else []
+        return " ".join([str(trial), *seed_part, format_params(params, " ")])[:MAX_NAME]
 
     def confirm_job(self, settings: dict[str, Any], seed: int, label: str, trial: str) -> Job:
         """Return the training of a configuration on a fresh seed, with the test at its end."""
@@ -80,6 +89,11 @@ class TrialRuns:
             devices=self.devices,
             **options,
         )
+
+    def mark_pruned(self, run_id: str, params: Mapping[str, Any], seed: int, trial: int) -> None:
+        """Have the MLflow UI show the run of a pruned trial in grey, and named so."""
+        self.store.tag(run_id, COLOR_TAG, PRUNED_COLOR)
+        self.store.tag(run_id, NAME_TAG, f"{self._name(params, seed, trial)} (pruned)")
 
     def of_stage(self, stage: str) -> list[StoredRun]:
         """Return the runs of a stage, oldest first."""

@@ -1,16 +1,17 @@
 """Live display of trainings that run in parallel."""
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from pipelines.runtime.console import format_duration
-from pipelines.tracking.tags import CONFIGURATION_TAG
+from pipelines.runtime.status import clear_status
+from pipelines.runtime.text import escape_control_characters, short_names
 
 if TYPE_CHECKING:
     from sweeps.workers.pool import WorkerProcess
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 REFRESH_S = 0.5  # between two updates of the live lines
 
 
-def format_params(params: dict[str, Any]) -> str:
-    """Format params in one short line, numbers with 4 digits; of each key only the part after the last dot."""
+def format_params(params: Mapping[str, Any], separator: str = "  ") -> str:
+    """Format params in one short line: numbers with 4 digits, of each key the last parts that make it unique."""
     texts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in params.items()}
-    return "  ".join(f"{key.rpartition('.')[2]}={text}" for key, text in texts.items())
+    names = short_names(list(params))
+    return separator.join(f"{names[key]}={text}" for key, text in texts.items())
 
 
 class LiveDisplay:
@@ -33,8 +35,6 @@ class LiveDisplay:
         self._last_update = 0.0
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -45,11 +45,14 @@ class LiveDisplay:
         self.console.print(text, markup=False)
 
     def draw(self, summary: Callable[[], RenderableType], children: "Sequence[WorkerProcess]") -> None:
-        """Update the live lines: a summary and a line for each training. Without a terminal, do nothing."""
+        """Update the live lines: a summary, and a table of the trainings. Without a terminal, do nothing."""
         if not self.console.is_terminal or time.monotonic() - self._last_update < REFRESH_S:
             return
         self._last_update = time.monotonic()
-        self._live.update(Group(summary(), *map(_training_line, children)), refresh=True)
+        if not self._live.is_started:
+            clear_status()
+            self._live.start()
+        self._live.update(Group(summary(), _table(children)), refresh=True)
 
 
 def time_left(seconds: Sequence[float], left: int, running: int) -> str:
@@ -58,11 +61,16 @@ def time_left(seconds: Sequence[float], left: int, running: int) -> str:
     return f"about {format_duration(mean * left / max(1, running))} left"
 
 
-def _training_line(child: "WorkerProcess") -> Text:
-    """Return the name, epoch, metric, duration and configuration of a running training."""
-    job, epoch = child.job, f"epoch {child.epoch or '-':>3}"
-    value = "" if child.value is None else f"{child.value:.4f}"
-    configuration = job.tags.get(CONFIGURATION_TAG)
-    what = job.experiment if configuration is None else format_params(json.loads(configuration))
-    cells = (f"{job.label:<24}", epoch, f"{value:>7}", f"{format_duration(child.seconds):>11}", what)
-    return Text("  ".join(cells), no_wrap=True, overflow="ellipsis")
+def _table(children: "Sequence[WorkerProcess]") -> Table:
+    """Return a table of running trainings: name, finished epochs, metric of the last one, duration."""
+    metrics = {child.job.metric for child in children if child.job.metric}
+    table = Table(box=None, header_style="bold", pad_edge=False, expand=True)
+    table.add_column("running", no_wrap=True, overflow="ellipsis", ratio=1)
+    for title in ("epochs", metrics.pop() if len(metrics) == 1 else "metric", "time"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for child in children:
+        value = "" if child.value is None else f"{child.value:.4f}"
+        epochs = f"{child.epoch}/{child.max_epochs}" if child.max_epochs else str(child.epoch)
+        name = Text(escape_control_characters(child.job.label))
+        table.add_row(name, epochs, value, format_duration(child.seconds))
+    return table

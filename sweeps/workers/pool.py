@@ -29,7 +29,8 @@ PRELOAD = [
 ]
 GRACE_S = 30.0  # from the request to stop until the process is killed
 START_TRIES = 3
-Message = tuple[Any, ...]  # ("run", run id), ("epoch", number, value), or the last one: (kind, metrics or reason)
+# ("run", run id, max_epochs), ("epoch", number, value), or the last one: (kind, metrics or reason)
+Message = tuple[Any, ...]
 
 
 @dataclass
@@ -43,6 +44,7 @@ class WorkerProcess:
         siblings: The jobs of the same process that have not ended, including this one.
         timeout_s: Seconds after which the process is killed; None for no limit.
         run_id: "" before the run is created.
+        max_epochs: Number of epochs of the training; None if it has no limit, or before the run is created.
         epoch: Number of epochs that have been reported.
         value: Metric of the last reported epoch.
     """
@@ -54,6 +56,7 @@ class WorkerProcess:
     siblings: list["WorkerProcess"]
     timeout_s: float | None
     run_id: str = ""
+    max_epochs: int | None = None
     epoch: int = 0
     value: float | None = None
     stop_requested_at: float | None = None
@@ -193,7 +196,7 @@ class Pool:
             child = pipes[pipe]
             message = self._receive(child)
             if message[0] == "run":
-                child.run_id = message[1]
+                child.run_id, child.max_epochs = message[1:]
                 continue
             if message[0] == "epoch":
                 child.epoch, child.value = message[1:]

@@ -11,6 +11,7 @@ from multiprocessing import connection, parent_process
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 
 from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.errors import StoppedError, UserError
@@ -109,6 +110,11 @@ def create_run(job: Job, cli: LitlabCLI, extra_tags: Mapping[str, str] | None = 
         return Run(Store(job.tracking_uri), job.experiment, name, tags)
     except UserError as error:
         raise RefusedError(str(error)) from error
+
+
+def max_epochs(trainer: Trainer) -> int | None:
+    """Return after how many epochs a training ends; None if other limits or none are set."""
+    return trainer.max_epochs if (trainer.max_epochs or 0) > 0 else None
 
 
 def selected_metrics(run: Run) -> dict[str, float]:

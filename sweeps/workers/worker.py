@@ -39,7 +39,15 @@ from pipelines.training.results import finalize
 from pipelines.training.run_metadata import run_name, run_tags
 from pipelines.training.train import run_trainer, train
 from sweeps.workers.job import Job, as_arguments
-from sweeps.workers.process import create_run, describe_error, final_message, selected_metrics, send, setup_process
+from sweeps.workers.process import (
+    create_run,
+    describe_error,
+    final_message,
+    max_epochs,
+    selected_metrics,
+    send,
+    setup_process,
+)
 from sweeps.workers.pruning import PruningCallback
 
 
@@ -135,7 +143,7 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
         return {}
     assert pipe is not None
     run = create_run(job, cli)
-    send(pipe, ("run", run.run_id))
+    send(pipe, ("run", run.run_id, max_epochs(training.trainer)))
     with recorded(run):
         seconds = train(training, run)
         if reporter.pruned_at is not None:

@@ -36,6 +36,7 @@ def test_a_study_is_a_parent_run_with_a_child_run_per_trial(searched):
     for run, trial in zip(searched.children(), searched.trials, strict=True):
         assert trial.value == pytest.approx(run.data.metrics["selected/val/loss"])
         assert float(run.data.params["model.dropout"]) == pytest.approx(trial.params["model.dropout"])
+        assert run.info.run_name.startswith(f"{trial.number} dropout={trial.params['model.dropout']:.4g} batch_size=")
         assert {"config.yaml", "data.json", "metrics.jsonl", "figures/learning_curves.png"} <= searched.files(run)
 
 
@@ -140,6 +141,8 @@ def test_a_pruned_trial_is_pruned_in_optuna_and_killed_in_mlflow(litlab, moody, 
     _, pruned = results.children()
     assert pruned.info.status == "KILLED"
     assert pruned.data.tags["trial.state"] == "PRUNED"
+    assert pruned.info.run_name == "1 score=0.1 (pruned)", "the UI shows a red cross"
+    assert pruned.data.tags["mlflow.runColor"] == "#8a8a8a"
     assert pruned.data.tags["litlab.reason"] == "pruned after epoch 0 (median)"
     assert pruned.data.metrics["val/acc"] == pytest.approx(0.1), "its metrics are kept"
     assert len(results.client.get_metric_history(pruned.info.run_id, "val/acc")) == 1

@@ -129,7 +129,7 @@ def test_a_terminal_shows_the_progress_of_the_list_and_of_each_training(train, j
     train([job("--model.slow", "0.4"), job("--model.slow", "0.4", seed=1)], reused=20)
     out = capfd.readouterr().out
     assert "all: 20 of 22 runs, 2 running, 20 reused" in out
-    assert "epoch   1" in out
+    assert "1/2" in out
     assert "0.5000" in out, "the monitored metric"
 
 

@@ -11,3 +11,8 @@ def test_trials_with_near_values_are_told_apart():
 
 def test_each_key_is_short_and_other_values_are_whole():
     assert format_params({"model.hidden": 128, "data.name": "a", "x": 12345}) == "hidden=128  name=a  x=12345"
+
+
+def test_keys_with_the_same_last_part_are_told_apart():
+    params = {"model.optimizer.lr": 0.1, "model.head.lr": 0.2, "model.dropout": 0.3}
+    assert format_params(params, " ") == "optimizer.lr=0.1 head.lr=0.2 dropout=0.3"
