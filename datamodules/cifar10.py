@@ -14,6 +14,7 @@ from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
 from torchvision.datasets.utils import check_integrity, download_url
 
 from datamodules.base import ImageDataModule
+from datamodules.downloads import no_empty_folders
 from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.images import image_names
 
@@ -63,8 +64,9 @@ class CIFAR10(ImageDataModule):
             return
         official = TorchvisionCIFAR10
         try:
-            download_url(official.url, self.data_dir, official.filename, official.tgz_md5)
-            _extract(self.data_dir / official.filename, self.data_dir)
+            with no_empty_folders(self.data_dir):
+                download_url(official.url, self.data_dir, official.filename, official.tgz_md5)
+                _extract(self.data_dir / official.filename, self.data_dir)
         except (RuntimeError, OSError, HTTPException, tarfile.TarError) as error:  # TarError: a malicious archive
             reason = " ".join(str(error).split())  # may span several lines
             raise FileNotFoundError(f"{self._missing_message(missing[0])}; the download failed: {reason}") from error

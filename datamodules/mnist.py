@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
+from datamodules.downloads import no_empty_folders
 from datamodules.idx import read_idx
 
 # SHA-256 of the uncompressed files, as unpacked from the archives whose MD5 torchvision checks.
@@ -50,7 +51,8 @@ class MNIST(ImageDataModule):
                 "download would overwrite your other files"
             )
         try:
-            TorchvisionMNIST(str(self.data_dir), download=True)
+            with no_empty_folders(self.data_dir, self._raw.parent, self._raw):
+                TorchvisionMNIST(str(self.data_dir), download=True)
         except (RuntimeError, URLError, OSError) as error:
             reason = " ".join(str(error).split())  # may span several lines
             raise FileNotFoundError(

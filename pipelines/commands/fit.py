@@ -103,7 +103,7 @@ def run_and_report(train: "Callable[[], FitResult | None]") -> int:
 def print_summary(result: "FitResult") -> None:
     """Print the metrics of the selected epoch and where the run is."""
     from pipelines.runtime.console import format_duration, print_results
-    from pipelines.tracking.uri import view_command
+    from pipelines.tracking.uri import runs_page, view_command
 
     by = "" if result.monitor is None else f", by {result.monitor}"
     selected = f"epoch {result.selected_epoch} of 0 to {result.last_epoch}"
@@ -115,7 +115,7 @@ def print_summary(result: "FitResult") -> None:
         "parameters": f"{result.parameters:,}",
         "checkpoint": str(result.checkpoint),
         "run": result.run_id,
-        "view": view_command(result.tracking_uri),
+        "view": view_command(result.tracking_uri, runs_page(result.experiment_id)),
     }
     print_results(f"{result.experiment}, seed {result.seed}", _metric_rows(result.metrics), facts)
 

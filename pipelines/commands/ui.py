@@ -39,7 +39,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
     uri = store_uri(options.tracking_uri)
     if options.name and uri.startswith("http"):
-        print(f"{redact_credentials(uri)}{save_view(Store(uri), options.name)}")
+        print(f"{redact_credentials(uri)}{save_view(Store(uri), options.name).path}")
         return 0
     exit_on_sigterm()
     try:

@@ -116,9 +116,10 @@ def _cuda(torch: Any) -> CheckResult:
 
 
 def _mnist(data_dir: Path) -> CheckResult:
-    if not (data_dir / "MNIST" / "raw").is_dir():
-        return _missing("MNIST", data_dir, "mnist-mlp", "MNIST/raw")
     from datamodules.mnist import MNIST, OFFICIAL_SHA256
+
+    if not any((data_dir / "MNIST" / "raw" / name).exists() for name in OFFICIAL_SHA256):
+        return _missing("MNIST", data_dir, "mnist-mlp", "MNIST/raw")
 
     data = MNIST(data_dir=str(data_dir))
     for train in (True, False):
@@ -130,7 +131,7 @@ def _mnist(data_dir: Path) -> CheckResult:
 
 
 def _cifar(data_dir: Path) -> CheckResult:
-    if not any((data_dir / name).is_dir() for name in ("cifar-10-batches-py", "cifar10")):
+    if not any(any((data_dir / name).glob("*")) for name in ("cifar-10-batches-py", "cifar10")):
         return _missing("CIFAR-10", data_dir, "cifar-base", "cifar-10-batches-py or cifar10/train and cifar10/test")
     from datamodules.cifar10 import CIFAR10
 

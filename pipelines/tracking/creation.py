@@ -7,8 +7,9 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.artifacts import FOLDER
+from pipelines.tracking.client import attempt
 from pipelines.tracking.deleted import is_deleted, restore_experiment
-from pipelines.tracking.tags import EXPERIMENT_KIND_TAG, KEY_TAG
+from pipelines.tracking.tags import EXPERIMENT_KIND_TAG, KEY_TAG, NOTE_TAG
 
 MAX_NAME = 200  # bytes of an experiment name, which is also a folder name; file systems allow 255
 
@@ -26,21 +27,25 @@ def check_experiment_name(name: str) -> None:
         )
 
 
-def find_or_create_experiment(client: Any, name: str, folder: Path | None) -> str:
+def find_or_create_experiment(client: Any, name: str, folder: Path | None, description: str = "") -> str:
     """Return the id of an experiment. It is created if missing, and restored without its runs if deleted.
 
     Args:
         client: MLflow's.
         name: Its name.
         folder: Folder of a local database, where its artifacts will be.
+        description: What the MLflow UI says of it, unless it has a description.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
         location = (folder / FOLDER / name).as_uri() if folder else None
         kind = {EXPERIMENT_KIND_TAG: "custom_model_development"}  # else the UI opens its GenAI pages
-        return str(client.create_experiment(name, artifact_location=location, tags=kind))
+        note = {NOTE_TAG: description} if description else {}
+        return str(client.create_experiment(name, artifact_location=location, tags={**kind, **note}))
     if is_deleted(found):
         restore_experiment(client, found.experiment_id)
+    if description and NOTE_TAG not in found.tags:
+        attempt(lambda: client.set_experiment_tag(found.experiment_id, NOTE_TAG, description))
     return str(found.experiment_id)
 
 

@@ -1,6 +1,7 @@
 """A run's model in MLflow: an exported program, which loads without pickle and without litlab."""
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.run_log import RunLog
+from pipelines.tracking.tags import EXPERIMENT_TAG
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,10 +53,10 @@ def send(client: Any, log: RunLog, epoch: int) -> None:
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.models import Model
 
-    outputs = client.get_run(log.run_id).outputs
-    if outputs and outputs.model_outputs:  # logged before the run was interrupted and resumed
+    run = client.get_run(log.run_id)
+    if (outputs := run.outputs) and outputs.model_outputs:  # logged before the run was interrupted and resumed
         return
-    logged, folder = _place(client, log), _packaged(log.model)
+    logged, folder = _place(client, log, _name(run.data.tags)), _packaged(log.model)
     described = Model.load(str(folder / "MLmodel"))
     described.artifact_path, described.model_id, described.run_id = (
         logged.artifact_location,
@@ -101,12 +103,17 @@ def _packaged(path: Path) -> Path:
     return folder
 
 
-def _place(client: Any, log: RunLog) -> Any:
+def _name(tags: Mapping[str, str]) -> str:
+    """Return the experiment's name, without the characters that MLflow refuses in the name of a model."""
+    return re.sub(r"[/:.%\"']", "-", tags.get(EXPERIMENT_TAG, "")) or "model"
+
+
+def _place(client: Any, log: RunLog, name: str) -> Any:
     """Return the run's logged model. Create it if missing, and delete duplicates after lost responses."""
     query, order = f"source_run_id = '{log.run_id}'", [{"field_name": "creation_timestamp"}]
     found = client.search_logged_models([log.experiment_id], query, order_by=order)
     if not found:
-        client.create_logged_model(log.experiment_id, name="model", source_run_id=log.run_id)
+        client.create_logged_model(log.experiment_id, name=name, source_run_id=log.run_id)
         found = client.search_logged_models([log.experiment_id], query, order_by=order)
     for duplicate in found[1:]:
         client.delete_logged_model(duplicate.model_id)

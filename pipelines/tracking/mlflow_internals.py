@@ -6,6 +6,8 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 - `DATABASE_LOGGER`: prints the errors of a database, which the caller reports in one line.
 - `get_artifact_repository`: deletes artifacts of a run; MLflow's client has no request for that.
 - `_artifact_repository_registry`: reads and writes artifacts where they are after a project was moved.
+- `UI_STATE_KEY`, `UI_SETTINGS`, `UI_NO_TELEMETRY`: what the pages of the UI keep in the browser (localStorage): the
+  view of an experiment, the choice of "Model training", and that its usage data are not collected.
 - `LOCATIONS`: tables and columns of a database with paths of artifacts, which MLflow's client cannot change.
 """
 
@@ -16,6 +18,9 @@ from pipelines.tracking.uri import local_path
 
 DATABASE_STORE = "mlflow.store.tracking.sqlalchemy_store"
 DATABASE_LOGGER = "mlflow.store.db.utils"
+UI_STATE_KEY = 'MLflowLocalStorage-1.1-ExperimentPage-["{experiment}"]-ReactComponentState'
+UI_SETTINGS = {"mlflow.workflowType_v1": "machine_learning", "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True}
+UI_NO_TELEMETRY = {"mlflow.settings.telemetry.enabled_v1": False, "mlflow.telemetry.info.alert.dismissed_v1": True}
 LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),

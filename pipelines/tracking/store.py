@@ -22,6 +22,7 @@ from pipelines.tracking.tags import (
     DATA_HASH_KEY,
     DATA_HASH_TAG,
     EXPERIMENT_KEY,
+    NOTE_TAG,
     PARENT_RUN_TAG,
     REASON_TAG,
     SEED_PARAMS,
@@ -80,7 +81,7 @@ class Store:
         """The folder of a local database; None for a server."""
         return folder_of(self.uri)
 
-    def experiment_id(self, name: str) -> str:
+    def experiment_id(self, name: str, description: str = "") -> str:
         """Return the id of an MLflow experiment. It is created if missing, and restored without its runs if deleted.
 
         Raises:
@@ -89,7 +90,7 @@ class Store:
         creation.check_experiment_name(name)
         client = self.client  # connecting takes the same lock
         with database_lock(self.uri):
-            return creation.find_or_create_experiment(client, name, self.folder)
+            return creation.find_or_create_experiment(client, name, self.folder, description)
 
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str], *, retry: bool = False) -> NewRun:
         """Create a run, exactly once: if the response is lost, the run is found by a random key, its KEY_TAG.
@@ -102,7 +103,7 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         try:
-            place = self.experiment_id(experiment)
+            place = self.experiment_id(experiment, tags.get(NOTE_TAG, ""))
             info = creation.create_run(self.client, place, name, tags, local=self.folder is not None, retry=retry)
         except MlflowException as error:
             raise UserError(f"no run can be created in {redact_credentials(self.uri)}: {first_line(error)}") from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import json
 import os
 import platform
 import signal
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.process import SIGKILL, signal_process_group
@@ -19,9 +21,10 @@ from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.artifacts import moved_note
 from pipelines.tracking.client import MLFLOW_SETTINGS
 from pipelines.tracking.store import Store
-from pipelines.tracking.ui_view import save_view
+from pipelines.tracking.ui_view import PAGE, VIEW_VARIABLE, View, save_view
 
 HOST = "127.0.0.1"
+APP = "litlab"  # in pyproject.toml
 FIRST_PORT, PORTS_TO_TRY = 5000, 20
 
 
@@ -33,7 +36,7 @@ class UIServer:
         url: Where the UI will answer, a few seconds after the start.
         tracking_uri: The store, with the password if it has one.
         is_public: Whether other machines can reach it, without a password.
-        page: What follows the URL: the page of the runs of an experiment; see `save_view`.
+        page: What follows the URL: the page that opens the runs of an experiment.
         note: What the user should know; "" if there is nothing.
     """
 
@@ -67,25 +70,30 @@ def serve_ui(
     store = Store(tracking_uri)
     if store.uri.startswith("http"):
         raise UserError(f"{redact_credentials(store.uri)} is a server, which serves its own UI at this address")
-    page, note = save_view(store, name), moved_note(store.client, store.uri)
+    view, note = save_view(store, name), moved_note(store.client, store.uri)
+    has_app = bool(view.state and entry_points(group="mlflow.app", name=APP))  # not in an old installation of litlab
     pressed: list[int] = []
     with signal_handlers(lambda number, _: pressed.append(number), signal.SIGINT, signal.SIGTERM):
-        process = _start(store, host, port)  # interrupted before it is assigned, it would be left running
+        # Interrupted before it is assigned, the process would be left running.
+        process = _start(store, host, port, view if has_app else None)
     machine = platform.node() if host in ("0.0.0.0", "::") else host  # noqa: S104 (all addresses: show the host name)
     url = f"http://[{machine}]:{port}" if ":" in machine else f"http://{machine}:{port}"
     try:
         if pressed:
             os.kill(os.getpid(), pressed[0])
-        yield UIServer(url, port, store.uri, not _is_loopback(host), process, page, note)
+        yield UIServer(url, port, store.uri, not _is_loopback(host), process, PAGE if has_app else view.path, note)
     finally:
         _stop(process)
 
 
-def _start(store: Store, host: str, port: int) -> subprocess.Popen[bytes]:
+def _start(store: Store, host: str, port: int, view: View | None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     # Job execution would start a dozen more processes for features that litlab does not use.
     environment = {**MLFLOW_SETTINGS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    if view is not None:
+        command += ["--app-name", APP]
+        environment[VIEW_VARIABLE] = json.dumps({"experiment": view.experiment_id, "state": view.state})
     environment.setdefault("PYTHONWARNINGS", "ignore")  # MLflow warns about parts of its own server
     return subprocess.Popen(command, env=environment, start_new_session=True)
 

@@ -9,9 +9,10 @@ import json
 import time
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
 
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import mode_of, split_of, without_split
 from pipelines.tracking.client import attempt
 from pipelines.tracking.filters import FINISHED
@@ -20,8 +21,10 @@ from pipelines.tracking.passive import without_passive
 from pipelines.tracking.run_names import NEWEST_FIRST, experiment_ids, latest_run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import MODE_TAG, PARENT_TAG, STAGE_TAG, is_summary
+from pipelines.tracking.uri import runs_page, view_command
 
 KEY = "litlab"
+PAGE, VIEW_VARIABLE = "/litlab", "LITLAB_UI_VIEW"  # of ui_app.py
 VIEW_TAG = f"mlflow.sharedViewState.{KEY}"
 MAX_TAG = 20_000  # characters of an experiment's tag
 MAX_RUNS = 200  # of which the columns are chosen
@@ -29,33 +32,58 @@ MAX_COLUMNS, MAX_CURVES, MAX_SCATTERS = 8, 4, 4
 RUN_NAME = "attributes.`Run Name`"
 
 
-def save_view(store: Store, name: str | None = None) -> str:
-    """Save the view of an experiment or a study, and return the path of the page that opens with it.
+@dataclass(frozen=True)
+class View:
+    """A view of an experiment's runs.
+
+    Attributes:
+        path: What follows the address of the server, such as "/#/experiments/1/runs?..."; the page of all experiments
+            if there are no runs. If the store cannot be written, the page has MLflow's own columns.
+        experiment_id: The experiment; "" if there are no runs.
+        state: What MLflow's page keeps: columns, order and charts.
+    """
+
+    path: str
+    experiment_id: str = ""
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+def save_view(store: Store, name: str | None = None) -> View:
+    """Save the view of an experiment or a study as a tag of the experiment.
 
     Args:
         store: The tracking store.
         name: Name of the experiment or the study; by default the experiment of the latest run.
-
-    Returns:
-        What follows the address of the server, such as "/#/experiments/1/runs?..."; the page of all experiments if
-        there are no runs. If the store cannot be written, the page has MLflow's own columns.
 
     Raises:
         UserError: There is no such experiment.
     """
     if name is None:
         if (latest := latest_run(store)) is None:
-            return "/#/experiments"
+            return View("/#/experiments")
         name = latest.experiment
     (experiment_id,) = experiment_ids(store, [name])
     runs = store.search([experiment_id], FINISHED, NEWEST_FIRST, limit=MAX_RUNS)
     state = make_view([run for run in runs if not is_summary(run.tags)])
     packed = "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()
     value = json.dumps({"name": "litlab", "createdAt": int(time.time() * 1000), "state": packed})
-    query = {"workflowType": "machine_learning"}
+    page = runs_page(experiment_id)
     if len(value) <= MAX_TAG and attempt(lambda: store.client.set_experiment_tag(experiment_id, VIEW_TAG, value)):
-        query["viewStateShareKey"] = KEY
-    return f"/#/experiments/{experiment_id}/runs?{urlencode(query)}"
+        page += f"&viewStateShareKey={KEY}"
+    return View(page, experiment_id, state)
+
+
+def command_or_address(uri: str, name: str) -> str:
+    """Return the command that shows runs in the MLflow UI; of a server, the address of a view that this saves.
+
+    Args:
+        uri: The tracking URI.
+        name: Name of an experiment or a study.
+    """
+    try:
+        return view_command(uri, save_view(Store(uri), name).path if uri.startswith("http") else "")
+    except UserError:  # the server is away
+        return view_command(uri)
 
 
 def make_view(runs: Sequence[StoredRun]) -> dict[str, Any]:

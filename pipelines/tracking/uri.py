@@ -62,11 +62,21 @@ def tracking_uri_arguments(uri: str) -> list[str]:
     return [] if uri == store_uri() else ["--tracking_uri", redact_credentials(uri)]
 
 
-def view_command(uri: str) -> str:
-    """Return the command that shows the runs of a database in the MLflow UI, or the address of a server's own UI."""
+def view_command(uri: str, page: str = "") -> str:
+    """Return the command that shows the runs of a database in the MLflow UI, or the address of a server's own UI.
+
+    Args:
+        uri: The tracking URI.
+        page: What follows the address of a server: by default its first page.
+    """
     if uri.startswith("http"):
-        return redact_credentials(uri)
+        return f"{redact_credentials(uri).rstrip('/')}{page}"
     return shlex.join(["litlab", "ui", *tracking_uri_arguments(uri)])
+
+
+def runs_page(experiment_id: str) -> str:
+    """Return what follows the address of a server of MLflow: the page of an experiment's runs."""
+    return f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"  # else a page about language models
 
 
 def database_file(uri: str) -> Path | None:

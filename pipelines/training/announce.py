@@ -5,7 +5,7 @@ from lightning.pytorch import LightningModule, Trainer
 from datamodules.base import InMemoryDataModule
 from pipelines.runtime.console import print_facts
 from pipelines.tracking.run import Run
-from pipelines.tracking.uri import view_command
+from pipelines.tracking.uri import runs_page, view_command
 from pipelines.training.job import Training
 from pipelines.training.progress_bar import EpochBar
 
@@ -23,7 +23,8 @@ def announce(training: Training, run: Run, name: str) -> None:
     if any(isinstance(callback, EpochBar) for callback in training.trainer.callbacks):  # type: ignore[attr-defined]
         data = describe_data(training)
         model = f"{type(training.model).__name__}, {_parameters(training.model)}, on {_devices(training.trainer)}"
-        facts = {"data": data, "model": model, "run": f"{run.run_id}  {name}", "view": view_command(run.store.uri)}
+        view = view_command(run.store.uri, runs_page(run.experiment_id))
+        facts = {"data": data, "model": model, "run": f"{run.run_id}  {name}", "view": view}
         print_facts({"experiment": training.cli.config.name, **facts})
 
 

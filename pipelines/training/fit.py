@@ -66,12 +66,14 @@ def fit(
         return None
     labels = labels or Labels()
     tags = run_tags(cli, "fit", [*arguments, *labels.as_arguments()]) | process_count_tags(training.trainer)
-    tags |= {**start.tags, **labels.as_tags()}
+    tags |= {**start.tags, **labels.tags}
     name = labels.name or cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything)
     if cli.mlflow.note:
         logger.info(cli.mlflow.note)
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
     run = Run(store, cli.config.name, name, tags)
+    if labels.note:  # its first description became that of the experiment
+        run.set_tags(labels.as_tags())
     announce(training, run, name)
     return train_and_test(training, run, lambda: start.checkpoint)
 

@@ -59,6 +59,7 @@ class FitResult:
         parameters: Number of parameters of the model.
         checkpoint: Checkpoint of the selected epoch.
         tracking_uri: Where the run is stored.
+        experiment_id: MLflow's id of the experiment.
         refused: What the tracking store refused to accept, and why. Data not yet sent are not listed.
     """
 
@@ -75,6 +76,7 @@ class FitResult:
     parameters: int
     checkpoint: Path
     tracking_uri: str
+    experiment_id: str
     refused: tuple[str, ...] = ()
 
 
@@ -121,6 +123,7 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         parameters=parameters,
         checkpoint=callback.best,
         tracking_uri=run.store.uri,
+        experiment_id=run.experiment_id,
     )
 
 

@@ -72,10 +72,16 @@ def resume_command(run: Run) -> str:
 
 
 def run_name(argv: Sequence[str], seed: int) -> str:
-    """Return a run's name, what it changes in the experiment and its seed: "dropout=0.3 max_epochs=6 seed=0"."""
+    """Return a run's name, what it changes in the experiment and its seed: "dropout=0.3 seed=0 max_epochs=6".
+
+    Keys of the trainer come last: the MLflow UI shows the first 22 characters.
+    """
     pairs = [token.partition("=")[::2] for token in argv if token.startswith("--") and "=" in token]
     pairs += [(key, value) for key, value in pairwise(argv) if key.startswith("--") and "=" not in key]
     pairs = [(key, value) for key, value in pairs if not key.startswith("--trainer.logger")]
-    changes = [(key.rpartition(".")[2].lstrip("-"), value) for key, value in pairs]
-    words = [f"{key}={value}" for key, value in changes if key not in _NOT_IN_NAME]
-    return " ".join([*words, f"seed={seed}"])[:200]
+    words: dict[bool, list[str]] = {False: [], True: []}  # by whether the key is one of the trainer
+    for key, value in pairs:
+        name = key.rpartition(".")[2].lstrip("-")
+        if name not in _NOT_IN_NAME:
+            words[key.startswith("--trainer.")].append(f"{name}={value}")
+    return " ".join([*words[False], f"seed={seed}", *words[True]])[:200]

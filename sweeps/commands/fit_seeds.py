@@ -77,7 +77,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _print_result(result: "SeedsResult") -> None:
     """Print the tables of metrics and seeds, and the next commands."""
     from pipelines.runtime.console import Console, numeric_table
-    from pipelines.tracking.uri import tracking_uri_arguments, view_command
+    from pipelines.tracking.ui_view import command_or_address
+    from pipelines.tracking.uri import tracking_uri_arguments
     from sweeps.seeds.plan import format_seeds
     from sweeps.seeds.summary import metrics_table, seeds_table
 
@@ -91,7 +92,7 @@ def _print_result(result: "SeedsResult") -> None:
     lines = {
         "run": result.run_id,
         "compare": shlex.join(["litlab", "compare", result.run_id, *uri]),
-        "view": view_command(result.tracking_uri),
+        "view": command_or_address(result.tracking_uri, result.experiment),
     }
     for name, value in lines.items():
         console.print(f"{name:<10}  {value}", markup=False)

@@ -15,7 +15,7 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.status import show_status
 from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
-from pipelines.tracking.uri import tracking_uri_arguments, view_command
+from pipelines.tracking.uri import tracking_uri_arguments
 from sweeps.search.space import NOT_SEARCHED
 from sweeps.search.space_files import space_names
 
@@ -149,13 +149,16 @@ def _result_lines(result: "SweepResult") -> list[str]:
 
 
 def _next_steps(result: "SweepResult", options: argparse.Namespace) -> list[str]:
+    from pipelines.tracking.ui_view import command_or_address
+
     storage = ["--storage", redact_credentials(options.storage)] if options.storage else []
     best = ["litlab", "sweep", "best", result.study, *storage, *tracking_uri_arguments(result.tracking_uri)]
     lines = [f"run         {result.run_id}"]
     if result.best is not None:
         lines.append(f"best        {shlex.join(best)} > best.yaml")
     dashboard = shlex.join(["optuna-dashboard", redact_credentials(result.storage)])
-    return [*lines, f"view        {view_command(result.tracking_uri)}; {dashboard}"]
+    view = command_or_address(result.tracking_uri, result.study)
+    return [*lines, f"view        {view}; {dashboard}"]
 
 
 def _print_best(argv: Sequence[str]) -> int:

@@ -72,7 +72,7 @@ def _has_same_data(run: StoredRun, plan: SeedsPlan) -> bool:
 def _create(store: Store, plan: SeedsPlan, command: str) -> Run:
     tags = {key: tag for key, tag in plan.facts["tags"].items() if key != SEED_TAG}
     tags |= summary_tags("seeds", command, f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}")
-    changes = plan.facts["run_name"].removesuffix("seed=0").strip()
+    changes = " ".join(word for word in plan.facts["run_name"].split(" ") if word != "seed=0")
     seeds = f"seeds {plan.seed_range}" if len(plan.seeds) > 1 else f"seed {plan.seed_range}"
     parent = Run(store, plan.experiment, f"{changes}, {seeds}" if changes else seeds, tags)
     params = {key: value for key, value in plan.facts["params"].items() if key != "seed_everything"}

@@ -68,9 +68,9 @@ def test_a_refused_label_exits_with_2_before_anything_is_written(litlab, tmp_pat
 
 def test_labels_are_recorded_kept_by_resume_and_change_neither_hash_nor_params_nor_files(litlab, uri):
     client = MlflowClient(uri)
-    plain = client.get_run(litlab("fit", *SHORT).run_id)
     labels = ["--tag", "purpose=thesis", "--tag=week=3", "--note", NOTE, "--run_name", "my try"]
     fitted = litlab("fit", *labels, *SHORT)
+    plain = client.get_run(litlab("fit", *SHORT).run_id)
     labelled = client.get_run(fitted.run_id)
 
     def check(run):
@@ -82,6 +82,8 @@ def test_labels_are_recorded_kept_by_resume_and_change_neither_hash_nor_params_n
         assert run.data.metrics["selected/val/loss"] == plain.data.metrics["selected/val/loss"]
 
     check(labelled)
+    experiment = client.get_experiment_by_name("digits-mlp")
+    assert experiment.tags[tags.NOTE_TAG].startswith("A small MLP"), "its own description, not the note of a run"
     assert labelled.data.tags[tags.COMMAND_TAG].startswith("litlab fit digits-mlp --trainer.max_epochs 1 --tag=purpose")
     saved = [Path(client.download_artifacts(run.info.run_id, "config.yaml")) for run in (plain, labelled)]
     assert saved[0].read_text() == saved[1].read_text()
@@ -106,4 +108,4 @@ def test_seeds_have_the_tags_and_their_summary_run_has_note_and_name_too(litlab,
     assert note.startswith(NOTE)
     assert "2 of 2 seeds (0 to 1) are done" in note
     assert "edited" not in outcome.err
-    assert {run.info.run_name for run in runs} == {"three tries", "max_epochs=1 seed=0", "max_epochs=1 seed=1"}
+    assert {run.info.run_name for run in runs} == {"three tries", "seed=0 max_epochs=1", "seed=1 max_epochs=1"}

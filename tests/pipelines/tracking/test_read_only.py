@@ -87,6 +87,6 @@ def test_the_ui_opens_on_the_runs_without_a_view_where_none_can_be_saved(tables,
     store.client.set_terminated(store.create_run("digits", "a run", {"litlab.key": "x"}).run_id)
     protect(0o444)
     program = "from pipelines.tracking.store import Store\nfrom pipelines.tracking.ui_view import save_view\n"
-    command = [*AS_A_USER, sys.executable, "-c", f"{program}print(save_view(Store()))"]
+    command = [*AS_A_USER, sys.executable, "-c", f"{program}print(save_view(Store()).path)"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert shown == "/#/experiments/1/runs?workflowType=machine_learning\n"

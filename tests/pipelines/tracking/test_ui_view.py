@@ -47,7 +47,7 @@ def test_columns_are_the_metrics_and_the_params_that_differ_and_rows_are_sorted_
     for index, dropout in enumerate((0.1, 0.2, 0.2)):
         params = {"model.dropout": dropout, "data.batch_size": 32, "seed_everything": index}
         write(store, params=params, metrics=measured(0.9), tags={"seed": index})
-    page = save_view(store, "digits")
+    page = save_view(store, "digits").path
     view = view_of(store)
     assert page == "/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=litlab"
     columns = ["metrics.`selected/val/acc`", "metrics.`test/acc`", "params.`model.dropout`"]
@@ -90,7 +90,7 @@ def test_lower_values_come_first_where_lower_is_better_and_without_runs_there_is
     save_view(store)
     assert view_of(store)["orderByAsc"] is True
     store.experiment_id("empty")
-    assert "/#/experiments/2/runs" in save_view(store, "empty")
+    assert "/#/experiments/2/runs" in save_view(store, "empty").path
     with pytest.raises(UserError, match="'nosuch' is not an experiment"):
         save_view(store, "nosuch")
 
@@ -109,18 +109,19 @@ def test_views_that_people_saved_stay_and_the_tag_keeps_mlflows_limit(store):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_a_browser_shows_the_columns_of_the_view(store, tmp_path, free_port):
+def test_a_browser_shows_the_columns_of_the_view_also_on_later_visits(store, tmp_path, free_port):
     for index in range(2):
         write(store, params={"lr": index + 0.5}, metrics=measured(0.5 + index / 10))
-    page = save_view(store, "digits")
+    page = save_view(store, "digits").path
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1600,900", "--virtual-time-budget=20000"]
     with serve_ui(port=free_port(), tracking_uri=store.uri) as server:
         wait_for(server.url)
-        command = [CHROMIUM, *options, "--dump-dom", f"{server.url}{page}"]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    for expected in ('data-testid="sort-header-test/acc"', "Sort: selected/val/acc", "lr", "a run"):
-        assert expected in shown
+        for address in (page, "/litlab", "/#/experiments/1/runs?workflowType=machine_learning"):
+            command = [CHROMIUM, *options, "--dump-dom", f"{server.url}{address}"]
+            shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+            for expected in ('data-testid="sort-header-test/acc"', "Sort: selected/val/acc", "lr", "a run"):
+                assert expected in shown
 
 
 def wait_for(url):

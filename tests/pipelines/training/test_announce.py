@@ -22,7 +22,7 @@ def test_a_training_says_what_it_is_before_the_first_epoch_and_so_does_a_resumed
         "experiment": "digits-mlp",
         "data": "Digits, 100 training, 200 validation, 360 test examples",
         "model": facts["model"],
-        "run": f"{run_id}  max_epochs=1 n_train=100 seed=0",
+        "run": f"{run_id}  n_train=100 seed=0 max_epochs=1",
         "view": f"litlab ui --tracking_uri {uri}" if "tracking_uri" in facts["view"] else "litlab ui",
     }
     assert re.fullmatch(r"MLP, 109,386 parameters, on (cpu|cuda:0|mps:0)", facts["model"])

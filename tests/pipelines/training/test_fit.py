@@ -56,7 +56,7 @@ def metrics_of(folder):
 
 def test_a_run_is_finished_and_records_where_it_comes_from(run):
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "max_epochs=3 dropout=0.1 seed=7"
+    assert run.info.run_name == "dropout=0.1 seed=7 max_epochs=3"
     params = run.data.params
     assert params["model.dropout"] == "0.1"
     assert params["data.batch_size"] == "32"
@@ -156,7 +156,7 @@ def test_mlflow_alone_loads_the_model_and_predicts_the_same_in_a_fresh_process(s
     program = (
         "import sys, mlflow, numpy, torch\n"
         f"mlflow.set_tracking_uri({store!r})\n"
-        f"model = mlflow.pytorch.load_model('runs:/{run.info.run_id}/model')\n"
+        f"model = mlflow.pytorch.load_model('runs:/{run.info.run_id}/digits-mlp')\n"
         "logits = model(torch.from_numpy(numpy.load('images.npy')))\n"
         "numpy.save('logits.npy', logits.detach().numpy())\n"
         "assert not {'modules', 'datamodules', 'pipelines', 'lightning'} & set(sys.modules)\n"
@@ -168,7 +168,7 @@ def test_mlflow_alone_loads_the_model_and_predicts_the_same_in_a_fresh_process(s
 
 def test_the_logged_model_has_class_names_and_takes_any_number_of_images(store, run, mlflow_store):
     mlflow_store(store)
-    uri = f"runs:/{run.info.run_id}/model"
+    uri = f"runs:/{run.info.run_id}/digits-mlp"
     assert mlflow.models.get_model_info(uri).metadata["classes"] == list("0123456789")
     images = np.zeros((5, 1, 28, 28), np.uint8)
     assert mlflow.pyfunc.load_model(uri).predict(images).shape == (5, 10)

@@ -148,7 +148,7 @@ def test_mlflow_loads_the_model_for_any_number_of_examples(done, mlflow_store):
     state = torch.load(done.folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
     model.load_state_dict(state)
     mlflow_store(done.store)
-    exported = mlflow.pytorch.load_model(f"runs:/{done.run_id}/model")
+    exported = mlflow.pytorch.load_model(f"runs:/{done.run_id}/{done.name}")
     for count in (1, 7):
         inputs = data.test_set.inputs[:count]
         normalized = inputs if data.normalize is None else data.normalize(inputs)
@@ -159,7 +159,7 @@ def test_mlflow_loads_the_model_for_any_number_of_examples(done, mlflow_store):
 
 def test_the_logged_model_has_the_class_names_of_its_data(done, mlflow_store):
     mlflow_store(done.store)
-    metadata = mlflow.models.get_model_info(f"runs:/{done.run_id}/model").metadata or {}
+    metadata = mlflow.models.get_model_info(f"runs:/{done.run_id}/{done.name}").metadata or {}
     data, _ = parse_config("fit", ["-c", str(done.folder / "config.yaml")]).build()
     assert metadata.get("classes") == (None if done.name == "functions-convnet" else list(data.classes))
 

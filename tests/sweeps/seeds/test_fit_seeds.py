@@ -146,7 +146,7 @@ def test_each_seed_is_a_child_run_of_one_summary_run(trained):
         seed = run.data.tags["seed"]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.tags["litlab.config_hash"] == parent.data.tags["litlab.config_hash"]
-        assert run.info.run_name == f"dropout=0.3 max_epochs=2 seed={seed}"
+        assert run.info.run_name == f"dropout=0.3 seed={seed} max_epochs=2"
         assert run.data.params == {
             **{key: value for key, value in parent.data.params.items() if key != "seeds"},
             "seed_everything": seed,
