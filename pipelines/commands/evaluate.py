@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.commands.options import RUN_ID, VerbParser, find_run_id
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -33,11 +33,12 @@ def main(verb: str, argv: Sequence[str]) -> int:
         raise UserError(f"{extra}name one run: litlab {verb} RUN_ID")
     read_request(verb, overrides, on_run=True, options=parser.option_names)
     show_status(f"{run_ids[0]}: loading torch, the run and its data")
+    run_id = find_run_id(run_ids[0], options.tracking_uri)
     from pipelines.evaluation.evaluate import evaluate_run
     from pipelines.runtime.console import print_results
 
     where = {"tracking_uri": options.tracking_uri, "trust": options.trust}
-    result = evaluate_run(run_ids[0], SPLITS[verb], overrides, **where)
+    result = evaluate_run(run_id, SPLITS[verb], overrides, **where)
     rows = {"recorded": result.recorded, "now": result.measured}
     print_results(f"{result.experiment}, run {result.run_id}", rows, {})
     if not result.same_data:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.explain_methods import METHODS, explain
-from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.commands.options import RUN_ID, VerbParser, find_run_id
 from pipelines.config.request import read_request
 from pipelines.explanation.settings import check_source
 from pipelines.runtime.errors import UserError
@@ -89,6 +89,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
             raise UserError(f"{path}: no such file")
     read_request(verb, overrides, on_run=True, options=parser.option_names)
     show_status(f"{name}: loading torch and the network")
+    run_id = find_run_id(run_id, options.tracking_uri) if run_id else None
     command, arguments = format_command(verb, argv), shlex.join([name, *_without_places(tokens)])
     for explanation in explain(name, options, lambda: _load(run_id, options, overrides)):
         _save(explanation, options, command, arguments)

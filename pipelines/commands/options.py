@@ -190,3 +190,15 @@ def add_comparison_arguments(parser: VerbParser) -> None:
     add("--mode", choices=("min", "max"), help=mode)
     example = "MLflow filter: \"params.model.dropout = '0.3' and metrics.test/acc > 0.9\""
     add("--filter", dest="filter_string", default="", metavar="FILTER", help=example)
+
+
+def find_run_id(text: str, tracking_uri: str | None) -> str:
+    """Return the id of the run that an argument names. It is called before torch is imported: mistakes are seen sooner.
+
+    Raises:
+        UserError: There is no such run, or the store cannot be reached.
+    """
+    from pipelines.tracking.run_names import find_run
+    from pipelines.tracking.store import Store
+
+    return find_run(Store(tracking_uri), text).run_id

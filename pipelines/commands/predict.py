@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.commands.options import RUN_ID, VerbParser, find_run_id
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -59,6 +59,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if options.invert and not images:
         raise UserError("--invert is for images: name an image file, litlab predict RUN_ID IMAGE --invert")
     show_status(f"{run_id}: loading torch, the run and its data")
+    run_id = find_run_id(run_id, options.tracking_uri)
     given = {
         "input_key": options.input,
         "forward": options.forward,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipelines.commands.fit import run_and_report
-from pipelines.commands.options import RUN_ID, VerbParser
+from pipelines.commands.options import RUN_ID, VerbParser, find_run_id
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.status import show_status
@@ -44,10 +44,11 @@ def main(verb: str, argv: Sequence[str]) -> int:
         raise UserError(f"unexpected argument {run_ids[1]!r}: one run at a time")
     read_request(verb, overrides, on_run=True, options=parser.option_names)
     show_status(f"{run_ids[0]}: loading torch, the run and its data")
+    run_id = find_run_id(run_ids[0], options.tracking_uri)
     from pipelines.training.resume import resume
 
     given = {"assume_dead": options.dead, "tracking_uri": options.tracking_uri, "trust": options.trust}
-    return run_and_report(lambda: resume(run_ids[0], overrides=overrides, **given))
+    return run_and_report(lambda: resume(run_id, overrides=overrides, **given))
 
 
 def _unfinished(tracking_uri: str | None) -> str:

@@ -6,14 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
-from sweeps.search.space import canonical_name
+from sweeps.search.space import Space, canonical_name
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
 
 _NO_SAMPLERS = ("Base", "PartialFixed", "Grid", "BruteForce")  # the last two end a study themselves; ours is "grid"
+USUAL = ("grid", "random", "tpe", "cmaes", "gp", "qmc", "none", "median", "hyperband", "successivehalving")
 _NO_PRUNERS = ("Base", "Nop", "Patient", "Wilcoxon")
+
+
+def check_names(space: Space) -> None:
+    """Refuse an unknown sampler or pruner before worker processes start; usual names are accepted without Optuna.
+
+    Raises:
+        UserError: The name or an argument is unknown.
+    """
+    if canonical_name(space.sampler) not in USUAL:
+        make_sampler(space.sampler, 0)
+    if canonical_name(space.pruner) not in USUAL:
+        make_pruner(space.pruner, None)
 
 
 def make_sampler(choice: str | Mapping[str, Any], variant: int) -> "BaseSampler":

@@ -11,6 +11,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
 from pipelines.tracking.summary_runs import label
+from sweeps.search.samplers import check_names
 from sweeps.search.space import NOT_SEARCHED, Keep, Space, split_keys
 from sweeps.search.space_files import normalize_key, read_space
 from sweeps.search.trial_state import BestTrial, count_states
@@ -112,6 +113,7 @@ def sweep(
     searched = read_space(str(space), {key: value for key, value in changes.items() if value is not None})
     _check_overrides(searched, overrides)
     _check_keys(searched, overrides)
+    check_names(searched)
     from sweeps.workers.pool import Pool
 
     with (

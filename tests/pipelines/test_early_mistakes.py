@@ -119,6 +119,16 @@ def test_a_mistake_in_the_command_line_or_the_yaml_imports_nothing_heavy(outcome
     assert imported == []
 
 
+def test_an_unknown_run_sampler_or_pruner_is_refused_before_torch_is_imported(uri, tables):
+    cases = [f"{verb} no-such-run" for verb in OF_RUNS]
+    cases += ["sweep digits-mlp --sampler nosuch", "sweep digits-mlp --pruner nosuch"]
+    command = [sys.executable, "-c", PROGRAM % ["torch"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, input=json.dumps(cases))
+    for case, (code, output, imported) in json.loads(done.stdout).items():
+        assert (code, imported) == (2, []), case
+        assert "no run 'no-such-run'" in output or "it must be one of" in output
+
+
 @pytest.mark.parametrize("verb", HELP)
 def test_the_help_of_a_verbs_verb_imports_nothing_heavy(outcomes, verb):
     code, output, imported = outcomes[f"{verb} --help"]
