@@ -13,6 +13,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.labels import Labels
 
 MAX_WIDTH = 80
+STATUSES = ("running", "finished", "failed", "killed")
 RUN_ID: dict[str, Any] = {"metavar": "RUN_ID", "help": "id, first digits of it, name of the run, latest, or best:NAME"}
 
 
@@ -190,3 +191,24 @@ def add_comparison_arguments(parser: VerbParser) -> None:
     add("--mode", choices=("min", "max"), help=mode)
     example = "MLflow filter: \"params.model.dropout = '0.3' and metrics.test/acc > 0.9\""
     add("--filter", dest="filter_string", default="", metavar="FILTER", help=example)
+
+
+def add_run_filters(parser: VerbParser) -> None:
+    """Add the options of `runs` and `rm` that select runs; see `tracking.listing.list_runs`."""
+    add = parser.add_argument
+    add("--status", choices=STATUSES, metavar="STATUS", help="running, finished, failed or killed")
+    add("--filter", dest="filter_string", default="", metavar="FILTER", help='such as "metrics.test/acc > 0.9"')
+    add("--tag", dest="tags", action="append", default=[], metavar="K=V", help="runs with this tag; may be repeated")
+    add("--since", metavar="AGE", help="not older than 90m, 12h, 7d, 2w, or a date")
+    add("--user", metavar="NAME", help="runs of this user")
+
+
+def check_run_filters(options: dict[str, Any]) -> None:
+    """Check the options of `add_run_filters`, and replace the tags by a mapping.
+
+    Raises:
+        UserError: A tag has no value.
+    """
+    if wrong := [tag for tag in options["tags"] if "=" not in tag]:
+        raise UserError(f"--tag {wrong[0]}: give a key and a value, such as --tag stage=confirm")
+    options["tags"] = dict(tag.split("=", 1) for tag in options["tags"])

@@ -13,6 +13,7 @@ VERBS = {
     "runs": ("pipelines.commands.runs", "list runs of any status: what ran, when, how long, how good"),
     "show": ("pipelines.commands.show", "show one run on one screen"),
     "diff": ("pipelines.commands.diff", "show what differs between two runs"),
+    "rm": ("pipelines.commands.rm", "remove runs with their files, models and checkpoints"),
     "compare": ("pipelines.commands.compare", "compare finished runs: mean, spread and differences over seeds"),
     "report": ("pipelines.commands.report", "write a self-contained HTML report of a study or an experiment"),
     "reproduce": ("sweeps.commands.reproduce", "run the published experiments and judge each published claim"),

@@ -18,6 +18,7 @@ REASON_TAG = "litlab.reason"  # why a run was KILLED or FAILED
 KEY_TAG = "litlab.key"  # random, to find a run whose creation was not acknowledged
 TEST_METRICS_TAG = "litlab.test_metrics"  # JSON list: metrics of the test whose names do not tell
 REPRODUCES_TAG = "litlab.reproduces"  # label of a published claim's job
+REMOVED_TAG = "litlab.removed"  # when `litlab rm` removed the run with its files
 CONTINUES_TAG = "litlab.continues"  # run whose checkpoint or weights a run started from
 MONITOR_TAG, MODE_TAG = "litlab.monitor", "litlab.mode"  # metric that selected the weights of somebody's own module
 LEAK_CHECK_TAG = "litlab.leak_check"  # prefix: whether `litlab.leak_check.test` has training examples
