@@ -88,9 +88,14 @@ class VerbParser(argparse.ArgumentParser):
         self.add_argument("--tracking_uri", metavar="URI", help=help_text)
         self.add_argument("--tracking-uri", dest="tracking_uri", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
-    def add_trust(self, help_text: str = "restore objects of others' checkpoints (may run code)") -> None:
+    def add_trust(self, help_text: str = "restore objects in checkpoints (may run code)") -> None:
         """Add `--trust`."""
         self.add_argument("--trust", action="store_true", help=help_text)
+
+    def add_notify(self) -> None:
+        """Add `--notify`."""
+        what = "run a shell command at the end (docs/GUIDE.md)"
+        self.add_argument("--notify", default="", metavar="COMMAND", help=what)
 
     def add_labels(self, *, of: str = "the run", short: bool = False) -> None:
         """Add `--tag`, `--note` and `--run_name`; a short page has two lines for them. See `take_labels`."""

@@ -27,9 +27,11 @@ def make_parser(verb: str) -> VerbParser:
     show("--mode", metavar="min|max", help="whether lower or higher values of it are better")
     show("--test_weights", metavar="WHICH", help="best, last, or callback (a ModelCheckpoint's best)")
     show("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
+    show("--keep", metavar="WHICH", help="checkpoints left at the end: all, best or none")
     show("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
     show("--trainer.enable_progress_bar", metavar="BOOL", help="show a progress bar (true)")
     parser.add_trust()
+    parser.add_notify()
     parser.add_tracking_uri()
     return parser
 
@@ -47,6 +49,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.training.resume import resume
 
     given = {"assume_dead": options.dead, "tracking_uri": options.tracking_uri, "trust": options.trust}
+    given["notify"] = options.notify
     return run_and_report(lambda: resume(run_ids[0], overrides=overrides, **given))
 
 

@@ -75,7 +75,7 @@ def run_name(argv: Sequence[str], seed: int) -> str:
     """Return a run's name, what it changes in the experiment and its seed: "dropout=0.3 max_epochs=6 seed=0"."""
     pairs = [token.partition("=")[::2] for token in argv if token.startswith("--") and "=" in token]
     pairs += [(key, value) for key, value in pairwise(argv) if key.startswith("--") and "=" not in key]
-    pairs = [(key, value) for key, value in pairs if not key.startswith("--trainer.logger")]
+    pairs = [(key, value) for key, value in pairs if not key.startswith("--trainer.logger") and key != "--keep"]
     changes = [(key.rpartition(".")[2].lstrip("-"), value) for key, value in pairs]
     words = [f"{key}={value}" for key, value in changes if key not in _NOT_IN_NAME]
     return " ".join([*words, f"seed={seed}"])[:200]

@@ -11,7 +11,8 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.run import Run, recorded
+from pipelines.tracking.endings import recorded
+from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.uri import store_uri
 
