@@ -22,9 +22,9 @@ from pipelines.tracking.families import Children, children_by_parent, with_desce
 from pipelines.tracking.mlflow_internals import artifact_bytes, delete_artifacts
 from pipelines.tracking.origin import is_alive, is_here
 from pipelines.tracking.run_log import RunLog, home_of, unsent_logs
-from pipelines.tracking.run_names import find_run
+from pipelines.tracking.run_names import find_run, look_up
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import HOST_TAG, PARENT_RUN_TAG, PROCESS_TAG, REMOVED_TAG
+from pipelines.tracking.tags import HOST_TAG, PARENT_RUN_TAG, PROCESS_TAG, REMOVED_TAG, SWEEP_SUFFIX
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ def named_runs(store: Store, names: Iterable[str]) -> list[StoredRun]:
     """Return the runs that are named, also those that were deleted in MLflow and still have their files.
 
     Raises:
-        UserError: See `find_run`.
+        UserError: See `find_run`; or an experiment is named, which needs an option of its own.
     """
-    found = []
+    found, experiments = [], set(store.experiment_names().values())
     for name in names:
+        if {name, f"{name}{SWEEP_SUFFIX}"} & experiments and look_up(store, name) is None:
+            raise UserError(f"{name} is no run, but an experiment or a study: litlab rm --experiment {name}")
         try:
             found.append(find_run(store, name))
         except RunDeletedError as error:

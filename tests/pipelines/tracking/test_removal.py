@@ -127,6 +127,7 @@ def test_without_a_terminal_it_does_not_ask_and_exits_with_2(litlab, monkeypatch
     run_id = new_run()
     refused = litlab("rm", run_id)
     assert (refused.code, "there is no terminal to ask on: give --yes" in refused.err) == (2, True)
+    assert "litlab rm --experiment an experiment" in litlab("rm", "an experiment", "--yes").err
     for arguments in ([], ["--yes"], [run_id, "--status", "failed", "--yes"]):
         assert litlab("rm", *arguments).code == 2
 
