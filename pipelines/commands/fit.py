@@ -2,10 +2,10 @@
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pipelines.commands.options import VerbParser, take_labels
-from pipelines.config.arguments import starts_from_run
+from pipelines.config.arguments import Keep, starts_from_run
 from pipelines.config.request import read_request
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
@@ -41,7 +41,8 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("--mode", metavar="min|max", help="whether lower or higher values of it are better")
     parser.show_argument("--test_weights", metavar="WHICH", help="best, last, or callback (a ModelCheckpoint's best)")
     parser.show_argument("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
-    parser.show_argument("--keep", metavar="WHICH", help="checkpoints left at the end: all, best or none (all)")
+    kept = "checkpoints left at the end: all, best or none (all)"
+    parser.show_argument("--keep", choices=get_args(Keep), metavar="WHICH", help=kept)
     parser.show_argument("--ckpt_path", metavar="FILE|RUN_ID", help="continue from a checkpoint or run, as a new run")
     parser.show_argument("--weights", metavar="FILE|RUN_ID", help="start from the weights of a checkpoint or run")
     parser.show_argument("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")

@@ -254,6 +254,7 @@ class Run:
                 self._tell(status=status, reason=reason[:5000], end_time=int(time.time() * 1000))
             except OSError as error:
                 logger.error(f"the final status of the run cannot be saved: {error}")
+                self._writer.is_ending = True
                 self.store.end(self.run_id, status, reason)
             else:
                 self.complete = self._writer.finish() and not self.refused

@@ -105,13 +105,14 @@ class RunWriter:
 
     Attributes:
         stop_requested: Whether the run was asked to stop by its tag.
+        is_ending: Whether the run is ending, so that it is not stopped any more.
         refused: What the store refuses for good, and why; known once the run has ended.
         gone: Whether the run was deleted, which was reported; known once the run has ended.
     """
 
     def __init__(self, store: Store) -> None:
         self.refused: list[str] = []
-        self.gone = self.stop_requested = self._is_ending = False
+        self.gone = self.stop_requested = self.is_ending = False
         self._store, self._home = store, Path()
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()  # of the thread, if there is no process
         self._process = None if "mlflow" in sys.modules else _STARTED.pop() if _STARTED else _new_process()
@@ -162,7 +163,7 @@ class RunWriter:
     def finish(self) -> bool:
         """Have everything sent and wait for it; return whether it succeeded. Give up if there is no progress."""
         with self._state:
-            self._is_ending = True
+            self.is_ending = True
         self._handle(progress=0)
         self.request(FINISH)
         began, reported = time.monotonic(), False
@@ -188,7 +189,7 @@ class RunWriter:
         if "info" in report:
             logger.info("%s", report["info"])
         with self._state:
-            if "stop" in report and not self._is_ending:
+            if "stop" in report and not self.is_ending:
                 self.stop_requested = True
                 logger.info("the run is asked to stop")
                 stop_main_thread()
