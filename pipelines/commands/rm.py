@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pipelines.tracking.store import Store
 
 MAX_LISTED = 20
-DESCRIPTION = """Remove runs for good, with artifacts, checkpoints, logged models and unsent data.
-The runs below a run (the trials of a study, the runs of several seeds) go with
-it. Runs that are active or have a registered model are refused."""
+DESCRIPTION = """Remove runs for good, with artifacts, checkpoints, models, unsent data and the
+runs below them (trials, seeds, explanations). Runs that are active or have a
+registered model are refused."""
 EPILOG = """examples:
   litlab rm --status failed --since 7d --dry_run
   litlab rm --experiment digits-mlp --filter "metrics.test/acc < 0.5" --yes"""

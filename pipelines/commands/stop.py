@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from pipelines.commands.options import RUN_ID, VerbParser
 
-DESCRIPTION = """Ask a run or a study to stop. It ends as after Ctrl-C, with a checkpoint, and can
-be continued. The run looks every 10 s whether it is asked to stop: this command
-sets its tag litlab.stop, which can also be set in the MLflow UI, to any value."""
+DESCRIPTION = """Ask a run or a study to stop. It ends as after Ctrl-C, with a checkpoint, and
+can be continued. It looks every 10 s for its tag litlab.stop, which this
+command sets, and which can be set in the MLflow UI too, to any value."""
 
 
 def make_parser(verb: str) -> VerbParser:

@@ -1,7 +1,6 @@
 """`litlab copy`: a copy has everything that the run has, is made once, and its links name copies."""
 
 import json
-from pathlib import Path
 
 import mlflow
 import pytest
@@ -20,6 +19,7 @@ from pipelines.tracking.tags import (
     STOP_TAG,
     STUDY_TAG,
 )
+from pipelines.tracking.uri import local_path
 
 FIT = ["fit", "digits-mlp", "--trainer.max_epochs", "2", "--trainer.enable_progress_bar", "false"]
 pytestmark = pytest.mark.usefixtures("tables")
@@ -80,7 +80,7 @@ def test_the_copy_of_a_fit_is_tested_compared_and_loaded_in_the_other_store(litl
     (model,) = store.client.search_logged_models(["1"])
     (output,) = store.client.get_run(copy.run_id).outputs.model_outputs
     assert (model.source_run_id, output.model_id, str(model.status)) == (copy.run_id, model.model_id, "READY")
-    described = mlflow.models.Model.load(model.artifact_location)
+    described = mlflow.models.Model.load(str(local_path(model.artifact_location)))
     assert (described.run_id, described.model_id) == (copy.run_id, model.model_id)
     assert litlab("register", copy.run_id, "digits", "--tracking_uri", other).code == 0
     assert (
@@ -133,7 +133,7 @@ def test_a_copy_that_was_interrupted_is_completed(other, monkeypatch, step):
     assert COPYING_TAG not in copy.tags
     assert everything(store, copy.run_id) == everything(source, run_id)
     (again,) = store.client.search_logged_models(["1"])
-    assert Path(again.artifact_location.removeprefix("file://"), "metrics.jsonl").is_file()
+    assert (local_path(again.artifact_location) / "metrics.jsonl").is_file()
 
 
 def test_a_copy_of_a_copy_is_one_of_the_same_run(other, tmp_path):

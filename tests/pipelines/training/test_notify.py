@@ -1,5 +1,6 @@
 """`--notify`: a shell command learns how a run ended, and cannot harm it."""
 
+import sys
 import time
 
 import pytest
@@ -62,6 +63,7 @@ def test_a_stopped_or_failed_fit_and_its_resumption_tell(
 ):
     (tmp_path / "failing.py").write_text(FAILS.format(error=error))
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing", raising=False)
     command, read = told
     callback = ["--trainer.max_epochs", "2", "--trainer.callbacks", "failing.Fails"]
     assert litlab(*SMALL, *callback, "--notify", command).code == code
