@@ -10,25 +10,22 @@ checkpoints/ and figures/; MLflow keeps the logged model in `mlartifacts/EXPERIM
 import contextlib
 import json
 import re
-import signal
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runtime.errors import StoppedError, UserError
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import write_atomically
 from pipelines.runtime.log import logger
-from pipelines.runtime.signals import signal_handlers
+from pipelines.runtime.signals import ignored_signals
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking import logged_model, run_log
 from pipelines.tracking.artifacts import check_own_artifacts
 from pipelines.tracking.origin import git_tags, machine_tags, process_tags
 from pipelines.tracking.run_log import RunLog, epoch_history
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import DATA_HASH_TAG, PROCESS_TAG, REASON_TAG
+from pipelines.tracking.tags import DATA_HASH_TAG, NAME_TAG, PROCESS_TAG, REASON_TAG, STOP_TAG
 from pipelines.tracking.writer import MAX_BATCH, REWOUND, SEND
 from pipelines.tracking.writer_process import RunWriter
 
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SEND_EVERY_S = 5.0
+STOPPED = "stopped by litlab stop"  # reason of a run whose tag asked for it
 _REFUSED = re.compile(r"[^\w\-. :/]")  # characters that MLflow refuses in the name of a metric
 
 
@@ -104,8 +102,8 @@ class Run:
             for key, value in log.process.items():  # first: the process of a RUNNING run is checked
                 client.set_tag(found.run_id, key, value)
             client.update_run(found.run_id, status="RUNNING")
-            if REASON_TAG in known.data.tags:  # from its previous end
-                client.delete_tag(found.run_id, REASON_TAG)
+            for tag in known.data.tags.keys() & {REASON_TAG, STOP_TAG}:  # from its previous end
+                client.delete_tag(found.run_id, tag)
         except (MlflowException, OSError) as error:
             raise UserError(f"run {found.run_id} cannot be continued now: {first_line(error)}") from error
         run._begin(found.store, log, RunWriter(found.store), new=False)
@@ -125,6 +123,25 @@ class Run:
     @property
     def refused(self) -> list[str]:
         return self._writer.refused
+
+    @property
+    def name(self) -> str:
+        return self._log.tags.get(NAME_TAG, self._log.name)
+
+    @property
+    def status(self) -> str:
+        """RUNNING, or the final status."""
+        return self._log.status or "RUNNING"
+
+    @property
+    def reason(self) -> str:
+        """Why the run was stopped or failed; "" for other runs."""
+        return self._log.reason
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether `litlab stop`, or a person in the MLflow UI, has asked the run to stop."""
+        return self._writer.stop_requested
 
     def mark(self) -> int:
         """Flush the metrics to the disk; return a mark to rewind to."""
@@ -230,12 +247,14 @@ class Run:
 
         Data that cannot be sent in time are kept, with a message.
         """
-        with _deaf():
+        reason = STOPPED if self.stop_requested and status == "KILLED" else reason
+        with ignored_signals():
             try:
                 self._log.reserve(free=True)
                 self._tell(status=status, reason=reason[:5000], end_time=int(time.time() * 1000))
             except OSError as error:
                 logger.error(f"the final status of the run cannot be saved: {error}")
+                self._writer.is_ending = True
                 self.store.end(self.run_id, status, reason)
             else:
                 self.complete = self._writer.finish() and not self.refused
@@ -274,25 +293,3 @@ class Run:
 def accepted_name(metric: str) -> str:
     """Return the name of a metric with each character that MLflow refuses replaced."""
     return _REFUSED.sub("_", metric)
-
-
-@contextmanager
-def recorded(run: Run) -> Iterator[Run]:
-    """End the run when the block ends: FINISHED, KILLED if it was stopped, FAILED after any other exception."""
-    try:
-        yield run
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit | BrokenPipeError | StoppedError)
-        reason = str(error) if isinstance(error, StoppedError) else f"{type(error).__name__}: {error}".rstrip(": ")
-        run.finish("KILLED" if stopped else "FAILED", reason)
-        raise
-    run.finish("FINISHED")
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with signal_handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
-        yield

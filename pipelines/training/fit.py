@@ -30,6 +30,7 @@ def fit(
     tracking_uri: str | None = None,
     labels: Labels | None = None,
     trust: bool = False,
+    notify: str = "",
 ) -> FitResult | None:
     """Train an experiment, test its best epoch on the test set, and record everything in one MLflow run.
 
@@ -39,6 +40,7 @@ def fit(
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         labels: Tags, note and name of the run.
         trust: Of a checkpoint to start from; see `load_checkpoint`.
+        notify: Command to run in a shell when the run has ended; see `notified`.
 
     Returns:
         The results; None in a dry run (`--trainer.fast_dev_run true`), which records nothing, and in the processes of
@@ -75,7 +77,7 @@ def fit(
     if labels.note:  # its first description became that of the experiment
         run.set_tags(labels.as_tags())
     announce(training, run, name)
-    return train_and_test(training, run, lambda: start.checkpoint)
+    return train_and_test(training, run, lambda: start.checkpoint, notify=notify)
 
 
 def _dry_run(cli: LitlabCLI) -> None:

@@ -58,6 +58,7 @@ def resume(
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
     trust: bool = False,
+    notify: str = "",
 ) -> FitResult | None:
     """Resume a stopped run from its last complete epoch; on a CPU the result is bit-identical to an uninterrupted run.
 
@@ -67,6 +68,7 @@ def resume(
         overrides: Arguments such as ["--data.data_dir", "FOLDER"]. They may not change what is trained.
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         trust: See `load_checkpoint`.
+        notify: Command to run in a shell when the run has ended; see `notified`.
 
     Returns:
         The results; None in the processes of further devices, which have no run.
@@ -107,7 +109,7 @@ def resume(
         training.checkpoint_callback.continues = point is not None
         return point or start.checkpoint
 
-    return train_and_test(training, run, lambda: broadcast_checkpoint(training.trainer, find_checkpoint))
+    return train_and_test(training, run, lambda: broadcast_checkpoint(training.trainer, find_checkpoint), notify=notify)
 
 
 def _check_trusted(run: StoredRun, *, trust: bool) -> None:

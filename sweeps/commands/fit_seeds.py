@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser, take_labels
+from pipelines.config.arguments import without_option
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -30,6 +31,7 @@ def make_parser(verb: str) -> VerbParser:
     help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=help_text)
     parser.add_labels(of="the summary run and, a tag, of each run")
+    parser.add_notify()
     return parser
 
 
@@ -50,7 +52,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         first_seed=options.seed_everything,
         overrides=overrides,
         labels=labels,
-        command=format_command(verb, argv),
+        command=format_command(verb, without_option(argv, "--notify")),
+        notify=options.notify,
     )
     _print_result(result)
     done = f"{len(result.runs)} of {len(result.seeds)} seeds are done"

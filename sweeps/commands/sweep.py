@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pipelines.commands.options import VerbParser, take_labels
+from pipelines.config.arguments import Keep, without_option
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
@@ -33,8 +34,8 @@ BEST = "Print the configuration of a study's best trial, for litlab fit -c."
 
 
 def make_parser(verb: str) -> VerbParser:
-    usage = f"NAME | -c FILE [options] [--KEY VALUE ...]\n       litlab {verb} status NAME [--json]\n       "
-    usage += f"litlab {verb} best NAME > best.yaml"
+    usage = f"NAME | -c FILE [options] [--KEY VALUE ...]\n       litlab {verb} status NAME [--json]"
+    usage += f" | litlab {verb} best NAME > best.yaml"
     parser = VerbParser(verb, DESCRIPTION, usage=usage, needs_arguments=True)
     spaces = space_names()
     parser.show_argument("space", metavar="NAME", choices=[*spaces, "status", "best"], help=", ".join(spaces))
@@ -50,12 +51,13 @@ def make_parser(verb: str) -> VerbParser:
     add("--pruner", metavar="NAME", help="none, median, hyperband ... of Optuna")
     add("--seeds", type=int, metavar="N", help="runs of each configuration, whose mean is its value")
     add("--confirm", type=int, metavar="N", help="runs of the best on fresh seeds after the search")
-    add("--keep", choices=("best", "all"), help="all: keep the checkpoints of every trial")
+    add("--keep", choices=get_args(Keep), metavar="WHICH", help="checkpoints of all, of the best, or none (best)")
     add("--study", metavar="NAME", help="name of the study; default: the name of the space")
     add("--retry_failed", action="store_true", help="train again what failed; each trial counts once")
     add("--retry-failed", dest="retry_failed", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     _add_stores(parser)
     parser.add_labels(of="the study", short=True)
+    parser.add_notify()
     parser.show_keys("a key of the experiment, the same in all trials")
     return parser
 
@@ -86,7 +88,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     show_status(f"{options.space}: loading torch and Optuna, checking the space")
     from sweeps.search.sweep import sweep
 
-    command = format_command(verb, argv)
+    command = format_command(verb, without_option(argv, "--notify"))  # it may have a secret in it
     return _print_result(sweep(overrides=overrides, command=command, **vars(options)), options)
 
 

@@ -45,7 +45,7 @@ def _search_and_confirm(runs: TrialRuns, pool: Pool, display: SweepDisplay, stac
         is_last = not study.others() if pool.stop_requests else study.take_end()
         if is_last:
             if best := runs.prune_checkpoints():
-                copy_best(runs.parent, best)
+                copy_best(runs.parent, best, with_checkpoint=study.space.keep != "none")
             confirmed = _confirm(runs, pool, display)
         elif not pool.stop_requests:
             others = " and ".join(map(display_name, study.finalizers())) or "others"

@@ -110,9 +110,9 @@ def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
     save_note(run, study_note(study, confirmed, importances))
 
 
-def copy_best(run: Run, best: StoredRun) -> None:
+def copy_best(run: Run, best: StoredRun, *, with_checkpoint: bool) -> None:
     """Copy the best trial's configuration and checkpoint, so that `litlab validate PARENT_RUN_ID` works."""
-    for name in ("config.yaml", "checkpoints/best.ckpt"):
+    for name in ("config.yaml", *(["checkpoints/best.ckpt"] if with_checkpoint else [])):
         target = run.folder / name
         target.parent.mkdir(exist_ok=True)
         try:

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.config.arguments import Keep
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.endings import notified
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
 from pipelines.tracking.summary_runs import label
+from pipelines.tracking.tags import SWEEP_SUFFIX
 from sweeps.search.samplers import check_names
-from sweeps.search.space import NOT_SEARCHED, Keep, Space, split_keys
+from sweeps.search.space import NOT_SEARCHED, Space, split_keys
 from sweeps.search.space_files import normalize_key, read_space
 from sweeps.search.trial_state import BestTrial, count_states
 from sweeps.workers.job import Job, as_arguments
 
 if TYPE_CHECKING:
+    from sweeps.search.study import Study
     from sweeps.search.study_run import Confirmed
     from sweeps.workers.pool import Pool
 
@@ -77,6 +81,7 @@ def sweep(
     overrides: Sequence[str] = (),
     labels: Labels | None = None,
     command: str = "",
+    notify: str = "",
 ) -> SweepResult:
     """Search a space until the study has its total of trials, then train and test the best on fresh seeds.
 
@@ -102,6 +107,7 @@ def sweep(
         overrides: Keys of the experiment for all trials, as on the command line.
         labels: Tags, note and name of the study's run; the runs of trials have the tags too.
         command: Recorded in the study's run.
+        notify: Command to run in a shell when the sweep has ended; see `notified`.
 
     Raises:
         UserError: An argument or the experiment is refused, another process runs the study, or a database is lost.
@@ -122,9 +128,8 @@ def sweep(
     ):
         pool.warm_up()  # imports torch and Lightning in the background
         place = study or searched.name, storage, tracking_uri
-        return _sweep(
-            searched, pool, *place, overrides, stacked, labels or Labels(), command, retry_failed=retry_failed
-        )
+        own = labels or Labels(), command, notify
+        return _sweep(searched, pool, *place, overrides, stacked, *own, retry_failed=retry_failed)
 
 
 def _check_overrides(space: Space, overrides: Sequence[str]) -> None:
@@ -156,6 +161,7 @@ def _sweep(
     stacked: int,
     labels: Labels,
     command: str,
+    notify: str,
     *,
     retry_failed: bool,
 ) -> SweepResult:
@@ -186,7 +192,8 @@ def _sweep(
             parent = open_parent(store, study, command)
             label(parent, labels)
             runs = TrialRuns(study, parent, fixed, facts["devices"], labels.tags)
-            confirmed = run_study(runs, pool, display, stacked)
+            with notified(notify, parent, f"{name}{SWEEP_SUFFIX}", lambda: _best_value(study)):
+                confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(
             study=name,
             space=space,
@@ -199,3 +206,8 @@ def _sweep(
             tracking_uri=store.uri,
             stop_signal=signals[0] if signals else None,
         )
+
+
+def _best_value(study: "Study") -> tuple[str, float] | None:
+    best = study.best()
+    return None if best is None else (study.space.metric, best.value)

@@ -79,7 +79,7 @@ class TrialRuns:
     def _job(self, settings: dict[str, Any], seed: int, name: str, tags: dict[str, str], **options: Any) -> Job:
         tags |= {PARENT_RUN_TAG: self.parent.run_id, STUDY_TAG: self.study.name, CONTROLLER_TAG: self.study.controller}
         return Job(
-            arguments=[*self.arguments, *as_arguments(settings)],
+            arguments=[*self.arguments, *as_arguments(settings), *self._kept],
             seed=seed,
             experiment=f"{self.study.name}{SWEEP_SUFFIX}",
             tracking_uri=self.store.uri,
@@ -94,6 +94,11 @@ class TrialRuns:
         """Have the MLflow UI show the run of a pruned trial in grey, and named so."""
         self.store.tag(run_id, COLOR_TAG, PRUNED_COLOR)
         self.store.tag(run_id, NAME_TAG, f"{self._name(params, seed, trial)} (pruned)")
+
+    @property
+    def _kept(self) -> list[str]:
+        """The argument with which each run deletes its checkpoints itself; which trial is the best shows later."""
+        return ["--keep=none"] if self.study.space.keep == "none" else []
 
     def of_stage(self, stage: str) -> list[StoredRun]:
         """Return the runs of a stage, oldest first."""

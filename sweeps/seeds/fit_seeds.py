@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.config.experiments import config_arguments
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
+from pipelines.tracking.endings import notified
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
@@ -15,7 +16,7 @@ from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import label
 from pipelines.tracking.tags import HOST_TAG, NOTE_TAG, PARENT_RUN_TAG
 from sweeps.seeds.plan import SeedsPlan, make_plan
-from sweeps.seeds.summary import format_test_metrics, log_summary
+from sweeps.seeds.summary import format_test_metrics, log_summary, main_mean
 from sweeps.seeds.summary_run import open_summary_run, seeds_lock
 from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
 from sweeps.workers.display import LiveDisplay
@@ -60,6 +61,7 @@ def fit_seeds(
     tracking_uri: str | None = None,
     labels: Labels | None = None,
     command: str = "",
+    notify: str = "",
 ) -> SeedsResult:
     """Train one configuration with consecutive seeds, each in its own process, and summarise the runs in another run.
 
@@ -75,6 +77,7 @@ def fit_seeds(
         tracking_uri: Database or server of the runs; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         labels: Tags, note and name of the summary run; each run has the tags too.
         command: Recorded as the command of the summary run.
+        notify: Command to run in a shell when all has ended; see `notified`.
 
     Raises:
         UserError: A value is invalid, another process trains the same seeds, or the tracking store is lost.
@@ -90,7 +93,9 @@ def fit_seeds(
         with seeds_lock(store, plan), graceful_shutdown(pool) as signals:
             parent = open_summary_run(store, plan, command)
             label(parent, labels)
-            runs, results = _train(pool, store, parent, plan, labels)
+            runs = list[StoredRun]()
+            with notified(notify, parent, plan.experiment, lambda: main_mean(runs)):
+                results = _train(pool, store, parent, plan, labels, runs)
     return SeedsResult(
         run_id=parent.run_id,
         experiment=plan.experiment,
@@ -104,9 +109,9 @@ def fit_seeds(
 
 
 def _train(
-    pool: Pool, store: Store, parent: Run, plan: SeedsPlan, labels: Labels
-) -> tuple[list[StoredRun], list[JobResult]]:
-    """Train the missing seeds and end the summary run; return all finished runs and the results of the jobs.
+    pool: Pool, store: Store, parent: Run, plan: SeedsPlan, labels: Labels, runs: list[StoredRun]
+) -> list[JobResult]:
+    """Train the missing seeds and end the summary run; return the results of the jobs, and add all finished runs.
 
     Raises:
         UserError: The tracking store is lost.
@@ -131,7 +136,7 @@ def _train(
         ]
         with LiveDisplay() as display:
             results = run_jobs(pool, jobs, store, display, title=plan.experiment, reused=len(done))
-        runs = _finished_runs(store, parent, plan.seeds)
+        runs += _finished_runs(store, parent, plan.seeds)
         if pool.stop_requests < 2:
             log_summary(parent, _note_heading(plan, runs), runs)
         status, reason = _final_status(pool, results)
@@ -140,7 +145,7 @@ def _train(
         raise UserError(f"{message} ({first_line(error)})") from error
     finally:
         parent.finish(status, reason)
-    return runs, results
+    return results
 
 
 def _finished_runs(store: Store, parent: Run, seeds: range) -> list[StoredRun]:

@@ -124,6 +124,20 @@ def test_keys_written_as_one_share_their_value_and_seeds_are_averaged(litlab, mo
         assert "checkpoints/best.ckpt" in results.files(run), "--keep all"
 
 
+def test_a_sweep_that_keeps_no_checkpoint_has_none_and_tells_its_best_value(litlab, moody, results, tmp_path):
+    space = moody({"model.score": [0.2, 0.6]}, confirm=1, keep="none")
+    told = tmp_path / "told"
+    outcome = litlab("sweep", "-c", space, "--notify", f"env > {told}")
+    assert outcome.code == 0, outcome.err
+    assert not [name for run in results.runs for name in results.files(run) if name.endswith(".ckpt")]
+    assert "config.yaml" in results.files(results.parent)
+    facts = dict(line.split("=", 1) for line in told.read_text().splitlines() if line.startswith("LITLAB_"))
+    expected = {"RUN_ID": results.parent.info.run_id, "RUN_NAME": "sweep study", "EXPERIMENT": "study-sweep"}
+    expected |= {"STATUS": "FINISHED", "REASON": "", "METRIC": "val/acc", "VALUE": "0.6"}
+    assert {key: facts[f"LITLAB_{key}"] for key in expected} == expected
+    assert "notify" not in results.parent.data.tags["litlab.command"]
+
+
 def test_the_value_of_a_trial_is_the_mean_of_its_seeds(litlab, results_of, uri):
     args = ["--sampler", "random", "--seeds", "2", "--trials", "1", "--confirm", "0", "--workers", "2"]
     assert litlab("sweep", "digits-mlp", *args, "--trainer.max_epochs", "1").code == 0
