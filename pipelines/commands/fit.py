@@ -44,6 +44,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("--ckpt_path", metavar="FILE|RUN_ID", help="continue from a checkpoint or run, as a new run")
     parser.show_argument("--weights", metavar="FILE|RUN_ID", help="start from the weights of a checkpoint or run")
     parser.show_argument("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
+    parser.show_argument("--keep_predictions", metavar="BOOL", help="keep the predictions of the test (true)")
     parser.show_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
     parser.show_argument("--full-help", action="store_true", help="print every argument of the Trainer")
     parser.add_labels()

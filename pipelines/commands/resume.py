@@ -28,6 +28,7 @@ def make_parser(verb: str) -> VerbParser:
     show("--test_weights", metavar="WHICH", help="best, last, or callback (a ModelCheckpoint's best)")
     show("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
     show("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
+    show("--keep_predictions", metavar="BOOL", help="keep the predictions of the test (true)")
     show("--trainer.enable_progress_bar", metavar="BOOL", help="show a progress bar (true)")
     parser.add_trust()
     parser.add_tracking_uri()

@@ -178,7 +178,7 @@ class LitlabCLI(LightningCLI):
         defaults |= LATER_KEYS
         flat = flatten_config(without_loggers(self.resolved()))
         params = {key: value for key, value in flat.items() if value is not None and value != defaults.get(key)}
-        left_out = ("name", "description", "data.data_dir", "checkpoint_every", "leak_check")
+        left_out = ("name", "description", "data.data_dir", "checkpoint_every", "leak_check", "keep_predictions")
         return {key: value for key, value in params.items() if key not in left_out}
 
     def resolved(self) -> dict[str, Any]:
