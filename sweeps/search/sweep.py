@@ -18,7 +18,7 @@ from sweeps.search.trial_state import BestTrial, count_states
 from sweeps.workers.job import Job, as_arguments
 
 if TYPE_CHECKING:
-    from sweeps.search.study_run import Confirmed
+    from sweeps.search.verdict import Confirmed
     from sweeps.workers.pool import Pool
 
 
@@ -34,6 +34,7 @@ class SweepResult:
         best: The best trial; None if no trial is complete.
         confirmed: Finished runs on fresh seeds, of "best" and of "default", the experiment's own configuration; empty
             if there was no confirmation, or another controller does it.
+        verdict: Whether the best configuration is better than the default, see `judge_confirmation`; "" if unknown.
         run_id: Id of the study's own run.
         storage: URL of Optuna's storage.
         tracking_uri: URI of the tracking store.
@@ -46,6 +47,7 @@ class SweepResult:
     n_failed: int
     best: BestTrial | None
     confirmed: "Confirmed"
+    verdict: str
     run_id: str
     storage: str
     tracking_uri: str
@@ -163,9 +165,11 @@ def _sweep(
     from sweeps.search.heartbeat import controller_name
     from sweeps.search.open_study import open_study
     from sweeps.search.run_study import run_study
+    from sweeps.search.selection import selection_arguments
     from sweeps.search.storage import open_storage, sole_controller, sqlite_path, storage_url
     from sweeps.search.study_run import open_parent
     from sweeps.search.trial_runs import TrialRuns
+    from sweeps.search.verdict import judge_confirmation
     from sweeps.workers.batch import graceful_shutdown
 
     store = Store(tracking_uri)
@@ -185,7 +189,8 @@ def _sweep(
         with graceful_shutdown(pool) as signals, study.beating():
             parent = open_parent(store, study, command)
             label(parent, labels)
-            runs = TrialRuns(study, parent, fixed, facts["devices"], labels.tags)
+            selection = selection_arguments(study.optuna, space, facts)
+            runs = TrialRuns(study, parent, [*fixed, *selection], facts["devices"], labels.tags, bool(selection))
             confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(
             study=name,
@@ -194,6 +199,7 @@ def _sweep(
             n_failed=count_states(study.counted())["failed"],
             best=study.best(),
             confirmed=confirmed,
+            verdict=judge_confirmation(confirmed, study.space),
             run_id=parent.run_id,
             storage=url,
             tracking_uri=store.uri,
