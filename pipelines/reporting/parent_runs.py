@@ -33,8 +33,8 @@ def read_parent_run(store: Store, run_id: str) -> dict[str, Any]:
     Returns:
         `title`; `command`; `facts`: kind, status, command and settings; `space`: for each searched key its values, the
         value of the best trial and the importance; `trials`: the number of trials in each state; `header` and rows of
-        `confirmed`: test metrics and number of runs; `pictures`; `note`, in Markdown; `missing`: what could not be
-        read, one sentence each.
+        `confirmed`: test metrics and number of runs; `pictures`; `note`, in Markdown; `verdict`: whether the best is
+        better than the default; `missing`: what could not be read, one sentence each.
 
     Raises:
         UserError: There is no such run.
@@ -66,6 +66,7 @@ def read_parent_run(store: Store, run_id: str) -> dict[str, Any]:
         "confirmed": confirmed,
         "pictures": pictures,
         "note": tags.get(NOTE_TAG, ""),
+        "verdict": tags.get(VERDICT_TAG, ""),
         "missing": [*missing, *unread],
     }
 

@@ -122,7 +122,13 @@ def test_a_study_is_shown_with_search_space_trials_importance_confirmation_and_f
 
     best = made(uri, "trial 0", {"seed": "0", "stage": "search"}, {"model.dropout": "0.3"}, {"selected/val/acc": 0.9})
     tags = {"litlab.parent": "sweep", "study": "made", "best.run": best.run_id, "mlflow.note.content": "**bold**"}
-    study = Run(Store(uri), "made-sweep", "sweep made", {**tags, "litlab.command": "litlab sweep made"})
+    tags["litlab.verdict"] = "not better <i>"
+    study = Run(
+        Store(uri),
+        "made-sweep",
+        "sweep made",
+        {**tags, "litlab.verdict": "not better <i>", "litlab.command": "litlab sweep made"},
+    )
     study.log_params({"space.model.dropout": '{"low": 0.0, "high": 0.7}', "metric": "val/acc", "seeds": "1"})
     figures = {"importance/model.dropout": 0.75, "trials/complete": 7.0, "trials/pruned": 3.0, "best/val/acc": 0.9}
     confirmed = {"test/acc": 0.8765, "test/acc_std": 0.0123, "confirmed": 3.0, "default/test/acc": 0.7654}
@@ -138,6 +144,7 @@ def test_a_study_is_shown_with_search_space_trials_importance_confirmation_and_f
     found = Page((tmp_path / "study.html").read_text())
     assert 'model.dropout {"low": 0.0, "high": 0.7} 0.3 0.75' in found.text
     assert "complete 7 pruned 3" in found.text
+    assert found.text.index("sweep made: on fresh seeds, the best configuration is not better <i>.") < 300
     assert "the best, on fresh seeds 0.8765 ± 0.0123 3" in found.text
     assert "the experiment as it is, same seeds 0.7654 3" in found.text
     assert "litlab sweep made" in found.text
