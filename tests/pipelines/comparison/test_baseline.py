@@ -72,6 +72,20 @@ def test_a_baseline_that_is_no_row_is_refused(litlab, lucky, text, message):
     assert (outcome.code, outcome.err) == (2, f"litlab: {message}\n")
 
 
+def test_a_run_of_unknown_data_is_compared_with_those_on_the_only_data_set(records, write):
+    known = {"data": "datamodules.digits.Digits", "model.width": "1"}
+    for seed in (1, 2):
+        write("unknown", known, seed, {"data.sha256.test": "1" * 64}, test__acc=0.9)
+    write("unknown", {"data": "datamodules.digits.Digits", "model.width": "2"}, 1, test__acc=0.8)
+    write("unknown", {"model.width": "3"}, 1, test__acc=0.7)
+    assert [(row["data_set"], row["baseline"]) for row in records("unknown")] == [(None, None), (None, 1), (None, 1)]
+    write("unknown", {**known, "model.width": "4"}, 1, {"data.sha256.test": "2" * 64}, test__acc=0.95)
+    names = {row["params"]["model.width"]: row["data_set"] for row in records("unknown")}
+    assert names["1"] == "Digits (test set 11111111)"
+    assert names["4"] == "Digits (test set 22222222)"
+    assert names["3"] == "unknown data"
+
+
 def test_the_interval_of_a_proportion_ends_at_1_and_that_of_a_duration_at_0(records, write):
     for seed, (acc, seconds) in enumerate(((0.99, 1.0), (1.0, 9.0), (0.93, 2.0)), 1):
         write("bounds", {"model.width": "1"}, seed, test__acc=acc, fit_seconds=seconds)
