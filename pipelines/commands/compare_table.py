@@ -99,7 +99,7 @@ def _join(params: Sequence[dict[str, str]]) -> tuple[list[dict[str, str]], str]:
 
 def _cells(comparison: "Comparison", rows: Sequence["Row"]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Return the cells of each row's keys and of its values, without empty columns of values."""
-    params = [param_cells(row, comparison) for row in rows]
+    params = param_cells(rows, comparison)
     values = [{**metric_cells(row, comparison), RUN: row.runs[0].run_id[:SHORT_ID]} for row in rows]
     empty = {name for name in values[0] if not any(cells[name] for cells in values)}
     return params, _without(values, empty)

@@ -69,20 +69,25 @@ def folded_keys(columns: Sequence[str], rows: Sequence[Row]) -> dict[str, str]:
     return folded
 
 
-def folded_values(row: Row, rows: Sequence[Row], folded: Mapping[str, str], class_key: str) -> dict[str, str]:
-    """Return what a row's cell of a class shows besides the class: the keys that are set in a row with the same class.
+def set_with_classes(rows: Sequence[Row], folded: Mapping[str, str]) -> dict[tuple[str, str], list[str]]:
+    """Return the keys that are shown with each class: those that are set in a row with the same class.
 
     Args:
-        row: The row.
         rows: All rows.
         folded: See `folded_keys`.
-        class_key: The key of the class.
+
+    Returns:
+        The keys, by the key of the class and its value.
     """
-    alike = [other for other in rows if other.value(class_key) == row.value(class_key)]
-    keys = [key for key, around in folded.items() if around == class_key and row.value(key)]
-    return {
-        key.removeprefix(f"{class_key}."): format_value(row.value(key)) for key in keys if _is_set(key, alike, rows)
-    }
+    found: dict[tuple[str, str], list[str]] = {}
+    for class_key in dict.fromkeys(folded.values()):
+        by_class: dict[str, list[Row]] = {}
+        for row in rows:
+            by_class.setdefault(row.value(class_key), []).append(row)
+        keys = [key for key, around in folded.items() if around == class_key]
+        for value, alike in by_class.items():
+            found[class_key, value] = [key for key in keys if _is_set(key, alike, rows)]
+    return found
 
 
 def _differs(key: str, rows: Sequence[Row]) -> bool:

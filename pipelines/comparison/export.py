@@ -88,15 +88,16 @@ def table_lines(comparison: Comparison, *, first: Sequence[str] = ()) -> list[li
     metrics = [metric_cells(row, comparison) for row in comparison.rows]
     titles = [title for title in metrics[0] if any(cells[title] for cells in metrics)]
     begin, end = [title for title in first if title in titles], [title for title in titles if title not in first]
-    header = ["row", *begin, *param_cells(comparison.rows[0], comparison), *end]
+    params = param_cells(comparison.rows, comparison)
+    header = ["row", *begin, *params[0], *end]
     cells = [
         [
             str(row.number),
             *(values[title] for title in begin),
-            *param_cells(row, comparison).values(),
+            *keys.values(),
             *(values[title] for title in end),
         ]
-        for row, values in zip(comparison.rows, metrics, strict=True)
+        for row, keys, values in zip(comparison.rows, params, metrics, strict=True)
     ]
     return [header, *cells]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.comparison.baseline import default_baseline
-from pipelines.comparison.columns import folded_keys, folded_values, format_value
+from pipelines.comparison.columns import folded_keys, format_value, set_with_classes
 from pipelines.comparison.intervals import Difference
 from pipelines.comparison.row import Row
 from pipelines.comparison.rows import Comparison
@@ -29,20 +29,22 @@ def table_title(comparison: Comparison, data_set: str = "") -> str:
     return f"{comparison.metric} of {listed or 'all experiments'}{on}: {rows}, {better} is better"
 
 
-def param_cells(row: Row, comparison: Comparison) -> dict[str, str]:
-    """Return the cells of a row's configuration, by their titles."""
+def param_cells(rows: Sequence[Row], comparison: Comparison) -> list[dict[str, str]]:
+    """Return the cells of each row's configuration, by their titles."""
     folded = folded_keys(comparison.columns, comparison.rows)
+    inside = set_with_classes(comparison.rows, folded)
     shown = {key: name for key, name in short_names(comparison.columns).items() if key not in folded}
-    return {name: param_cell(row, key, comparison, folded) for key, name in shown.items()}
+    return [{name: _param_cell(row, key, comparison, inside) for key, name in shown.items()} for row in rows]
 
 
-def param_cell(row: Row, key: str, comparison: Comparison, folded: Mapping[str, str]) -> str:
+def _param_cell(row: Row, key: str, comparison: Comparison, inside: Mapping[tuple[str, str], Sequence[str]]) -> str:
     """Return a row's value of a key: of a class, its name and what was set with it."""
     value = row.value(key)
     if classes := class_list(value):
         return _format_classes(classes, key, comparison)
-    inside = folded_values(row, comparison.rows, folded, key)
-    return " ".join([format_value(value), *(f"{name}={text}" for name, text in inside.items())])
+    names = [name for name in inside.get((key, value), ()) if row.value(name)]
+    given = [f"{name.removeprefix(f'{key}.')}={format_value(row.value(name))}" for name in names]
+    return " ".join([format_value(value), *given])
 
 
 def _format_classes(classes: Sequence[Mapping[str, Any]], key: str, comparison: Comparison) -> str:
