@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib import rcParams
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_hex, to_rgba
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
@@ -344,7 +344,7 @@ def test_litlab_s_style_is_not_that_of_the_user_s_figures(store, tmp_path):
     save_figures(draw_figures(compared(store, "digits-mlp")), tmp_path)
     assert dict(rcParams) == before
     with figure_style():
-        assert tuple(rcParams["axes.prop_cycle"].by_key()["color"]) == tuple(colour[1:] for colour in COLOURS)
+        assert tuple(map(to_hex, rcParams["axes.prop_cycle"].by_key()["color"])) == COLOURS
         assert rcParams["savefig.dpi"] == 200
 
 
@@ -362,7 +362,7 @@ def test_a_comparison_is_logged_as_a_run_that_is_never_compared_itself(store, tm
     assert (
         kept
         == {path.name for path in (tmp_path / "figures").iterdir()}
-        == {f"{n}.{end}" for n in drawn for end in ("png", "svg")}
+        == {f"{n}.{end}" for n in drawn for end in ("png", "svg", "pdf")}
     )
     note = run.tags["mlflow.note.content"]
     assert note == run.file("comparison.md").read_text()

@@ -18,7 +18,7 @@ def test_the_page_has_the_confusion_matrix_and_the_mistakes_of_the_best_run(repo
     row = rows.group_and_rank(find_runs(Store(trained), ["digits-mlp"])).rows[0]
     best = max(row.runs, key=lambda run: run.metrics["test/acc"])
     assert len(runs) == 4
-    assert f"Run {best.run_id} , seed {best.seed}, the best of 2 in row 1: test/acc" in found.text
+    assert f"Run {best.run_id}, seed {best.seed}, the best of 2 in row 1: test/acc" in found.text
     for name in ("confusion_matrix", "confidently_wrong"):
         assert base64.b64encode(best.file(f"figures/{name}.png").read_bytes()).decode() in path.read_text()
 
