@@ -199,7 +199,10 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     tested = evaluate("test", training.cli, training.model, data, best, guards, loggers)
     log_test_metrics(run, tested.metrics, epoch)
     if training.cli.config.keep_predictions and (kept := kept_predictions(tested, data)):
-        kept.save(run.folder)
+        try:
+            kept.save(run.folder)
+        except OSError as error:  # such as a full disk; litlab test adds them later
+            logger.warning("The predictions of the test are not saved: %s", error.strerror)
     run.set_tags({f"{LEAK_CHECK_TAG}.{name}": found for guard in guards for name, found in guard.results.items()})
     if isinstance(data, InMemoryDataModule):
         metadata = {"classes": list(data.classes)} if data.classes else {}
