@@ -26,10 +26,10 @@ def make_parser(verb: str) -> VerbParser:
     formats = ("table", "text", "json", "csv", "md", "markdown", "latex")
     table = "table (text), json, csv, md (markdown) or latex (booktabs)"
     parser.add_argument("--format", choices=formats, default="table", metavar="FORMAT", help=table)
-    long = "table with all rows, columns and whole run ids, however wide"
+    long = "all rows, columns and whole run ids"
     parser.add_argument("--long", action="store_true", help=long)
-    pivot = "table of a metric by two keys: model.class_path data.class_path for models by data sets"
-    examples = "test examples that one of two runs classifies correctly and the other does not; McNemar's test"
+    pivot = "table of the metric by two keys: model data"
+    examples = "test examples that only one of two runs classifies correctly"
     parser.add_argument("--examples", action="store_true", help=examples)
     parser.add_argument("--pivot", nargs=2, metavar=("KEY", "KEY"), help=pivot)
     plot = 'save figures as PNG, SVG and PDF in a folder, and log them with the table as a run of "comparisons"'

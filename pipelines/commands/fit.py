@@ -35,9 +35,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("--seeds", metavar="N", help="N seeds, and a run with their mean (--seeds 5 --help)")
     parser.show_argument("--tracking_uri", metavar="URI", help="sqlite:///FILE or http://SERVER (mlflow.db here)")
     parser.show_argument("--name", metavar="NAME", help="the MLflow experiment (the name of the experiment)")
-    parser.show_argument(
-        "--monitor", metavar="METRIC", help="what selects the best weights (val_loss; see docs/LOOPS.md)"
-    )
+    parser.show_argument("--monitor", metavar="METRIC", help="what selects the best weights (docs/LOOPS.md)")
     parser.show_argument("--mode", metavar="min|max", help="whether lower or higher values of it are better")
     parser.show_argument("--test_weights", metavar="WHICH", help="best, last, or callback (a ModelCheckpoint's best)")
     parser.show_argument("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
