@@ -35,9 +35,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("--seeds", metavar="N", help="N seeds and their mean (see --seeds 5 --help)")
     parser.show_argument("--tracking_uri", metavar="URI", help="sqlite:///FILE or http://SERVER (mlflow.db here)")
     parser.show_argument("--name", metavar="NAME", help="the MLflow experiment (the name of the experiment)")
-    parser.show_argument(
-        "--monitor", metavar="METRIC", help="what selects the best weights (val_loss; see docs/LOOPS.md)"
-    )
+    parser.show_argument("--monitor", metavar="METRIC", help="what selects the best weights (docs/LOOPS.md)")
     parser.show_argument("--mode", metavar="min|max", help="whether lower or higher values of it are better")
     parser.show_argument("--test_weights", metavar="WHICH", help="best, last, or callback (a ModelCheckpoint's best)")
     parser.show_argument("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
@@ -46,6 +44,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("--ckpt_path", metavar="FILE|RUN_ID", help="continue from a checkpoint or run, as a new run")
     parser.show_argument("--weights", metavar="FILE|RUN_ID", help="start from the weights of a checkpoint or run")
     parser.show_argument("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
+    parser.show_argument("--keep_predictions", metavar="BOOL", help="keep the predictions of the test (true)")
     parser.show_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
     parser.show_argument("--full-help", action="store_true", help="print every argument of the Trainer")
     parser.add_labels()

@@ -194,6 +194,8 @@ def add_comparison_arguments(parser: VerbParser) -> None:
     add("--metric", help="test/acc, selected/val/loss, fit_seconds ...")
     mode = "whether lower (min) or higher (max) values of the metric are better; by default, its name tells"
     add("--mode", choices=("min", "max"), help=mode)
+    baseline = "row that others are compared with: its number, or a run's id or name (the best row with n > 1)"
+    add("--baseline", metavar="ROW", help=baseline)
     example = "MLflow filter: \"params.model.dropout = '0.3' and metrics.test/acc > 0.9\""
     add("--filter", dest="filter_string", default="", metavar="FILTER", help=example)
 

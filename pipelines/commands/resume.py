@@ -31,6 +31,7 @@ def make_parser(verb: str) -> VerbParser:
     show("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
     show("--keep", choices=get_args(Keep), metavar="WHICH", help="checkpoints left at the end: all, best or none")
     show("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
+    show("--keep_predictions", metavar="BOOL", help="keep the predictions of the test (true)")
     show("--trainer.enable_progress_bar", metavar="BOOL", help="show a progress bar (true)")
     parser.add_trust()
     parser.add_notify()

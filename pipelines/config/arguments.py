@@ -24,6 +24,7 @@ KEYS = (
     "keep",
     "test_weights",
     "leak_check",
+    "keep_predictions",
     "ckpt_path",
     "weights",
     "weights_only",
@@ -116,6 +117,8 @@ def add_arguments(parser: "ArgumentParser", default_name: str) -> None:
         help="Weights that are tested: the best by --monitor, the last, or the best of your first ModelCheckpoint.",
     )
     add("--leak_check", type=bool, default=True, help="Refuse training examples in the validation and test set.")
+    kept = "Save the predictions of the test in the run, to compare runs example by example."
+    add("--keep_predictions", type=bool, default=True, help=kept)
     add("--ckpt_path", type=str | None, default=None, help="Checkpoint file or run id to continue from, as a new run.")
     add("--weights", type=str | None, default=None, help="Checkpoint file or run id to take the initial weights from.")
     add("--weights_only", type=bool | None, default=None, help="In files of LightningCLI; litlab has --trust.")

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.figure_style import figure_style
 from pipelines.runtime.files import write_atomically
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import ignored_signals
@@ -210,7 +211,8 @@ class Run:
         """Save a figure as figures/NAME.png."""
         path = self.folder / "figures" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
-        figure.savefig(path)
+        with figure_style():
+            figure.savefig(path)
 
     def metrics_at(self, epoch: int, step: int | None = None) -> dict[str, float]:
         """Return all metrics that were logged for an epoch, and those that were logged at a step, if one is given."""

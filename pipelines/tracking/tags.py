@@ -98,7 +98,9 @@ TRIALS, BEST, IMPORTANCE = "trials", "best", "importance"  # prefixes, of a stud
 # Keys of a run's configuration in `compare`, besides its params
 EXPERIMENT_KEY, STAGE_KEY, DATA_HASH_KEY = "experiment", STAGE_TAG, DATA_HASH_TAG
 
-
+TIES_TAG = "litlab.ties"  # of a summary run of seeds: what decides between equal epochs; before, the first
+VERDICT_TAG = "litlab.verdict"  # of a study: whether its best configuration is better than the default
+NOT_BETTER = "not better"  # the verdict begins with it, if it is not
 _RESERVED_PREFIXES = ("litlab.", "mlflow.", "git.", "resumed.git.", "machine.", f"{DATA_HASH_TAG}", f"{VERSION_TAG}.")
 _RESERVED = {
     SEED_TAG,

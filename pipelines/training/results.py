@@ -15,7 +15,7 @@ from pipelines.checkpoints.files import copy_checkpoint, discard_checkpoints, lo
 from pipelines.checkpoints.selection import Best, Monitor, validates_within_epochs
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation import figures
-from pipelines.evaluation.evaluate import Evaluation, evaluate
+from pipelines.evaluation.evaluate import Evaluation, evaluate, kept_predictions
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.metric_names import split_of
@@ -198,6 +198,11 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     guards = [] if training.leak_guard is None else [training.leak_guard]
     tested = evaluate("test", training.cli, training.model, data, best, guards, loggers)
     log_test_metrics(run, tested.metrics, epoch)
+    if training.cli.config.keep_predictions and (kept := kept_predictions(tested, data)):
+        try:
+            kept.save(run.folder)
+        except OSError as error:  # such as a full disk; litlab test adds them later
+            logger.warning("The predictions of the test are not saved: %s", error.strerror)
     run.set_tags({f"{LEAK_CHECK_TAG}.{name}": found for guard in guards for name, found in guard.results.items()})
     if isinstance(data, InMemoryDataModule):
         metadata = {"classes": list(data.classes)} if data.classes else {}

@@ -6,9 +6,10 @@ from pipelines.tracking.tags import CONFIGURATION_TAG, CONFIRM
 from sweeps.search.controller import Controller
 from sweeps.search.display import SweepDisplay
 from sweeps.search.heartbeat import display_name
-from sweeps.search.study_run import Confirmed, copy_best, log_summary
+from sweeps.search.study_run import copy_best, log_summary
 from sweeps.search.trial_runs import RunsBySeed, TrialRuns, by_seed
 from sweeps.search.trial_state import params_key
+from sweeps.search.verdict import Confirmed
 from sweeps.workers.batch import run_jobs
 from sweeps.workers.pool import Pool
 

@@ -22,7 +22,7 @@ from sweeps.workers.job import Job, as_arguments
 
 if TYPE_CHECKING:
     from sweeps.search.study import Study
-    from sweeps.search.study_run import Confirmed
+    from sweeps.search.verdict import Confirmed
     from sweeps.workers.pool import Pool
 
 
@@ -38,6 +38,7 @@ class SweepResult:
         best: The best trial; None if no trial is complete.
         confirmed: Finished runs on fresh seeds, of "best" and of "default", the experiment's own configuration; empty
             if there was no confirmation, or another controller does it.
+        verdict: Whether the best configuration is better than the default, see `judge_confirmation`; "" if unknown.
         run_id: Id of the study's own run.
         storage: URL of Optuna's storage.
         tracking_uri: URI of the tracking store.
@@ -50,6 +51,7 @@ class SweepResult:
     n_failed: int
     best: BestTrial | None
     confirmed: "Confirmed"
+    verdict: str
     run_id: str
     storage: str
     tracking_uri: str
@@ -169,9 +171,11 @@ def _sweep(
     from sweeps.search.heartbeat import controller_name
     from sweeps.search.open_study import open_study
     from sweeps.search.run_study import run_study
+    from sweeps.search.selection import selection_arguments
     from sweeps.search.storage import open_storage, sole_controller, sqlite_path, storage_url
     from sweeps.search.study_run import open_parent
     from sweeps.search.trial_runs import TrialRuns
+    from sweeps.search.verdict import judge_confirmation
     from sweeps.workers.batch import graceful_shutdown
 
     store = Store(tracking_uri)
@@ -191,7 +195,8 @@ def _sweep(
         with graceful_shutdown(pool) as signals, study.beating():
             parent = open_parent(store, study, command)
             label(parent, labels)
-            runs = TrialRuns(study, parent, fixed, facts["devices"], labels.tags)
+            selection = selection_arguments(study.optuna, space, facts)
+            runs = TrialRuns(study, parent, [*fixed, *selection], facts["devices"], labels.tags, bool(selection))
             with notified(notify, parent, f"{name}{SWEEP_SUFFIX}", lambda: _best_value(study)):
                 confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(
@@ -201,6 +206,7 @@ def _sweep(
             n_failed=count_states(study.counted())["failed"],
             best=study.best(),
             confirmed=confirmed,
+            verdict=judge_confirmation(confirmed, study.space),
             run_id=parent.run_id,
             storage=url,
             tracking_uri=store.uri,

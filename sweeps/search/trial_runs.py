@@ -21,6 +21,7 @@ from pipelines.tracking.tags import (
     TRIAL_STATE_TAG,
     TRIAL_TAG,
 )
+from sweeps.search.selection import selects_by_metric
 from sweeps.search.space import canonical_name
 from sweeps.search.study import Study
 from sweeps.search.trial_state import INTERRUPTED, REASON, SEED, params_key, seed_values
@@ -46,6 +47,7 @@ class TrialRuns:
         arguments: The experiment, and the keys that are the same in all trials, as on the command line.
         devices: GPUs per training, where there are any.
         tags: Tags of each run, besides litlab's.
+        selects: Whether the arguments name the metric that selects epochs, see `selection_arguments`.
     """
 
     study: Study
@@ -53,6 +55,7 @@ class TrialRuns:
     arguments: list[str]
     devices: int
     tags: Mapping[str, str] = field(default_factory=dict)
+    selects: bool = False
 
     @property
     def store(self) -> Store:
@@ -86,6 +89,8 @@ class TrialRuns:
             run_name=name,
             tags={**self.tags, **tags},
             metric=self.study.space.metric,
+            selects=self.selects,
+            breaks_ties=selects_by_metric(self.study.optuna),
             devices=self.devices,
             **options,
         )

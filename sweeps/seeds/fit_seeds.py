@@ -14,7 +14,7 @@ from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import label
-from pipelines.tracking.tags import HOST_TAG, NOTE_TAG, PARENT_RUN_TAG
+from pipelines.tracking.tags import HOST_TAG, NOTE_TAG, PARENT_RUN_TAG, TIES_TAG
 from sweeps.seeds.plan import SeedsPlan, make_plan
 from sweeps.seeds.summary import format_test_metrics, log_summary, main_mean
 from sweeps.seeds.summary_run import open_summary_run, seeds_lock
@@ -121,6 +121,7 @@ def _train(
     status, reason = "FAILED", "an error ended it"
     try:
         done = {int(run.seed) for run in _finished_runs(store, parent, plan.seeds)}
+        breaks_ties = TIES_TAG in store.find(parent.run_id).tags
         jobs = [
             Job(
                 arguments=plan.arguments,
@@ -129,6 +130,7 @@ def _train(
                 tracking_uri=store.uri,
                 tags={**labels.tags, PARENT_RUN_TAG: parent.run_id},
                 test=True,
+                breaks_ties=breaks_ties,
                 devices=plan.facts["devices"],
             )
             for seed in plan.seeds
