@@ -118,11 +118,13 @@ def _check_keys(flags: Sequence[str], known: Sequence[str]) -> None:
 
 def _print_result(result: "SweepResult", options: argparse.Namespace) -> int:
     """Print a sweep's result and what to do with it; return the exit code."""
-    from pipelines.runtime.console import Console
+    from pipelines.runtime.console import table_console
 
-    console = Console(soft_wrap=True, highlight=False)
-    for line in [*_result_lines(result), *_next_steps(result, options)]:
+    console = table_console()
+    for line in _result_lines(result):
         console.print(line, markup=False)
+    for line in _next_steps(result, options):
+        console.print(line, markup=False, soft_wrap=True)
     if result.stop_signal is not None:
         progress = f"{result.n_finished} of {result.space.total} trials are done"
         logger.warning("stopped; %s. Run the same command again to continue.", progress)

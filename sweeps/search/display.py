@@ -39,9 +39,9 @@ class SweepDisplay(LiveDisplay):
         value = f"{study.space.metric} {trial.value:.4f}" if trial.value is not None else ""
         took = f"({format_duration(seconds)})" if seconds else ""
         parts = [f"trial {number:>3}", f"{state.lower():<8}", value, details, took]
-        if self.console.is_terminal and state != "FAIL":
+        if self.width is not None and state != "FAIL":
             rest = "  ".join(part for part in parts if part and part is not details)
-            parts[3] = _shorten(details, self.console.width - len(rest) - 2)
+            parts[3] = _shorten(details, self.width - len(rest) - 2)
         elif best := study.best():
             parts.append(f"best {best.value:.4f} (trial {best.trial})")
         self.console.print(Text("  ".join(filter(None, parts)), style=STYLES.get(state, "")))

@@ -69,7 +69,7 @@ def run_jobs(
                     child.answer(stop=False)
                     continue
                 results.append(_end(pool, store, child, authoritative_message(store, child, message)))
-                display.print(_result_line(results[-1]))
+                display.print(_result_line(results[-1], display.width))
             display.draw(
                 lambda: _progress(title, reused + len(jobs), reused, results, len(pool.children)), pool.children
             )
@@ -137,9 +137,11 @@ def _progress(title: str, total: int, reused: int, results: Sequence[JobResult],
     return grid
 
 
-def _result_line(result: JobResult) -> str:
-    """Format a result in one line: experiment, label, test metrics or reason, duration."""
+def _result_line(result: JobResult, width: int | None) -> str:
+    """Format a result in one line: experiment, if the line then fits the width, label, metrics or reason, duration."""
     shown = sorted(metrics_after_training(result.metrics))
     what = [f"{key} {result.metrics[key]:.4f}" for key in shown]
     what += {"FAILED": [f"failed: {result.reason}"], "KILLED": ["stopped"]}.get(result.status, [])
-    return "  ".join([result.job.experiment, result.job.label, *what, f"({format_duration(result.seconds)})"])
+    line = "  ".join([result.job.label, *what, f"({format_duration(result.seconds)})"])
+    whole = f"{result.job.experiment}  {line}"
+    return whole if width is None or len(whole) <= width else line

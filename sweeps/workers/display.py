@@ -40,6 +40,11 @@ class LiveDisplay:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal; None without one."""
+        return self.console.width if self.console.is_terminal else None
+
     def print(self, text: str) -> None:
         """Print a line above the live lines."""
         self.console.print(text, markup=False)
