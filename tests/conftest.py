@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -101,31 +102,33 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def tables_as_script() -> Iterator[None]:
-    """Create the tables of all databases of runs but the first from a dump: MLflow's migrations take a second.
+def tables_are_copied() -> Iterator[None]:
+    """Copy the tables of all databases of runs from the first one: MLflow's migrations take a second.
 
     Their version, for which MLflow reads all migrations whenever it opens a database, is read once.
     """
     import sqlalchemy
     from mlflow.store.db import utils as db_utils
 
-    migrate, dump = db_utils._initialize_tables, list[str]()
+    migrate, tables = db_utils._initialize_tables, sqlite3.connect(":memory:", check_same_thread=False)
 
     def initialize(engine: "sqlalchemy.Engine") -> None:
         is_new = engine.dialect.name == "sqlite" and not sqlalchemy.inspect(engine).get_table_names()
-        if not (is_new and dump):
+        has_tables = tables.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,)
+        if not (is_new and has_tables):
             migrate(engine)
         if is_new:
             with closing(engine.raw_connection()) as connection:
-                if dump:
-                    connection.driver_connection.executescript(dump[0])
+                if has_tables:
+                    tables.backup(connection.driver_connection)
                 else:
-                    dump.append("\n".join(connection.driver_connection.iterdump()))
+                    connection.driver_connection.backup(tables)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(db_utils, "_initialize_tables", initialize)
         patch.setattr(db_utils, "_get_latest_schema_revision", cache(db_utils._get_latest_schema_revision))
         yield
+    tables.close()
 
 
 @pytest.fixture(scope="session")
