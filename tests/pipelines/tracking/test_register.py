@@ -88,7 +88,7 @@ def test_a_model_predicts_as_its_checkpoint_without_litlab_and_after_its_experim
     client = MlflowClient(uri)
     (logged,) = client.get_run(run_id).outputs.model_outputs
     experiment_id = client.get_run(run_id).info.experiment_id
-    models = f"runs:/{run_id}/model", f"models:/{logged.model_id}", "models:/digits/1", "models:/digits@champion"
+    models = f"runs:/{run_id}/digits-mlp", f"models:/{logged.model_id}", "models:/digits/1", "models:/digits@champion"
     of_run, *others = logits(uri, experiment_id, *models)
     client.restore_experiment(experiment_id)  # fails unless it was deleted
     assert others == [of_run] * 4
