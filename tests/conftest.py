@@ -96,7 +96,6 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("LITLAB_UNSENT", str(tmp_path / "unsent"))
     monkeypatch.setenv("LITLAB_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # Lightning's, left by an earlier test
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return uri
 
