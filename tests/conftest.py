@@ -1,43 +1,43 @@
 """Fixtures for all tests: a tracking store per test, the command in this process, small data in MNIST's format."""
 
+import gc
+import importlib
 import multiprocessing
 import os
 import shutil
 import signal
-import socket
+import sqlite3
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
-from urllib.request import urlopen
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch; small models gain nothing from more
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; child processes inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import mlflow
 import numpy as np
 import pytest
-import sqlalchemy
-from lightning.pytorch import Trainer
-from mlflow.store.db import utils as db_utils
-from PIL import Image
 
-from datamodules.cifar10 import CIFAR10
-from datamodules.digits import Digits
 from pipelines.cli import main
 from pipelines.config.experiments import describe_experiment
 from pipelines.runtime.log import configure_logging
-from pipelines.tracking.client import MLFLOW_SETTINGS
+from pipelines.runtime.process import GC_THRESHOLDS
 from pipelines.tracking.store import Store
+from sweeps.workers import pool
+from tests.mlflow_server import Server, free_tcp_port
 from tests.warm import COMMAND, WarmProcess, WarmServer
 
+if TYPE_CHECKING:
+    import sqlalchemy
+    from lightning.pytorch import Trainer
+
+LONG = ("tests/sweeps/", "tests/test_", "tests/pipelines/")  # files with tests that take seconds; the longest first
 configure_logging()  # messages are printed in tests that call no command, too
 
 
@@ -57,6 +57,37 @@ class Outcome:
         return lines[0].split()[1]
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import what nearly all tests need, but not in a process that only distributes the tests to others."""
+    if session.config.getoption("numprocesses", None) and not hasattr(session.config, "workerinput"):
+        return
+    for name in ("mlflow", "lightning.pytorch", "mlflow.store.db.utils"):
+        importlib.import_module(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports_of_workers() -> None:
+    """Let the fork server of sweeps import what their trainings on digits need, once for all of them."""
+    pool.PRELOAD += ["datamodules.digits", "sklearn.datasets", "modules.mlp", "torch._dynamo", "torch.export._trace"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run long files first, so that no process waits at the end for another one with a long file."""
+    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in LONG])
+
+
+def pytest_collection_finish() -> None:
+    """Do not search the millions of objects of the imported modules for garbage, again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def pytest_unconfigure() -> None:
+    """Let libraries find their objects when they check for leaks."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Give every test its own database, cache, state and folder of unsent data; none can reach the project's."""
@@ -70,24 +101,33 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def tables_as_script() -> Iterator[None]:
-    """Create the tables of all databases of runs but the first from a dump: MLflow's migrations take a second."""
-    migrate, dump = db_utils._initialize_tables, list[str]()
+def tables_are_copied() -> Iterator[None]:
+    """Copy the tables of all databases of runs from the first one: MLflow's migrations take a second.
 
-    def initialize(engine: sqlalchemy.Engine) -> None:
+    Their version, for which MLflow reads all migrations whenever it opens a database, is read once.
+    """
+    import sqlalchemy
+    from mlflow.store.db import utils as db_utils
+
+    migrate, tables = db_utils._initialize_tables, sqlite3.connect(":memory:", check_same_thread=False)
+
+    def initialize(engine: "sqlalchemy.Engine") -> None:
         is_new = engine.dialect.name == "sqlite" and not sqlalchemy.inspect(engine).get_table_names()
-        if not (is_new and dump):
+        has_tables = tables.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,)
+        if not (is_new and has_tables):
             migrate(engine)
         if is_new:
             with closing(engine.raw_connection()) as connection:
-                if dump:
-                    connection.driver_connection.executescript(dump[0])
+                if has_tables:
+                    tables.backup(connection.driver_connection)
                 else:
-                    dump.append("\n".join(connection.driver_connection.iterdump()))
+                    connection.driver_connection.backup(tables)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(db_utils, "_initialize_tables", initialize)
+        patch.setattr(db_utils, "_get_latest_schema_revision", cache(db_utils._get_latest_schema_revision))
         yield
+    tables.close()
 
 
 @pytest.fixture(scope="session")
@@ -109,49 +149,10 @@ def tables(uri: str, empty_store: Path) -> None:
 @pytest.fixture
 def mlflow_store() -> Iterator[Callable[[str], None]]:
     """`mlflow.set_tracking_uri`, which sets it for the process; it is reset after the test."""
+    import mlflow
+
     yield mlflow.set_tracking_uri
     mlflow.set_tracking_uri(None)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Server:
-    """A real `mlflow server`: it keeps its port when restarted; files are in its folder, runs in a database."""
-
-    def __init__(self, folder: Path, database: str) -> None:
-        self._folder, self._database, self.port = folder, database, _free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start the server and wait until it answers."""
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", self._database, "--artifacts-destination", str(self._folder / "files")]
-        environment = {**MLFLOW_SETTINGS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        environment.pop("MLFLOW_TRACKING_URI", None)
-        path = self._folder / "log"
-        with path.open("a") as log:
-            options: dict[str, Any] = {"env": environment, "cwd": self._folder, "start_new_session": True}
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **options)
-        deadline = time.monotonic() + 180
-        while not self._answers():
-            assert self._process.poll() is None, path.read_text()
-            assert time.monotonic() < deadline, path.read_text()
-            time.sleep(0.1)
-
-    def kill(self) -> None:
-        os.killpg(self._process.pid, signal.SIGKILL)  # the server and its worker
-        self._process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            with urlopen(f"{self.uri}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
 
 @pytest.fixture(scope="session")
@@ -173,7 +174,7 @@ def mlflow_server() -> Callable[..., AbstractContextManager[Server]]:
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """Return a function that finds a free port."""
-    return _free_port
+    return free_tcp_port
 
 
 @pytest.fixture
@@ -257,8 +258,9 @@ def at_once() -> Callable[..., None]:
 
 
 @pytest.fixture
-def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
+def make_trainer(tmp_path: Path) -> "Callable[..., Trainer]":
     """Return a function that creates a quiet Trainer on the CPU, which writes no files."""
+    from lightning.pytorch import Trainer
 
     def make(**kwargs: Any) -> Trainer:
         quiet: dict[str, Any] = {
@@ -289,6 +291,8 @@ def write_idx() -> Callable[[Path, np.ndarray], Path]:
 @pytest.fixture(scope="session")
 def mnist_format(tmp_path_factory: pytest.TempPathFactory, write_idx: Callable[[Path, np.ndarray], Path]) -> Path:
     """scikit-learn's digits in MNIST's file format, for `MNIST(verify=False)`: 1,437 for training, 360 for test."""
+    from datamodules.digits import Digits
+
     folder = tmp_path_factory.mktemp("data")
     for part, train in (("train", True), ("t10k", False)):
         images, labels = Digits().load(train=train)
@@ -300,6 +304,11 @@ def mnist_format(tmp_path_factory: pytest.TempPathFactory, write_idx: Callable[[
 @pytest.fixture(scope="session")
 def cifar_format(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """scikit-learn's digits as 32x32 colour images in CIFAR-10's folders: per class 40 for training, 10 for test."""
+    from PIL import Image
+
+    from datamodules.cifar10 import CIFAR10
+    from datamodules.digits import Digits
+
     folder = tmp_path_factory.mktemp("colour")
     for part, train, count in (("train", True, 40), ("test", False, 10)):
         images, labels = Digits().load(train=train)

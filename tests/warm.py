@@ -1,8 +1,8 @@
 """Processes of Python that start in milliseconds: forked from a server that has imported what litlab imports.
 
 The server has one thread, so that a fork is safe. A process gets its own arguments, environment, folder, standard
-streams and default signals, and runs its exit functions. For claims about imports, or about how Python starts and ends,
-use `subprocess`.
+streams and default signals, and runs its exit functions. MLflow is not in its `sys.modules` before it imports it, which
+takes no time. For claims about how Python starts and ends, or about the time of imports, use `subprocess`.
 """
 
 import atexit
@@ -19,13 +19,15 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from multiprocessing import process, util
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 COMMAND = "import sys; from pipelines.cli import main; sys.exit(main())"
-PRELOAD = (  # all but MLflow, which a process of its own imports for a training
+PRELOAD = (
     "sweeps.workers.worker",
     "sweeps.search.sweep",
     "sweeps.seeds.fit_seeds",
@@ -39,7 +41,10 @@ PRELOAD = (  # all but MLflow, which a process of its own imports for a training
     "modules.schedules",
     "sklearn.datasets",
     "sklearn.model_selection",
+    "torch._dynamo",
+    "torch.export._trace",
 )
+HIDDEN = ("mlflow.tracking.client", "mlflow.store.tracking.sqlalchemy_store", "mlflow.pyfunc")
 NO_THREADS = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # of torch and of pyarrow
 MAX_REQUEST = 1 << 17  # bytes: arguments and environment
 
@@ -99,6 +104,28 @@ class WarmProcess(subprocess.Popen[Any]):
         return self.returncode
 
 
+class HiddenModules(Loader, MetaPathFinder):
+    """Modules of MLflow that are imported already. They come into `sys.modules` when a process imports the package."""
+
+    def __init__(self) -> None:
+        for name in HIDDEN:
+            importlib.import_module(name)
+        names = [name for name in sys.modules if name.partition(".")[0] == "mlflow"]
+        self._modules = {name: sys.modules.pop(name) for name in names}
+        self._spec = self._modules["mlflow"].__spec__
+
+    def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname == "mlflow" else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        sys.modules.update(self._modules)
+        return self._modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+        sys.meta_path.remove(self)
+
+
 def serve() -> NoReturn:
     """Fork a process for each request, and answer with its id and, when it has ended, with its status."""
     requests = socket.socket(fileno=os.dup(0))
@@ -106,6 +133,7 @@ def serve() -> NoReturn:
     for module in PRELOAD:
         importlib.import_module(module)
     assert "mlflow" not in sys.modules
+    sys.meta_path.insert(0, HiddenModules())
     assert _num_threads() == 1, "an import has started a thread: a fork would not be safe"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for pytest
     ended, wake = os.pipe()
@@ -166,6 +194,7 @@ def _become(request: dict[str, Any], fds: list[int]) -> NoReturn:
     _, program, *args = request["args"]
     sys.argv, sys.path[0], tempfile.tempdir = ["-c", *args], "", None
     util.spawnv_passfds = _fork_server_of_this_process(util.spawnv_passfds)
+    subprocess._fork_exec = _fork_python(subprocess._fork_exec)  # type: ignore[attr-defined]
     main = sys.modules["__main__"] = ModuleType("__main__")
     code = 1
     try:
@@ -194,18 +223,39 @@ def _fork_server_of_this_process(spawn: Callable[..., int]) -> Callable[..., int
     def fork(path: bytes, args: Sequence[str], fds: Sequence[int]) -> int:
         if "forkserver" not in args[-1] or _num_threads() > 1:
             return spawn(path, args, fds)
+        return os.fork() or _run_and_exit(args[-1], fds)
+
+    return fork
+
+
+def _fork_python(spawn: Callable[..., int]) -> Callable[..., int]:
+    """Let `subprocess` fork `python -P -c PROGRAM ...`, such as the writer of a run, as long as that is safe."""
+
+    def fork(args: Sequence[str], *options: Any) -> int:
+        cwd, env, streams, new_session = options[3], options[4], (options[5], options[8], options[10]), options[14]
+        if list(args[:3]) != [sys.executable, "-P", "-c"] or cwd or env or new_session or _num_threads() > 1:
+            return spawn(args, *options)
         pid = os.fork()
         if not pid:
-            for fd in {int(path.name) for path in Path("/proc/self/fd").iterdir()} - {0, 1, 2, *fds}:
-                with contextlib.suppress(OSError):  # the one that listed them
-                    os.close(fd)
-            try:
-                exec(args[-1], {})
-            finally:
-                os._exit(1)
+            for target, fd in enumerate(streams):
+                if fd != -1:
+                    os.dup2(fd, target)
+            sys.argv = ["-c", *args[4:]]
+            _run_and_exit(args[3])
         return pid
 
     return fork
+
+
+def _run_and_exit(program: str, fds: Sequence[int] = ()) -> NoReturn:
+    """Run a program in a process that was just forked, with the standard streams and these file descriptors only."""
+    for fd in {int(path.name) for path in Path("/proc/self/fd").iterdir()} - {0, 1, 2, *fds}:
+        with contextlib.suppress(OSError):  # the one that listed them
+            os.close(fd)
+    try:
+        exec(program, {"__name__": "__main__"})
+    finally:
+        os._exit(1)
 
 
 if __name__ == "__main__":

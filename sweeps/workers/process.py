@@ -1,6 +1,7 @@
 """What every worker process needs: its setup, its messages to the controller, and the run of its job."""
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -16,7 +17,13 @@ from lightning.pytorch import Trainer
 from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.log import configure_logging
-from pipelines.runtime.process import SIGKILL, exit_with_rank_zero, signal_process_group, start_process_group
+from pipelines.runtime.process import (
+    GC_THRESHOLDS,
+    SIGKILL,
+    exit_with_rank_zero,
+    signal_process_group,
+    start_process_group,
+)
 from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
@@ -34,6 +41,8 @@ class RefusedError(UserError):
 
 def setup_process(job: Job) -> None:
     """Set up this process for a job: process group, log file, GPUs, threads, and its end if the controller dies."""
+    gc.freeze()  # else the search for garbage reads, and so copies, all memory of the fork server
+    gc.set_threshold(*GC_THRESHOLDS)
     configure_logging()
     start_process_group()  # Ctrl-C goes to the controller only, which stops its workers
     exit_with_rank_zero()

@@ -40,7 +40,9 @@ pipelines.runtime.process.FORK_IS_SAFE = False
 if __name__ == "__main__":
     from pipelines.cli import main
 
-    sys.exit(main(sys.argv[1:]))
+    for command in " ".join(sys.argv[1:]).split(" and "):
+        code = main(command.split())
+    sys.exit(code)
 """
 
 
@@ -65,9 +67,9 @@ def run(command: list[str]) -> str:
     return done.stdout
 
 
-def test_fit_and_compare_need_no_linux(without_linux):
-    run(without_linux("fit", "digits-mlp", "--trainer.max_epochs", "1"))
-    assert "1 row" in run(without_linux("compare", "digits-mlp"))
+def test_fit_and_compare_need_no_linux(without_linux, tables):
+    fit = ["fit", "digits-mlp", "--trainer.max_epochs", "1"]
+    assert "1 row" in run(without_linux(*fit, "and", "compare", "digits-mlp"))
 
 
 @pytest.mark.slow
@@ -76,7 +78,7 @@ def test_a_sweep_needs_no_linux(without_linux):
     assert "best val/loss" in run(without_linux("sweep", "digits-mlp", *options))
 
 
-def test_the_ui_ends_its_server_without_process_groups(without_linux, free_port, tmp_path):
+def test_the_ui_ends_its_server_without_process_groups(without_linux, tables, free_port, tmp_path):
     command = without_linux("ui", "--port", str(free_port()))
     ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:

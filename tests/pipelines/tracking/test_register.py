@@ -8,6 +8,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from datamodules.digits import Digits
+from modules.mlp import MLP
 from pipelines.commands.fit import main as fit
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
@@ -30,19 +32,24 @@ import json
 import mlflow
 import torch
 
-uri, *models = sys.argv[1:]
+uri, experiment_id, *models = sys.argv[1:]
 mlflow.set_tracking_uri(uri)
 torch.manual_seed(0)
 images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
 logits = [mlflow.pytorch.load_model(model)(images).tolist() for model in models]
-assert not OURS & {name.partition(".")[0] for name in sys.modules}
+mlflow.delete_experiment(experiment_id)
+logits.append(mlflow.pytorch.load_model(models[-1])(images).tolist())
+assert not (OURS | {"lightning"}) & {name.partition(".")[0] for name in sys.modules}
 print(json.dumps(logits))
 """
 
 
-def logits(uri, *models):
-    """Return the logits of five images by each model, from a process that cannot import litlab."""
-    command = [sys.executable, "-I", "-W", "ignore", "-c", LOADER, uri, *models]
+def logits(uri, experiment_id, *models):
+    """Return the logits of five images by each model, and by the last one once its experiment is deleted.
+
+    They are from a process that cannot import litlab.
+    """
+    command = [sys.executable, "-I", "-W", "ignore", "-c", LOADER, uri, experiment_id, *models]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -75,29 +82,32 @@ def other(uri, trained):
     return trained[1][1]
 
 
-def test_a_registered_model_predicts_the_same_without_litlab_and_after_its_experiment_is_deleted(litlab, uri, run_id):
+def test_a_model_predicts_as_its_checkpoint_without_litlab_and_after_its_experiment_is_deleted(litlab, uri, run_id):
     outcome = litlab("register", run_id, "digits", "--alias", "champion")
     assert (outcome.code, outcome.err) == (0, "")
     client = MlflowClient(uri)
     (logged,) = client.get_run(run_id).outputs.model_outputs
-    of_run, by_alias, by_number = logits(
-        uri, f"models:/{logged.model_id}", "models:/digits@champion", "models:/digits/1"
-    )
-    assert of_run == by_alias == by_number
-    assert len(of_run) == 5
-    assert len({tuple(row) for row in of_run}) == 5
-    client.delete_experiment(client.get_run(run_id).info.experiment_id)
-    try:
-        assert logits(uri, "models:/digits@champion") == [of_run]
-    finally:
-        client.restore_experiment(client.get_run(run_id).info.experiment_id)
+    experiment_id = client.get_run(run_id).info.experiment_id
+    models = f"runs:/{run_id}/digits-mlp", f"models:/{logged.model_id}", "models:/digits/1", "models:/digits@champion"
+    of_run, *others = logits(uri, experiment_id, *models)
+    client.restore_experiment(experiment_id)  # fails unless it was deleted
+    assert others == [of_run] * 4
+    data = Digits()
+    data.setup("fit")
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
+    checkpoint = Store(uri).find(run_id).file("checkpoints/best.ckpt")
+    model = MLP.load_from_checkpoint(checkpoint, weights_only=True).eval()
+    expected = model(data.normalize(images))
+    assert len(expected.unique(dim=0)) == 5
+    torch.testing.assert_close(torch.tensor(of_run), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_printed_code_loads_the_model(litlab, run_id):
+def test_the_printed_code_loads_the_model(litlab, run_id, run_python):
     printed = litlab("register", run_id, "digits", "--alias", "champion").out.partition("import mlflow")
     program = "".join([*printed[1:], "import torch; print(model(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape)"])
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == str(torch.Size([2, 10])), done.stderr
+    done = run_python(program)
+    assert done.out.strip() == str(torch.Size([2, 10])), done.err
 
 
 def test_a_version_records_its_origin(litlab, uri, run_id):

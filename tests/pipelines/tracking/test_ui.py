@@ -4,7 +4,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipelines.diagnostics.check import Context
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 
-PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
 
 
 def listening(port):
@@ -31,11 +30,12 @@ def listening(port):
     return found
 
 
-def test_the_ui_serves_this_projects_runs_on_this_machine_only_and_stops_on_ctrl_c(uri, free_port, tmp_path):
+def test_the_ui_serves_this_projects_runs_on_this_machine_only_and_stops_on_ctrl_c(
+    uri, tables, free_port, start_litlab, tmp_path
+):
     Run(Store(), "an experiment", "a run", {}).finish("FINISHED")
     port = free_port()
-    command = [sys.executable, "-c", PROGRAM, "ui", "--port", str(port)]
-    ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    ui = start_litlab("ui", "--port", str(port), **PIPES)
     try:
         assert ui.stdout.readline().strip() == f"MLflow UI of {uri}:"
         address, _, page = ui.stdout.readline().strip().partition("/litlab")
@@ -72,9 +72,8 @@ def test_a_taken_port_is_refused(litlab):
     assert f"port {port} is taken" in outcome.err
 
 
-def test_a_public_address_prints_a_warning_and_how_to_require_a_password(uri, free_port):
-    command = [sys.executable, "-c", PROGRAM, "ui", "--host", "0.0.0.0", "--port", str(free_port())]
-    ui = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def test_a_public_address_prints_a_warning_and_how_to_require_a_password(uri, tables, free_port, start_litlab):
+    ui = start_litlab("ui", "--host", "0.0.0.0", "--port", str(free_port()), **PIPES)
     try:
         assert ui.stdout.readline().strip() == f"MLflow UI of {uri}:"
     finally:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,13 @@ except Exception as error:
     print(type(error).__name__, error)
 """
 CALLBACK = """
-import os, signal, sys, time
+import os, signal, sqlite3, sys, time
 from pathlib import Path
 from lightning.pytorch import Callback
+from pipelines.tracking import run
 
 def children():
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in listed if b"writer_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 class PrintState(Callback):
     def on_train_start(self, trainer, module):
@@ -59,26 +60,31 @@ class KillWriter(Callback):
 
 class KillOnce(Callback):
     def on_train_epoch_start(self, trainer, module):
-        if trainer.current_epoch < 2:
-            time.sleep(6)  # SEND_EVERY_S is 5
-        else:
-            time.sleep(3)
+        run.SEND_EVERY_S = 0.0
+        if trainer.current_epoch == 2:
+            store = sqlite3.connect(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///"))
+            while not store.execute("SELECT * FROM metrics WHERE key = 'val/loss'").fetchall():
+                time.sleep(0.1)
             print(f"writers: {children()}", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 """
+Outcome = namedtuple("Outcome", ["code", "out", "err"])
 ONE_EPOCH = ("--trainer.max_epochs=1", "--trainer.accelerator=cpu")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
 @pytest.fixture
-def python(tmp_path, monkeypatch):
-    """Return a function that runs a program with arguments in a new process."""
+def python(tmp_path, tables, run_python, monkeypatch):
+    """Return a function that runs a program with arguments in another process, for which Python starts anew or not."""
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     (tmp_path / "callbacks.py").write_text(CALLBACK)
 
-    def run(program, *args):
+    def run(program, *args, fresh=False):
+        if not fresh:
+            return run_python(program, *args, cwd=tmp_path)
         command = [sys.executable, "-c", program, *args]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        return Outcome(done.returncode, done.stdout, done.stderr)
 
     return run
 
@@ -89,34 +95,34 @@ def runs(uri):
 
 
 def test_a_fit_ends_with_a_complete_run_and_a_model_without_importing_mlflow(python, uri):
-    done = python(FIT, "fit", "digits-mlp", *ONE_EPOCH, "--trainer.callbacks=callbacks.PrintState")
-    assert done.returncode == 0, done.stderr
-    assert "mlflow imported: False" in done.stdout
+    done = python(FIT, "fit", "digits-mlp", *ONE_EPOCH, "--trainer.callbacks=callbacks.PrintState", fresh=True)
+    assert done.code == 0, done.err
+    assert "mlflow imported: False" in done.out
     (run,) = runs(uri)
     assert run.info.status == "FINISHED"
     assert run.data.params["model.dropout"]
-    pid = re.search(r"pid: (\d+)", done.stderr)[1]
+    pid = re.search(r"pid: (\d+)", done.err)[1]
     assert run.data.tags[PROCESS_TAG].startswith(f"{pid}:"), "the process that trains, not the one that writes"
     assert run.outputs.model_outputs
 
 
 @linux
 def test_a_writer_that_is_killed_is_started_again_and_nothing_is_lost_or_stored_twice(python, uri, tmp_path):
-    options = "--trainer.max_epochs=3", "--trainer.accelerator=cpu", "--trainer.callbacks=callbacks.KillWriter"
+    options = "--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--trainer.callbacks=callbacks.KillWriter"
     done = python(FIT, "fit", "digits-mlp", *options)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     (run,) = runs(uri)
     assert run.info.status == "FINISHED"
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "val/loss")
-    assert [point.step for point in history] == [0, 1, 2]
+    assert [point.step for point in history] == [0, 1]
     assert not list((tmp_path / "unsent").iterdir())
 
 
 @linux
 def test_the_writer_ends_with_a_training_that_is_killed(python, uri):
     done = python(FIT, "fit", "digits-mlp", "--trainer.accelerator=cpu", "--trainer.callbacks=callbacks.KillOnce")
-    assert done.returncode == -signal.SIGKILL
-    (pid,) = re.findall(r"\d+", re.search(r"writers: (.*)", done.stderr)[1])
+    assert done.code == -signal.SIGKILL
+    (pid,) = re.findall(r"\d+", re.search(r"writers: (.*)", done.err)[1])
     deadline = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -128,7 +134,7 @@ def test_the_writer_ends_with_a_training_that_is_killed(python, uri):
 
 def test_the_writer_is_not_needed_without_a_run(python, uri, tmp_path):
     done = python(FIT, "fit", "digits-mlp", *ONE_EPOCH, "--trainer.fast_dev_run=true")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert not runs(uri)
 
 
@@ -136,25 +142,25 @@ def test_the_writer_is_not_needed_without_a_run(python, uri, tmp_path):
 def test_a_run_is_created_once_even_if_the_process_is_killed_before(python, uri, how):
     done = python(CREATE, "an experiment", *how)
     (run,) = runs(uri)
-    assert done.stdout.split() == [run.info.run_id, "True"], done.stderr
+    assert done.out.split() == [run.info.run_id, "True"], done.err
     assert run.data.metrics == {"val/acc": 0.5}
 
 
 def test_an_error_at_the_creation_is_raised_in_the_training_process(python):
     done = python(CREATE, "an/experiment")
-    assert done.stdout.startswith("UserError name 'an/experiment': only letters"), done.stderr
+    assert done.out.startswith("UserError name 'an/experiment': only letters"), done.err
 
 
 def test_modules_of_the_working_folder_do_not_replace_those_of_the_writer(python, uri, tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "queue.py").write_text("raise SystemExit('imported from the working folder')")
     program = f"import os, sys; sys.path.pop(0); os.chdir({str(tmp_path / 'work')!r})\n{CREATE}"
-    done = python(program, "an experiment")
-    assert done.stdout.split()[1:] == ["True"], done.stderr
+    done = python(program, "an experiment", fresh=True)
+    assert done.out.split()[1:] == ["True"], done.err
 
 
 def test_an_invalid_configuration_leaves_nothing_behind(python, tmp_path):
     done = python(FIT, "fit", "digits-mlp", "--model.dropout", "7")
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "runs").exists()
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mlflow.db"]

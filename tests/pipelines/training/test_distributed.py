@@ -207,7 +207,7 @@ def program(tmp_path_factory):
 
 
 @pytest.fixture
-def launch(program, uri, free_port):
+def launch(program, uri, tables, free_port):
     """Run `litlab` on two processes: started by Lightning, by torchrun, or separately as SLURM does."""
 
     def start(by, *args, stop=""):

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -146,26 +145,6 @@ def test_another_seed_gives_other_metrics(litlab, folder, tmp_path):
     outcome = litlab("fit", *ARGS[:-1], "8")
     other = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db").get_run(outcome.run_id)
     assert metrics_of(Path(urlparse(other.info.artifact_uri).path)) != metrics_of(folder)
-
-
-def test_mlflow_alone_loads_the_model_and_predicts_the_same_in_a_fresh_process(store, run, folder, tmp_path):
-    data = Digits()
-    data.setup("fit")
-    data.setup("test")
-    images = data.test_set.inputs[:7]
-    model = MLP.load_from_checkpoint(folder / "checkpoints/best.ckpt", weights_only=True).eval()
-    np.save(tmp_path / "images.npy", images.numpy())
-    program = (
-        "import sys, mlflow, numpy, torch\n"
-        f"mlflow.set_tracking_uri({store!r})\n"
-        f"model = mlflow.pytorch.load_model('runs:/{run.info.run_id}/digits-mlp')\n"
-        "logits = model(torch.from_numpy(numpy.load('images.npy')))\n"
-        "numpy.save('logits.npy', logits.detach().numpy())\n"
-        "assert not {'modules', 'datamodules', 'pipelines', 'lightning'} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
-    expected = model(data.normalize(images)).detach().numpy()
-    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, atol=1e-5)
 
 
 def test_the_logged_model_has_class_names_and_takes_any_number_of_images(store, run, mlflow_store):

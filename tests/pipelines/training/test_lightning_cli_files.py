@@ -15,28 +15,30 @@ from pipelines.training.resume import resume
 
 CLASSES = "tests.fixtures.strangers.classes"
 PROGRAM = f"""
+import contextlib, json, sys
 from lightning.pytorch.cli import LightningCLI
 from {CLASSES} import Net, Points
-LightningCLI(Net, Points, subclass_mode_model=True, subclass_mode_data=True)
+arguments, *files = json.loads(sys.argv[1])
+for path, more in files:
+    with open(path, "w") as file, contextlib.redirect_stdout(file), contextlib.suppress(SystemExit):
+        args = [*arguments, *more, "--print_config"]
+        LightningCLI(Net, Points, subclass_mode_model=True, subclass_mode_data=True, args=args)
 """
 CHOSEN = ["--optimizer=SGD", "--optimizer.lr=0.25", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=1"]
 OF_LITLAB = ["--data.n_train", "100", "--trainer.max_epochs", "1"]
 
 
 @pytest.fixture(scope="module")
-def file_of_lightning_cli(tmp_path_factory):
-    """Return a function that has LightningCLI write its configuration, as its `--print_config` does."""
+def files_of_lightning_cli(tmp_path_factory):
+    """Two configurations as LightningCLI writes them, as its `--print_config` does: without and with CHOSEN."""
     folder = tmp_path_factory.mktemp("lightning")
-
-    def write(*arguments):
-        command = [sys.executable, "-c", PROGRAM, "fit", f"--model={CLASSES}.Net", f"--data={CLASSES}.Points"]
-        command += ["--trainer.max_epochs=3", "--trainer.accelerator=cpu", *arguments, "--print_config"]
-        root = Path(__file__).parents[3]
-        path = folder / f"{len(list(folder.iterdir()))}.yaml"
-        path.write_text(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
-        return path
-
-    return write
+    files = [(str(folder / "plain.yaml"), []), (str(folder / "chosen.yaml"), CHOSEN)]
+    arguments = ["fit", f"--model={CLASSES}.Net", f"--data={CLASSES}.Points"]
+    arguments += ["--trainer.max_epochs=3", "--trainer.accelerator=cpu"]
+    command = [sys.executable, "-c", PROGRAM, json.dumps([arguments, *files])]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [Path(path) for path, _ in files]
 
 
 def rates(run_id, checkpoint):
@@ -45,8 +47,9 @@ def rates(run_id, checkpoint):
 
 
 @pytest.mark.filterwarnings("ignore:No seed found")  # LightningCLI writes seed_everything: true
-def test_a_file_of_lightning_cli_trains_as_it_is(tables, file_of_lightning_cli):
-    path = file_of_lightning_cli()
+def test_a_file_of_lightning_cli_trains_as_it_is(tables, files_of_lightning_cli, monkeypatch):
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # left by an earlier test
+    path, _ = files_of_lightning_cli
     text = path.read_text()
     assert all(
         key in text for key in ("optimizer: null", "lr_scheduler: null", "weights_only: null", "ckpt_path: null")
@@ -58,9 +61,9 @@ def test_a_file_of_lightning_cli_trains_as_it_is(tables, file_of_lightning_cli):
 
 @pytest.mark.filterwarnings("ignore:No seed found")  # LightningCLI writes seed_everything: true
 def test_the_optimizer_and_the_scheduler_of_the_file_are_used_and_a_resumed_run_keeps_them(
-    tables, file_of_lightning_cli, tmp_path
+    tables, files_of_lightning_cli, tmp_path
 ):
-    path = file_of_lightning_cli(*CHOSEN)
+    _, path = files_of_lightning_cli
     whole = fit(None, overrides=["-c", str(path), "--trainer.logger", "false"])
     assert rates(whole.run_id, whole.checkpoint) == (pytest.approx(0.25 * 0.1**3), 1)
     crash = ["--trainer.callbacks+", f"{CLASSES}.CrashOnce", "--trainer.callbacks.flag", str(tmp_path / "crashed")]
@@ -80,8 +83,9 @@ def test_the_keys_may_be_given_for_litlabs_own_modules_and_are_params_of_the_run
     assert not [key for key in first["params"] if key.startswith(("optimizer", "lr_scheduler", "weights_only"))]
 
 
-def test_a_scheduler_without_an_optimizer_and_unsafe_loading_are_refused(tables, file_of_lightning_cli):
-    path = str(file_of_lightning_cli())
+@pytest.mark.filterwarnings("ignore:No seed found")
+def test_a_scheduler_without_an_optimizer_and_unsafe_loading_are_refused(tables, files_of_lightning_cli):
+    path = str(files_of_lightning_cli[0])
     with pytest.raises(UserError, match="lr_scheduler needs an optimizer beside it"):
         fit(None, overrides=["-c", path, "--lr_scheduler=StepLR", "--lr_scheduler.step_size=1"])
     with pytest.raises(UserError, match="--trust restores objects"):

@@ -91,12 +91,10 @@ def test_the_full_tier_judges_all_claims_and_the_quick_tier_no_value_published_f
 
 
 def test_the_quick_tier_reads_no_data_files():
-    plan = load_plan("quick")
-    sources = {
-        parse_config("fit", job.arguments).resolved()["data"]["class_path"]
-        for job in plan.jobs.values()
-        if job.verb == "fit"
-    }
+    jobs = [job for job in load_plan("quick").jobs.values() if job.verb == "fit"]
+    names = {job.arguments[0] for job in jobs if "--data" not in job.arguments}
+    sources = {job.arguments[job.arguments.index("--data") + 1] for job in jobs if "--data" in job.arguments}
+    sources |= {parse_config("fit", [name]).resolved()["data"]["class_path"] for name in names}
     downloads = {"datamodules.mnist.MNIST", "datamodules.cifar10.CIFAR10", "datamodules.image_folder.ImageFolder"}
     assert not sources & downloads
 

@@ -14,10 +14,11 @@ import pytest
 
 def until(condition, seconds=120):
     """Wait until a condition is true."""
-    end = time.monotonic() + seconds
+    end, begun = time.monotonic() + seconds, time.monotonic()
     while not condition():
         assert time.monotonic() < end, "timed out"
-        time.sleep(0.05)
+        time.sleep(max(0.05, time.monotonic() - begun))  # to read a store takes time that the others need
+        begun = time.monotonic()
 
 
 def is_alive(pid):
