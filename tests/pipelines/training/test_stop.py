@@ -97,8 +97,11 @@ def test_another_shell_stops_a_fit_whose_writer_is_a_process(uri, ranks):
 
 @pytest.mark.usefixtures("tables")
 def test_a_run_that_cannot_be_stopped_is_explained(litlab):
+    runs = []
+
     def new_run(name, **tags):
-        return Run(Store(), "an experiment", name, tags).run_id
+        runs.append(Run(Store(), "an experiment", name, tags))
+        return runs[-1].run_id
 
     dead = new_run("dead", **{PROCESS_TAG: "1:0", SOURCE_NAME_TAG: "litlab fit x"})
     parent = new_run("parent", **{PARENT_TAG: "seeds", COMMAND_TAG: "litlab fit x --seeds 2"})
@@ -116,6 +119,8 @@ def test_a_run_that_cannot_be_stopped_is_explained(litlab):
         asked = litlab("stop", "parent")
         assert (asked.code, f"run {parent} is asked{word} to stop" in asked.out) == (0, True)
     assert asked.out.endswith("To continue it then: litlab fit x --seeds 2\n")
+    for run in runs:  # else this process would be asked to stop in a later test
+        run.finish("KILLED")
 
 
 @pytest.mark.usefixtures("tables")
