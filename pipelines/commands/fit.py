@@ -61,9 +61,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if "--full-help" not in argv:
         request = read_request(verb, argv, on_run=starts_from_run(argv), options=parser.option_names)
         show_status(f"{request.name or 'litlab'}: loading torch and the data")
-    from pipelines.tracking import writer_process
+    from pipelines.tracking import source_code, writer_process
 
     writer_process.start(argv)  # before torch is imported
+    source_code.start()
     try:
         from pipelines.config.cli import print_full_help
         from pipelines.training.fit import fit
@@ -74,6 +75,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         return run_and_report(lambda: fit(experiment, overrides=overrides, labels=labels, trust=options.trust))
     finally:
         writer_process.stop()
+        source_code.stop()
 
 
 def run_and_report(train: "Callable[[], FitResult | None]") -> int:

@@ -40,11 +40,14 @@ def main(verb: str, argv: Sequence[str]) -> int:
 def _facts(run: "StoredRun") -> Mapping[str, str]:
     from pipelines.runtime.console import format_age, format_duration
     from pipelines.tracking import tags
+    from pipelines.tracking.source_code import FOLDER
 
     of_run, params = run.tags, run.params
     seconds = None if run.ended is None else (run.ended - run.started) / 1000
     commit = of_run.get(tags.COMMIT_TAG, "")
     dirty = ", with uncommitted changes" if of_run.get(tags.DIRTY_TAG) == "true" else ""
+    folder = of_run.get(tags.FOLDER_COMMIT_TAG, "")
+    folder_dirty = ", with uncommitted changes" if of_run.get(tags.FOLDER_DIRTY_TAG) == "true" else ""
     note = of_run.get(tags.NOTE_TAG, "").strip()
     facts = {
         "run": run.run_id,
@@ -58,6 +61,8 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
         "user": f"{of_run.get(tags.USER_TAG, '')} on {of_run.get(tags.HOST_TAG, 'an unknown machine')}",
         "command": of_run.get(tags.COMMAND_TAG, ""),
         "commit": f"{commit[:12]}{dirty}" if commit else "",
+        "folder": f"{folder[:12]}{folder_dirty}" if folder else "",
+        "code": ", ".join(run.names(FOLDER)),
         "model": params.get("model", ""),
         "data": params.get("data", ""),
         "seed": run.seed,

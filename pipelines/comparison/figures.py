@@ -16,7 +16,8 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.outputs import check_output
 from pipelines.runtime.text import first_line, short_names
 from pipelines.tracking.measured import test_metrics
-from pipelines.tracking.run import Run, recorded
+from pipelines.tracking.recorded import recorded
+from pipelines.tracking.run import Run
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.summary_runs import save_note, summary_tags
 from pipelines.tracking.tags import SELECTED_EPOCH

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.outputs import check_output
-from pipelines.tracking.run import Run, recorded
+from pipelines.tracking.recorded import recorded
+from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (
     COMMAND_TAG,
     EXPLAIN_TAG,

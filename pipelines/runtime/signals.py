@@ -42,6 +42,16 @@ def signal_handlers(handler: Handler, *signals: int) -> Iterator[None]:
             signal.signal(number, former)
 
 
+@contextmanager
+def ignored_signals() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM; in the main thread, the only one that may set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with signal_handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
+        yield
+
+
 def exit_on_sigterm() -> None:
     """Raise SystemExit(143) on SIGTERM so that `finally` blocks and context managers run. Main thread only."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

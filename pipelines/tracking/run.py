@@ -10,25 +10,22 @@ checkpoints/ and figures/; MLflow keeps the logged model in `mlartifacts/EXPERIM
 import contextlib
 import json
 import re
-import signal
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runtime.errors import StoppedError, UserError
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import write_atomically
 from pipelines.runtime.log import logger
-from pipelines.runtime.signals import signal_handlers
+from pipelines.runtime.signals import ignored_signals
 from pipelines.runtime.text import first_line, redact_credentials
-from pipelines.tracking import logged_model, run_log
+from pipelines.tracking import logged_model, run_log, source_code
 from pipelines.tracking.artifacts import check_own_artifacts
-from pipelines.tracking.origin import git_tags, machine_tags, process_tags
+from pipelines.tracking.origin import machine_tags, process_tags
 from pipelines.tracking.run_log import RunLog, epoch_history
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import DATA_HASH_TAG, PROCESS_TAG, REASON_TAG
+from pipelines.tracking.tags import COMMIT_TAG, DATA_HASH_TAG, PROCESS_TAG, REASON_TAG
 from pipelines.tracking.writer import MAX_BATCH, REWOUND, SEND
 from pipelines.tracking.writer_process import RunWriter
 
@@ -50,7 +47,8 @@ class Run:
         store: Where the run is stored.
         experiment: Name of the MLflow experiment.
         name: Name of the run.
-        tags: Tags of the run, besides those of its origin (commit, machine, process).
+        tags: Tags of the run, besides those of its origin (source code, machine, process). If they have a commit, the
+            source code is that of another run, which keeps its uncommitted changes and the installed packages.
 
     Attributes:
         folder: Folder of the run's files; with a local store, its artifact folder.
@@ -66,9 +64,11 @@ class Run:
 
     def __init__(self, store: Store, experiment: str, name: str, tags: Mapping[str, str]) -> None:
         writer = RunWriter(store)
-        info = writer.create_run(experiment, name, {**git_tags(), **machine_tags(), **process_tags(), **tags})
+        code = source_code.current() if COMMIT_TAG not in tags else source_code.SourceCode()
+        info = writer.create_run(experiment, name, {**code.tags, **machine_tags(), **process_tags(), **tags})
         try:
-            self._begin(store, RunLog.new(store.uri, info), writer, new=True)
+            self._begin(store, RunLog.new(store.uri, info), writer, new=True, packages=COMMIT_TAG not in tags)
+            code.save(self.folder)
         except OSError as error:
             writer.stop()
             store.end(info.run_id, "FAILED", str(error))
@@ -111,7 +111,7 @@ class Run:
         run._begin(found.store, log, RunWriter(found.store), new=False)
         return run
 
-    def _begin(self, store: Store, log: RunLog, writer: RunWriter, *, new: bool) -> None:
+    def _begin(self, store: Store, log: RunLog, writer: RunWriter, *, new: bool, packages: bool = False) -> None:
         self.store, self.run_id, self.experiment_id = store, log.run_id, log.experiment_id
         self.folder, self._log, self._writer = log.artifacts, log, writer
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ class Run:
         self.complete, self.has_metrics = False, bool(log.entries()[0])
         self.history: list[tuple[int, dict[str, float]]] = []
         self._unsent, self._last_sent = 0, time.monotonic()
-        writer.follow(log, new=new)
+        writer.follow(log, new=new, packages=packages and not source_code.is_off())
 
     @property
     def refused(self) -> list[str]:
@@ -230,7 +230,7 @@ class Run:
 
         Data that cannot be sent in time are kept, with a message.
         """
-        with _deaf():
+        with ignored_signals():
             try:
                 self._log.reserve(free=True)
                 self._tell(status=status, reason=reason[:5000], end_time=int(time.time() * 1000))
@@ -274,25 +274,3 @@ class Run:
 def accepted_name(metric: str) -> str:
     """Return the name of a metric with each character that MLflow refuses replaced."""
     return _REFUSED.sub("_", metric)
-
-
-@contextmanager
-def recorded(run: Run) -> Iterator[Run]:
-    """End the run when the block ends: FINISHED, KILLED if it was stopped, FAILED after any other exception."""
-    try:
-        yield run
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit | BrokenPipeError | StoppedError)
-        reason = str(error) if isinstance(error, StoppedError) else f"{type(error).__name__}: {error}".rstrip(": ")
-        run.finish("KILLED" if stopped else "FAILED", reason)
-        raise
-    run.finish("FINISHED")
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with signal_handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
-        yield

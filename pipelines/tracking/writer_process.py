@@ -26,6 +26,7 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.process import GC_THRESHOLDS, exit_with_parent
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.client import import_client
+from pipelines.tracking.packages import save_packages
 from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import NewRun, Store
 from pipelines.tracking.tags import KEY_TAG
@@ -137,15 +138,16 @@ class RunWriter:
         self._process = None  # it died, perhaps for lack of memory
         return self._store.create_run(experiment, name, tags, retry=True)
 
-    def follow(self, log: RunLog, *, new: bool) -> None:
-        """Have the log sent from now on, see `writer.follow`."""
+    def follow(self, log: RunLog, *, new: bool, packages: bool = False) -> None:
+        """Have the log sent from now on, see `writer.follow`, after the list of packages is written if it is wanted."""
         self._home = log.home
         if self._process is not None:
-            self._process.send(uri=self._store.uri, home=str(self._home), new=new)
-        work = self._listen if self._process else partial(self._follow, new)
+            self._process.send(uri=self._store.uri, home=str(self._home), new=new, packages=packages)
+        work = self._listen if self._process else partial(self._follow, new, packages)
         threading.Thread(target=work, name="litlab-writer", daemon=True).start()
 
-    def _follow(self, new: bool) -> None:
+    def _follow(self, new: bool, packages: bool = False) -> None:
+        _save_packages(self._home, packages)
         follow(self._home, self._store, new, self._requests, self._handle)
 
     def request(self, request: str = SEND) -> None:
@@ -239,7 +241,15 @@ def main() -> None:
             report(error=str(error))
         importlib.import_module("mlflow.pyfunc")  # takes 0.4 s, which would be missing when the model is logged
         message = messages.get()
+    _save_packages(Path(message["home"]), message.get("packages", False))
     follow(Path(message["home"]), store, message["new"], requests, report)
+
+
+def _save_packages(home: Path, wanted: bool) -> None:
+    """Write the list of packages to the folder of the run with this log, if it is wanted."""
+    if wanted and (log := RunLog.load(home)):
+        with contextlib.suppress(OSError):  # a full disk, which the training reports
+            save_packages(log.artifacts)
 
 
 def _read(messages: "queue.SimpleQueue[dict[str, Any]]", requests: "queue.SimpleQueue[str]") -> None:

@@ -36,11 +36,21 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import redact_credentials
-from pipelines.tracking.origin import git_tags
+from pipelines.tracking import source_code
 from pipelines.tracking.run import Run
 from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, FOUND_TAG, RESUMED_COMMIT_TAG
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    COMMIT_TAG,
+    DATA_HASH_TAG,
+    DIFF_TAG,
+    FOLDER_COMMIT_TAG,
+    FOLDER_DIFF_TAG,
+    FOUND_TAG,
+    RESUMED,
+    SOURCE_COMMIT_TAG,
+)
 from pipelines.training.announce import announce
 from pipelines.training.job import prepare_training
 from pipelines.training.results import FitResult
@@ -181,11 +191,18 @@ def _reader_changed(run: StoredRun, description: Mapping[str, Any]) -> str:
 
 
 def note_commit(run: Run, found: StoredRun) -> None:
-    """Report and record that a run resumes with another commit than it started with."""
-    before, now = found.tags.get(COMMIT_TAG), git_tags().get(COMMIT_TAG)
-    if before and now and before != now:
+    """Report and record that a run resumes with another commit, or other uncommitted changes, than it started with."""
+    code = source_code.current()
+    changed = {tag: now for tag, now in code.tags.items() if found.tags.get(tag, now) != now}
+    if not changed:
+        return
+    before, now = (tags.get(COMMIT_TAG, "") for tags in (found.tags, code.tags))
+    if COMMIT_TAG in changed:
         logger.warning("The run started with commit %s and resumes with %s", before[:12], now[:12])
-        run.set_tags({RESUMED_COMMIT_TAG: now})
+    elif {DIFF_TAG, FOLDER_DIFF_TAG, FOLDER_COMMIT_TAG} & changed.keys():
+        logger.warning("The run resumes with other code than it started with: litlab show %s", run.run_id)
+    code.save(run.folder)
+    run.set_tags({f"{RESUMED}{tag}": value for tag, value in changed.items() if tag != SOURCE_COMMIT_TAG})
 
 
 def _rewind(run: Run, selection: Selection, *, trust: bool) -> Path | None:

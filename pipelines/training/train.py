@@ -15,7 +15,8 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
 from pipelines.runtime.user_traceback import user_traceback
-from pipelines.tracking.run import Run, recorded
+from pipelines.tracking.recorded import recorded
+from pipelines.tracking.run import Run
 from pipelines.training.failures import RunFailedError, diagnose
 from pipelines.training.found_values import log_values_used, remove_searches
 from pipelines.training.job import Training

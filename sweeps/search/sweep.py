@@ -10,7 +10,7 @@ from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
-from pipelines.tracking.summary_runs import label
+from pipelines.tracking.summary_runs import keep_code, label
 from sweeps.search.samplers import check_names
 from sweeps.search.space import NOT_SEARCHED, Keep, Space, split_keys
 from sweeps.search.space_files import normalize_key, read_space
@@ -185,7 +185,7 @@ def _sweep(
         with graceful_shutdown(pool) as signals, study.beating():
             parent = open_parent(store, study, command)
             label(parent, labels)
-            runs = TrialRuns(study, parent, fixed, facts["devices"], labels.tags)
+            runs = TrialRuns(study, parent, fixed, facts["devices"], {**labels.tags, **keep_code(parent)})
             confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(
             study=name,

@@ -12,7 +12,7 @@ from pipelines.tracking.labels import Labels
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.summary_runs import label
+from pipelines.tracking.summary_runs import keep_code, label
 from pipelines.tracking.tags import HOST_TAG, NOTE_TAG, PARENT_RUN_TAG
 from sweeps.seeds.plan import SeedsPlan, make_plan
 from sweeps.seeds.summary import format_test_metrics, log_summary
@@ -115,6 +115,7 @@ def _train(
 
     status, reason = "FAILED", "an error ended it"
     try:
+        code = keep_code(parent)
         done = {int(run.seed) for run in _finished_runs(store, parent, plan.seeds)}
         jobs = [
             Job(
@@ -122,7 +123,7 @@ def _train(
                 seed=seed,
                 experiment=plan.experiment,
                 tracking_uri=store.uri,
-                tags={**labels.tags, PARENT_RUN_TAG: parent.run_id},
+                tags={**labels.tags, **code, PARENT_RUN_TAG: parent.run_id},
                 test=True,
                 devices=plan.facts["devices"],
             )

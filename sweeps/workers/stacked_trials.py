@@ -19,7 +19,7 @@ from modules.stack import structure
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.silence import silence_lightning
-from pipelines.tracking.run import recorded
+from pipelines.tracking.recorded import recorded
 from pipelines.training.job import Training, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.train import train

@@ -32,7 +32,7 @@ from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.user_traceback import user_traceback
-from pipelines.tracking.run import recorded
+from pipelines.tracking.recorded import recorded
 from pipelines.tracking.tags import CONFIG_HASH_TAG
 from pipelines.training.job import build_parts, prepare_training
 from pipelines.training.results import finalize

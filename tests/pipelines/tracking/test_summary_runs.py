@@ -3,7 +3,8 @@
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.tracking.run import Run, recorded
+from pipelines.tracking.recorded import recorded
+from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.summary_runs import MAX_NOTE, save_note, summary_tags
 from pipelines.tracking.tags import COMMAND_TAG, NOTE_TAG

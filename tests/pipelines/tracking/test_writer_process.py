@@ -24,7 +24,8 @@ sys.exit(code)
 CREATE = """
 import os, signal, sys
 from pipelines.tracking import writer_process
-from pipelines.tracking.run import Run, recorded
+from pipelines.tracking.recorded import recorded
+from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 
 writer_process.start(["digits-mlp"])

@@ -6,7 +6,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.run import Run, recorded
+from pipelines.tracking.recorded import recorded
+from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_RUN_TAG
 from sweeps.search.open_study import is_same_experiment, trial_runs

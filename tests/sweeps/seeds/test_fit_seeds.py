@@ -153,6 +153,14 @@ def test_each_seed_is_a_child_run_of_one_summary_run(trained):
         }
 
 
+def test_the_summary_run_keeps_the_code_and_each_seed_refers_to_it(trained):
+    commits = {child.data.tags["git.commit"] for child in trained.children}
+    assert commits == {trained.parent.data.tags["git.commit"]}
+    kept = [len(trained.client.list_artifacts(run.info.run_id, "code")) for run in (trained.parent, *trained.children)]
+    assert kept[0] >= 1, "the packages at least"
+    assert kept[1:] == [0] * len(SEEDS)
+
+
 def test_the_summary_run_has_mean_deviation_and_interval_of_each_metric(trained):
     parent = trained.parent.data.metrics
     assert parent["n"] == 5
