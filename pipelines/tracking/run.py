@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipelines.runtime import terminal_log
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import write_atomically
 from pipelines.runtime.log import logger
@@ -55,6 +56,7 @@ class Run:
         history: Epoch and metrics of each call of `log_metrics` without a step; a reopened run's earlier ones are read
             by `rewind`.
         has_metrics: Whether any metric was logged, also before the run was reopened.
+        terminal: What is printed until the run ends, if it was created in a block of `recorded_terminal`.
         complete: Whether the store has all data of the run, once it has ended.
         refused: What the store refuses for good, and why, once it has ended.
 
@@ -120,6 +122,7 @@ class Run:
         self.complete, self.has_metrics = False, bool(log.entries()[0])
         self.history: list[tuple[int, dict[str, float]]] = []
         self._unsent, self._last_sent = 0, time.monotonic()
+        self.terminal = terminal_log.attach_current(self.folder)
         writer.follow(log, new=new, packages=packages and not source_code.is_off())
 
     @property
@@ -231,6 +234,8 @@ class Run:
         Data that cannot be sent in time are kept, with a message.
         """
         with ignored_signals():
+            if self.terminal is not None:
+                self.terminal.close()
             try:
                 self._log.reserve(free=True)
                 self._tell(status=status, reason=reason[:5000], end_time=int(time.time() * 1000))

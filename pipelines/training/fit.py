@@ -12,6 +12,7 @@ from pipelines.config.experiments import config_arguments
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings, silence_lightning
+from pipelines.runtime.terminal_log import recorded_terminal
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
@@ -23,6 +24,7 @@ from pipelines.training.start import config_of_start, find_start
 from pipelines.training.train import run_trainer, train_and_test
 
 
+@recorded_terminal()
 def fit(
     experiment: str | Path | None = None,
     *,

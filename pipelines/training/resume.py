@@ -35,6 +35,7 @@ from pipelines.runtime.files import file_lock
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
+from pipelines.runtime.terminal_log import recorded_terminal
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking import source_code
 from pipelines.tracking.run import Run
@@ -61,6 +62,7 @@ from pipelines.training.train import run_trainer, train_and_test
 MAY_CHANGE = ("monitor", "mode", "test_weights")  # keys that change nothing in the training itself
 
 
+@recorded_terminal()
 def resume(
     run_id: str,
     *,

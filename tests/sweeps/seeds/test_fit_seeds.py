@@ -161,6 +161,12 @@ def test_the_summary_run_keeps_the_code_and_each_seed_refers_to_it(trained):
     assert kept[1:] == [0] * len(SEEDS)
 
 
+def test_each_seed_keeps_what_its_process_printed(trained):
+    for run in trained.children:
+        text = (Path(run.info.artifact_uri.removeprefix("file://")) / "terminal.log").read_text()
+        assert [text.count(f"epoch   {epoch} ") for epoch in range(3)] == [1, 1, 0]
+
+
 def test_the_summary_run_has_mean_deviation_and_interval_of_each_metric(trained):
     parent = trained.parent.data.metrics
     assert parent["n"] == 5
