@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser, take_labels
+from pipelines.commands.options import VerbParser, check_system_metrics, take_labels
 from pipelines.config.arguments import starts_from_run
 from pipelines.config.request import read_request
 from pipelines.runtime.log import logger
@@ -46,6 +46,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
     parser.show_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
     parser.show_argument("--full-help", action="store_true", help="print every argument of the Trainer")
+    parser.add_system_metrics()
     parser.add_labels()
     parser.add_trust()
     parser.show_argument("--model.help", metavar="CLASS", help="print every argument of a model (modules.mlp.MLP)")
@@ -57,6 +58,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Train an experiment, and print the results."""
     parser = make_parser(verb)
     options, names, overrides = parser.parse_with_overrides(argv)  # prints help
+    check_system_metrics(options)
     argv, labels = [*names, *overrides], take_labels(options)
     if "--full-help" not in argv:
         request = read_request(verb, argv, on_run=starts_from_run(argv), options=parser.option_names)
@@ -72,7 +74,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         if "--full-help" in argv:
             print_full_help()
         experiment, overrides = (argv[0], argv[1:]) if names else (None, argv)
-        return run_and_report(lambda: fit(experiment, overrides=overrides, labels=labels, trust=options.trust))
+        given = {"labels": labels, "trust": options.trust, "system_metrics": options.system_metrics}
+        return run_and_report(lambda: fit(experiment, overrides=overrides, **given))
     finally:
         writer_process.stop()
         source_code.stop()

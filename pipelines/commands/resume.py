@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from pipelines.commands.fit import run_and_report
-from pipelines.commands.options import RUN_ID, VerbParser, find_run_id
+from pipelines.commands.options import RUN_ID, VerbParser, check_system_metrics, find_run_id
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.status import show_status
@@ -29,6 +29,7 @@ def make_parser(verb: str) -> VerbParser:
     show("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
     show("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
     show("--trainer.enable_progress_bar", metavar="BOOL", help="show a progress bar (true)")
+    parser.add_system_metrics()
     parser.add_trust()
     parser.add_tracking_uri()
     return parser
@@ -38,6 +39,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Continue a run, and print the results."""
     parser = make_parser(verb)
     options, run_ids, overrides = parser.parse_with_overrides(argv)
+    check_system_metrics(options)
     if not run_ids:
         raise UserError(_unfinished(options.tracking_uri))
     if len(run_ids) > 1:
@@ -48,6 +50,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.training.resume import resume
 
     given = {"assume_dead": options.dead, "tracking_uri": options.tracking_uri, "trust": options.trust}
+    given["system_metrics"] = options.system_metrics
     return run_and_report(lambda: resume(run_id, overrides=overrides, **given))
 
 

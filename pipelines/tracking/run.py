@@ -50,6 +50,7 @@ class Run:
         name: Name of the run.
         tags: Tags of the run, besides those of its origin (source code, machine, process). If they have a commit, the
             source code is that of another run, which keeps its uncommitted changes and the installed packages.
+        system_metrics: Whether to measure the machine while the run is active; see system_metrics.py.
 
     Attributes:
         folder: Folder of the run's files; with a local store, its artifact folder.
@@ -64,7 +65,10 @@ class Run:
         UserError: The store refuses the run, or its files cannot be written.
     """
 
-    def __init__(self, store: Store, experiment: str, name: str, tags: Mapping[str, str]) -> None:
+    def __init__(
+        self, store: Store, experiment: str, name: str, tags: Mapping[str, str], *, system_metrics: bool = False
+    ) -> None:
+        self._system, self._started = system_metrics, time.time()
         writer = RunWriter(store)
         code = source_code.current() if COMMIT_TAG not in tags else source_code.SourceCode()
         info = writer.create_run(experiment, name, {**code.tags, **machine_tags(), **process_tags(), **tags})
@@ -77,12 +81,13 @@ class Run:
             raise UserError(f"the files of a run cannot be written: {error}; see --tracking_uri") from error
 
     @classmethod
-    def reopen(cls, found: StoredRun, *, shared: bool = False) -> "Run":
+    def reopen(cls, found: StoredRun, *, shared: bool = False, system_metrics: bool = False) -> "Run":
         """Reopen a run that has ended: it is RUNNING again until `finish`.
 
         Args:
             found: The run.
             shared: Whether other processes, perhaps in the same folder, may write to the run at the same time.
+            system_metrics: See `Run`.
 
         Raises:
             UserError: The store is unavailable, `litlab sync` is sending the run, or its files are another project's.
@@ -90,6 +95,7 @@ class Run:
         from mlflow.exceptions import MlflowException
 
         run, client = cls.__new__(cls), found.store.client
+        run._system, run._started = system_metrics, found.started / 1000
         check_own_artifacts(found.artifact_uri, found.store.uri)
         try:
             known = client.get_run(found.run_id)
@@ -123,7 +129,8 @@ class Run:
         self.history: list[tuple[int, dict[str, float]]] = []
         self._unsent, self._last_sent = 0, time.monotonic()
         self.terminal = terminal_log.attach_current(self.folder)
-        writer.follow(log, new=new, packages=packages and not source_code.is_off())
+        system = self._log_system if self._system else None
+        writer.follow(log, new=new, packages=packages and not source_code.is_off(), log_system=system)
 
     @property
     def refused(self) -> list[str]:
@@ -170,6 +177,14 @@ class Run:
         if self._unsent >= MAX_BATCH or time.monotonic() - self._last_sent > SEND_EVERY_S:
             self._unsent, self._last_sent = 0, time.monotonic()
             self._writer.request(SEND)
+
+    def _log_system(self, values: Mapping[str, float]) -> None:
+        """Log system metrics, with the seconds since the run was created as x axis. Called in another thread."""
+        seconds = max(0, round(time.time() - self._started))
+        if not self._log.status:
+            with contextlib.suppress(OSError):  # a full disk, which the training reports
+                self._log.append(seconds, values, seconds)
+                self._writer.request(SEND)
 
     def log_dataset(self, card: Mapping[str, Any]) -> None:
         """Log the data set, shown under Datasets in the UI, and the SHA-256 of each split as a tag."""

@@ -32,6 +32,7 @@ def fit(
     tracking_uri: str | None = None,
     labels: Labels | None = None,
     trust: bool = False,
+    system_metrics: bool = False,
 ) -> FitResult | None:
     """Train an experiment, test its best epoch on the test set, and record everything in one MLflow run.
 
@@ -41,6 +42,7 @@ def fit(
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         labels: Tags, note and name of the run.
         trust: Of a checkpoint to start from; see `load_checkpoint`.
+        system_metrics: Whether to measure the machine; see `Run`.
 
     Returns:
         The results; None in a dry run (`--trainer.fast_dev_run true`), which records nothing, and in the processes of
@@ -73,7 +75,7 @@ def fit(
     if cli.mlflow.note:
         logger.info(cli.mlflow.note)
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
-    run = Run(store, cli.config.name, name, tags)
+    run = Run(store, cli.config.name, name, tags, system_metrics=system_metrics)
     if labels.note:  # its first description became that of the experiment
         run.set_tags(labels.as_tags())
     announce(training, run, name)

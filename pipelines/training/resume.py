@@ -70,6 +70,7 @@ def resume(
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
     trust: bool = False,
+    system_metrics: bool = False,
 ) -> FitResult | None:
     """Resume a stopped run from its last complete epoch; on a CPU the result is bit-identical to an uninterrupted run.
 
@@ -79,6 +80,7 @@ def resume(
         overrides: Arguments such as ["--data.data_dir", "FOLDER"]. They may not change what is trained.
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         trust: See `load_checkpoint`.
+        system_metrics: Whether to measure the machine; see `Run`.
 
     Returns:
         The results; None in the processes of further devices, which have no run.
@@ -110,7 +112,7 @@ def resume(
     folder = found.store.folder or Path(tempfile.gettempdir())
     with file_lock(folder / f"resume-{found.run_id}.lock", remove=True):  # a second resume sees that the run is RUNNING
         check_resumable(found.store.find(found.run_id), assume_dead=assume_dead)
-        run = Run.reopen(found)
+        run = Run.reopen(found, system_metrics=system_metrics)
     note_commit(run, found)
     announce(training, run, found.name)
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser, take_labels
+from pipelines.commands.options import VerbParser, check_system_metrics, take_labels
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -29,6 +29,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
     help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=help_text)
+    parser.add_system_metrics()
     parser.add_labels(of="the summary run and, a tag, of each run")
     return parser
 
@@ -36,6 +37,7 @@ def make_parser(verb: str) -> VerbParser:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Train with several seeds, and print the summary."""
     options, overrides = _parse(argv)
+    check_system_metrics(options)
     labels = take_labels(options)
     read_request(verb, overrides, options=make_parser(verb).option_names)
     from pipelines.runtime.signals import exit_on_sigterm
@@ -50,6 +52,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         first_seed=options.seed_everything,
         overrides=overrides,
         labels=labels,
+        system_metrics=options.system_metrics,
         command=format_command(verb, argv),
     )
     _print_result(result)

@@ -76,6 +76,7 @@ def sweep(
     tracking_uri: str | None = None,
     overrides: Sequence[str] = (),
     labels: Labels | None = None,
+    system_metrics: bool = False,
     command: str = "",
 ) -> SweepResult:
     """Search a space until the study has its total of trials, then train and test the best on fresh seeds.
@@ -101,6 +102,7 @@ def sweep(
         tracking_uri: URI of the tracking store.
         overrides: Keys of the experiment for all trials, as on the command line.
         labels: Tags, note and name of the study's run; the runs of trials have the tags too.
+        system_metrics: Whether to measure the machine during each run; see `Run`.
         command: Recorded in the study's run.
 
     Raises:
@@ -118,7 +120,7 @@ def sweep(
 
     with (
         tempfile.TemporaryDirectory(prefix="litlab-sweep-") as folder,
-        Pool(workers, Path(folder), searched.trial_timeout) as pool,
+        Pool(workers, Path(folder), searched.trial_timeout, system_metrics=system_metrics) as pool,
     ):
         pool.warm_up()  # imports torch and Lightning in the background
         place = study or searched.name, storage, tracking_uri

@@ -59,6 +59,7 @@ def fit_seeds(
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
     labels: Labels | None = None,
+    system_metrics: bool = False,
     command: str = "",
 ) -> SeedsResult:
     """Train one configuration with consecutive seeds, each in its own process, and summarise the runs in another run.
@@ -74,6 +75,7 @@ def fit_seeds(
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"], without the seed.
         tracking_uri: Database or server of the runs; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         labels: Tags, note and name of the summary run; each run has the tags too.
+        system_metrics: Whether to measure the machine during each run; see `Run`.
         command: Recorded as the command of the summary run.
 
     Raises:
@@ -83,7 +85,10 @@ def fit_seeds(
         raise UserError(f"--seeds {seeds}: expected 1 to {MAX_SEEDS}")
     labels = labels or Labels()
     arguments = config_arguments(experiment, overrides, tracking_uri)
-    with tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder, Pool(workers, Path(folder)) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder,
+        Pool(workers, Path(folder), system_metrics=system_metrics) as pool,
+    ):
         pool.warm_up()
         plan = make_plan(pool, arguments, seeds, first_seed)
         store = Store(plan.facts["tracking_uri"])

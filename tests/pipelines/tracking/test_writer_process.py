@@ -45,7 +45,7 @@ from lightning.pytorch import Callback
 
 def children():
     listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [int(pid) for pid in listed if b"writer_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in listed if b"writer_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 class PrintState(Callback):
     def on_train_start(self, trainer, module):
