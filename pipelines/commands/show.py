@@ -24,17 +24,23 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Print the facts about a run."""
     options = make_parser(verb).parse(argv)
     from pipelines.comparison.run_diff import shown_metrics
-    from pipelines.runtime.console import print_facts
     from pipelines.tracking.run_names import find_run
     from pipelines.tracking.store import Store
 
     run = find_run(Store(options.tracking_uri), options.run_id)
-    facts, metrics = _facts(run), shown_metrics(run)
     if options.format == "json":
-        print(json.dumps({**facts, "metrics": metrics, "params": run.params}, indent=2))
-        return 0
-    print_facts({**facts, **{key: f"{value:.6g}" for key, value in metrics.items()}})
+        print(json.dumps({**_facts(run), "metrics": shown_metrics(run), "params": run.params}, indent=2))
+    else:
+        print_run(run)
     return 0
+
+
+def print_run(run: "StoredRun") -> None:
+    """Print the facts about a run and its metrics, one a line."""
+    from pipelines.comparison.run_diff import shown_metrics
+    from pipelines.runtime.console import print_facts
+
+    print_facts({**_facts(run), **{key: f"{value:.6g}" for key, value in shown_metrics(run).items()}})
 
 
 def _facts(run: "StoredRun") -> Mapping[str, str]:
@@ -67,6 +73,7 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
         "data": params.get("data", ""),
         "seed": run.seed,
         "part of": of_run.get(tags.PARENT_RUN_TAG, ""),
+        "from": of_run.get(tags.FROM_TAG, ""),
         "continues": of_run.get(tags.CONTINUES_TAG, ""),
         "files": str(run.folder or run.artifact_uri),
     }

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -23,12 +23,13 @@ from pipelines.tracking.tags import (
     FOLDER_COMMIT_TAG,
     FOLDER_DIFF_TAG,
     FOLDER_DIRTY_TAG,
+    NO_CHANGES,
+    RESUMED,
     SOURCE_COMMIT_TAG,
 )
 
 OFF_VARIABLE = "LITLAB_NO_CODE"  # environment variable: keep commits, but neither patches nor packages
 FOLDER = "code"  # of a run's artifacts
-NO_CHANGES = "none"  # the value of DIFF_TAG if nothing in a patch would differ from the commit
 MAX_FILE, MAX_PATCH = 200_000, 1_000_000  # bytes
 SOURCE_SUFFIXES = (  # of new files that are kept
     *(".py", ".pyi", ".pyx", ".sh", ".yaml", ".yml", ".toml", ".cfg", ".ini"),
@@ -101,6 +102,11 @@ def current() -> SourceCode:
     return _STARTED.pop().result() if _STARTED else collect()
 
 
+def peek() -> SourceCode:
+    """Return what `current` will return."""
+    return _STARTED[0].result() if _STARTED else collect()
+
+
 def collect() -> SourceCode:
     """Return the source code as it is now; empty outside of git repositories."""
     tags: dict[str, str] = {}
@@ -120,6 +126,25 @@ def collect() -> SourceCode:
             tags[diff_tag] = digest if patch else NO_CHANGES
             patches |= {patch_name(digest): patch} if patch else {}
     return SourceCode({**tags, **({SOURCE_COMMIT_TAG: tags[COMMIT_TAG]} if COMMIT_TAG in tags else {})}, patches)
+
+
+def same_code(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Return whether the tags of two runs tell that they have the same code; False if that is unknown."""
+    state = _state(one)
+    return state is not None and state == _state(other)
+
+
+def _state(tags: Mapping[str, str]) -> list[tuple[str | None, str | None]] | None:
+    """Return commit and changes of each repository; None if they are not known, or a resume found others."""
+    state: list[tuple[str | None, str | None]] = []
+    for commit_tag, dirty_tag, diff_tag in _TAGS:
+        commit, changes = tags.get(commit_tag), tags.get(diff_tag)
+        if changes is None and tags.get(dirty_tag) == "false":  # of an earlier version
+            changes = NO_CHANGES
+        if (commit is not None and changes is None) or {f"{RESUMED}{commit_tag}", f"{RESUMED}{diff_tag}"} & tags.keys():
+            return None
+        state.append((commit, changes))
+    return state if any(commit for commit, _ in state) else None
 
 
 def is_off() -> bool:

@@ -19,6 +19,7 @@ KEY_TAG = "litlab.key"  # random, to find a run whose creation was not acknowled
 TEST_METRICS_TAG = "litlab.test_metrics"  # JSON list: metrics of the test whose names do not tell
 REPRODUCES_TAG = "litlab.reproduces"  # label of a published claim's job
 CONTINUES_TAG = "litlab.continues"  # run whose checkpoint or weights a run started from
+FROM_TAG = "litlab.from"  # run whose configuration a run started from
 MONITOR_TAG, MODE_TAG = "litlab.monitor", "litlab.mode"  # metric that selected the weights of somebody's own module
 LEAK_CHECK_TAG = "litlab.leak_check"  # prefix: whether `litlab.leak_check.test` has training examples
 DATA_HASH_TAG = "data.sha256"  # prefix: `data.sha256.train` is the SHA-256 of the training set
@@ -30,6 +31,7 @@ FOLDER_COMMIT_TAG, FOLDER_DIRTY_TAG, FOLDER_DIFF_TAG = (  # of the current folde
     "git.folder.dirty",
     "git.folder.diff",
 )
+NO_CHANGES = "none"  # value of DIFF_TAG, if nothing differs from the commit
 RESUMED = "resumed."  # prefix of these tags, where a resume found another value
 RESUMED_COMMIT_TAG = f"{RESUMED}{COMMIT_TAG}"
 HOST_TAG, PLATFORM_TAG, PROCESSOR_TAG = "machine.host", "machine.platform", "machine.processor"

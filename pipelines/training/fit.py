@@ -15,12 +15,14 @@ from pipelines.runtime.silence import hidden_warnings, silence_lightning
 from pipelines.runtime.terminal_log import recorded_terminal
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
-from pipelines.tracking.store import Store
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import FROM_TAG
 from pipelines.training.announce import announce
 from pipelines.training.job import build_parts, prepare_training
+from pipelines.training.repeats import FindEqual, equal_run
 from pipelines.training.results import FitResult, why_no_test
 from pipelines.training.run_metadata import run_name, run_tags
-from pipelines.training.start import config_of_start, find_start
+from pipelines.training.start import config_of_start, find_origin, find_start
 from pipelines.training.train import run_trainer, train_and_test
 
 
@@ -33,7 +35,9 @@ def fit(
     labels: Labels | None = None,
     trust: bool = False,
     system_metrics: bool = False,
-) -> FitResult | None:
+    from_run: str | None = None,
+    find_equal: FindEqual | None = None,
+) -> FitResult | StoredRun | None:
     """Train an experiment, test its best epoch on the test set, and record everything in one MLflow run.
 
     Args:
@@ -43,10 +47,12 @@ def fit(
         labels: Tags, note and name of the run.
         trust: Of a checkpoint to start from; see `load_checkpoint`.
         system_metrics: Whether to measure the machine; see `Run`.
+        from_run: A run whose configuration the overrides change, as `find_run` takes it.
+        find_equal: Finds an equal run, instead of which none is trained; see `comparison.equal_finished`.
 
     Returns:
-        The results; None in a dry run (`--trainer.fast_dev_run true`), which records nothing, and in the processes of
-        further devices, which have no run.
+        The results, or the equal run that was found; None in a dry run (`--trainer.fast_dev_run true`), which records
+        nothing, and in the processes of further devices, which have no run.
 
     Raises:
         UserError: The configuration or the data are invalid. There is no run.
@@ -55,7 +61,9 @@ def fit(
     """
     silence_lightning()
     arguments = config_arguments(experiment, overrides, tracking_uri)
-    cli = parse_config("fit", arguments, base=config_of_start(arguments, tracking_uri))
+    origin = find_origin(from_run, arguments, tracking_uri)
+    base = config_of_start(arguments, tracking_uri) if origin is None else origin.file("config.yaml")
+    cli = parse_config("fit", arguments, base=base)
     cli.trust = trust
     if cli.config.trainer.fast_dev_run:
         _dry_run(cli)
@@ -65,12 +73,15 @@ def fit(
     training.checkpoint_callback.continues = False
     training.checkpoint_callback.stops_between_steps = True
     exit_on_sigterm()
+    labels = labels or Labels()
+    command = [*([] if origin is None else ["--from", origin.run_id]), *arguments, *labels.as_arguments()]
+    tags = run_tags(cli, "fit", command) | process_count_tags(training.trainer) | start.tags
+    tags |= {**({} if origin is None else {FROM_TAG: origin.run_id}), **labels.tags}
+    if find_equal is not None and (equal := equal_run(training, tags, find_equal)):
+        return equal
     if not is_rank_zero():
         run_trainer(training, start.checkpoint)
         return None
-    labels = labels or Labels()
-    tags = run_tags(cli, "fit", [*arguments, *labels.as_arguments()]) | process_count_tags(training.trainer)
-    tags |= {**start.tags, **labels.tags}
     name = labels.name or cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything)
     if cli.mlflow.note:
         logger.info(cli.mlflow.note)
