@@ -1,0 +1,32 @@
+"""Brightness and contrast of images, by which images are recognised that are unlike those of a training.
+
+Shapes: N images, C channels, H rows, W columns.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MAX_IMAGES, MIN_IMAGES = 2000, 100  # that the statistics are of
+MAX_VALUES = 5_000_000  # pixel values in all, unless MIN_IMAGES have more
+
+
+def brightness_and_contrast(images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of each image, and the mean over its channels of their standard deviations, of shape (N,).
+
+    Args:
+        images_NCHW: uint8 pixels. The results are in units of pixel / 255.
+    """
+    values_NCP = images_NCHW.flatten(2).to(torch.float32) / 255
+    return values_NCP.mean((1, 2)), values_NCP.std(2, correction=0).mean(1)
+
+
+def image_statistics(images_NCHW: Tensor) -> dict[str, Any]:
+    """Return mean and standard deviation of brightness and contrast over evenly spaced images of a set."""
+    count = min(MAX_IMAGES, max(MIN_IMAGES, MAX_VALUES // images_NCHW[0].numel()))
+    step = max(1, -(-len(images_NCHW) // count))
+    parts = [brightness_and_contrast(part) for part in torch.split(images_NCHW[::step], MIN_IMAGES)]
+    pairs = zip(("brightness", "contrast"), zip(*parts, strict=True), strict=True)
+    columns = {name: torch.cat(column) for name, column in pairs}
+    return {name: {"mean": float(c.mean()), "sd": float(c.std(correction=0))} for name, c in columns.items()}
