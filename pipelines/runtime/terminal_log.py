@@ -163,7 +163,7 @@ def shorten(content: bytes) -> bytes:
     rest = content[mark.end() :] if mark else content[start:]
     left_out = int(mark[1].replace(b",", b"")) if mark else 0
     if len(rest) > TAIL:
-        cut = rest.find(b"\n", len(rest) - TAIL) + 1 or len(rest) - TAIL
+        cut = rest.find(b"\n", len(rest) - TAIL - 1) + 1 or len(rest) - TAIL
         rest, left_out = rest[cut:], left_out + cut
     return content[:start] + (MARK.format(left_out).encode() if left_out else b"") + rest
 

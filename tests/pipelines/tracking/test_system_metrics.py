@@ -87,7 +87,7 @@ def test_a_failure_is_a_warning(quick):
 
 
 def test_child_processes_count(quick):
-    program = "import time; held = bytearray(200_000_000); print(flush=True); time.sleep(60)"
+    program = "import time; held = b'1' * 200_000_000; print(flush=True); time.sleep(60)"
     samples = []
     sampler = Sampler(os.getpid(), lambda **report: samples.append(report))
     sampler.start()
