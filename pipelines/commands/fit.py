@@ -4,8 +4,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser, check_system_metrics, take_labels
-from pipelines.config.arguments import starts_from_run
+from pipelines.commands.options import VerbParser, check_system_metrics, find_run_id, take_labels
+from pipelines.config.arguments import option_values, starts_from_run
 from pipelines.config.request import read_request
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
@@ -69,6 +69,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
         request = read_request(
             verb, argv, on_run=bool(options.from_run) or starts_from_run(argv), options=parser.option_names
         )
+        if options.from_run is not None:
+            uris = option_values(argv, "--tracking_uri")
+            options.from_run = find_run_id(options.from_run, uris[-1] if uris else None)
         show_status(f"{request.name or 'litlab'}: loading torch and the data")
     from pipelines.tracking import source_code, writer_process
 
