@@ -96,9 +96,10 @@ class TerminalLog:
     def is_attached(self) -> bool:
         return self._path is not None
 
-    def add_error(self, error: BaseException) -> None:
-        """Add the traceback of an exception that ends the training."""
-        self._record("stderr", "".join(traceback.format_exception(error)))
+    def add_error(self, error: BaseException, *, where: bool) -> None:
+        """Add an exception that ends the training, with its traceback if `where` it was raised matters."""
+        lines = traceback.format_exception(error) if where else traceback.format_exception_only(error)
+        self._record("stderr", "".join(lines))
 
     def close(self) -> None:
         """Stop, and leave the file with its final content."""

@@ -55,4 +55,6 @@ def test_a_run_that_is_stopped_says_so(experiment, uri, tmp_path):
         fit(experiment, overrides=overrides)
     run = next(iter(Store(uri).search(list(Store(uri).experiment_names()), "")))
     assert run.status == "KILLED"
-    assert printed(run.run_id, uri).rstrip().endswith("KeyboardInterrupt")
+    text = printed(run.run_id, uri)
+    assert text.rstrip().endswith("KeyboardInterrupt")
+    assert "Traceback" not in text
