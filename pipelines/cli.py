@@ -103,8 +103,8 @@ def _print_about(argv: Sequence[str]) -> None:
     from pipelines.commands.options import VerbParser
 
     verbs = "\n".join(f"  {verb:<10}  {summary}" for verb, (_, summary) in VERBS.items())
-    more = "Details: litlab VERB --help. To start: litlab fit digits-mlp, then litlab ui"
-    parser = VerbParser("", f"verbs:\n{verbs}", usage="VERB ...", epilog=more)
+    title = "verbs (details: litlab VERB --help; to start: litlab fit digits-mlp, litlab ui):"
+    parser = VerbParser("", f"{title}\n{verbs}", usage="VERB ...")
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.parse(argv)
     from importlib.metadata import version  # takes longer than all of the help

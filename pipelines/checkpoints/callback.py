@@ -43,7 +43,7 @@ class BestAndLastCheckpoint(Callback):
     Must be the first callback: no other callback may draw random numbers before this one restores the random state.
 
     Args:
-        selection: Which metric selects the best validation; of equal ones the first.
+        selection: Which metric selects the best validation.
         every: How often to save within an epoch.
         position: Where the training stands in its data.
 
@@ -200,10 +200,11 @@ class BestAndLastCheckpoint(Callback):
         if selection.monitor is None or not selection.is_fresh(logged, validated=validated):
             return None
         score = selection.monitor.score(float(logged[selection.monitor.metric]))
-        if not trainer.strategy.reduce_boolean_decision(selection.is_better(score)):
+        tie = selection.tie_score(logged)
+        if not trainer.strategy.reduce_boolean_decision(selection.is_better(score, tie)):
             return None
         metrics = {key: float(logged[key]) for key in selection.logged if key in logged}
-        selection.best = Best(epoch, score, metrics=metrics)
+        selection.best = Best(epoch, score, metrics=metrics, tie=tie)
         return selection.best
 
     def end_external_epoch(self, trainer: Trainer, epoch: int, val_batches: int) -> bool:

@@ -135,6 +135,13 @@ def remove_checkpoint(path: Path) -> None:
         name.unlink(missing_ok=True)
 
 
+def discard_checkpoints(folder: Path, keep: str) -> None:
+    """Delete the checkpoints of a finished run that are not to be kept: "all" keeps the best and the last."""
+    discarded = {"all": (), "best": (LAST,), "none": (BEST, LAST)}[keep]
+    for name in (PREVIOUS, *discarded):  # the previous one is only needed to resume
+        remove_checkpoint(folder / name)
+
+
 def find_corruption(path: Path) -> str | None:
     """Return what is wrong with a checkpoint file, or None if it is intact.
 
@@ -193,10 +200,24 @@ def fetch_checkpoint(run: "StoredRun", name: str = BEST) -> Path:
     Raises:
         UserError: The run has no such checkpoint, or it is damaged.
     """
-    path = run.file(f"{CHECKPOINT_FOLDER}/{name}")
+    try:
+        path = run.file(f"{CHECKPOINT_FOLDER}/{name}")
+    except UserError as error:
+        raise UserError(f"{error}{_why_discarded(run)}") from error
     if problem := find_corruption(path):
         raise DamagedCheckpointError(f"run {run.run_id}: {path} is damaged: {problem}")
     return path
+
+
+def _why_discarded(run: "StoredRun") -> str:
+    """Return that the user chose not to keep a checkpoint; "" if it is missing for another reason."""
+    import yaml
+
+    try:
+        keep = yaml.safe_load(run.file("config.yaml").read_text()).get("keep", "all")
+    except (UserError, OSError, yaml.YAMLError, AttributeError):
+        return ""
+    return "" if keep == "all" or run.status != "FINISHED" else f": it was trained with --keep {keep}"
 
 
 def latest_valid(folder: Path, *, trust: bool = False) -> tuple[ResumePoint | None, list[str]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipelines.checkpoints.files import ResumePoint, load_checkpoint
 from pipelines.checkpoints.selection import Best, Monitor
+from pipelines.checkpoints.ties import tie_score
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 
@@ -30,11 +31,12 @@ def select_again(
         point = ResumePoint.of(path, load_checkpoint(path, needed=("litlab", "epoch", "global_step")))
         value = logged.get(point.epoch, {}).get(monitor.metric)
         if value is not None and point.step is None:
-            found.append((Best(point.epoch, monitor.score(value)), path))
+            tie = tie_score(logged[point.epoch], monitor.metric)
+            found.append((Best(point.epoch, monitor.score(value), tie=tie), path))
     if not found:
         names = ", ".join(sorted({name for metrics in logged.values() for name in metrics}))
         raise UserError(f"--monitor {monitor.metric}: no checkpoint has a value of it; there is {names}")
-    best, path = max(found, key=lambda item: (item[0].score, -item[0].epoch))
+    best, path = max(found, key=lambda item: (item[0].score, item[0].tie or 0.0, -item[0].epoch))
     count = len({item.epoch for item, _ in found})
     logger.info(
         "Of %d epochs with a checkpoint, %d is the best by %s: %s", count, best.epoch, monitor.metric, path.name

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from modules.base import Learner
+from pipelines.checkpoints.ties import tie_score
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.metric_names import Mode, find_metric, mode_of, shown_in_epoch, split_of, tells_mode
@@ -51,12 +52,14 @@ class Best:
         score: Value of the metric; its negative where lower values are better.
         step: Global step, for a validation within an epoch; else None.
         metrics: What that validation logged, if validations have steps as x axis; else None: the run has them by epoch.
+        tie: Score of the metric that breaks ties; None if it was not logged.
     """
 
     epoch: int
     score: float
     step: int | None = None
     metrics: dict[str, float] | None = None
+    tie: float | None = None
 
 
 class Selection:
@@ -76,6 +79,8 @@ class Selection:
         best: The best validation; None before the first one.
         logged: Whether higher values are better, by the name of each metric that validations logged; None if unknown.
         validated: Whether there was a validation.
+        is_required: Whether it is an error if the validation does not log the given metric.
+        breaks_ties: Whether the loss decides between validations of equal score; not in a run of an earlier version.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class Selection:
         self.best: Best | None = None
         self.logged: dict[str, bool | None] = {}
         self.validated = False
+        self.is_required = self.breaks_ties = True
         self._mode, self._given = mode, metric is not None
         self._tried: Mapping[str, bool | None] = {}  # what the sanity check logged
         self._to_announce = False
@@ -132,7 +138,7 @@ class Selection:
             self._set(found, self.monitor.mode, self.monitor.source, logged, announce=True)
         elif found is not None and self.monitor.source == "given" and self._mode is None:
             self._set(found, None, "given", logged)
-        elif found is None and self._given and not self._by_training and (logged or not sanity_check):
+        elif found is None and self._must_be_logged and (logged or not sanity_check):
             raise UserError(f"--monitor {self.monitor.metric}: the validation logs {_list(logged)}")
         self._announce(logged)
 
@@ -147,6 +153,10 @@ class Selection:
             raise UserError(f"--monitor {self.monitor.metric}: the training logs {_list(logged)}")
 
     @property
+    def _must_be_logged(self) -> bool:
+        return self._given and self.is_required and not self._by_training
+
+    @property
     def _by_training(self) -> bool:
         return self.monitor is not None and split_of(self.monitor.metric) == "train"
 
@@ -158,9 +168,23 @@ class Selection:
             and self.monitor.metric in logged
         )
 
-    def is_better(self, score: float) -> bool:
-        """Return whether a score is better than the best so far; of equal ones the first is the best."""
-        return self.best is None or score > self.best.score
+    def is_better(self, score: float, tie: float | None = None) -> bool:
+        """Return whether a score is better than the best so far; of equal ones that with the lower loss, or the first.
+
+        Args:
+            score: See `Monitor.score`.
+            tie: See `tie_score`.
+        """
+        if self.best is None or score != self.best.score:
+            return self.best is None or score > self.best.score
+        return tie is not None and self.best.tie is not None and tie > self.best.tie
+
+    def tie_score(self, logged: Mapping[str, Any]) -> float | None:
+        """Return the score that decides between validations of equal score: the validation loss, lower is better.
+
+        None if it was not logged, is what selects, or this run began with a version that took the first of equal ones.
+        """
+        return tie_score(logged, None if self.monitor is None else self.monitor.metric) if self.breaks_ties else None
 
     def describe(self) -> str:
         """Return what a run that has no metric to select by should say."""
@@ -178,6 +202,8 @@ class Selection:
             "best_score": -math.inf if best is None else best.score,
             "best_step": None if best is None else best.step,
             "best_metrics": None if best is None else best.metrics,
+            "best_tie": None if best is None else best.tie,
+            "breaks_ties": self.breaks_ties,
             "monitor": None if self.monitor is None else asdict(self.monitor),
         }
 
@@ -196,11 +222,16 @@ class Selection:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned, also that of earlier versions; a best by another metric is no best."""
+        self.breaks_ties = bool(state.get("breaks_ties", False))
         if self.is_other(state):
             return
         if state["best_epoch"] is not None:
             self.best = Best(
-                state["best_epoch"], state["best_score"], state.get("best_step"), state.get("best_metrics")
+                state["best_epoch"],
+                state["best_score"],
+                state.get("best_step"),
+                state.get("best_metrics"),
+                state.get("best_tie"),
             )
         if self.monitor is None and state.get("monitor"):
             self.monitor = Monitor(**state["monitor"])

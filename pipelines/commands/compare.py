@@ -6,30 +6,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser, add_comparison_arguments
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.text import escape_control_characters, format_command
+from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from pipelines.comparison.rows import Comparison
 
-    from pipelines.comparison.rows import Comparison, Row
-    from pipelines.runtime.console import Console
-
-MAX_ROWS = 40  # of the table
-CONFIGURATION = "configuration"  # title of the column that holds all keys, if they do not fit one column each
-OPTIONAL = ("parameters", "time", "epoch", "95 % interval", "n")  # left out in this order if they do not fit
 DESCRIPTION = """Compare finished runs. Runs that differ only in the seed are one row: mean,
 standard deviation, 95 % interval, and the difference to the best row, paired by
 seed. It is within noise if the 95 % interval of the difference contains 0."""
+OF_EXAMPLES = ("names", "tracking_uri")  # the options that --examples takes, besides format and plot
+SAME_FORMATS = {"text": "table", "markdown": "md"}
 
 
 def make_parser(verb: str) -> VerbParser:
     parser = VerbParser(verb, DESCRIPTION)
     add_comparison_arguments(parser)
-    formats = ("table", "json", "csv", "md")
-    table = "table, json, csv or md (table: the first 40 rows)"
+    formats = ("table", "text", "json", "csv", "md", "markdown", "latex")
+    table = "table (text), json, csv, md (markdown) or latex (booktabs)"
     parser.add_argument("--format", choices=formats, default="table", metavar="FORMAT", help=table)
-    plot = 'save figures as PNG and SVG in a folder, and log them with the table as a run of "comparisons"'
+    long = "all rows, columns and whole run ids"
+    parser.add_argument("--long", action="store_true", help=long)
+    pivot = "table of the metric by two keys: model data"
+    examples = "test examples that only one of two runs classifies correctly"
+    parser.add_argument("--examples", action="store_true", help=examples)
+    parser.add_argument("--pivot", nargs=2, metavar=("KEY", "KEY"), help=pivot)
+    plot = 'save figures as PNG, SVG and PDF in a folder, and log them with the table as a run of "comparisons"'
     parser.add_argument("--plot", type=Path, metavar="DIR", help=plot)
     parser.add_tracking_uri()
     return parser
@@ -38,15 +41,35 @@ def make_parser(verb: str) -> VerbParser:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Print the comparison, and draw it if asked to."""
     options = vars(make_parser(verb).parse(argv))
-    output, folder = options.pop("format"), options.pop("plot")
+    output, folder, long, pivot = (options.pop(name) for name in ("format", "plot", "long", "pivot"))
+    output = SAME_FORMATS.get(output, output)
+    if options.pop("examples"):
+        given = [name for name, value in {**options, "pivot": pivot}.items() if value and name not in OF_EXAMPLES]
+        if given:
+            raise UserError(f"--examples does not take --{given[0].removesuffix('_string')}")
+        from pipelines.commands.compare_examples import print_examples
+
+        return print_examples(options["names"], output, folder, options["tracking_uri"])
+    if pivot:
+        if options["by"] or options["baseline"]:
+            raise UserError(f"--pivot takes the place of {'--by' if options['by'] else '--baseline'}: give one of them")
+        options["by"] = pivot
     from pipelines.comparison.compare import compare
     from pipelines.comparison.export import FORMATS
 
-    comparison = compare(**options)
+    try:
+        comparison = compare(**options)
+    except UserError as error:
+        message = str(error)
+        raise UserError(message.replace("--by", "--pivot", 1) if pivot else message) from error
     for note in comparison.notes:
         logger.info(f"note: {note}")
-    if output == "table":
-        _print_table(comparison)
+    if pivot:
+        _print_pivot(comparison, output)
+    elif output == "table":
+        from pipelines.commands.compare_table import print_table
+
+        print_table(comparison, long=long)
     else:
         print(FORMATS[output](comparison), end="")
     if folder:
@@ -57,63 +80,19 @@ def main(verb: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def _print_table(comparison: "Comparison") -> None:
-    """Print the first rows as a table that fits the terminal, and what it leaves out."""
-    from rich.text import Text
+def _print_pivot(comparison: "Comparison", output: str) -> None:
+    from pipelines.comparison.pivot import FORMATS, pivot
 
-    from pipelines.comparison.formatting import footnote, table_title
-    from pipelines.runtime.console import table_console
+    tables = pivot(comparison)
+    if output != "table":
+        print(FORMATS[output](tables), end="")
+        return
+    from pipelines.runtime.console import numeric_table, table_console
+    from pipelines.runtime.text import escape_control_characters
 
     console = table_console()
-    rows = comparison.rows[:MAX_ROWS]
-    table, omitted = _fit_table(console, comparison, rows)
-    more = len(comparison.rows) - len(rows)
-    remarks = [
-        footnote(rows),
-        f"{more} more rows: --format json, csv or md shows all" if more else "",
-        f"no room for {', '.join(omitted)}: --format json shows all" if omitted else "",
-    ]
-    console.print(Text(escape_control_characters(table_title(comparison))))
-    console.print(table)
-    for line in filter(None, remarks):
-        console.print(Text(escape_control_characters(line)))
-
-
-def _fit_table(console: "Console", comparison: "Comparison", rows: Sequence["Row"]) -> tuple["Table", Sequence[str]]:
-    """Return the table with as many columns as fit, and the columns that were left out."""
-    from pipelines.comparison.formatting import metric_cells, param_cells
-    from pipelines.runtime.console import fits
-    from pipelines.runtime.text import short_names
-
-    names = short_names(comparison.columns)
-    params = [{names[key]: text for key, text in param_cells(row, comparison).items()} for row in rows]
-    metrics = [metric_cells(row, comparison) for row in rows]
-    empty = {name for name in metrics[0] if not any(cells[name] for cells in metrics)}
-    for count in range(len(OPTIONAL) + 1):
-        omitted = [name for name in OPTIONAL[:count] if name not in empty]
-        table = _table(params, _without(metrics, {*empty, *omitted}))
-        if fits(console, table):
-            return table, omitted
-    joined = [{CONFIGURATION: "  ".join(f"{name}={text}" for name, text in cells.items() if text)} for cells in params]
-    omitted = [name for name in omitted if name != "n"]
-    return _table(joined, _without(metrics, {*empty, *omitted})), omitted
-
-
-def _without(rows: Sequence[dict[str, str]], columns: set[str]) -> list[dict[str, str]]:
-    return [{name: text for name, text in cells.items() if name not in columns} for cells in rows]
-
-
-def _table(params: Sequence[dict[str, str]], metrics: Sequence[dict[str, str]]) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in params[0]:
-        table.add_column(Text(escape_control_characters(name)), overflow="fold")
-    for name in metrics[0]:
-        table.add_column(Text(name), justify="left" if name == "verdict" else "right", no_wrap=True)
-    for keys, values in zip(params, metrics, strict=True):
-        style = {"best": "bold", "worse": "dim"}.get(values["verdict"])
-        cells = (Text(escape_control_characters(text)) for text in [*keys.values(), *values.values()])
-        table.add_row(*cells, style=style)
-    return table
+    for index, table in enumerate(tables):
+        print(*[""] * bool(index), escape_control_characters(table.title), sep="\n")
+        console.print(numeric_table("", table.table()))
+        for note in table.notes:
+            print(note)

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from pipelines.comparison.run_diff import RunDiff
 
 DESCRIPTION = """Show what differs between two runs of any status: configuration, data, code,
-versions, machine and metrics. What is equal is not shown. Files with uncommitted
-changes are listed with the lines that these add and remove."""
+versions, machine and metrics. What is equal is not shown. Files with changes
+that were not committed are listed with the lines that these add and remove."""
 
 
 def make_parser(verb: str) -> VerbParser:

@@ -10,12 +10,17 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
 
 DESCRIPTION = """Evaluate a run's selected checkpoint on the {} set, and print the
-recorded and the new metrics. The run is not changed."""
+recorded and the new metrics. {}"""
+UNCHANGED = {
+    "val": "The run is not changed.",
+    "test": "Nothing recorded is changed; a run\nwithout predictions gets those of the test.",
+}
 SPLITS: dict[str, Literal["val", "test"]] = {"validate": "val", "test": "test"}
 
 
 def make_parser(verb: str) -> VerbParser:
-    description = DESCRIPTION.format({"val": "validation", "test": "test"}[SPLITS[verb]])
+    split = SPLITS[verb]
+    description = DESCRIPTION.format({"val": "validation", "test": "test"}[split], UNCHANGED[split])
     parser = VerbParser(verb, description, usage="RUN_ID [--KEY VALUE ...]", needs_arguments=True)
     parser.show_argument("run_id", **RUN_ID)
     parser.show_keys("override a key of the run's configuration, such as --data.data_dir FOLDER")

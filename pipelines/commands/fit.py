@@ -2,10 +2,10 @@
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pipelines.commands.options import VerbParser, check_system_metrics, find_run_id, take_labels
-from pipelines.config.arguments import option_values, starts_from_run
+from pipelines.config.arguments import Keep, option_values, starts_from_run
 from pipelines.config.request import read_request
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
@@ -29,30 +29,32 @@ KEYS = """keys of an experiment, such as:
 def make_parser(verb: str) -> VerbParser:
     """Return the help page: LightningCLI parses the arguments, and needs torch for it."""
     usage = f"NAME [--KEY VALUE ...]\n       litlab {verb} -c FILE [-c FILE ...] [--KEY VALUE ...]"
-    usage += f"\n       litlab {verb} --from RUN_ID [--KEY VALUE ...]"
+
     parser = VerbParser(verb, DESCRIPTION, usage=usage, epilog=KEYS, needs_arguments=True)
-    parser.show_argument("experiment", metavar="NAME", help="an experiment (litlab list), or a YAML file like one's")
+    parser.show_argument("experiment", metavar="NAME", help="an experiment (litlab list) or a YAML file")
     parser.show_argument("-c", "--config", metavar="FILE", help="another YAML file; later files take precedence")
     parser.show_argument("--seed_everything", metavar="N", help="seed of weights, order, dropout, augmentation (0)")
-    parser.show_argument("--seeds", metavar="N", help="N seeds, and a run with their mean (--seeds 5 --help)")
+    parser.show_argument("--seeds", metavar="N", help="N seeds and their mean (see --seeds 5 --help)")
     parser.show_argument("--tracking_uri", metavar="URI", help="sqlite:///FILE or http://SERVER (mlflow.db here)")
     parser.show_argument("--name", metavar="NAME", help="the MLflow experiment (the name of the experiment)")
-    parser.show_argument(
-        "--monitor", metavar="METRIC", help="what selects the best weights (val_loss; see docs/LOOPS.md)"
-    )
+    parser.show_argument("--monitor", metavar="METRIC", help="what selects the best weights (docs/LOOPS.md)")
     parser.show_argument("--mode", metavar="min|max", help="whether lower or higher values of it are better")
     parser.show_argument("--test_weights", metavar="WHICH", help="best, last, or callback (a ModelCheckpoint's best)")
     parser.show_argument("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
+    kept = "checkpoints left at the end: all, best or none (all)"
+    parser.show_argument("--keep", choices=get_args(Keep), metavar="WHICH", help=kept)
     parser.show_argument("--ckpt_path", metavar="FILE|RUN_ID", help="continue from a checkpoint or run, as a new run")
     parser.show_argument("--weights", metavar="FILE|RUN_ID", help="start from the weights of a checkpoint or run")
     parser.add_argument("--from", dest="from_run", metavar="RUN_ID", help="a run whose configuration the keys change")
     if_needed = "show an equal finished run instead, if there is one"
     parser.add_argument("--if_needed", action="store_true", help=if_needed)
     parser.show_argument("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
+    parser.show_argument("--keep_predictions", metavar="BOOL", help="keep the predictions of the test (true)")
     parser.show_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
     parser.show_argument("--full-help", action="store_true", help="print every argument of the Trainer")
     parser.add_system_metrics()
     parser.add_labels()
+    parser.add_notify()
     parser.add_trust()
     parser.show_argument("--model.help", metavar="CLASS", help="print every argument of a model (modules.mlp.MLP)")
     parser.show_argument("--data.help", metavar="CLASS", help="... of a data module (datamodules.mnist.MNIST)")
@@ -85,8 +87,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
         if "--full-help" in argv:
             print_full_help()
         experiment, overrides = (argv[0], argv[1:]) if names else (None, argv)
-        given = {"labels": labels, "trust": options.trust, "system_metrics": options.system_metrics}
+        given = {"labels": labels, "trust": options.trust, "notify": options.notify}
         given |= {"from_run": options.from_run, "find_equal": find_equal if options.if_needed else None}
+        given["system_metrics"] = options.system_metrics
         return run_and_report(lambda: fit(experiment, overrides=overrides, **given))
     finally:
         writer_process.stop()
@@ -144,7 +147,7 @@ def print_summary(result: "FitResult") -> None:
         "selected": f"{selected}{by}",
         "training": format_duration(result.seconds),
         "parameters": f"{result.parameters:,}",
-        "checkpoint": str(result.checkpoint),
+        "checkpoint": str(result.checkpoint or "none is kept"),
         "run": result.run_id,
         "view": view_command(result.tracking_uri, runs_page(result.experiment_id)),
     }

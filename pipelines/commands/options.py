@@ -13,6 +13,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.labels import Labels
 
 MAX_WIDTH = 80
+STATUSES = ("running", "finished", "failed", "killed")
 RUN_ID: dict[str, Any] = {"metavar": "RUN_ID", "help": "id, first digits of it, name of the run, latest, or best:NAME"}
 
 
@@ -87,14 +88,19 @@ class VerbParser(argparse.ArgumentParser):
         self.add_argument("--tracking_uri", metavar="URI", help=help_text)
         self.add_argument("--tracking-uri", dest="tracking_uri", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
-    def add_trust(self, help_text: str = "restore objects of others' checkpoints (may run code)") -> None:
+    def add_trust(self, help_text: str = "restore objects in checkpoints (may run code)") -> None:
         """Add `--trust`."""
         self.add_argument("--trust", action="store_true", help=help_text)
 
     def add_system_metrics(self) -> None:
         """Add `--system_metrics`; see `check_system_metrics`."""
-        text = "measure CPU, memory, disk, network and GPUs (needs psutil)"
+        text = "measure CPU, memory, GPUs ... (needs psutil)"
         self.add_argument("--system_metrics", action="store_true", help=text)
+
+    def add_notify(self) -> None:
+        """Add `--notify`."""
+        what = "run a shell command at the end (docs/GUIDE.md)"
+        self.add_argument("--notify", default="", metavar="COMMAND", help=what)
 
     def add_labels(self, *, of: str = "the run", short: bool = False) -> None:
         """Add `--tag`, `--note` and `--run_name`; a short page has two lines for them. See `take_labels`."""
@@ -205,6 +211,8 @@ def add_comparison_arguments(parser: VerbParser) -> None:
     add("--metric", help="test/acc, selected/val/loss, fit_seconds ...")
     mode = "whether lower (min) or higher (max) values of the metric are better; by default, its name tells"
     add("--mode", choices=("min", "max"), help=mode)
+    baseline = "row that others are compared with: its number, or a run's id or name (the best row with n > 1)"
+    add("--baseline", metavar="ROW", help=baseline)
     example = "MLflow filter: \"params.model.dropout = '0.3' and metrics.test/acc > 0.9\""
     add("--filter", dest="filter_string", default="", metavar="FILTER", help=example)
 
@@ -219,3 +227,24 @@ def find_run_id(text: str, tracking_uri: str | None) -> str:
     from pipelines.tracking.store import Store
 
     return find_run(Store(tracking_uri), text).run_id
+
+
+def add_run_filters(parser: VerbParser) -> None:
+    """Add the options of `runs` and `rm` that select runs; see `tracking.listing.list_runs`."""
+    add = parser.add_argument
+    add("--status", choices=STATUSES, metavar="STATUS", help="running, finished, failed or killed")
+    add("--filter", dest="filter_string", default="", metavar="FILTER", help='such as "metrics.test/acc > 0.9"')
+    add("--tag", dest="tags", action="append", default=[], metavar="K=V", help="runs with this tag; may be repeated")
+    add("--since", metavar="AGE", help="not older than 90m, 12h, 7d, 2w, or a date")
+    add("--user", metavar="NAME", help="runs of this user")
+
+
+def check_run_filters(options: dict[str, Any]) -> None:
+    """Check the options of `add_run_filters`, and replace the tags by a mapping.
+
+    Raises:
+        UserError: A tag has no value.
+    """
+    if wrong := [tag for tag in options["tags"] if "=" not in tag]:
+        raise UserError(f"--tag {wrong[0]}: give a key and a value, such as --tag stage=confirm")
+    options["tags"] = dict(tag.split("=", 1) for tag in options["tags"])

@@ -18,6 +18,10 @@ def make_parser(verb: str) -> VerbParser:
     add_comparison_arguments(parser)
     out = "the page (report.html); an earlier page of litlab is replaced"
     parser.add_argument("--out", type=Path, default=argparse.SUPPRESS, metavar="FILE", help=out)
+    text = "your own text below the result, in Markdown (HTML in it is shown as text)"
+    parser.add_argument("--text", type=Path, metavar="FILE", help=text)
+    ui = "address of litlab ui, for links from run ids; by default that of the tracking server"
+    parser.add_argument("--ui", metavar="URL", help=ui)
     parser.add_tracking_uri()
     return parser
 

@@ -1,9 +1,11 @@
 """`litlab resume`: continue a stopped fit."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from pipelines.commands.fit import run_and_report
 from pipelines.commands.options import RUN_ID, VerbParser, check_system_metrics, find_run_id
+from pipelines.config.arguments import Keep
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.status import show_status
@@ -27,10 +29,13 @@ def make_parser(verb: str) -> VerbParser:
     show("--mode", metavar="min|max", help="whether lower or higher values of it are better")
     show("--test_weights", metavar="WHICH", help="best, last, or callback (a ModelCheckpoint's best)")
     show("--checkpoint_every", metavar="N|TIME", help="also save within epochs: 500 (steps), 10m, 2h")
+    show("--keep", choices=get_args(Keep), metavar="WHICH", help="checkpoints left at the end: all, best or none")
     show("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
+    show("--keep_predictions", metavar="BOOL", help="keep the predictions of the test (true)")
     show("--trainer.enable_progress_bar", metavar="BOOL", help="show a progress bar (true)")
     parser.add_system_metrics()
     parser.add_trust()
+    parser.add_notify()
     parser.add_tracking_uri()
     return parser
 
@@ -51,6 +56,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
     given = {"assume_dead": options.dead, "tracking_uri": options.tracking_uri, "trust": options.trust}
     given["system_metrics"] = options.system_metrics
+    given["notify"] = options.notify
     return run_and_report(lambda: resume(run_id, overrides=overrides, **given))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands.options import VerbParser
+from pipelines.commands.options import VerbParser, add_run_filters, check_run_filters
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import escape_control_characters
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """List runs of any status, newest first. Without NAME, runs that belong to a sweep
 or to several seeds are left out: only their summary run is listed."""
-STATUSES = ("running", "finished", "failed", "killed")
 LAYOUTS = (  # columns that are left out, and characters of a name: the first layout that fits is taken
     ((), 60),
     (("user",), 40),
@@ -35,11 +34,7 @@ def make_parser(verb: str) -> VerbParser:
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="an experiment or a study (all)")
     add("--last", type=int, default=20, metavar="N", help="at most so many runs (%(default)s)")
-    add("--status", choices=STATUSES, metavar="STATUS", help="running, finished, failed or killed")
-    add("--filter", dest="filter_string", default="", metavar="FILTER", help='such as "metrics.test/acc > 0.9"')
-    add("--tag", action="append", default=[], metavar="K=V", help="runs with this tag; may be repeated")
-    add("--since", metavar="AGE", help="not older than 90m, 12h, 7d, 2w, or a date")
-    add("--user", metavar="NAME", help="runs of this user")
+    add_run_filters(parser)
     add("--format", choices=("table", "json", "csv"), default="table", metavar="FORMAT", help="table, json or csv")
     parser.add_tracking_uri()
     return parser
@@ -50,12 +45,11 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options = vars(make_parser(verb).parse(argv))
     if options["last"] < 1:
         raise UserError(f"--last {options['last']}: give a number of runs, 1 or more")
-    output, tags = options.pop("format"), options.pop("tag")
-    if wrong := [tag for tag in tags if "=" not in tag]:
-        raise UserError(f"--tag {wrong[0]}: give a key and a value, such as --tag stage=confirm")
+    output = options.pop("format")
+    check_run_filters(options)
     from pipelines.tracking.listing import list_runs
 
-    runs = list_runs(**options, tags=dict(tag.split("=", 1) for tag in tags))
+    runs = list_runs(**options)
     if output == "json":
         print(json.dumps([_record(run) for run in runs], indent=2))
     elif output == "csv":

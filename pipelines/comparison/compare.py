@@ -15,9 +15,10 @@ def compare(
     mode: Mode | None = None,
     by: Sequence[str] = (),
     filter_string: str = "",
+    baseline: str | None = None,
     tracking_uri: str | None = None,
 ) -> Comparison:
-    """Compare finished runs. Runs that differ only in the seed are one row; each row is compared with the best one.
+    """Compare finished runs. Runs that differ only in the seed are one row; each row is compared with the baseline.
 
     Args:
         names: Experiments, studies or run ids; the id of a summary run selects the runs that it summarises. Empty
@@ -28,13 +29,15 @@ def compare(
             what the metric's name tells, see `metric_names.mode_of`.
         by: Keys whose values make the rows, in full or their last parts ("n_train"); by default all keys.
         filter_string: MLflow filter. Keys with dots or slashes do not need backticks.
+        baseline: The row that the others are compared with, by its number or by the id or name of one of its runs; by
+            default the best row that has more than one run.
         tracking_uri: MLflow database or server; by default MLFLOW_TRACKING_URI, or else the project's mlflow.db.
 
     Returns:
-        The rows, best first, with mean, standard deviation, 95 % interval and difference to the best row.
+        The rows, best first, with mean, standard deviation, 95 % interval and difference to the baseline.
 
     Raises:
-        UserError: A name or key is unknown, the filter is invalid, or no run has the metric.
+        UserError: A name, a key or the baseline is unknown, the filter is invalid, or no run has the metric.
     """
     selection = find_runs(Store(tracking_uri), names, filter_string)
-    return group_and_rank(selection, metric, list(dict.fromkeys(by)), mode)
+    return group_and_rank(selection, metric, list(dict.fromkeys(by)), mode, baseline)

@@ -1,23 +1,28 @@
-"""A comparison as data: records, JSON, CSV and Markdown."""
+"""A comparison as data: records, JSON, CSV, Markdown and LaTeX."""
 
 import csv
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from pipelines.comparison.formatting import footnote, markdown_table, metric_cells, param_cells, table_title
+from pipelines.comparison.formatting import footnotes, markdown_table, metric_cells, param_cells, table_title
+from pipelines.comparison.latex import latex_table
 from pipelines.comparison.rows import Comparison
-from pipelines.runtime.text import short_names
 from pipelines.tracking.tags import EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
 
+NUMBERS = ("row", "mean ± sd", "n", "95 % interval", "difference", "epoch", "time", "parameters")  # aligned right
 DIFFERENCE = ("mean", "ci95", "n", "paired", "within_noise")
 
 
 def as_records(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return one record per row, best first, with JSON types only."""
+    """Return one record per row, with JSON types only: the rows on each data set, best first."""
     keys = [key for key in comparison.differing if key != EXPERIMENT_KEY]
+    data_sets = {row.number: name for name, part in comparison.by_data_set().items() for row in part.rows}
     return [
         {
+            "row": row.number,
+            "data_set": data_sets[row.number] or None,
             "experiment": row.configuration.get(EXPERIMENT_KEY),
             "params": {key: row.configuration.get(key) for key in keys},
             "metric": comparison.metric,
@@ -33,6 +38,7 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
             "parameters": row.mean(PARAMETERS),
             "runs": [run.run_id for run in row.runs],
             "difference": {key: getattr(row.difference, key) for key in DIFFERENCE} if row.difference else None,
+            "baseline": row.baseline.number if row.baseline else None,
         }
         for row in comparison.rows
     ]
@@ -56,7 +62,7 @@ def as_csv(comparison: Comparison) -> str:
 def _flatten(record: dict[str, Any]) -> dict[str, Any]:
     ends = ("_low", "_high")
     difference = record["difference"] or {}
-    flat: dict[str, Any] = {"experiment": record["experiment"]}
+    flat: dict[str, Any] = {key: record[key] for key in ("row", "data_set", "experiment")}
     flat |= {f"params.{key}": value for key, value in record["params"].items()}
     flat |= {key: record[key] for key in ("metric", "mean", "sd", "n")}
     flat |= {f"ci95{end}": value for end, value in zip(ends, record["ci95"] or ("", ""), strict=True)}
@@ -65,18 +71,55 @@ def _flatten(record: dict[str, Any]) -> dict[str, Any]:
     flat |= {"runs": " ".join(record["runs"]), "difference": difference.get("mean")}
     interval = difference.get("ci95") or ("", "")
     flat |= {f"difference_ci95{end}": value for end, value in zip(ends, interval, strict=True)}
-    return flat | {f"difference_{key}": difference.get(key) for key in ("n", "paired", "within_noise")}
+    return (
+        flat
+        | {f"difference_{key}": difference.get(key) for key in ("n", "paired", "within_noise")}
+        | {"baseline": record["baseline"]}
+    )
+
+
+def table_lines(comparison: Comparison, *, first: Sequence[str] = ()) -> list[list[str]]:
+    """Return the cells of a header and of each row, without empty columns of values.
+
+    Args:
+        comparison: The rows.
+        first: Columns of values that stand before those of the keys.
+    """
+    metrics = [metric_cells(row, comparison) for row in comparison.rows]
+    titles = [title for title in metrics[0] if any(cells[title] for cells in metrics)]
+    begin, end = [title for title in first if title in titles], [title for title in titles if title not in first]
+    params = param_cells(comparison.rows, comparison)
+    header = ["row", *begin, *params[0], *end]
+    cells = [
+        [
+            str(row.number),
+            *(values[title] for title in begin),
+            *keys.values(),
+            *(values[title] for title in end),
+        ]
+        for row, keys, values in zip(comparison.rows, params, metrics, strict=True)
+    ]
+    return [header, *cells]
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """Return a Markdown table of all rows, with its title above and its footnote below."""
-    cells = [
-        [*param_cells(row, comparison).values(), *metric_cells(row, comparison).values()] for row in comparison.rows
-    ]
-    header = [*short_names(comparison.columns).values(), *metric_cells(comparison.rows[0], comparison)]
-    parts = [table_title(comparison), markdown_table([header, *cells], padded=False)]
-    note = footnote(comparison.rows).replace("*", "\\*")
-    return "\n\n".join([*parts, note] if note else parts) + "\n"
+    """Return a Markdown table of all rows on each data set, with its title above and its footnotes below."""
+    parts = []
+    for name, part in comparison.by_data_set().items():
+        notes = [note.replace("*", "\\*") for note in footnotes(part.rows)]
+        parts += [table_title(part, name), markdown_table(table_lines(part), padded=False), *notes]
+    return "\n\n".join(parts) + "\n"
 
 
-FORMATS = {"json": as_json, "csv": as_csv, "md": as_markdown}
+def as_latex(comparison: Comparison) -> str:
+    """Return a LaTeX table of all rows on each data set, for the package booktabs."""
+    parts = []
+    for name, part in comparison.by_data_set().items():
+        comments = [table_title(part, name), *footnotes(part.rows)]
+        lines = table_lines(part)
+        numbers = [index for index, title in enumerate(lines[0]) if title in NUMBERS]
+        parts.append(latex_table(lines, numbers, comments))
+    return "\n".join(parts)
+
+
+FORMATS = {"json": as_json, "csv": as_csv, "md": as_markdown, "latex": as_latex}

@@ -10,13 +10,15 @@ from typing import IO, TYPE_CHECKING
 from pipelines.comparison.export import as_markdown
 from pipelines.comparison.learning_curves import curve_names, plot_learning_curves
 from pipelines.comparison.metric_plots import keys_to_plot, plot_metric_vs_cost, plot_metric_vs_param, row_labels
-from pipelines.comparison.rows import Comparison, Row
+from pipelines.comparison.row import Row
+from pipelines.comparison.rows import Comparison
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.figure_style import figure_style
 from pipelines.runtime.log import logger
 from pipelines.runtime.outputs import check_output
 from pipelines.runtime.text import first_line, short_names
+from pipelines.tracking.endings import recorded
 from pipelines.tracking.measured import test_metrics
-from pipelines.tracking.recorded import recorded
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.summary_runs import save_note, summary_tags
@@ -28,17 +30,29 @@ if TYPE_CHECKING:
 MAX_CURVES, MAX_REGIONS, MAX_CODES = 6, 6, 3  # rows in a figure
 REGIONS, CODES = "decision_regions", "codes"  # figures of the models; `litlab fit` saves them under the same names
 COMPARISONS = "comparisons"  # the MLflow experiment
-DPI = 150
+FORMATS = ("png", "svg", "pdf")
 PROGRAM = "litlab"  # that made a figure, in its metadata
-MARKS = f"Software\0{PROGRAM}".encode(), f"<dc:title>{PROGRAM}</dc:title>".encode()  # of PNG and SVG
+MARKS = (  # of PNG, SVG and PDF
+    *(f"Software\0{PROGRAM}".encode(), f"<dc:title>{PROGRAM}</dc:title>".encode(), f"/Creator ({PROGRAM})".encode()),
+)
 
 
+@figure_style()
 def draw_figures(comparison: Comparison) -> dict[str, "Figure"]:
-    """Draw all figures that suit a comparison.
+    """Draw all figures that suit a comparison; of several data sets, the figures of each.
 
     Returns:
-        The figures by name; those with nothing to show are left out.
+        The figures by name, which ends in `-DATA_SET` if there are several; those with nothing to show are left out.
     """
+    figures: dict[str, Figure] = {}
+    for data_set, part in comparison.by_data_set().items():
+        end = f"-{re.sub(r'[^a-zA-Z0-9_]+', '_', data_set).strip('_')}" if data_set else ""
+        figures |= {f"{name}{end}": figure for name, figure in _draw_part(part).items()}
+    return figures
+
+
+def _draw_part(comparison: Comparison) -> dict[str, "Figure"]:
+    """Draw the figures of rows on one data set."""
     rows = dict(zip(row_labels(comparison), comparison.rows, strict=True))
     figures = {"learning_curves": _learning_curves(rows)}
     names = short_names(comparison.columns)
@@ -125,32 +139,37 @@ def saved_figures(run: StoredRun) -> list[str]:
 
 
 def save_figures(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
-    """Save each figure as NAME.png and NAME.svg.
+    """Save each figure as NAME.png, NAME.svg and NAME.pdf. No label is cut off.
 
     Raises:
         UserError: The folder cannot be written to.
     """
-    paths = _figure_paths(figures, folder)
+    paths = figure_paths(figures, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": PROGRAM})
+            with figure_style():
+                figure.savefig(folder / f"{name}.png", metadata={"Software": PROGRAM}, bbox_inches="tight")
+                about = {"Creator": PROGRAM, "CreationDate": None}
+                figure.savefig(folder / f"{name}.pdf", metadata=about, bbox_inches="tight")
             save_svg(figure, folder / f"{name}.svg", name)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     return paths
 
 
-def _figure_paths(figures: Iterable[str], folder: Path) -> list[Path]:
-    return [folder / f"{name}.{suffix}" for name in figures for suffix in ("png", "svg")]
+def figure_paths(figures: Iterable[str], folder: Path) -> list[Path]:
+    """Return the files that `save_figures` writes."""
+    return [folder / f"{name}.{suffix}" for name in figures for suffix in FORMATS]
 
 
 def save_svg(figure: "Figure", target: Path | IO[str], name: str) -> None:
     """Save a figure as SVG, the same file each time, its text as outlines."""
     from matplotlib import rc_context
 
-    with rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
-        figure.savefig(target, format="svg", dpi=DPI, metadata={"Date": None, "Creator": PROGRAM})
+    with figure_style(), rc_context({"svg.hashsalt": name}):
+        about = {"Date": None, "Creator": PROGRAM}
+        figure.savefig(target, format="svg", metadata=about, bbox_inches="tight")
 
 
 def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], folder: Path, command: str) -> str:
@@ -166,7 +185,7 @@ def log_comparison(comparison: Comparison, figures: Mapping[str, "Figure"], fold
         UserError: The folder cannot be written to or has another file of such a name, or the tracking store refuses
             the run.
     """
-    for path in _figure_paths(figures, folder):
+    for path in figure_paths(figures, folder):
         check_output(path, *MARKS, option="--plot")
     paths = save_figures(figures, folder)
     selected = " ".join(comparison.selection.names) or "all runs"

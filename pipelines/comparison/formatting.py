@@ -5,33 +5,46 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.comparison.baseline import default_baseline
+from pipelines.comparison.columns import folded_keys, format_value, set_with_classes
 from pipelines.comparison.intervals import Difference
-from pipelines.comparison.rows import Comparison, Row, format_value
+from pipelines.comparison.row import Row
+from pipelines.comparison.rows import Comparison
 from pipelines.runtime.console import format_duration
-from pipelines.runtime.text import escape_control_characters
+from pipelines.runtime.text import escape_control_characters, short_names
 from pipelines.tracking.passive import class_list
-from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
+from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SEARCH, SELECTED_EPOCH, STAGE_KEY
 
 UNPAIRED = " *"
+BEST_TRIAL = "best trial"  # of a search: the luckiest of many, which fresh seeds have not confirmed
 
 
-def table_title(comparison: Comparison) -> str:
+def table_title(comparison: Comparison, data_set: str = "") -> str:
     """Return what is compared, and which values are better."""
     names, count = comparison.selection.names, len(comparison.rows)
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    on = f" on {data_set}" if data_set else ""
     rows = "1 row" if count == 1 else f"{count} rows"
     better = "lower" if comparison.lower_is_better else "higher"
-    return f"{comparison.metric} of {listed or 'all experiments'}: {rows}, {better} is better"
+    return f"{comparison.metric} of {listed or 'all experiments'}{on}: {rows}, {better} is better"
 
 
-def param_cells(row: Row, comparison: Comparison) -> dict[str, str]:
-    """Return the cells of a row's configuration, by key."""
-    cells = {}
-    for key in comparison.columns:
-        value = row.value(key)
-        classes = class_list(value)
-        cells[key] = _format_classes(classes, key, comparison) if classes else format_value(value)
-    return cells
+def param_cells(rows: Sequence[Row], comparison: Comparison) -> list[dict[str, str]]:
+    """Return the cells of each row's configuration, by their titles."""
+    folded = folded_keys(comparison.columns, comparison.rows)
+    inside = set_with_classes(comparison.rows, folded)
+    shown = {key: name for key, name in short_names(comparison.columns).items() if key not in folded}
+    return [{name: _param_cell(row, key, comparison, inside) for key, name in shown.items()} for row in rows]
+
+
+def _param_cell(row: Row, key: str, comparison: Comparison, inside: Mapping[tuple[str, str], Sequence[str]]) -> str:
+    """Return a row's value of a key: of a class, its name and what was set with it."""
+    value = row.value(key)
+    if classes := class_list(value):
+        return _format_classes(classes, key, comparison)
+    names = [name for name in inside.get((key, value), ()) if row.value(name)]
+    given = [f"{name.removeprefix(f'{key}.')}={format_value(row.value(name))}" for name in names]
+    return " ".join([format_value(value), *given])
 
 
 def _format_classes(classes: Sequence[Mapping[str, Any]], key: str, comparison: Comparison) -> str:
@@ -56,7 +69,7 @@ def metric_cells(row: Row, comparison: Comparison) -> dict[str, str]:
         "mean ± sd": format_mean_sd(summary.mean, summary.sd),
         "n": str(summary.n),
         "95 % interval": f"{summary.ci95[0]:{spec}} to {summary.ci95[1]:{spec}}" if summary.ci95 else "",
-        "difference to best": _difference(row.difference, summary.n) if row.difference else "",
+        "difference": _difference(row.difference, summary.n, summary.mean) if row.difference else "",
         "verdict": verdict(row, lower_is_better=comparison.lower_is_better),
         "epoch": "" if epoch is None else f"{epoch:.1f}".removesuffix(".0"),
         "time": "" if seconds is None else format_duration(seconds),
@@ -65,15 +78,17 @@ def metric_cells(row: Row, comparison: Comparison) -> dict[str, str]:
 
 
 def verdict(row: Row, *, lower_is_better: bool) -> str:
-    """Return in a word or two what the difference to the best row means."""
-    if row.difference is None:
-        return "best"
+    """Return in a word or two what the difference to the baseline means."""
+    best = BEST_TRIAL if row.value(STAGE_KEY) == SEARCH else "best"
+    if row.baseline is None or row.difference is None:
+        return best if row.rank == 1 else "baseline"
     if row.difference.within_noise is None:
-        return "n too small"
+        return BEST_TRIAL if row.rank == 1 and best == BEST_TRIAL else "n too small"
     if row.difference.within_noise:
         return "within noise"
+    word = "worse" if (row.difference.mean > 0) == lower_is_better else "better"
     # There may be fewer pairs than values; their differences can then contradict the means.
-    return "worse" if (row.difference.mean > 0) == lower_is_better else "better in pairs"
+    return word if (word == "worse") == (row.rank > row.baseline.rank) else f"{word} in pairs"
 
 
 def format_mean_sd(mean: float, sd: float | None = None, spec: str | None = None, *, sd_spec: str | None = None) -> str:
@@ -94,12 +109,16 @@ def fixed_spec(mean: float) -> str:
     return ".4f" if abs(mean) >= 0.01 or mean == 0 else ".2e"
 
 
-def _difference(difference: Difference, n: int) -> str:
-    """Format a difference to the best row, with half its interval; the number of pairs if it is less than n."""
+def _difference(difference: Difference, n: int, mean: float) -> str:
+    """Format a difference to the baseline, with half its interval; the number of pairs if it is less than n.
+
+    `mean` is that of the row: a difference of less than a millionth of it, which rounding may cause, is shown as 0.
+    """
     half = None if difference.ci95 is None else (difference.ci95[1] - difference.ci95[0]) / 2
-    spec = _significant_spec(difference.mean, half)
+    value = difference.mean if abs(difference.mean) >= 1e-6 * abs(mean) else 0.0
+    spec = _significant_spec(value, half)
     pairs = f" ({difference.n} pairs)" if difference.n < n else ""
-    text = format_mean_sd(difference.mean, half, f"+{spec}", sd_spec=spec)
+    text = format_mean_sd(value, half, f"+{spec}", sd_spec=spec)
     return text + (pairs if difference.paired else UNPAIRED)
 
 
@@ -117,10 +136,18 @@ def _power(value: float) -> int:
     return math.floor(math.log10(value)) if value else 0
 
 
-def footnote(rows: Sequence[Row]) -> str:
-    """Return the explanation of the mark on unpaired differences; "" if no row has one."""
-    unpaired = any(row.difference and not row.difference.paired for row in rows)
-    return "* not in pairs: fewer than two seeds in common with the best row" if unpaired else ""
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """Return what the reader of a table of rows on one data set should know: the baseline, the mark on differences."""
+    baseline = next((row.baseline for row in rows if row.baseline), None)
+    if baseline is None:
+        return []
+    named = "the best row" if baseline.rank == 1 else f"row {baseline.number}"
+    is_usual = rows[0].summary.n == 1 and baseline is default_baseline(rows)
+    why = " (the best one has a single run)" if is_usual else ""
+    notes = [] if baseline.rank == 1 else [f"differences are to {named}{why}"]
+    if any(row.difference and not row.difference.paired for row in rows):
+        notes.append(f"* not in pairs: fewer than two seeds in common with {named}")
+    return notes
 
 
 NO_BREAK_SPACE = "\u00a0"

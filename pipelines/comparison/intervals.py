@@ -2,8 +2,10 @@
 
 All intervals are two-sided 95 % intervals of Student's t distribution: of a mean over n seeds with n - 1 degrees of
 freedom, of the mean of paired differences likewise, and of the difference of two means without pairs by Welch's method
-(B. L. Welch, Biometrika 34, 1947). Each interval is of one comparison: of twenty rows that do not differ, one is
-expected outside the noise by chance.
+(B. L. Welch, Biometrika 34, 1947). Where the values are bounded, as a proportion is by 0 and 1 and a duration by 0, the
+interval is cut off at the bounds: the true mean is within them, so the cut interval contains it exactly as often
+(M. Mandelkern, Statistical Science 17, 2002). Each interval is of one comparison: of twenty rows that do not differ,
+one is expected outside the noise by chance.
 """
 
 import math
@@ -14,6 +16,7 @@ from typing import Any
 
 LEVEL = 0.95
 Interval = tuple[float, float]
+UNBOUNDED: Interval = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,18 @@ class Difference:
         return None if self.ci95 is None else self.ci95[0] <= 0 <= self.ci95[1]
 
 
-def summarize(values: Sequence[float]) -> Summary:
-    """Return mean, standard deviation and 95 % interval of at least one value."""
+def summarize(values: Sequence[float], bounds: Interval = UNBOUNDED) -> Summary:
+    """Return mean, standard deviation and 95 % interval of at least one value.
+
+    Args:
+        values: The values.
+        bounds: The lowest and highest value that there can be, see `metric_names.bounds_of`; they cut off the interval.
+    """
     mean, n = statistics.fmean(values), len(values)
     if n < 2:
         return Summary(mean, None, n, None)
     sd = statistics.stdev(values)
-    return Summary(mean, sd, n, _t_interval(mean, sd / math.sqrt(n), n - 1))
+    return Summary(mean, sd, n, _cut(_t_interval(mean, sd / math.sqrt(n), n - 1), bounds))
 
 
 def prediction_interval(summary: Summary) -> Interval:
@@ -70,17 +78,24 @@ def prediction_interval(summary: Summary) -> Interval:
     return _t_interval(summary.mean, summary.sd * math.sqrt(1 + 1 / summary.n), summary.n - 1)
 
 
-def paired_difference(values: Mapping[Any, float], reference: Mapping[Any, float]) -> Difference:
+def paired_difference(
+    values: Mapping[Any, float], reference: Mapping[Any, float], bounds: Interval = UNBOUNDED
+) -> Difference:
     """Return the difference of two means, paired by the keys that both have in common, such as seeds.
 
-    With fewer than two pairs, all values of both sides are compared without pairs (Welch).
+    With fewer than two pairs, all values of both sides are compared without pairs (Welch). `bounds` are those of the
+    values; the difference of two values has bounds, too.
     """
     shared = [key for key in values if key in reference]
+    low, high = bounds
+    widest = low - high, high - low
     if len(shared) > 1:
-        pairs = summarize([values[key] - reference[key] for key in shared])
+        pairs = summarize([values[key] - reference[key] for key in shared], widest)
         return Difference(pairs.mean, pairs.ci95, pairs.n, paired=True)
     one, two = summarize(list(values.values())), summarize(list(reference.values()))
-    return Difference(one.mean - two.mean, _welch_interval(one, two), min(one.n, two.n), paired=False)
+    interval = _welch_interval(one, two)
+    cut = None if interval is None else _cut(interval, widest)
+    return Difference(one.mean - two.mean, cut, min(one.n, two.n), paired=False)
 
 
 def _welch_interval(one: Summary, two: Summary) -> Interval | None:
@@ -93,6 +108,10 @@ def _welch_interval(one: Summary, two: Summary) -> Interval | None:
     share = (one.sd / error) ** 2 / one.n  # of the variance; squares of the errors themselves could underflow
     freedom = 1 / (share**2 / (one.n - 1) + (1 - share) ** 2 / (two.n - 1))
     return _t_interval(difference, error, freedom)
+
+
+def _cut(interval: Interval, bounds: Interval) -> Interval:
+    return max(interval[0], bounds[0]), min(interval[1], bounds[1])
 
 
 def _t_interval(mean: float, error: float, freedom: float) -> Interval:

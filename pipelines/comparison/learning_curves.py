@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.evaluation.plots import LARGE_RATIO, label_learning_curves, panels, plot_learning_curve, spans
+from pipelines.runtime.figure_style import figure_style
 from pipelines.runtime.metric_names import split_of, without_split
 from pipelines.tracking.measured import is_measured
 from pipelines.tracking.store import StoredRun
@@ -27,6 +28,7 @@ Curves = dict[
 ]  # of a split's metric: each epoch, with the summary of the runs that reached it
 
 
+@figure_style()
 def plot_learning_curves(runs_by_label: Mapping[str, Sequence[StoredRun]]) -> "Figure":
     """Plot training and validation loss and accuracy over the epochs: mean ± one standard deviation over runs.
 

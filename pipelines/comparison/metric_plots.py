@@ -6,11 +6,15 @@ Error bars are one standard deviation over runs to either side of the mean.
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from pipelines.comparison.columns import format_value
 from pipelines.comparison.intervals import summarize
-from pipelines.comparison.rows import CONFIGURATIONS, Comparison, Row, format_value
+from pipelines.comparison.row import CONFIGURATIONS, Row
+from pipelines.comparison.rows import Comparison
 from pipelines.evaluation.plots import LARGE_RATIO, METRIC_NAMES, panels, spans
+from pipelines.runtime.figure_style import COLOURS
 from pipelines.runtime.metric_names import split_of, without_split
 from pipelines.runtime.text import short_names
 from pipelines.tracking.tags import DATA_HASH_KEY, EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED
@@ -22,9 +26,8 @@ if TYPE_CHECKING:
 
 MAX_CATEGORIES, MAX_LINES, MAX_MARKERS = 12, 6, 12
 MAX_LABEL = 60  # characters
+MAX_LINE = 34  # characters in a line of an axis's label: the axis may be 3 inches high
 WIDE = 30  # values that span more than this factor get a logarithmic axis
-# The colours differ in lightness as far as possible, to be told apart in grey; markers and line styles do the rest.
-COLOURS = ("#000000", "#1b5faa", "#c4451c", "#3b9a5f", "#a970c4", "#cf9a00")
 MARKERS, STYLES = "os^DvPX*<>ph", ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 NAMES = {**METRIC_NAMES, FIT_SECONDS: "training time in seconds{}", PARAMETERS: "number of parameters{}"}
@@ -63,7 +66,8 @@ def metric_name(metric: str, remark: str = "") -> str:
     name = NAMES.get(kind)
     text = name.format(f", {remark}" if remark else "") if name else kind.replace("_", " ")
     selected = "\nof the selected epoch" if SELECTED in parts else ""
-    return " ".join([*words, text]) + selected + (f" ({remark})" if remark and not name else "")
+    label = " ".join([*words, text])
+    return fill(label, MAX_LINE) + selected + (f"\n({remark})" if remark and not name else "")
 
 
 def keys_to_plot(comparison: Comparison) -> list[str]:

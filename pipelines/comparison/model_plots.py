@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from datamodules.base import InMemoryDataModule
-from pipelines.comparison.rows import Row
+from pipelines.comparison.row import Row
 from pipelines.evaluation import plots
 from pipelines.evaluation.baseline import flat_arrays, measure_pca
 from pipelines.evaluation.decision_regions import Plane, is_plane

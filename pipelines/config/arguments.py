@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 CONFIG_FLAGS = ("-c", "--config")
+Keep = Literal["best", "all", "none"]  # which checkpoints are left when a run, or a study, has finished
 KEYS = (
     "name",
     "description",
@@ -20,8 +21,10 @@ KEYS = (
     "monitor",
     "mode",
     "checkpoint_every",
+    "keep",
     "test_weights",
     "leak_check",
+    "keep_predictions",
     "ckpt_path",
     "weights",
     "weights_only",
@@ -38,6 +41,12 @@ def option_values(args: Sequence[str], *flags: str) -> list[str]:
     following = [value for flag, value in pairwise(args) if flag in flags]
     joined = [token.partition("=")[2] for token in args if token.partition("=")[0] in flags and "=" in token]
     return following + joined
+
+
+def without_option(args: Sequence[str], flag: str) -> list[str]:
+    """Return the arguments without a flag and its value, given as `--flag value` or `--flag=value`."""
+    split = [option for option in split_options(args) if option[0].partition("=")[0] != flag]
+    return [token for option in split for token in option]
 
 
 def split_options(args: Sequence[str]) -> list[list[str]]:
@@ -99,6 +108,8 @@ def add_arguments(parser: "ArgumentParser", default_name: str) -> None:
     add("--mode", type=Literal["min", "max"] | None, default=None, help="Whether lower or higher values are better.")
     every = "Save a checkpoint within epochs too: 500 (steps), 10m, 2h."
     add("--checkpoint_every", type=int | str | None, default=None, help=every)
+    kept = "Checkpoints of the finished run: all (best and last), best, or none."
+    add("--keep", type=Keep, default="all", help=kept)
     add(
         "--test_weights",
         type=Literal["best", "last", "callback"],
@@ -106,6 +117,8 @@ def add_arguments(parser: "ArgumentParser", default_name: str) -> None:
         help="Weights that are tested: the best by --monitor, the last, or the best of your first ModelCheckpoint.",
     )
     add("--leak_check", type=bool, default=True, help="Refuse training examples in the validation and test set.")
+    kept = "Save the predictions of the test in the run, to compare runs example by example."
+    add("--keep_predictions", type=bool, default=True, help=kept)
     add("--ckpt_path", type=str | None, default=None, help="Checkpoint file or run id to continue from, as a new run.")
     add("--weights", type=str | None, default=None, help="Checkpoint file or run id to take the initial weights from.")
     add("--weights_only", type=bool | None, default=None, help="In files of LightningCLI; litlab has --trust.")

@@ -27,7 +27,7 @@ from pipelines.config.distributed import cluster_environments, draw_seed, is_ran
 from pipelines.config.dump import dump_config
 from pipelines.config.error_messages import explain_parser_error, refusals
 from pipelines.config.given_keys import check_keys
-from pipelines.config.identity import LATER_KEYS, flatten_config, without_loggers
+from pipelines.config.identity import LATER_KEYS, PLACE_KEYS, flatten_config, without_loggers
 from pipelines.config.links import LinkParser, ModelLinks, is_learner, remove_derived
 from pipelines.config.loggers import take_mlflow_settings
 from pipelines.config.nulls import check_nulls
@@ -182,7 +182,7 @@ class LitlabCLI(LightningCLI):
         defaults |= LATER_KEYS
         flat = flatten_config(without_loggers(self.resolved()))
         params = {key: value for key, value in flat.items() if value is not None and value != defaults.get(key)}
-        left_out = ("name", "description", "data.data_dir", "checkpoint_every", "leak_check")
+        left_out = ("name", "description", *(key for key in PLACE_KEYS if not key.startswith("trainer.")))
         return {key: value for key, value in params.items() if key not in left_out}
 
     def resolved(self) -> dict[str, Any]:

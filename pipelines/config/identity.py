@@ -12,7 +12,9 @@ from typing import Any
 
 from pipelines.runtime.class_paths import with_old_class_paths
 
-PLACE_KEYS = ("data.data_dir", "trainer.enable_progress_bar", "checkpoint_every", "leak_check")  # change no result
+PLACE_KEYS = (  # change no result
+    *("data.data_dir", "trainer.enable_progress_bar", "checkpoint_every", "keep", "leak_check", "keep_predictions"),
+)
 NOT_HASHED = ("seed_everything", "name", "description", *PLACE_KEYS)  # what runs of one configuration may differ in
 LATER_KEYS = {
     **dict.fromkeys(("monitor", "mode", "ckpt_path", "weights", "weights_only", "optimizer", "lr_scheduler")),

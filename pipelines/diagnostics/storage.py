@@ -6,12 +6,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from pipelines.diagnostics.check import CheckResult, Context, failed
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.files import disk_use
+from pipelines.runtime.text import count, format_mb, redact_credentials
 from pipelines.tracking.artifacts import artifact_folder
 from pipelines.tracking.client import all_pages
 from pipelines.tracking.run_log import unsent_logs
@@ -67,14 +66,16 @@ def check_leftovers(context: Context) -> Iterator[CheckResult]:
 def _use(store: Store, experiments: Iterable[Any], n_runs: Counter[str]) -> Iterator[CheckResult]:
     """Report the size of each experiment, the largest first."""
     folders = [(one, artifact_folder(one.artifact_location, store.uri)) for one in experiments]
-    sizes = [(_size([folder]), experiment) for experiment, folder in folders if folder is not None and folder.is_dir()]
+    sizes = [
+        (disk_use([folder]), experiment) for experiment, folder in folders if folder is not None and folder.is_dir()
+    ]
     sizes.sort(key=lambda item: -item[0])
     for size, experiment in sizes[:MAX_EXPERIMENTS]:
-        runs = _count(n_runs[experiment.experiment_id], "run")
-        yield CheckResult("disk", f"{_mb(size)} by {experiment.name}, {runs}")
+        runs = count(n_runs[experiment.experiment_id], "run")
+        yield CheckResult("disk", f"{format_mb(size)} by {experiment.name}, {runs}")
     total, rest = sum(size for size, _ in sizes), len(sizes) - MAX_EXPERIMENTS
     more = f" ({rest} smaller ones are not listed)" if rest > 0 else ""
-    yield CheckResult("disk", f"{_mb(total)} by {_count(len(sizes), 'experiment')} in all{more}")
+    yield CheckResult("disk", f"{format_mb(total)} by {count(len(sizes), 'experiment')} in all{more}")
 
 
 def _unused_models(client: Any, models: Iterable[Any], active: set[str]) -> list[Any]:
@@ -88,16 +89,18 @@ def _unused_models(client: Any, models: Iterable[Any], active: set[str]) -> list
 def _deleted(store: Store, runs: list[Any], models: list[Any], *, free: bool) -> Iterator[CheckResult]:
     uris = [*(run.info.artifact_uri for run in runs), *(model.artifact_location for model in models)]
     folders = [folder for uri in uris if (folder := artifact_folder(uri, store.uri)) is not None]
-    what = f"{_count(len(runs), 'deleted run')} and {_count(len(models), 'model')} of deleted runs"
-    size = _size(folders)
+    what = f"{count(len(runs), 'deleted run')} and {count(len(models), 'model')} of deleted runs"
+    size = disk_use(folders)
     arguments = ["gc", "--backend-store-uri", store.uri, "--tracking-uri", store.uri]
     command = shlex.join(["mlflow", *arguments])
     if not free:
-        message = f"{_mb(size)} by {what}; litlab doctor --free deletes them permanently ({command}: only the runs)"
+        message = (
+            f"{format_mb(size)} by {what}; litlab doctor --free deletes them permanently ({command}: only the runs)"
+        )
         yield CheckResult("deleted", message)
         return
     if any(artifact_folder(uri, store.uri) != local_path(uri) for uri in uris):
-        yield failed("deleted", f"{_mb(size)} by {what}: the project was moved; litlab doctor --fix first")
+        yield failed("deleted", f"{format_mb(size)} by {what}: the project was moved; litlab doctor --fix first")
         return
     for model in models:
         store.client.delete_logged_model(model.model_id)
@@ -109,23 +112,4 @@ def _deleted(store: Store, runs: list[Any], models: list[Any], *, free: bool) ->
     for log in unsent_logs(store.uri):
         if log.run_id in ids and log.uri == redact_credentials(store.uri):
             log.remove()
-    yield CheckResult("deleted", f"{_mb(size - _size(folders))} freed: {what}", "fixed")
-
-
-def _size(folders: Iterable[Path]) -> int:
-    """Return the bytes of all files in these folders. A file with several names (hard links) counts once."""
-    sizes = {}
-    for path in (path for folder in folders for path in folder.rglob("*")):
-        with suppress(OSError):  # deleted meanwhile
-            if not path.is_dir():
-                found = path.stat(follow_symlinks=False)
-                sizes[found.st_dev, found.st_ino] = found.st_size
-    return sum(sizes.values())
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    yield CheckResult("deleted", f"{format_mb(size - disk_use(folders))} freed: {what}", "fixed")

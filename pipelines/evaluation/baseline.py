@@ -28,7 +28,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import format_command, option_tokens, redact_credentials
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import recorded
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (

@@ -1,5 +1,7 @@
 """Measure a trained model on its validation or test set."""
 
+import contextlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,12 @@ from datamodules.base import InMemoryDataModule
 from modules.probes import Probe
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
-from pipelines.evaluation.load_run import load_run, needed_keys
+from pipelines.evaluation.load_run import LoadedRun, load_run, needed_keys
+from pipelines.evaluation.predictions import FILE, MAX_EXAMPLES, PREDICTED, TARGETS, Predictions, predictions_of
 from pipelines.evaluation.profiles import evaluation_profiler, keep_report
 from pipelines.evaluation.randomness import RandomnessCheck
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
 from pipelines.runtime.metric_names import of_split, split_of
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
@@ -69,7 +73,7 @@ def evaluate_run(
     tracking_uri: str | None = None,
     trust: bool = False,
 ) -> RunEvaluation:
-    """Measure the selected checkpoint of a run again. The run is only read.
+    """Measure the selected checkpoint of a run again. A run without predictions of its test gets them.
 
     Args:
         run_id: A run of `litlab fit`, or of a sweep or several seeds, as `find_run` takes it.
@@ -90,7 +94,44 @@ def evaluate_run(
     recorded = of_split(_recorded(loaded.run, split), split, nameless)
     measured = of_split(evaluation.metrics, split, nameless)
     name, same_data = loaded.cli.config.name, loaded.has_recorded_data(split)
+    if split == "test" and same_data and _changes_nothing(overrides):
+        _add_predictions(loaded, evaluation)
     return RunEvaluation(loaded.run.run_id, name, recorded, measured, same_data, random.draws)
+
+
+def _changes_nothing(overrides: Sequence[str]) -> bool:
+    """Return whether overrides change neither the model nor the examples."""
+    keys = (token.partition("=")[0] for token in overrides if token.startswith("--"))
+    return all(key in ("--data.data_dir", "--trainer.accelerator") for key in keys)
+
+
+def _add_predictions(loaded: LoadedRun, evaluation: Evaluation) -> None:
+    """Save the predictions of the test in a run that has none."""
+    run, kept = loaded.run, kept_predictions(evaluation, loaded.data)
+    if run is None or kept is None:
+        return
+    with contextlib.suppress(UserError):
+        run.file(FILE)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        kept.save(Path(folder))
+        if run.store.keep_file(run.run_id, Path(folder) / FILE, FILE):
+            logger.info("the predictions are saved in the run, for litlab compare RUN_A RUN_B --examples")
+
+
+def kept_predictions(evaluation: Evaluation, data: LightningDataModule | None) -> Predictions | None:
+    """Return the predictions of a test that a run keeps; None if there are none, or too many."""
+    known = {name for name in evaluation.outputs if name in (*TARGETS, *PREDICTED, "logits")}
+    outputs = {name: evaluation.outputs[name] for name in known}
+    arrays = {name: (part.float() if part.is_floating_point() else part).numpy() for name, part in outputs.items()}
+    digest, classes = (data.test_set.digest(), data.classes) if isinstance(data, InMemoryDataModule) else ("", ())
+    kept = predictions_of(arrays, digest, classes)
+    if kept is None or len(kept.targets_N) <= MAX_EXAMPLES:
+        return kept
+    logger.info(
+        "the predictions of %s test examples are not kept: more than %s", f"{len(kept.targets_N):,}", "a million"
+    )
+    return None
 
 
 def _recorded(run: StoredRun, split: Split) -> dict[str, float]:

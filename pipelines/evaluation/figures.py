@@ -22,6 +22,7 @@ from pipelines.evaluation.plots import (
     scatter_classes,
     spans,
 )
+from pipelines.runtime.figure_style import figure_style
 from pipelines.runtime.metric_names import split_of, without_split
 from pipelines.tracking.measured import is_measured
 
@@ -34,6 +35,7 @@ MANY_CLASSES = 20  # a confusion matrix of more has no numbers
 History = Sequence[tuple[int, dict[str, float]]]
 
 
+@figure_style()
 def learning_curves(history: History, selected_epoch: int) -> "Figure":
     """Plot each training and validation metric over the epochs, counted from 0, with the epoch that is tested."""
     names: dict[tuple[str, str], str] = {}
@@ -58,6 +60,7 @@ def learning_curves(history: History, selected_epoch: int) -> "Figure":
     return figure
 
 
+@figure_style()
 def output_figures(inputs_N: NDArray[Any], outputs: Mapping[str, Array], classes: Sequence[str]) -> dict[str, "Figure"]:
     """Return the figures that suit a model's outputs for the test set, by name.
 
@@ -118,6 +121,7 @@ def estimates(estimates_NK: Array, targets_NK: Array) -> "Figure":
     return figure
 
 
+@figure_style()
 def decision_regions(
     maps: Mapping[str, Array],
     corners: tuple[float, float, float, float],
@@ -125,11 +129,12 @@ def decision_regions(
     classes: Sequence[str] = ("0", "1"),
 ) -> "Figure":
     """Plot what a classifier predicts over the plane, a panel for each map by title; see `plot_decision_regions`."""
-    figure, axes = panels(len(maps), len(maps), size=(4.6, 4.4), extra=(0, 0.3), margins=(0.65, 0.1, 0.5, 0.4))
+    figure, axes = panels(len(maps), len(maps), size=(4.2, 4.2), extra=(0.8, 0.3))
     for axis, (title, map_RC) in zip(axes, maps.items(), strict=True):
-        plot_decision_regions(axis, map_RC, corners, test_set, classes)
+        shade = plot_decision_regions(axis, map_RC, corners, test_set, classes)
         axis.set_title(title)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=2, fontsize="small")
+    figure.colorbar(shade, ax=axes, shrink=0.75, label=f"probability of class {classes[1]}; black line: 0.5")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 

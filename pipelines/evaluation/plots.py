@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.runtime.figure_style import COLOURS, figure_style
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 
 OTHER = "other"  # of metrics whose names tell no split
 STYLES = {
-    "train": ("C0", "--", "o"),
-    "train_end": ("C2", "-.", "^"),
-    "val": ("C1", "-", "s"),
-    OTHER: ("C3", "-", "D"),
+    "train": (COLOURS[0], "--", "o"),
+    "train_end": (COLOURS[2], "-.", "^"),
+    "val": (COLOURS[1], "-", "s"),
+    OTHER: (COLOURS[3], "-", "D"),
 }
 LABELS = {
     "train": "training (average over the epoch)",
@@ -40,6 +42,7 @@ LARGE_RATIO = 100  # values whose largest and smallest differ by more are drawn 
 Array = NDArray[np.float32]
 
 
+@figure_style()
 def panels(
     count: int,
     columns: int = 3,
@@ -47,7 +50,6 @@ def panels(
     size: tuple[float, float],
     extra: tuple[float, float] = (0.0, 0.0),
     margins: tuple[float, float, float, float] | None = None,
-    dpi: int = 120,
     **options: Any,
 ) -> "tuple[Figure, list[Axes]]":
     """Return a figure with a grid of panels, and the axes of the panels, row by row.
@@ -59,7 +61,6 @@ def panels(
         extra: Width at the right of all panels and height below them, such as for a legend.
         margins: Left, right, bottom and top of each panel, in inches, if the size of its labels is known. By default
             they are computed when the figure is drawn (constrained layout), which takes half as long as drawing it.
-        dpi: Dots per inch.
         options: Passed to `Figure.subplots`, such as `sharey`.
     """
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
@@ -67,7 +68,7 @@ def panels(
     columns = min(count, columns)
     rows = math.ceil(count / columns)
     width, height = columns * size[0] + extra[0], rows * size[1] + extra[1]
-    figure = Figure(figsize=(width, height), dpi=dpi, layout=None if margins else "constrained")
+    figure = Figure(figsize=(width, height), layout=None if margins else "constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
     if margins:
         left, right, bottom, top = margins
@@ -84,6 +85,7 @@ def panels(
     return figure, axes[:count]
 
 
+@figure_style()
 def image_sheet(
     title: str, images: Sequence[NDArray[Any]], columns: int, *, size: float, labels: Sequence[str] = ()
 ) -> "Figure":
@@ -103,7 +105,7 @@ def image_sheet(
     top = gap + 0.16 * max((label.count("\n") + 1 for label in labels), default=0)
     rows = max(1, math.ceil(len(images) / columns))
     width, height = columns * (size + gap) + gap, rows * (tall + top) + gap
-    figure = Figure(figsize=(width, height + 0.4), dpi=120)
+    figure = Figure(figsize=(width, height + 0.4))
     figure.suptitle(title, y=1 - 0.1 / (height + 0.4), va="top")
     axis = figure.add_axes((0, 0, 1, height / (height + 0.4)))
     for index, image_HWC in enumerate(images):
@@ -207,9 +209,9 @@ def scatter_classes(
         marker = MARKERS[(number // 10 if len(classes) > 10 else number) % len(MARKERS)]  # colours repeat after ten
         if size >= 20 and len(classes[number]) == 1:
             marker = f"${classes[number]}$"
-        axis.scatter(x, y, s=size, marker=marker, color=f"C{number % 10}", alpha=0.7, lw=0.2, label=classes[number])
+        axis.scatter(x, y, s=size, marker=marker, color=COLOURS[number % 10], alpha=0.7, lw=0.2, label=classes[number])
     for number in present:  # above all points
-        box = {"facecolor": "white", "alpha": 0.75, "edgecolor": f"C{number % 10}", "pad": 1.5}
+        box = {"facecolor": "white", "alpha": 0.75, "edgecolor": COLOURS[number % 10], "pad": 1.5}
         x, y = np.median(points_N2[labels_N == number], axis=0)
         axis.text(x, y, classes[number], ha="center", va="center", fontsize="small", bbox=box, clip_on=True)
     if percentiles is not None:

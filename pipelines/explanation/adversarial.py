@@ -148,7 +148,7 @@ def _draw_table(target: Target, result: AttackResult) -> "Figure":
         title = f"{target.classes[aim]}\n{float(result.after_NK[n, aim]):.2f}"
         panels[true * count + aim] = result.changed_NCHW[n], title
         panels[true * count + true] = result.start_NCHW[n], f"{target.classes[true]}\noriginal"
-    figure, axes = draw_images(panels, count, size=0.7)
+    figure, axes = draw_images(panels, count, size=1.1)
     for axis in axes[:: count + 1]:
         axis.title.set_fontweight("bold")
     return figure
@@ -167,4 +167,4 @@ def _draw_pairs(target: Target, result: AttackResult) -> "Figure":
         difference_CHW = result.changed_NCHW[n] - result.start_NCHW[n]
         largest = float(difference_CHW.abs().max())
         panels.append((difference_CHW / (2 * largest or 1) + 0.5, f"difference\nat most {largest:.3f}"))
-    return draw_images(panels, 6)[0]
+    return draw_images(panels)[0]

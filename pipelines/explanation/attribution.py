@@ -122,7 +122,7 @@ def _explanation(
     for pixels_CHW, row in zip(images.pixels_NCHW, rows, strict=True):
         title = f"{row['class']}\n{row['probability']:.2f}"
         panels += [(pixels_CHW, title), (pixels_CHW.mean(0, keepdim=True), "")]
-    figure, axes = draw_images(panels, 10)
+    figure, axes = draw_images(panels)
     for axis, map_HW in zip(axes[1::2], maps_NHW, strict=True):
         axis.imshow(map_HW.numpy(), cmap="inferno", alpha=0.65, interpolation="nearest")
     params = {"of_class": of_class, **params, **images.selection.params()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from modules.metrics import KNNAccuracy
 from pipelines.evaluation.plots import panels, scatter_classes
-from pipelines.explanation.figures import DPI, track
+from pipelines.explanation.figures import track
 from pipelines.explanation.images import Images
 from pipelines.explanation.results import Explanation
 from pipelines.explanation.settings import ImageSelection
@@ -60,7 +60,7 @@ def embedding(
     planes = project(features_ND, perplexity, seed)
     agreement = {name: own_class_share(points, labels_N) for name, points in {"layer": features_ND, **planes}.items()}
     explained = float(planes["PCA"].var(0).sum() / features_ND.var(0).sum())
-    figure, axes = panels(2, size=(4.0, 4.25), extra=(0.0, 0.6), dpi=DPI)
+    figure, axes = panels(2, size=(4.0, 4.25), extra=(0.0, 0.4))
     for axis, (name, points_N2) in zip(axes, planes.items(), strict=True):
         axis.set_axis_off()
         scatter_classes(axis, points_N2, labels_N, target.classes)

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-DPI = 100
+COLUMNS = 6  # of images with text above them
 Item = TypeVar("Item")
 
 
 def draw_images(
-    images: Sequence[tuple["Tensor | None", str]], columns: int, *, size: float = 1.2
+    images: Sequence[tuple["Tensor | None", str]], columns: int = COLUMNS, *, size: float = 1.5
 ) -> tuple["Figure", list["Axes"]]:
     """Return a figure of images with pixels in [0, 1], grey or RGB, shape (C, H, W), row by row, and their axes.
 
@@ -28,11 +28,11 @@ def draw_images(
         size: Width of a panel, in inches.
     """
     columns = min(len(images), columns)
-    extra = max(0.0, 4 - columns * size), 0.6
-    figure, axes = panels(len(images), columns, size=(size, size + 0.25), extra=extra, dpi=DPI)
+    extra = max(0.0, 5 - columns * size), 0.4
+    figure, axes = panels(len(images), columns, size=(size, size + 0.3), extra=extra)
     for axis, (pixels_CHW, title) in zip(axes, images, strict=True):
         axis.set_axis_off()
-        axis.set_title(title, fontsize=7)
+        axis.set_title(title, fontsize=8)
         if pixels_CHW is not None:
             pixels_HWC = pixels_CHW.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
             axis.imshow(pixels_HWC, cmap="gray", vmin=0, vmax=1, interpolation="nearest")

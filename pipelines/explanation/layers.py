@@ -38,7 +38,7 @@ def filters(target: Target, *, layer: str = "conv1") -> Explanation:
     weights_NCHW = module.weight.detach().cpu()
     channels = weights_NCHW.shape[1]
     panels, columns = _panels(weights_NCHW, as_images=channels == target.input_shape[0] and channels in (1, 3))
-    figure, _ = draw_images([(panel_CHW, "") for panel_CHW in panels], columns, size=0.6)
+    figure, _ = draw_images([(panel_CHW, "") for panel_CHW in panels], columns, size=0.9)
     norms_N = weights_NCHW.flatten(1).norm(dim=1)
     numbers = {"layer": layer, "shape": list(weights_NCHW.shape), "norms": norms_N.tolist()}
     return Explanation(target, f"filters {layer}", figure, numbers, {"layer": layer})
@@ -106,4 +106,4 @@ def _draw(pixels_CHW: Tensor, outputs: dict[str, Tensor]) -> "Figure":
         scaled = [(map_HW[None] - low) / (high - low).clamp(min=1e-12) for map_HW in maps_CHW[:MAX_CHANNELS]]
         titles = [name, *[""] * (len(scaled) - 1)]
         panels += [*zip(scaled, titles, strict=True), *[(None, "")] * (-len(scaled) % columns)]
-    return draw_images(panels, columns, size=0.7)[0]
+    return draw_images(panels, columns, size=1.0)[0]

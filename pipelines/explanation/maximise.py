@@ -77,7 +77,7 @@ def maximise(
     titles = [
         f"{unit.name}\n{share:.2f}" for unit, share in zip(selected, results["high_frequency_share"], strict=True)
     ]
-    figure, _ = draw_images(list(zip(contrast_stretch(x_NCHW), titles, strict=True)), 10)
+    figure, _ = draw_images(list(zip(contrast_stretch(x_NCHW), titles, strict=True)))
     numbers = {"preset": preset, "prior": prior, "seed": seed, **settings, **results}
     params: dict[str, Any] = {"classes": list(classes), "layer": layer, "unit": list(units), "spectrum": list(spectrum)}
     params |= {"preset": preset, "prior": prior, "seed": seed, **settings}

@@ -164,7 +164,7 @@ def _draw(images: Images, maps_NHW: Tensor, objects_NHW: Tensor | None, rows: Se
     for pixels_CHW, map_HW, row in zip(images.pixels_NCHW, maps_NHW, rows, strict=True):
         panels += [(pixels_CHW, f"{row['class']}\n{row['probability']:.2f}")]
         panels += [(None, f"{row['lowest']:.2f} to\n{float(map_HW.max()):.2f}")]
-    figure, axes = draw_images(panels, 10)
+    figure, axes = draw_images(panels)
     for n, row in enumerate(rows):
         axes[2 * n + 1].imshow(maps_NHW[n].numpy(), cmap="viridis", interpolation="nearest")
         for axis in axes[2 * n : 2 * n + 2]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.explanation.target import Target
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.figure_style import figure_style
 from pipelines.runtime.outputs import check_output
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import recorded
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (
     COMMAND_TAG,
@@ -27,7 +28,7 @@ from pipelines.tracking.tags import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CHARACTERS_PER_INCH = 15.5  # of a caption
+CHARACTERS_PER_INCH = 11  # of a title
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Explanation:
     Attributes:
         target: The network that is explained.
         title: "maximise class 7 norm": the method, and what distinguishes this explanation from others by the method.
-        figure: Without the caption, which `write_files` adds.
+        figure: Without the title, which `write_files` adds.
         numbers: Plain types, for JSON. Single numbers that are not params become metrics.
         params: The method's options; those that are None or empty are not logged.
     """
@@ -68,7 +69,7 @@ class Explanation:
 
 
 def write_files(explanation: Explanation, folder: Path, *, command: str = "") -> Path:
-    """Write the picture, with the caption at its foot, and next to it the numbers as JSON.
+    """Write the picture with its title, and next to it the numbers and the caption as JSON.
 
     Args:
         explanation: What a method returned.
@@ -90,7 +91,7 @@ def write_files(explanation: Explanation, folder: Path, *, command: str = "") ->
     check_output(picture.with_suffix(".json"), b'{\n  "what": ')
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _draw(explanation.figure, explanation.caption, picture)
+        _draw(explanation.figure, f"{explanation.title}, {explanation.target.name}", explanation.caption, picture)
         picture.with_suffix(".json").write_text(text + "\n")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
@@ -138,10 +139,11 @@ def log_run(explanation: Explanation, picture: Path, *, command: str, arguments:
     return run.run_id
 
 
-def _draw(figure: "Figure", caption: str, path: Path) -> None:
-    width = int(figure.get_size_inches()[0] * CHARACTERS_PER_INCH)
-    figure.supxlabel(textwrap.fill(caption, width), x=0.01, ha="left", fontsize=7)
-    figure.savefig(path, metadata={"Description": caption}, pil_kwargs={"optimize": True})
+def _draw(figure: "Figure", title: str, caption: str, path: Path) -> None:
+    with figure_style():
+        width = int(figure.get_size_inches()[0] * CHARACTERS_PER_INCH)
+        figure.suptitle(textwrap.fill(title, width), fontsize=10)
+        figure.savefig(path, metadata={"Description": caption}, pil_kwargs={"optimize": True})
 
 
 def _as_text(value: Any) -> Any:

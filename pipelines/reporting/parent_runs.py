@@ -19,6 +19,7 @@ from pipelines.tracking.tags import (
     PARENT_TAG,
     SPACE_PARAM,
     TRIALS,
+    VERDICT_TAG,
 )
 
 # By the prefix of their metrics, as sweeps.search.study_run logs them
@@ -32,8 +33,8 @@ def read_parent_run(store: Store, run_id: str) -> dict[str, Any]:
     Returns:
         `title`; `command`; `facts`: kind, status, command and settings; `space`: for each searched key its values, the
         value of the best trial and the importance; `trials`: the number of trials in each state; `header` and rows of
-        `confirmed`: test metrics and number of runs; `pictures`; `note`, in Markdown; `missing`: what could not be
-        read, one sentence each.
+        `confirmed`: test metrics and number of runs; `pictures`; `note`, in Markdown; `verdict`: whether the best is
+        better than the default; `missing`: what could not be read, one sentence each.
 
     Raises:
         UserError: There is no such run.
@@ -44,8 +45,11 @@ def read_parent_run(store: Store, run_id: str) -> dict[str, Any]:
     header, *confirmed = confirmation_table(metrics) or [[]]
     pictures, unread = saved_pictures(run)
     command = command_of(tags)
-    bests = {f"best {key}": format_mean_sd(value, spec=fixed_spec(value)) for key, value in _part(metrics, f"{BEST}/")}
-    named = {"best trial": tags.get(BEST_TRIAL_TAG), "its run": tags.get(BEST_RUN_TAG)}
+    bests = {
+        f"best single trial's {key}": format_mean_sd(value, spec=fixed_spec(value))
+        for key, value in _part(metrics, f"{BEST}/")
+    }
+    named = {"best single trial": tags.get(BEST_TRIAL_TAG), "its run": tags.get(BEST_RUN_TAG)}
     return {
         "title": run.name or run_id,
         "command": command,
@@ -54,6 +58,7 @@ def read_parent_run(store: Store, run_id: str) -> dict[str, Any]:
             *((key, value) for key, value in sorted(run.params.items()) if not key.startswith(_SPACE)),
             *bests.items(),
             *((name, value) for name, value in named.items() if value is not None),
+            *([("on fresh seeds, the best is", tags[VERDICT_TAG])] if VERDICT_TAG in tags else []),
         ],
         "space": _space(run.params, best, metrics),
         "trials": [(state, f"{count:.0f}") for state, count in _part(metrics, f"{TRIALS}/")],
@@ -61,6 +66,7 @@ def read_parent_run(store: Store, run_id: str) -> dict[str, Any]:
         "confirmed": confirmed,
         "pictures": pictures,
         "note": tags.get(NOTE_TAG, ""),
+        "verdict": tags.get(VERDICT_TAG, ""),
         "missing": [*missing, *unread],
     }
 

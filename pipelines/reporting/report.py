@@ -9,22 +9,27 @@ from typing import Any
 
 from pipelines.comparison import intervals
 from pipelines.comparison.compare import compare
-from pipelines.comparison.formatting import footnote, metric_cells, param_cells
+from pipelines.comparison.export import NUMBERS, table_lines
+from pipelines.comparison.formatting import footnotes, table_title
 from pipelines.comparison.metric_plots import row_labels
 from pipelines.comparison.rows import Comparison
+from pipelines.reporting.author_text import render_markdown
+from pipelines.reporting.best_runs import describe_best_run
 from pipelines.reporting.html_page import check_output_path, render, write
+from pipelines.reporting.links import run_links, ui_address
 from pipelines.reporting.parent_runs import read_parent_run
 from pipelines.reporting.pictures import comparison_pictures
 from pipelines.reporting.provenance import command_of, describe_data, describe_environment
 from pipelines.reporting.summary import join_names, summarize_comparison
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import Mode
-from pipelines.runtime.text import format_command, option_tokens, redact_credentials, short_names
+from pipelines.runtime.text import format_command, option_tokens, redact_credentials
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.tags import NOTE_TAG
 
 MAX_CONFIGS = 50  # rows whose config.yaml is in the page
 DEFAULT_PATH = Path("report.html")
+VERDICT_FIRST = ("mean ± sd", "verdict")  # columns that a phone shows without scrolling
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,9 @@ def report(
     mode: Mode | None = None,
     by: Sequence[str] = (),
     filter_string: str = "",
+    baseline: str | None = None,
+    text: Path | None = None,
+    ui: str | None = None,
     tracking_uri: str | None = None,
 ) -> Report:
     """Write one self-contained HTML page of finished runs.
@@ -61,6 +69,9 @@ def report(
         mode: "min" if lower values are better, "max" if higher ones are; by default, the name of the metric tells.
         by: Keys whose values make the rows.
         filter_string: MLflow filter.
+        baseline: The row that the others are compared with, see `pipelines.comparison.compare.compare`.
+        text: A Markdown file of the author's, which stands below the result.
+        ui: Address of the MLflow UI that run ids link to; by default that of the tracking server, if there is one.
         tracking_uri: MLflow database or server; by default MLFLOW_TRACKING_URI, or else the project's mlflow.db.
 
     Raises:
@@ -69,30 +80,47 @@ def report(
     if not names:
         raise UserError("name what to report: experiments, studies or run ids (litlab list shows the experiments)")
     check_output_path(out)
-    comparison = compare(names, metric=metric, mode=mode, by=by, filter_string=filter_string, tracking_uri=tracking_uri)
+    author_text = render_markdown(text) if text else ""
+    comparison = compare(
+        names,
+        metric=metric,
+        mode=mode,
+        by=by,
+        filter_string=filter_string,
+        baseline=baseline,
+        tracking_uri=tracking_uri,
+    )
     options = {
         "--by": [*by],
         "--metric": metric,
         "--mode": mode,
         "--filter": filter_string,
+        "--baseline": baseline,
         "--tracking_uri": tracking_uri,
     }
     arguments = [*names, *option_tokens(options)]
+    own = {"--text": str(text) if text else None, "--ui": ui, "--out": str(out) if out != DEFAULT_PATH else None}
     commands = [
-        format_command("report", [*arguments, *option_tokens({"--out": str(out) if out != DEFAULT_PATH else None})]),
+        format_command("report", [*arguments, *option_tokens(own)]),
         format_command("compare", arguments),
     ]
-    context = page_context(comparison)
-    write(out, render("report.html", {**context, "own_commands": commands}))
+    context = page_context(comparison, ui)
+    write(out, render("report.html", {**context, "own_commands": commands, "author_text": author_text}))
     return Report(out, comparison, context["missing"])
 
 
-def page_context(comparison: Comparison) -> dict[str, Any]:
-    """Return the variables of the template report.html."""
+def page_context(comparison: Comparison, ui: str | None = None) -> dict[str, Any]:
+    """Return the variables of the template report.html, besides the commands and the author's text.
+
+    Args:
+        comparison: The rows.
+        ui: See `report`.
+    """
     selection = comparison.selection
     runs = [run for row in comparison.rows for run in row.runs]
     store = runs[0].store
-    labels = row_labels(comparison)
+    labels, parts = row_labels(comparison), comparison.by_data_set()
+    links = run_links(ui_address(store, ui), runs)
     parents = [read_parent_run(store, run_id) for run_id in dict.fromkeys(selection.parents)]
     pictures, not_drawn = comparison_pictures(comparison)
     data = describe_data(runs)
@@ -116,9 +144,11 @@ def page_context(comparison: Comparison) -> dict[str, Any]:
         "runs": len(runs),
         "summary": summarize_comparison(comparison, labels),
         "notes": comparison.notes,
-        "compared": _table(comparison),
+        "compared": [_table(part, name) for name, part in parts.items()],
         "interval": (intervals.__doc__ or "").partition("\n\n")[2],
         "figures": pictures,
+        "links": links,
+        "best_runs": [one for part in parts.items() if (one := describe_best_run(part[1], part[0]))],
         "parents": parents,
         "rows": [_row_details(index, label, comparison) for index, label in enumerate(labels)],
         "environment": describe_environment(runs),
@@ -127,18 +157,12 @@ def page_context(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _table(comparison: Comparison) -> dict[str, Any]:
-    """Return the table of `litlab compare`, without empty columns."""
-    names = short_names(comparison.columns)
-    metrics = [metric_cells(row, comparison) for row in comparison.rows]
-    titles = [title for title in metrics[0] if any(cells[title] for cells in metrics)]
-    lines = [
-        [number, *param_cells(row, comparison).values(), *(cells[title] for title in titles)]
-        for number, (row, cells) in enumerate(zip(comparison.rows, metrics, strict=True), 1)
-    ]
-    header = ["row", *names.values(), *titles]
-    numbers = [0, *(index for index, title in enumerate(titles, 1 + len(names)) if title != "verdict")]
-    return {"header": header, "rows": lines, "numbers": numbers, "remark": footnote(comparison.rows)}
+def _table(comparison: Comparison, data_set: str) -> dict[str, Any]:
+    """Return the table of `litlab compare` of the rows on one data set."""
+    header, *lines = table_lines(comparison, first=VERDICT_FIRST)
+    numbers = [index for index, title in enumerate(header) if title in NUMBERS]
+    title = table_title(comparison, data_set) if data_set else ""
+    return {"title": title, "header": header, "rows": lines, "numbers": numbers, "remarks": footnotes(comparison.rows)}
 
 
 def _row_details(index: int, label: str, comparison: Comparison) -> dict[str, Any]:

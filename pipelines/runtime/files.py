@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,3 +89,14 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def disk_use(folders: Iterable[Path]) -> int:
+    """Return the bytes of all files in these folders. A file with several names (hard links) counts once."""
+    sizes = {}
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        with contextlib.suppress(OSError):  # deleted meanwhile
+            if not path.is_dir():
+                found = path.stat(follow_symlinks=False)
+                sizes[found.st_dev, found.st_ino] = found.st_size
+    return sum(sizes.values())

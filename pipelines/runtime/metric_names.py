@@ -3,6 +3,7 @@
 Modules name their metrics as they like: `val/loss`, `val_loss`, `Valid Loss`, `loss/val`, `test_iou/dataloader_idx_0`.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -18,6 +19,12 @@ _HIGHER = re.compile(
     r"acc|accuracy|precision|recall|sensitivity|specificity|f|fbeta|fscore|score|auc|auroc|roc|ap|map|ndcg|mrr|hits?|iou"
     r"|miou|jaccard|dice|kappa|mcc|r|psnr|ssim|bleu|rouge|meteor|cider|sdr|snr|is|reward|returns?|correct|correlation"
     r"|corr|similarity|likelihood|elbo|explained|top|win|success|agreement|purity"
+)
+_PROPORTION = re.compile(  # in [0, 1]
+    r"acc|accuracy|precision|recall|sensitivity|specificity|f|fbeta|fscore|auc|auroc|iou|miou|jaccard|dice|ap|ndcg|mrr|purity"
+)
+_POSITIVE = re.compile(
+    r"seconds|time|duration|parameters|error|mse|rmse|mae|mape|perplexity|ppl|distance|brier|epochs?"
 )
 _COMPOUND = re.compile(r"(loss|error|perplexity|distance|divergence)$")  # xloss, crossentropyloss
 _SPLITS: dict[str, Split] = {
@@ -48,6 +55,20 @@ def mode_of(metric: str) -> Mode:
 def tells_mode(metric: str) -> bool:
     """Return whether the name of a metric tells which values are better; else `mode_of` is a guess."""
     return mode_of(metric) == "min" or any(_HIGHER.fullmatch(word) for word in _words(metric))
+
+
+def bounds_of(metric: str, values: Iterable[float]) -> tuple[float, float]:
+    """Return the lowest and highest value that a metric can have, judged by its name and by values of it.
+
+    A proportion, such as an accuracy, is in [0, 1] if all values are; durations and numbers of things are at least 0.
+    Of other metrics, such as a loss, the name does not tell.
+    """
+    words, known = _words(metric), list(values)
+    if min(known, default=0.0) < 0:
+        return -math.inf, math.inf
+    if any(_PROPORTION.fullmatch(word) for word in words):
+        return 0.0, (1.0 if max(known, default=0.0) <= 1 else math.inf)
+    return (0.0 if any(_POSITIVE.fullmatch(word) for word in words) else -math.inf), math.inf
 
 
 def _words(metric: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Signal handling: Ctrl-C stays KeyboardInterrupt, SIGTERM exits with code 143."""
 
+import _thread
 import signal
 import sys
 import threading
@@ -44,12 +45,28 @@ def signal_handlers(handler: Handler, *signals: int) -> Iterator[None]:
 
 @contextmanager
 def ignored_signals() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM; in the main thread, the only one that may set handlers."""
+    """Ignore Ctrl-C and SIGTERM. Does nothing in another thread than the main one, which receives no signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     with signal_handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
         yield
+
+
+def stop_main_thread() -> None:
+    """Stop the main thread of this process from another one, as gently as a signal can.
+
+    Where Ctrl-C has a handler of its own, such as that of a sweep, that is called. Else SIGTERM's handler is called,
+    with which a training saves a checkpoint, and without one Ctrl-C raises KeyboardInterrupt.
+    """
+    interrupt, terminate = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    has_own = callable(interrupt) and interrupt is not signal.default_int_handler
+    number = signal.SIGTERM if callable(terminate) and not has_own else signal.SIGINT
+    main_thread = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main_thread is not None:
+        signal.pthread_kill(main_thread, number)
+    else:  # on Windows
+        _thread.interrupt_main(number)
 
 
 def exit_on_sigterm() -> None:

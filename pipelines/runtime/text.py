@@ -86,3 +86,13 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
         others = [f".{other}" for other in keys if other != key]
         short[key] = next((end for end in ends if not any(other.endswith(f".{end}") for other in others)), key)
     return short
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 run", "2 runs"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def format_mb(size: int) -> str:
+    """Format a size in bytes: 1,234.5 MB."""
+    return f"{size / 1e6:,.1f} MB"

@@ -7,6 +7,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.client import all_pages
 from pipelines.tracking.run_log import unsent_logs
+from pipelines.tracking.tags import REMOVED_TAG
 
 
 class RunGoneError(UserError):
@@ -15,6 +16,10 @@ class RunGoneError(UserError):
 
 class RunDeletedError(RunGoneError):
     """A run was deleted. MLflow keeps it, so that it can be restored, until it is deleted permanently."""
+
+    def __init__(self, message: str, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
 
 
 def is_deleted(entity: Any) -> bool:
@@ -37,15 +42,19 @@ def missing_run(run_id: str, uri: str) -> RunGoneError:
     return RunGoneError(f"there is no run {run_id!r} in {redact_credentials(uri)}{_forget(run_id, uri)}")
 
 
-def deleted_run(client: Any, info: Any, uri: str) -> RunDeletedError:
-    """Return the error for a run that was deleted, perhaps with its experiment."""
+def deleted_run(client: Any, run: Any, uri: str) -> RunDeletedError:
+    """Return the error for a run that was deleted, perhaps with its experiment, or removed with its files."""
+    info, removed = run.info, run.data.tags.get(REMOVED_TAG)
+    if removed:
+        return RunDeletedError(f"run {info.run_id} was removed with its files on {removed[:10]}", info.run_id)
     experiment = client.get_experiment(info.experiment_id)
     restore, what = f"runs restore --run-id {info.run_id}", "it"
     if is_deleted(experiment):
         restore = f"experiments restore --experiment-id {experiment.experiment_id}"
         what = f"its experiment, {experiment.name}, with all runs of it"
     command = f"MLFLOW_TRACKING_URI={shlex.quote(redact_credentials(uri))} mlflow {restore}"
-    return RunDeletedError(f"run {info.run_id} was deleted: restore {what} with `{command}`{_forget(info.run_id, uri)}")
+    message = f"run {info.run_id} was deleted: restore {what} with `{command}`{_forget(info.run_id, uri)}"
+    return RunDeletedError(message, info.run_id)
 
 
 def _forget(run_id: str, uri: str) -> str:

@@ -4,7 +4,8 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 
 - `DATABASE_STORE`: imported together with the client, before a training needs it.
 - `DATABASE_LOGGER`: prints the errors of a database, which the caller reports in one line.
-- `get_artifact_repository`: deletes artifacts of a run; MLflow's client has no request for that.
+- `get_artifact_repository`: deletes artifacts of a run, and lists those of a model; MLflow's client has no
+  request for that.
 - `_artifact_repository_registry`: reads and writes artifacts where they are after a project was moved.
 - `UI_STATE_KEY`, `UI_SETTINGS`, `UI_NO_TELEMETRY`: what the pages of the UI keep in the browser (localStorage): the
   view of an experiment, the choice of "Model training", and that its usage data are not collected.
@@ -46,8 +47,8 @@ def follow_moved_artifacts() -> None:
         _artifact_repository_registry.register(scheme, repository)  # type: ignore[no-untyped-call]
 
 
-def delete_artifacts(artifact_uri: str, tracking_uri: str, name: str) -> None:
-    """Delete an artifact of a run, a file or a folder.
+def delete_artifacts(artifact_uri: str, tracking_uri: str, name: str | None) -> None:
+    """Delete an artifact of a run, a file or a folder; all of them if no name is given.
 
     Raises:
         MlflowException, OSError: It cannot be deleted.
@@ -67,3 +68,20 @@ def system_monitors() -> tuple[list[Any], Exception | None]:
         return [*monitors, gpus()], None  # type: ignore[no-untyped-call]
     except Exception as error:  # nvidia-ml-py is missing, or there is no GPU
         return monitors, error
+
+
+def artifact_bytes(artifact_uri: str, tracking_uri: str) -> int:
+    """Return the size of all artifacts below a URI.
+
+    Raises:
+        MlflowException, OSError: They cannot be listed.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository = get_artifact_repository(artifact_uri, tracking_uri)
+
+    def size(folder: str | None) -> int:
+        files = repository.list_artifacts(folder)
+        return sum(size(file.path) if file.is_dir else int(file.file_size or 0) for file in files)
+
+    return size(None)

@@ -11,22 +11,22 @@ import contextlib
 import json
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime import terminal_log
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.figure_style import figure_style
 from pipelines.runtime.files import write_atomically
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import ignored_signals
-from pipelines.runtime.text import first_line, redact_credentials
-from pipelines.tracking import logged_model, run_log, source_code
-from pipelines.tracking.artifacts import check_own_artifacts
+from pipelines.runtime.text import redact_credentials
+from pipelines.tracking import logged_model, source_code
 from pipelines.tracking.origin import machine_tags, process_tags
+from pipelines.tracking.reopening import reopened_log
 from pipelines.tracking.run_log import RunLog, epoch_history
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import COMMIT_TAG, DATA_HASH_TAG, PROCESS_TAG, REASON_TAG
+from pipelines.tracking.tags import COMMIT_TAG, DATA_HASH_TAG, NAME_TAG, PROCESS_TAG
 from pipelines.tracking.writer import MAX_BATCH, REWOUND, SEND
 from pipelines.tracking.writer_process import RunWriter
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SEND_EVERY_S = 5.0
+STOPPED = "stopped by litlab stop"  # reason of a run whose tag asked for it
 _REFUSED = re.compile(r"[^\w\-. :/]")  # characters that MLflow refuses in the name of a metric
 
 
@@ -92,30 +93,9 @@ class Run:
         Raises:
             UserError: The store is unavailable, `litlab sync` is sending the run, or its files are another project's.
         """
-        from mlflow.exceptions import MlflowException
-
-        run, client = cls.__new__(cls), found.store.client
+        run = cls.__new__(cls)
         run._system, run._started = system_metrics, found.started / 1000
-        check_own_artifacts(found.artifact_uri, found.store.uri)
-        try:
-            known = client.get_run(found.run_id)
-            home = run_log.home_of(found.store.uri, found.run_id)
-            if shared:  # one process must not delete the unsent data of another
-                home = home.with_name(f"{home.name}-{uuid.uuid4().hex[:8]}")
-            log = RunLog.load(home) or RunLog.new(found.store.uri, known.info, home)
-            log.move_to(found.store.uri)
-            with log.held():
-                log.fetch(client)
-                log.process, log.status, log.reason, log.model_epoch = process_tags(), "", "", None
-                log.params = {**log.params, **known.data.params}
-                log.save()
-            for key, value in log.process.items():  # first: the process of a RUNNING run is checked
-                client.set_tag(found.run_id, key, value)
-            client.update_run(found.run_id, status="RUNNING")
-            if REASON_TAG in known.data.tags:  # from its previous end
-                client.delete_tag(found.run_id, REASON_TAG)
-        except (MlflowException, OSError) as error:
-            raise UserError(f"run {found.run_id} cannot be continued now: {first_line(error)}") from error
+        log = reopened_log(found, shared=shared)
         run._begin(found.store, log, RunWriter(found.store), new=False)
         return run
 
@@ -135,6 +115,25 @@ class Run:
     @property
     def refused(self) -> list[str]:
         return self._writer.refused
+
+    @property
+    def name(self) -> str:
+        return self._log.tags.get(NAME_TAG, self._log.name)
+
+    @property
+    def status(self) -> str:
+        """RUNNING, or the final status."""
+        return self._log.status or "RUNNING"
+
+    @property
+    def reason(self) -> str:
+        """Why the run was stopped or failed; "" for other runs."""
+        return self._log.reason
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether `litlab stop`, or a person in the MLflow UI, has asked the run to stop."""
+        return self._writer.stop_requested
 
     def mark(self) -> int:
         """Flush the metrics to the disk; return a mark to rewind to."""
@@ -211,7 +210,8 @@ class Run:
         """Save a figure as figures/NAME.png."""
         path = self.folder / "figures" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
-        figure.savefig(path)
+        with figure_style():
+            figure.savefig(path)
 
     def metrics_at(self, epoch: int, step: int | None = None) -> dict[str, float]:
         """Return all metrics that were logged for an epoch, and those that were logged at a step, if one is given."""
@@ -248,6 +248,7 @@ class Run:
 
         Data that cannot be sent in time are kept, with a message.
         """
+        reason = STOPPED if self.stop_requested and status == "KILLED" else reason
         with ignored_signals():
             if self.terminal is not None:
                 self.terminal.close()
@@ -256,6 +257,7 @@ class Run:
                 self._tell(status=status, reason=reason[:5000], end_time=int(time.time() * 1000))
             except OSError as error:
                 logger.error(f"the final status of the run cannot be saved: {error}")
+                self._writer.is_ending = True
                 self.store.end(self.run_id, status, reason)
             else:
                 self.complete = self._writer.finish() and not self.refused

@@ -121,8 +121,8 @@ class Store:
         try:
             run = self.client.get_run(run_id)
             if is_deleted(run.info):
-                raise deleted_run(self.client, run.info, self.uri)
-            return self._read(run)
+                raise deleted_run(self.client, run, self.uri)
+            return self.read(run)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise missing_run(run_id, self.uri) from error
@@ -140,7 +140,7 @@ class Store:
             )
 
         found = all_pages(page, limit) if experiment_ids else []
-        return [self._read(run) for run in found]
+        return [self.read(run) for run in found]
 
     def experiment_names(self) -> dict[str, str]:
         """Return the names of all experiments, by id."""
@@ -153,7 +153,8 @@ class Store:
             self._names[experiment_id] = str(self.client.get_experiment(experiment_id).name)
         return self._names[experiment_id]
 
-    def _read(self, run: Any) -> "StoredRun":
+    def read(self, run: Any) -> "StoredRun":
+        """Return a run that MLflow's client has returned."""
         info, content = run.info, run.data
         return StoredRun(
             store=self,

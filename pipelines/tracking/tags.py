@@ -15,9 +15,11 @@ SEED_TAG = "seed"
 FOUND_TAG = "litlab.found"  # JSON: keys whose values callbacks searched for, with the values found
 USER_NOTE_TAG = "litlab.note"  # of a summary run: the note that a user gave, which its description begins with
 REASON_TAG = "litlab.reason"  # why a run was KILLED or FAILED
+STOP_TAG = "litlab.stop"  # with any value: the run is asked to stop; removed when it has ended
 KEY_TAG = "litlab.key"  # random, to find a run whose creation was not acknowledged
 TEST_METRICS_TAG = "litlab.test_metrics"  # JSON list: metrics of the test whose names do not tell
 REPRODUCES_TAG = "litlab.reproduces"  # label of a published claim's job
+REMOVED_TAG = "litlab.removed"  # when `litlab rm` removed the run with its files
 CONTINUES_TAG = "litlab.continues"  # run whose checkpoint or weights a run started from
 FROM_TAG = "litlab.from"  # run whose configuration a run started from
 MONITOR_TAG, MODE_TAG = "litlab.monitor", "litlab.mode"  # metric that selected the weights of somebody's own module
@@ -38,6 +40,9 @@ HOST_TAG, PLATFORM_TAG, PROCESSOR_TAG = "machine.host", "machine.platform", "mac
 PROCESS_TAG = "litlab.process"  # process id and start time, "PID:START"
 PROCESS_COUNT_TAG = "litlab.processes"  # processes that train the run, if more than one
 VERSION_TAG = "version"  # prefix: `version.torch`
+COPIED_RUN_TAG, COPIED_STORE_TAG = "litlab.copied.run", "litlab.copied.store"  # run that a copy is of, and its store
+COPIED_MODEL_TAG = "litlab.copied.model"  # of a logged model: the model that it is a copy of
+COPYING_TAG = "litlab.copying"  # of a copy that is not complete
 
 # Summary runs and their children
 PARENT_TAG = "litlab.parent"  # set on summary runs; the value says of what: "sweep", "seeds", "comparison", "explain"
@@ -105,7 +110,9 @@ SYSTEM = "system"  # prefix: MLflow's metrics of the machine, `system/cpu_utiliz
 # Keys of a run's configuration in `compare`, besides its params
 EXPERIMENT_KEY, STAGE_KEY, DATA_HASH_KEY = "experiment", STAGE_TAG, DATA_HASH_TAG
 
-
+TIES_TAG = "litlab.ties"  # of a summary run of seeds: what decides between equal epochs; before, the first
+VERDICT_TAG = "litlab.verdict"  # of a study: whether its best configuration is better than the default
+NOT_BETTER = "not better"  # the verdict begins with it, if it is not
 _RESERVED_PREFIXES = ("litlab.", "mlflow.", "git.", "resumed.git.", "machine.", f"{DATA_HASH_TAG}", f"{VERSION_TAG}.")
 _RESERVED = {
     SEED_TAG,

@@ -12,8 +12,9 @@ from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking import logged_model
 from pipelines.tracking.deleted import RunGoneError
 from pipelines.tracking.run_log import RunLog
+from pipelines.tracking.stop_tag import StopTag
 from pipelines.tracking.store import Store
-from pipelines.tracking.tags import REASON_TAG
+from pipelines.tracking.tags import REASON_TAG, STOP_TAG
 
 MAX_BATCH = 1000  # metrics that MLflow accepts in one call
 MAX_PARAMS = 100  # params or tags that MLflow accepts in one call
@@ -183,11 +184,15 @@ class Writer:
         if log.reason:
             self._client.set_tag(log.run_id, REASON_TAG, log.reason)
         self._client.set_terminated(log.run_id, log.status, log.end_time)
+        if STOP_TAG in self._client.get_run(log.run_id).data.tags:  # else it would stop when it is resumed
+            self._client.delete_tag(log.run_id, STOP_TAG)
         self._progress(0)
 
 
 def follow(home: Path, store: Store, new: bool, requests: "queue.SimpleQueue[str]", report: Report) -> None:
     """Send a run's log on request until FINISH, with a pause after a failure. Never raises: the training continues.
+
+    Between requests, look whether the run is asked to stop.
 
     Args:
         home: The folder of the log.
@@ -195,14 +200,20 @@ def follow(home: Path, store: Store, new: bool, requests: "queue.SimpleQueue[str
         new: Whether the store has no metrics of the run yet.
         requests: SEND sends soon, unless the store has just failed; FINISH sends at once and ends the loop. REWOUND
             says that metrics.jsonl was rewound: the store may have metrics that will be logged once more.
-        report: Called with `progress=BYTES`, see `Writer`, with `warning=TEXT` or `info=TEXT` for the user, and at last
-            with `complete=BOOL, refused=[...], gone=BOOL`: whether everything was sent, and whether the run is deleted.
+        report: Called with `progress=BYTES`, see `Writer`, with `warning=TEXT` or `info=TEXT` for the user, with
+            `stop=True` once if the run is asked to stop, and at last with `complete=BOOL, refused=[...], gone=BOOL`:
+            whether everything was sent, and whether the run is deleted.
     """
     writer = Writer(store, new=new, progress=lambda size: report(progress=size))
     pause, not_before, away, last, gone = FIRST_PAUSE_S, 0.0, False, False, False
+    stop_tag = StopTag(store, home)
     while not last:
-        received = _receive(requests, not_before if away else None)
+        received = _receive(requests, not_before if away else stop_tag.next_look)
         last = FINISH in received
+        if not (last or away) and stop_tag.is_new():
+            report(stop=True)
+        if not (received or away):
+            continue
         if REWOUND in received:
             writer.doubt()
         if not last and time.monotonic() < not_before:

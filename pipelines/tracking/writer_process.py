@@ -20,6 +20,7 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.runtime.signals import stop_main_thread
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import NewRun, Store
@@ -98,13 +99,15 @@ class RunWriter:
         store: Where the run is stored.
 
     Attributes:
+        stop_requested: Whether the run was asked to stop by its tag.
+        is_ending: Whether the run is ending, so that it is not stopped any more.
         refused: What the store refuses for good, and why; known once the run has ended.
         gone: Whether the run was deleted, which was reported; known once the run has ended.
     """
 
     def __init__(self, store: Store) -> None:
         self.refused: list[str] = []
-        self.gone = False
+        self.gone = self.stop_requested = self.is_ending = False
         self._log_system: Callable[[dict[str, float]], None] | None = None
         self._store, self._home = store, Path()
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()  # of the thread, if there is no process
@@ -175,6 +178,8 @@ class RunWriter:
 
     def finish(self) -> bool:
         """Have everything sent and wait for it; return whether it succeeded. Give up if there is no progress."""
+        with self._state:
+            self.is_ending = True
         self._handle(progress=0)
         self.request(FINISH)
         began, reported = time.monotonic(), False
@@ -202,6 +207,10 @@ class RunWriter:
         if "system" in report and self._log_system is not None:
             self._log_system(report["system"])
         with self._state:
+            if "stop" in report and not self.is_ending:
+                self.stop_requested = True
+                logger.info("the run is asked to stop")
+                stop_main_thread()
             if "progress" in report:
                 self._patient_until = time.monotonic() + SILENCE_S + report["progress"] / SLOWEST
             if "complete" in report and self._complete is None:

@@ -18,11 +18,11 @@ from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import FROM_TAG
 from pipelines.training.announce import announce
-from pipelines.training.job import build_parts, prepare_training
+from pipelines.training.job import Training, build_parts, prepare_training
 from pipelines.training.repeats import FindEqual, equal_run
 from pipelines.training.results import FitResult, why_no_test
 from pipelines.training.run_metadata import run_name, run_tags
-from pipelines.training.start import config_of_start, find_origin, find_start
+from pipelines.training.start import Start, config_of_start, find_origin, find_start
 from pipelines.training.train import run_trainer, train_and_test
 
 
@@ -34,6 +34,7 @@ def fit(
     tracking_uri: str | None = None,
     labels: Labels | None = None,
     trust: bool = False,
+    notify: str = "",
     system_metrics: bool = False,
     from_run: str | None = None,
     find_equal: FindEqual | None = None,
@@ -46,6 +47,7 @@ def fit(
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         labels: Tags, note and name of the run.
         trust: Of a checkpoint to start from; see `load_checkpoint`.
+        notify: Command to run in a shell when the run has ended; see `notified`.
         system_metrics: Whether to measure the machine; see `Run`.
         from_run: A run whose configuration the overrides change, as `find_run` takes it.
         find_equal: Finds an equal run, instead of which none is trained; see `comparison.equal_finished`.
@@ -74,14 +76,20 @@ def fit(
     training.checkpoint_callback.stops_between_steps = True
     exit_on_sigterm()
     labels = labels or Labels()
-    command = [*([] if origin is None else ["--from", origin.run_id]), *arguments, *labels.as_arguments()]
-    tags = run_tags(cli, "fit", command) | process_count_tags(training.trainer) | start.tags
-    tags |= {**({} if origin is None else {FROM_TAG: origin.run_id}), **labels.tags}
+    tags = _tags(training, start, origin, arguments, labels)
     if find_equal is not None and (equal := equal_run(training, tags, find_equal)):
         return equal
     if not is_rank_zero():
         run_trainer(training, start.checkpoint)
         return None
+    run = _create_run(training, tags, labels, arguments, system_metrics=system_metrics)
+    return train_and_test(training, run, lambda: start.checkpoint, notify=notify)
+
+
+def _create_run(
+    training: Training, tags: dict[str, str], labels: Labels, arguments: Sequence[str], *, system_metrics: bool
+) -> Run:
+    cli = training.cli
     name = labels.name or cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything)
     if cli.mlflow.note:
         logger.info(cli.mlflow.note)
@@ -90,7 +98,17 @@ def fit(
     if labels.note:  # its first description became that of the experiment
         run.set_tags(labels.as_tags())
     announce(training, run, name)
-    return train_and_test(training, run, lambda: start.checkpoint)
+    return run
+
+
+def _tags(
+    training: Training, start: Start, origin: StoredRun | None, arguments: Sequence[str], labels: Labels
+) -> dict[str, str]:
+    """Return the tags of the new run."""
+    options = [] if origin is None else ["--from", origin.run_id]
+    tags = run_tags(training.cli, "fit", [*options, *arguments, *labels.as_arguments()])
+    tags |= process_count_tags(training.trainer) | start.tags
+    return {**tags, **({} if origin is None else {FROM_TAG: origin.run_id}), **labels.tags}
 
 
 def _dry_run(cli: LitlabCLI) -> None:

@@ -11,11 +11,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
-from pipelines.checkpoints.files import PREVIOUS, copy_checkpoint, load_checkpoint, remove_checkpoint
+from pipelines.checkpoints.files import copy_checkpoint, discard_checkpoints, load_checkpoint
 from pipelines.checkpoints.selection import Best, Monitor, validates_within_epochs
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation import figures
-from pipelines.evaluation.evaluate import Evaluation, evaluate
+from pipelines.evaluation.evaluate import Evaluation, evaluate, kept_predictions
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.metric_names import split_of
@@ -57,7 +57,7 @@ class FitResult:
         monitor: Metric that selected the weights; None if none did.
         seconds: Training time, with that before an interruption.
         parameters: Number of parameters of the model.
-        checkpoint: Checkpoint of the selected epoch.
+        checkpoint: Checkpoint of the selected epoch; None if no checkpoint is kept.
         tracking_uri: Where the run is stored.
         experiment_id: MLflow's id of the experiment.
         refused: What the tracking store refused to accept, and why. Data not yet sent are not listed.
@@ -74,7 +74,7 @@ class FitResult:
     monitor: str | None
     seconds: float
     parameters: int
-    checkpoint: Path
+    checkpoint: Path | None
     tracking_uri: str
     experiment_id: str
     refused: tuple[str, ...] = ()
@@ -105,10 +105,10 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
     if test:
         _test_and_export(training, run, epoch)
-    remove_checkpoint(callback.best.with_name(PREVIOUS))  # only needed to resume
     config = training.cli.config
     if monitor is not None and not isinstance(model, Learner):
         run.set_tags({MONITOR_TAG: monitor.metric, MODE_TAG: monitor.mode})
+    discard_checkpoints(callback.best.parent, config.keep)
     return FitResult(
         run_id=run.run_id,
         experiment=config.name,
@@ -121,7 +121,7 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         monitor=None if monitor is None else monitor.metric,
         seconds=seconds,
         parameters=parameters,
-        checkpoint=callback.best,
+        checkpoint=None if config.keep == "none" else callback.best,
         tracking_uri=run.store.uri,
         experiment_id=run.experiment_id,
     )
@@ -198,6 +198,11 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     guards = [] if training.leak_guard is None else [training.leak_guard]
     tested = evaluate("test", training.cli, training.model, data, best, guards, loggers, run.folder)
     log_test_metrics(run, tested.metrics, epoch)
+    if training.cli.config.keep_predictions and (kept := kept_predictions(tested, data)):
+        try:
+            kept.save(run.folder)
+        except OSError as error:  # such as a full disk; litlab test adds them later
+            logger.warning("The predictions of the test are not saved: %s", error.strerror)
     run.set_tags({f"{LEAK_CHECK_TAG}.{name}": found for guard in guards for name, found in guard.results.items()})
     if isinstance(data, InMemoryDataModule):
         metadata = {"classes": list(data.classes)} if data.classes else {}

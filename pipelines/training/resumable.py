@@ -11,6 +11,7 @@ from pipelines.tracking.tags import (
     PARENT_RUN_TAG,
     PARENT_TAG,
     PROCESS_TAG,
+    REMOVED_TAG,
     SOURCE_NAME_TAG,
     STUDY_TAG,
 )
@@ -25,9 +26,9 @@ def unfinished_runs(tracking_uri: str | None = None) -> list[StoredRun]:
 
 
 def is_single_fit(run: StoredRun) -> bool:
-    """Return whether a run is one of `litlab fit`, and not of a sweep or of seeds, whose own commands resume it."""
+    """Return whether `litlab resume` takes a run, and no other command: not one of a sweep, of seeds, or removed."""
     is_fit = run.tags.get(SOURCE_NAME_TAG, "").startswith("litlab fit")
-    return is_fit and not {PARENT_TAG, PARENT_RUN_TAG} & set(run.tags)
+    return is_fit and not {PARENT_TAG, PARENT_RUN_TAG, REMOVED_TAG} & set(run.tags)
 
 
 def check_resumable(run: StoredRun, *, assume_dead: bool) -> None:
@@ -41,6 +42,8 @@ def check_resumable(run: StoredRun, *, assume_dead: bool) -> None:
         UserError: The run is finished, belongs to a command that resumes it, or is being trained.
     """
     name, tags = f"run {run.run_id}", run.tags
+    if REMOVED_TAG in tags:
+        raise UserError(f"{name} was removed with its files on {tags[REMOVED_TAG][:10]}: there is nothing to resume")
     if PARENT_TAG in tags:
         raise UserError(f"{name} summarises other runs. To continue: {_command(run)}")
     if parent := tags.get(PARENT_RUN_TAG):

@@ -71,6 +71,7 @@ def resume(
     tracking_uri: str | None = None,
     trust: bool = False,
     system_metrics: bool = False,
+    notify: str = "",
 ) -> FitResult | None:
     """Resume a stopped run from its last complete epoch; on a CPU the result is bit-identical to an uninterrupted run.
 
@@ -80,6 +81,7 @@ def resume(
         overrides: Arguments such as ["--data.data_dir", "FOLDER"]. They may not change what is trained.
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         trust: See `load_checkpoint`.
+        notify: Command to run in a shell when the run has ended; see `notified`.
         system_metrics: Whether to measure the machine; see `Run`.
 
     Returns:
@@ -109,11 +111,7 @@ def resume(
     if not owns_run:
         run_trainer(training, broadcast_checkpoint(training.trainer))
         return None
-    folder = found.store.folder or Path(tempfile.gettempdir())
-    with file_lock(folder / f"resume-{found.run_id}.lock", remove=True):  # a second resume sees that the run is RUNNING
-        check_resumable(found.store.find(found.run_id), assume_dead=assume_dead)
-        run = Run.reopen(found, system_metrics=system_metrics)
-    note_commit(run, found)
+    run = _reopen(found, assume_dead=assume_dead, system_metrics=system_metrics)
     announce(training, run, found.name)
 
     def find_checkpoint() -> Path | None:
@@ -121,7 +119,16 @@ def resume(
         training.checkpoint_callback.continues = point is not None
         return point or start.checkpoint
 
-    return train_and_test(training, run, lambda: broadcast_checkpoint(training.trainer, find_checkpoint))
+    return train_and_test(training, run, lambda: broadcast_checkpoint(training.trainer, find_checkpoint), notify=notify)
+
+
+def _reopen(found: StoredRun, *, assume_dead: bool, system_metrics: bool) -> Run:
+    folder = found.store.folder or Path(tempfile.gettempdir())
+    with file_lock(folder / f"resume-{found.run_id}.lock", remove=True):  # a second resume sees that the run is RUNNING
+        check_resumable(found.store.find(found.run_id), assume_dead=assume_dead)
+        run = Run.reopen(found, system_metrics=system_metrics)
+    note_commit(run, found)
+    return run
 
 
 def _check_trusted(run: StoredRun, *, trust: bool) -> None:

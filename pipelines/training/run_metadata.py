@@ -78,7 +78,7 @@ def run_name(argv: Sequence[str], seed: int) -> str:
     """
     pairs = [token.partition("=")[::2] for token in argv if token.startswith("--") and "=" in token]
     pairs += [(key, value) for key, value in pairwise(argv) if key.startswith("--") and "=" not in key]
-    pairs = [(key, value) for key, value in pairs if not key.startswith("--trainer.logger")]
+    pairs = [(key, value) for key, value in pairs if not key.startswith("--trainer.logger") and key != "--keep"]
     words: dict[bool, list[str]] = {False: [], True: []}  # by whether the key is one of the trainer
     for key, value in pairs:
         name = key.rpartition(".")[2].lstrip("-")

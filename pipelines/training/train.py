@@ -16,7 +16,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
 from pipelines.runtime.user_traceback import user_traceback
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import notified, recorded
 from pipelines.tracking.run import Run
 from pipelines.training.failures import RunFailedError, diagnose
 from pipelines.training.found_values import log_values_used, remove_searches
@@ -29,7 +29,7 @@ from pipelines.training.run_metadata import resume_command
 
 
 def train_and_test(
-    training: Training, run: Run, find_checkpoint: Callable[[], Path | None] = lambda: None
+    training: Training, run: Run, find_checkpoint: Callable[[], Path | None] = lambda: None, *, notify: str = ""
 ) -> FitResult:
     """Train, test the selected epoch, record the results and end the run.
 
@@ -37,6 +37,7 @@ def train_and_test(
         training: The prepared training.
         run: The run that it is recorded in.
         find_checkpoint: Returns the checkpoint to resume from, or None to train from the start.
+        notify: Command to run when the run has ended; "" for none.
 
     Raises:
         KeyboardInterrupt, SystemExit, BrokenPipeError: The user stopped the training. The run is KILLED; notes of the
@@ -44,17 +45,28 @@ def train_and_test(
         RunFailedError: The run is FAILED.
     """
     try:
-        with recorded(run):
+        with notified(notify, run, training.cli.config.name, lambda: _best_so_far(training)), recorded(run):
             seconds = train(training, run, find_checkpoint())
             result = finalize(training, run, seconds, test=True)
-    except (KeyboardInterrupt, SystemExit, BrokenPipeError) as stop:
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError) as raised:
+        stop = KeyboardInterrupt() if run.stop_requested else raised  # litlab stop ends a run as Ctrl-C does
         kept = "; metrics logged so far are kept" if run.has_metrics else ""
         stop.add_note(f"Stopped. Run {run.run_id} is KILLED{kept}.")
         stop.add_note(f"To continue: {resume_command(run)}")
-        raise
+        if stop is raised:
+            raise
+        raise stop from raised
     except Exception as error:
         raise _failure(error, training, run) from error
     return replace(result, refused=tuple(run.refused))
+
+
+def _best_so_far(training: Training) -> tuple[str, float] | None:
+    """Return the metric that selects the best weights, and its best value; None if there is none."""
+    selection = training.checkpoint_callback.selection
+    if selection.monitor is None or selection.best is None or training.cli.config.test_weights != "best":
+        return None
+    return selection.monitor.metric, selection.monitor.value(selection.best.score)
 
 
 def train(training: Training, run: Run, checkpoint: Path | None = None) -> float:

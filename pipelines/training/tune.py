@@ -21,7 +21,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings, silence_lightning
 from pipelines.runtime.text import format_command
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import recorded
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.training.progress_bar import quiet_searches

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser, check_system_metrics, take_labels
-from pipelines.config.arguments import option_values
+from pipelines.config.arguments import option_values, without_option
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -36,6 +36,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--from", dest="from_run", metavar="RUN_ID", help=help_text)
     parser.add_system_metrics()
     parser.add_labels(of="the summary run and, a tag, of each run")
+    parser.add_notify()
     return parser
 
 
@@ -60,7 +61,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
         overrides=overrides,
         labels=labels,
         system_metrics=options.system_metrics,
-        command=format_command(verb, argv),
+        command=format_command(verb, without_option(argv, "--notify")),
+        notify=options.notify,
     )
     _print_result(result)
     done = f"{len(result.runs)} of {len(result.seeds)} seeds are done"

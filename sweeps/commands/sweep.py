@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pipelines.commands.options import VerbParser, check_system_metrics, take_labels
+from pipelines.config.arguments import Keep, without_option
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.status import show_status
 from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
+from pipelines.tracking.tags import NOT_BETTER
 from pipelines.tracking.uri import tracking_uri_arguments
 from sweeps.search.space import NOT_SEARCHED
 from sweeps.search.space_files import space_names
@@ -33,8 +35,8 @@ BEST = "Print the configuration of a study's best trial, for litlab fit -c."
 
 
 def make_parser(verb: str) -> VerbParser:
-    usage = f"NAME | -c FILE [options] [--KEY VALUE ...]\n       litlab {verb} status NAME [--json]\n       "
-    usage += f"litlab {verb} best NAME > best.yaml"
+    usage = f"NAME | -c FILE [options] [--KEY VALUE ...]\n       litlab {verb} status NAME [--json]"
+    usage += f" | litlab {verb} best NAME > best.yaml"
     parser = VerbParser(verb, DESCRIPTION, usage=usage, needs_arguments=True)
     spaces = space_names()
     parser.show_argument("space", metavar="NAME", choices=[*spaces, "status", "best"], help=", ".join(spaces))
@@ -50,13 +52,14 @@ def make_parser(verb: str) -> VerbParser:
     add("--pruner", metavar="NAME", help="none, median, hyperband ... of Optuna")
     add("--seeds", type=int, metavar="N", help="runs of each configuration, whose mean is its value")
     add("--confirm", type=int, metavar="N", help="runs of the best on fresh seeds after the search")
-    add("--keep", choices=("best", "all"), help="all: keep the checkpoints of every trial")
+    add("--keep", choices=get_args(Keep), metavar="WHICH", help="checkpoints of all, of the best, or none (best)")
     add("--study", metavar="NAME", help="name of the study; default: the name of the space")
     add("--retry_failed", action="store_true", help="train again what failed; each trial counts once")
     add("--retry-failed", dest="retry_failed", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_system_metrics()
     _add_stores(parser)
     parser.add_labels(of="the study", short=True)
+    parser.add_notify()
     parser.show_keys("a key of the experiment, the same in all trials")
     return parser
 
@@ -87,7 +90,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     show_status(f"{options.space}: loading torch and Optuna, checking the space")
     from sweeps.search.sweep import sweep
 
-    command = format_command(verb, argv)
+    command = format_command(verb, without_option(argv, "--notify"))  # it may have a secret in it
     return _print_result(sweep(overrides=overrides, command=command, **vars(options)), options)
 
 
@@ -145,9 +148,11 @@ def _result_lines(result: "SweepResult") -> list[str]:
         failed = f"{result.n_failed} of the trials failed"
         lines.append(f"{result.study}: {failed}; the same command with --retry_failed trains them again")
     if best is not None:
-        value = f"{space.metric} {best.value:.4f}"
-        lines.append(f"{result.study}: best {value}, trial {best.trial}: {format_params(best.params)}")
-    return [*lines, *confirmed_lines(result.confirmed)]
+        value = f"{space.metric} {best.value:.4f}, trial {best.trial}"
+        chance = f", the best of {result.n_finished}, so partly chance" if result.n_finished > 1 else ""
+        lines.append(f"{result.study}: best single trial {value}{chance}: {format_params(best.params)}")
+    lines += confirmed_lines(result.confirmed)
+    return [*lines, *([f"On fresh seeds, the best is {result.verdict}"] if result.verdict else [])]
 
 
 def _next_steps(result: "SweepResult", options: argparse.Namespace) -> list[str]:
@@ -156,7 +161,7 @@ def _next_steps(result: "SweepResult", options: argparse.Namespace) -> list[str]
     storage = ["--storage", redact_credentials(options.storage)] if options.storage else []
     best = ["litlab", "sweep", "best", result.study, *storage, *tracking_uri_arguments(result.tracking_uri)]
     lines = [f"run         {result.run_id}"]
-    if result.best is not None:
+    if result.best is not None and not result.verdict.startswith(NOT_BETTER):
         lines.append(f"best        {shlex.join(best)} > best.yaml")
     dashboard = shlex.join(["optuna-dashboard", redact_credentials(result.storage)])
     view = command_or_address(result.tracking_uri, result.study)
@@ -169,6 +174,8 @@ def _print_best(argv: Sequence[str]) -> int:
 
     best = best_configuration(**vars(make_study_parser("best").parse(argv)))
     logger.info("trial %d, %.4f: %s", best.trial.trial, best.trial.value, format_params(best.trial.params))
+    if best.verdict.startswith(NOT_BETTER):
+        logger.warning("on fresh seeds, this configuration is %s", best.verdict)
     if best.better:
         numbers = ", ".join(map(str, best.better))
         logger.warning("not considered, as another program added them to the study: better trials %s", numbers)
@@ -206,6 +213,8 @@ def _status_lines(status: "StudyStatus") -> list[str]:
     if best := status.best:
         seeds = f" (seeds: {', '.join(f'{value:.4f}' for value in best.seeds)})" if len(best.seeds) > 1 else ""
         lines.append(f"best     trial {best.trial}  {best.value:.4f}{seeds}  {format_params(best.params)}")
+    if status.verdict:
+        lines.append(f"on fresh seeds, the best is {status.verdict}")
     lines += [f"running  trial {trial.trial}  {format_params(trial.params)}" for trial in status.running]
     lines += [f"failed   trial {trial.trial}  {trial.reason}  {format_params(trial.params)}" for trial in status.failed]
     return [*lines, *([f"run      {status.parent}"] if status.parent else [])]

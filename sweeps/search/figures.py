@@ -1,86 +1,231 @@
-"""Figures of a study: Optuna's own, and the best configurations with the spread over their seeds."""
+"""Figures of a study: its history, its values against each key, its trials as lines, importances, configurations.
 
-import warnings
-from collections.abc import Callable
+They can be read in black and white: complete trials are dots, pruned ones crosses at their last value.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipelines.evaluation.plots import panels
+from pipelines.runtime.figure_style import COLOURS, figure_style
 from sweeps.search.trial_state import seed_values
 from sweeps.workers.display import format_params
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from optuna import Study
     from optuna.trial import FrozenTrial
 
 MAX_CONFIGURATIONS = 20  # in one figure
+MAX_LABEL = 24  # characters of a choice
+COMPLETE, PRUNED = "complete trial", "pruned trial, at its last epoch"
 
 
-def study_figures(study: "Study", metric: str) -> "dict[str, Figure]":
-    """Return figures by name, without those that need more trials than there are."""
-    import matplotlib
+@dataclass(frozen=True)
+class Key:
+    """A searched key as an axis.
 
-    matplotlib.use("Agg")
-    from optuna.visualization import matplotlib as visualization
+    Attributes:
+        name: Its name.
+        positions: The place of each trial on the axis, by number; the logarithm on a logarithmic one.
+        ticks: Places with their labels.
+        is_log: Whether the axis is logarithmic.
+        is_numeric: Whether the values are numbers; else each choice has a place of its own.
+    """
 
-    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+    name: str
+    positions: dict[int, float]
+    ticks: dict[float, str]
+    is_log: bool
+    is_numeric: bool
+
+    @classmethod
+    def of(cls, name: str, trials: "Sequence[FrozenTrial]") -> "Key":
+        """Return the axis of a key of some trials."""
+        values = {trial.number: trial.params[name] for trial in trials if name in trial.params}
+        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values.values())
+        if not numeric:
+            texts = {number: _shorten(str(value)) for number, value in values.items()}
+            places = {text: float(index) for index, text in enumerate(sorted(set(texts.values())))}
+            ticks = {place: text for text, place in places.items()}
+            return cls(name, {number: places[text] for number, text in texts.items()}, ticks, False, False)
+        is_log = any(getattr(trial.distributions.get(name), "log", False) for trial in trials)
+        known = sorted({float(value) for value in values.values()})
+        shown = known if len(known) <= 4 else [known[0], known[len(known) // 2], known[-1]]
+        place = math.log10 if is_log else float
+        ticks = {place(value): f"{value:.3g}" for value in shown}
+        return cls(name, {number: place(value) for number, value in values.items()}, ticks, is_log, True)
+
+    def fraction(self, number: int) -> float:
+        """Return the place of a trial between the ends of the axis, 0 to 1."""
+        places = [*self.positions.values(), *self.ticks]
+        low, high = min(places), max(places)
+        return (self.positions[number] - low) / (high - low) if high > low else 0.5
+
+
+@figure_style()
+def study_figures(study: "Study", metric: str, importances: Mapping[str, float] | None = None) -> "dict[str, Figure]":
+    """Return figures by name, without those that need more trials than there are.
+
+    Args:
+        study: The study, with litlab's trials only.
+        metric: The objective.
+        importances: The share of the differences that each key explains; empty if it is unknown.
+    """
+    trials = study.get_trials(deepcopy=False)
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     if not complete:
         return {}
-    plots: dict[str, Callable[..., Any]] = {
-        "history": visualization.plot_optimization_history,
-        "slice": visualization.plot_slice,
-    }
-    if len(study.best_params) > 1:
-        plots["parallel_coordinate"] = visualization.plot_parallel_coordinate
-    if len(study.best_params) > 1 and len({trial.value for trial in complete}) > 1 and len(complete) > 3:
-        plots["importance"] = visualization.plot_param_importances
-    drawn = {name: _draw(plot, study, metric) for name, plot in plots.items()}
-    figures = {name: figure for name, figure in drawn.items() if figure is not None}
+    pruned = [trial for trial in trials if trial.state.name == "PRUNED" and trial.intermediate_values]
+    values = {trial.number: float(trial.value or 0.0) for trial in complete}
+    values |= {trial.number: trial.intermediate_values[max(trial.intermediate_values)] for trial in pruned}
+    shown = sorted([*complete, *pruned], key=lambda trial: trial.number)
     maximize = study.direction.name == "MAXIMIZE"
+    best = (max if maximize else min)(complete, key=lambda trial: float(trial.value or 0.0))
+    keys = [Key.of(name, shown) for name in dict.fromkeys(name for trial in shown for name in trial.params)]
+    figures = {
+        "history": _plot_history(shown, values, best, metric, maximize=maximize),
+        "slice": _plot_slices(keys, shown, values, best, metric),
+    }
+    if len(keys) > 1:
+        figures["parallel_coordinate"] = _plot_parallel(keys, shown, values, best, metric, maximize=maximize)
+    if importances:
+        figures["importance"] = _plot_importances(importances)
     return {**figures, "configurations": plot_configurations(complete, metric, maximize=maximize)}
 
 
-def _draw(plot: Callable[..., Any], study: "Study", metric: str) -> "Figure | None":
-    import numpy as np
-    from matplotlib import pyplot
-    from optuna.exceptions import ExperimentalWarning
+def _shorten(text: str) -> str:
+    text = text.rpartition(".")[2] if text.replace(".", "").isidentifier() else text
+    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 4]} ..."
 
-    names = {} if plot.__name__ == "plot_param_importances" else {"target_name": metric}
-    with warnings.catch_warnings(), pyplot.rc_context():  # Optuna changes the style of all later figures
-        warnings.simplefilter("ignore", ExperimentalWarning)  # litlab tests the plots that it uses
-        warnings.filterwarnings("ignore", message="Attempting to set identical low and high")  # a key of one value
-        try:
-            axes = np.atleast_1d(plot(study, **names))
-        except (ValueError, RuntimeError):
-            return None
-    figure: Figure = axes.flat[0].figure
-    figure.set_size_inches(max(7, 3.5 * len(axes.flat)), 4.5)
-    if plot.__name__ == "plot_parallel_coordinate":  # no layout engine can place its axes
-        axis = axes.flat[0]
-        labels = [metric, *sorted(study.best_params)]
-        axis.set_xticks(axis.get_xticks(), labels, rotation=0, ha="center")
-        figure.set_size_inches(3 * len(labels), 4.5)
-        figure.subplots_adjust(left=0.08, right=0.98, bottom=0.1)
-        axis.set_facecolor("0.9")  # so that the palest lines can be seen
-    else:
-        figure.set_layout_engine(
-            "constrained" if len(axes.flat) > 1 else "tight"
-        )  # a single colour bar breaks the first
-    pyplot.close(figure)
+
+def _scatter(
+    axis: "Axes", trials: "Sequence[FrozenTrial]", x: Mapping[int, float], y: Mapping[int, float], best: "FrozenTrial"
+) -> None:
+    """Draw complete trials as dots, pruned ones as crosses, and the best as a star."""
+    for state, marker, colour, label in (
+        ("COMPLETE", "o", COLOURS[0], COMPLETE),
+        ("PRUNED", "x", COLOURS[1], PRUNED),
+    ):
+        numbers = [trial.number for trial in trials if trial.state.name == state and trial.number in x]
+        if numbers:
+            across, up = [x[number] for number in numbers], [y[number] for number in numbers]
+            axis.scatter(across, up, s=26, marker=marker, color=colour, alpha=0.75, label=label)
+    if best.number in x:
+        label = f"best, trial {best.number}"
+        axis.scatter(x[best.number], y[best.number], s=130, marker="*", color="black", zorder=4, label=label)
+    axis.grid()
+
+
+def _plot_history(
+    trials: "Sequence[FrozenTrial]",
+    values: Mapping[int, float],
+    best: "FrozenTrial",
+    metric: str,
+    *,
+    maximize: bool,
+) -> "Figure":
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (axis,) = panels(1, size=(7, 4.2))
+    _scatter(axis, trials, {trial.number: float(trial.number) for trial in trials}, values, best)
+    complete = [trial.number for trial in trials if trial.state.name == "COMPLETE"]
+    so_far = [
+        (max if maximize else min)(values[number] for number in complete[: end + 1]) for end in range(len(complete))
+    ]
+    axis.step(complete, so_far, where="post", color="black", linewidth=1.2, label="best so far")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set(xlabel="trial", ylabel=metric)
+    axis.legend()
     return figure
 
 
+def _plot_slices(
+    keys: Sequence[Key],
+    trials: "Sequence[FrozenTrial]",
+    values: Mapping[int, float],
+    best: "FrozenTrial",
+    metric: str,
+) -> "Figure":
+    figure, axes = panels(len(keys), 3, size=(3.3, 3.2), extra=(1.2 if len(keys) == 1 else 0, 0.4), sharey=True)
+    for axis, key in zip(axes, keys, strict=True):
+        places = {number: 10**place if key.is_log else place for number, place in key.positions.items()}
+        if key.is_log:
+            axis.set_xscale("log")
+        _scatter(axis, trials, places, values, best)
+        if not key.is_numeric:
+            axis.set_xticks(list(key.ticks), list(key.ticks.values()), rotation=30, ha="right")
+            axis.set_xlim(-0.5, len(key.ticks) - 0.5)
+        axis.set_xlabel(key.name)
+    for axis in axes[:: min(3, len(axes))]:
+        axis.set_ylabel(metric)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def _plot_parallel(
+    keys: Sequence[Key],
+    trials: "Sequence[FrozenTrial]",
+    values: Mapping[int, float],
+    best: "FrozenTrial",
+    metric: str,
+    *,
+    maximize: bool,
+) -> "Figure":
+    """Draw each trial as a line through its values; better ones darker, pruned ones dotted, the best black."""
+    from matplotlib import colormaps
+
+    low, high = min(values.values()), max(values.values())
+    ticks = {low: f"{low:.4g}", high: f"{high:.4g}"}
+    axes = [Key(metric, dict(values), ticks, is_log=False, is_numeric=True), *keys]
+    figure, (axis,) = panels(1, size=(1.8 * len(axes) + 1.2, 4.2))
+    for trial in trials:
+        points = [(x, key.fraction(trial.number)) for x, key in enumerate(axes) if trial.number in key.positions]
+        goodness = axes[0].fraction(trial.number) if maximize else 1 - axes[0].fraction(trial.number)
+        is_best = trial.number == best.number
+        style = "-" if trial.state.name == "COMPLETE" else ":"
+        colour = "black" if is_best else colormaps["cividis_r"](0.15 + 0.7 * goodness)
+        width = 2.6 if is_best else 1.0
+        axis.plot(*zip(*points, strict=True), style, color=colour, linewidth=width, zorder=3 if is_best else 2)
+    for x, key in enumerate(axes):
+        axis.axvline(x, color="0.4", linewidth=0.8, zorder=1)
+        places = [*key.positions.values(), *key.ticks]
+        span = (max(places) - min(places)) or 1.0
+        for place, text in key.ticks.items():
+            height = (place - min(places)) / span if max(places) > min(places) else 0.5
+            box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
+            axis.text(x + 0.04, height, text, va="center", fontsize=8, bbox=box, zorder=4)
+    axis.set_xticks(range(len(axes)), [key.name.replace(".", ".\n") for key in axes])
+    axis.set(yticks=[], xlim=(-0.15, len(axes) - 0.5), ylim=(-0.05, 1.05))
+    axis.set_title(f"thick black: trial {best.number}, the best; darker lines are better, dotted ones were pruned")
+    for side in ("left", "right", "top", "bottom"):
+        axis.spines[side].set_visible(False)
+    return figure
+
+
+def _plot_importances(importances: Mapping[str, float]) -> "Figure":
+    ordered = sorted(importances.items(), key=lambda item: item[1])
+    figure, (axis,) = panels(1, size=(7, 1.1 + 0.4 * len(ordered)))
+    bars = axis.barh([key for key, _ in ordered], [value for _, value in ordered], color=COLOURS[0])
+    axis.bar_label(bars, [f"{value:.2f}" for _, value in ordered], padding=3)
+    axis.set(xlabel="share of the differences between trials (PED-ANOVA)", xlim=(0, 1.1 * ordered[-1][1] or 1))
+    return figure
+
+
+@figure_style()
 def plot_configurations(complete: "list[FrozenTrial]", metric: str, *, maximize: bool) -> "Figure":
     """Plot the best configurations, one line each, the best on top: the mean, and a dot for each seed."""
-    from matplotlib.figure import Figure
-
     ordered = sorted(complete, key=lambda trial: float(trial.value or 0.0), reverse=not maximize)[-MAX_CONFIGURATIONS:]
-    figure = Figure(figsize=(9, 1.2 + 0.32 * len(ordered)), layout="tight")
-    axis = figure.subplots()
+    figure, (axis,) = panels(1, size=(9, 1.2 + 0.32 * len(ordered)))
     for row, trial in enumerate(ordered):
         seeds = seed_values(trial)
         axis.plot(seeds, [row] * len(seeds), "o", color="0.6", markersize=4)
-        axis.plot([float(trial.value or 0.0)], [row], "D", color="C0", markersize=6)
-    axis.set_yticks(range(len(ordered)), [format_params(trial.params) for trial in ordered], fontsize=8)
+        axis.plot([float(trial.value or 0.0)], [row], "D", color=COLOURS[0], markersize=6)
+    labels: list[Any] = [f"{trial.number}: {format_params(trial.params)}" for trial in ordered]
+    axis.set_yticks(range(len(ordered)), labels, fontsize=8)
     axis.set(xlabel=f"{metric}: mean (diamond), each seed (dot)", ylim=(-0.7, len(ordered) - 0.3))
-    axis.grid(alpha=0.3)
+    axis.grid()
     return figure

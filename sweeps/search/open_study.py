@@ -15,6 +15,7 @@ from pipelines.tracking.store import Store, StoredRun
 from sweeps.search.heartbeat import BEAT
 from sweeps.search.ownership import check_adoptable, has_foreign_parts, is_own_study
 from sweeps.search.samplers import make_pruner, make_sampler
+from sweeps.search.selection import begin_selection
 from sweeps.search.space import Space, split_keys
 from sweeps.search.storage import Storage
 from sweeps.search.study import PARENT, PREVIOUS_RUNS, Study, previous_runs
@@ -87,6 +88,7 @@ def open_study(
             study, new = create(), identity(space, facts)
             study.set_user_attr(PREVIOUS_RUNS, [run_id for run_id in previous if run_id])
         config = study.user_attrs.get(CONFIG, facts["config"])
+        begin_selection(study)
         study.set_user_attr(IDENTITY, new)
         # Keys that an earlier version did not have are recorded at their current defaults.
         study.set_user_attr(CONFIG, complete_config(config, facts["defaults"]))

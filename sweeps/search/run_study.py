@@ -6,9 +6,10 @@ from pipelines.tracking.tags import CONFIGURATION_TAG, CONFIRM
 from sweeps.search.controller import Controller
 from sweeps.search.display import SweepDisplay
 from sweeps.search.heartbeat import display_name
-from sweeps.search.study_run import Confirmed, copy_best, log_summary
+from sweeps.search.study_run import copy_best, log_summary
 from sweeps.search.trial_runs import RunsBySeed, TrialRuns, by_seed
 from sweeps.search.trial_state import params_key
+from sweeps.search.verdict import Confirmed
 from sweeps.workers.batch import run_jobs
 from sweeps.workers.pool import Pool
 
@@ -45,7 +46,7 @@ def _search_and_confirm(runs: TrialRuns, pool: Pool, display: SweepDisplay, stac
         is_last = not study.others() if pool.stop_requests else study.take_end()
         if is_last:
             if best := runs.prune_checkpoints():
-                copy_best(runs.parent, best)
+                copy_best(runs.parent, best, with_checkpoint=study.space.keep != "none")
             confirmed = _confirm(runs, pool, display)
         elif not pool.stop_requests:
             others = " and ".join(map(display_name, study.finalizers())) or "others"

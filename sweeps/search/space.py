@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from pipelines.config.arguments import Keep
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import mode_of, split_of
 from sweeps.search.ranges import check_values, decode, distribution, encode, encode_choices, end_points, point_error
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 Direction = Literal["maximize", "minimize"]
-Keep = Literal["best", "all"]
 Values = dict[str, Any]
 BY_NAME: Any = ""
 NOT_SEARCHED = {
@@ -45,7 +45,7 @@ class Space:
         trial_timeout: Seconds after which a training is killed, and its trial fails.
         seeds: Runs of each configuration, with seeds 0, 1, ...; a trial's value is their mean.
         confirm: Runs of the best configuration on fresh seeds after the search, the only ones that are tested.
-        keep: Whether to keep the checkpoints of the best trial or of all trials.
+        keep: Whose checkpoints to keep: those of the best trial, of all trials, or none.
         set: Keys of the experiment that have another value in all trials.
 
     Raises:

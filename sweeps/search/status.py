@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
+from pipelines.tracking.tags import VERDICT_TAG
 from sweeps.search.heartbeat import alive_controllers
 from sweeps.search.open_study import GRID, IDENTITY, TOTAL
 from sweeps.search.storage import lock_holder, open_storage, sqlite_path, storage_url
@@ -58,6 +59,7 @@ class StudyStatus:
         running: Trials in training.
         failed: Trials that failed, including those whose point is not in the space.
         parent: Id of the study's own run.
+        verdict: Whether the best configuration is better than the default on fresh seeds; "" if unknown.
     """
 
     study: str
@@ -70,6 +72,7 @@ class StudyStatus:
     running: list[RunningTrial]
     failed: list[FailedTrial]
     parent: str | None
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,13 @@ class BestConfiguration:
 
     Attributes:
         better: Numbers of better trials that another program added to the study; they have no configuration.
+        verdict: See `StudyStatus`.
     """
 
     trial: BestTrial
     config: str
     better: list[int]
+    verdict: str = ""
 
 
 def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | None = None) -> StudyStatus:
@@ -91,7 +96,8 @@ def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | 
     Raises:
         UserError: There is no such study.
     """
-    url = storage_url(storage, Store(tracking_uri))
+    store = Store(tracking_uri)
+    url = storage_url(storage, store)
     loaded, now = _load(url, study)
     trials, attributes, direction = loaded.trials, loaded.user_attrs, loaded.direction.name.lower()
     holder = lock_holder(sqlite_path(url), loaded.study_name)
@@ -122,6 +128,7 @@ def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | 
         ],
         failed=[FailedTrial(**describe_trial(trial), reason=trial.user_attrs.get(REASON, "")) for trial in failed],
         parent=attributes.get(PARENT),
+        verdict=_verdict(store, attributes.get(PARENT)),
     )
 
 
@@ -141,7 +148,18 @@ def best_configuration(study: str, *, storage: str | None = None, tracking_uri: 
     sign = 1 if loaded.direction.name == "MAXIMIZE" else -1
     others = (trial for trial in loaded.trials if trial.state.name == "COMPLETE" and not is_own(trial))
     better = [trial.number for trial in others if sign * (trial.value or 0.0) > sign * best.value]
-    return BestConfiguration(best, store.find(best.runs[0]).file("config.yaml").read_text(), better)
+    config = store.find(best.runs[0]).file("config.yaml").read_text()
+    return BestConfiguration(best, config, better, _verdict(store, loaded.user_attrs.get(PARENT)))
+
+
+def _verdict(store: Store, run_id: str | None) -> str:
+    """Return the verdict that the study's own run recorded; "" if there is none, or no such run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return store.find(run_id).tags.get(VERDICT_TAG, "") if run_id else ""
+    except (UserError, MlflowException):  # it is in another store
+        return ""
 
 
 def _load(url: str, name: str) -> "tuple[Study, float]":

@@ -34,13 +34,14 @@ from pipelines.tracking.tags import (
     SWEEP_SUFFIX,
     TRIAL_TAG,
     TRIALS,
+    VERDICT_TAG,
 )
 from sweeps.search.figures import study_figures
 from sweeps.search.space import Space, split_keys
 from sweeps.search.study import PARENT, Study, previous_runs
 from sweeps.search.trial_state import best_trial, count_states
+from sweeps.search.verdict import Confirmed, judge_confirmation
 
-Confirmed = dict[str, list[StoredRun]]  # "best" and "default": the finished runs on fresh seeds
 PREFIXES = {"best": "", "default": f"{DEFAULT}/"}  # of their metrics
 
 
@@ -102,7 +103,9 @@ def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
     importances = _importances(study)
     run.log_metrics({f"{IMPORTANCE}/{key}": value for key, value in importances.items()}, study.n_finished())
     run.log_metrics(confirmed_metrics(confirmed), study.n_finished())
-    for name, figure in study_figures(study.without_others(), study.space.metric).items():
+    if verdict := judge_confirmation(confirmed, study.space):
+        run.set_tags({VERDICT_TAG: verdict})
+    for name, figure in study_figures(study.without_others(), study.space.metric, importances).items():
         try:
             run.save_figure(name, figure)
         except (ValueError, ArithmeticError, RuntimeError) as error:  # matplotlib's; the study itself is complete
@@ -110,9 +113,9 @@ def log_summary(run: Run, study: Study, confirmed: Confirmed) -> None:
     save_note(run, study_note(study, confirmed, importances))
 
 
-def copy_best(run: Run, best: StoredRun) -> None:
+def copy_best(run: Run, best: StoredRun, *, with_checkpoint: bool) -> None:
     """Copy the best trial's configuration and checkpoint, so that `litlab validate PARENT_RUN_ID` works."""
-    for name in ("config.yaml", "checkpoints/best.ckpt"):
+    for name in ("config.yaml", *(["checkpoints/best.ckpt"] if with_checkpoint else [])):
         target = run.folder / name
         target.parent.mkdir(exist_ok=True)
         try:
@@ -174,9 +177,11 @@ def study_note(study: Study, confirmed: Confirmed, importances: Mapping[str, flo
     progress = f"{sum(counts.values())} of {study.space.total} trials ({states or 'none has ended'})"
     if best is None:
         return f"{progress}.\n\n{study.space.description}".rstrip() + "\n"
+    verdict = judge_confirmation(confirmed, study.space)
     parts = [
-        f"{progress}. Best {study.space.metric} {best.value:.4f}, trial {best.trial}: "
-        f"the best of {counts['complete']}, so partly chance; the runs on fresh seeds are a better estimate."
+        f"{progress}. " + (f"On fresh seeds, the best configuration is **{verdict}**. " if verdict else "") + "Best "
+        f"single trial: {study.space.metric} {best.value:.4f}, trial {best.trial}, the best of {counts['complete']}, "
+        "so partly chance; the runs on fresh seeds are a better estimate."
     ]
     if any(confirmed.values()):
         parts.append(markdown_table(confirmation_table(confirmed_metrics(confirmed), missing="none")))

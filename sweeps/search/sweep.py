@@ -6,19 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.config.arguments import Keep
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.endings import notified
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
 from pipelines.tracking.summary_runs import keep_code, label
+from pipelines.tracking.tags import SWEEP_SUFFIX
 from sweeps.search.samplers import check_names
-from sweeps.search.space import NOT_SEARCHED, Keep, Space, split_keys
+from sweeps.search.space import NOT_SEARCHED, Space, split_keys
 from sweeps.search.space_files import normalize_key, read_space
 from sweeps.search.trial_state import BestTrial, count_states
 from sweeps.workers.job import Job, as_arguments
 
 if TYPE_CHECKING:
-    from sweeps.search.study_run import Confirmed
+    from sweeps.search.study import Study
+    from sweeps.search.verdict import Confirmed
     from sweeps.workers.pool import Pool
 
 
@@ -34,6 +38,7 @@ class SweepResult:
         best: The best trial; None if no trial is complete.
         confirmed: Finished runs on fresh seeds, of "best" and of "default", the experiment's own configuration; empty
             if there was no confirmation, or another controller does it.
+        verdict: Whether the best configuration is better than the default, see `judge_confirmation`; "" if unknown.
         run_id: Id of the study's own run.
         storage: URL of Optuna's storage.
         tracking_uri: URI of the tracking store.
@@ -46,6 +51,7 @@ class SweepResult:
     n_failed: int
     best: BestTrial | None
     confirmed: "Confirmed"
+    verdict: str
     run_id: str
     storage: str
     tracking_uri: str
@@ -78,6 +84,7 @@ def sweep(
     labels: Labels | None = None,
     system_metrics: bool = False,
     command: str = "",
+    notify: str = "",
 ) -> SweepResult:
     """Search a space until the study has its total of trials, then train and test the best on fresh seeds.
 
@@ -104,6 +111,7 @@ def sweep(
         labels: Tags, note and name of the study's run; the runs of trials have the tags too.
         system_metrics: Whether to measure the machine during each run; see `Run`.
         command: Recorded in the study's run.
+        notify: Command to run in a shell when the sweep has ended; see `notified`.
 
     Raises:
         UserError: An argument or the experiment is refused, another process runs the study, or a database is lost.
@@ -124,9 +132,8 @@ def sweep(
     ):
         pool.warm_up()  # imports torch and Lightning in the background
         place = study or searched.name, storage, tracking_uri
-        return _sweep(
-            searched, pool, *place, overrides, stacked, labels or Labels(), command, retry_failed=retry_failed
-        )
+        own = labels or Labels(), command, notify
+        return _sweep(searched, pool, *place, overrides, stacked, *own, retry_failed=retry_failed)
 
 
 def _check_overrides(space: Space, overrides: Sequence[str]) -> None:
@@ -158,6 +165,7 @@ def _sweep(
     stacked: int,
     labels: Labels,
     command: str,
+    notify: str,
     *,
     retry_failed: bool,
 ) -> SweepResult:
@@ -165,9 +173,11 @@ def _sweep(
     from sweeps.search.heartbeat import controller_name
     from sweeps.search.open_study import open_study
     from sweeps.search.run_study import run_study
+    from sweeps.search.selection import selection_arguments
     from sweeps.search.storage import open_storage, sole_controller, sqlite_path, storage_url
     from sweeps.search.study_run import open_parent
     from sweeps.search.trial_runs import TrialRuns
+    from sweeps.search.verdict import judge_confirmation
     from sweeps.workers.batch import graceful_shutdown
 
     store = Store(tracking_uri)
@@ -187,8 +197,11 @@ def _sweep(
         with graceful_shutdown(pool) as signals, study.beating():
             parent = open_parent(store, study, command)
             label(parent, labels)
-            runs = TrialRuns(study, parent, fixed, facts["devices"], {**labels.tags, **keep_code(parent)})
-            confirmed = run_study(runs, pool, display, stacked)
+            selection = selection_arguments(study.optuna, space, facts)
+            tags = {**labels.tags, **keep_code(parent)}
+            runs = TrialRuns(study, parent, [*fixed, *selection], facts["devices"], tags, bool(selection))
+            with notified(notify, parent, f"{name}{SWEEP_SUFFIX}", lambda: _best_value(study)):
+                confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(
             study=name,
             space=space,
@@ -196,8 +209,14 @@ def _sweep(
             n_failed=count_states(study.counted())["failed"],
             best=study.best(),
             confirmed=confirmed,
+            verdict=judge_confirmation(confirmed, study.space),
             run_id=parent.run_id,
             storage=url,
             tracking_uri=store.uri,
             stop_signal=signals[0] if signals else None,
         )
+
+
+def _best_value(study: "Study") -> tuple[str, float] | None:
+    best = study.best()
+    return None if best is None else (study.space.metric, best.value)

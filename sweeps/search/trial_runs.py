@@ -21,6 +21,7 @@ from pipelines.tracking.tags import (
     TRIAL_STATE_TAG,
     TRIAL_TAG,
 )
+from sweeps.search.selection import selects_by_metric
 from sweeps.search.space import canonical_name
 from sweeps.search.study import Study
 from sweeps.search.trial_state import INTERRUPTED, REASON, SEED, params_key, seed_values
@@ -46,6 +47,7 @@ class TrialRuns:
         arguments: The experiment, and the keys that are the same in all trials, as on the command line.
         devices: GPUs per training, where there are any.
         tags: Tags of each run, besides litlab's.
+        selects: Whether the arguments name the metric that selects epochs, see `selection_arguments`.
     """
 
     study: Study
@@ -53,6 +55,7 @@ class TrialRuns:
     arguments: list[str]
     devices: int
     tags: Mapping[str, str] = field(default_factory=dict)
+    selects: bool = False
 
     @property
     def store(self) -> Store:
@@ -79,13 +82,15 @@ class TrialRuns:
     def _job(self, settings: dict[str, Any], seed: int, name: str, tags: dict[str, str], **options: Any) -> Job:
         tags |= {PARENT_RUN_TAG: self.parent.run_id, STUDY_TAG: self.study.name, CONTROLLER_TAG: self.study.controller}
         return Job(
-            arguments=[*self.arguments, *as_arguments(settings)],
+            arguments=[*self.arguments, *as_arguments(settings), *self._kept],
             seed=seed,
             experiment=f"{self.study.name}{SWEEP_SUFFIX}",
             tracking_uri=self.store.uri,
             run_name=name,
             tags={**self.tags, **tags},
             metric=self.study.space.metric,
+            selects=self.selects,
+            breaks_ties=selects_by_metric(self.study.optuna),
             devices=self.devices,
             **options,
         )
@@ -94,6 +99,11 @@ class TrialRuns:
         """Have the MLflow UI show the run of a pruned trial in grey, and named so."""
         self.store.tag(run_id, COLOR_TAG, PRUNED_COLOR)
         self.store.tag(run_id, NAME_TAG, f"{self._name(params, seed, trial)} (pruned)")
+
+    @property
+    def _kept(self) -> list[str]:
+        """The argument with which each run deletes its checkpoints itself; which trial is the best shows later."""
+        return ["--keep=none"] if self.study.space.keep == "none" else []
 
     def of_stage(self, stage: str) -> list[StoredRun]:
         """Return the runs of a stage, oldest first."""

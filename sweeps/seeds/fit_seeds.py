@@ -8,14 +8,15 @@ from pathlib import Path
 from pipelines.config.experiments import config_arguments
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
+from pipelines.tracking.endings import notified
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import keep_code, label
-from pipelines.tracking.tags import HOST_TAG, NOTE_TAG, PARENT_RUN_TAG
+from pipelines.tracking.tags import HOST_TAG, NOTE_TAG, PARENT_RUN_TAG, TIES_TAG
 from sweeps.seeds.plan import SeedsPlan, make_plan
-from sweeps.seeds.summary import format_test_metrics, log_summary
+from sweeps.seeds.summary import format_test_metrics, log_summary, main_mean
 from sweeps.seeds.summary_run import open_summary_run, seeds_lock
 from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
 from sweeps.workers.display import LiveDisplay
@@ -61,6 +62,7 @@ def fit_seeds(
     labels: Labels | None = None,
     system_metrics: bool = False,
     command: str = "",
+    notify: str = "",
 ) -> SeedsResult:
     """Train one configuration with consecutive seeds, each in its own process, and summarise the runs in another run.
 
@@ -77,6 +79,7 @@ def fit_seeds(
         labels: Tags, note and name of the summary run; each run has the tags too.
         system_metrics: Whether to measure the machine during each run; see `Run`.
         command: Recorded as the command of the summary run.
+        notify: Command to run in a shell when all has ended; see `notified`.
 
     Raises:
         UserError: A value is invalid, another process trains the same seeds, or the tracking store is lost.
@@ -95,7 +98,9 @@ def fit_seeds(
         with seeds_lock(store, plan), graceful_shutdown(pool) as signals:
             parent = open_summary_run(store, plan, command)
             label(parent, labels)
-            runs, results = _train(pool, store, parent, plan, labels)
+            runs = list[StoredRun]()
+            with notified(notify, parent, plan.experiment, lambda: main_mean(runs)):
+                results = _train(pool, store, parent, plan, labels, runs)
     return SeedsResult(
         run_id=parent.run_id,
         experiment=plan.experiment,
@@ -109,9 +114,9 @@ def fit_seeds(
 
 
 def _train(
-    pool: Pool, store: Store, parent: Run, plan: SeedsPlan, labels: Labels
-) -> tuple[list[StoredRun], list[JobResult]]:
-    """Train the missing seeds and end the summary run; return all finished runs and the results of the jobs.
+    pool: Pool, store: Store, parent: Run, plan: SeedsPlan, labels: Labels, runs: list[StoredRun]
+) -> list[JobResult]:
+    """Train the missing seeds and end the summary run; return the results of the jobs, and add all finished runs.
 
     Raises:
         UserError: The tracking store is lost.
@@ -122,6 +127,7 @@ def _train(
     try:
         code = keep_code(parent)
         done = {int(run.seed) for run in _finished_runs(store, parent, plan.seeds)}
+        breaks_ties = TIES_TAG in store.find(parent.run_id).tags
         jobs = [
             Job(
                 arguments=plan.arguments,
@@ -130,6 +136,7 @@ def _train(
                 tracking_uri=store.uri,
                 tags={**labels.tags, **code, PARENT_RUN_TAG: parent.run_id},
                 test=True,
+                breaks_ties=breaks_ties,
                 devices=plan.facts["devices"],
             )
             for seed in plan.seeds
@@ -137,7 +144,7 @@ def _train(
         ]
         with LiveDisplay() as display:
             results = run_jobs(pool, jobs, store, display, title=plan.experiment, reused=len(done))
-        runs = _finished_runs(store, parent, plan.seeds)
+        runs += _finished_runs(store, parent, plan.seeds)
         if pool.stop_requests < 2:
             log_summary(parent, _note_heading(plan, runs), runs)
         status, reason = _final_status(pool, results)
@@ -146,7 +153,7 @@ def _train(
         raise UserError(f"{message} ({first_line(error)})") from error
     finally:
         parent.finish(status, reason)
-    return runs, results
+    return results
 
 
 def _finished_runs(store: Store, parent: Run, seeds: range) -> list[StoredRun]:

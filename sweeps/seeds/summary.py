@@ -45,6 +45,12 @@ def format_test_metrics(runs: Sequence[StoredRun]) -> str:
     return ", ".join(f"{key} {format_mean_sd(of.mean, of.sd, fixed_spec(of.mean))}" for key, of in tested)
 
 
+def main_mean(runs: Sequence[StoredRun]) -> tuple[str, float] | None:
+    """Return the first metric of the test, or else on validation data, with its mean; None if there is none."""
+    found = _summaries(runs, [TEST]) or _summaries(runs, [VALIDATION])
+    return next(((key, summary.mean) for key, summary in found.items()), None)
+
+
 def metrics_table(runs: Sequence[StoredRun]) -> list[list[str]]:
     """Return the cells of a header and of one row for each metric."""
     lines = [["metric", "mean", "sd", "n", "95 % interval"]]

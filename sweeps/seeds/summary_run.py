@@ -15,7 +15,7 @@ from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import summary_tags
-from pipelines.tracking.tags import HOST_TAG, PARENT_TAG, SEED_TAG, SEEDS_PARAM
+from pipelines.tracking.tags import HOST_TAG, PARENT_TAG, REMOVED_TAG, SEED_TAG, SEEDS_PARAM, TIES_TAG
 from sweeps.seeds.plan import SeedsPlan
 
 
@@ -60,6 +60,7 @@ def _unfinished(store: Store, plan: SeedsPlan) -> list[StoredRun]:
     runs = store.search([store.experiment_id(plan.experiment)], unfinished, ["attributes.start_time DESC"])
     facts = plan.facts
     matcher = ConfigMatcher(facts["hash"], facts["config"], lambda: facts["defaults"])
+    runs = [run for run in runs if REMOVED_TAG not in run.tags]
     return [run for run in runs if _has_same_data(run, plan) and matcher.matches(run)]
 
 
@@ -72,6 +73,7 @@ def _has_same_data(run: StoredRun, plan: SeedsPlan) -> bool:
 def _create(store: Store, plan: SeedsPlan, command: str) -> Run:
     tags = {key: tag for key, tag in plan.facts["tags"].items() if key != SEED_TAG}
     tags |= summary_tags("seeds", command, f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}")
+    tags[TIES_TAG] = "val/loss"
     changes = " ".join(word for word in plan.facts["run_name"].split(" ") if word != "seed=0")
     seeds = f"seeds {plan.seed_range}" if len(plan.seeds) > 1 else f"seed {plan.seed_range}"
     parent = Run(store, plan.experiment, f"{changes}, {seeds}" if changes else seeds, tags)

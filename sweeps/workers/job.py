@@ -17,6 +17,8 @@ class Job:
         tags: Tags of the run, in addition to those that every run has.
         metric: Validation metric to report after each epoch; it must be logged and finite. None reports the metric that
             the model monitors, if it is logged.
+        selects: Whether the arguments name the metric as `--monitor`; the experiment itself names none.
+        breaks_ties: See `Selection.breaks_ties`.
         pruner: Name of the pruner, for the reason of a run that is pruned.
         test: Whether to measure the test set at the end.
         devices: Number of GPUs that it uses, if the machine has any.
@@ -37,6 +39,8 @@ class Job:
     run_name: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     metric: str | None = None
+    selects: bool = False
+    breaks_ties: bool = True
     pruner: str = ""
     test: bool = False
     devices: int = 1

@@ -21,6 +21,7 @@ from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import SELECTED_EPOCH
+from pipelines.training.job import Training
 from pipelines.training.run_metadata import run_name, run_tags
 from sweeps.workers.job import Job
 
@@ -96,6 +97,13 @@ def describe_error(error: BaseException) -> str:
     if not lines:
         return kind
     return lines[0] if isinstance(error, UserError | FloatingPointError) else f"{kind}: {lines[0]}"
+
+
+def set_selection(job: Job, training: Training) -> None:
+    """Have a training select its weights as its study does."""
+    selection = training.checkpoint_callback.selection
+    selection.breaks_ties = job.breaks_ties
+    selection.is_required = not job.selects  # the callback that reports the metric refuses the experiment
 
 
 def create_run(job: Job, cli: LitlabCLI, extra_tags: Mapping[str, str] | None = None) -> Run:

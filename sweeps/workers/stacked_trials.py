@@ -19,12 +19,12 @@ from modules.stack import structure
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.silence import silence_lightning
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import recorded
 from pipelines.training.job import Training, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.train import train
 from sweeps.workers.job import Job
-from sweeps.workers.process import create_run, final_message, max_epochs, selected_metrics, send
+from sweeps.workers.process import create_run, final_message, max_epochs, selected_metrics, send, set_selection
 from sweeps.workers.pruning import PruningCallback
 from sweeps.workers.stacked_training import Member, Ready, Stack
 
@@ -138,6 +138,7 @@ class Trials:
             try:
                 cli = parse_config("sweep", job.arguments_with_seed)
                 training = prepare_training(cli, [ready], test=False, like=first)
+                set_selection(job, training)
                 run = create_run(job, cli, {"stacked": str(self._size)})
                 send(pipe, ("run", run.run_id, max_epochs(training.trainer)))
             except Exception as error:

@@ -21,6 +21,7 @@ if __name__ == "__main__":
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from datamodules.base import InMemoryDataModule
+from modules.base import Learner
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.defaults import config_defaults
 from pipelines.config.distributed import is_rank_zero
@@ -33,7 +34,7 @@ from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.terminal_log import recorded_terminal
 from pipelines.runtime.user_traceback import user_traceback
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import recorded
 from pipelines.tracking.tags import CONFIG_HASH_TAG
 from pipelines.training.job import build_parts, prepare_training
 from pipelines.training.results import finalize
@@ -47,6 +48,7 @@ from sweeps.workers.process import (
     max_epochs,
     selected_metrics,
     send,
+    set_selection,
     setup_process,
 )
 from sweeps.workers.pruning import PruningCallback
@@ -92,7 +94,7 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
         if job.stacked:
             stacked.check(cli, data, model, built)
-        send(pipe, ("done", _facts(job, cli, data)))
+        send(pipe, ("done", _facts(job, cli, data, model)))
     except UserError as error:
         send(pipe, ("refused", str(error)))
     except BaseException as error:
@@ -103,11 +105,12 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         send(pipe, ("failed", describe_error(error)))
 
 
-def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule | None) -> dict[str, Any]:
+def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule) -> dict[str, Any]:
     """Return what a controller needs to know about an experiment, as plain values."""
     devices, tags = cli.config.trainer.devices, run_tags(cli, job.verb, job.arguments)
     return {
         "values": flatten_config(with_old_class_paths(cli.resolved())),
+        "monitor": model.monitor if isinstance(model, Learner) else None,
         "params": cli.params(),
         "hash": tags[CONFIG_HASH_TAG],
         "config": cli.config_to_save(),
@@ -139,6 +142,7 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     cli: LitlabCLI = parse_config("sweep", job.arguments_with_seed)
     reporter = PruningCallback(job.metric, pipe)
     training = prepare_training(cli, [reporter], test=job.test)
+    set_selection(job, training)
     exit_on_sigterm()
     if not is_rank_zero():
         run_trainer(training)

@@ -11,14 +11,17 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgba
+from matplotlib import rcParams
+from matplotlib.colors import to_hex, to_rgba
 from mlflow.exceptions import MlflowException
+from PIL import Image
 
 from pipelines.commands.fit import main as fit
 from pipelines.comparison.figures import draw_figures, log_comparison, rows_that_saved, save_figures
 from pipelines.comparison.learning_curves import plot_learning_curves
 from pipelines.comparison.rows import group_and_rank
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.figure_style import COLOURS, figure_style
 from pipelines.runtime.log import configure_logging
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
@@ -39,6 +42,7 @@ def database(tmp_path_factory):
             assert fit("fit", ["digits-mlp", *TWO_EPOCHS, *with_seed, *uri]) == 0
     longer = ("--trainer.max_epochs", "3", "--seed_everything", "2", "--name", "long")
     assert fit("fit", ["digits-mlp", *longer, *uri]) == 0
+    assert fit("fit", ["digits-mlp", "--model.hidden", "[2]", *TWO_EPOCHS, "--name", "small", *uri]) == 0
     assert fit("fit", ["circles", "--trainer.max_epochs", "5", "--model.optimizer.lr", "0.3", *uri]) == 0
     assert fit("fit", [*CODER, *TWO_EPOCHS, *uri]) == 0
     return folder
@@ -134,7 +138,7 @@ def test_a_plot_against_a_numeric_key_has_means_error_bars_and_single_seeds(stor
     dots = next(line for line in axis.lines if line.get_marker() == ".")
     assert sorted(dots.get_ydata()) == sorted(value for row in rows for value in row.values.values())
     assert axis.get_xlabel() == "dropout"
-    assert axis.get_ylabel() == "test accuracy (fraction, mean ± 1 standard deviation)"
+    assert axis.get_ylabel() == "test accuracy (fraction, mean ± 1\nstandard deviation)"
     assert axis.get_xscale() == "linear"
 
 
@@ -171,7 +175,7 @@ def test_each_value_of_another_key_has_its_own_line(store):
 
 
 def test_the_metric_is_drawn_against_parameters_and_seconds_where_they_differ(store):
-    comparison = compared(store, "digits-mlp", "circles")
+    comparison = compared(store, "digits-mlp", "small")
     figure = draw_figures(comparison)["against_cost"]
     parameters, seconds = figure.axes
     assert parameters.get_xlabel() == "number of parameters"
@@ -182,11 +186,22 @@ def test_the_metric_is_drawn_against_parameters_and_seconds_where_they_differ(st
     ]
     named = legend_of(figure)
     assert len(named) == len(comparison.rows) == 3
-    assert named[0].startswith("digits-mlp")
+    assert sum(name.startswith("small") for name in named) == 1
     looks = {(bars.lines[0].get_marker(), to_rgba(bars.lines[0].get_color())) for bars in seconds.containers}
     assert len(looks) == 3
     alike = draw_figures(compared(store, "digits-mlp"))["against_cost"]
     assert [axis.get_xlabel() for axis in alike.axes] == ["training time in seconds"]
+
+
+def test_rows_on_different_data_are_in_different_figures(store):
+    comparison = compared(store, "digits-mlp", "circles")
+    names = set(draw_figures(comparison))
+    assert {"learning_curves-Digits", "against_cost-Digits", "learning_curves-Circles"} <= names
+    assert not {"learning_curves", "against_cost", "against_cost-Circles"} & names
+    for kind, part in comparison.by_data_set().items():
+        assert {row.value("data").rpartition(".")[2] for row in part.rows} == {kind}
+        assert [row.rank for row in part.rows] == list(range(1, len(part.rows) + 1))
+        assert all(row.baseline in (None, part.rows[0]) for row in part.rows)
 
 
 def test_a_single_row_has_learning_curves_only(store):
@@ -293,11 +308,11 @@ def test_missing_data_are_a_note_and_are_not_downloaded(store, small, tmp_path, 
     assert not there.exists()
 
 
-def test_figures_are_saved_as_png_and_as_svg_always_the_same(store, tmp_path):
+def test_figures_are_saved_as_png_svg_and_pdf_always_the_same(store, tmp_path):
     drawn = draw_figures(compared(store, "digits-mlp"))
     paths = save_figures(drawn, tmp_path / "new" / "folder")
-    assert [path.name for path in paths] == [f"{name}.{end}" for name in drawn for end in ("png", "svg")]
-    for path in paths[1::2]:
+    assert [path.name for path in paths] == [f"{name}.{end}" for name in drawn for end in ("png", "svg", "pdf")]
+    for path in paths[1::3]:
         elements = list(ElementTree.fromstring(path.read_text()).iter())
         here = [element.get("id") for element in elements if element.get("id")]
         used = re.findall(r'(?:href="#|url\(#)([^")]+)', path.read_text())
@@ -307,7 +322,30 @@ def test_figures_are_saved_as_png_and_as_svg_always_the_same(store, tmp_path):
     first = [path.read_bytes() for path in paths]
     again = save_figures(draw_figures(compared(store, "digits-mlp")), tmp_path / "again")
     assert [path.read_bytes() for path in again] == first
-    assert all(data.startswith(b"\x89PNG") for data in first[::2])
+    assert all(data.startswith(b"\x89PNG") for data in first[::3])
+    assert all(data.startswith(b"%PDF") for data in first[2::3])
+
+
+def test_labels_are_not_cut_off_and_figures_have_200_dots_per_inch(store, tmp_path):
+    drawn = draw_figures(compared(store, "digits-mlp", metric="selected/val/acc"))
+    save_figures(drawn, tmp_path)
+    for name, figure in drawn.items():
+        box = figure.get_tightbbox()  # in inches
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.info["dpi"] == pytest.approx((200, 200), abs=1)
+            assert picture.width >= 200 * box.width
+            assert picture.height >= 200 * box.height
+    axis = drawn["against_dropout"].axes[0]
+    assert max(map(len, axis.get_ylabel().splitlines())) <= 34
+
+
+def test_litlab_s_style_is_not_that_of_the_user_s_figures(store, tmp_path):
+    before = dict(rcParams)
+    save_figures(draw_figures(compared(store, "digits-mlp")), tmp_path)
+    assert dict(rcParams) == before
+    with figure_style():
+        assert tuple(map(to_hex, rcParams["axes.prop_cycle"].by_key()["color"])) == COLOURS
+        assert rcParams["savefig.dpi"] == 200
 
 
 def test_a_comparison_is_logged_as_a_run_that_is_never_compared_itself(store, tmp_path):
@@ -324,11 +362,11 @@ def test_a_comparison_is_logged_as_a_run_that_is_never_compared_itself(store, tm
     assert (
         kept
         == {path.name for path in (tmp_path / "figures").iterdir()}
-        == {f"{n}.{end}" for n in drawn for end in ("png", "svg")}
+        == {f"{n}.{end}" for n in drawn for end in ("png", "svg", "pdf")}
     )
     note = run.tags["mlflow.note.content"]
     assert note == run.file("comparison.md").read_text()
-    assert note.startswith("test/acc of digits-mlp: 2 rows, higher is better\n\n| dropout | mean ± sd |")
+    assert note.startswith("test/acc of digits-mlp: 2 rows, higher is better\n\n| row | dropout | mean ± sd |")
     assert all(found.run_id in note for row in comparison.rows for found in row.runs)
     assert not find_runs(store, ["comparisons"]).runs
 

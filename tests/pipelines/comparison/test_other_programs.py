@@ -5,7 +5,7 @@ import json
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 
-from pipelines.comparison.rows import MAX_COLUMNS, MAX_VALUE
+from pipelines.comparison.columns import MAX_COLUMNS, MAX_VALUE
 from pipelines.tracking.store import Store
 
 pytestmark = pytest.mark.usefixtures("tables")

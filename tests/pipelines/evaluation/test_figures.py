@@ -85,7 +85,11 @@ def test_decision_regions_have_a_panel_per_map_and_all_test_points(tmp_path):
     maps = {"first": inside, "selected": np.full((30, 30), 0.3, np.float32)}  # also a map without a boundary
     figure = figures.decision_regions(maps, (-3, 3, -3, 3), data.test_set)
     assert _ink(figure, tmp_path) > 1
-    assert [axis.get_title() for axis in figure.axes] == ["first", "selected"]
+    *panels, bar = figure.axes
+    assert [axis.get_title() for axis in panels] == ["first", "selected"]
+    assert bar.get_ylabel() == "probability of class 1; black line: 0.5"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["test points of class 0", "test points of class 1"]
 
 
 def test_learning_curves_of_a_regression_have_a_panel_per_error(tmp_path):

@@ -5,86 +5,22 @@ import html
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
 
-from pipelines.commands.fit import main as fit
 from pipelines.comparison import rows
 from pipelines.comparison.formatting import format_mean_sd
 from pipelines.reporting.html_page import write
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
+from tests.pipelines.reporting.pages import Page, browse, made
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NASTY = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}</pre></details>", "' onload='x"]
-VOID = {"meta", "link", "img", "br", "input"}
-
-
-class Page(HTMLParser):
-    """The elements, attributes and text of a page, as a browser parses them."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.words, self.open = [], [], [], []
-        self.feed(text)
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, key, value or "") for key, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, key, value or "") for key, value in attrs]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.words.append(data)
-
-    def values(self, *keys):
-        return [value for _, key, value in self.attributes if key in keys]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A store with four runs: two configurations, two seeds."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-    for dropout in ("0.1", "0.8"):
-        for seed in ("0", "1"):
-            short = ["--trainer.max_epochs", "2", "--model.dropout", dropout, "--seed_everything", seed]
-            assert fit("fit", ["digits-mlp", *short, "--tracking_uri", uri]) == 0
-    return uri
-
-
-@pytest.fixture(scope="module")
-def reported(trained, tmp_path_factory):
-    """The page of these runs, and its file."""
-    from pipelines.reporting.report import report
-
-    path = tmp_path_factory.mktemp("report") / "digits.html"
-    assert report(["digits-mlp"], out=path, tracking_uri=trained).missing == []
-    return Page(path.read_text()), path
-
-
-def made(uri, name, tags, params, metrics, experiment="made", parent=None):
-    """Log a finished run that was not trained."""
-    run = Run(Store(uri), experiment, name, {**tags, **({"mlflow.parentRunId": parent} if parent else {})})
-    run.log_params(params)
-    run.log_metrics(metrics, 0)
-    run.finish("FINISHED")
-    return run
 
 
 def test_the_summary_names_the_best_row_with_its_spread(reported, trained):
@@ -119,7 +55,9 @@ def test_every_figure_is_in_the_page_with_a_description_for_screen_readers(repor
     found, path = reported
     assert found.tags.count("figure") == found.tags.count("figcaption") == found.tags.count("img") >= 2
     assert len(set(found.values("alt"))) == found.tags.count("img")
-    for source in found.values("src"):
+    saved = [source for source in found.values("src") if source.startswith("data:image/png;base64,")]
+    assert len(saved) == 2  # those of the best run
+    for source in (source for source in found.values("src") if source not in saved):
         kind, _, content = source.partition(",")
         assert kind == "data:image/svg+xml;base64"
         drawing = ElementTree.fromstring(base64.b64decode(content))
@@ -184,7 +122,13 @@ def test_a_study_is_shown_with_search_space_trials_importance_confirmation_and_f
 
     best = made(uri, "trial 0", {"seed": "0", "stage": "search"}, {"model.dropout": "0.3"}, {"selected/val/acc": 0.9})
     tags = {"litlab.parent": "sweep", "study": "made", "best.run": best.run_id, "mlflow.note.content": "**bold**"}
-    study = Run(Store(uri), "made-sweep", "sweep made", {**tags, "litlab.command": "litlab sweep made"})
+    tags["litlab.verdict"] = "not better <i>"
+    study = Run(
+        Store(uri),
+        "made-sweep",
+        "sweep made",
+        {**tags, "litlab.verdict": "not better <i>", "litlab.command": "litlab sweep made"},
+    )
     study.log_params({"space.model.dropout": '{"low": 0.0, "high": 0.7}', "metric": "val/acc", "seeds": "1"})
     figures = {"importance/model.dropout": 0.75, "trials/complete": 7.0, "trials/pruned": 3.0, "best/val/acc": 0.9}
     confirmed = {"test/acc": 0.8765, "test/acc_std": 0.0123, "confirmed": 3.0, "default/test/acc": 0.7654}
@@ -200,6 +144,7 @@ def test_a_study_is_shown_with_search_space_trials_importance_confirmation_and_f
     found = Page((tmp_path / "study.html").read_text())
     assert 'model.dropout {"low": 0.0, "high": 0.7} 0.3 0.75' in found.text
     assert "complete 7 pruned 3" in found.text
+    assert found.text.index("sweep made: on fresh seeds, the best configuration is not better <i>.") < 300
     assert "the best, on fresh seeds 0.8765 ± 0.0123 3" in found.text
     assert "the experiment as it is, same seeds 0.7654 3" in found.text
     assert "litlab sweep made" in found.text
@@ -272,23 +217,6 @@ def test_a_report_of_image_classifiers_imports_no_torch(trained, tmp_path):
     program = f"import sys; from pipelines.cli import main; main({args}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
-
-
-def browse(path, tmp_path):
-    """Open a file in Chromium; return its document after loading, and the messages on the console."""
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium")
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--enable-logging=stderr",
-        "--v=0",
-    ]
-    flags += ["--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom"]
-    done = subprocess.run([CHROMIUM, *flags, path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 def test_a_browser_reports_no_problem_but_would_report_a_request(reported, tmp_path):

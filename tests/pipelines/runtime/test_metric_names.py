@@ -1,8 +1,11 @@
 """The direction and the split of a metric follow from its name."""
 
+import math
+
 import pytest
 
 from pipelines.runtime.metric_names import (
+    bounds_of,
     by_loader,
     find_metric,
     labels_of,
@@ -144,3 +147,20 @@ def test_usual_names_tell_which_values_are_better(name):
 @pytest.mark.parametrize("name", ["val/depth", "val_metric", "quality", "energy_val"])
 def test_other_names_do_not_tell_which_values_are_better(name):
     assert not tells_mode(name)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "bounds"),
+    [
+        ("test/acc", (0.9, 1.0), (0, 1)),
+        ("selected/val/f1", (0.0,), (0, 1)),
+        ("test_accuracy", (93.5,), (0, math.inf)),  # in per cent
+        ("fit_seconds", (2.0,), (0, math.inf)),
+        ("test/rmse", (0.3,), (0, math.inf)),
+        ("val/loss", (0.3,), (-math.inf, math.inf)),
+        ("test/acc", (-0.1,), (-math.inf, math.inf)),  # whatever that is
+    ],
+    ids=str,
+)
+def test_the_bounds_of_a_metric_follow_from_its_name_and_its_values(metric, values, bounds):
+    assert bounds_of(metric, values) == bounds

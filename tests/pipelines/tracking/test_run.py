@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import recorded
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.uri import store_uri
@@ -44,7 +44,7 @@ def test_a_folder_is_refused_as_a_store(uri):
 def test_four_processes_can_create_the_first_run_at_once(uri, start_python):
     program = (
         "from pipelines.tracking.store import Store\nfrom pipelines.tracking.run import Run\n"
-        "from pipelines.tracking.recorded import recorded\n"
+        "from pipelines.tracking.endings import recorded\n"
         "with recorded(Run(Store(), 'an experiment', 'a run', {})) as run:\n"
         "    run.log_metrics({'val/acc': 0.5}, 0)\n"
     )

@@ -3,7 +3,7 @@
 import pytest
 from mlflow import MlflowClient
 
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import recorded
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.summary_runs import MAX_NOTE, save_note, summary_tags

@@ -24,7 +24,7 @@ sys.exit(code)
 CREATE = """
 import os, signal, sys
 from pipelines.tracking import writer_process
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import recorded
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
 
 from modules.convnet import ConvNet
+from pipelines.evaluation.predictions import FILE, Predictions
 
 ROOT = Path(__file__).parents[3]
 TRAININGS = """
@@ -269,6 +271,9 @@ def test_two_processes_record_one_run_with_the_metrics_of_a_single_process(launc
     alone = f"sqlite:///{tmp_path / 'alone' / 'mlflow.db'}"
     assert litlab("fit", *UNEVEN, "--model.dropout", "0", "--tracking_uri", alone).code == 0
     assert curves(folder) == pytest.approx(curves(only_run(alone)[1]), rel=1e-4, abs=1e-6)
+    kept, kept_alone = (Predictions.read(place / FILE) for place in (folder, only_run(alone)[1]))
+    assert np.array_equal(kept.targets_N, kept_alone.targets_N), "each test example once, in the order of the data"
+    assert np.allclose(kept.probabilities_N, kept_alone.probabilities_N, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -86,7 +86,9 @@ def test_each_metric_has_one_value_per_epoch_with_the_epoch_as_x_axis(client, ru
 def test_the_epoch_selected_on_validation_is_tested_once(client, run):
     accuracies = [point.value for point in client.get_metric_history(run.info.run_id, "val/acc")]
     selected = int(run.data.metrics["selected_epoch"])
-    assert selected == accuracies.index(max(accuracies))
+    losses = [point.value for point in client.get_metric_history(run.info.run_id, "val/loss")]
+    best = max(zip(accuracies, losses, strict=True), key=lambda values: (values[0], -values[1]))
+    assert selected == list(zip(accuracies, losses, strict=True)).index(best)
     assert run.data.metrics["selected/val/acc"] == max(accuracies)
     (tested,) = client.get_metric_history(run.info.run_id, "test/acc")
     assert tested.step == selected

@@ -6,7 +6,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import recorded
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PARENT_RUN_TAG

@@ -109,7 +109,7 @@ def test_a_test_metric_is_refused(write_space: Callable[..., str]) -> None:
     ("key", "value", "message"),
     [
         ("direction", "up", "maximize, minimize"),
-        ("keep", "none", "best, all"),
+        ("keep", "some", "best, all, none"),
         ("trials", 0, "at least 1"),
         ("trials", True, "at least 1"),
         ("trials", "ten", "at least 1"),

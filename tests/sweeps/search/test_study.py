@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.process import pid_namespace
-from pipelines.tracking.recorded import recorded
+from pipelines.tracking.endings import recorded
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from sweeps.search.heartbeat import BEAT, SILENT_S, is_alive

@@ -1,12 +1,10 @@
 """Notes of summary runs in the MLflow UI: the result in the first lines, and readable tables."""
 
-import warnings
 from pathlib import Path
 
 import pytest
 from optuna.distributions import IntDistribution
-from optuna.trial import create_trial
-from optuna.visualization import matplotlib as visualization
+from optuna.trial import TrialState, create_trial
 
 from pipelines.comparison.formatting import NO_BREAK_SPACE, markdown_table
 from pipelines.reporting.parent_runs import CONFIGURATIONS
@@ -83,19 +81,30 @@ def test_figures_and_importances_are_of_the_trials_of_litlab_whatever_keys_other
     assert not any("other" in key for key in store.find(run.run_id).metrics)
 
 
-def test_figures_of_a_study_of_one_configuration_hide_only_warnings_that_do_not_apply(study, monkeypatch):
-    drawn = visualization.plot_slice
-
-    def plot_slice(*args, **options):
-        warnings.warn("the user should know", UserWarning, stacklevel=2)
-        return drawn(*args, **options)
-
-    plot_slice.__name__ = "plot_slice"
-    monkeypatch.setattr(visualization, "plot_slice", plot_slice)
+def test_figures_of_a_study_of_one_trial_are_drawn(study):
     study.optuna.tell(study.ask(), 0.5)
-    with pytest.warns(UserWarning, match="should know") as shown:
-        assert "slice" in study_figures(study.optuna, "val/loss")
-    assert {str(warning.message) for warning in shown} == {"the user should know"}
+    assert {"history", "slice", "parallel_coordinate", "configurations"} == set(study_figures(study.optuna, "val/loss"))
+
+
+def test_figures_of_a_study_show_pruned_trials_as_crosses_at_their_last_value(study):
+    values = {0: 0.3, 1: 0.5, 2: 0.2}
+    for number, value in values.items():
+        trial = study.ask()
+        trial.report(2 * value, 1)
+        trial.report(value, 2)
+        study.optuna.tell(trial, *((None, TrialState.PRUNED) if number == 1 else (value, None)))
+    figures = study_figures(study.optuna, "val/loss", {"model.dropout": 0.9, "data.batch_size": 0.1})
+    drawn = {dots.get_label(): dots.get_offsets().tolist() for dots in figures["history"].axes[0].collections}
+    assert drawn["complete trial"] == [[0, 0.3], [2, 0.2]]
+    assert drawn["pruned trial, at its last epoch"] == [[1, 0.5]]
+    assert drawn["best, trial 2"] == [[2, 0.2]]
+    (so_far,) = figures["history"].axes[0].lines
+    assert so_far.get_ydata().tolist() == [0.3, 0.2]
+    assert [axis.get_xlabel() for axis in figures["slice"].axes] == ["model.dropout", "data.batch_size"]
+    styles = [line.get_linestyle() for line in figures["parallel_coordinate"].axes[0].lines][:3]
+    assert styles == ["-", ":", "-"]
+    labels = [text.get_text() for text in figures["importance"].axes[0].texts]
+    assert labels == ["0.10", "0.90"]
 
 
 def test_column_names_are_padded_beyond_their_cells():
@@ -114,7 +123,7 @@ def test_the_note_of_a_study_starts_with_the_confirmation(study, runs):
     confirmed = {"best": [store.find(run.run_id) for run in runs], "default": []}
     first, table, *others = study_note(study, confirmed, {}).split("\n\n")
     assert first.startswith(
-        "3 of 3 trials (3 complete). Best val/loss 0.1000, trial 0: the best of 3, so partly chance"
+        "3 of 3 trials (3 complete). Best single trial: val/loss 0.1000, trial 0, the best of 3, so partly chance"
     )
     assert table.splitlines()[2] == f"| {CONFIGURATIONS['']} | 0.8500 ± 0.0707 | 2 |"
     assert others[-1] == "What for.\n"

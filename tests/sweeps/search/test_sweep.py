@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -38,6 +39,24 @@ def test_a_study_is_a_parent_run_with_a_child_run_per_trial(searched):
         assert float(run.data.params["model.dropout"]) == pytest.approx(trial.params["model.dropout"])
         assert run.info.run_name.startswith(f"{trial.number} dropout={trial.params['model.dropout']:.4g} batch_size=")
         assert {"config.yaml", "data.json", "metrics.jsonl", "figures/learning_curves.png"} <= searched.files(run)
+
+
+def test_each_trial_selects_its_epoch_by_the_metric_of_the_search(searched):
+    for run in searched.runs[1:]:
+        folder = Path(run.info.artifact_uri.removeprefix("file://"))
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert config["monitor"] == "val/loss"
+        losses = [point.value for point in searched.client.get_metric_history(run.info.run_id, "val/loss")]
+        assert run.data.metrics["selected/val/loss"] == min(losses)
+
+
+def test_the_result_names_the_lucky_trial_and_says_what_fresh_seeds_say(searched):
+    lines = searched.out.splitlines()
+    assert any(line.startswith("digits-mlp: best single trial val/loss") and "partly chance" in line for line in lines)
+    verdict = searched.parent.data.tags["litlab.verdict"]
+    assert f"On fresh seeds, the best is {verdict}" in lines
+    recommends = any(line.startswith("best ") for line in lines)
+    assert recommends is not verdict.startswith("not better")
 
 
 def test_the_parent_run_has_figures_note_and_the_best_checkpoint(searched):
@@ -122,6 +141,20 @@ def test_keys_written_as_one_share_their_value_and_seeds_are_averaged(litlab, mo
     for run in results.children():
         assert run.data.params["model.score"] == run.data.params["model.slow"]
         assert "checkpoints/best.ckpt" in results.files(run), "--keep all"
+
+
+def test_a_sweep_that_keeps_no_checkpoint_has_none_and_tells_its_best_value(litlab, moody, results, tmp_path):
+    space = moody({"model.score": [0.2, 0.6]}, confirm=1, keep="none")
+    told = tmp_path / "told"
+    outcome = litlab("sweep", "-c", space, "--notify", f"env > {told}")
+    assert outcome.code == 0, outcome.err
+    assert not [name for run in results.runs for name in results.files(run) if name.endswith(".ckpt")]
+    assert "config.yaml" in results.files(results.parent)
+    facts = dict(line.split("=", 1) for line in told.read_text().splitlines() if line.startswith("LITLAB_"))
+    expected = {"RUN_ID": results.parent.info.run_id, "RUN_NAME": "sweep study", "EXPERIMENT": "study-sweep"}
+    expected |= {"STATUS": "FINISHED", "REASON": "", "METRIC": "val/acc", "VALUE": "0.6"}
+    assert {key: facts[f"LITLAB_{key}"] for key in expected} == expected
+    assert "notify" not in results.parent.data.tags["litlab.command"]
 
 
 def test_the_value_of_a_trial_is_the_mean_of_its_seeds(litlab, results_of, uri):
