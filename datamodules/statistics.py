@@ -26,10 +26,10 @@ def brightness_and_contrast(images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def image_statistics(images_NCHW: Tensor) -> dict[str, Any]:
-    """Return mean and standard deviation of brightness and contrast over evenly spaced images of a set."""
+    """Return mean and standard deviation of brightness and contrast over images drawn from a set, the same ones each time."""
     count = min(MAX_IMAGES, max(MIN_IMAGES, MAX_VALUES // images_NCHW[0].numel()))
-    step = max(1, -(-len(images_NCHW) // count))
-    parts = [brightness_and_contrast(part) for part in torch.split(images_NCHW[::step], MIN_IMAGES)]
+    drawn = torch.randperm(len(images_NCHW), generator=torch.Generator().manual_seed(0))[:count]
+    parts = [brightness_and_contrast(images_NCHW.index_select(0, part)) for part in torch.split(drawn, MIN_IMAGES)]
     pairs = zip(("brightness", "contrast"), zip(*parts, strict=True), strict=True)
     columns = {name: torch.cat(column) for name, column in pairs}
     return {name: {"mean": float(c.mean()), "sd": float(c.std(correction=0))} for name, c in columns.items()}

@@ -113,6 +113,7 @@ def test_the_help_of_fit_shows_keys_that_exist_and_every_option_but_those_of_a_s
     assert (config["data"]["init_args"]["n_train"], config["model"]["init_args"]["dropout"]) == (250, 0.3)
     known = {name for action in cli.parser._actions for name in action.option_strings}
     elsewhere = {"--full-help", "--seeds", "--trust", "--tag", "--note", "--run_name", "--notify"}  # parsed before
+    elsewhere |= {"--from", "--if_needed", "--system_metrics"}
     shown = {name for action in page.arguments for name in action.option_strings} - elsewhere
     assert shown <= known
     sections = ("--trainer", "--data", "--model", "--seeds")
