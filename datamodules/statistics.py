@@ -26,7 +26,7 @@ def brightness_and_contrast(images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def image_statistics(images_NCHW: Tensor) -> dict[str, Any]:
-    """Return mean and standard deviation of brightness and contrast over images drawn from a set, the same ones each time."""
+    """Return mean and standard deviation of brightness and contrast over images that are drawn from a set."""
     count = min(MAX_IMAGES, max(MIN_IMAGES, MAX_VALUES // images_NCHW[0].numel()))
     drawn = torch.randperm(len(images_NCHW), generator=torch.Generator().manual_seed(0))[:count]
     parts = [brightness_and_contrast(images_NCHW.index_select(0, part)) for part in torch.split(drawn, MIN_IMAGES)]
