@@ -21,6 +21,7 @@ from datamodules.normalize import Normalize, Whiten, channel_statistics, fit_zca
 from datamodules.sampling import EpochSampler
 from datamodules.sets import Batch, ImageFiles, TensorSet
 from datamodules.split import stratified_split
+from datamodules.statistics import image_statistics
 
 EVAL_BATCH_SIZE = 500
 
@@ -238,9 +239,10 @@ class ImageDataModule(InMemoryDataModule):
         return Normalize(*channel_statistics(images_NCHW))
 
     def describe(self) -> dict[str, Any]:
-        """Return the size and SHA-256 of each set, and a description of the normalisation."""
+        """Return the size and SHA-256 of each set, the normalisation, and statistics of the training images."""
         assert self.normalize is not None
-        return {**super().describe(), **self.normalize.describe()}
+        images = {"images": image_statistics(self.train_set.inputs)} if "train_set" in vars(self) else {}
+        return {**super().describe(), **self.normalize.describe(), **images}
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self._predict_set, EVAL_BATCH_SIZE)

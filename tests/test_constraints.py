@@ -11,7 +11,9 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DEPENDENCIES = [Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["postgresql"], *EXTRAS["test"]]]
+DEPENDENCIES = [
+    Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["postgresql"], *EXTRAS["system"], *EXTRAS["test"]]
+]
 
 
 def pinned(name: str) -> dict[str, str]:

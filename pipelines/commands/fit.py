@@ -4,13 +4,14 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
-from pipelines.commands.options import VerbParser, take_labels
-from pipelines.config.arguments import Keep, starts_from_run
+from pipelines.commands.options import VerbParser, check_system_metrics, find_run_id, take_labels
+from pipelines.config.arguments import Keep, option_values, starts_from_run
 from pipelines.config.request import read_request
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
 
 if TYPE_CHECKING:
+    from pipelines.tracking.store import StoredRun
     from pipelines.training.failures import RunFailedError
     from pipelines.training.results import FitResult
 
@@ -28,6 +29,7 @@ KEYS = """keys of an experiment, such as:
 def make_parser(verb: str) -> VerbParser:
     """Return the help page: LightningCLI parses the arguments, and needs torch for it."""
     usage = f"NAME [--KEY VALUE ...]\n       litlab {verb} -c FILE [-c FILE ...] [--KEY VALUE ...]"
+
     parser = VerbParser(verb, DESCRIPTION, usage=usage, epilog=KEYS, needs_arguments=True)
     parser.show_argument("experiment", metavar="NAME", help="an experiment (litlab list) or a YAML file")
     parser.show_argument("-c", "--config", metavar="FILE", help="another YAML file; later files take precedence")
@@ -43,10 +45,14 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("--keep", choices=get_args(Keep), metavar="WHICH", help=kept)
     parser.show_argument("--ckpt_path", metavar="FILE|RUN_ID", help="continue from a checkpoint or run, as a new run")
     parser.show_argument("--weights", metavar="FILE|RUN_ID", help="start from the weights of a checkpoint or run")
+    parser.add_argument("--from", dest="from_run", metavar="RUN_ID", help="a run whose configuration the keys change")
+    if_needed = "show an equal finished run instead, if there is one"
+    parser.add_argument("--if_needed", action="store_true", help=if_needed)
     parser.show_argument("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
     parser.show_argument("--keep_predictions", metavar="BOOL", help="keep the predictions of the test (true)")
     parser.show_argument("--print_config", action="store_true", help="print the resolved configuration and exit")
     parser.show_argument("--full-help", action="store_true", help="print every argument of the Trainer")
+    parser.add_system_metrics()
     parser.add_labels()
     parser.add_notify()
     parser.add_trust()
@@ -59,14 +65,22 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Train an experiment, and print the results."""
     parser = make_parser(verb)
     options, names, overrides = parser.parse_with_overrides(argv)  # prints help
+    check_system_metrics(options)
     argv, labels = [*names, *overrides], take_labels(options)
     if "--full-help" not in argv:
-        request = read_request(verb, argv, on_run=starts_from_run(argv), options=parser.option_names)
+        request = read_request(
+            verb, argv, on_run=bool(options.from_run) or starts_from_run(argv), options=parser.option_names
+        )
+        if options.from_run is not None:
+            uris = option_values(argv, "--tracking_uri")
+            options.from_run = find_run_id(options.from_run, uris[-1] if uris else None)
         show_status(f"{request.name or 'litlab'}: loading torch and the data")
-    from pipelines.tracking import writer_process
+    from pipelines.tracking import source_code, writer_process
 
     writer_process.start(argv)  # before torch is imported
+    source_code.start()
     try:
+        from pipelines.comparison.equal_finished import find_equal
         from pipelines.config.cli import print_full_help
         from pipelines.training.fit import fit
 
@@ -74,14 +88,18 @@ def main(verb: str, argv: Sequence[str]) -> int:
             print_full_help()
         experiment, overrides = (argv[0], argv[1:]) if names else (None, argv)
         given = {"labels": labels, "trust": options.trust, "notify": options.notify}
+        given |= {"from_run": options.from_run, "find_equal": find_equal if options.if_needed else None}
+        given["system_metrics"] = options.system_metrics
         return run_and_report(lambda: fit(experiment, overrides=overrides, **given))
     finally:
         writer_process.stop()
+        source_code.stop()
 
 
-def run_and_report(train: "Callable[[], FitResult | None]") -> int:
+def run_and_report(train: "Callable[[], FitResult | StoredRun | None]") -> int:
     """Train, print the results or why there are none, and return the exit code."""
     from pipelines.config.distributed import is_rank_zero
+    from pipelines.tracking.store import StoredRun
     from pipelines.training.failures import RunFailedError
 
     try:
@@ -99,8 +117,21 @@ def run_and_report(train: "Callable[[], FitResult | None]") -> int:
         if is_rank_zero():
             print("fast_dev_run: training, validation and test steps work; nothing was logged")
         return 0
+    if isinstance(result, StoredRun):
+        _print_equal(result)
+        return 0
     print_summary(result)
     return 1 if result.refused else 0  # data not yet sent to the store were reported when the run ended
+
+
+def _print_equal(run: "StoredRun") -> None:
+    from pipelines.commands.show import print_run
+    from pipelines.comparison.equal_finished import explain
+    from pipelines.config.distributed import is_rank_zero
+
+    if is_rank_zero():
+        logger.info("not trained: run %s is equal (%s)", run.run_id, explain(run))
+        print_run(run)
 
 
 def print_summary(result: "FitResult") -> None:

@@ -92,6 +92,11 @@ class VerbParser(argparse.ArgumentParser):
         """Add `--trust`."""
         self.add_argument("--trust", action="store_true", help=help_text)
 
+    def add_system_metrics(self) -> None:
+        """Add `--system_metrics`; see `check_system_metrics`."""
+        text = "measure CPU, memory, GPUs ... (needs psutil)"
+        self.add_argument("--system_metrics", action="store_true", help=text)
+
     def add_notify(self) -> None:
         """Add `--notify`."""
         what = "run a shell command at the end (docs/GUIDE.md)"
@@ -183,6 +188,18 @@ def take_labels(options: argparse.Namespace) -> Labels:
     """
     given = vars(options)
     return Labels.parse(given.pop("tags"), given.pop("note"), given.pop("run_name"))
+
+
+def check_system_metrics(options: argparse.Namespace) -> None:
+    """Check that system metrics can be measured, if they are asked for.
+
+    Raises:
+        UserError: psutil is missing.
+    """
+    if options.system_metrics:
+        from pipelines.tracking.system_metrics import check_available
+
+        check_available()
 
 
 def add_comparison_arguments(parser: VerbParser) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from pipelines.commands.fit import run_and_report
-from pipelines.commands.options import RUN_ID, VerbParser, find_run_id
+from pipelines.commands.options import RUN_ID, VerbParser, check_system_metrics, find_run_id
 from pipelines.config.arguments import Keep
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
@@ -33,6 +33,7 @@ def make_parser(verb: str) -> VerbParser:
     show("--leak_check", metavar="BOOL", help="refuse training examples in other sets (true)")
     show("--keep_predictions", metavar="BOOL", help="keep the predictions of the test (true)")
     show("--trainer.enable_progress_bar", metavar="BOOL", help="show a progress bar (true)")
+    parser.add_system_metrics()
     parser.add_trust()
     parser.add_notify()
     parser.add_tracking_uri()
@@ -43,6 +44,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Continue a run, and print the results."""
     parser = make_parser(verb)
     options, run_ids, overrides = parser.parse_with_overrides(argv)
+    check_system_metrics(options)
     if not run_ids:
         raise UserError(_unfinished(options.tracking_uri))
     if len(run_ids) > 1:
@@ -53,6 +55,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from pipelines.training.resume import resume
 
     given = {"assume_dead": options.dead, "tracking_uri": options.tracking_uri, "trust": options.trust}
+    given["system_metrics"] = options.system_metrics
     given["notify"] = options.notify
     return run_and_report(lambda: resume(run_id, overrides=overrides, **given))
 

@@ -24,27 +24,36 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Print the facts about a run."""
     options = make_parser(verb).parse(argv)
     from pipelines.comparison.run_diff import shown_metrics
-    from pipelines.runtime.console import print_facts
     from pipelines.tracking.run_names import find_run
     from pipelines.tracking.store import Store
 
     run = find_run(Store(options.tracking_uri), options.run_id)
-    facts, metrics = _facts(run), shown_metrics(run)
     if options.format == "json":
-        print(json.dumps({**facts, "metrics": metrics, "params": run.params}, indent=2))
-        return 0
-    print_facts({**facts, **{key: f"{value:.6g}" for key, value in metrics.items()}})
+        print(json.dumps({**_facts(run), "metrics": shown_metrics(run), "params": run.params}, indent=2))
+    else:
+        print_run(run)
     return 0
+
+
+def print_run(run: "StoredRun") -> None:
+    """Print the facts about a run and its metrics, one a line."""
+    from pipelines.comparison.run_diff import shown_metrics
+    from pipelines.runtime.console import print_facts
+
+    print_facts({**_facts(run), **{key: f"{value:.6g}" for key, value in shown_metrics(run).items()}})
 
 
 def _facts(run: "StoredRun") -> Mapping[str, str]:
     from pipelines.runtime.console import format_age, format_duration
     from pipelines.tracking import tags
+    from pipelines.tracking.source_code import FOLDER
 
     of_run, params = run.tags, run.params
     seconds = None if run.ended is None else (run.ended - run.started) / 1000
     commit = of_run.get(tags.COMMIT_TAG, "")
     dirty = ", with uncommitted changes" if of_run.get(tags.DIRTY_TAG) == "true" else ""
+    folder = of_run.get(tags.FOLDER_COMMIT_TAG, "")
+    folder_dirty = ", with uncommitted changes" if of_run.get(tags.FOLDER_DIRTY_TAG) == "true" else ""
     note = of_run.get(tags.NOTE_TAG, "").strip()
     facts = {
         "run": run.run_id,
@@ -58,10 +67,13 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
         "user": f"{of_run.get(tags.USER_TAG, '')} on {of_run.get(tags.HOST_TAG, 'an unknown machine')}",
         "command": of_run.get(tags.COMMAND_TAG, ""),
         "commit": f"{commit[:12]}{dirty}" if commit else "",
+        "folder": f"{folder[:12]}{folder_dirty}" if folder else "",
+        "code": ", ".join(run.names(FOLDER)),
         "model": params.get("model", ""),
         "data": params.get("data", ""),
         "seed": run.seed,
         "part of": of_run.get(tags.PARENT_RUN_TAG, ""),
+        "from": of_run.get(tags.FROM_TAG, ""),
         "continues": of_run.get(tags.CONTINUES_TAG, ""),
         "files": str(run.folder or run.artifact_uri),
     }

@@ -1,9 +1,11 @@
 """What differs between two runs: configuration, data, code, versions, machine and metrics. Imports nothing heavy."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.comparison.code_diff import Files, count_lines, packages, uncommitted_changes
 from pipelines.config.experiments import read_yaml
 from pipelines.config.identity import flatten_config, flatten_lists
 from pipelines.runtime.errors import UserError
@@ -15,16 +17,19 @@ from pipelines.tracking.tags import (
     COMMIT_TAG,
     DATA_HASH_TAG,
     DIRTY_TAG,
+    FOLDER_COMMIT_TAG,
+    FOLDER_DIRTY_TAG,
     HOST_TAG,
     PLATFORM_TAG,
     PROCESSOR_TAG,
-    RESUMED_COMMIT_TAG,
+    RESUMED,
     SELECTED,
     VERSION_TAG,
 )
 
 SECTIONS = ("configuration", "data", "code", "versions", "machine", "metrics")
 DIGEST_DIGITS = 12
+_CODE_TAGS = (COMMIT_TAG, DIRTY_TAG, FOLDER_COMMIT_TAG, FOLDER_DIRTY_TAG)
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,14 @@ class RunDiff:
 
     Attributes:
         runs: The two runs.
-        sections: For each of `SECTIONS`, the keys that differ, with both values; None where a run has no such key.
+        sections: For each of `SECTIONS`, the keys that differ, with both values; None where a run has no such key. Keys
+            of the code are files too, with the lines that their uncommitted changes add and remove.
+        changes: The uncommitted changes of each run.
     """
 
     runs: tuple[StoredRun, StoredRun]
     sections: dict[str, dict[str, tuple[str | None, str | None]]]
+    changes: tuple[Files, Files]
 
 
 def diff_runs(one: str, other: str, *, tracking_uri: str | None = None) -> RunDiff:
@@ -53,8 +61,18 @@ def diff_runs(one: str, other: str, *, tracking_uri: str | None = None) -> RunDi
     """
     store = Store(tracking_uri)
     runs = find_run(store, one), find_run(store, other)
-    first, second = (_sections(run) for run in runs)
-    return RunDiff(runs, {name: _difference(first[name], second[name]) for name in SECTIONS})
+    changes = uncommitted_changes(runs[0]), uncommitted_changes(runs[1])
+    installed = [packages(run) for run in runs]
+    sections = []
+    for run, files, versions in zip(runs, changes, installed, strict=True):
+        sections.append({**_sections(run), **({"versions": versions} if versions and all(installed) else {})})
+        sections[-1]["code"] |= {name: f"{count_lines(part)} ({_short_digest(part)})" for name, part in files.items()}
+    first, second = sections
+    return RunDiff(runs, {name: _difference(first[name], second[name]) for name in SECTIONS}, changes)
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
 
 
 def _difference(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
@@ -69,7 +87,7 @@ def _sections(run: StoredRun) -> dict[str, dict[str, str]]:
     return {
         "configuration": configuration_of(run),
         "data": {split: f"sha256 {digest[:DIGEST_DIGITS]}" for split, digest in digests.items()},
-        "code": _tags(run, COMMIT_TAG, DIRTY_TAG, RESUMED_COMMIT_TAG),
+        "code": _tags(run, *_CODE_TAGS, *(f"{RESUMED}{tag}" for tag in _CODE_TAGS)),
         "versions": {key.removeprefix(f"{VERSION_TAG}."): value for key, value in versions.items()},
         "machine": _tags(run, HOST_TAG, PLATFORM_TAG, PROCESSOR_TAG),
         "metrics": {key: f"{value:.6g}" for key, value in shown_metrics(run).items()},

@@ -172,6 +172,10 @@ class LitlabCLI(LightningCLI):
         built = _as_list(self._instantiate(trainer=_namespace(callbacks=callbacks)).trainer.callbacks)
         return [callback for callback in built if self.searches or not isinstance(callback, SEARCHING)]
 
+    def profiler(self) -> Any:
+        """Return the profiler of the configuration: an object, a name, or None."""
+        return self._instantiate(trainer=_namespace(profiler=self.config.trainer.profiler)).trainer.profiler
+
     def params(self) -> dict[str, Any]:
         """Return the params of a run: flat keys with values, without None and the defaults of Trainer and litlab."""
         defaults = {f"trainer.{key}": item.default for key, item in inspect.signature(Trainer).parameters.items()}

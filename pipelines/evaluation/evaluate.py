@@ -19,6 +19,7 @@ from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
 from pipelines.evaluation.load_run import LoadedRun, load_run, needed_keys
 from pipelines.evaluation.predictions import FILE, MAX_EXAMPLES, PREDICTED, TARGETS, Predictions, predictions_of
+from pipelines.evaluation.profiles import evaluation_profiler, keep_report
 from pipelines.evaluation.randomness import RandomnessCheck
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -149,6 +150,7 @@ def evaluate(
     checkpoint: Path,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
+    folder: Path | None = None,
 ) -> Evaluation:
     """Measure a checkpoint on the validation or test set, on one device, so that every example counts exactly once.
 
@@ -160,6 +162,7 @@ def evaluate(
         checkpoint: See `load_checkpoint`.
         callbacks: Further callbacks.
         loggers: What the module logs to; by default nothing is kept.
+        folder: Folder of a run that keeps the report of the profiler.
 
     Raises:
         UserError: The module has no such step, or there are no such data.
@@ -169,7 +172,9 @@ def evaluate(
     own = [callback for callback in cli.callbacks if isinstance(callback, Probe)]
     given: dict[str, Any] = {"logger": list(loggers)} if loggers else {}
     keys = needed_keys(model, data)
+    given["profiler"] = evaluation_profiler(cli)
     trainer = bare_trainer(cli, checkpoint_keys=keys, callbacks=[*own, *callbacks, collector], **given)
+    keep_report(trainer, folder, split)
     measure = trainer.test if split == "test" else trainer.validate
     in_memory = isinstance(data, InMemoryDataModule)
     with hidden_warnings(in_memory=in_memory, evaluates=True), reraise_keyboard_interrupt(trainer):

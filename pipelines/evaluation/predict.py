@@ -14,7 +14,9 @@ from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.example_batch import class_names, example_batch
 from pipelines.evaluation.forward_method import logits_of
 from pipelines.evaluation.load_run import LoadedRun, load_run, needed_keys, restore
+from pipelines.evaluation.unlike_training import ImageCheck
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
 
@@ -47,6 +49,8 @@ def predict(
 ) -> list[Prediction]:
     """Classify image files with the selected checkpoint of a run. The training data are not needed.
 
+    A warning names images that are far brighter, darker or flatter than those of the training.
+
     Args:
         run_id: A run that was trained to classify images.
         images: Files of any size and format; they are made grey or RGB, and resized to what the network takes.
@@ -68,12 +72,15 @@ def predict(
     if not isinstance(data, ImageDataModule) or not isinstance(loaded.model, Classifier):
         return _predict_with_transform(loaded, images, invert=invert, input_key=input_key, forward=forward)
     data.predict_on(list(images), invert=invert)
+    check = ImageCheck(data, loaded.run)
     trainer = bare_trainer(loaded.cli, checkpoint_keys=needed_keys(loaded.model, data))
     try:
         with hidden_warnings(in_memory=True, evaluates=True), reraise_keyboard_interrupt(trainer):
             batches = trainer.predict(loaded.model, datamodule=data, ckpt_path=loaded.checkpoint, weights_only=True)
     except (ValueError, FileNotFoundError) as error:
         raise UserError(str(error)) from error
+    if warning := check.warning(images, invert=invert):
+        logger.warning("%s", warning)
     confidence_N, class_N = torch.cat(batches).max(1)
     found = zip(images, class_N.tolist(), confidence_N.tolist(), strict=True)
     return [Prediction(image, data.classes[index], confidence) for image, index, confidence in found]

@@ -8,11 +8,30 @@ from typing import Any
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import param_text, redact_credentials
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, DIRTY_TAG, HOST_TAG, VERSION_TAG
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    COMMIT_TAG,
+    DATA_HASH_TAG,
+    DIFF_TAG,
+    DIRTY_TAG,
+    FOLDER_COMMIT_TAG,
+    FOLDER_DIFF_TAG,
+    FOLDER_DIRTY_TAG,
+    HOST_TAG,
+    VERSION_TAG,
+)
 
 MISSING = "not recorded"
 _PREFIXES = ("git.", f"{VERSION_TAG}.", "machine.")  # of the tags that are shown, in this order
-_NAMES = {COMMIT_TAG: "git commit", DIRTY_TAG: "uncommitted changes", HOST_TAG: "machine"}
+_NAMES = {
+    COMMIT_TAG: "git commit",
+    DIRTY_TAG: "uncommitted changes",
+    DIFF_TAG: "SHA-256 of these",
+    FOLDER_COMMIT_TAG: "commit of the current folder",
+    FOLDER_DIRTY_TAG: "uncommitted changes there",
+    FOLDER_DIFF_TAG: "SHA-256 of those",
+    HOST_TAG: "machine",
+}
 
 
 def describe_environment(runs: Sequence[StoredRun]) -> dict[str, Any]:

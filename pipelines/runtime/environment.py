@@ -1,4 +1,4 @@
-"""The project's folder and commit, the user and the CPU. Imports nothing heavy."""
+"""The project's folder, git, the user and the CPU. Imports nothing heavy."""
 
 import getpass
 import os
@@ -13,14 +13,14 @@ def project_folder() -> Path:
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
-def git(*args: str) -> str | None:
-    """Return the output of a git command in the project's folder, or None if it fails."""
-    command = ["git", "-C", str(project_folder()), *args]
+def git(folder: Path, *args: str) -> bytes | None:
+    """Return the output of a git command in a folder, or None if it fails. It takes no locks."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *args]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 def cpu_count() -> int:

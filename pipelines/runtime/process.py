@@ -73,11 +73,15 @@ def exit_with_rank_zero() -> None:
 
     Otherwise the process would wait half an hour for rank zero if that was killed before all ranks had joined.
     """
-    started = "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ  # torchrun ends its own processes
-    if not started or RANK_ZERO_PID not in os.environ:
+    if not started_by_rank_zero() or RANK_ZERO_PID not in os.environ:
         os.environ[RANK_ZERO_PID] = str(os.getpid())
         return
     exit_with_parent(int(os.environ[RANK_ZERO_PID]))
+
+
+def started_by_rank_zero() -> bool:
+    """Return whether Lightning may have started this process for another device; torchrun ends its own processes."""
+    return "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 def exit_with_parent(parent: int) -> None:

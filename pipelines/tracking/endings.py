@@ -19,6 +19,8 @@ def recorded(run: Run) -> Iterator[Run]:
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit | BrokenPipeError | StoppedError)
         reason = str(error) if isinstance(error, StoppedError) else f"{type(error).__name__}: {error}".rstrip(": ")
+        if run.terminal is not None:
+            run.terminal.add_error(error, where=not stopped)
         run.finish("KILLED" if stopped else "FAILED", reason)
         raise
     run.finish("FINISHED")

@@ -10,22 +10,26 @@ from pipelines.tracking.tags import (
     DEFAULT,
     FIT_SECONDS,
     IMPORTANCE,
+    LEARNING_RATE,
     MONITOR_TAG,
     PARAMETERS,
     SELECTED,
     SELECTED_EPOCH,
     SELECTED_STEP,
+    SYSTEM,
     TEST_METRICS_TAG,
     TRIALS,
 )
 
-DERIVED = (SELECTED, DEFAULT, BEST, IMPORTANCE, TRIALS)  # prefixes: metrics of other runs, or taken from other metrics
+NOT_OF_MODELS = (SELECTED, DEFAULT, BEST, IMPORTANCE, TRIALS, SYSTEM)
+"""Prefixes: metrics of other runs, taken from other metrics, or of the machine."""
 ABOUT_RUNS = (SELECTED_EPOCH, SELECTED_STEP, FIT_SECONDS, PARAMETERS, CONFIRMED)
 
 
 def is_measured(metric: str) -> bool:
-    """Return whether a metric is one that a module or a callback logged."""
-    return metric not in ABOUT_RUNS and metric.partition("/")[0] not in DERIVED
+    """Return whether a metric is one that a module or a callback logged; learning rates are not."""
+    is_other = metric in ABOUT_RUNS or metric.startswith(LEARNING_RATE)
+    return not is_other and metric.partition("/")[0] not in NOT_OF_MODELS
 
 
 def test_metrics(metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[str, float]:

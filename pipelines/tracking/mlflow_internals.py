@@ -9,6 +9,7 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 - `_artifact_repository_registry`: reads and writes artifacts where they are after a project was moved.
 - `UI_STATE_KEY`, `UI_SETTINGS`, `UI_NO_TELEMETRY`: what the pages of the UI keep in the browser (localStorage): the
   view of an experiment, the choice of "Model training", and that its usage data are not collected.
+- `mlflow.system_metrics.metrics`: the monitors of the machine that MLflow's own system metrics come from.
 - `LOCATIONS`: tables and columns of a database with paths of artifacts, which MLflow's client cannot change.
 """
 
@@ -55,6 +56,18 @@ def delete_artifacts(artifact_uri: str, tracking_uri: str, name: str | None) -> 
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     get_artifact_repository(artifact_uri, tracking_uri).delete_artifacts(name)  # type: ignore[no-untyped-call]
+
+
+def system_monitors() -> tuple[list[Any], Exception | None]:
+    """Return MLflow's monitors of CPU, memory, disk, network and GPUs; and why there is none of GPUs, if so."""
+    from mlflow.system_metrics.metrics import cpu_monitor, disk_monitor, gpu_monitor, network_monitor
+
+    kinds: list[Any] = [cpu_monitor.CPUMonitor, disk_monitor.DiskMonitor, network_monitor.NetworkMonitor]
+    monitors, gpus = [kind() for kind in kinds], gpu_monitor.GPUMonitor
+    try:
+        return [*monitors, gpus()], None  # type: ignore[no-untyped-call]
+    except Exception as error:  # nvidia-ml-py is missing, or there is no GPU
+        return monitors, error
 
 
 def artifact_bytes(artifact_uri: str, tracking_uri: str) -> int:

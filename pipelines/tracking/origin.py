@@ -1,34 +1,22 @@
-"""Where a run comes from, as tags: the commit, the machine, its versions, and the process that owns the run."""
+"""Where a run comes from, as tags: the machine, its versions, and the process that owns the run."""
 
 import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from pipelines.runtime.environment import git, processor, user
+from pipelines.runtime.environment import processor, user
 from pipelines.runtime.process import is_process_alive, process_start
 from pipelines.tracking.tags import (
-    COMMIT_TAG,
-    DIRTY_TAG,
     HOST_TAG,
     PLATFORM_TAG,
     PROCESS_TAG,
     PROCESSOR_TAG,
-    SOURCE_COMMIT_TAG,
     USER_TAG,
     VERSION_TAG,
 )
 
 PACKAGES = ("litlab", "torch", "torchvision", "lightning", "torchmetrics", "mlflow", "numpy")
-
-
-def git_tags() -> dict[str, str]:
-    """Return the project's commit and whether there are uncommitted changes; empty outside a git checkout."""
-    commit = git("rev-parse", "HEAD")
-    if commit is None:
-        return {}
-    dirty = bool(git("status", "--porcelain", "--untracked-files=normal"))
-    return {SOURCE_COMMIT_TAG: commit, COMMIT_TAG: commit, DIRTY_TAG: str(dirty).lower()}
 
 
 def machine_tags() -> dict[str, str]:

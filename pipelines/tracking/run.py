@@ -11,22 +11,22 @@ import contextlib
 import json
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipelines.runtime import terminal_log
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.figure_style import figure_style
 from pipelines.runtime.files import write_atomically
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import ignored_signals
-from pipelines.runtime.text import first_line, redact_credentials
-from pipelines.tracking import logged_model, run_log
-from pipelines.tracking.artifacts import check_own_artifacts
-from pipelines.tracking.origin import git_tags, machine_tags, process_tags
+from pipelines.runtime.text import redact_credentials
+from pipelines.tracking import logged_model, source_code
+from pipelines.tracking.origin import machine_tags, process_tags
+from pipelines.tracking.reopening import reopened_log
 from pipelines.tracking.run_log import RunLog, epoch_history
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import DATA_HASH_TAG, NAME_TAG, PROCESS_TAG, REASON_TAG, STOP_TAG
+from pipelines.tracking.tags import COMMIT_TAG, DATA_HASH_TAG, NAME_TAG, PROCESS_TAG
 from pipelines.tracking.writer import MAX_BATCH, REWOUND, SEND
 from pipelines.tracking.writer_process import RunWriter
 
@@ -49,13 +49,16 @@ class Run:
         store: Where the run is stored.
         experiment: Name of the MLflow experiment.
         name: Name of the run.
-        tags: Tags of the run, besides those of its origin (commit, machine, process).
+        tags: Tags of the run, besides those of its origin (source code, machine, process). If they have a commit, the
+            source code is that of another run, which keeps its uncommitted changes and the installed packages.
+        system_metrics: Whether to measure the machine while the run is active; see system_metrics.py.
 
     Attributes:
         folder: Folder of the run's files; with a local store, its artifact folder.
         history: Epoch and metrics of each call of `log_metrics` without a step; a reopened run's earlier ones are read
             by `rewind`.
         has_metrics: Whether any metric was logged, also before the run was reopened.
+        terminal: What is printed until the run ends, if it was created in a block of `recorded_terminal`.
         complete: Whether the store has all data of the run, once it has ended.
         refused: What the store refuses for good, and why, once it has ended.
 
@@ -63,54 +66,40 @@ class Run:
         UserError: The store refuses the run, or its files cannot be written.
     """
 
-    def __init__(self, store: Store, experiment: str, name: str, tags: Mapping[str, str]) -> None:
+    def __init__(
+        self, store: Store, experiment: str, name: str, tags: Mapping[str, str], *, system_metrics: bool = False
+    ) -> None:
+        self._system, self._started = system_metrics, time.time()
         writer = RunWriter(store)
-        info = writer.create_run(experiment, name, {**git_tags(), **machine_tags(), **process_tags(), **tags})
+        code = source_code.current() if COMMIT_TAG not in tags else source_code.SourceCode()
+        info = writer.create_run(experiment, name, {**code.tags, **machine_tags(), **process_tags(), **tags})
         try:
-            self._begin(store, RunLog.new(store.uri, info), writer, new=True)
+            self._begin(store, RunLog.new(store.uri, info), writer, new=True, packages=COMMIT_TAG not in tags)
+            code.save(self.folder)
         except OSError as error:
             writer.stop()
             store.end(info.run_id, "FAILED", str(error))
             raise UserError(f"the files of a run cannot be written: {error}; see --tracking_uri") from error
 
     @classmethod
-    def reopen(cls, found: StoredRun, *, shared: bool = False) -> "Run":
+    def reopen(cls, found: StoredRun, *, shared: bool = False, system_metrics: bool = False) -> "Run":
         """Reopen a run that has ended: it is RUNNING again until `finish`.
 
         Args:
             found: The run.
             shared: Whether other processes, perhaps in the same folder, may write to the run at the same time.
+            system_metrics: See `Run`.
 
         Raises:
             UserError: The store is unavailable, `litlab sync` is sending the run, or its files are another project's.
         """
-        from mlflow.exceptions import MlflowException
-
-        run, client = cls.__new__(cls), found.store.client
-        check_own_artifacts(found.artifact_uri, found.store.uri)
-        try:
-            known = client.get_run(found.run_id)
-            home = run_log.home_of(found.store.uri, found.run_id)
-            if shared:  # one process must not delete the unsent data of another
-                home = home.with_name(f"{home.name}-{uuid.uuid4().hex[:8]}")
-            log = RunLog.load(home) or RunLog.new(found.store.uri, known.info, home)
-            log.move_to(found.store.uri)
-            with log.held():
-                log.fetch(client)
-                log.process, log.status, log.reason, log.model_epoch = process_tags(), "", "", None
-                log.params = {**log.params, **known.data.params}
-                log.save()
-            for key, value in log.process.items():  # first: the process of a RUNNING run is checked
-                client.set_tag(found.run_id, key, value)
-            client.update_run(found.run_id, status="RUNNING")
-            for tag in known.data.tags.keys() & {REASON_TAG, STOP_TAG}:  # from its previous end
-                client.delete_tag(found.run_id, tag)
-        except (MlflowException, OSError) as error:
-            raise UserError(f"run {found.run_id} cannot be continued now: {first_line(error)}") from error
+        run = cls.__new__(cls)
+        run._system, run._started = system_metrics, found.started / 1000
+        log = reopened_log(found, shared=shared)
         run._begin(found.store, log, RunWriter(found.store), new=False)
         return run
 
-    def _begin(self, store: Store, log: RunLog, writer: RunWriter, *, new: bool) -> None:
+    def _begin(self, store: Store, log: RunLog, writer: RunWriter, *, new: bool, packages: bool = False) -> None:
         self.store, self.run_id, self.experiment_id = store, log.run_id, log.experiment_id
         self.folder, self._log, self._writer = log.artifacts, log, writer
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +108,9 @@ class Run:
         self.complete, self.has_metrics = False, bool(log.entries()[0])
         self.history: list[tuple[int, dict[str, float]]] = []
         self._unsent, self._last_sent = 0, time.monotonic()
-        writer.follow(log, new=new)
+        self.terminal = terminal_log.attach_current(self.folder)
+        system = self._log_system if self._system else None
+        writer.follow(log, new=new, packages=packages and not source_code.is_off(), log_system=system)
 
     @property
     def refused(self) -> list[str]:
@@ -186,6 +177,14 @@ class Run:
             self._unsent, self._last_sent = 0, time.monotonic()
             self._writer.request(SEND)
 
+    def _log_system(self, values: Mapping[str, float]) -> None:
+        """Log system metrics, with the seconds since the run was created as x axis. Called in another thread."""
+        seconds = max(0, round(time.time() - self._started))
+        if not self._log.status:
+            with contextlib.suppress(OSError):  # a full disk, which the training reports
+                self._log.append(seconds, values, seconds)
+                self._writer.request(SEND)
+
     def log_dataset(self, card: Mapping[str, Any]) -> None:
         """Log the data set, shown under Datasets in the UI, and the SHA-256 of each split as a tag."""
         digests = card["sha256"]
@@ -251,6 +250,8 @@ class Run:
         """
         reason = STOPPED if self.stop_requested and status == "KILLED" else reason
         with ignored_signals():
+            if self.terminal is not None:
+                self.terminal.close()
             try:
                 self._log.reserve(free=True)
                 self._tell(status=status, reason=reason[:5000], end_time=int(time.time() * 1000))

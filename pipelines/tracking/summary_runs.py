@@ -3,6 +3,7 @@
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import redact_credentials
+from pipelines.tracking import source_code
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (
@@ -31,6 +32,13 @@ def summary_tags(kind: str, command: str, source: str) -> dict[str, str]:
         SOURCE_NAME_TAG: source,
         SOURCE_TYPE_TAG: "LOCAL",
     }
+
+
+def keep_code(parent: Run) -> dict[str, str]:
+    """Save the source code as it is now in a summary run; return the tags by which its children refer to it."""
+    code = source_code.current()
+    code.save(parent.folder)
+    return code.tags
 
 
 def save_note(run: Run, note: str, file: str = "note.md") -> None:

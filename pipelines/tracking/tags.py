@@ -21,12 +21,21 @@ TEST_METRICS_TAG = "litlab.test_metrics"  # JSON list: metrics of the test whose
 REPRODUCES_TAG = "litlab.reproduces"  # label of a published claim's job
 REMOVED_TAG = "litlab.removed"  # when `litlab rm` removed the run with its files
 CONTINUES_TAG = "litlab.continues"  # run whose checkpoint or weights a run started from
+FROM_TAG = "litlab.from"  # run whose configuration a run started from
 MONITOR_TAG, MODE_TAG = "litlab.monitor", "litlab.mode"  # metric that selected the weights of somebody's own module
 LEAK_CHECK_TAG = "litlab.leak_check"  # prefix: whether `litlab.leak_check.test` has training examples
 DATA_HASH_TAG = "data.sha256"  # prefix: `data.sha256.train` is the SHA-256 of the training set
 
 # Where it comes from
-COMMIT_TAG, DIRTY_TAG, RESUMED_COMMIT_TAG = "git.commit", "git.dirty", "resumed.git.commit"
+COMMIT_TAG, DIRTY_TAG, DIFF_TAG = "git.commit", "git.dirty", "git.diff"  # of litlab's checkout; see source_code.py
+FOLDER_COMMIT_TAG, FOLDER_DIRTY_TAG, FOLDER_DIFF_TAG = (  # of the current folder's repository, if it is another
+    "git.folder.commit",
+    "git.folder.dirty",
+    "git.folder.diff",
+)
+NO_CHANGES = "none"  # value of DIFF_TAG, if nothing differs from the commit
+RESUMED = "resumed."  # prefix of these tags, where a resume found another value
+RESUMED_COMMIT_TAG = f"{RESUMED}{COMMIT_TAG}"
 HOST_TAG, PLATFORM_TAG, PROCESSOR_TAG = "machine.host", "machine.platform", "machine.processor"
 PROCESS_TAG = "litlab.process"  # process id and start time, "PID:START"
 PROCESS_COUNT_TAG = "litlab.processes"  # processes that train the run, if more than one
@@ -94,6 +103,9 @@ SELECTED_STEP = "selected_step"  # of a validation within an epoch
 CONFIRMED = "confirmed"  # of a study's run: how many runs on fresh seeds have finished
 DEFAULT = "default"  # prefix, of a study's run: metrics of the experiment's own configuration on fresh seeds
 TRIALS, BEST, IMPORTANCE = "trials", "best", "importance"  # prefixes, of a study's run: `trials/complete`
+
+LEARNING_RATE = "lr-"  # beginning of LearningRateMonitor's names: `lr-Adam`, `lr-SGD/pg1`
+SYSTEM = "system"  # prefix: MLflow's metrics of the machine, `system/cpu_utilization_percentage`
 
 # Keys of a run's configuration in `compare`, besides its params
 EXPERIMENT_KEY, STAGE_KEY, DATA_HASH_KEY = "experiment", STAGE_TAG, DATA_HASH_TAG

@@ -5,33 +5,28 @@ dies it is started again, and continues from the log. Where MLflow is imported a
 """
 
 import contextlib
-import gc
-import importlib
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.process import GC_THRESHOLDS, exit_with_parent
 from pipelines.runtime.signals import stop_main_thread
 from pipelines.runtime.text import redact_credentials
-from pipelines.tracking.client import import_client
 from pipelines.tracking.run_log import RunLog
 from pipelines.tracking.store import NewRun, Store
 from pipelines.tracking.tags import KEY_TAG
-from pipelines.tracking.uri import store_uri
-from pipelines.tracking.writer import FINISH, SEND, follow
+from pipelines.tracking.writer import FINISH, SEND
+from pipelines.tracking.writer_main import write_run
 
 SILENCE_S = 60.0  # without progress, after which the end of a run stops waiting
 SLOWEST = 1_000_000  # bytes per second: extra time for large files
@@ -40,7 +35,7 @@ RESTARTS = 3  # of a process that dies
 PROGRAM = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from pipelines.tracking.writer_process import main
+from pipelines.tracking.writer_main import main
 main()
 """
 _STARTED: list["WriterProcess"] = []  # at most one, until its run is created
@@ -113,6 +108,7 @@ class RunWriter:
     def __init__(self, store: Store) -> None:
         self.refused: list[str] = []
         self.gone = self.stop_requested = self.is_ending = False
+        self._log_system: Callable[[dict[str, float]], None] | None = None
         self._store, self._home = store, Path()
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()  # of the thread, if there is no process
         self._process = None if "mlflow" in sys.modules else _STARTED.pop() if _STARTED else _new_process()
@@ -140,16 +136,36 @@ class RunWriter:
         self._process = None  # it died, perhaps for lack of memory
         return self._store.create_run(experiment, name, tags, retry=True)
 
-    def follow(self, log: RunLog, *, new: bool) -> None:
-        """Have the log sent from now on, see `writer.follow`."""
-        self._home = log.home
+    def follow(
+        self,
+        log: RunLog,
+        *,
+        new: bool,
+        packages: bool = False,
+        log_system: Callable[[dict[str, float]], None] | None = None,
+    ) -> None:
+        """Have the log sent from now on, see `writer.follow`.
+
+        Args:
+            log: The log.
+            new: Whether the store has no metrics of the run yet.
+            packages: Whether to write the list of packages first.
+            log_system: Logs system metrics; None if none are to be measured.
+        """
+        self._home, self._log_system = log.home, log_system
         if self._process is not None:
-            self._process.send(uri=self._store.uri, home=str(self._home), new=new)
-        work = self._listen if self._process else partial(self._follow, new)
+            self._send_task(new=new, packages=packages)
+        work = self._listen if self._process else partial(self._follow, new, packages)
         threading.Thread(target=work, name="litlab-writer", daemon=True).start()
 
-    def _follow(self, new: bool) -> None:
-        follow(self._home, self._store, new, self._requests, self._handle)
+    def _send_task(self, *, new: bool, packages: bool = False) -> None:
+        assert self._process is not None
+        system = self._log_system is not None
+        self._process.send(uri=self._store.uri, home=str(self._home), new=new, packages=packages, system=system)
+
+    def _follow(self, new: bool, packages: bool = False) -> None:
+        pid = os.getpid() if self._log_system is not None else None
+        write_run(self._home, self._store, self._requests, self._handle, new=new, packages=packages, pid=pid)
 
     def request(self, request: str = SEND) -> None:
         """Have unsent data sent soon; see `writer.follow`."""
@@ -188,6 +204,8 @@ class RunWriter:
             logger.warning("%s", report["warning"])
         if "info" in report:
             logger.info("%s", report["info"])
+        if "system" in report and self._log_system is not None:
+            self._log_system(report["system"])
         with self._state:
             if "stop" in report and not self.is_ending:
                 self.stop_requested = True
@@ -217,46 +235,5 @@ class RunWriter:
         self._restarts += 1
         self._process = _new_process() if self._restarts <= RESTARTS else None
         if self._process is not None:
-            self._process.send(uri=self._store.uri, home=str(self._home), new=False)
+            self._send_task(new=False)
         self.request(self._last_request)
-
-
-def main() -> None:
-    """Create a run, then follow its log, as the process at the other end of the pipes requests."""
-    gc.set_threshold(*GC_THRESHOLDS)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the training ends the run, and this process with it
-        signal.signal(number, signal.SIG_IGN)
-    exit_with_parent(os.getppid())
-    output = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no message
-    messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(messages, requests), daemon=True).start()
-    with contextlib.suppress(UserError, ImportError):  # reported when the run is created
-        import_client(store_uri())
-
-    def report(**message: Any) -> None:
-        output.write(json.dumps(message) + "\n")
-        output.flush()
-
-    message = messages.get()
-    store = Store(message["uri"], opened=False)
-    if "create" in message:
-        try:
-            report(**store.create_run(**message["create"])._asdict())
-        except UserError as error:
-            report(error=str(error))
-        importlib.import_module("mlflow.pyfunc")  # takes 0.4 s, which would be missing when the model is logged
-        message = messages.get()
-    follow(Path(message["home"]), store, message["new"], requests, report)
-
-
-def _read(messages: "queue.SimpleQueue[dict[str, Any]]", requests: "queue.SimpleQueue[str]") -> None:
-    """Receive messages, and exit when the other process has died."""
-    for line in sys.stdin:
-        message = json.loads(line)
-        if "request" in message:
-            requests.put(message["request"])
-        else:
-            messages.put(message)
-    os._exit(1)

@@ -12,17 +12,21 @@ from pipelines.config.experiments import config_arguments
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings, silence_lightning
+from pipelines.runtime.terminal_log import recorded_terminal
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
-from pipelines.tracking.store import Store
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import FROM_TAG
 from pipelines.training.announce import announce
-from pipelines.training.job import build_parts, prepare_training
+from pipelines.training.job import Training, build_parts, prepare_training
+from pipelines.training.repeats import FindEqual, equal_run
 from pipelines.training.results import FitResult, why_no_test
 from pipelines.training.run_metadata import run_name, run_tags
-from pipelines.training.start import config_of_start, find_start
+from pipelines.training.start import Start, config_of_start, find_origin, find_start
 from pipelines.training.train import run_trainer, train_and_test
 
 
+@recorded_terminal()
 def fit(
     experiment: str | Path | None = None,
     *,
@@ -31,7 +35,10 @@ def fit(
     labels: Labels | None = None,
     trust: bool = False,
     notify: str = "",
-) -> FitResult | None:
+    system_metrics: bool = False,
+    from_run: str | None = None,
+    find_equal: FindEqual | None = None,
+) -> FitResult | StoredRun | None:
     """Train an experiment, test its best epoch on the test set, and record everything in one MLflow run.
 
     Args:
@@ -41,10 +48,13 @@ def fit(
         labels: Tags, note and name of the run.
         trust: Of a checkpoint to start from; see `load_checkpoint`.
         notify: Command to run in a shell when the run has ended; see `notified`.
+        system_metrics: Whether to measure the machine; see `Run`.
+        from_run: A run whose configuration the overrides change, as `find_run` takes it.
+        find_equal: Finds an equal run, instead of which none is trained; see `comparison.equal_finished`.
 
     Returns:
-        The results; None in a dry run (`--trainer.fast_dev_run true`), which records nothing, and in the processes of
-        further devices, which have no run.
+        The results, or the equal run that was found; None in a dry run (`--trainer.fast_dev_run true`), which records
+        nothing, and in the processes of further devices, which have no run.
 
     Raises:
         UserError: The configuration or the data are invalid. There is no run.
@@ -53,7 +63,9 @@ def fit(
     """
     silence_lightning()
     arguments = config_arguments(experiment, overrides, tracking_uri)
-    cli = parse_config("fit", arguments, base=config_of_start(arguments, tracking_uri))
+    origin = find_origin(from_run, arguments, tracking_uri)
+    base = config_of_start(arguments, tracking_uri) if origin is None else origin.file("config.yaml")
+    cli = parse_config("fit", arguments, base=base)
     cli.trust = trust
     if cli.config.trainer.fast_dev_run:
         _dry_run(cli)
@@ -63,21 +75,40 @@ def fit(
     training.checkpoint_callback.continues = False
     training.checkpoint_callback.stops_between_steps = True
     exit_on_sigterm()
+    labels = labels or Labels()
+    tags = _tags(training, start, origin, arguments, labels)
+    if find_equal is not None and (equal := equal_run(training, tags, find_equal)):
+        return equal
     if not is_rank_zero():
         run_trainer(training, start.checkpoint)
         return None
-    labels = labels or Labels()
-    tags = run_tags(cli, "fit", [*arguments, *labels.as_arguments()]) | process_count_tags(training.trainer)
-    tags |= {**start.tags, **labels.tags}
+    run = _create_run(training, tags, labels, arguments, system_metrics=system_metrics)
+    return train_and_test(training, run, lambda: start.checkpoint, notify=notify)
+
+
+def _create_run(
+    training: Training, tags: dict[str, str], labels: Labels, arguments: Sequence[str], *, system_metrics: bool
+) -> Run:
+    cli = training.cli
     name = labels.name or cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything)
     if cli.mlflow.note:
         logger.info(cli.mlflow.note)
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
-    run = Run(store, cli.config.name, name, tags)
+    run = Run(store, cli.config.name, name, tags, system_metrics=system_metrics)
     if labels.note:  # its first description became that of the experiment
         run.set_tags(labels.as_tags())
     announce(training, run, name)
-    return train_and_test(training, run, lambda: start.checkpoint, notify=notify)
+    return run
+
+
+def _tags(
+    training: Training, start: Start, origin: StoredRun | None, arguments: Sequence[str], labels: Labels
+) -> dict[str, str]:
+    """Return the tags of the new run."""
+    options = [] if origin is None else ["--from", origin.run_id]
+    tags = run_tags(training.cli, "fit", [*options, *arguments, *labels.as_arguments()])
+    tags |= process_count_tags(training.trainer) | start.tags
+    return {**tags, **({} if origin is None else {FROM_TAG: origin.run_id}), **labels.tags}
 
 
 def _dry_run(cli: LitlabCLI) -> None:

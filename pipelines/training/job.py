@@ -24,6 +24,7 @@ from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.log import logger
+from pipelines.training.learning_rates import LearningRates
 from pipelines.training.logging_interval import LoggingInterval
 from pipelines.training.monitors import check_monitors
 from pipelines.training.nan_guard import TerminateOnNaN
@@ -137,7 +138,8 @@ def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[
     progress_bar = [] if has_bar or cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     has_checkpoint = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
     default_checkpoint = [] if has_checkpoint else [DefaultCheckpoint(first)]
-    callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), LoggingInterval(), *progress_bar, *default_checkpoint]
+    callbacks = [first, *cli.callbacks, *more, TerminateOnNaN(), LoggingInterval(), LearningRates(), *progress_bar]
+    callbacks += default_checkpoint
     default_logger = cli.config.trainer.logger is True
     trainer = cli.make_trainer(callbacks=callbacks, logger=default_logger, enable_checkpointing=True)
     if cli.config.trainer.enable_checkpointing is False and trainer.is_global_zero:

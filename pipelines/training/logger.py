@@ -82,6 +82,11 @@ class RunLogger(MLFlowLogger):
         if values and self._run is not None:
             self._run.log_metrics(values, epoch, step)
 
+    def log_learning_rates(self, rates: Mapping[str, float], epoch: int) -> None:
+        """Log what an epoch begins with. Values of a step are not among the metrics of the selected epoch."""
+        if self._run is not None:
+            self._run.log_metrics(rates, epoch, step=epoch)
+
     @property
     def _epoch(self) -> int:
         return self._trainer.current_epoch if self._trainer is not None else 0

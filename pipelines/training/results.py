@@ -196,7 +196,7 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     loggers = [own if isinstance(other, RunLogger) else other for other in training.trainer.loggers]
     best = training.checkpoint_callback.best
     guards = [] if training.leak_guard is None else [training.leak_guard]
-    tested = evaluate("test", training.cli, training.model, data, best, guards, loggers)
+    tested = evaluate("test", training.cli, training.model, data, best, guards, loggers, run.folder)
     log_test_metrics(run, tested.metrics, epoch)
     if training.cli.config.keep_predictions and (kept := kept_predictions(tested, data)):
         try:

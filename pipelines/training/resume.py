@@ -35,12 +35,23 @@ from pipelines.runtime.files import file_lock
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
+from pipelines.runtime.terminal_log import recorded_terminal
 from pipelines.runtime.text import redact_credentials
-from pipelines.tracking.origin import git_tags
+from pipelines.tracking import source_code
 from pipelines.tracking.run import Run
 from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import COMMAND_TAG, COMMIT_TAG, DATA_HASH_TAG, FOUND_TAG, RESUMED_COMMIT_TAG
+from pipelines.tracking.tags import (
+    COMMAND_TAG,
+    COMMIT_TAG,
+    DATA_HASH_TAG,
+    DIFF_TAG,
+    FOLDER_COMMIT_TAG,
+    FOLDER_DIFF_TAG,
+    FOUND_TAG,
+    RESUMED,
+    SOURCE_COMMIT_TAG,
+)
 from pipelines.training.announce import announce
 from pipelines.training.job import prepare_training
 from pipelines.training.results import FitResult
@@ -51,6 +62,7 @@ from pipelines.training.train import run_trainer, train_and_test
 MAY_CHANGE = ("monitor", "mode", "test_weights")  # keys that change nothing in the training itself
 
 
+@recorded_terminal()
 def resume(
     run_id: str,
     *,
@@ -58,6 +70,7 @@ def resume(
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
     trust: bool = False,
+    system_metrics: bool = False,
     notify: str = "",
 ) -> FitResult | None:
     """Resume a stopped run from its last complete epoch; on a CPU the result is bit-identical to an uninterrupted run.
@@ -69,6 +82,7 @@ def resume(
         tracking_uri: Database or server of the run; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         trust: See `load_checkpoint`.
         notify: Command to run in a shell when the run has ended; see `notified`.
+        system_metrics: Whether to measure the machine; see `Run`.
 
     Returns:
         The results; None in the processes of further devices, which have no run.
@@ -97,11 +111,7 @@ def resume(
     if not owns_run:
         run_trainer(training, broadcast_checkpoint(training.trainer))
         return None
-    folder = found.store.folder or Path(tempfile.gettempdir())
-    with file_lock(folder / f"resume-{found.run_id}.lock", remove=True):  # a second resume sees that the run is RUNNING
-        check_resumable(found.store.find(found.run_id), assume_dead=assume_dead)
-        run = Run.reopen(found)
-    note_commit(run, found)
+    run = _reopen(found, assume_dead=assume_dead, system_metrics=system_metrics)
     announce(training, run, found.name)
 
     def find_checkpoint() -> Path | None:
@@ -110,6 +120,15 @@ def resume(
         return point or start.checkpoint
 
     return train_and_test(training, run, lambda: broadcast_checkpoint(training.trainer, find_checkpoint), notify=notify)
+
+
+def _reopen(found: StoredRun, *, assume_dead: bool, system_metrics: bool) -> Run:
+    folder = found.store.folder or Path(tempfile.gettempdir())
+    with file_lock(folder / f"resume-{found.run_id}.lock", remove=True):  # a second resume sees that the run is RUNNING
+        check_resumable(found.store.find(found.run_id), assume_dead=assume_dead)
+        run = Run.reopen(found, system_metrics=system_metrics)
+    note_commit(run, found)
+    return run
 
 
 def _check_trusted(run: StoredRun, *, trust: bool) -> None:
@@ -183,11 +202,18 @@ def _reader_changed(run: StoredRun, description: Mapping[str, Any]) -> str:
 
 
 def note_commit(run: Run, found: StoredRun) -> None:
-    """Report and record that a run resumes with another commit than it started with."""
-    before, now = found.tags.get(COMMIT_TAG), git_tags().get(COMMIT_TAG)
-    if before and now and before != now:
+    """Report and record that a run resumes with another commit, or other uncommitted changes, than it started with."""
+    code = source_code.current()
+    changed = {tag: now for tag, now in code.tags.items() if found.tags.get(tag, now) != now}
+    if not changed:
+        return
+    before, now = (tags.get(COMMIT_TAG, "") for tags in (found.tags, code.tags))
+    if COMMIT_TAG in changed:
         logger.warning("The run started with commit %s and resumes with %s", before[:12], now[:12])
-        run.set_tags({RESUMED_COMMIT_TAG: now})
+    elif {DIFF_TAG, FOLDER_DIFF_TAG, FOLDER_COMMIT_TAG} & changed.keys():
+        logger.warning("The run resumes with other code than it started with: litlab show %s", run.run_id)
+    code.save(run.folder)
+    run.set_tags({f"{RESUMED}{tag}": value for tag, value in changed.items() if tag != SOURCE_COMMIT_TAG})
 
 
 def _rewind(run: Run, selection: Selection, *, trust: bool) -> Path | None:

@@ -15,7 +15,7 @@ from pipelines.config.request import names_file
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import whole_message
 from pipelines.tracking.run_names import find_run
-from pipelines.tracking.store import Store
+from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import CONTINUES_TAG
 
 
@@ -60,6 +60,14 @@ def config_of_start(arguments: Sequence[str], tracking_uri: str | None) -> Path 
     uris = option_values(arguments, "--tracking_uri")
     run = option_values(arguments, "--ckpt_path")[-1]
     return find_run(Store(uris[-1] if uris else tracking_uri), run).file("config.yaml")
+
+
+def find_origin(run: str | None, arguments: Sequence[str], tracking_uri: str | None) -> StoredRun | None:
+    """Return the run of `--from`, whose configuration a new run has; None without one."""
+    if run is None:
+        return None
+    uris = option_values(arguments, "--tracking_uri")
+    return find_run(Store(uris[-1] if uris else tracking_uri), run)
 
 
 def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, dict[str, str]]:

@@ -11,6 +11,7 @@ from datamodules.base import InMemoryDataModule
 from modules.base import Learner
 from modules.speed import flush_denormals
 from pipelines.config.loggers import place_logger
+from pipelines.evaluation.profiles import keep_report
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
@@ -94,6 +95,7 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
         remove_searches(training.model)
     quiet_searches(training.model, trainer, training.cli.config.trainer.enable_progress_bar)
     trainer.loggers = place_logger(RunLogger(run, trainer), training.loggers, trainer.loggers)
+    keep_report(trainer, None if run is None else run.folder, "fit")
     in_memory, folder = isinstance(training.data, InMemoryDataModule), None if run is None else run.folder
     with (
         hidden_warnings(in_memory=in_memory, folder=folder),

@@ -4,10 +4,11 @@ import argparse
 import shlex
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser, take_labels
-from pipelines.config.arguments import without_option
+from pipelines.commands.options import VerbParser, check_system_metrics, take_labels
+from pipelines.config.arguments import option_values, without_option
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -15,6 +16,7 @@ from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
+    from pipelines.tracking.labels import Labels
     from sweeps.seeds.fit_seeds import SeedsResult
 
 MAX_ROWS = 30  # seeds up to which each gets a row
@@ -30,6 +32,9 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
     help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=help_text)
+    help_text = "a run whose configuration the keys change"
+    parser.add_argument("--from", dest="from_run", metavar="RUN_ID", help=help_text)
+    parser.add_system_metrics()
     parser.add_labels(of="the summary run and, a tag, of each run")
     parser.add_notify()
     return parser
@@ -38,8 +43,11 @@ def make_parser(verb: str) -> VerbParser:
 def main(verb: str, argv: Sequence[str]) -> int:
     """Train with several seeds, and print the summary."""
     options, overrides = _parse(argv)
+    check_system_metrics(options)
     labels = take_labels(options)
-    read_request(verb, overrides, options=make_parser(verb).option_names)
+    read_request(verb, overrides, on_run=options.from_run is not None, options=make_parser(verb).option_names)
+    if options.from_run is not None:
+        overrides, labels = _with_origin(options.from_run, overrides, labels)
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
@@ -52,6 +60,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         first_seed=options.seed_everything,
         overrides=overrides,
         labels=labels,
+        system_metrics=options.system_metrics,
         command=format_command(verb, without_option(argv, "--notify")),
         notify=options.notify,
     )
@@ -74,7 +83,21 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     for flag in (token.partition("=")[0] for token in overrides):
         if flag in ("--print_config", "--full-help") or (flag.startswith("--") and flag.endswith(".help")):
             raise UserError(f"{flag} trains nothing: leave out --seeds")
+        if flag == "--if_needed":
+            raise UserError("--if_needed is for one run; several seeds that were stopped continue without it")
     return options, overrides
+
+
+def _with_origin(run: str, overrides: list[str], labels: "Labels") -> tuple[list[str], "Labels"]:
+    """Return the arguments with the configuration of a run as first file, and the labels with its id as a tag."""
+    from pipelines.tracking.run_names import find_run
+    from pipelines.tracking.store import Store
+    from pipelines.tracking.tags import FROM_TAG
+
+    uris = option_values(overrides, "--tracking_uri")
+    found = find_run(Store(uris[-1] if uris else None), run)
+    tags = {**labels.tags, FROM_TAG: found.run_id}
+    return ["-c", str(found.file("config.yaml")), *overrides], replace(labels, tags=tags)
 
 
 def _print_result(result: "SeedsResult") -> None:

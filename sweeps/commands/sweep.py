@@ -9,7 +9,7 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, get_args
 
-from pipelines.commands.options import VerbParser, take_labels
+from pipelines.commands.options import VerbParser, check_system_metrics, take_labels
 from pipelines.config.arguments import Keep, without_option
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -56,6 +56,7 @@ def make_parser(verb: str) -> VerbParser:
     add("--study", metavar="NAME", help="name of the study; default: the name of the space")
     add("--retry_failed", action="store_true", help="train again what failed; each trial counts once")
     add("--retry-failed", dest="retry_failed", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_system_metrics()
     _add_stores(parser)
     parser.add_labels(of="the study", short=True)
     parser.add_notify()
@@ -101,6 +102,7 @@ def parse_sweep(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UserError(f"one space at a time: unexpected argument {names[1]!r}")
     if bool(names) == (options.space is not None):
         raise UserError(f"give one space first ({', '.join(space_names())}), or one file with -c FILE")
+    check_system_metrics(options)
     options.labels = take_labels(options)
     options.space = names[0] if names else options.space
     _check_keys([token.partition("=")[0] for token in overrides if token.startswith("--")], parser.option_names)

@@ -12,7 +12,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.endings import notified
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
-from pipelines.tracking.summary_runs import label
+from pipelines.tracking.summary_runs import keep_code, label
 from pipelines.tracking.tags import SWEEP_SUFFIX
 from sweeps.search.samplers import check_names
 from sweeps.search.space import NOT_SEARCHED, Space, split_keys
@@ -82,6 +82,7 @@ def sweep(
     tracking_uri: str | None = None,
     overrides: Sequence[str] = (),
     labels: Labels | None = None,
+    system_metrics: bool = False,
     command: str = "",
     notify: str = "",
 ) -> SweepResult:
@@ -108,6 +109,7 @@ def sweep(
         tracking_uri: URI of the tracking store.
         overrides: Keys of the experiment for all trials, as on the command line.
         labels: Tags, note and name of the study's run; the runs of trials have the tags too.
+        system_metrics: Whether to measure the machine during each run; see `Run`.
         command: Recorded in the study's run.
         notify: Command to run in a shell when the sweep has ended; see `notified`.
 
@@ -126,7 +128,7 @@ def sweep(
 
     with (
         tempfile.TemporaryDirectory(prefix="litlab-sweep-") as folder,
-        Pool(workers, Path(folder), searched.trial_timeout) as pool,
+        Pool(workers, Path(folder), searched.trial_timeout, system_metrics=system_metrics) as pool,
     ):
         pool.warm_up()  # imports torch and Lightning in the background
         place = study or searched.name, storage, tracking_uri
@@ -196,7 +198,8 @@ def _sweep(
             parent = open_parent(store, study, command)
             label(parent, labels)
             selection = selection_arguments(study.optuna, space, facts)
-            runs = TrialRuns(study, parent, [*fixed, *selection], facts["devices"], labels.tags, bool(selection))
+            tags = {**labels.tags, **keep_code(parent)}
+            runs = TrialRuns(study, parent, [*fixed, *selection], facts["devices"], tags, bool(selection))
             with notified(notify, parent, f"{name}{SWEEP_SUFFIX}", lambda: _best_value(study)):
                 confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(

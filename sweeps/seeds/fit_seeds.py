@@ -13,7 +13,7 @@ from pipelines.tracking.labels import Labels
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.summary_runs import label
+from pipelines.tracking.summary_runs import keep_code, label
 from pipelines.tracking.tags import HOST_TAG, NOTE_TAG, PARENT_RUN_TAG, TIES_TAG
 from sweeps.seeds.plan import SeedsPlan, make_plan
 from sweeps.seeds.summary import format_test_metrics, log_summary, main_mean
@@ -60,6 +60,7 @@ def fit_seeds(
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
     labels: Labels | None = None,
+    system_metrics: bool = False,
     command: str = "",
     notify: str = "",
 ) -> SeedsResult:
@@ -76,6 +77,7 @@ def fit_seeds(
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"], without the seed.
         tracking_uri: Database or server of the runs; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         labels: Tags, note and name of the summary run; each run has the tags too.
+        system_metrics: Whether to measure the machine during each run; see `Run`.
         command: Recorded as the command of the summary run.
         notify: Command to run in a shell when all has ended; see `notified`.
 
@@ -86,7 +88,10 @@ def fit_seeds(
         raise UserError(f"--seeds {seeds}: expected 1 to {MAX_SEEDS}")
     labels = labels or Labels()
     arguments = config_arguments(experiment, overrides, tracking_uri)
-    with tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder, Pool(workers, Path(folder)) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder,
+        Pool(workers, Path(folder), system_metrics=system_metrics) as pool,
+    ):
         pool.warm_up()
         plan = make_plan(pool, arguments, seeds, first_seed)
         store = Store(plan.facts["tracking_uri"])
@@ -120,6 +125,7 @@ def _train(
 
     status, reason = "FAILED", "an error ended it"
     try:
+        code = keep_code(parent)
         done = {int(run.seed) for run in _finished_runs(store, parent, plan.seeds)}
         breaks_ties = TIES_TAG in store.find(parent.run_id).tags
         jobs = [
@@ -128,7 +134,7 @@ def _train(
                 seed=seed,
                 experiment=plan.experiment,
                 tracking_uri=store.uri,
-                tags={**labels.tags, PARENT_RUN_TAG: parent.run_id},
+                tags={**labels.tags, **code, PARENT_RUN_TAG: parent.run_id},
                 test=True,
                 breaks_ties=breaks_ties,
                 devices=plan.facts["devices"],

@@ -28,6 +28,7 @@ class Job:
         log_file: File that receives the output of the process. The pool sets this attribute and those below.
         job_file: This job as JSON, for the other processes of a training on several devices.
         threads: CPU threads of the training, all devices together.
+        system_metrics: Whether its run measures the machine.
         slot: Index of the pool's slot that it runs in, from 0.
     """
 
@@ -48,6 +49,7 @@ class Job:
     log_file: str = os.devnull
     job_file: str = ""
     threads: int = 1
+    system_metrics: bool = False
     slot: int = 0
 
     @property

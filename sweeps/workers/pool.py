@@ -94,16 +94,20 @@ class Pool:
         workers: Number of slots; each gets an equal share of the CPU cores.
         folder: Folder for job files and logs.
         timeout_s: Seconds after which a process is killed; None for no limit.
+        system_metrics: Whether the runs measure the machine; see `Run`.
 
     Attributes:
         children: Running trainings.
         stop_requests: 1 stops all trainings gracefully, 2 or more kill them. A signal handler may set it.
     """
 
-    def __init__(self, workers: int, folder: Path, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, workers: int, folder: Path, timeout_s: float | None = None, *, system_metrics: bool = False
+    ) -> None:
         if workers < 1:
             raise UserError(f"--workers {workers}: expected at least 1")
         self.workers, self._folder, self._timeout_s = workers, folder, timeout_s
+        self._system_metrics = system_metrics
         self.children: list[WorkerProcess] = []
         self.stop_requests = 0
         self._file_numbers = itertools.count()
@@ -133,6 +137,7 @@ class Pool:
         path, slot = self._folder / f"{next(self._file_numbers)}.json", self.free_slots[0]
         for job in jobs:
             job.slot, job.threads = slot, threads_each(self.workers)
+            job.system_metrics = self._system_metrics
             job.log_file, job.job_file = str(path.with_suffix(".log")), str(path)
         path.write_text(json.dumps(asdict(jobs[0])))
         self._start(_train, jobs, self._timeout_s)

@@ -124,7 +124,7 @@ def create_run(job: Job, cli: LitlabCLI, extra_tags: Mapping[str, str] | None = 
     tags = {**run_tags(cli, "fit", job.arguments_with_seed), **job.tags, **(extra_tags or {})}
     name = job.run_name or run_name(job.arguments, job.seed)
     try:
-        return Run(Store(job.tracking_uri), job.experiment, name, tags)
+        return Run(Store(job.tracking_uri), job.experiment, name, tags, system_metrics=job.system_metrics)
     except UserError as error:
         raise RefusedError(str(error)) from error
 

@@ -25,6 +25,7 @@ from pipelines.checkpoints.random_state import RandomState, get_random_state, se
 from pipelines.runtime.lightning_internals import set_callback_metrics
 from pipelines.tracking.run import Run
 from pipelines.training.job import Training
+from pipelines.training.learning_rates import learning_rates
 from pipelines.training.nan_guard import CHECK_EVERY_N_STEPS, nan_error
 
 
@@ -145,6 +146,9 @@ class Stack:
         """Run one epoch's steps; return the members whose loss is not finite, with the error that ends them."""
         lost: dict[Member, FloatingPointError] = {}
         self._trainer.training = True
+        for member in self.members:
+            if rates := learning_rates(member.job.trainer):
+                member.run.log_metrics(rates, epoch, step=epoch)
         if epoch:
             self._start_loaders()
         for number, (inputs, labels_NB) in enumerate(self._batches(epoch), 1):

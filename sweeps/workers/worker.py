@@ -32,6 +32,7 @@ from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import exit_with_rank_zero
 from pipelines.runtime.signals import exit_on_sigterm
 from pipelines.runtime.silence import silence_lightning
+from pipelines.runtime.terminal_log import recorded_terminal
 from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.endings import recorded
 from pipelines.tracking.tags import CONFIG_HASH_TAG
@@ -134,6 +135,7 @@ def _format_values(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value!r}" for key, value in values.items())
 
 
+@recorded_terminal()
 def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     """Train like `litlab fit`, and return the metrics at the selected epoch; on further devices, an empty dict."""
     silence_lightning()

@@ -17,7 +17,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from modules.lightning_internals import HOOK_NAME
 from pipelines.runtime.lightning_internals import hide_search_bar, set_callback_metrics
-from pipelines.tracking.mlflow_internals import LOCATIONS, follow_moved_artifacts
+from pipelines.tracking.mlflow_internals import LOCATIONS, follow_moved_artifacts, system_monitors
 from sweeps.search.optuna_internals import LOCK_ROW, has_notes, queued_params
 
 TRAINER_PARTS = [
@@ -117,6 +117,16 @@ def test_a_library_has(part):
         pkgutil.resolve_name(part)
     except (ImportError, AttributeError) as error:
         pytest.fail(f"there is no {part} any more ({error}): change {MODULE_PARTS[part]}")
+
+
+def test_mlflow_has_monitors_of_the_machine():
+    pytest.importorskip("psutil", reason="needs the extra `system`")
+    monitors, _ = system_monitors()
+    for monitor in monitors:
+        monitor.collect_metrics()
+        assert all(isinstance(value, int | float) for value in monitor.aggregate_metrics().values()), f"change {MLFLOW}"
+        monitor.clear_metrics()
+        assert not monitor.metrics, f"change {MLFLOW}"
 
 
 def test_mlflow_keeps_paths_of_artifacts_in_these_columns(empty_store):

@@ -152,7 +152,7 @@ def test_artifacts_are_stored_next_to_the_database(uri, tmp_path):
     run.save_config({"name": "an experiment"})
     run.finish("FINISHED")
     assert run.folder == tmp_path / "runs/mlartifacts/an experiment" / run.run_id / "artifacts"
-    assert [file.path for file in MlflowClient(uri).list_artifacts(run.run_id)] == ["config.yaml"]
+    assert [file.path for file in MlflowClient(uri).list_artifacts(run.run_id)] == ["code", "config.yaml"]
 
 
 def test_a_deleted_experiment_is_restored_by_a_new_run(uri):

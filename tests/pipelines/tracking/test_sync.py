@@ -305,7 +305,7 @@ def test_sync_sends_the_files_of_a_run_that_another_process_has_ended_before_del
     log.save()
     assert litlab("sync").code == 0
     client = MlflowClient(server.uri)
-    assert [file.path for file in client.list_artifacts(run.run_id)] == ["config.yaml"]
+    assert [file.path for file in client.list_artifacts(run.run_id)] == ["code", "config.yaml"]
     stored = client.get_run(run.run_id)
     assert (stored.info.status, stored.data.tags["litlab.reason"]) == ("KILLED", "stopped")
     assert not log.home.exists()

@@ -46,7 +46,8 @@ from lightning.pytorch import Callback
 from pipelines.tracking import run
 
 def children():
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in listed if not Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"git")]
 
 class PrintState(Callback):
     def on_train_start(self, trainer, module):

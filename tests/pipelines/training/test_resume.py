@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlparse
@@ -13,9 +14,11 @@ import torch
 from mlflow import MlflowClient
 
 from pipelines.cli import main
+from pipelines.comparison.code_diff import uncommitted_changes
 from pipelines.runtime.log import configure_logging
-from pipelines.tracking.origin import git_tags, is_alive, process_tags
+from pipelines.tracking.origin import is_alive, process_tags
 from pipelines.tracking.run import Run
+from pipelines.tracking.source_code import collect
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import HOST_TAG, PROCESS_TAG
 from pipelines.training.resume import note_commit
@@ -340,7 +343,7 @@ def test_a_damaged_checkpoint_is_not_evaluated(litlab, plan, uri, verb):
 
 
 def test_resuming_with_another_commit_is_reported_and_recorded(uri, capfd):
-    now = git_tags().get("git.commit")
+    now = collect().tags.get("git.commit")
     if now is None:
         pytest.skip("this is no git checkout")
     run = Run(Store(), "an experiment", "a run", {"git.commit": "0" * 40})
@@ -350,3 +353,23 @@ def test_resuming_with_another_commit_is_reported_and_recorded(uri, capfd):
     assert f"started with commit {'0' * 12} and resumes with {now[:12]}" in capfd.readouterr().err
     tags = MlflowClient(uri).get_run(run.run_id).data.tags
     assert (tags["git.commit"], tags["resumed.git.commit"]) == ("0" * 40, now)
+
+
+def test_resuming_with_other_uncommitted_changes_is_reported_and_keeps_them(uri, tmp_path, monkeypatch, capfd):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    (work / "net.py").write_text("layers = 2\n")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init"], ["add", "."], [*identity, "commit", "-m", "first"]):
+        subprocess.run(["git", *command], check=True, capture_output=True)
+    run = Run(Store(), "an experiment", "a run", {})
+    configure_logging()
+    note_commit(run, Store().find(run.run_id))
+    assert not capfd.readouterr().err
+    (work / "net.py").write_text("layers = 3\n")
+    note_commit(run, Store().find(run.run_id))
+    run.finish("FINISHED")
+    assert f"resumes with other code than it started with: litlab show {run.run_id}" in capfd.readouterr().err
+    changes = uncommitted_changes(Store().find(run.run_id))
+    assert "+layers = 3" in changes["net.py (resumed)"]

@@ -154,6 +154,20 @@ def test_each_seed_is_a_child_run_of_one_summary_run(trained):
         }
 
 
+def test_the_summary_run_keeps_the_code_and_each_seed_refers_to_it(trained):
+    commits = {child.data.tags["git.commit"] for child in trained.children}
+    assert commits == {trained.parent.data.tags["git.commit"]}
+    kept = [len(trained.client.list_artifacts(run.info.run_id, "code")) for run in (trained.parent, *trained.children)]
+    assert kept[0] >= 1, "the packages at least"
+    assert kept[1:] == [0] * len(SEEDS)
+
+
+def test_each_seed_keeps_what_its_process_printed(trained):
+    for run in trained.children:
+        text = (Path(run.info.artifact_uri.removeprefix("file://")) / "terminal.log").read_text()
+        assert [text.count(f"epoch   {epoch} ") for epoch in range(3)] == [1, 1, 0]
+
+
 def test_the_summary_run_has_mean_deviation_and_interval_of_each_metric(trained):
     parent = trained.parent.data.metrics
     assert parent["n"] == 5
@@ -207,7 +221,8 @@ def test_a_seed_is_the_same_run_as_that_of_litlab_fit(litlab, trained, uri):
     same = [key for key in alone.data.tags if key.startswith(("data.sha256", "mlflow.source.name", "seed"))]
     same += ["litlab.config_hash", "litlab.experiment", "mlflow.note.content"]
     assert {key: child.data.tags[key] for key in same} == {key: alone.data.tags[key] for key in same}
-    assert files_of(alone) == files_of(child)
+    own = {name for name in files_of(alone) if not name.startswith("code/")}  # a child's is that of the summary run
+    assert own == files_of(child)
 
 
 def test_the_summary_run_selects_its_seeds_and_is_not_a_run_of_the_experiment(trained):

@@ -1,0 +1,34 @@
+"""Whether a training would repeat a finished run."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from datamodules.base import InMemoryDataModule
+from pipelines.runtime.process import started_by_rank_zero
+from pipelines.tracking import source_code
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import CONTINUES_TAG, DATA_HASH_TAG
+from pipelines.training.job import Training
+
+FindEqual = Callable[[Store, str, Mapping[str, Any], Mapping[str, str]], StoredRun | None]
+
+
+def equal_run(training: Training, tags: Mapping[str, str], find: FindEqual) -> StoredRun | None:
+    """Return a finished run that a training would repeat; None if there is none.
+
+    What starts from a checkpoint file is no repetition, as the file may have changed. In a process that rank zero has
+    started, the training has begun.
+
+    Args:
+        training: The prepared training.
+        tags: Tags of its run.
+        find: Finds the run by store, experiment, params and tags.
+    """
+    config = training.cli.config
+    starts = config.ckpt_path is not None or config.weights is not None
+    if started_by_rank_zero() or (starts and CONTINUES_TAG not in tags):
+        return None
+    described = training.data.describe()["sha256"] if isinstance(training.data, InMemoryDataModule) else {}
+    digests = {f"{DATA_HASH_TAG}.{split}": digest for split, digest in described.items()}
+    store = Store(config.tracking_uri)
+    return find(store, config.name, training.cli.params(), {**source_code.peek().tags, **tags, **digests})
