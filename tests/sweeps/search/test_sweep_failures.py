@@ -98,7 +98,7 @@ def test_every_kind_of_failure_costs_one_trial_and_is_recorded_with_its_reason(l
         assert runs[mood].info.status == "FAILED"
         assert reasons[mood] in runs[mood].data.tags["litlab.reason"]
     assert "out of luck" in log_of(results, runs["raises"])
-    assert "best val/acc 0.5000" in outcome.out
+    assert "best single trial val/acc 0.5000" in outcome.out
     assert results.parent.info.status == "FINISHED"
 
 
