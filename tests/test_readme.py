@@ -58,7 +58,8 @@ def test_the_map_names_every_room_and_every_file_of_modules_and_datamodules():
 @pytest.mark.parametrize("number", [0, 1], ids=["the logged model", "the notebook"])
 def test_the_python_code_in_the_guide_runs(litlab, run_python, tmp_path, number):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id if number == 0 else ""
-    block = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)[number].replace("RUN_ID", run_id)
+    block = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)[number]
+    block = block.replace("RUN_ID/EXPERIMENT", f"{run_id}/digits-mlp").replace("RUN_ID", run_id)
     folder = tmp_path / "runs" if number == 0 else tmp_path  # where mlflow.db is
     done = run_python(block, cwd=folder)
     assert done.code == 0, done.err

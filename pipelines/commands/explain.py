@@ -89,7 +89,6 @@ def main(verb: str, argv: Sequence[str]) -> int:
             raise UserError(f"{path}: no such file")
     read_request(verb, overrides, on_run=True, options=parser.option_names)
     show_status(f"{name}: loading torch and the network")
-    run_id = find_run_id(run_id, options.tracking_uri) if run_id else None
     command, arguments = format_command(verb, argv), shlex.join([name, *_without_places(tokens)])
     for explanation in explain(name, options, lambda: _load(run_id, options, overrides)):
         _save(explanation, options, command, arguments)
@@ -116,6 +115,7 @@ def _source(options: Namespace) -> dict[str, Any]:
 
 
 def _load(run_id: str | None, options: Namespace, overrides: Sequence[str]) -> "Target":
+    run_id = find_run_id(run_id, options.tracking_uri) if run_id else None
     from pipelines.explanation.load_target import load_target
 
     given = {"tracking_uri": options.tracking_uri, "trust": options.trust, "seed": options.seed}

@@ -24,10 +24,10 @@ def checkpoints(run):
 def test_a_stopped_run_has_all_checkpoints_and_the_resumed_one_those_that_were_chosen(
     litlab, tmp_path, monkeypatch, keep, kept
 ):
-    (tmp_path / "stopping.py").write_text(STOPS)
+    (tmp_path / "stops_early.py").write_text(STOPS)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("STOP", "1")
-    stops = ["--trainer.max_epochs", "3", "--trainer.callbacks", "stopping.Stops"]
+    stops = ["--trainer.max_epochs", "3", "--trainer.callbacks", "stops_early.Stops"]
     assert litlab(*SMALL, *stops, "--keep", keep).code == 130
     (run,) = Store().search(["1"], "")
     assert checkpoints(run) == ["best.ckpt", "last.ckpt"]

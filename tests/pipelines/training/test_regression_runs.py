@@ -101,7 +101,9 @@ def test_the_epoch_is_selected_by_the_metric_of_the_module(done):
     key, best = ("val/loss", min) if done.name in ("autoencoder", "functions-convnet") else ("val/acc", max)
     history = done.history(key)
     assert len(history) == EPOCHS
-    assert done.run.data.metrics["selected_epoch"] == history.index(best(history))
+    ties = [epoch for epoch, value in enumerate(history) if value == best(history)]
+    loss = done.history("val/loss")
+    assert done.run.data.metrics["selected_epoch"] == min(ties, key=lambda epoch: loss[epoch])
     assert done.run.data.metrics[f"selected/{key}"] == best(history)
 
 
