@@ -57,7 +57,7 @@ def metrics_after_training(metrics: Mapping[str, float]) -> list[str]:
 def selected_metric(metrics: Mapping[str, float], tags: Mapping[str, str]) -> str | None:
     """Return the metric of the selected epoch that selected it, such as "selected/val/acc"; None if there is none.
 
-    Runs of other modules record the metric in a tag. litlab's own modules select by accuracy, or by loss without one.
+    A tag records the metric, unless it is the usual one of litlab's own modules: accuracy, or loss without one.
     """
     recorded = f"{SELECTED}/{tags.get(MONITOR_TAG)}"
     candidates = [recorded, f"{SELECTED}/val/acc", f"{SELECTED}/val/loss", *sorted(metrics)]

@@ -22,7 +22,7 @@ REPRODUCES_TAG = "litlab.reproduces"  # label of a published claim's job
 REMOVED_TAG = "litlab.removed"  # when `litlab rm` removed the run with its files
 CONTINUES_TAG = "litlab.continues"  # run whose checkpoint or weights a run started from
 FROM_TAG = "litlab.from"  # run whose configuration a run started from
-MONITOR_TAG, MODE_TAG = "litlab.monitor", "litlab.mode"  # metric that selected the weights of somebody's own module
+MONITOR_TAG, MODE_TAG = "litlab.monitor", "litlab.mode"  # metric that selected the weights, if it is not the usual one
 LEAK_CHECK_TAG = "litlab.leak_check"  # prefix: whether `litlab.leak_check.test` has training examples
 DATA_HASH_TAG = "data.sha256"  # prefix: `data.sha256.train` is the SHA-256 of the training set
 

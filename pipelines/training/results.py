@@ -106,7 +106,7 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
     if test:
         _test_and_export(training, run, epoch)
     config = training.cli.config
-    if monitor is not None and not isinstance(model, Learner):
+    if monitor is not None and not (isinstance(model, Learner) and monitor.metric == model.monitor):
         run.set_tags({MONITOR_TAG: monitor.metric, MODE_TAG: monitor.mode})
     discard_checkpoints(callback.best.parent, config.keep)
     return FitResult(

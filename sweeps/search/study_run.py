@@ -25,6 +25,8 @@ from pipelines.tracking.tags import (
     DIRECTION_PARAM,
     IMPORTANCE,
     METRIC_PARAM,
+    MODE_TAG,
+    MONITOR_TAG,
     NOTE_TAG,
     SEEDS_PARAM,
     SELECTED,
@@ -124,7 +126,8 @@ def copy_best(run: Run, best: StoredRun, *, with_checkpoint: bool) -> None:
             logger.warning("%s", error)
     selected = {key: value for key, value in best.metrics.items() if key.startswith(f"{SELECTED}/")}
     run.log_metrics(selected, int(best.tags[TRIAL_TAG]))
-    run.set_tags({BEST_RUN_TAG: best.run_id, BEST_TRIAL_TAG: best.tags[TRIAL_TAG]})
+    monitor = {key: best.tags[key] for key in (MONITOR_TAG, MODE_TAG) if key in best.tags}
+    run.set_tags({BEST_RUN_TAG: best.run_id, BEST_TRIAL_TAG: best.tags[TRIAL_TAG], **monitor})
 
 
 def _importances(study: Study) -> dict[str, float]:

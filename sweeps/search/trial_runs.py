@@ -69,10 +69,10 @@ class TrialRuns:
         options = {"pruner": "" if pruner == "none" else pruner, "stacked": stacked}
         return self._job(space.settings(params), seed, self._name(params, seed, trial), tags, **options)
 
-    def _name(self, params: Mapping[str, Any], seed: int, trial: int) -> str:
+    def _name(self, params: Mapping[str, Any], seed: int, trial: int, state: str = "") -> str:
         """Return the name of a trial's run: "3 lr=0.01 dropout=0.2"; the MLflow UI shows 22 characters."""
-        seed_part = [f"seed={seed}"] if self.study.space.seeds > 1 else []
-        return " ".join([str(trial), *seed_part, format_params(params, " ")])[:MAX_NAME]
+        seed_part = f"seed={seed}" if self.study.space.seeds > 1 else ""
+        return " ".join(filter(None, [str(trial), state, seed_part, format_params(params, " ")]))[:MAX_NAME]
 
     def confirm_job(self, settings: dict[str, Any], seed: int, label: str, trial: str) -> Job:
         """Return the training of a configuration on a fresh seed, with the test at its end."""
@@ -98,7 +98,7 @@ class TrialRuns:
     def mark_pruned(self, run_id: str, params: Mapping[str, Any], seed: int, trial: int) -> None:
         """Have the MLflow UI show the run of a pruned trial in grey, and named so."""
         self.store.tag(run_id, COLOR_TAG, PRUNED_COLOR)
-        self.store.tag(run_id, NAME_TAG, f"{self._name(params, seed, trial)} (pruned)")
+        self.store.tag(run_id, NAME_TAG, self._name(params, seed, trial, "(pruned)"))
 
     @property
     def _kept(self) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipelines.cli import main
+from pipelines.tracking.measured import selected_metric
 
 SHORT = ["--trainer.max_epochs", "2"]
 
@@ -68,6 +69,11 @@ def test_the_parent_run_has_figures_note_and_the_best_checkpoint(searched):
     assert searched.parent.data.metrics["best/val/loss"] == best.value
     assert searched.parent.data.tags["best.trial"] == str(best.number)
     assert f"{best.value:.4f}" in searched.parent.data.tags["mlflow.note.content"]
+
+
+def test_runs_name_the_metric_of_the_study_as_the_one_that_selected_their_epoch(searched):
+    for run in searched.runs:
+        assert selected_metric(run.data.metrics, run.data.tags) == "selected/val/loss"
 
 
 def test_only_the_best_trial_keeps_its_checkpoints(searched):
@@ -175,7 +181,7 @@ def test_a_pruned_trial_is_pruned_in_optuna_and_killed_in_mlflow(litlab, moody, 
     _, pruned = results.children()
     assert pruned.info.status == "KILLED"
     assert pruned.data.tags["trial.state"] == "PRUNED"
-    assert pruned.info.run_name == "1 score=0.1 (pruned)", "the UI shows a red cross"
+    assert pruned.info.run_name == "1 (pruned) score=0.1", "the UI shows a red cross"
     assert pruned.data.tags["mlflow.runColor"] == "#8a8a8a"
     assert pruned.data.tags["litlab.reason"] == "pruned after epoch 0 (median)"
     assert pruned.data.metrics["val/acc"] == pytest.approx(0.1), "its metrics are kept"
