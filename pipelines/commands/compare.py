@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.commands.options import VerbParser, add_comparison_arguments
+from pipelines.commands.options import VerbParser, add_comparison_arguments, combine_filters
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import format_command
@@ -43,6 +43,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options = vars(make_parser(verb).parse(argv))
     output, folder, long, pivot = (options.pop(name) for name in ("format", "plot", "long", "pivot"))
     output = SAME_FORMATS.get(output, output)
+    combine_filters(options)
     if options.pop("examples"):
         given = [name for name, value in {**options, "pivot": pivot}.items() if value and name not in OF_EXAMPLES]
         if given:

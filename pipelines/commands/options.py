@@ -213,8 +213,7 @@ def add_comparison_arguments(parser: VerbParser) -> None:
     add("--mode", choices=("min", "max"), help=mode)
     baseline = "row that others are compared with: its number, or a run's id or name (the best row with n > 1)"
     add("--baseline", metavar="ROW", help=baseline)
-    example = "MLflow filter: \"params.model.dropout = '0.3' and metrics.test/acc > 0.9\""
-    add("--filter", dest="filter_string", default="", metavar="FILTER", help=example)
+    add_run_filters(parser, of_any_status=False)
 
 
 def find_run_id(text: str, tracking_uri: str | None) -> str:
@@ -229,10 +228,11 @@ def find_run_id(text: str, tracking_uri: str | None) -> str:
     return find_run(Store(tracking_uri), text).run_id
 
 
-def add_run_filters(parser: VerbParser) -> None:
-    """Add the options of `runs` and `rm` that select runs; see `tracking.listing.list_runs`."""
+def add_run_filters(parser: VerbParser, *, of_any_status: bool = True) -> None:
+    """Add the options that select runs; see `tracking.listing.list_runs`."""
     add = parser.add_argument
-    add("--status", choices=STATUSES, metavar="STATUS", help="running, finished, failed or killed")
+    if of_any_status:
+        add("--status", choices=STATUSES, metavar="STATUS", help="running, finished, failed or killed")
     add("--filter", dest="filter_string", default="", metavar="FILTER", help='such as "metrics.test/acc > 0.9"')
     add("--tag", dest="tags", action="append", default=[], metavar="K=V", help="runs with this tag; may be repeated")
     add("--since", metavar="AGE", help="not older than 90m, 12h, 7d, 2w, or a date")
@@ -248,3 +248,17 @@ def check_run_filters(options: dict[str, Any]) -> None:
     if wrong := [tag for tag in options["tags"] if "=" not in tag]:
         raise UserError(f"--tag {wrong[0]}: give a key and a value, such as --tag stage=confirm")
     options["tags"] = dict(tag.split("=", 1) for tag in options["tags"])
+
+
+def combine_filters(options: dict[str, Any]) -> None:
+    """Put the options of `add_run_filters` together in one filter, `filter_string`.
+
+    Raises:
+        UserError: A tag has no value, or `--since` is invalid.
+    """
+    check_run_filters(options)
+    from pipelines.tracking.listing import run_conditions
+
+    tags, since, user = (options.pop(name) for name in ("tags", "since", "user"))
+    conditions = run_conditions(tags, since, user)
+    options["filter_string"] = " and ".join(filter(None, [options["filter_string"], conditions]))

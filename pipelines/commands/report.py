@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.commands.options import VerbParser, add_comparison_arguments
+from pipelines.commands.options import VerbParser, add_comparison_arguments, combine_filters
 from pipelines.runtime.log import logger
 
 DESCRIPTION = """Write one HTML page of finished runs, to archive and to share. It has the table
@@ -28,10 +28,11 @@ def make_parser(verb: str) -> VerbParser:
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Write the page, and print its path."""
-    options = make_parser(verb).parse(argv)
+    options = vars(make_parser(verb).parse(argv))
+    combine_filters(options)
     from pipelines.reporting.report import report
 
-    result = report(**vars(options))
+    result = report(**options)
     for text in result.missing:
         logger.info(f"note: {text}")
     print(f"report  {result.path}  ({result.path.stat().st_size / 1e6:.1f} MB)")

@@ -71,16 +71,25 @@ def list_runs(
         UserError: A name is unknown, or the filter or `since` is invalid.
     """
     store = Store(tracking_uri)
-    wanted = dict(tags or {}) | ({USER_TAG: user} if user else {})
     conditions = [
         f"attributes.status = '{status.upper()}'" if status else "",
-        f"attributes.start_time >= {start_of(since)}" if since else "",
-        *(f"tags.`{key}` = {quoted(value)}" for key, value in wanted.items()),
+        run_conditions(tags, since, user),
         "" if names else f"tags.`{PARENT_RUN_TAG}` IS NULL",
     ]
     with explained_requests(store, filter_string):
         ids, run_filter = experiment_ids(store, names), parse_filter(*conditions, filter_string)
         return [_listed(run) for run in search_matching(store, ids, run_filter, NEWEST_FIRST, last)]
+
+
+def run_conditions(tags: Mapping[str, str] | None = None, since: str | None = None, user: str | None = None) -> str:
+    """Return a filter for runs with these tags that started after a time or by a user; see `list_runs`.
+
+    Raises:
+        UserError: `since` is invalid.
+    """
+    wanted = dict(tags or {}) | ({USER_TAG: user} if user else {})
+    started = [f"attributes.start_time >= {start_of(since)}"] if since else []
+    return " and ".join([*started, *(f"tags.`{key}` = {quoted(value)}" for key, value in wanted.items())])
 
 
 def start_of(since: str, now: float | None = None) -> int:

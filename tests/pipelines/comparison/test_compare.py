@@ -275,6 +275,19 @@ def test_filters_may_stand_between_names(records, dropouts, write):
     assert [(row["experiment"], row["n"]) for row in rows] == [("dropouts", 3), ("between", 1)]
 
 
+def test_compare_and_report_take_the_filters_of_runs(records, litlab, write, tmp_path):
+    for seed, course in enumerate(("a", "a", "b")):
+        write("tagged", SAME, seed, {"course": course, "mlflow.user": f"user {course}"}, test__acc=0.5)
+    assert records("tagged", "--tag", "course=a")[0]["n"] == 2
+    assert records("tagged", "--user", "user b")[0]["n"] == 1
+    assert records("tagged", "--since", "1970-01-01", "--tag=course=a", "--filter", "metrics.test/acc > 0.1")[0]["n"] == 2
+    assert "there is no finished run in tagged" in litlab("compare", "tagged", "--since", "2100-01-01").err
+    assert "--tag course: give a key and a value" in litlab("report", "tagged", "--tag", "course").err
+    page = tmp_path / "page.html"
+    assert litlab("report", "tagged", "--tag", "course=b", "--out", page).code == 0
+    assert "course" in page.read_text()
+
+
 def test_the_id_of_a_summary_run_compares_the_runs_that_it_summarises(records, store, write):
     parent = write("stands", {}, tags={PARENT_TAG: "seeds"}, test__acc=0.1)
     for seed in (1, 2):
