@@ -158,12 +158,18 @@ def _read_boxes(path: Path) -> dict[Any, Any]:
     return content
 
 
+def _range(low: float, high: float) -> str:
+    """Format two probabilities with as many digits, 2 to 6, as tell them apart."""
+    digits = next((count for count in range(2, 6) if f"{low:.{count}f}" != f"{high:.{count}f}"), 6)
+    return f"{low:.{digits}f} to\n{high:.{digits}f}"
+
+
 def _draw(images: Images, maps_NHW: Tensor, objects_NHW: Tensor | None, rows: Sequence[Mapping[str, Any]]) -> "Figure":
     """Draw each image and its map, with a cross at the minimum and the outline of the object."""
     panels: list[tuple[Tensor | None, str]] = []
     for pixels_CHW, map_HW, row in zip(images.pixels_NCHW, maps_NHW, rows, strict=True):
         panels += [(pixels_CHW, f"{row['class']}\n{row['probability']:.2f}")]
-        panels += [(None, f"{row['lowest']:.2f} to\n{float(map_HW.max()):.2f}")]
+        panels += [(None, _range(row["lowest"], float(map_HW.max())))]
     figure, axes = draw_images(panels)
     for n, row in enumerate(rows):
         axes[2 * n + 1].imshow(maps_NHW[n].numpy(), cmap="viridis", interpolation="nearest")

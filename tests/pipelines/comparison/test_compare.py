@@ -280,7 +280,9 @@ def test_compare_and_report_take_the_filters_of_runs(records, litlab, write, tmp
         write("tagged", SAME, seed, {"course": course, "mlflow.user": f"user {course}"}, test__acc=0.5)
     assert records("tagged", "--tag", "course=a")[0]["n"] == 2
     assert records("tagged", "--user", "user b")[0]["n"] == 1
-    assert records("tagged", "--since", "1970-01-01", "--tag=course=a", "--filter", "metrics.test/acc > 0.1")[0]["n"] == 2
+    assert (
+        records("tagged", "--since", "1970-01-01", "--tag=course=a", "--filter", "metrics.test/acc > 0.1")[0]["n"] == 2
+    )
     assert "there is no finished run in tagged" in litlab("compare", "tagged", "--since", "2100-01-01").err
     assert "--tag course: give a key and a value" in litlab("report", "tagged", "--tag", "course").err
     page = tmp_path / "page.html"
