@@ -145,5 +145,5 @@ def test_missing_or_invalid_boxes_are_the_users_mistake(explain, tmp_path, text,
 
 def test_the_range_of_a_map_has_as_many_digits_as_tell_its_ends_apart():
     assert occlusion._range(0.0213, 0.92) == "0.02 to\n0.92"
-    assert occlusion._range(0.99931, 0.99952) == "0.9993 to\n0.9995"
+    assert occlusion._range(0.99911, 0.99942) == "0.9991 to\n0.9994"
     assert occlusion._range(1.0, 1.0) == "1.000000 to\n1.000000"
