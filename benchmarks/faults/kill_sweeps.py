@@ -175,7 +175,7 @@ def _check(project: Project, trials: int, acknowledged: Acknowledged, output: st
     wrong += [part for trial in counted for part in _check_trial(project, trial, all_runs)]
     complete = [trial for trial in counted if trial.state.name == "COMPLETE"]
     best = max(complete, key=lambda trial: (trial.value, -trial.number))
-    if f"best {METRIC} {_format_value(best.value)}, trial {best.number}:" not in output:
+    if f"best single trial {METRIC} {_format_value(best.value)}, trial {best.number}" not in output:
         wrong.append(f"the best is trial {best.number}, which was not printed")
     return wrong + _check_parent(all_runs, best, len(complete))
 

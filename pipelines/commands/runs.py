@@ -25,6 +25,8 @@ LAYOUTS = (  # columns that are left out, and characters of a name: the first la
     (("user", "took"), 24),
     (("user", "took"), 14),
     (("user", "took", "experiment"), 24),
+    (("user", "took", "experiment"), 11),
+    (("user", "took", "experiment", "started"), 20),
     (("user", "took", "experiment", "name"), 0),
 )
 

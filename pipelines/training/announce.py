@@ -12,19 +12,18 @@ from pipelines.training.progress_bar import EpochBar
 SETS = {"train": "training", "val": "validation", "test": "test"}
 
 
-def announce(training: Training, run: Run, name: str) -> None:
+def announce(training: Training, run: Run) -> None:
     """Print data, model, device, run and where to look, unless the progress bar is off or the user's own.
 
     Args:
         training: The prepared training.
         run: The run that it is recorded in.
-        name: Name of the run.
     """
     if any(isinstance(callback, EpochBar) for callback in training.trainer.callbacks):  # type: ignore[attr-defined]
         data = describe_data(training)
         model = f"{type(training.model).__name__}, {_parameters(training.model)}, on {_devices(training.trainer)}"
         view = view_command(run.store.uri, runs_page(run.experiment_id))
-        facts = {"data": data, "model": model, "run": f"{run.run_id}  {name}", "view": view}
+        facts = {"data": data, "model": model, "run": f"{run.run_id}  {run.name}", "view": view}
         print_facts({"experiment": training.cli.config.name, **facts})
 
 

@@ -9,6 +9,7 @@ from datamodules.base import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.distributed import is_rank_zero, process_count_tags
 from pipelines.config.experiments import config_arguments
+from pipelines.runtime.console import SHORT_ID
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings, silence_lightning
@@ -17,7 +18,6 @@ from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import FROM_TAG
-from pipelines.training.announce import announce
 from pipelines.training.job import Training, build_parts, prepare_training
 from pipelines.training.repeats import FindEqual, equal_run
 from pipelines.training.results import FitResult, why_no_test
@@ -90,14 +90,14 @@ def _create_run(
     training: Training, tags: dict[str, str], labels: Labels, arguments: Sequence[str], *, system_metrics: bool
 ) -> Run:
     cli = training.cli
-    name = labels.name or cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything)
+    origin = f" from {tags[FROM_TAG][:SHORT_ID]}" if FROM_TAG in tags else ""
+    name = labels.name or cli.mlflow.run_name or run_name(arguments, cli.config.seed_everything) + origin
     if cli.mlflow.note:
         logger.info(cli.mlflow.note)
     store = Store(cli.config.tracking_uri, opened=False)  # opening it would delay the first step
     run = Run(store, cli.config.name, name, tags, system_metrics=system_metrics)
     if labels.note:  # its first description became that of the experiment
         run.set_tags(labels.as_tags())
-    announce(training, run, name)
     return run
 
 

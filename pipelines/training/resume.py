@@ -52,7 +52,6 @@ from pipelines.tracking.tags import (
     RESUMED,
     SOURCE_COMMIT_TAG,
 )
-from pipelines.training.announce import announce
 from pipelines.training.job import prepare_training
 from pipelines.training.results import FitResult
 from pipelines.training.resumable import check_resumable, unsent_part
@@ -112,7 +111,6 @@ def resume(
         run_trainer(training, broadcast_checkpoint(training.trainer))
         return None
     run = _reopen(found, assume_dead=assume_dead, system_metrics=system_metrics)
-    announce(training, run, found.name)
 
     def find_checkpoint() -> Path | None:
         point = _rewind(run, training.checkpoint_callback.selection, trust=trust)

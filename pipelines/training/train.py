@@ -18,6 +18,7 @@ from pipelines.runtime.silence import hidden_warnings
 from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.endings import notified, recorded
 from pipelines.tracking.run import Run
+from pipelines.training.announce import announce
 from pipelines.training.failures import RunFailedError, diagnose
 from pipelines.training.found_values import log_values_used, remove_searches
 from pipelines.training.job import Training
@@ -46,7 +47,7 @@ def train_and_test(
     """
     try:
         with notified(notify, run, training.cli.config.name, lambda: _best_so_far(training)), recorded(run):
-            seconds = train(training, run, find_checkpoint())
+            seconds = train(training, run, find_checkpoint(), announced=True)
             result = finalize(training, run, seconds, test=True)
     except (KeyboardInterrupt, SystemExit, BrokenPipeError) as raised:
         stop = KeyboardInterrupt() if run.stop_requested else raised  # litlab stop ends a run as Ctrl-C does
@@ -69,15 +70,18 @@ def _best_so_far(training: Training) -> tuple[str, float] | None:
     return selection.monitor.metric, selection.monitor.value(selection.best.score)
 
 
-def train(training: Training, run: Run, checkpoint: Path | None = None) -> float:
+def train(training: Training, run: Run, checkpoint: Path | None = None, *, announced: bool = False) -> float:
     """Log configuration and data, then train; returns the training time in seconds.
 
     Args:
         training: The prepared training.
         run: The run that it is recorded in.
         checkpoint: The checkpoint to resume from.
+        announced: Whether to print what the training is.
     """
     log_values_used(training, run)
+    if announced:
+        announce(training, run)
     training.checkpoint_callback.bind_run(run)
     return run_trainer(training, checkpoint, run)
 

@@ -106,6 +106,7 @@ def test_a_new_run_has_the_configuration_of_another_one_with_changes(litlab, uri
     assert other.tags[FROM_TAG] == first.run_id
     assert other.tags["litlab.command"] == f"litlab fit --from {first.run_id} --model.dropout 0.2"
     assert (other.seed, other.experiment) == ("3", "digits-mlp")
+    assert other.name == f"dropout=0.2 seed=3 from {first.run_id[:8]}"
     different = {key for key in one.params | other.params if one.params.get(key) != other.params.get(key)}
     assert different == {"model.dropout"}
     assert f"from                 {first.run_id}" in litlab("show", second.run_id).out

@@ -1,6 +1,7 @@
 """What `litlab fit` prints before its first epoch."""
 
 import re
+import subprocess
 
 from mlflow import MlflowClient
 
@@ -40,3 +41,18 @@ def test_modules_and_data_of_others_are_named_and_without_a_progress_bar_nothing
     quiet = litlab("fit", "-c", file, "--trainer.enable_progress_bar", "false").out
     assert quiet.startswith("it, seed 0")
     assert "epoch " not in quiet.partition("selected")[0]
+
+
+def test_a_fit_whose_output_was_closed_before_the_first_line_ends_its_run_which_can_be_resumed(
+    litlab, start_litlab, uri
+):
+    fit = start_litlab("fit", "digits-mlp", *SHORT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    fit.stdout.close()
+    _, errors = fit.communicate(timeout=120)
+    assert fit.returncode == 141
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("digits-mlp").experiment_id])
+    assert run.info.status == "KILLED"
+    assert f"litlab resume {run.info.run_id}" in errors
+    assert litlab("resume", run.info.run_id).code == 0
+    assert client.get_run(run.info.run_id).info.status == "FINISHED"
