@@ -17,6 +17,7 @@ from pipelines.tracking import run_log, writer, writer_process
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PROCESS_TAG
+from pipelines.tracking.ui_view import command_or_address
 
 EPOCHS = 3
 CALLBACK = """
@@ -341,3 +342,12 @@ def test_a_server_that_is_killed_during_a_run_and_restarted_gets_everything(litl
             time.sleep(1)
         assert_all_is_there_once(server, outcome, tmp_path.name)
         assert litlab("test", outcome.run_id, "--tracking_uri", line.uri).code == 0
+
+
+def test_a_fit_on_a_server_prints_the_page_of_its_runs_and_a_view_of_them_is_saved(fit, line, server, tmp_path):
+    done = fit(lambda epoch: None)
+    assert done.code == 0, done.err
+    experiment = Store(server.uri).client.get_experiment_by_name(tmp_path.name)
+    page = f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    assert done.out.count(f"{line.uri}{page}\n") == 2, "before the first epoch, and at the end"
+    assert command_or_address(server.uri, tmp_path.name) == f"{server.uri}{page}&viewStateShareKey=litlab"
