@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.options import VerbParser, add_run_filters, check_run_filters
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import escape_control_characters
+from pipelines.runtime.text import escape_control_characters, shorten
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -104,16 +104,12 @@ def _print_table(runs: Sequence["ListedRun"]) -> None:
     cells = [_cells(run, selected, tested) for run in runs]
     constant = {"user"} if len({row["user"] for row in cells}) == 1 else set()
     for omitted, length in LAYOUTS:
-        rows = [{**row, "name": _shorten(row["name"], length)} for row in cells]
+        rows = [{**row, "name": shorten(row["name"], length)} for row in cells]
         left_out = {*omitted, *constant}
         table = _table([{key: text for key, text in row.items() if key not in left_out} for row in rows])
         if fits(console, table):
             break
     console.print(table)
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _names(column: Iterable["Measured | None"]) -> set[str]:

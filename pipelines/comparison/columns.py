@@ -1,7 +1,7 @@
 """Which keys tell rows apart, and how tables name them. Imports nothing heavy.
 
-The keys of a class that differs between rows come with the class: those that nobody set are left out, and the others
-are shown in the cell of their class, as in "SGD lr=0.1".
+If rows differ in a class, the arguments of that class have no columns. Those that were given explicitly are shown in
+the cell of the class, as in "SGD lr=0.1"; defaults are left out.
 """
 
 import re
@@ -35,7 +35,7 @@ def differing_keys(rows: Sequence[Row]) -> list[str]:
 
 
 def telling_columns(rows: Sequence[Row], differing: Sequence[str]) -> list[str]:
-    """Return the keys that tell rows apart and were set by somebody.
+    """Return the keys that distinguish the rows and were given explicitly.
 
     Left out are those that are constant within each experiment, whose name determines them, and those that come with
     another class.

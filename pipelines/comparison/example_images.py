@@ -49,7 +49,7 @@ def example_figures(compared: ExampleComparison) -> "dict[str, Figure]":
 
 def _label(compared: ExampleComparison, index: int, wrong: int) -> str:
     mistaken = compared.predictions[wrong]
-    said, true = (mistaken.name(int(labels[index])) for labels in (mistaken.predicted_N, mistaken.targets_N))
+    predicted, true = (mistaken.name(int(labels[index])) for labels in (mistaken.predicted_N, mistaken.targets_N))
     probability = mistaken.probabilities_N[index]
     confidence = "" if np.isnan(probability) else f" ({probability:.2f})"
-    return f"{'AB'[wrong]}: {said}{confidence}\ntrue: {true}, no. {index}"
+    return f"{'AB'[wrong]}: {predicted}{confidence}\ntrue: {true}, no. {index}"

@@ -56,8 +56,8 @@ def ignored_signals() -> Iterator[None]:
 def stop_main_thread() -> None:
     """Stop the main thread of this process from another one, as gently as a signal can.
 
-    Where Ctrl-C has a handler of its own, such as that of a sweep, that is called. Else SIGTERM's handler is called,
-    with which a training saves a checkpoint, and without one Ctrl-C raises KeyboardInterrupt.
+    If a handler is set for SIGINT, as in a sweep, it is called. Otherwise the handler of SIGTERM is called, with which
+    a training saves a checkpoint. If neither is set, KeyboardInterrupt is raised.
     """
     interrupt, terminate = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     has_own = callable(interrupt) and interrupt is not signal.default_int_handler

@@ -158,7 +158,7 @@ class TerminalLog:
 
 
 def shorten(content: bytes) -> bytes:
-    """Return the first `HEAD` and the last `TAIL` bytes, as whole lines, and a line between them that says so."""
+    """Return the first `HEAD` and the last `TAIL` bytes, in whole lines, and between them how many are omitted."""
     mark = _MARK.search(content, 0, HEAD + 100)
     start = mark.start() if mark else content.rfind(b"\n", 0, HEAD) + 1 or HEAD
     rest = content[mark.end() :] if mark else content[start:]

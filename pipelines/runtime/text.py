@@ -77,6 +77,11 @@ def param_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def shorten(text: str, length: int) -> str:
+    """Return a text with at most `length` characters: a longer one ends with an ellipsis."""
+    return text if len(text) <= length else text[: max(0, length - 1)] + "…"
+
+
 def short_names(keys: Sequence[str]) -> dict[str, str]:
     """Map each key to a short name: its last parts, as many as make it unique."""
     short = {}

@@ -50,7 +50,7 @@ def named_runs(store: Store, names: Iterable[str]) -> list[StoredRun]:
     """Return the runs that are named, also those that were deleted in MLflow and still have their files.
 
     Raises:
-        UserError: See `find_run`; or an experiment is named, which needs an option of its own.
+        UserError: See `find_run`; or a name is that of an experiment, for which there is `--experiment`.
     """
     found, experiments = [], set(store.experiment_names().values())
     for name in names:

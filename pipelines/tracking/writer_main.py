@@ -1,4 +1,4 @@
-"""What writes a run, in a process of its own or in a thread: its packages and its log; system metrics meanwhile."""
+"""The main function of a writer process or thread: sends packages and log of a run, and samples system metrics."""
 
 import contextlib
 import gc

@@ -16,8 +16,8 @@ FindEqual = Callable[[Store, str, Mapping[str, Any], Mapping[str, str]], StoredR
 def equal_run(training: Training, tags: Mapping[str, str], find: FindEqual) -> StoredRun | None:
     """Return a finished run that a training would repeat; None if there is none.
 
-    What starts from a checkpoint file is no repetition, as the file may have changed. In a process that rank zero has
-    started, the training has begun.
+    A training that starts from a checkpoint file is never a repetition, because the file may have changed. The result
+    is also None in a process that rank zero has started: then rank zero has decided to train.
 
     Args:
         training: The prepared training.

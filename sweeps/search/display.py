@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pipelines.runtime.console import format_duration
+from pipelines.runtime.text import shorten
 from sweeps.search.study import Study
 from sweeps.search.trial_state import count_states
 from sweeps.workers.display import LiveDisplay, format_params, time_left
@@ -41,7 +42,7 @@ class SweepDisplay(LiveDisplay):
         parts = [f"trial {number:>3}", f"{state.lower():<8}", value, details, took]
         if self.width is not None and state != "FAIL":
             rest = "  ".join(part for part in parts if part and part is not details)
-            parts[3] = _shorten(details, self.width - len(rest) - 2)
+            parts[3] = shorten(details, self.width - len(rest) - 2)
         elif best := study.best():
             parts.append(f"best {best.value:.4f} (trial {best.trial})")
         self.console.print(Text("  ".join(filter(None, parts)), style=STYLES.get(state, "")))
@@ -61,7 +62,3 @@ class SweepDisplay(LiveDisplay):
             found = f"best: {study.space.metric} {best.value:.4f}, trial {best.trial}: {format_params(best.params)}"
             lines.append(Text(found, no_wrap=True, overflow="ellipsis", style="green"))
         return Group(*lines)
-
-
-def _shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"

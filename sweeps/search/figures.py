@@ -33,7 +33,7 @@ class Key:
         positions: The place of each trial on the axis, by number; the logarithm on a logarithmic one.
         ticks: Places with their labels.
         is_log: Whether the axis is logarithmic.
-        is_numeric: Whether the values are numbers; else each choice has a place of its own.
+        is_numeric: Whether the values are numbers; otherwise the places are the indices of the choices.
     """
 
     name: str
@@ -59,11 +59,30 @@ class Key:
         ticks = {place(value): f"{value:.3g}" for value in shown}
         return cls(name, {number: place(value) for number, value in values.items()}, ticks, is_log, True)
 
-    def fraction(self, number: int) -> float:
-        """Return the place of a trial between the ends of the axis, 0 to 1."""
+    def fraction(self, place: float) -> float:
+        """Return where a place is between the ends of the axis, 0 to 1."""
         places = [*self.positions.values(), *self.ticks]
         low, high = min(places), max(places)
-        return (self.positions[number] - low) / (high - low) if high > low else 0.5
+        return (place - low) / (high - low) if high > low else 0.5
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the figures of a study show.
+
+    Attributes:
+        trials: The complete and pruned trials, by number.
+        values: The value of each, by number: of a pruned trial, that of its last epoch.
+        best: The best complete trial.
+        metric: The objective.
+        maximize: Whether higher values are better.
+    """
+
+    trials: "list[FrozenTrial]"
+    values: dict[int, float]
+    best: "FrozenTrial"
+    metric: str
+    maximize: bool
 
 
 @figure_style()
@@ -85,13 +104,14 @@ def study_figures(study: "Study", metric: str, importances: Mapping[str, float] 
     shown = sorted([*complete, *pruned], key=lambda trial: trial.number)
     maximize = study.direction.name == "MAXIMIZE"
     best = (max if maximize else min)(complete, key=lambda trial: float(trial.value or 0.0))
+    results = Results(shown, values, best, metric, maximize)
     keys = [Key.of(name, shown) for name in dict.fromkeys(name for trial in shown for name in trial.params)]
     figures = {
-        "history": _plot_history(shown, values, best, metric, maximize=maximize),
-        "slice": _plot_slices(keys, shown, values, best, metric),
+        "history": _plot_history(results),
+        "slice": _plot_slices(keys, results),
     }
     if len(keys) > 1:
-        figures["parallel_coordinate"] = _plot_parallel(keys, shown, values, best, metric, maximize=maximize)
+        figures["parallel_coordinate"] = _plot_parallel(keys, results)
     if importances:
         figures["importance"] = _plot_importances(importances)
     return {**figures, "configurations": plot_configurations(complete, metric, maximize=maximize)}
@@ -102,15 +122,14 @@ def _shorten(text: str) -> str:
     return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 4]} ..."
 
 
-def _scatter(
-    axis: "Axes", trials: "Sequence[FrozenTrial]", x: Mapping[int, float], y: Mapping[int, float], best: "FrozenTrial"
-) -> None:
+def _scatter(axis: "Axes", x: Mapping[int, float], results: Results) -> None:
     """Draw complete trials as dots, pruned ones as crosses, and the best as a star."""
+    y, best = results.values, results.best
     for state, marker, colour, label in (
         ("COMPLETE", "o", COLOURS[0], COMPLETE),
         ("PRUNED", "x", COLOURS[1], PRUNED),
     ):
-        numbers = [trial.number for trial in trials if trial.state.name == state and trial.number in x]
+        numbers = [trial.number for trial in results.trials if trial.state.name == state and trial.number in x]
         if numbers:
             across, up = [x[number] for number in numbers], [y[number] for number in numbers]
             axis.scatter(across, up, s=26, marker=marker, color=colour, alpha=0.75, label=label)
@@ -120,84 +139,64 @@ def _scatter(
     axis.grid()
 
 
-def _plot_history(
-    trials: "Sequence[FrozenTrial]",
-    values: Mapping[int, float],
-    best: "FrozenTrial",
-    metric: str,
-    *,
-    maximize: bool,
-) -> "Figure":
+def _plot_history(results: Results) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     figure, (axis,) = panels(1, size=(7, 4.2))
-    _scatter(axis, trials, {trial.number: float(trial.number) for trial in trials}, values, best)
-    complete = [trial.number for trial in trials if trial.state.name == "COMPLETE"]
+    _scatter(axis, {number: float(number) for number in results.values}, results)
+    complete = [trial.number for trial in results.trials if trial.state.name == "COMPLETE"]
     so_far = [
-        (max if maximize else min)(values[number] for number in complete[: end + 1]) for end in range(len(complete))
+        (max if results.maximize else min)(results.values[number] for number in complete[: end + 1])
+        for end in range(len(complete))
     ]
     axis.step(complete, so_far, where="post", color="black", linewidth=1.2, label="best so far")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set(xlabel="trial", ylabel=metric)
+    axis.set(xlabel="trial", ylabel=results.metric)
     axis.legend()
     return figure
 
 
-def _plot_slices(
-    keys: Sequence[Key],
-    trials: "Sequence[FrozenTrial]",
-    values: Mapping[int, float],
-    best: "FrozenTrial",
-    metric: str,
-) -> "Figure":
+def _plot_slices(keys: Sequence[Key], results: Results) -> "Figure":
     figure, axes = panels(len(keys), 3, size=(3.3, 3.2), extra=(1.2 if len(keys) == 1 else 0, 0.4), sharey=True)
     for axis, key in zip(axes, keys, strict=True):
         places = {number: 10**place if key.is_log else place for number, place in key.positions.items()}
         if key.is_log:
             axis.set_xscale("log")
-        _scatter(axis, trials, places, values, best)
+        _scatter(axis, places, results)
         if not key.is_numeric:
             axis.set_xticks(list(key.ticks), list(key.ticks.values()), rotation=30, ha="right")
             axis.set_xlim(-0.5, len(key.ticks) - 0.5)
         axis.set_xlabel(key.name)
     for axis in axes[:: min(3, len(axes))]:
-        axis.set_ylabel(metric)
+        axis.set_ylabel(results.metric)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
-def _plot_parallel(
-    keys: Sequence[Key],
-    trials: "Sequence[FrozenTrial]",
-    values: Mapping[int, float],
-    best: "FrozenTrial",
-    metric: str,
-    *,
-    maximize: bool,
-) -> "Figure":
+def _plot_parallel(keys: Sequence[Key], results: Results) -> "Figure":
     """Draw each trial as a line through its values; better ones darker, pruned ones dotted, the best black."""
     from matplotlib import colormaps
 
+    values, best = results.values, results.best
     low, high = min(values.values()), max(values.values())
     ticks = {low: f"{low:.4g}", high: f"{high:.4g}"}
-    axes = [Key(metric, dict(values), ticks, is_log=False, is_numeric=True), *keys]
+    axes = [Key(results.metric, values, ticks, is_log=False, is_numeric=True), *keys]
     figure, (axis,) = panels(1, size=(1.8 * len(axes) + 1.2, 4.2))
-    for trial in trials:
-        points = [(x, key.fraction(trial.number)) for x, key in enumerate(axes) if trial.number in key.positions]
-        goodness = axes[0].fraction(trial.number) if maximize else 1 - axes[0].fraction(trial.number)
-        is_best = trial.number == best.number
+    for trial in results.trials:
+        number = trial.number
+        points = [(x, key.fraction(key.positions[number])) for x, key in enumerate(axes) if number in key.positions]
+        height = axes[0].fraction(values[number])
+        goodness = height if results.maximize else 1 - height
+        is_best = number == best.number
         style = "-" if trial.state.name == "COMPLETE" else ":"
         colour = "black" if is_best else colormaps["cividis_r"](0.15 + 0.7 * goodness)
         width = 2.6 if is_best else 1.0
         axis.plot(*zip(*points, strict=True), style, color=colour, linewidth=width, zorder=3 if is_best else 2)
     for x, key in enumerate(axes):
         axis.axvline(x, color="0.4", linewidth=0.8, zorder=1)
-        places = [*key.positions.values(), *key.ticks]
-        span = (max(places) - min(places)) or 1.0
         for place, text in key.ticks.items():
-            height = (place - min(places)) / span if max(places) > min(places) else 0.5
             box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
-            axis.text(x + 0.04, height, text, va="center", fontsize=8, bbox=box, zorder=4)
+            axis.text(x + 0.04, key.fraction(place), text, va="center", fontsize=8, bbox=box, zorder=4)
     axis.set_xticks(range(len(axes)), [key.name.replace(".", ".\n") for key in axes])
     axis.set(yticks=[], xlim=(-0.15, len(axes) - 0.5), ylim=(-0.05, 1.05))
     axis.set_title(f"thick black: trial {best.number}, the best; darker lines are better, dotted ones were pruned")

@@ -1,7 +1,5 @@
 """`litlab fit --if_needed` and `--from RUN`: an equal run is shown, and another run's configuration is changed."""
 
-import subprocess
-
 import pytest
 import yaml
 
@@ -9,6 +7,7 @@ from pipelines.tracking.run import Run
 from pipelines.tracking.source_code import same_code
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import FROM_TAG, PARENT_RUN_TAG
+from tests.git_repository import make_repository
 
 pytestmark = pytest.mark.usefixtures("tables")
 FIT = ("fit", "digits-mlp", "--trainer.max_epochs=1")
@@ -19,20 +18,13 @@ def all_runs(uri):
     return store.search(list(store.experiment_names()), "", ("attributes.start_time DESC",))
 
 
-def git(folder, *args):
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run(["git", *identity, *args], cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """A repository of the user with a file, as current folder."""
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "net.py").write_text("layers = 2\n")
-    git(folder, "init")
-    git(folder, "add", ".")
-    git(folder, "commit", "-m", "first")
+    make_repository(folder)
     monkeypatch.chdir(folder)
     return folder
 

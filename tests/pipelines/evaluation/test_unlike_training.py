@@ -19,7 +19,7 @@ from pipelines.tracking.store import Store
 
 
 def train(folder, *args):
-    """Train in a database of its own; return the run."""
+    """Train with a separate database; return the run."""
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["fit", *args, "--trainer.max_epochs=1", "--tracking_uri", uri]) == 0

@@ -1,6 +1,5 @@
 """The source code of a run: what ran can be rebuilt from the commit and the patch, and nothing private is kept."""
 
-import subprocess
 import time
 from pathlib import Path
 
@@ -15,14 +14,10 @@ from pipelines.tracking.run import Run
 from pipelines.tracking.source_code import collect, files_of, patch_name
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import DIFF_TAG, FOLDER_COMMIT_TAG, FOLDER_DIFF_TAG, FOLDER_DIRTY_TAG, PARENT_RUN_TAG
+from tests.git_repository import git, make_repository
 
 pytestmark = pytest.mark.usefixtures("tables")
 MODEL = "class Net:\n    layers = 2\n"
-
-
-def git(folder: Path, *args: str) -> str:
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-    return subprocess.run(["git", "-C", folder, *identity, *args], check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -34,9 +29,7 @@ def repository(tmp_path, monkeypatch):
     (folder / "sub" / "old.py").write_text("old = 1\n")
     (folder / "picture.bin").write_bytes(bytes(range(256)))
     (folder / ".gitignore").write_text("data/\n")
-    git(folder, "init")
-    git(folder, "add", ".")
-    git(folder, "commit", "-m", "first")
+    make_repository(folder)
     monkeypatch.chdir(folder)
     return folder
 
