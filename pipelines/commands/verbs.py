@@ -2,6 +2,7 @@
 
 VERBS = {
     "list": ("pipelines.commands.list", "list the experiments"),
+    "new": ("pipelines.commands.new", "make a project of your own from a template"),
     "fit": ("pipelines.commands.fit", "train an experiment and test its best epoch, as one MLflow run"),
     "resume": ("pipelines.commands.resume", "resume an interrupted training in the same run"),
     "sync": ("pipelines.commands.sync", "send data that a tracking server or database could not receive"),

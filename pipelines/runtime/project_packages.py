@@ -19,9 +19,8 @@ SHOWN = 3  # names in a message
 
 def join_project() -> None:
     """Append the current folder and the project's to Python's path, and their packages to litlab's."""
-    current = Path.cwd()
-    known = {current if entry == "" else Path(entry) for entry in sys.path}
-    sys.path += [str(folder) for folder in dict.fromkeys((current, project_folder())) if folder not in known]
+    folders = map(str, dict.fromkeys((Path.cwd(), project_folder())))
+    sys.path += [folder for folder in folders if folder not in sys.path]  # "" is another one after a change of folder
     for name in PACKAGES:
         package = importlib.import_module(name)
         package.__path__ = extend_path([*package.__path__], name)
