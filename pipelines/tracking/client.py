@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -84,3 +85,8 @@ def all_pages(request: Callable[[str | None], Any], limit: int | None = None) ->
         page = request(page.token)
         items += page
     return items[:limit]
+
+
+def unbounded(value: float) -> float:
+    """Return infinity for the largest number, which MLflow stores in its place."""
+    return value if abs(value) < sys.float_info.max else value * 2

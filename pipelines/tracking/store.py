@@ -1,7 +1,6 @@
 """The tracking store: MLflow's client on a database or a server, and the runs read from it."""
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +13,13 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking import creation
 from pipelines.tracking.artifacts import artifact_folder
-from pipelines.tracking.client import IMPORTING, all_pages, attempt, connect, unreachable
+from pipelines.tracking.client import IMPORTING, all_pages, attempt, connect, unbounded, unreachable
 from pipelines.tracking.deleted import deleted_run, is_deleted, missing_run
+from pipelines.tracking.folds import fold_of, shared_digests, shared_params
 from pipelines.tracking.mlflow_internals import delete_artifacts
 from pipelines.tracking.passive import without_passive
 from pipelines.tracking.tags import (
     DATA_HASH_KEY,
-    DATA_HASH_TAG,
     EXPERIMENT_KEY,
     NOTE_TAG,
     PARENT_RUN_TAG,
@@ -166,7 +165,7 @@ class Store:
             status=str(info.status),
             started=int(info.start_time or 0),
             params=dict(content.params),
-            metrics={key: _unbounded(value) for key, value in content.metrics.items()},
+            metrics={key: unbounded(value) for key, value in content.metrics.items()},
             tags=dict(content.tags),
             ended=info.end_time,
         )
@@ -207,11 +206,6 @@ class Store:
             return attempt(lambda: self.client.log_artifact(run_id, str(Path(folder) / name)))
 
 
-def _unbounded(value: float) -> float:
-    """Return infinity for the largest number, which MLflow stores in its place."""
-    return value if abs(value) < sys.float_info.max else value * 2
-
-
 @dataclass(frozen=True)
 class StoredRun:
     """A run read from the tracking store, as it was at that moment.
@@ -244,11 +238,11 @@ class StoredRun:
 
     @cached_property
     def configuration(self) -> dict[str, str]:
-        """What identifies the configuration: experiment, sweep stage, params and data digests, without the seed.
+        """What identifies the configuration: experiment, sweep stage, params and data digests, without seed and fold.
 
         Runs with equal configurations form one row of `compare`; see also comparison/equal_runs.py.
         """
-        compared = without_passive(self.params)
+        compared = shared_params(without_passive(self.params))
         params = {key: text_with_old_class_paths(compared[key]) for key in sorted(compared)}
         digests = " ".join(digest[:8] for _, digest in sorted(self.data_digests.items()))
         return {
@@ -260,8 +254,14 @@ class StoredRun:
 
     @property
     def data_digests(self) -> dict[str, str]:
-        """SHA-256 of each split of the data, by the name of its tag."""
-        return {key: digest for key, digest in self.tags.items() if key.startswith(f"{DATA_HASH_TAG}.")}
+        """SHA-256 of each split of the data, by the name of its tag; see `shared_digests`."""
+        return shared_digests(self.tags, self.params)
+
+    @property
+    def repeat(self) -> str:
+        """What tells the runs of one configuration apart: the seed, and the fold if there are folds."""
+        fold = fold_of(self.params)
+        return self.seed if fold is None else f"{self.seed}, fold {fold}"
 
     @cached_property
     def seed(self) -> str:

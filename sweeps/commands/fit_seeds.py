@@ -1,4 +1,4 @@
-"""`litlab fit NAME --seeds N`: train one configuration with several seeds."""
+"""`litlab fit NAME --seeds N`, or `--folds N`: train one configuration with several seeds, or on several folds."""
 
 import argparse
 import shlex
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 MAX_ROWS = 30  # seeds up to which each gets a row
 DESCRIPTION = """Train one configuration with several seeds. A parent run has the mean, the
 standard deviation and the 95 % interval of each metric; each seed is a child
-run. Run the same command again to continue after a stop or a failure."""
+run. Run the same command again to continue after a stop or a failure.
+
+With --folds, each of N parts of the training data validates once, and all are
+tested when the last fold is trained (docs/DATA.md)."""
 
 
 def make_parser(verb: str) -> VerbParser:
-    usage = "NAME --seeds N [--workers W] [--KEY VALUE ...]"
+    usage = "NAME --seeds N | --folds N [--workers W] [--KEY VALUE ...]"
     parser = VerbParser(verb, DESCRIPTION, usage=usage, epilog="NAME, -c FILE, --KEY VALUE: see litlab fit --help")
-    parser.add_argument("--seeds", type=int, required=True, metavar="N", help="number of seeds, 1 to 1000")
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds, 1 to 1000; with --folds, as many")
+    parser.add_argument("--folds", type=int, metavar="N", help="number of folds, each with a seed of its own")
     parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
     help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=help_text)
@@ -55,7 +59,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from sweeps.seeds.fit_seeds import fit_seeds
 
     result = fit_seeds(
-        seeds=options.seeds,
+        seeds=options.folds if options.seeds is None else options.seeds,
+        folds=options.folds,
         workers=options.workers,
         first_seed=options.seed_everything,
         overrides=overrides,
@@ -82,7 +87,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options, overrides = make_parser("fit").parse_known_args(list(argv))
     for flag in (token.partition("=")[0] for token in overrides):
         if flag in ("--print_config", "--full-help") or (flag.startswith("--") and flag.endswith(".help")):
-            raise UserError(f"{flag} trains nothing: leave out --seeds")
+            raise UserError(f"{flag} trains nothing: leave out --seeds and --folds")
         if flag == "--if_needed":
             raise UserError("--if_needed is for one run; several seeds that were stopped continue without it")
     return options, overrides
@@ -105,12 +110,11 @@ def _print_result(result: "SeedsResult") -> None:
     from pipelines.runtime.console import Console, numeric_table
     from pipelines.tracking.ui_view import command_or_address
     from pipelines.tracking.uri import tracking_uri_arguments
-    from sweeps.seeds.plan import format_seeds
     from sweeps.seeds.summary import metrics_table, seeds_table
 
     console = Console(soft_wrap=True, width=200, highlight=False)  # the terminal wraps longer lines; ids stay whole
     if result.runs:
-        title = f"{result.experiment}, seeds {format_seeds(result.seeds)}"
+        title = f"{result.experiment}, {result.name}"
         console.print(numeric_table(title, metrics_table(result.runs)))
     if 0 < len(result.runs) <= MAX_ROWS:
         console.print(numeric_table("", _fit(seeds_table(result.runs), shutil.get_terminal_size().columns)))
