@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from pipelines.cli import limit_thread_spinning
-from pipelines.runtime.log import logger
 from pipelines.runtime.project_packages import warn_of_hidden_modules
 from pipelines.runtime.signals import restored_signals
 from pipelines.runtime.status import clear_status
@@ -15,7 +14,7 @@ _SET_BY_TRAININGS = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 @contextmanager
 def training_call(arguments: Sequence[str] = ()) -> Iterator[None]:
-    """Train in the block; restore the handlers of signals, and show how to continue after Ctrl-C.
+    """Train in the block, after which the handlers of signals are as before.
 
     Args:
         arguments: Those of a new run, whose writer starts before torch is imported; none without a new run.
@@ -33,9 +32,4 @@ def training_call(arguments: Sequence[str] = ()) -> Iterator[None]:
             source_code.start()
             stack.callback(writer_process.stop)
             stack.callback(source_code.stop)
-        try:
-            yield
-        except KeyboardInterrupt as stop:
-            for note in getattr(stop, "__notes__", []):
-                logger.warning("%s", note)
-            raise
+        yield

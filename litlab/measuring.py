@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from litlab.arguments import Overrides, key_arguments
 from litlab.call import training_call
-from litlab.run import Run, run_id_of, uri_of
+from litlab.run import Run, objects_of, run_id_of, uri_of
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 
@@ -57,7 +57,7 @@ def _measure(
     with training_call():
         from pipelines.evaluation.evaluate import evaluate_run
 
-        return evaluate_run(run_id, split, arguments, tracking_uri=uri, trust=trust)
+        return evaluate_run(run_id, split, arguments, tracking_uri=uri, trust=trust, objects=objects_of(run))
 
 
 def predict(
@@ -99,6 +99,7 @@ def predict(
         raise UserError(f"{missing[0]}: no such file")
     run_id = run_id_of(run, uri)
     options: dict[str, Any] = {"input_key": input_key, "forward": forward, "tracking_uri": uri, "trust": trust}
+    options["objects"] = objects_of(run)
     with training_call():
         if files:
             from pipelines.evaluation.predict import predict as classify

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litlab.images import Images
+from litlab.objects import make_objects
 from pipelines.tracking.uri import store_uri
 
 if TYPE_CHECKING:
     import pandas as pd
     from lightning.pytorch import LightningModule
 
+    from pipelines.config.objects import Data, Model, Objects
     from pipelines.tracking.store import StoredRun
 
 SHORT_ID = 8
@@ -22,14 +24,16 @@ class Run:
     Args:
         run_id: Its id.
         tracking_uri: Where it is; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
+        objects: Module and data, if it was trained with objects.
 
     Attributes:
         id: Its id, which every command and function takes.
         tracking_uri: Where it is.
+        objects: Module and data, if it was trained with objects and they are known.
     """
 
-    def __init__(self, run_id: str, tracking_uri: str | None = None) -> None:
-        self.id, self.tracking_uri = run_id, store_uri(tracking_uri)
+    def __init__(self, run_id: str, tracking_uri: str | None = None, *, objects: "Objects | None" = None) -> None:
+        self.id, self.tracking_uri, self.objects = run_id, store_uri(tracking_uri), objects
 
     @cached_property
     def stored(self) -> "StoredRun":
@@ -139,17 +143,19 @@ class Run:
         return [_of(stored) for stored in self.stored.store.children(self.id)]
 
     def model(self, *, trust: bool = False) -> "LightningModule":
-        """Return the module with the selected weights, on the CPU and in evaluation mode.
+        """Return a module with the selected weights, on the CPU and in evaluation mode.
 
         Args:
             trust: Whether to restore objects in the checkpoint, which may run code.
 
         Raises:
-            UserError: Its checkpoint is missing, or its class has changed.
+            UserError: Its checkpoint is missing, its class has changed, or it was trained with an object, and `load`
+                was not given one.
         """
         from pipelines.evaluation.load_run import load_run
 
-        return load_run(self.stored, trust=trust).model
+        objects = None if self.objects is None else self.objects.copy_of_model()
+        return load_run(self.stored, trust=trust, objects=objects).model
 
     def __repr__(self) -> str:
         return f"<litlab.Run {self.id[:SHORT_ID]} {self.experiment}: {self.name}, {self.status.lower()}>"
@@ -166,12 +172,14 @@ class Run:
         return hash(self.id)
 
 
-def load(run: str | Run, *, tracking_uri: str | None = None) -> Run:
+def load(run: str | Run, *, model: "Model | None" = None, data: "Data" = None, tracking_uri: str | None = None) -> Run:
     """Return a run by what names it.
 
     Args:
         run: An id, its first four or more characters, the name of a run, "latest", "latest:NAME" or "best:NAME" of an
             experiment or a study.
+        model: Of a run that was trained with an object: one of the same class, or a function that makes one.
+        data: Of such a run, to test and predict it.
         tracking_uri: Where it is; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
 
     Raises:
@@ -180,9 +188,9 @@ def load(run: str | Run, *, tracking_uri: str | None = None) -> Run:
     from pipelines.tracking.run_names import find_run
     from pipelines.tracking.store import Store
 
-    if isinstance(run, Run):
-        return run
-    return _of(find_run(Store(tracking_uri), run))
+    found = run if isinstance(run, Run) else _of(find_run(Store(tracking_uri), run))
+    objects = make_objects(model, data)
+    return found if objects is None else Run(found.id, found.tracking_uri, objects=objects)
 
 
 def run_id_of(run: str | Run, tracking_uri: str | None) -> str:
@@ -193,6 +201,11 @@ def run_id_of(run: str | Run, tracking_uri: str | None) -> str:
 def uri_of(run: str | Run, tracking_uri: str | None) -> str | None:
     """Return where a run is: a given place, or that of a run of Python."""
     return run.tracking_uri if tracking_uri is None and isinstance(run, Run) else tracking_uri
+
+
+def objects_of(run: str | Run) -> "Objects | None":
+    """Return the objects that a run was trained with, if they are known."""
+    return run.objects if isinstance(run, Run) else None
 
 
 def _of(stored: "StoredRun") -> Run:
