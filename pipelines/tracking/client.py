@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,8 @@ def import_client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     for name in ("urllib3.connectionpool", DATABASE_LOGGER):  # the caller reports errors in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with IMPORTING:
+    with IMPORTING, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # in a notebook without ipywidgets, which it may use
         from mlflow import MlflowClient
 
         if not uri.startswith(("http", "databricks")):

@@ -16,9 +16,9 @@ from pipelines.checkpoints.default_callback import DefaultCheckpoint
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.selection import Selection
 from pipelines.config.callbacks import check_callbacks
-from pipelines.config.cli import LitlabCLI, load_data
+from pipelines.config.cli import LitlabCLI
+from pipelines.config.data_setup import load_data
 from pipelines.config.distributed import check_batch_split
-from pipelines.config.loggers import build_loggers
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
@@ -89,8 +89,7 @@ def prepare_training(
         if trainer.world_size == 1:  # several processes prepare and set up the data when they can wait for each other
             load_data(data, "fit")
     check_batch_split(data, model, trainer, sync_batchnorm=config.trainer.sync_batchnorm)
-    loggers = build_loggers(config)
-    return Training(cli, data, model, trainer, loggers, checkpoint_callback, leak_guard, regions)
+    return Training(cli, data, model, trainer, cli.loggers(), checkpoint_callback, leak_guard, regions)
 
 
 def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule | None, LightningModule]:

@@ -4,7 +4,6 @@ import argparse
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser, check_system_metrics, take_labels
@@ -16,7 +15,6 @@ from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
-    from pipelines.tracking.labels import Labels
     from sweeps.seeds.fit_seeds import SeedsResult
 
 MAX_ROWS = 30  # seeds up to which each gets a row
@@ -51,7 +49,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     labels = take_labels(options)
     read_request(verb, overrides, on_run=options.from_run is not None, options=make_parser(verb).option_names)
     if options.from_run is not None:
-        overrides, labels = _with_origin(options.from_run, overrides, labels)
+        from sweeps.seeds.origin import with_origin
+
+        uris = option_values(overrides, "--tracking_uri")
+        overrides, labels = with_origin(options.from_run, overrides, labels, uris[-1] if uris else None)
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
@@ -91,18 +92,6 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         if flag == "--if_needed":
             raise UserError("--if_needed is for one run; several seeds that were stopped continue without it")
     return options, overrides
-
-
-def _with_origin(run: str, overrides: list[str], labels: "Labels") -> tuple[list[str], "Labels"]:
-    """Return the arguments with the configuration of a run as first file, and the labels with its id as a tag."""
-    from pipelines.tracking.run_names import find_run
-    from pipelines.tracking.store import Store
-    from pipelines.tracking.tags import FROM_TAG
-
-    uris = option_values(overrides, "--tracking_uri")
-    found = find_run(Store(uris[-1] if uris else None), run)
-    tags = {**labels.tags, FROM_TAG: found.run_id}
-    return ["-c", str(found.file("config.yaml")), *overrides], replace(labels, tags=tags)
 
 
 def _print_result(result: "SeedsResult") -> None:
