@@ -20,7 +20,7 @@ from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import FROM_TAG
-from pipelines.training.job import Training, build_parts, prepare_training
+from pipelines.training.job import Training, build_parts, prepare_model, prepare_training
 from pipelines.training.repeats import FindEqual, equal_run
 from pipelines.training.results import FitResult, why_no_test
 from pipelines.training.run_metadata import run_name, run_tags
@@ -76,6 +76,8 @@ def fit(
         return None
     training = prepare_training(cli)
     start = find_start(cli, training.model)
+    if start.checkpoint is None and is_rank_zero():
+        prepare_model(training.model)
     training.checkpoint_callback.continues = False
     training.checkpoint_callback.stops_between_steps = True
     exit_on_sigterm()
@@ -120,6 +122,7 @@ def _dry_run(cli: LitlabCLI) -> None:
     """Run Lightning's fast_dev_run: a few batches of training, validation and test."""
     data, model = build_parts(cli, test=True)
     trainer = cli.make_trainer(callbacks=cli.callbacks, logger=DummyLogger())
+    prepare_model(model)
     in_memory = isinstance(data, InMemoryDataModule)
     with hidden_warnings(in_memory=in_memory), reraise_keyboard_interrupt(trainer):
         trainer.fit(model, datamodule=data)

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules.base import InMemoryDataModule
+from modules.base import Learner
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
 from pipelines.checkpoints.default_callback import DefaultCheckpoint
 from pipelines.checkpoints.intervals import SaveInterval
@@ -19,6 +20,7 @@ from pipelines.config.callbacks import check_callbacks
 from pipelines.config.cli import LitlabCLI
 from pipelines.config.data_setup import load_data
 from pipelines.config.distributed import check_batch_split
+from pipelines.config.error_messages import refusals
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
@@ -100,6 +102,17 @@ def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule | No
         for stage in ("fit", "test") if test else ("fit",):
             load_data(data, stage)
     return data, model
+
+
+def prepare_model(model: LightningModule) -> None:
+    """Let one of litlab's modules load what it starts from, such as published weights, before a run is created.
+
+    Raises:
+        UserError: Something is missing and cannot be downloaded.
+    """
+    if isinstance(model, Learner):
+        with refusals(wrapped=False):
+            model.load_start()
 
 
 def _build_like(cli: LitlabCLI, like: Training) -> tuple[LightningDataModule | None, LightningModule]:
