@@ -23,6 +23,7 @@ from pipelines.tracking.tags import (
     EXPERIMENT_KEY,
     NOTE_TAG,
     PARENT_RUN_TAG,
+    PARENT_TAG,
     REASON_TAG,
     SEED_PARAMS,
     SEED_TAG,
@@ -138,8 +139,7 @@ class Store:
                 list(experiment_ids), filter_string, max_results=size, order_by=list(order_by), page_token=token
             )
 
-        found = all_pages(page, limit) if experiment_ids else []
-        return [self.read(run) for run in found]
+        return [self.read(run) for run in (all_pages(page, limit) if experiment_ids else [])]
 
     def experiment_names(self) -> dict[str, str]:
         """Return the names of all experiments, by id."""
@@ -260,8 +260,7 @@ class StoredRun:
     @property
     def repeat(self) -> str:
         """What tells the runs of one configuration apart: the seed, and the fold if there are folds."""
-        fold = fold_of(self.params)
-        return self.seed if fold is None else f"{self.seed}, fold {fold}"
+        return self.seed if (fold := fold_of(self.params)) is None else f"{self.seed}, fold {fold}"
 
     @cached_property
     def seed(self) -> str:
@@ -287,7 +286,9 @@ class StoredRun:
         try:
             return Path(self.store.client.download_artifacts(self.run_id, name))
         except (MlflowException, OSError) as error:
-            raise UserError(f"run {self.run_id} ({self.status}) has no {name}") from error
+            parts = self.store.children(self.run_id) if PARENT_TAG in self.tags else []
+            hint = f": it summarises other runs; name one, such as {parts[0].run_id}" if parts else ""
+            raise UserError(f"run {self.run_id} ({self.status}) has no {name}{hint}") from error
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the artifacts in a folder of the run, such as "checkpoints/last.ckpt"."""
