@@ -92,6 +92,7 @@ class TrialRuns:
             selects=self.selects,
             breaks_ties=selects_by_metric(self.study.optuna),
             devices=self.devices,
+            values=settings,
             **options,
         )
 
