@@ -91,7 +91,7 @@ def fit(
         return _fit_one(arguments, one, if_needed=if_needed)
     if if_needed:
         raise UserError("if_needed is for one run; several seeds that were stopped continue without it")
-    return fit_seeds(arguments, origin, {**options, "seeds": seeds, "workers": workers, "first_seed": seed})
+    return fit_seeds(arguments, origin, {**options, "seeds": seeds, "workers": workers, "first_seed": seed}, objects)
 
 
 def _fit_one(arguments: list[str], options: dict[str, Any], *, if_needed: bool) -> Run:

@@ -1,19 +1,22 @@
 """Many trainings: `sweep` and `reproduce`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from litlab.arguments import Overrides, given, key_arguments, labels
 from litlab.call import training_call
+from litlab.objects import split_trainer
 from litlab.run import Run
-from litlab.several_seeds import raise_stop
+from litlab.several_seeds import raise_stop, refuse_counts
 from pipelines.config.arguments import Keep
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipelines.config.objects import Data
     from sweeps.search.sweep import SweepResult
 
 
@@ -62,8 +65,12 @@ class Sweep:
 
 
 def sweep(
-    space: str | Path,
+    searched: str | Path | Callable[..., Any],
     *,
+    space: Mapping[str, Any] | None = None,
+    data: "Data" = None,
+    trainer: Mapping[str, Any] | None = None,
+    metric: str | None = None,
     trials: int | None = None,
     timeout: float | str | None = None,
     trial_timeout: float | str | None = None,
@@ -90,7 +97,13 @@ def sweep(
     The same call continues a study that was stopped.
 
     Args:
-        space: Name or YAML file of a space. The arguments from `trials` to `keep` override those of the file.
+        searched: Name or YAML file of a space, which the arguments from `trials` to `keep` override. Or a function that
+            takes the searched values as keyword arguments and returns a module, or a module and its data. Its defaults
+            are what the best is compared with. It is called in this process, and trains one trial after another.
+        space: Of a function: its arguments, each with a list of choices or {"low", "high", "log", "step"}.
+        data: Of a function that returns only a module; see `litlab.fit`.
+        trainer: Of a function: arguments of the Trainer.
+        metric: Of a function: the validation metric to optimise; default: val/acc.
         trials: Number of trials in total.
         timeout: Start no trial after this time: seconds, or text such as "2h".
         trial_timeout: Stop a training that takes longer; its trial fails.
@@ -101,7 +114,7 @@ def sweep(
         keep: Whose checkpoints to keep: "best", "all" or "none".
         workers: Trainings in parallel; they share CPU cores and GPUs.
         stacked: Small models that a worker trains as one.
-        study: Name of the study; default: that of the space.
+        study: Name of the study; default: that of the space, or of the function.
         storage: URL of Optuna's storage; default: optuna.db next to the runs' database.
         retry_failed: Whether to train the configurations of failed trials again.
         overrides: Keys of the experiment, the same in all trials.
@@ -117,28 +130,64 @@ def sweep(
         KeyboardInterrupt: The user stopped it.
     """
     settings = given(trials=trials, timeout=timeout, trial_timeout=trial_timeout, sampler=sampler, pruner=pruner)
-    settings |= given(seeds=seeds, confirm=confirm, keep=keep, study=study, storage=storage, tracking_uri=tracking_uri)
-    keys, labelled = key_arguments(overrides), labels(tags, note, run_name)
-    shown = settings | {key: count for key, count in (("workers", workers), ("stacked", stacked)) if count > 1}
-    command = format_command("sweep", [str(space), *key_arguments(shown), *keys, *labelled.as_arguments()])
-    with training_call():
-        from sweeps.search.sweep import sweep as search
-
-        result = search(
-            space,
-            **settings,
-            workers=workers,
-            stacked=stacked,
-            retry_failed=retry_failed,
-            overrides=keys,
-            labels=labelled,
-            system_metrics=system_metrics,
-            command=command,
-            notify=notify,
-        )
+    settings |= given(seeds=seeds, confirm=confirm, keep=keep)
+    where = given(storage=storage, tracking_uri=tracking_uri)
+    common: dict[str, Any] = {**where, "labels": labels(tags, note, run_name), "retry_failed": retry_failed}
+    common |= {"system_metrics": system_metrics, "notify": notify}
+    counts = {"workers": workers, "stacked": stacked}
+    if callable(searched):
+        refuse_counts(counts)
+        settings |= given(metric=metric)
+        result = _sweep_objects(searched, space, data, trainer, settings, study, overrides, common)
+    else:
+        if space is not None or data is not None or trainer is not None or metric is not None:
+            raise UserError("space, data, trainer and metric go with a function: litlab.sweep(build, space={...})")
+        result = _sweep_space(searched, {**settings, **given(study=study)}, counts, overrides, common)
     done = f"{result.n_finished} of {result.space.total} trials are done. The same call continues."
     raise_stop(result.stop_signal, done)
     return Sweep(result)
+
+
+def _sweep_space(
+    space: str | Path,
+    settings: dict[str, Any],
+    counts: dict[str, int],
+    overrides: Overrides | None,
+    common: dict[str, Any],
+) -> "SweepResult":
+    keys, stores = key_arguments(overrides), given(storage=common.get("storage"), uri=common.get("tracking_uri"))
+    shown = settings | {key: count for key, count in counts.items() if count > 1}
+    shown |= {{"uri": "tracking_uri"}.get(key, key): value for key, value in stores.items()}
+    command = format_command("sweep", [str(space), *key_arguments(shown), *keys, *common["labels"].as_arguments()])
+    with training_call():
+        from sweeps.search.sweep import sweep as search
+
+        return search(space, overrides=keys, command=command, **{**settings, **counts, **common})
+
+
+def _sweep_objects(
+    build: Callable[..., Any],
+    space: Mapping[str, Any] | None,
+    data: "Data",
+    trainer: Mapping[str, Any] | None,
+    settings: dict[str, Any],
+    study: str | None,
+    overrides: Overrides | None,
+    common: dict[str, Any],
+) -> "SweepResult":
+    from sweeps.search.space_files import make_space
+
+    name = getattr(build, "__name__", type(build).__name__).strip("<>")
+    if not space:
+        raise UserError(f"space: give the arguments of {name} to search, such as {{'lr': [0.1, 0.01]}}")
+    searched = make_space(study or name, {"experiment": name, "space": dict(space), **settings})
+    keys, objects = split_trainer(trainer)
+    with training_call():
+        from sweeps.search.sweep_objects import sweep_objects
+
+        command = f"litlab.sweep({name}, space=...)  # in Python"
+        options = {"overrides": key_arguments({**keys, **(overrides or {})}), "command": command, **common}
+        return sweep_objects(build, searched, data=data, trainer=objects, **options)
 
 
 def reproduce(

@@ -1,22 +1,30 @@
 """Train one configuration with several seeds."""
 
 import signal
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from litlab.arguments import given, key_arguments
 from litlab.call import training_call
 from litlab.errors import RunFailedError
 from litlab.run import Run
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import format_command
 
+if TYPE_CHECKING:
+    from pipelines.config.objects import Objects
+    from sweeps.workers.pool import Pool
 
-def fit_seeds(arguments: list[str], origin: str | None, options: dict[str, Any]) -> Run:
+
+def fit_seeds(arguments: list[str], origin: str | None, options: dict[str, Any], objects: "Objects | None") -> Run:
     """Train several seeds, and return the run that summarises them.
 
     Args:
         arguments: Those of `litlab fit`, without the seeds.
         origin: Id of a run whose configuration the arguments change.
         options: See `sweeps.seeds.fit_seeds`.
+        objects: What is trained instead of an experiment, in this process.
 
     Raises:
         RunFailedError: A seed failed.
@@ -28,6 +36,9 @@ def fit_seeds(arguments: list[str], origin: str | None, options: dict[str, Any])
     overrides = arguments
     if origin is not None:
         overrides, options["labels"] = with_origin(origin, arguments, options["labels"], options["tracking_uri"])
+    if objects is not None:
+        refuse_counts({"workers": options["workers"]})
+        command, options["make_pool"] = "litlab.fit(model=..., seeds=...)  # in Python", _pool_of(objects, options)
     with training_call():
         from sweeps.seeds.fit_seeds import fit_seeds as train
 
@@ -38,6 +49,31 @@ def fit_seeds(arguments: list[str], origin: str | None, options: dict[str, Any])
         reasons = "; ".join(f"seed {failed.job.seed}: {failed.reason}" for failed in result.failed)
         raise RunFailedError(f"{done}. {reasons}. The same call tries the others again.", run)
     return run
+
+
+def _pool_of(objects: "Objects", options: dict[str, Any]) -> "Callable[[Path], Pool]":
+    """Return what makes a pool that trains objects.
+
+    Raises:
+        UserError: The model is a module, which would go on from the weights of the seed before.
+    """
+    from pipelines.config.objects import build_of
+    from sweeps.workers.local_pool import LocalPool
+
+    build = build_of(objects)
+    system_metrics = options["system_metrics"]
+    return lambda folder: LocalPool(build, objects.data, objects.trainer, folder, system_metrics=system_metrics)
+
+
+def refuse_counts(counts: dict[str, int]) -> None:
+    """Refuse to train several objects at once.
+
+    Raises:
+        UserError: A count is not 1.
+    """
+    for name, count in counts.items():
+        if count != 1:
+            raise UserError(f"{name}={count}: objects are trained in this process, one after another; leave it out")
 
 
 def raise_stop(stop_signal: int | None, note: str) -> None:

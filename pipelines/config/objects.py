@@ -84,6 +84,18 @@ class Objects:
         return DataLoaders(loaders)
 
 
+def build_of(objects: Objects) -> Callable[[], LightningModule]:
+    """Return the function that makes the module of each of several trainings.
+
+    Raises:
+        UserError: It is a module, which would go on from the weights of the training before.
+    """
+    if isinstance(objects.model, LightningModule):
+        name = type(objects.model).__name__
+        raise UserError(f"model: several trainings need a function that makes the module: model=lambda: {name}(...)")
+    return objects.model
+
+
 class DataLoaders(LightningDataModule):
     """Loaders as a data module, which has only the methods for those that there are.
 

@@ -3,6 +3,7 @@
 It needs neither ipywidgets nor an extension, and works in Jupyter, Colab and VS Code. Imports nothing heavy.
 """
 
+import importlib
 import io
 import sys
 from typing import Any
@@ -15,7 +16,7 @@ _FORMAT = '<pre style="line-height:1.2;white-space:pre;overflow-x:auto">{code}</
 
 def in_notebook() -> bool:
     """Return whether this process is the kernel of a notebook."""
-    ipython = sys.modules.get("IPython")
+    ipython: Any = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     kind = type(shell)
     return kind.__name__ == "ZMQInteractiveShell" or kind.__module__.startswith("google.colab")
@@ -32,11 +33,10 @@ class UpdatedOutput:
         self._replace(as_html(content))
 
     def _replace(self, html: str) -> None:
-        from IPython.display import HTML, display
-
-        page = HTML(html)
+        output: Any = importlib.import_module("IPython.display")
+        page = output.HTML(html)
         if self._handle is None:
-            self._handle = display(page, display_id=True)
+            self._handle = output.display(page, display_id=True)
         else:
             self._handle.update(page)
 

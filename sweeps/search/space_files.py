@@ -42,9 +42,18 @@ def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
         if not content.get(key):
             raise UserError(f"{path}: {key} is required")
     try:
-        return Space(name=path.stem, **with_old_class_paths(_normalize({**content, **overrides})))
+        return make_space(path.stem, {**content, **overrides})
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def make_space(name: str, settings: Mapping[str, Any]) -> Space:
+    """Return a space of settings as a YAML file has them.
+
+    Raises:
+        UserError: A value is wrong.
+    """
+    return Space(name=name, **with_old_class_paths(_normalize(dict(settings))))
 
 
 def _find(name: str) -> Path:

@@ -135,7 +135,7 @@ def sweep(
         pool.warm_up()  # imports torch and Lightning in the background
         place = study or searched.name, storage, tracking_uri
         own = labels or Labels(), command, notify
-        return _sweep(searched, pool, *place, overrides, stacked, *own, retry_failed=retry_failed)
+        return run_sweep(searched, pool, *place, overrides, stacked, *own, retry_failed=retry_failed)
 
 
 def _check_overrides(space: Space, overrides: Sequence[str]) -> None:
@@ -157,7 +157,7 @@ def _check_keys(space: Space, overrides: Sequence[str]) -> None:
         raise UserError(f"{space.experiment}: {error}") from error
 
 
-def _sweep(
+def run_sweep(
     space: Space,
     pool: "Pool",
     name: str,
@@ -171,6 +171,7 @@ def _sweep(
     *,
     retry_failed: bool,
 ) -> SweepResult:
+    """Search a space with the workers of a pool; for the arguments see `sweep`."""
     from sweeps.search.display import SweepDisplay
     from sweeps.search.heartbeat import controller_name
     from sweeps.search.open_study import open_study

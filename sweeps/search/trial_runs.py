@@ -93,6 +93,7 @@ class TrialRuns:
             folds=self.study.space.folds,
             breaks_ties=selects_by_metric(self.study.optuna),
             devices=self.devices,
+            values=settings,
             **options,
         )
 

@@ -1,7 +1,7 @@
 """Train one configuration with several seeds, under a summary run that has the mean and spread of each metric."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def fit_seeds(
     system_metrics: bool = False,
     command: str = "",
     notify: str = "",
+    make_pool: Callable[[Path], Pool] | None = None,
 ) -> SeedsResult:
     """Train one configuration with consecutive seeds, each in its own process, and summarise the runs in another run.
 
@@ -85,6 +86,7 @@ def fit_seeds(
         system_metrics: Whether to measure the machine during each run; see `Run`.
         command: Recorded as the command of the summary run.
         notify: Command to run in a shell when all has ended; see `notified`.
+        make_pool: Makes another pool than one of worker processes, in a folder for its files.
 
     Raises:
         UserError: A value is invalid, another process trains the same seeds, or the tracking store is lost.
@@ -93,10 +95,8 @@ def fit_seeds(
         raise UserError(f"--seeds {seeds}: expected 1 to {MAX_SEEDS}")
     labels = labels or Labels()
     arguments = config_arguments(experiment, overrides, tracking_uri)
-    with (
-        tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder,
-        Pool(workers, Path(folder), system_metrics=system_metrics) as pool,
-    ):
+    make_pool = make_pool or (lambda folder: Pool(workers, folder, system_metrics=system_metrics))
+    with tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder, make_pool(Path(folder)) as pool:
         pool.warm_up()
         plan = make_plan(pool, arguments, seeds, first_seed, folds)
         store = Store(plan.facts["tracking_uri"])

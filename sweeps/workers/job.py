@@ -33,6 +33,7 @@ class Job:
         threads: CPU threads of the training, all devices together.
         system_metrics: Whether its run measures the machine.
         slot: Index of the pool's slot that it runs in, from 0.
+        values: The searched keys with their values, which are among the arguments too.
     """
 
     arguments: list[str]
@@ -55,6 +56,7 @@ class Job:
     threads: int = 1
     system_metrics: bool = False
     slot: int = 0
+    values: dict[str, Any] = field(default_factory=dict)
 
     @property
     def arguments_with_seed(self) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.errors import UserError
@@ -116,7 +116,7 @@ class Pool:
         if FORK_IS_SAFE:
             self._context.set_forkserver_preload(PRELOAD)
 
-    def __enter__(self) -> "Pool":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -20,7 +20,7 @@ if __name__ == "__main__":
     sys.path.pop(0)  # this folder; its modules must not hide others of the same name
     importlib.import_module("litlab")  # a project may have packages of the names of litlab's
 
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
 from datamodules.base import InMemoryDataModule
 from modules.base import Learner
@@ -37,8 +37,9 @@ from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.terminal_log import recorded_terminal
 from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.endings import recorded
+from pipelines.tracking.run import Run
 from pipelines.tracking.tags import CONFIG_HASH_TAG
-from pipelines.training.job import build_parts, prepare_model, prepare_training
+from pipelines.training.job import Training, build_parts, prepare_model, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import run_name, run_tags
 from pipelines.training.train import run_trainer, train
@@ -97,7 +98,7 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
         if job.stacked:
             stacked.check(cli, data, model, built)
-        send(pipe, ("done", _facts(job, cli, data, model)))
+        send(pipe, ("done", experiment_facts(job, cli, data, model)))
     except UserError as error:
         send(pipe, ("refused", str(error)))
     except BaseException as error:
@@ -108,7 +109,9 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         send(pipe, ("failed", describe_error(error)))
 
 
-def _facts(job: Job, cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule) -> dict[str, Any]:
+def experiment_facts(
+    job: Job, cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule
+) -> dict[str, Any]:
     """Return what a controller needs to know about an experiment, as plain values."""
     devices, tags = cli.config.trainer.devices, run_tags(cli, job.verb, job.arguments)
     return {
@@ -143,9 +146,7 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     """Train like `litlab fit`, and return the metrics at the selected epoch; on further devices, an empty dict."""
     silence_lightning()
     cli: LitlabCLI = parse_config("sweep", job.arguments_with_seed)
-    reporter = PruningCallback(job.metric, pipe)
-    training = prepare_training(cli, [reporter], test=job.test)
-    set_selection(job, training)
+    training, reporter = prepare_job(job, cli, pipe)
     exit_on_sigterm()
     if not is_rank_zero():
         run_trainer(training)
@@ -153,6 +154,21 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     assert pipe is not None
     run = create_run(job, cli)
     send(pipe, ("run", run.run_id, max_epochs(training.trainer)))
+    return train_job(job, training, run, reporter)
+
+
+def prepare_job(
+    job: Job, cli: LitlabCLI, pipe: connection.Connection | None, callbacks: Sequence[Callback] = ()
+) -> tuple[Training, PruningCallback]:
+    """Return the training of a job, and the callback that reports its metric."""
+    reporter = PruningCallback(job.metric, pipe)
+    training = prepare_training(cli, [reporter, *callbacks], test=job.test)
+    set_selection(job, training)
+    return training, reporter
+
+
+def train_job(job: Job, training: Training, run: Run, reporter: PruningCallback) -> dict[str, float]:
+    """Train, end the run, and return the metrics at the selected epoch."""
     with recorded(run):
         seconds = train(training, run)
         if reporter.pruned_at is not None:

@@ -264,3 +264,79 @@ def test_a_class_without_source_is_known_by_its_code():
     assert (
         source_digest(defined(CELL)) == source_digest(defined(CELL)) != source_digest(defined(CELL.replace("1", "2")))
     )
+
+
+def build(hidden: int = 2, lr: float = 0.1) -> Net:
+    return Net(hidden, lr)
+
+
+def test_several_seeds_take_a_function_and_are_summarised(litlab):
+    run = lab.fit(model=lambda: Net(), data=loaders(), trainer=TRAINER, name="seeds", seeds=2, seed=4)
+    assert [child.seed for child in run.children] == ["4", "5"]
+    single = lab.fit(model=lambda: Net(), data=loaders(), trainer=TRAINER, name="single", seed=5)
+    assert run.children[1].metrics["test/loss"] == single.metrics["test/loss"]
+    assert lab.compare(run).n.to_list() == [2]
+    with pytest.raises(lab.UserError, match=r"model=lambda: Net\(\.\.\.\)"):
+        lab.fit(model=Net(), data=loaders(), trainer=TRAINER, seeds=2)
+    with pytest.raises(lab.UserError, match="workers=2: objects are trained in this process"):
+        lab.fit(model=lambda: Net(), data=loaders(), trainer=TRAINER, seeds=2, workers=2)
+
+
+def test_a_failed_seed_leaves_the_others_and_is_trained_by_the_same_call():
+    def fit():
+        return lab.fit(model=lambda: Breaks(), data=loaders(), trainer=TRAINER, name="fails", seeds=2)
+
+    class Breaks(Net):
+        broken = True
+
+        def on_train_start(self):
+            if type(self).broken and torch.initial_seed() == 1:
+                raise RuntimeError("broken")
+
+    with pytest.raises(lab.RunFailedError, match=r"1 of 2 seeds are done\. seed 1: RuntimeError: broken"):
+        fit()
+    Breaks.broken = False
+    run = fit()
+    assert {child.seed for child in run.children if child.status == "FINISHED"} == {"0", "1"}
+
+
+def test_a_sweep_of_a_function_is_a_study_with_confirmation_and_continues():
+    space = {"hidden": [2, 8], "lr": {"low": 0.01, "high": 0.5, "log": True}}
+
+    given = {"space": space, "data": loaders(), "trainer": TRAINER, "metric": "val/loss", "confirm": 1}
+    study = lab.sweep(build, **given, trials=2)
+    assert study.study == "build"
+    assert set(study.best_params) == {"hidden", "lr"}
+    assert study.best_run.config["model"]["init_args"] == study.best_params
+    assert len(study.confirmed["best"]) == 1
+    assert study.confirmed["default"][0].params["model.hidden"] == "2"
+    assert "test/loss" in study.verdict
+    longer = lab.sweep(build, **given, trials=3)
+    assert longer.n_finished == len(longer.trials()) == 3
+    assert longer.run == study.run
+
+
+def test_a_function_may_make_the_data_too_and_one_without_defaults_is_not_confirmed():
+    def build_both(batch_size):
+        return Net(), {**loaders(), "train": DataLoader(examples(64, 0), batch_size)}
+
+    given = {"space": {"batch_size": [16, 32]}, "trainer": TRAINER, "metric": "val/acc", "sampler": "grid"}
+    with pytest.raises(lab.UserError, match="has no default of batch_size"):
+        lab.sweep(build_both, **given)
+    study = lab.sweep(build_both, **given, confirm=0)
+    sizes = {run.params["data.train.batch_size"] for run in study.run.children}
+    assert sizes == {"16", "32"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"space": {"width": [1, 2]}}, r"width is no argument of build\(hidden, lr\)"),
+        ({"space": {}}, "give the arguments of build to search"),
+        ({"space": {"hidden": [1, 2]}, "pruner": "median"}, "neither a pruner nor a trial_timeout"),
+        ({"space": {"hidden": [1, 2]}, "workers": 2}, "workers=2"),
+    ],
+)
+def test_mistakes_of_a_sweep_of_a_function_are_told(given, message):
+    with pytest.raises(lab.UserError, match=message):
+        lab.sweep(build, data=loaders(), trainer=TRAINER, trials=2, **given)

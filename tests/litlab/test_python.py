@@ -1,6 +1,8 @@
 """`import litlab`: the verbs as functions, with the runs, errors and tables of the command."""
 
+import ast
 import inspect
+import re
 import signal
 import subprocess
 import sys
@@ -220,3 +222,18 @@ def test_the_ui_is_served_once_and_ends_when_it_is_stopped(trained):
     finally:
         server.stop()
     assert not process_exists(pid)
+
+
+def test_the_calls_of_the_page_on_python_fit_the_functions():
+    page = (Path(__file__).parents[2] / "docs" / "PYTHON.md").read_text()
+    blocks = [block.removeprefix("python\n") for block in page.split("```")[1::2]]
+    nodes = [node for block in blocks for node in ast.walk(ast.parse(block))]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("litlab.")]
+    assert len(calls) > 4
+    for call in calls:
+        function = getattr(lab, call.func.attr)
+        inspect.signature(function).bind(*call.args, **{keyword.arg: keyword.value for keyword in call.keywords})
+    table = [line.partition("|")[2].partition("|")[0] for line in page.splitlines() if line.startswith("| `")]
+    named = {name for cell in table for name in re.findall(r"`(\w+)\(", cell)}
+    functions = {name for name in lab.__all__ if inspect.isfunction(getattr(lab, name))}
+    assert functions <= named
