@@ -30,7 +30,7 @@ def find_network(name: str, arguments: dict[str, Any] | None = None, file: Path 
         return TimmNetwork(name, arguments)
     if "." in name and not name.startswith(PREFIX):
         return ImportedNetwork(name, arguments)
-    raise ValueError(f"model.name is {name}: no such network{_hint(name)}")
+    raise ValueError(f"{name}: no such network{_hint(name)}")
 
 
 def _hint(name: str) -> str:
