@@ -172,7 +172,7 @@ def _read_safetensors(path: Path) -> State:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ValueError(f"{path}: reading it needs the package safetensors: pip install 'litlab[timm]'") from error
+        raise ValueError(f"{path}: reading it needs the package safetensors: pip install safetensors") from error
     try:
         state: State = load_file(path)
     except SafetensorError as error:

