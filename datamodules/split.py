@@ -1,4 +1,4 @@
-"""Stratified splits into training and validation examples.
+"""Splits into training and validation examples: stratified, at random, and by group.
 
 Shapes: N examples.
 """
@@ -68,3 +68,74 @@ def stratified_subset(indices: list[int], labels: Any, size: int, seed: int) -> 
     if num_dropped < len(set(labels[indices])):  # train_test_split cannot stratify so few: drop any
         return list(train_test_split(indices, train_size=size, random_state=seed)[0])
     return list(train_test_split(indices, train_size=size, stratify=labels[indices], random_state=seed)[0])
+
+
+def random_split(size: int, *, n_val: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return disjoint training and validation indices of `size` examples, drawn at random.
+
+    Raises:
+        ValueError: There are too few examples.
+    """
+    if not 0 < n_val < size:
+        raise ValueError(f"n_val={n_val} of {size} examples leave one split empty")
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    return order[n_val:].sort().values, order[:n_val].sort().values
+
+
+def group_split(
+    groups_N: Tensor, *, n_val: int, seed: int, column: str, labels_N: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return training and validation indices such that no group is in both.
+
+    The validation set has about `n_val` examples, and about the class proportions of all if there are labels. It is one
+    of the folds of scikit-learn's StratifiedGroupKFold, or of GroupKFold without labels.
+
+    Args:
+        groups_N: Number of the group of each example, such as a patient.
+        n_val: Number of validation examples that is wanted.
+        seed: Random seed of the split.
+        column: What the groups are, for messages.
+        labels_N: Label of each example; None if the targets are not classes.
+
+    Raises:
+        ValueError: There are fewer than two groups, or all examples of a class are in one of them.
+    """
+    size, num_groups = len(groups_N), len(torch.unique(groups_N))
+    if num_groups < 2:
+        raise ValueError(f"column {column!r} has {num_groups} group; at least 2 are needed to split by it")
+    if not 0 < n_val < size:
+        raise ValueError(f"n_val={n_val} of {size} examples leave one split empty")
+    num_folds = min(max(2, round(size / n_val)), num_groups)
+    folds = group_folds(groups_N, num_folds=num_folds, seed=seed, labels_N=labels_N)
+    train, val = min(folds, key=lambda fold: abs(len(fold[1]) - n_val))
+    if labels_N is not None and (lost := set(labels_N.tolist()) - set(labels_N[train].tolist())):
+        raise ValueError(
+            f"the split by column {column!r} leaves class {min(lost)} without training examples: they "
+            "are all in one group, or in few"
+        )
+    return train, val
+
+
+def group_folds(
+    groups_N: Tensor, *, num_folds: int, seed: int, labels_N: Tensor | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the training and validation indices of each fold. No group is in two folds.
+
+    Args:
+        groups_N: See `group_split`.
+        num_folds: Number of folds, at most the number of groups.
+        seed: Random seed of the folds.
+        labels_N: See `group_split`. Folds have about equal class proportions then, otherwise about equal sizes.
+    """
+    import warnings
+
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    counts = [] if labels_N is None else torch.unique(labels_N, return_counts=True)[1].tolist()
+    stratifies = labels_N is not None and num_folds <= max(counts)
+    splitter = (StratifiedGroupKFold if stratifies else GroupKFold)(num_folds, shuffle=True, random_state=seed)
+    labels = labels_N.numpy() if stratifies and labels_N is not None else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # such classes are not in every fold
+        found = list(splitter.split(range(len(groups_N)), labels, groups_N.numpy()))
+    return [(torch.from_numpy(train), torch.from_numpy(val)) for train, val in found]

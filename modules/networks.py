@@ -30,11 +30,11 @@ def find_network(name: str, arguments: dict[str, Any] | None = None, file: Path 
         return TimmNetwork(name, arguments)
     if "." in name and not name.startswith(PREFIX):
         return ImportedNetwork(name, arguments)
-    raise ValueError(f"model.name is {name}: no such network{_hint(name)}")
+    raise ValueError(f"{name}: no such network{_hint(name)}")
 
 
 def _hint(name: str) -> str:
     close = get_close_matches(name.removeprefix(PREFIX), sorted({*torchvision_names(), *timm_names()}), n=3)
     meant = f"; did you mean {' or '.join(close)}?" if close else f"; torchvision has {', '.join(torchvision_names())}"
-    missing = "" if find_spec("timm") else "; timm's networks need pip install 'litlab[timm]'"
+    missing = "" if find_spec("timm") else "; timm's networks need the package timm: pip install timm"
     return f"{meant}{missing}"

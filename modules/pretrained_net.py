@@ -54,7 +54,7 @@ class PretrainedNet(nn.Module):
         """
         with isolate_rng():
             state = architecture.read(file) if file else architecture.download()
-        load_into(self.network, state, but=self.heads, source=str(file or architecture.source))
+        load_into(self.network, state, but=self.heads, name=architecture.name, source=str(file or architecture.source))
         self.is_loaded = True
 
     def backbone_parts(self) -> list[nn.Module]:

@@ -51,7 +51,7 @@ class TimmNetwork(Architecture):
         architecture, _, tag = self._own_name.partition(".")
         if tag and not timm.is_model_pretrained(self._own_name):
             names = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
-            raise ValueError(f"model.name is {name}: timm has no such weights; those of {architecture} are {names}")
+            raise ValueError(f"{name}: timm has no such weights; those of {architecture} are {names}")
         config = timm.get_pretrained_cfg(self._own_name)
         interpolation: Interpolation = config.interpolation
         self._config = config

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Explain the trained network of a run. Writes a picture and its numbers, and logs
 both as a child run. The explained run is not changed."""
-METHOD_EPILOG = """--checkpoint FILE, -c FILE, --torchvision NAME, --weights FILE, --input KEY,
+METHOD_EPILOG = """--checkpoint FILE, -c FILE, --backbone NAME, --weights FILE, --input KEY,
 --forward NAME, --out DIR, --seed N, --trust, --KEY VALUE, --tracking_uri URI:
 see litlab explain --help"""
 PLACES = ("--out", "--tracking_uri", "--tracking-uri", "--data.data_dir")
@@ -59,7 +59,8 @@ def _add_common_options(parser: VerbParser, *, shown: bool = True) -> None:
 
     add("--checkpoint", type=Path, metavar="FILE", text="one with its config.yaml, or with -c")
     add("-c", "--config", type=Path, metavar="FILE", text="the configuration of the checkpoint")
-    add("--torchvision", metavar="NAME", text="a network of torchvision, its weights on this machine")
+    add("--backbone", metavar="NAME", text="a network of torchvision or timm, or a class path")
+    parser.add_argument("--torchvision", dest="backbone", help=SUPPRESS)  # its name in earlier versions
     add("--weights", type=Path, metavar="FILE", text="other weights of that network")
     add("--input", metavar="KEY", text="part of a batch that holds images, index or key (first)")
     add("--forward", default="forward", metavar="NAME", text="method that maps images to logits (%(default)s)")
@@ -111,7 +112,7 @@ def _save(explanation: "Explanation", options: Namespace, command: str, argument
 
 
 def _source(options: Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("checkpoint", "config", "torchvision", "weights")}
+    return {name: getattr(options, name) for name in ("checkpoint", "config", "backbone", "weights")}
 
 
 def _load(run_id: str | None, options: Namespace, overrides: Sequence[str]) -> "Target":

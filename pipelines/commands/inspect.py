@@ -1,11 +1,13 @@
 """`litlab inspect`: the layers of an experiment's network, their sizes, costs and receptive fields."""
 
 import json
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.options import VerbParser
 from pipelines.config.request import read_request
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.status import show_status
 
 if TYPE_CHECKING:
@@ -22,9 +24,14 @@ first example is passed to the network."""
 
 
 def make_parser(verb: str) -> VerbParser:
-    parser = VerbParser(verb, DESCRIPTION, usage="NAME [--json] [--KEY VALUE ...]", needs_arguments=True)
+    parser = VerbParser(
+        verb, DESCRIPTION, usage="NAME [--json] [--KEY VALUE ...] | --backbone NAME", needs_arguments=True
+    )
     parser.show_argument("experiment", metavar="NAME", help="an experiment, or a YAML file like an experiment's")
     parser.show_argument("-c", "--config", metavar="FILE", help="another YAML file; later files take precedence")
+    backbone = "or a network of torchvision or timm, or a class path, with its published head"
+    parser.add_argument("--backbone", metavar="NAME", help=backbone)
+    parser.add_argument("--torchvision", dest="backbone", help=SUPPRESS)  # as for litlab explain
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     input_help = "part of a batch that is the input: an index, or a key of a dict"
     parser.add_argument("--input", metavar="KEY", help=input_help)
@@ -36,16 +43,28 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Print the summary of a network."""
     parser = make_parser(verb)
     options, experiments, overrides = parser.parse_with_overrides(argv)
-    request = read_request(verb, [*experiments, *overrides], options=parser.option_names)
-    show_status(f"{request.name or 'litlab'}: loading torch")
-    from pipelines.inspection.model_summary import summarize_experiment
+    if options.backbone:
+        summary = _summarize_backbone(options.backbone, [*experiments, *overrides])
+    else:
+        request = read_request(verb, [*experiments, *overrides], options=parser.option_names)
+        show_status(f"{request.name or 'litlab'}: loading torch")
+        from pipelines.inspection.model_summary import summarize_experiment
 
-    summary = summarize_experiment([*experiments, *overrides], options.input)
+        summary = summarize_experiment([*experiments, *overrides], options.input)
     if options.json:
         print(json.dumps(summary.as_json(), indent=2))
     else:
         _print(summary)
     return 0
+
+
+def _summarize_backbone(name: str, others: Sequence[str]) -> "ModelSummary":
+    if others:
+        raise UserError(f"--backbone {name} names a network; it cannot be combined with {others[0]}")
+    show_status(f"{name}: loading torch")
+    from pipelines.inspection.model_summary import summarize_backbone
+
+    return summarize_backbone(name)
 
 
 def _print(summary: "ModelSummary") -> None:

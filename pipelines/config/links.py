@@ -1,4 +1,4 @@
-"""What a module takes from its data module: the arguments `num_classes` and `input_shape`.
+"""What a module takes from its data module: the arguments `num_classes`, `input_shape` and `num_targets`.
 
 A value is taken if the module has the argument, the data module has the attribute when it is created, and the user gave
 none. A user's value that differs from the data's is an error.
@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from modules.base import Learner
 from pipelines.runtime.class_paths import import_named
 
-LINKED_KEYS = ("num_classes", "input_shape")
+LINKED_KEYS = ("num_classes", "input_shape", "num_targets")
 
 
 class LinkParser(LightningArgumentParser):

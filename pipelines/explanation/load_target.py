@@ -1,4 +1,4 @@
-"""Load the network to explain: of a run, of a checkpoint, or of torchvision.
+"""Load the network to explain: of a run, of a checkpoint, or a published one.
 
 Shapes: N images, C channels, H rows, W columns.
 """
@@ -43,7 +43,7 @@ def load_target(
     *,
     checkpoint: Path | None = None,
     config: Path | None = None,
-    torchvision: str | None = None,
+    backbone: str | None = None,
     weights: Path | None = None,
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
@@ -52,14 +52,14 @@ def load_target(
     input_key: str | None = None,
     forward: str = "forward",
 ) -> Target:
-    """Load the network to explain, frozen and in evaluation mode. Give exactly one of run, checkpoint and torchvision.
+    """Load the network to explain, frozen and in evaluation mode. Give exactly one of run, checkpoint and backbone.
 
     Args:
         run_id: A run of litlab, as `find_run` takes it; the checkpoint of its selected epoch is loaded.
         checkpoint: A checkpoint file of litlab.
         config: Its configuration; by default config.yaml in its folder or in the one above.
-        torchvision: Name of a torchvision classifier.
-        weights: Its weights; by default those that torch.hub has downloaded.
+        backbone: Name of a classifier of torchvision or timm, or the class path of a function that returns one.
+        weights: Its weights; by default those that have been downloaded.
         overrides: `--key value` tokens that change the configuration of a run or checkpoint.
         tracking_uri: The tracking store of the run; by default the project's.
         seed: Seed of torch's random numbers.
@@ -70,15 +70,16 @@ def load_target(
     Raises:
         UserError: There is no such run, file or network, or it does not classify images.
     """
-    check_source(run_id, checkpoint=checkpoint, config=config, torchvision=torchvision, weights=weights)
+    check_source(run_id, checkpoint=checkpoint, config=config, backbone=backbone, weights=weights)
     silence_lightning()
     torch.manual_seed(seed)
-    if torchvision:
+    if backbone:
         if tracking_uri or overrides:
             option = overrides[0] if overrides else "--tracking_uri"
-            raise UserError(f"{option}: not an option for torchvision's networks, which have no configuration")
-        network, normalize, shape, classes = load_classifier(torchvision, weights)
-        return Target(torchvision, torchvision, None, network, normalize, shape, classes, None, _device("auto"))
+            raise UserError(f"{option}: not an option for --backbone, which has no configuration")
+        network, normalize, shape, classes = load_classifier(backbone, weights)
+        short_id = backbone.replace("/", "-")
+        return Target(backbone, short_id, None, network, normalize, shape, classes, None, _device("auto"))
     if checkpoint:
         loaded = load_from_checkpoint(checkpoint, config, overrides, trust=trust)
         short_id = f"{loaded.cli.config.name}-{checkpoint.stem}"

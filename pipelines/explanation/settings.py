@@ -64,14 +64,14 @@ def check_source(
     *,
     checkpoint: Path | None = None,
     config: Path | None = None,
-    torchvision: str | None = None,
+    backbone: str | None = None,
     weights: Path | None = None,
 ) -> None:
     """Raise a UserError unless exactly one network is named, to which configuration and weights belong."""
-    if sum(map(bool, (run_id, checkpoint, torchvision))) != 1:
-        raise UserError("name one network: RUN_ID, --checkpoint FILE or --torchvision NAME")
-    if weights and not torchvision:
-        raise UserError("--weights needs --torchvision; give a litlab checkpoint with --checkpoint FILE")
+    if sum(map(bool, (run_id, checkpoint, backbone))) != 1:
+        raise UserError("name one network: RUN_ID, --checkpoint FILE or --backbone NAME")
+    if weights and not backbone:
+        raise UserError("--weights needs --backbone; give a litlab checkpoint with --checkpoint FILE")
     if config and not checkpoint:
         raise UserError("-c needs --checkpoint; a run has its own configuration")
 

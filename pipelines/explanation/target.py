@@ -28,14 +28,14 @@ class Target:
     """A network to explain. It is frozen: only inputs have gradients.
 
     Attributes:
-        name: The experiment, or torchvision's name.
+        name: The experiment, or the name of a published network.
         id: Short, for file names.
         run: The run that it comes from, if any.
         network: Its layers have the names that `litlab inspect` prints.
         normalize: Maps pixels in [0, 1], shape (N, C, H, W), to the network's input; differentiable.
         input_shape: Channels, rows, columns.
         classes: Names, in the order of the logits.
-        data: Its images; None for torchvision's networks.
+        data: Its images; None for published networks.
         device: The network's device; pixels have to be on it.
     """
 

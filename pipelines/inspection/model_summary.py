@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.base import ImageDataModule, InMemoryDataModule
 from datamodules.normalize import identity
+from modules.networks import find_network
 from pipelines.config.cli import parse_config
 from pipelines.config.example_batch import describe, example_batch, first_example
 from pipelines.inspection.observer import Layer
@@ -75,6 +76,24 @@ def summarize_experiment(experiment: Sequence[str], input_key: str | None = None
     return _summary(cli.config.name, data, model, traced)
 
 
+def summarize_backbone(name: str) -> ModelSummary:
+    """Summarize a published network with its published head, for images of the size that its weights expect.
+
+    Args:
+        name: See `modules.networks.find_network`.
+
+    Raises:
+        UserError: There is no such network.
+    """
+    try:
+        architecture = find_network(name)
+        network, size = architecture.build(), architecture.input_format.size
+        traced = trace(network, (3, size, size))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"--backbone {name}: {str(error).removeprefix(f'{name}: ')}") from error
+    return _summary(name, None, network, traced)
+
+
 def summarize_model(experiment: str, data: LightningDataModule | None, model: LightningModule) -> ModelSummary:
     """Trace a network on a blank example of the shape of the data.
 
@@ -116,7 +135,7 @@ def _trace_example(model: LightningModule, args: Sequence[Any], kwargs: Mapping[
         ) from error
 
 
-def _summary(experiment: str, data: LightningDataModule | None, model: LightningModule, traced: Trace) -> ModelSummary:
+def _summary(experiment: str, data: LightningDataModule | None, model: nn.Module, traced: Trace) -> ModelSummary:
     train_examples, why_unknown = _count_examples(data)
     return ModelSummary(
         experiment,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datamodules.digits import Digits
-from datamodules.split import stratified_split
+from datamodules.split import group_folds, group_split, random_split, stratified_split
 
 UNEQUAL = torch.repeat_interleave(torch.arange(4), torch.tensor([700, 200, 70, 30]))
 """1,000 labels of four classes of unequal size, sorted by class: the hardest case."""
@@ -109,3 +109,28 @@ def test_the_split_seed_selects_the_validation_examples():
 def test_the_error_for_a_size_below_one_names_its_key(key, value):
     with pytest.raises(ValueError, match=rf"data\.{key} is {value}; it must be 1 or more"):
         Digits(**{key: value})
+
+
+def test_the_folds_by_group_have_each_example_once_and_no_group_twice():
+    groups_N, labels_N = torch.arange(60) % 12, (torch.arange(60) % 12 > 5).long()
+    folds = group_folds(groups_N, num_folds=4, seed=0, labels_N=labels_N)
+    assert sorted(torch.cat([val for _, val in folds]).tolist()) == list(range(60))
+    for train, val in folds:
+        assert not {*groups_N[train].tolist()} & {*groups_N[val].tolist()}
+        assert 0.3 < labels_N[val].float().mean() < 0.7
+    assert not torch.equal(group_folds(groups_N, num_folds=4, seed=1, labels_N=labels_N)[0][1], folds[0][1])
+
+
+def test_a_split_by_group_without_labels_has_about_the_size_that_is_wanted():
+    groups_N = torch.arange(100) // 5
+    train, val = group_split(groups_N, n_val=20, seed=0, column="patient")
+    assert (len(train), len(val)) == (80, 20)
+    assert not {*groups_N[train].tolist()} & {*groups_N[val].tolist()}
+
+
+def test_a_random_split_has_each_example_once():
+    train, val = random_split(10, n_val=3, seed=0)
+    assert (len(train), len(val)) == (7, 3)
+    assert sorted([*train.tolist(), *val.tolist()]) == list(range(10))
+    with pytest.raises(ValueError, match="leave one split empty"):
+        random_split(3, n_val=3, seed=0)

@@ -39,9 +39,9 @@ def test_auxiliary_heads_in_a_file_of_weights_are_left_out():
     architecture = find_network("googlenet")
     network = architecture.build()
     state = network.state_dict() | {"aux1.conv.conv.weight": torch.zeros(1)}
-    load_into(network, state, but=["fc"], source="file")
-    with pytest.raises(ValueError, match=r"file: not the weights of GoogLeNet: it has the unknown weights other"):
-        load_into(network, state | {"other": torch.zeros(1)}, but=["fc"], source="file")
+    load_into(network, state, but=["fc"], name="googlenet", source="file")
+    with pytest.raises(ValueError, match=r"file: not the weights of googlenet: it has the unknown weights other"):
+        load_into(network, state | {"other": torch.zeros(1)}, but=["fc"], name="googlenet", source="file")
 
 
 def test_missing_weights_are_an_error_that_names_the_address_and_the_file(tmp_path, monkeypatch):

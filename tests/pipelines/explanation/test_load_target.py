@@ -8,6 +8,7 @@ import pytest
 import torch
 from torchvision import models
 
+from modules.networks import find_network
 from pipelines.evaluation.load_run import load_run
 from pipelines.explanation.load_target import load_target
 from pipelines.runtime.errors import UserError
@@ -69,7 +70,7 @@ def test_a_torchvision_classifier_has_weights_from_a_file_and_classes_from_torch
     torch.manual_seed(0)
     network = models.squeezenet1_1().eval()
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    target = load_target(torchvision="squeezenet1_1", weights=tmp_path / "weights.pth")
+    target = load_target(backbone="squeezenet1_1", weights=tmp_path / "weights.pth")
     pixels = torch.rand(1, 3, 224, 224)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
@@ -83,20 +84,23 @@ def test_a_torchvision_classifier_has_weights_from_a_file_and_classes_from_torch
 
 def test_missing_weights_are_named_with_their_url(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UserError, match=r"alexnet-owt\S+pth: no such file.*https://download.pytorch.org\S+.*--weights"):
-        load_target(torchvision="alexnet")
+    with pytest.raises(
+        UserError,
+        match=r"no weights on this machine.*https://download.pytorch.org/models/alexnet-owt\S+pth, .*--weights",
+    ):
+        load_target(backbone="alexnet")
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ({}, "name one network"),
-        ({"torchvision": "alexnett"}, "no such classifier; the classifiers are alexnet"),
+        ({"backbone": "alexnett"}, "--backbone alexnett: no such network; did you mean alexnet"),
         ({"checkpoint": Path("no.ckpt")}, "no.ckpt: no such file"),
-        ({"torchvision": "alexnet", "checkpoint": Path("x")}, "name one network"),
-        ({"torchvision": "alexnet", "tracking_uri": "sqlite:///x.db"}, "--tracking_uri: not an option"),
-        ({"torchvision": "alexnet", "overrides": ["--data.n_val", "3"]}, "--data.n_val: not an option"),
-        ({"checkpoint": Path("x"), "weights": Path("y")}, "--weights needs --torchvision"),
+        ({"backbone": "alexnet", "checkpoint": Path("x")}, "name one network"),
+        ({"backbone": "alexnet", "tracking_uri": "sqlite:///x.db"}, "--tracking_uri: not an option"),
+        ({"backbone": "alexnet", "overrides": ["--data.n_val", "3"]}, "--data.n_val: not an option"),
+        ({"checkpoint": Path("x"), "weights": Path("y")}, "--weights needs --backbone"),
         ({"run_id": "x", "config": Path("y")}, "-c needs --checkpoint"),
     ],
 )
@@ -109,25 +113,41 @@ def test_an_error_names_what_cannot_be_loaded(source, message):
 def test_a_file_without_weights_is_named(tmp_path, content):
     (tmp_path / "weights.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"weights.pth: cannot be read"):
-        load_target(torchvision="alexnet", weights=tmp_path / "weights.pth")
+        load_target(backbone="alexnet", weights=tmp_path / "weights.pth")
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "weights.pth")
     with pytest.raises(UserError, match=r"weights.pth: not the weights of alexnet"):
-        load_target(torchvision="alexnet", weights=tmp_path / "weights.pth")
+        load_target(backbone="alexnet", weights=tmp_path / "weights.pth")
 
 
 def test_networks_are_adapted_to_published_weights_as_torchvision_does(tmp_path):
     """The published googlenet expects pixels from -1 to 1, and layers of the published densenet have other names."""
     file = tmp_path / "weights.pth"
     torch.save(models.googlenet(init_weights=False).state_dict(), file)
-    assert load_target(torchvision="googlenet", weights=file).network.transform_input
+    assert load_target(backbone="googlenet", weights=file).network.transform_input
     network = models.densenet121()
     old = {
         re.sub(r"(denselayer\d+\.[a-z]+)(\d)", r"\1.\2", name): value for name, value in network.state_dict().items()
     }
     assert old.keys() != network.state_dict().keys()
     torch.save(old, file)
-    weights = load_target(torchvision="densenet121", weights=file).network.state_dict()
+    weights = load_target(backbone="densenet121", weights=file).network.state_dict()
     assert all(weights[name].equal(value) for name, value in network.state_dict().items())
+
+
+def test_a_network_by_class_path_brings_its_own_weights_and_numbers_for_classes(tiny_network):
+    target = load_target(backbone=tiny_network)
+    published = find_network(tiny_network).download()
+    assert all(target.network.state_dict()[name].equal(value) for name, value in published.items())
+    assert (target.input_shape, target.classes[999]) == ((3, 16, 16), "999")
+    torch.testing.assert_close(target.normalize(torch.full((1, 3, 16, 16), 0.75)), torch.ones(1, 3, 16, 16))
+
+
+def test_a_network_of_timm_is_explained_with_weights_from_a_file(tmp_path):
+    timm = pytest.importorskip("timm")
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
+    target = load_target(backbone="timm/test_resnet", weights=tmp_path / "weights.pth")
+    assert target.id == "timm-test_resnet"
+    assert target.logits(torch.rand(1, *target.input_shape)).shape == (1, 1000)

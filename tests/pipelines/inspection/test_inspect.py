@@ -242,3 +242,19 @@ def test_what_is_missing_to_inspect_a_module_is_said(litlab, tmp_path):
     assert "--input KEY" in outcome.err
     outcome = litlab("inspect", tmp_path / "own.yaml", "--input", "picture")
     assert "the batch has the keys id, image, label" in outcome.err
+
+
+@pytest.mark.parametrize("option", ["--backbone", "--torchvision"])
+def test_a_published_network_is_shown_without_an_experiment_or_weights(litlab, tiny_network, option):
+    outcome = litlab("inspect", option, tiny_network, "--json")
+    assert outcome.code == 0, outcome.err
+    summary = json.loads(outcome.out)
+    assert (summary["experiment"], summary["layers"][-1]["output"]) == (tiny_network, [1000])
+    assert summary["parameters"] == (112 + 8) + (296 + 16) + 9000
+
+
+def test_a_published_network_is_not_combined_with_an_experiment_and_a_misspelt_one_is_named(litlab):
+    outcome = litlab("inspect", "digits-mlp", "--backbone", "alexnet")
+    assert (outcome.code, "cannot be combined with digits-mlp" in outcome.err) == (2, True)
+    outcome = litlab("inspect", "--backbone", "alexnett")
+    assert (outcome.code, "--backbone alexnett: no such network; did you mean alexnet" in outcome.err) == (2, True)
