@@ -59,7 +59,7 @@ table[["difference", "difference_ci95_low", "difference_ci95_high", "difference_
 
 # %%
 errors = [(table["mean"] - table["ci95_low"]).to_list(), (table["ci95_high"] - table["mean"]).to_list()]
-axes = table["mean"].plot(style="o", yerr=errors, ylabel="test accuracy", xlabel="row", xticks=[*table.index])
+axes = table["mean"].plot(yerr=errors, marker="o", linestyle="", ylabel="test accuracy", xticks=[*table.index])
 
 # %% [markdown]
 # ## Sweep

@@ -102,7 +102,8 @@ run.config["model"]
 # %% [markdown]
 # ## Another width
 #
-# Is a wider network better? One run of each says little; `compare-and-sweep` shows how to find out.
+# Is a wider network better? One run of each says little. `seeds=5` trains five of each, and `litlab.sweep` searches the
+# arguments of a function that makes a model; `compare-and-sweep` explains both.
 
 # %%
 wider = litlab.fit(model=lambda: DigitNet(width=32), data=data, seed=0, **settings)

@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import litlab as lab
 from tests.warm import COMMAND
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SHORT_SWEEP = ["--trials", "2", "--confirm", "0"]
+SHORT_SWEEP = ["--trials", "2", "--confirm", "0", "--trainer.max_epochs", "1"]
 SCRIPT = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
 PROJECTS = {"own-classes", "images-in-folders", "table-regression"}
 
@@ -111,8 +110,8 @@ def test_a_lightning_script_and_the_same_one_in_litlab_run_in_one_experiment(cop
     subprocess.run(["git", "apply", "litlab.diff"], check=True, cwd=folder)
     changed = re.findall(r"^([+-])(?![+-]{2})", (folder / "litlab.diff").read_text(), flags=re.MULTILINE)
     assert changed.count("+") < changed.count("-") < 10
-    after = subprocess.run([sys.executable, "train.py"], cwd=folder, capture_output=True, text=True, check=False)
-    assert after.returncode == 0, after.stderr
+    after = run_python(SCRIPT, "train.py", cwd=folder)
+    assert after.code == 0, after.err
     table = runs(folder, "digits")
     assert table.status.to_list() == ["FINISHED", "FINISHED"]
     of_litlab, of_lightning = table["metrics.test_acc"]

@@ -88,6 +88,7 @@ def test_your_own_model(execute):
     assert len(shown(cells, "image/png")) == 1
 
 
+@pytest.mark.slow  # fourteen trainings, 45 s
 def test_compare_and_sweep(execute):
     cells = execute("compare-and-sweep")
     summary, means, differences, trials = tables(cells)

@@ -1,4 +1,4 @@
-"""A recurrent network that names the shape of a wave."""
+"""A convolutional network that names the shape of a wave."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from torch.nn.functional import cross_entropy
 
 
 class WaveNet(LightningModule):
-    """A GRU, whose last state is classified."""
+    """One convolution, whose largest responses are classified."""
 
     def __init__(self, hidden: int = 16, num_shapes: int = 3, lr: float = 0.01) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.gru = nn.GRU(1, hidden, batch_first=True)
+        self.conv = nn.Conv1d(1, hidden, kernel_size=9)
         self.head = nn.Linear(hidden, num_shapes)
 
     def forward(self, waves: Tensor) -> Tensor:
-        _, last = self.gru(waves[:, :, None])
-        logits: Tensor = self.head(last[0])
+        responses = self.conv(waves[:, None]).relu()
+        logits: Tensor = self.head(responses.amax(2))
         return logits
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
