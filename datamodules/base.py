@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augment import random_crop, random_flip
+from datamodules.folds import Fold, limit_training
 from datamodules.normalize import Normalize, Whiten, channel_statistics, fit_zca, identity
 from datamodules.sampling import EpochSampler
 from datamodules.sets import Batch, ImageFiles, TensorSet
-from datamodules.split import stratified_fold, stratified_split, stratified_subset
+from datamodules.split import stratified_split
 from datamodules.statistics import image_statistics
 
 EVAL_BATCH_SIZE = 500
@@ -44,6 +45,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
     train_set: TensorSet
     val_set: TensorSet
     test_set: TensorSet
+    folded_set: TensorSet | None = None
+    """The examples of all folds, training and validation set of each; None without folds."""
 
     def __init__(self, *, batch_size: int = 64, evaluate_train: bool = False) -> None:
         super().__init__()
@@ -63,15 +66,16 @@ class InMemoryDataModule(LightningDataModule, ABC):
         return {
             "source": type(self).__name__,
             "sizes": self.sizes(),
-            "sha256": {name: dataset.digest() for name, dataset in self._sets().items()},
+            "sha256": {name: dataset.digest() for name, dataset in self._sets(folds=True).items()},
         }
 
     def sizes(self) -> dict[str, int]:
         """Return the number of examples of each set that has been loaded: "train", "val", "test"."""
         return {name: len(dataset) for name, dataset in self._sets().items()}
 
-    def _sets(self) -> dict[str, TensorSet]:
-        return {name: vars(self)[f"{name}_set"] for name in ("train", "val", "test") if f"{name}_set" in vars(self)}
+    def _sets(self, *, folds: bool = False) -> dict[str, TensorSet]:
+        sets = {name: vars(self)[f"{name}_set"] for name in ("train", "val", "test") if f"{name}_set" in vars(self)}
+        return sets | ({"folds": self.folded_set} if folds and self.folded_set is not None else {})
 
     def derived_arguments(self) -> dict[str, Any]:
         """Return the arguments that the data determine if they are not given, with these values."""
@@ -193,14 +197,10 @@ class ImageDataModule(InMemoryDataModule):
         require_positive(n_val=n_val, n_train=n_train)
         if crop_padding < 0:
             raise ValueError(f"data.crop_padding is {crop_padding}; it must be 0 or more")
-        if folds is not None and not (folds > 1 and 0 <= (fold or 0) < folds):
-            raise ValueError(f"data.fold is {fold} of data.folds {folds}; expected at least 2 folds, numbered from 0")
-        if folds is None and fold is not None:
-            raise ValueError(f"data.fold is {fold}, but data.folds, their number, is not given")
-        self.n_val, self.n_train, self.split_seed, self.folds, self.fold = n_val, n_train, split_seed, folds, fold or 0
+        self.n_val, self.n_train, self.split_seed = n_val, n_train, split_seed
+        self.fold = Fold.of(folds, fold, split_seed)
         self.normalization, self.crop_padding, self.flip = normalization, crop_padding, flip
         self.normalize = None
-        self._all_digest: str | None = None  # of the examples of all folds
 
     @abstractmethod
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
@@ -226,8 +226,8 @@ class ImageDataModule(InMemoryDataModule):
     def setup(self, stage: str) -> None:
         if stage in ("fit", "validate") and not hasattr(self, "train_set"):
             images, labels = self.load(train=True)
-            train, val = self.split(labels) if self.folds is None else self.split_fold(labels, self.folds)
-            self._all_digest = TensorSet(images, labels).digest() if self.folds is not None else None
+            train, val = self.split(labels) if self.fold is None else self.split_fold(labels, self.fold)
+            self.folded_set = None if self.fold is None else TensorSet(images, labels)
             self.train_set = self.make_set("train", images.index_select(0, train), labels[train])
             self.val_set = self.make_set("val", images.index_select(0, val), labels[val])
             self.normalize = self.normalize or self._fit_normalization(self.train_set.inputs)
@@ -238,13 +238,10 @@ class ImageDataModule(InMemoryDataModule):
         """Return the indices of the training and of the validation examples."""
         return stratified_split(labels_N, n_val=self.n_val, n_train=self.n_train, seed=self.split_seed)
 
-    def split_fold(self, labels_N: Tensor, folds: int) -> tuple[Tensor, Tensor]:
-        """Return the indices of the training and of the validation examples of this fold."""
-        train, val = stratified_fold(labels_N, folds=folds, fold=self.fold, seed=self.split_seed)
-        if self.n_train is not None and self.n_train < len(train):
-            subset = stratified_subset(train.tolist(), labels_N.numpy(), self.n_train, self.split_seed)
-            train = torch.tensor(sorted(subset))
-        return train, val
+    def split_fold(self, labels_N: Tensor, fold: Fold) -> tuple[Tensor, Tensor]:
+        """Return the indices of the training and of the validation examples of a fold."""
+        train, val = fold.split(len(labels_N), strata_N=labels_N)
+        return limit_training(train, labels_N, self.n_train, self.split_seed), val
 
     def make_set(self, name: Literal["train", "val", "test"], images: Tensor, labels: Tensor) -> TensorSet:
         """Return the set with this name, made of these images."""
@@ -261,10 +258,7 @@ class ImageDataModule(InMemoryDataModule):
         """Return the size and SHA-256 of each set, the normalisation, and statistics of the training images."""
         assert self.normalize is not None
         images = {"images": image_statistics(self.train_set.inputs)} if "train_set" in vars(self) else {}
-        described = super().describe()
-        if self._all_digest is not None:
-            described["sha256"]["folds"] = self._all_digest
-        return {**described, **self.normalize.describe(), **images}
+        return {**super().describe(), **self.normalize.describe(), **images}
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self._predict_set, EVAL_BATCH_SIZE)
