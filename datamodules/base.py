@@ -6,6 +6,7 @@ normalisation run on the batch, on the device, in `on_after_batch_transfer`.
 Shapes: N examples of a set, B batch size, C channels, H rows, W columns.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -191,6 +192,7 @@ class ImageDataModule(InMemoryDataModule):
         self.n_val, self.n_train, self.split_seed = n_val, n_train, split_seed
         self.normalization, self.crop_padding, self.flip = normalization, crop_padding, flip
         self.normalize = None
+        self._placed: tuple[nn.Module, nn.Module] | None = None
 
     @abstractmethod
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
@@ -259,7 +261,16 @@ class ImageDataModule(InMemoryDataModule):
         if self.normalize is None:  # neither fitted nor loaded from a checkpoint
             self.setup("fit")
         assert self.normalize is not None
-        return self.normalize.to(images_BCHW.device)(images_BCHW), *rest
+        return self._normalize_on(images_BCHW.device)(images_BCHW), *rest
+
+    def _normalize_on(self, device: torch.device) -> nn.Module:
+        """Return `normalize` on a device. The original stays where it is: figures and exports use it on the CPU."""
+        assert self.normalize is not None
+        if device.type == "cpu":
+            return self.normalize
+        if self._placed is None or self._placed[0] is not self.normalize:
+            self._placed = self.normalize, copy.deepcopy(self.normalize).to(device)
+        return self._placed[1]
 
     def augment(self, images_BCHW: Tensor) -> Tensor:
         """Randomly crop and flip a batch of uint8 pixels, as configured."""
