@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-COMMAND = "import sys; from pipelines.cli import main; sys.exit(main())"
+COMMAND = "import sys, litlab; from pipelines.cli import main; sys.exit(main())"
 PRELOAD = (
     "sweeps.workers.worker",
     "sweeps.search.sweep",

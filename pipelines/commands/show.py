@@ -50,10 +50,6 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
 
     of_run, params = run.tags, run.params
     seconds = None if run.ended is None else (run.ended - run.started) / 1000
-    commit = of_run.get(tags.COMMIT_TAG, "")
-    dirty = ", with uncommitted changes" if of_run.get(tags.DIRTY_TAG) == "true" else ""
-    folder = of_run.get(tags.FOLDER_COMMIT_TAG, "")
-    folder_dirty = ", with uncommitted changes" if of_run.get(tags.FOLDER_DIRTY_TAG) == "true" else ""
     note = of_run.get(tags.NOTE_TAG, "").strip()
     facts = {
         "run": run.run_id,
@@ -66,8 +62,9 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
         "took": "" if seconds is None else format_duration(seconds),
         "user": f"{of_run.get(tags.USER_TAG, '')} on {of_run.get(tags.HOST_TAG, 'an unknown machine')}",
         "command": of_run.get(tags.COMMAND_TAG, ""),
-        "commit": f"{commit[:12]}{dirty}" if commit else "",
-        "folder": f"{folder[:12]}{folder_dirty}" if folder else "",
+        "commit": _commit(of_run, tags.COMMIT_TAG, tags.DIRTY_TAG),
+        "of litlab": _commit(of_run, tags.LITLAB_COMMIT_TAG, tags.LITLAB_DIRTY_TAG),
+        "folder": _commit(of_run, tags.FOLDER_COMMIT_TAG, tags.FOLDER_DIRTY_TAG),
         "code": ", ".join(run.names(FOLDER)),
         "model": params.get("model", ""),
         "data": params.get("data", ""),
@@ -78,3 +75,8 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
         "files": str(run.folder or run.artifact_uri),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _commit(of_run: Mapping[str, str], commit_tag: str, dirty_tag: str) -> str:
+    commit = of_run.get(commit_tag, "")[:12]
+    return f"{commit}, with uncommitted changes" if commit and of_run.get(dirty_tag) == "true" else commit

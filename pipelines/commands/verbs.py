@@ -2,6 +2,7 @@
 
 VERBS = {
     "list": ("pipelines.commands.list", "list the experiments"),
+    "new": ("pipelines.commands.new", "make a project of your own from a template"),
     "fit": ("pipelines.commands.fit", "train an experiment and test its best epoch, as one MLflow run"),
     "resume": ("pipelines.commands.resume", "resume an interrupted training in the same run"),
     "sync": ("pipelines.commands.sync", "send data that a tracking server or database could not receive"),
@@ -27,4 +28,8 @@ VERBS = {
     "ui": ("pipelines.commands.ui", "open the MLflow UI on this project's runs"),
     "completion": ("pipelines.commands.completion", "print the script that completes verbs and options in a shell"),
 }
+# Verbs that import classes which a configuration or a run names
+WITH_CLASSES = frozenset(
+    ["fit", "resume", "validate", "test", "predict", "tune", "sweep", "baseline", "inspect", "explain"]
+)
 FIT_SEEDS = "sweeps.commands.fit_seeds"  # of `litlab fit --seeds N`

@@ -7,10 +7,11 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.packages import FILE, parse_packages
 from pipelines.tracking.source_code import files_of, patch_name
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import DIFF_TAG, FOLDER_DIFF_TAG, NO_CHANGES, PARENT_RUN_TAG, RESUMED
+from pipelines.tracking.tags import DIFF_TAG, FOLDER_DIFF_TAG, LITLAB_DIFF_TAG, NO_CHANGES, PARENT_RUN_TAG, RESUMED
 
 Files = dict[str, str]  # the part of a patch for each file
-_TAGS = (DIFF_TAG, FOLDER_DIFF_TAG, f"{RESUMED}{DIFF_TAG}", f"{RESUMED}{FOLDER_DIFF_TAG}")
+_DIFF_TAGS = (DIFF_TAG, LITLAB_DIFF_TAG, FOLDER_DIFF_TAG)
+_TAGS = (*_DIFF_TAGS, *(f"{RESUMED}{tag}" for tag in _DIFF_TAGS))
 
 
 def uncommitted_changes(run: StoredRun) -> Files:

@@ -20,6 +20,8 @@ from pipelines.tracking.tags import (
     FOLDER_COMMIT_TAG,
     FOLDER_DIRTY_TAG,
     HOST_TAG,
+    LITLAB_COMMIT_TAG,
+    LITLAB_DIRTY_TAG,
     PLATFORM_TAG,
     PROCESSOR_TAG,
     RESUMED,
@@ -29,7 +31,11 @@ from pipelines.tracking.tags import (
 
 SECTIONS = ("configuration", "data", "code", "versions", "machine", "metrics")
 DIGEST_DIGITS = 12
-_CODE_TAGS = (COMMIT_TAG, DIRTY_TAG, FOLDER_COMMIT_TAG, FOLDER_DIRTY_TAG)
+_CODE_TAGS = (
+    *(COMMIT_TAG, DIRTY_TAG),
+    *(LITLAB_COMMIT_TAG, LITLAB_DIRTY_TAG),
+    *(FOLDER_COMMIT_TAG, FOLDER_DIRTY_TAG),
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from lightning.pytorch.profilers import Profiler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pipelines.config.experiments import experiment_names, find_experiment, read_yaml
+from pipelines.config.experiments import experiment_contents
 from pipelines.runtime.class_paths import import_named
 
 _BASES: dict[str, tuple[type[Any], ...]] = {
@@ -44,11 +44,13 @@ def nearest_class(key: str, given: str) -> str | None:
 
 
 def _paths_in_experiments(key: str) -> Iterator[str]:
-    """Yield the classes that experiments of litlab have as a key; those of a module's or data module's are enough."""
+    """Yield the classes that experiments have as a key; those of a module's or data module's are enough."""
     if key not in ("data", "model"):
         return
-    for name in experiment_names():
-        yield str(read_yaml(find_experiment(name))[key]["class_path"])
+    for content in experiment_contents():
+        section = content.get(key)
+        if isinstance(section, dict) and "class_path" in section:
+            yield str(section["class_path"])
 
 
 def _classes_beside(class_path: str) -> list[str]:

@@ -9,7 +9,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from pipelines.config.class_names import nearest_class
 from pipelines.config.class_parser import class_parser
-from pipelines.config.experiments import experiment_names, find_experiment, read_yaml
+from pipelines.config.experiments import experiment_files, read_yaml
 from pipelines.config.suggestions import explain_unknown_key, keys_of, keys_of_experiments
 from pipelines.runtime.class_paths import import_named
 from pipelines.runtime.errors import UserError
@@ -132,8 +132,7 @@ def _known_keys(
 ) -> set[str]:
     """Return the keys that could have been meant: of the parser, of experiments and of the class in the message."""
     keys = {name for name in parser.get_defaults().keys() if name != "config"}  # noqa: SIM118  # a Namespace
-    named = [find_experiment(name) for name in experiment_names()]
-    used = [read_yaml(path) for path in named if str(path) in args]
+    used = [read_yaml(path) for path in experiment_files().values() if str(path) in args]
     keys |= {key for content in used for key in keys_of(content)} if used else keys_of_experiments()
     after, before = _CLASS.search(message, unknown.end()), _CLASS.findall(message[: unknown.start()])
     class_path = after[1] if after else before[-1] if before else None

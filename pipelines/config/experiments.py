@@ -1,12 +1,14 @@
-"""Find and describe the experiments that come with litlab. Imports neither torch nor Lightning."""
+"""Find and describe experiments, the project's and those that come with litlab. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipelines.config.named_files import named_files
 from pipelines.runtime.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "experiments"
@@ -27,9 +29,21 @@ class _UniqueKeys(yaml.SafeLoader):
         return node
 
 
+def experiment_files() -> dict[str, Path]:
+    """Return the files of all experiments by name, sorted. One of the project hides one of litlab."""
+    return named_files("experiments", FOLDER)
+
+
 def experiment_names() -> list[str]:
     """Return the names of all experiments, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return [*experiment_files()]
+
+
+def experiment_contents() -> Iterator[dict[str, Any]]:
+    """Yield the contents of all experiments that can be read."""
+    for path in experiment_files().values():
+        with suppress(UserError):
+            yield read_yaml(path)
 
 
 def find_experiment(experiment: str) -> Path:
@@ -38,8 +52,8 @@ def find_experiment(experiment: str) -> Path:
     Raises:
         UserError: There is no such experiment or file.
     """
-    if experiment in experiment_names():
-        return FOLDER / f"{experiment}.yaml"
+    if found := experiment_files().get(experiment):
+        return found
     path = Path(experiment)
     if path.suffix in (".yaml", ".yml") or path.parent != Path():
         if path.is_file():
@@ -90,20 +104,24 @@ def config_arguments(
 
 
 def describe_experiment(experiment: str) -> dict[str, str]:
-    """Return name, data set, model and one-line description of an experiment."""
-    config = yaml.safe_load(find_experiment(experiment).read_text())
-    return {
-        "name": experiment,
-        "description": config["description"],
-        "data": _class_name(config["data"]),
-        "model": _class_name(config["model"]),
-    }
+    """Return name, data set, model and one-line description of an experiment; "-" for what its file does not have."""
+    path = find_experiment(experiment)
+    try:
+        config = read_yaml(path)
+    except UserError as error:
+        config = {"description": str(error)}
+    description = str(config.get("description") or "-").strip().splitlines()[0]
+    sections = {key: _class_name(config.get(key)) for key in ("data", "model")}
+    return {"name": experiment, "description": description, **sections}
 
 
 def list_experiments() -> list[dict[str, str]]:
-    """Describe all experiments, sorted by name."""
-    return [describe_experiment(name) for name in experiment_names()]
+    """Describe all experiments, those of the project first, each part sorted by name."""
+    files = experiment_files()
+    return [describe_experiment(name) for name in sorted(files, key=lambda name: files[name].parent == FOLDER)]
 
 
-def _class_name(section: dict[str, Any]) -> str:
-    return str(section["class_path"]).rpartition(".")[2]
+def _class_name(section: Any) -> str:
+    """Return the name of the class of a section: `class_path: A.B`, or `A.B` alone."""
+    class_path = section.get("class_path") if isinstance(section, dict) else section
+    return str(class_path or "-").rpartition(".")[2]

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
-from pipelines.config.experiments import experiment_names, find_experiment, read_yaml
+from pipelines.config.experiments import experiment_contents
 from pipelines.config.identity import flatten_config, prefixes
 
 SIMILAR = 0.6
@@ -71,9 +71,8 @@ def keys_of(config: Mapping[str, Any]) -> set[str]:
 
 
 def keys_of_experiments() -> set[str]:
-    """Return the keys of all experiments of litlab, which are spelt right."""
-    found = (keys_of(read_yaml(find_experiment(name))) for name in experiment_names())
-    return {key for keys in found for key in keys}
+    """Return the keys of all experiments."""
+    return {key for content in experiment_contents() for key in keys_of(content)}
 
 
 def _similarity(key: str, known: str) -> float:

@@ -18,6 +18,9 @@ from pipelines.tracking.tags import (
     FOLDER_DIFF_TAG,
     FOLDER_DIRTY_TAG,
     HOST_TAG,
+    LITLAB_COMMIT_TAG,
+    LITLAB_DIFF_TAG,
+    LITLAB_DIRTY_TAG,
     VERSION_TAG,
 )
 
@@ -27,9 +30,12 @@ _NAMES = {
     COMMIT_TAG: "git commit",
     DIRTY_TAG: "uncommitted changes",
     DIFF_TAG: "SHA-256 of these",
+    LITLAB_COMMIT_TAG: "commit of litlab",
+    LITLAB_DIRTY_TAG: "uncommitted changes of litlab",
+    LITLAB_DIFF_TAG: "SHA-256 of those",
     FOLDER_COMMIT_TAG: "commit of the current folder",
     FOLDER_DIRTY_TAG: "uncommitted changes there",
-    FOLDER_DIFF_TAG: "SHA-256 of those",
+    FOLDER_DIFF_TAG: "SHA-256 of those there",
     HOST_TAG: "machine",
 }
 

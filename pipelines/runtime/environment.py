@@ -6,11 +6,27 @@ import platform
 import subprocess
 from pathlib import Path
 
+PROJECT_FILES = ("pyproject.toml", ".git")
+
+
+def checkout() -> Path | None:
+    """Return the clone of the repository that litlab runs from; None if it is installed without one."""
+    folder = Path(__file__).resolve().parents[2]
+    return folder if (folder / "pyproject.toml").is_file() else None
+
 
 def project_folder() -> Path:
-    """Return the checkout that litlab is installed from, or the current folder if there is none."""
-    checkout = Path(__file__).resolve().parents[2]
-    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+    """Return the nearest folder with a pyproject.toml or .git, from the current one upwards; without one, the current.
+
+    The home folder and the root of the file system are no projects, unless they are the current folder.
+    """
+    current = Path.cwd()
+    for folder in (current, *current.parents):
+        if folder != current and folder in (Path.home(), folder.parent):
+            break
+        if any((folder / name).exists() for name in PROJECT_FILES):
+            return folder
+    return current
 
 
 def git(folder: Path, *args: str) -> bytes | None:

@@ -26,7 +26,7 @@ from pipelines.tracking.origin import machine_tags, process_tags
 from pipelines.tracking.reopening import reopened_log
 from pipelines.tracking.run_log import RunLog, epoch_history
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import COMMIT_TAG, DATA_HASH_TAG, NAME_TAG, PROCESS_TAG
+from pipelines.tracking.tags import COMMIT_TAG, DATA_HASH_TAG, LITLAB_COMMIT_TAG, NAME_TAG, PROCESS_TAG
 from pipelines.tracking.writer import MAX_BATCH, REWOUND, SEND
 from pipelines.tracking.writer_process import RunWriter
 
@@ -71,10 +71,11 @@ class Run:
     ) -> None:
         self._system, self._started = system_metrics, time.time()
         writer = RunWriter(store)
-        code = source_code.current() if COMMIT_TAG not in tags else source_code.SourceCode()
+        is_part = not {COMMIT_TAG, LITLAB_COMMIT_TAG}.isdisjoint(tags)  # the summary run has its code and packages
+        code = source_code.SourceCode() if is_part else source_code.current()
         info = writer.create_run(experiment, name, {**code.tags, **machine_tags(), **process_tags(), **tags})
         try:
-            self._begin(store, RunLog.new(store.uri, info), writer, new=True, packages=COMMIT_TAG not in tags)
+            self._begin(store, RunLog.new(store.uri, info), writer, new=True, packages=not is_part)
             code.save(self.folder)
         except OSError as error:
             writer.stop()

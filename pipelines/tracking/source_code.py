@@ -1,6 +1,6 @@
 """The source code that a run was trained with: commits as tags, uncommitted changes as patches for `git apply`.
 
-Two repositories count: litlab's checkout, and that of the current folder if it is another. A patch has the changes of
+Two repositories count: the project's, and litlab's checkout if it is another. A patch has the changes of
 tracked files and whole new source files, without binary, large and private ones, which its first lines name.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from pipelines.runtime.environment import git, project_folder
+from pipelines.runtime.environment import checkout, git, project_folder
 from pipelines.runtime.files import write_atomically
 from pipelines.runtime.text import escape_control_characters
 from pipelines.tracking.tags import (
@@ -23,6 +23,9 @@ from pipelines.tracking.tags import (
     FOLDER_COMMIT_TAG,
     FOLDER_DIFF_TAG,
     FOLDER_DIRTY_TAG,
+    LITLAB_COMMIT_TAG,
+    LITLAB_DIFF_TAG,
+    LITLAB_DIRTY_TAG,
     NO_CHANGES,
     RESUMED,
     SOURCE_COMMIT_TAG,
@@ -39,7 +42,8 @@ PRIVATE = (  # patterns of names of files that are never kept
     *(".env*", "*.env", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "id_rsa*", "id_ed25519*"),
     *(".netrc", ".pypirc", ".npmrc", "*secret*", "*credential*", "*password*"),
 )
-_TAGS = ((COMMIT_TAG, DIRTY_TAG, DIFF_TAG), (FOLDER_COMMIT_TAG, FOLDER_DIRTY_TAG, FOLDER_DIFF_TAG))
+_PROJECT, _LITLAB = (COMMIT_TAG, DIRTY_TAG, DIFF_TAG), (LITLAB_COMMIT_TAG, LITLAB_DIRTY_TAG, LITLAB_DIFF_TAG)
+_FOLDER = (FOLDER_COMMIT_TAG, FOLDER_DIRTY_TAG, FOLDER_DIFF_TAG)  # of earlier versions: see tags.py
 _DIFF = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-relative", "--ignore-submodules=dirty")
 _PREFIXES = ("--src-prefix=a/", "--dst-prefix=b/", "--unified=3")
 _KEY = re.compile(rb"^[+ -]-----BEGIN [A-Z ]*PRIVATE KEY-----\r?$", re.MULTILINE)
@@ -111,8 +115,10 @@ def collect() -> SourceCode:
     """Return the source code as it is now; empty outside of git repositories."""
     tags: dict[str, str] = {}
     patches: dict[str, bytes] = {}
-    own, here = _repository(project_folder()), _repository(Path())
-    for repository, (commit_tag, dirty_tag, diff_tag) in zip((own, here if here != own else None), _TAGS, strict=True):
+    own = checkout()
+    project, litlab = _repository(project_folder()), None if own is None else _repository(own)
+    repositories = (project, _PROJECT), (None if litlab == project else litlab, _LITLAB)
+    for repository, (commit_tag, dirty_tag, diff_tag) in repositories:
         if repository is None:
             continue
         top, commit = repository
@@ -137,7 +143,8 @@ def same_code(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 def _state(tags: Mapping[str, str]) -> list[tuple[str | None, str | None]] | None:
     """Return commit and changes of each repository; None if they are not known, or a resume found others."""
     state: list[tuple[str | None, str | None]] = []
-    for commit_tag, dirty_tag, diff_tag in _TAGS:
+    project, litlab = (_FOLDER, _PROJECT) if FOLDER_COMMIT_TAG in tags else (_PROJECT, _LITLAB)
+    for commit_tag, dirty_tag, diff_tag in (project, litlab):
         commit, changes = tags.get(commit_tag), tags.get(diff_tag)
         if changes is None and tags.get(dirty_tag) == "false":  # of an earlier version
             changes = NO_CHANGES

@@ -27,8 +27,13 @@ LEAK_CHECK_TAG = "litlab.leak_check"  # prefix: whether `litlab.leak_check.test`
 DATA_HASH_TAG = "data.sha256"  # prefix: `data.sha256.train` is the SHA-256 of the training set
 
 # Where it comes from
-COMMIT_TAG, DIRTY_TAG, DIFF_TAG = "git.commit", "git.dirty", "git.diff"  # of litlab's checkout; see source_code.py
-FOLDER_COMMIT_TAG, FOLDER_DIRTY_TAG, FOLDER_DIFF_TAG = (  # of the current folder's repository, if it is another
+COMMIT_TAG, DIRTY_TAG, DIFF_TAG = "git.commit", "git.dirty", "git.diff"  # of the project; see source_code.py
+LITLAB_COMMIT_TAG, LITLAB_DIRTY_TAG, LITLAB_DIFF_TAG = (  # of litlab's checkout, if that is another repository
+    "git.litlab.commit",
+    "git.litlab.dirty",
+    "git.litlab.diff",
+)
+FOLDER_COMMIT_TAG, FOLDER_DIRTY_TAG, FOLDER_DIFF_TAG = (  # of the project, if an earlier version had it beside litlab's
     "git.folder.commit",
     "git.folder.dirty",
     "git.folder.diff",

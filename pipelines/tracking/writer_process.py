@@ -35,6 +35,7 @@ RESTARTS = 3  # of a process that dies
 PROGRAM = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
+import litlab
 from pipelines.tracking.writer_main import main
 main()
 """

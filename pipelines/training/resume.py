@@ -46,9 +46,9 @@ from pipelines.tracking.tags import (
     COMMIT_TAG,
     DATA_HASH_TAG,
     DIFF_TAG,
-    FOLDER_COMMIT_TAG,
-    FOLDER_DIFF_TAG,
     FOUND_TAG,
+    LITLAB_COMMIT_TAG,
+    LITLAB_DIFF_TAG,
     RESUMED,
     SOURCE_COMMIT_TAG,
 )
@@ -208,7 +208,7 @@ def note_commit(run: Run, found: StoredRun) -> None:
     before, now = (tags.get(COMMIT_TAG, "") for tags in (found.tags, code.tags))
     if COMMIT_TAG in changed:
         logger.warning("The run started with commit %s and resumes with %s", before[:12], now[:12])
-    elif {DIFF_TAG, FOLDER_DIFF_TAG, FOLDER_COMMIT_TAG} & changed.keys():
+    elif {DIFF_TAG, LITLAB_DIFF_TAG, LITLAB_COMMIT_TAG} & changed.keys():
         logger.warning("The run resumes with other code than it started with: litlab show %s", run.run_id)
     code.save(run.folder)
     run.set_tags({f"{RESUMED}{tag}": value for tag, value in changed.items() if tag != SOURCE_COMMIT_TAG})

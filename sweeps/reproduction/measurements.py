@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipelines.runtime.environment import project_folder
+from pipelines.runtime.environment import checkout
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG, SELECTED
@@ -140,7 +140,9 @@ def _run_theory_tests(files: Iterable[str]) -> Mapping[str, bool]:
     Raises:
         UserError: pytest cannot run.
     """
-    folder = project_folder()
+    folder = checkout()
+    if folder is None:
+        return {}
     existing = sorted({name for name in files if (folder / THEORY / name).is_file()})
     if not existing:
         return {}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Direction = Literal["maximize", "minimize"]
 Values = dict[str, Any]
 BY_NAME: Any = ""
+DEFAULT_METRIC = "val/acc"
 NOT_SEARCHED = {
     "seed_everything": "a study uses seeds 0, 1, ...; set their number with --seeds",
     "name": "a study's runs go to the MLflow experiment STUDY-sweep; name the study with --study",
@@ -36,7 +37,8 @@ class Space:
         space: Dotted keys of the experiment, each with `{low, high, log, step}` or a list of choices. Keys that share
             their value are written as one, separated by commas.
         description: One line.
-        metric: Objective of a trial, at the epoch that its run selects: a validation metric.
+        metric: Objective of a trial, at the epoch that its run selects: a validation metric. By default, the metric
+            that selects the epochs of the experiment, as far as this is known before a training.
         direction: Whether to maximise or to minimise it; by default, what its name tells, see `metric_names.mode_of`.
         sampler: "grid", or the name of one of Optuna's samplers, alone or with arguments (`{name: tpe, ...}`).
         pruner: "none", or the name of one of Optuna's pruners, likewise.
@@ -56,7 +58,7 @@ class Space:
     experiment: str
     space: dict[str, Any]
     description: str = ""
-    metric: str = "val/acc"
+    metric: str = BY_NAME
     direction: Direction = BY_NAME
     sampler: str | dict[str, Any] = "tpe"
     pruner: str | dict[str, Any] = "none"
@@ -68,8 +70,12 @@ class Space:
     keep: Keep = "best"
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
     direction_by_name: bool = dataclasses.field(default=False, init=False, repr=False, compare=False)
+    metric_by_default: bool = dataclasses.field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.metric == BY_NAME:
+            object.__setattr__(self, "metric_by_default", True)
+            object.__setattr__(self, "metric", DEFAULT_METRIC)
         if self.direction == BY_NAME:
             object.__setattr__(self, "direction_by_name", True)
             object.__setattr__(self, "direction", f"{mode_of(str(self.metric))}imize")
@@ -81,6 +87,14 @@ class Space:
             check_values(name, values, grid=self.is_grid)
         if self.trials is None and not self.is_grid:
             raise UserError("trials is required, unless the sampler is grid")
+
+    def with_metric(self, monitor: str | None) -> "Space":
+        """Return this space with the metric that selects the epochs of the experiment, unless one is given."""
+        if monitor is None or not self.metric_by_default or split_of(monitor) != "val":
+            return self
+        return dataclasses.replace(
+            self, metric=monitor, direction=BY_NAME if self.direction_by_name else self.direction
+        )
 
     @property
     def is_grid(self) -> bool:

@@ -1,4 +1,4 @@
-"""Search spaces as YAML files: those that come with litlab in sweeps/spaces/, and the user's own."""
+"""Search spaces as YAML files: the project's in spaces/, those that come with litlab, and any other file."""
 
 import dataclasses
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config.experiments import read_yaml
+from pipelines.config.named_files import named_files
 from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.errors import UserError
 from sweeps.search.ranges import parse_numbers
@@ -19,8 +20,8 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 
 def space_names() -> list[str]:
-    """Return the names of the spaces that come with litlab."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """Return the names of the project's spaces and of those that come with litlab, sorted."""
+    return [*named_files("spaces", FOLDER)]
 
 
 def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
@@ -47,8 +48,8 @@ def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
 
 
 def _find(name: str) -> Path:
-    if name in space_names():
-        return FOLDER / f"{name}.yaml"
+    if found := named_files("spaces", FOLDER).get(name):
+        return found
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if path.is_file():

@@ -190,6 +190,7 @@ def _sweep(
             facts = pool.check(Job(fixed, stacked=stacked > 1), points)
         except UserError as error:
             raise UserError(f"{space.experiment}: {error}") from error
+        space = space.with_metric(facts["values"].get("monitor") or facts["monitor"])
         exclusive = path is not None
         study = open_study(open_storage(url), name, space, facts, controller_name(), exclusive=exclusive, store=store)
         if retry_failed:

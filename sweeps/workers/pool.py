@@ -22,6 +22,7 @@ from sweeps.workers.job import Job
 from sweeps.workers.multiprocessing_internals import start_fork_server
 
 PRELOAD = [
+    "litlab",  # first: a project may have packages of the names of litlab's
     "sweeps.workers.worker",
     "mlflow.tracking.client",
     DATABASE_STORE,

@@ -56,7 +56,8 @@ class PruningCallback(Callback):
         metric = find_metric(self._metric, logged)
         if metric is None:
             available = ", ".join(sorted(selection.logged))
-            raise RefusedError(f"metric {self._metric}: the experiment logs {available or 'no validation metric'}")
+            logged_names = available or "no validation metric"
+            raise RefusedError(f"metric {self._metric}: the experiment logs {logged_names}; set metric in the space")
         value = float(logged[metric])
         if not math.isfinite(value):
             raise FloatingPointError(f"{self._metric} is {value} in epoch {trainer.current_epoch}")

@@ -5,6 +5,7 @@ several devices this process has rank 0; Lightning starts the other ranks by run
 file.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path.pop(0)  # this folder; its modules must not hide others of the same name
+    importlib.import_module("litlab")  # a project may have packages of the names of litlab's
 
 from lightning.pytorch import LightningDataModule, LightningModule
 

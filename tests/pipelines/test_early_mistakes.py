@@ -138,7 +138,7 @@ def test_the_help_of_a_verbs_verb_imports_nothing_heavy(outcomes, verb):
 
 def test_a_mistake_takes_a_fraction_of_a_second_of_cpu():
     start = os.times()
-    command = [sys.executable, "-m", "pipelines.cli", "fit", "digits-mpl"]
+    command = [sys.executable, "-m", "litlab", "fit", "digits-mpl"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 2
     end = os.times()
     seconds = end.children_user + end.children_system - start.children_user - start.children_system

@@ -8,12 +8,22 @@ from mlflow import MlflowClient
 
 from pipelines.commands.diff import main as diff_command
 from pipelines.commands.show import main as show_command
+from pipelines.runtime.environment import checkout
 from pipelines.tracking import source_code
 from pipelines.tracking.packages import FILE, installed_packages, parse_packages
 from pipelines.tracking.run import Run
 from pipelines.tracking.source_code import collect, files_of, patch_name
 from pipelines.tracking.store import Store
-from pipelines.tracking.tags import DIFF_TAG, FOLDER_COMMIT_TAG, FOLDER_DIFF_TAG, FOLDER_DIRTY_TAG, PARENT_RUN_TAG
+from pipelines.tracking.tags import (
+    COMMIT_TAG,
+    DIFF_TAG,
+    DIRTY_TAG,
+    FOLDER_COMMIT_TAG,
+    FOLDER_DIFF_TAG,
+    LITLAB_COMMIT_TAG,
+    LITLAB_DIFF_TAG,
+    PARENT_RUN_TAG,
+)
 from tests.git_repository import git, make_repository
 
 pytestmark = pytest.mark.usefixtures("tables")
@@ -35,7 +45,7 @@ def repository(tmp_path, monkeypatch):
 
 
 def patch_of(code: source_code.SourceCode) -> bytes:
-    return code.patches[patch_name(code.tags[FOLDER_DIFF_TAG])]
+    return code.patches[patch_name(code.tags[DIFF_TAG])]
 
 
 def sources(folder: Path) -> dict[str, bytes]:
@@ -59,7 +69,7 @@ def test_what_ran_is_rebuilt_by_git_apply_in_a_clean_clone(repository, tmp_path)
     clone = tmp_path / "clone"
     git(tmp_path, "clone", str(repository), str(clone))
     (tmp_path / "patch").write_bytes(patch_of(code))
-    git(clone, "checkout", code.tags[FOLDER_COMMIT_TAG])
+    git(clone, "checkout", code.tags[COMMIT_TAG])
     git(clone, "apply", "--index", str(tmp_path / "patch"))
     assert sources(clone) == sources(repository)
     assert (clone / "run.sh").stat().st_mode & 0o100
@@ -67,10 +77,24 @@ def test_what_ran_is_rebuilt_by_git_apply_in_a_clean_clone(repository, tmp_path)
 
 def test_a_clean_repository_has_no_patch_and_outside_of_one_there_is_nothing(repository, tmp_path, monkeypatch):
     code = collect()
-    assert (code.tags[FOLDER_DIRTY_TAG], code.tags[FOLDER_DIFF_TAG]) == ("false", "none")
-    assert patch_name(code.tags[FOLDER_DIFF_TAG]) not in code.patches
+    assert (code.tags[DIRTY_TAG], code.tags[DIFF_TAG]) == ("false", "none")
+    assert patch_name(code.tags[DIFF_TAG]) not in code.patches
     monkeypatch.chdir(tmp_path)
-    assert not [tag for tag in collect().tags if "folder" in tag]
+    assert {COMMIT_TAG, DIRTY_TAG, DIFF_TAG}.isdisjoint(collect().tags)
+
+
+def test_litlabs_checkout_is_told_beside_a_projects_repository(repository):
+    tags = collect().tags
+    assert tags[COMMIT_TAG] == git(repository, "rev-parse", "HEAD").strip()
+    if (own := checkout()) is not None and (own / ".git").exists():
+        assert tags[LITLAB_COMMIT_TAG] == git(own, "rev-parse", "HEAD").strip()
+
+
+def test_equal_code_is_recognised_in_runs_of_earlier_versions(repository):
+    tags = {COMMIT_TAG: "a", DIFF_TAG: "none", LITLAB_COMMIT_TAG: "b", LITLAB_DIFF_TAG: "none"}
+    earlier = {FOLDER_COMMIT_TAG: "a", FOLDER_DIFF_TAG: "none", COMMIT_TAG: "b", DIFF_TAG: "none"}
+    assert source_code.same_code(tags, earlier)
+    assert not source_code.same_code(tags, {**earlier, COMMIT_TAG: "c"})
 
 
 def test_binary_large_private_and_data_files_are_left_out(repository, tmp_path, monkeypatch):
@@ -153,8 +177,8 @@ def test_the_environment_variable_keeps_commits_only(repository, monkeypatch, ur
     run = Run(Store(), "off", "off", {})
     run.finish("FINISHED")
     tags = MlflowClient(uri).get_run(run.run_id).data.tags
-    assert tags[FOLDER_DIRTY_TAG] == "true"
-    assert not {DIFF_TAG, FOLDER_DIFF_TAG} & tags.keys()
+    assert tags[DIRTY_TAG] == "true"
+    assert not {DIFF_TAG, LITLAB_DIFF_TAG} & tags.keys()
     assert not (run.folder / "code").exists()
 
 

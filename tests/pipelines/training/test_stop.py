@@ -73,7 +73,7 @@ def test_a_tag_stops_a_run_which_then_resumes_to_its_end(litlab, asks):
 def test_another_shell_stops_a_fit_whose_writer_is_a_process(uri, ranks):
     """Takes as long as a writer waits between two looks, which is part of the claim."""
     devices = ["--trainer.devices", "2", "--trainer.strategy", "ddp"] if ranks > 1 else []
-    command = [sys.executable, "-m", "pipelines.cli", *SMALL, *devices, "--trainer.accelerator", "cpu"]
+    command = [sys.executable, "-m", "litlab", *SMALL, *devices, "--trainer.accelerator", "cpu"]
     command += ["--trainer.max_epochs", "100000"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

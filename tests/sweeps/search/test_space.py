@@ -318,3 +318,13 @@ def test_a_space_has_the_old_path_of_a_renamed_class(tmp_path):
 def test_any_validation_metric_can_be_searched(write_space: Callable[..., str], metric: str) -> None:
     read = read_space(write_space(metric=metric), {})
     assert (read.metric, read.direction) == (metric, "minimize" if "loss" in metric else "maximize")
+
+
+def test_the_metric_is_by_default_the_one_that_selects_the_epochs(write_space):
+    read = read_space(write_space(), {})
+    assert (read.metric, read.with_metric(None).metric) == ("val/acc", "val/acc")
+    losses = read.with_metric("val/loss")
+    assert (losses.metric, losses.direction) == ("val/loss", "minimize")
+    given = read_space(write_space(metric="val/acc"), {}).with_metric("val/loss")
+    assert (given.metric, given.direction) == ("val/acc", "maximize")
+    assert read_space(write_space(direction="maximize"), {}).with_metric("val/loss").direction == "maximize"
