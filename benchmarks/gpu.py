@@ -1,10 +1,10 @@
 """Does litlab work on a GPU, and how fast? Everything that is measured there, in one call of at most 6 minutes.
 
-    python benchmarks/gpu.py [--parts a,b,e] [--data-dir data] [--out FOLDER] [--limit SECONDS] [--dry]
+    python benchmarks/gpu.py [--parts a,e,b] [--data-dir data] [--out FOLDER] [--limit SECONDS] [--dry]
 
 Part a runs each experiment in two precisions, `torch.compile`, resume after kill -9, predict, explain, the exported
-model on the CPU, a sweep with two workers, and two processes that share the GPU. Part b times epochs of four
-experiments, part e memory and utilisation. Each part has a time limit, and one failure does not stop the rest.
+model on the CPU, a sweep with two workers, and two processes that share the GPU. Part e measures memory and
+utilisation, part b times epochs of four experiments. Each part has a time limit, and a failure does not stop the rest.
 
 The folder gets `results.jsonl`, a line for each result as soon as it is there, `log.txt` with the output of all
 processes, and `table.txt`. MNIST is read from --data-dir; without it, there is noise in its format. In place of
@@ -32,7 +32,7 @@ from rich.console import Console  # noqa: E402
 
 PACKAGES = ("torch", "lightning", "mlflow", "optuna")
 LIMIT_S = 360.0
-WIDTH = 150
+WIDTH = 200
 
 
 def options() -> argparse.Namespace:

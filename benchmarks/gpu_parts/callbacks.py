@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import final
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 MARKER = "LITLAB_KILLED"
@@ -25,14 +26,21 @@ class KillOnce(Callback):
 
 @final
 class EpochStarts(Callback):
-    """Record when each epoch starts, and when the last one has ended, in `MOMENTS`."""
+    """Record when each epoch starts, and when the last one has ended, in `MOMENTS`; the seconds of steps in `STEPS`."""
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         MOMENTS.append(time.perf_counter())
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        if trainer.is_last_batch:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            STEPS.append(time.perf_counter() - MOMENTS[-1])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         MOMENTS.append(time.perf_counter())
 
 
 MOMENTS: list[float] = []
+STEPS: list[float] = []
 """In seconds, of the trainings of this process."""

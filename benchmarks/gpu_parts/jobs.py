@@ -62,13 +62,14 @@ JOBS = {
     "two processes": Job("processes", "two_processes"),
     "raw": Job("timing", "raw"),
     "litlab": Job("timing", "litlab"),
+    "graph": Job("timing", "graph"),
     "workers": Job("timing", "with_workers"),
     "usage": Job("usage", "usage"),
 }
 PARTS = {
     "a": Part("does everything run", True, dict.fromkeys([*JOBS][:8], 140)),
-    "b": Part("seconds per epoch", False, {"raw": 60, "litlab": 80, "workers": 40}),
-    "e": Part("memory and utilisation", False, {"usage": 40}),
+    "e": Part("memory and utilisation", False, {"usage": 60}),
+    "b": Part("seconds per epoch", False, {"litlab": 110, "graph": 60, "raw": 75, "workers": 60}),
 }
 
 

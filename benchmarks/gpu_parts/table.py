@@ -11,7 +11,11 @@ from rich.table import Table
 from gpu_parts.jobs import PARTS
 
 Result = dict[str, Any]
-VARIANTS = ("raw, eager", "raw, CUDA graph", "litlab", "Lightning, DataLoader workers")
+VARIANTS = (
+    *("raw, eager", "raw, CUDA graph", "litlab", "litlab, data on the CPU", "litlab, CudaGraph"),
+    "Lightning, DataLoader workers",
+)
+NOISE = "The images of the cifar experiments are noise of CIFAR-10's sizes: only their times mean something."
 
 
 def read_results(path: Path) -> list[Result]:
@@ -24,7 +28,7 @@ def show(results: list[Result], console: Console) -> bool:
     for result in results:
         if result["job"] == "machine":
             console.print(", ".join(f"{key} {value}" for key, value in result.items() if key not in ("job", "name")))
-    console.print(_runs(results), _epochs(results), _usage(results), sep="\n\n")
+    console.print(_runs(results), _epochs(results), NOISE, _usage(results), sep="\n\n")
     failed = [result for result in results if not result.get("ok", True)]
     for result in failed:
         console.print(f"failed: {result['job']}, {result['name']}: {result['error']}", markup=False)
@@ -57,14 +61,17 @@ def _measured(result: Result) -> str:
 
 def _epochs(results: list[Result]) -> Table:
     """Median seconds per epoch, without the first."""
-    table = _table("seconds per epoch, with validation", "experiment", "precision", *VARIANTS, "litlab / eager")
+    columns = ("experiment", "precision", *VARIANTS, "litlab / eager", "of litlab: steps")
+    table = _table("seconds per epoch, with validation", *columns)
     timed = [result for result in results if result.get("epochs") and "variant" in result]
     for precision, experiment in dict.fromkeys((result["precision"], result["experiment"]) for result in timed):
         found = {r["variant"]: r for r in timed if (r["precision"], r["experiment"]) == (precision, experiment)}
         seconds = {name: median(result["epochs"][1:]) for name, result in found.items()}
         cells = [f"{seconds[name]:.3f}" if name in seconds else "" for name in VARIANTS]
         eager, own = (seconds.get(VARIANTS[number]) for number in (0, 2))
-        table.add_row(experiment, precision, *cells, f"{own / eager:.2f}" if own and eager else "")
+        ratio = f"{own / eager:.2f}" if own and eager else ""
+        steps = found[VARIANTS[2]].get("training", [])[1:] if own else []
+        table.add_row(experiment, precision, *cells, ratio, f"{median(steps):.3f}" if steps else "")
     return table
 
 

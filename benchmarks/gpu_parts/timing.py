@@ -1,23 +1,26 @@
 """Part b: seconds per epoch of four experiments, with raw loops, with litlab, and with usual Lightning code."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 
 from gpu_parts import usual
-from gpu_parts.callbacks import MOMENTS, EpochStarts
+from gpu_parts.callbacks import MOMENTS, STEPS, EpochStarts
 from gpu_parts.data import full_data
 from gpu_parts.place import Place
 from gpu_parts.raw import Loop
 from gpu_parts.table import VARIANTS
 from pipelines.training.fit import fit
 
-EXPERIMENTS = {"mnist-mlp": 8, "mnist-convnet": 6, "cifar-augmented": 4, "cifar-resnet9": 4}  # epochs of litlab
+EXPERIMENTS = {"mnist-mlp": 5, "mnist-convnet": 5, "cifar-augmented": 3, "cifar-resnet9": 3}  # epochs of litlab
 RAW_EPOCHS = 3
-USUAL_EPOCHS = 3
+USUAL_EPOCHS = 2
 PRECISIONS = ("32-true", "bf16-mixed")
 TIMER = f"--trainer.callbacks={EpochStarts.__module__}.EpochStarts"
-EAGER, CAPTURED, LITLAB, USUAL = VARIANTS
+EAGER, CAPTURED, LITLAB, ON_CPU, GRAPH, USUAL = VARIANTS
+ON_CPU_KEYS = ("--data.device=cpu",)
+GRAPH_KEYS = ("--trainer.callbacks+=modules.speed.CudaGraph",)
 
 
 def raw(place: Place, job: str) -> None:
@@ -40,15 +43,28 @@ def _time_loop(place: Place, job: str, experiment: str, precision: str, variant:
 
 
 def litlab(place: Place, job: str) -> None:
-    """Time complete fits in one process."""
+    """Time complete fits in one process, without a test."""
+    _time_fits(place, job, PRECISIONS[0], LITLAB)
+    _time_fits(place, job, PRECISIONS[0], ON_CPU, ON_CPU_KEYS)
+    _time_fits(place, job, PRECISIONS[1], LITLAB)
+
+
+def graph(place: Place, job: str) -> None:
+    """Time fits whose steps are captured as CUDA graphs."""
     for precision in PRECISIONS:
-        for experiment, epochs in EXPERIMENTS.items():
-            with place.attempt(job, f"{experiment}, {precision}") as values:
-                MOMENTS.clear()
-                values |= {"experiment": experiment, "precision": precision, "variant": LITLAB}
-                options = [f"--trainer.precision={precision}", f"--trainer.max_epochs={_count(place, epochs)}", TIMER]
-                fit(experiment, overrides=[*full_data(place, experiment), *place.trainer, *options])
-                values["epochs"] = [end - start for start, end in pairwise(MOMENTS)]
+        _time_fits(place, job, precision, GRAPH, GRAPH_KEYS)
+
+
+def _time_fits(place: Place, job: str, precision: str, variant: str, keys: Sequence[str] = ()) -> None:
+    for experiment, epochs in EXPERIMENTS.items():
+        with place.attempt(job, f"{experiment}, {precision}, {variant}") as values:
+            MOMENTS.clear()
+            STEPS.clear()
+            values |= {"experiment": experiment, "precision": precision, "variant": variant}
+            options = [f"--trainer.precision={precision}", f"--trainer.max_epochs={_count(place, epochs)}"]
+            options += [TIMER, "--trainer.limit_test_batches=0", *keys]
+            fit(experiment, overrides=[*full_data(place, experiment), *place.trainer, *options])
+            values |= {"epochs": [end - start for start, end in pairwise(MOMENTS)], "training": list(STEPS)}
 
 
 def with_workers(place: Place, job: str) -> None:

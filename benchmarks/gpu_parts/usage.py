@@ -30,7 +30,7 @@ def usage(place: Place, job: str) -> None:
                 with _sampled(place, values):
                     _repeat(partial(loop.epoch, chosen), place)
         with place.attempt(job, f"{experiment}, litlab") as values, _sampled(place, values):
-            options = [f"--trainer.max_epochs={1 if place.dry else epochs}"]
+            options = [f"--trainer.max_epochs={1 if place.dry else epochs}", "--trainer.limit_test_batches=0"]
             fit(experiment, overrides=[*full_data(place, experiment), *place.trainer, *options])
 
 
