@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Job:
 
     def run(self, place: Place, name: str) -> None:
         function = getattr(importlib.import_module(f"gpu_parts.{self.module}"), self.function)
+        sys.stdin.readline()  # its turn
         function(place, name, *self.arguments)
 
 
@@ -62,19 +64,20 @@ JOBS = {
     "two processes": Job("processes", "two_processes"),
     "raw": Job("timing", "raw"),
     "litlab": Job("timing", "litlab"),
-    "graph": Job("timing", "graph"),
     "workers": Job("timing", "with_workers"),
     "usage": Job("usage", "usage"),
 }
 PARTS = {
     "a": Part("does everything run", True, dict.fromkeys([*JOBS][:8], 140)),
-    "e": Part("memory and utilisation", False, {"usage": 60}),
-    "b": Part("seconds per epoch", False, {"litlab": 110, "graph": 60, "raw": 75, "workers": 60}),
+    "e": Part("memory and utilisation", False, {"usage": 55}),
+    "b": Part("seconds per epoch", False, {"raw": 60, "litlab": 150, "workers": 60}),
 }
 
 
 def run_part(part: Part, place: Place, end: float) -> None:
     """Run the jobs of a part in processes of their own; those that are not done in time are killed.
+
+    All processes start at once, and wait for their turn when they have imported what they need.
 
     Args:
         part: The part.
@@ -82,35 +85,48 @@ def run_part(part: Part, place: Place, end: float) -> None:
         end: When all must have ended, as `time.monotonic` counts.
     """
     threads = {"OMP_NUM_THREADS": "2"} if part.together else {}
+    started = {name: _start_job(name, place, threads) for name in part.limits_s}
 
-    def run(item: tuple[str, float]) -> None:
+    def run(name: str) -> None:
         left = end - time.monotonic()
-        _run_job(item[0], place, left if place.dry else min(item[1], left), threads)
+        limit_s = left if place.dry else min(part.limits_s[name], left)
+        start = time.monotonic()
+        error = _finish_job(started[name], limit_s)
+        seconds = round(time.monotonic() - start, 1)
+        place.save(name, "process", ok=not error, error=error, seconds=seconds)
+        print(f"{name:<24}{seconds:6.1f} s  {error or 'done'}", flush=True)
 
-    with ThreadPoolExecutor(len(part.limits_s) if part.together and place.device == "cuda" else 1) as pool:
-        list(pool.map(run, part.limits_s.items()))
+    with ThreadPoolExecutor(len(started) if part.together and place.device == "cuda" else 1) as pool:
+        list(pool.map(run, started))
 
 
-def _run_job(name: str, place: Place, limit_s: float, environment: dict[str, str]) -> None:
-    if limit_s <= 0:
-        place.save(name, "process", ok=False, error="no time was left", seconds=0)
-        return
+def _start_job(name: str, place: Place, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """Start the process of a job, which waits for a line."""
     folder = place.folder / name.replace(" ", "-").replace(",", "")
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
     with (place.results.with_name("log.txt")).open("a") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             _command(name, place, folder),
             cwd=folder,
             env={**_environment(folder), **environment},
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            bufsize=0,
         )
-        error = _wait(process, limit_s)
-    seconds = round(time.monotonic() - start, 1)
-    place.save(name, "process", ok=not error, error=error, seconds=seconds)
-    print(f"{name:<24}{seconds:6.1f} s  {error or 'done'}", flush=True)
+
+
+def _finish_job(process: "subprocess.Popen[bytes]", limit_s: float) -> str:
+    """Let a job run; return why it did not succeed, or ""."""
+    assert process.stdin is not None
+    if limit_s <= 0:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return "no time was left"
+    with suppress(BrokenPipeError), process.stdin as turn:  # it may have failed already
+        turn.write(b"your turn\n")
+    return _wait(process, limit_s)
 
 
 def _wait(process: "subprocess.Popen[bytes]", seconds: float) -> str:

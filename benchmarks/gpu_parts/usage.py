@@ -15,8 +15,8 @@ from gpu_parts.place import Place
 from gpu_parts.raw import Loop
 from pipelines.training.fit import fit
 
-EXPERIMENTS = {"mnist-mlp": 12, "cifar-resnet9": 3}  # epochs of litlab: 4 s
-RAW_S = 3.0
+EXPERIMENTS = {"mnist-mlp": 12, "cifar-resnet9": 3}  # epochs of litlab
+RAW_S = 2.0
 INTERVAL_S = 0.1  # NVML's own samples are 0.17 to 1 s apart
 
 
