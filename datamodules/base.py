@@ -22,7 +22,7 @@ from datamodules.loading import DEVICES, Device, HeldSets, WholeBatchLoader
 from datamodules.normalize import Normalize, Whiten, channel_statistics, fit_zca, identity
 from datamodules.sampling import EpochSampler
 from datamodules.sets import Batch, ImageFiles, TensorSet
-from datamodules.split import stratified_split
+from datamodules.split import stratified_fold, stratified_split, stratified_subset
 from datamodules.statistics import image_statistics
 
 EVAL_BATCH_SIZE = 500
@@ -173,7 +173,10 @@ class ImageDataModule(InMemoryDataModule):
     Args:
         n_val: Number of validation examples, stratified, taken from the official training set.
         n_train: Number of training examples, stratified, taken from the remaining ones; None takes all of them.
-        split_seed: Seed that selects the validation examples and the training subset.
+        split_seed: Seed that selects the validation examples, the folds and the training subset.
+        folds: Number of folds, for cross-validation: each training image validates in one of them, and `n_val` has no
+            effect. None for one fixed validation set.
+        fold: Index of the fold that validates, from 0; None is the first. `litlab fit --folds` and sweeps set it.
         normalization: "standard" subtracts the mean and divides by the standard deviation of each channel; "zca"
             whitens (decorrelates) all pixels; both are fitted on the training examples in use. "unit" only scales
             pixels to [0, 1].
@@ -193,6 +196,8 @@ class ImageDataModule(InMemoryDataModule):
         n_val: int,
         n_train: int | None = None,
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int | None = None,
         normalization: Literal["standard", "unit", "zca"] = "standard",
         crop_padding: int = 0,
         flip: bool = False,
@@ -202,10 +207,15 @@ class ImageDataModule(InMemoryDataModule):
         require_positive(n_val=n_val, n_train=n_train)
         if crop_padding < 0:
             raise ValueError(f"data.crop_padding is {crop_padding}; it must be 0 or more")
-        self.n_val, self.n_train, self.split_seed = n_val, n_train, split_seed
+        if folds is not None and not (folds > 1 and 0 <= (fold or 0) < folds):
+            raise ValueError(f"data.fold is {fold} of data.folds {folds}; expected at least 2 folds, numbered from 0")
+        if folds is None and fold is not None:
+            raise ValueError(f"data.fold is {fold}, but data.folds, their number, is not given")
+        self.n_val, self.n_train, self.split_seed, self.folds, self.fold = n_val, n_train, split_seed, folds, fold or 0
         self.normalization, self.crop_padding, self.flip = normalization, crop_padding, flip
         self.normalize = None
         self._placed: tuple[nn.Module, nn.Module] | None = None
+        self._all_digest: str | None = None  # of the examples of all folds
 
     @abstractmethod
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
@@ -231,7 +241,8 @@ class ImageDataModule(InMemoryDataModule):
     def setup(self, stage: str) -> None:
         if stage in ("fit", "validate") and not hasattr(self, "train_set"):
             images, labels = self.load(train=True)
-            train, val = self.split(labels)
+            train, val = self.split(labels) if self.folds is None else self.split_fold(labels, self.folds)
+            self._all_digest = TensorSet(images, labels).digest() if self.folds is not None else None
             self.train_set = self.make_set("train", images.index_select(0, train), labels[train])
             self.val_set = self.make_set("val", images.index_select(0, val), labels[val])
             self.normalize = self.normalize or self._fit_normalization(self.train_set.inputs)
@@ -241,6 +252,14 @@ class ImageDataModule(InMemoryDataModule):
     def split(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Return the indices of the training and of the validation examples."""
         return stratified_split(labels_N, n_val=self.n_val, n_train=self.n_train, seed=self.split_seed)
+
+    def split_fold(self, labels_N: Tensor, folds: int) -> tuple[Tensor, Tensor]:
+        """Return the indices of the training and of the validation examples of this fold."""
+        train, val = stratified_fold(labels_N, folds=folds, fold=self.fold, seed=self.split_seed)
+        if self.n_train is not None and self.n_train < len(train):
+            subset = stratified_subset(train.tolist(), labels_N.numpy(), self.n_train, self.split_seed)
+            train = torch.tensor(sorted(subset))
+        return train, val
 
     def make_set(self, name: Literal["train", "val", "test"], images: Tensor, labels: Tensor) -> TensorSet:
         """Return the set with this name, made of these images."""
@@ -257,7 +276,10 @@ class ImageDataModule(InMemoryDataModule):
         """Return the size and SHA-256 of each set, the normalisation, and statistics of the training images."""
         assert self.normalize is not None
         images = {"images": image_statistics(self.train_set.inputs)} if "train_set" in vars(self) else {}
-        return {**super().describe(), **self.normalize.describe(), **images}
+        described = super().describe()
+        if self._all_digest is not None:
+            described["sha256"]["folds"] = self._all_digest
+        return {**described, **self.normalize.describe(), **images}
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self._predict_set, EVAL_BATCH_SIZE)

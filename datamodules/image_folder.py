@@ -106,6 +106,12 @@ class ImageFolder(ImageDataModule):
         train, val = torch.arange(len(labels_N)).tensor_split([self._num_before_val])
         return self._subset(train, labels_N), val
 
+    def split_fold(self, labels_N: Tensor, folds: int) -> tuple[Tensor, Tensor]:
+        if "val" in self.folders or self._n_val is not None:
+            other = self.folders.get("val", f"data.n_val {self._n_val}")
+            raise ValueError(f"data.folds is {folds}, which makes the validation sets; leave out {other}")
+        return super().split_fold(labels_N, folds)
+
     def _split_off_test(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Return the indices of the training and validation images, and those of the test images."""
         n_test = self._n_test or max(len(self.classes), len(labels_N) // TEST_DIVISOR)

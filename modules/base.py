@@ -108,6 +108,13 @@ class Learner(LightningModule, ABC):
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         return self._step(batch, self.test_metrics)[1]
 
+    def load_start(self) -> None:
+        """Load what a new training starts from, such as published weights. Nothing by default.
+
+        Raises:
+            ValueError, OSError: It cannot be read or downloaded.
+        """
+
     def on_fit_start(self) -> None:
         if self.global_rank:  # initial weights are the same on all processes; dropout and augmentation must differ
             seed_sequence = np.random.SeedSequence((torch.initial_seed(), self.global_rank))
@@ -140,8 +147,11 @@ class Learner(LightningModule, ABC):
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
+    def _build_optimizer(self) -> Optimizer:
+        return self._optimizer(self.parameters())
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self._optimizer(self.parameters())
+        optimizer = self._build_optimizer()
         if self._lr_scheduler is None:
             return optimizer
         scheduler = self._lr_scheduler(optimizer)

@@ -111,13 +111,12 @@ class Step:
 
 
 def settings(optimizer: Optimizer) -> tuple[Any, ...]:
-    """Return the numbers of an optimiser that a graph has as constants: all that are no tensors."""
-    return tuple(
-        (key, value)
-        for group in optimizer.param_groups
-        for key, value in group.items()
-        if isinstance(value, int | float | tuple)
-    )
+    """Return what of an optimiser is constant in a graph: all numbers that are no tensors, and what is trained."""
+    constants: list[Any] = []
+    for group in optimizer.param_groups:
+        constants += [(key, value) for key, value in group.items() if isinstance(value, int | float | tuple)]
+        constants.append(sum(parameter.requires_grad for parameter in group["params"]))
+    return tuple(constants)
 
 
 def make_capturable(optimizer: Optimizer, device: torch.device) -> bool:

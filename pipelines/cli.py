@@ -87,7 +87,7 @@ def _run_verb(verb: str, args: Sequence[str]) -> int:
     name, _ = VERBS[verb]
     if verb in WITH_CLASSES:
         warn_of_hidden_modules()
-    if verb == "fit" and any(arg.partition("=")[0] == "--seeds" for arg in args):
+    if verb == "fit" and any(arg.partition("=")[0] in ("--seeds", "--folds") for arg in args):
         name = FIT_SEEDS
     return int(importlib.import_module(name).main(verb, args))
 

@@ -202,6 +202,16 @@ def strangers(monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def tiny_network(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make the package of a small published network importable; return the class path of its function."""
+    folder = str(Path(__file__).parent / "fixtures" / "networks")
+    monkeypatch.syspath_prepend(folder)
+    paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))  # for processes that a test starts
+    return "tiny_network.build"
+
+
 @pytest.fixture(scope="session")
 def start_python() -> Iterator[Callable[..., subprocess.Popen[Any]]]:
     """Return a function that starts `python -c PROGRAM ARGUMENTS`, see `tests.warm`. It takes options of Popen."""
@@ -325,7 +335,9 @@ def small(mnist_format: Path, cifar_format: Path) -> Callable[[str], list[str]]:
     """Return a function with the arguments that run an experiment on small data in its format, without a download."""
     mnist_args = ["--data.data_dir", str(mnist_format), "--data.verify", "false", "--data.n_val", "200"]
     cifar_args = ["--data.data_dir", str(cifar_format), "--data.n_val", "100"]
-    sources = {"MNIST": mnist_args, "PairedDigits": mnist_args, "CIFAR10": cifar_args}
+    folders = ["--data.data_dir", str(cifar_format / "cifar10"), "--data.size", "32"]
+    folder_args = [*folders, "--model.pretrained", "false", "--model.image_size", "32"]
+    sources = {"MNIST": mnist_args, "PairedDigits": mnist_args, "CIFAR10": cifar_args, "ImageFolder": folder_args}
 
     def arguments(name: str) -> list[str]:
         return [name, *sources.get(describe_experiment(name)["data"], [])]

@@ -10,6 +10,7 @@ from pipelines.runtime.text import escape_control_characters
 if TYPE_CHECKING:
     from pipelines.comparison.run_diff import RunDiff
 
+MAX_KEY = 36  # columns of a key; a longer one is folded
 DESCRIPTION = """Show what differs between two runs of any status: configuration, data, code,
 versions, machine and metrics. What is equal is not shown. Files with changes
 that were not committed are listed with the lines that these add and remove."""
@@ -57,7 +58,9 @@ def _print_table(diff: "RunDiff") -> None:
     from pipelines.runtime.console import SHORT_ID, Console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("", *(f"{run.run_id[:SHORT_ID]} {run.name}" for run in diff.runs)):
+    longest = max((len(key) + 2 for keys in diff.sections.values() for key in keys), default=0)
+    table.add_column("", overflow="fold", width=min(longest, MAX_KEY))
+    for title in (f"{run.run_id[:SHORT_ID]} {run.name}" for run in diff.runs):
         table.add_column(Text(escape_control_characters(title)), overflow="fold", ratio=1)
     for section, keys in diff.sections.items():
         if keys:

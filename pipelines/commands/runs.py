@@ -4,8 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser, add_run_filters, check_run_filters
 from pipelines.runtime.errors import UserError
@@ -53,46 +52,18 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
     runs = list_runs(**options)
     if output == "json":
-        print(json.dumps([_record(run) for run in runs], indent=2))
+        print(json.dumps([run.record() for run in runs], indent=2))
     elif output == "csv":
         fields = ["run_id", "name", "experiment", "status", "reason", "user", "started", "ended", "seconds"]
         fields += ["selected_metric", "selected", "test_metric", "test"]
         writer = csv.DictWriter(sys.stdout, fields, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(_record(run) for run in runs)
+        writer.writerows(run.record() for run in runs)
     elif not runs:
         print("no runs")
     else:
         _print_table(runs)
     return 0
-
-
-def _record(listed: "ListedRun") -> dict[str, Any]:
-    """Return a run as plain data; times are in UTC."""
-    from pipelines.tracking.tags import REASON_TAG, USER_TAG
-
-    run, selected, test = listed.run, listed.selected, listed.test
-    return {
-        "run_id": run.run_id,
-        "name": run.name,
-        "experiment": run.experiment,
-        "status": run.status,
-        "reason": run.tags.get(REASON_TAG, ""),
-        "user": run.tags.get(USER_TAG, ""),
-        "started": _iso(run.started),
-        "ended": _iso(run.ended) if run.ended else None,
-        "seconds": round(listed.seconds, 3),
-        "selected_metric": selected.metric if selected else None,
-        "selected": selected.value if selected else None,
-        "test_metric": test.metric if test else None,
-        "test": test.value if test else None,
-        "params": run.params,
-        "metrics": run.metrics,
-    }
-
-
-def _iso(milliseconds: int) -> str:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 
 def _print_table(runs: Sequence["ListedRun"]) -> None:

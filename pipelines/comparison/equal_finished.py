@@ -7,10 +7,11 @@ from typing import Any
 from pipelines.comparison.equal_runs import EqualRuns
 from pipelines.runtime.text import param_text
 from pipelines.tracking.filters import FINISHED, quoted
+from pipelines.tracking.folds import fold_of
 from pipelines.tracking.run_names import NEWEST_FIRST
 from pipelines.tracking.source_code import same_code
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import COMMIT_TAG, CONTINUES_TAG, DIFF_TAG, NO_CHANGES, SEED_TAG, is_summary
+from pipelines.tracking.tags import COMMIT_TAG, CONTINUES_TAG, DIFF_TAG, FOLD_PARAM, NO_CHANGES, SEED_TAG, is_summary
 
 
 def find_equal(store: Store, experiment: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> StoredRun | None:
@@ -27,7 +28,8 @@ def find_equal(store: Store, experiment: str, params: Mapping[str, Any], tags: M
     """
     ids = [number for number, name in store.experiment_names().items() if name == experiment]
     same_seed = f"{FINISHED} and tags.{SEED_TAG} = {quoted(tags[SEED_TAG])}"
-    found = [run for run in store.search(ids, same_seed, NEWEST_FIRST) if _may_be_equal(run, tags)]
+    found = store.search(ids, same_seed, NEWEST_FIRST)
+    found = [run for run in found if _may_be_equal(run, tags) and _same_fold(run, params)]
     return next(iter(_same_configuration(found, params, tags)), None)
 
 
@@ -44,6 +46,10 @@ def explain(run: StoredRun) -> str:
 def _may_be_equal(run: StoredRun, tags: Mapping[str, str]) -> bool:
     is_other = is_summary(run.tags) or run.tags.get(CONTINUES_TAG) != tags.get(CONTINUES_TAG)
     return not is_other and same_code(run.tags, tags)
+
+
+def _same_fold(run: StoredRun, params: Mapping[str, Any]) -> bool:
+    return fold_of(run.params) is None or fold_of(run.params) == param_text(params.get(FOLD_PARAM))
 
 
 def _same_configuration(

@@ -51,12 +51,21 @@ def as_json(comparison: Comparison) -> str:
 
 def as_csv(comparison: Comparison) -> str:
     """Return a header and one line per row; lists are separated by spaces, params are named as in MLflow's tables."""
-    flat = [_flatten(record) for record in as_records(comparison)]
+    flat = flat_records(comparison)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(flat[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows({key: _text(value) for key, value in row.items()} for row in flat)
     return text.getvalue()
+
+
+def _text(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def flat_records(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return one record per row, with the columns of a table: `params.KEY`, and the ends of each interval."""
+    return [_flatten(record) for record in as_records(comparison)]
 
 
 def _flatten(record: dict[str, Any]) -> dict[str, Any]:
@@ -65,11 +74,11 @@ def _flatten(record: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {key: record[key] for key in ("row", "data_set", "experiment")}
     flat |= {f"params.{key}": value for key, value in record["params"].items()}
     flat |= {key: record[key] for key in ("metric", "mean", "sd", "n")}
-    flat |= {f"ci95{end}": value for end, value in zip(ends, record["ci95"] or ("", ""), strict=True)}
-    flat |= {key: " ".join(map(str, record[key])) for key in ("seeds", "values")}
+    flat |= {f"ci95{end}": value for end, value in zip(ends, record["ci95"] or (None, None), strict=True)}
+    flat |= {key: record[key] for key in ("seeds", "values")}
     flat |= {key: record[key] for key in ("configurations", "best_epoch", "seconds", "parameters")}
-    flat |= {"runs": " ".join(record["runs"]), "difference": difference.get("mean")}
-    interval = difference.get("ci95") or ("", "")
+    flat |= {"runs": record["runs"], "difference": difference.get("mean")}
+    interval = difference.get("ci95") or (None, None)
     flat |= {f"difference_ci95{end}": value for end, value in zip(ends, interval, strict=True)}
     return (
         flat

@@ -6,6 +6,10 @@ freedom, of the mean of paired differences likewise, and of the difference of tw
 interval is cut off at the bounds: the true mean is within them, so the cut interval contains it exactly as often
 (M. Mandelkern, Statistical Science 17, 2002). Each interval is of one comparison: of twenty rows that do not differ,
 one is expected outside the noise by chance.
+
+The runs of K folds share training examples, so their results are not independent, and the usual intervals are too
+narrow. The variance of the mean is therefore multiplied by 1 + n * overlap, with overlap = 1 / (K - 1), the ratio of
+validation to training examples (C. Nadeau and Y. Bengio, Machine Learning 52, 2003).
 """
 
 import math
@@ -58,18 +62,19 @@ class Difference:
         return None if self.ci95 is None else self.ci95[0] <= 0 <= self.ci95[1]
 
 
-def summarize(values: Sequence[float], bounds: Interval = UNBOUNDED) -> Summary:
+def summarize(values: Sequence[float], bounds: Interval = UNBOUNDED, overlap: float = 0.0) -> Summary:
     """Return mean, standard deviation and 95 % interval of at least one value.
 
     Args:
         values: The values.
         bounds: The lowest and highest value that there can be, see `metric_names.bounds_of`; they cut off the interval.
+        overlap: For runs of K folds 1 / (K - 1), otherwise 0.
     """
     mean, n = statistics.fmean(values), len(values)
     if n < 2:
         return Summary(mean, None, n, None)
     sd = statistics.stdev(values)
-    return Summary(mean, sd, n, _cut(_t_interval(mean, sd / math.sqrt(n), n - 1), bounds))
+    return Summary(mean, sd, n, _cut(_t_interval(mean, sd * math.sqrt(1 / n + overlap), n - 1), bounds))
 
 
 def prediction_interval(summary: Summary) -> Interval:
@@ -79,26 +84,26 @@ def prediction_interval(summary: Summary) -> Interval:
 
 
 def paired_difference(
-    values: Mapping[Any, float], reference: Mapping[Any, float], bounds: Interval = UNBOUNDED
+    values: Mapping[Any, float], reference: Mapping[Any, float], bounds: Interval = UNBOUNDED, overlap: float = 0.0
 ) -> Difference:
     """Return the difference of two means, paired by the keys that both have in common, such as seeds.
 
     With fewer than two pairs, all values of both sides are compared without pairs (Welch). `bounds` are those of the
-    values; the difference of two values has bounds, too.
+    values; the difference of two values has bounds, too. For `overlap` see `summarize`.
     """
     shared = [key for key in values if key in reference]
     low, high = bounds
     widest = low - high, high - low
     if len(shared) > 1:
-        pairs = summarize([values[key] - reference[key] for key in shared], widest)
+        pairs = summarize([values[key] - reference[key] for key in shared], widest, overlap)
         return Difference(pairs.mean, pairs.ci95, pairs.n, paired=True)
     one, two = summarize(list(values.values())), summarize(list(reference.values()))
-    interval = _welch_interval(one, two)
+    interval = _welch_interval(one, two, overlap)
     cut = None if interval is None else _cut(interval, widest)
     return Difference(one.mean - two.mean, cut, min(one.n, two.n), paired=False)
 
 
-def _welch_interval(one: Summary, two: Summary) -> Interval | None:
+def _welch_interval(one: Summary, two: Summary, overlap: float) -> Interval | None:
     if one.sd is None or two.sd is None:
         return None
     difference = one.mean - two.mean
@@ -107,7 +112,7 @@ def _welch_interval(one: Summary, two: Summary) -> Interval | None:
         return difference, difference
     share = (one.sd / error) ** 2 / one.n  # of the variance; squares of the errors themselves could underflow
     freedom = 1 / (share**2 / (one.n - 1) + (1 - share) ** 2 / (two.n - 1))
-    return _t_interval(difference, error, freedom)
+    return _t_interval(difference, math.hypot(error, math.sqrt(overlap) * math.hypot(one.sd, two.sd)), freedom)
 
 
 def _cut(interval: Interval, bounds: Interval) -> Interval:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from pipelines.comparison.equal_runs import Configuration
 from pipelines.comparison.intervals import Difference, Summary
+from pipelines.tracking.folds import fold_of
 from pipelines.tracking.store import StoredRun
+from pipelines.tracking.tags import FOLDS_PARAM
 
 CONFIGURATIONS = "configurations"  # column with the number of configurations in a row
 MAX_NUMBER = 1e150  # the square of a larger one overflows; MLflow stores infinity as 1.8e308
@@ -18,8 +20,8 @@ class Row:
 
     Attributes:
         configuration: The keys whose values are the same in all its runs. A run that lacks one has it at its default.
-        runs: The runs that count: of runs that repeat a seed, the latest.
-        values: The metric of each run, by its seed and, with `by`, its other keys.
+        runs: The runs that count: of runs that repeat a seed (and fold), the latest.
+        values: The metric of each run, by its seed (and fold) and, with `by`, its other keys.
         summary: Mean, standard deviation and interval of the values.
         configurations: Number of configurations; 1 without `by`.
         repeats: Number of runs that do not count, because a later run repeats their seed.
@@ -52,6 +54,12 @@ class Row:
         """Return the mean of another metric over the runs that have it, such as fit_seconds or parameters."""
         values = [run.metrics[metric] for run in self.runs if is_finite(run.metrics.get(metric))]
         return math.fsum(values) / len(values) if values else None
+
+
+def overlap(runs: Sequence[StoredRun]) -> float:
+    """Return 1 / (K - 1) for runs of K folds, which share training examples; 0 for others. See intervals.py."""
+    folds = [int(run.params[FOLDS_PARAM]) for run in runs if fold_of(run.params) is not None]
+    return 1 / (min(folds) - 1) if folds else 0.0
 
 
 def is_finite(value: float | None) -> bool:

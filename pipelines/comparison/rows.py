@@ -11,9 +11,10 @@ from pipelines.comparison.columns import MAX_COLUMNS, differing_keys, most_commo
 from pipelines.comparison.data_sets import DATA_KEY, by_data_set
 from pipelines.comparison.equal_runs import EqualRuns
 from pipelines.comparison.intervals import paired_difference, summarize
-from pipelines.comparison.row import CONFIGURATIONS, Row, is_finite
+from pipelines.comparison.row import CONFIGURATIONS, Row, is_finite, overlap
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import Mode, bounds_of, mode_of, split_of, without_split
+from pipelines.tracking.folds import fold_of
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.query import RunSelection
 from pipelines.tracking.store import StoredRun
@@ -118,9 +119,10 @@ def _compare_rows(rows: Sequence[Row], metric: str, chosen: Row | None) -> None:
     bounds = bounds_of(metric, [value for row in rows for value in row.values.values()])
     for rank, row in enumerate(rows, 1):
         row.rank = rank
-        row.summary = summarize(list(row.values.values()), bounds)
+        shared = max(overlap(row.runs), overlap(baseline.runs))
+        row.summary = summarize(list(row.values.values()), bounds, overlap(row.runs))
         row.baseline = None if row is baseline else baseline
-        row.difference = None if row is baseline else paired_difference(row.values, baseline.values, bounds)
+        row.difference = None if row is baseline else paired_difference(row.values, baseline.values, bounds, shared)
 
 
 def default_metric(runs: Sequence[StoredRun]) -> str:
@@ -166,7 +168,7 @@ def _group(runs: Sequence[StoredRun], metric: str, keys: Sequence[str]) -> list[
     others = _other_keys(list(groups.values()), keys, equal) if keys else {}
     rows = []
     for group in groups.values():
-        latest = {(others.get(run.run_id), run.seed): run for run in sorted(group, key=lambda run: run.started)}
+        latest = {(others.get(run.run_id), run.repeat): run for run in sorted(group, key=lambda run: run.started)}
         common, recorded = equal.common(list(latest.values()))
         rows.append(
             Row(
@@ -238,7 +240,10 @@ def _notes(
         notes.append(f"the runs are on {len(sets)} data sets, which are ranked separately: {', '.join(sets)}")
         return notes
     split = split_of(metric) or ""
-    digests = {run.tags.get(f"{DATA_HASH_TAG}.{split}") for row in rows for run in row.runs} - {None}
+    whole = [run for row in rows for run in row.runs if split == "test" or fold_of(run.params) is None]
+    digests = {run.tags.get(f"{DATA_HASH_TAG}.{split}") for run in whole} - {None}
+    if len(whole) < sum(len(row.runs) for row in rows):
+        notes.append("runs of folds share training examples: their intervals are wider for it (docs/COMPARE.md)")
     if len(digests) > 1:
         notes.append(f"{metric} was measured on {len(digests)} different {split} sets, which may explain differences")
     return notes

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.comparison.code_diff import Files, count_lines, packages, uncommitted_changes
 from pipelines.config.experiments import read_yaml
-from pipelines.config.identity import flatten_config, flatten_lists
+from pipelines.config.identity import PLACE_KEYS, flatten_config, flatten_lists
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import param_text
 from pipelines.tracking.measured import ABOUT_RUNS, test_metrics
@@ -70,8 +70,12 @@ def diff_runs(one: str, other: str, *, tracking_uri: str | None = None) -> RunDi
     changes = uncommitted_changes(runs[0]), uncommitted_changes(runs[1])
     installed = [packages(run) for run in runs]
     sections = []
-    for run, files, versions in zip(runs, changes, installed, strict=True):
-        sections.append({**_sections(run), **({"versions": versions} if versions and all(installed) else {})})
+    configurations = [configuration_of(run) for run in runs]
+    if None in configurations:  # a summary run has params only
+        configurations = [dict(sorted(run.params.items())) for run in runs]
+    for run, configuration, files, versions in zip(runs, configurations, changes, installed, strict=True):
+        known = {"versions": versions} if versions and all(installed) else {}
+        sections.append({**_sections(run), "configuration": _compared(configuration or {}), **known})
         sections[-1]["code"] |= {name: f"{count_lines(part)} ({_short_digest(part)})" for name, part in files.items()}
     first, second = sections
     return RunDiff(runs, {name: _difference(first[name], second[name]) for name in SECTIONS}, changes)
@@ -91,7 +95,6 @@ def _sections(run: StoredRun) -> dict[str, dict[str, str]]:
     digests = {key.removeprefix(f"{DATA_HASH_TAG}."): digest for key, digest in sorted(run.data_digests.items())}
     versions = {key: value for key, value in sorted(tags.items()) if key.startswith(f"{VERSION_TAG}.")}
     return {
-        "configuration": configuration_of(run),
         "data": {split: f"sha256 {digest[:DIGEST_DIGITS]}" for split, digest in digests.items()},
         "code": _tags(run, *_CODE_TAGS, *(f"{RESUMED}{tag}" for tag in _CODE_TAGS)),
         "versions": {key.removeprefix(f"{VERSION_TAG}."): value for key, value in versions.items()},
@@ -100,20 +103,26 @@ def _sections(run: StoredRun) -> dict[str, dict[str, str]]:
     }
 
 
-def configuration_of(run: StoredRun) -> dict[str, str]:
-    """Return every key of a run's configuration with its value; the run's params, if it has no config.yaml."""
+def _compared(configuration: Mapping[str, str]) -> dict[str, str]:
+    """Return a configuration without the keys that change nothing in a run."""
+    return {key: value for key, value in configuration.items() if key not in ("description", *PLACE_KEYS)}
+
+
+def configuration_of(run: StoredRun) -> dict[str, str] | None:
+    """Return every key of a run's configuration with its value; None if it has no config.yaml."""
     try:
         config: dict[str, Any] = read_yaml(run.file("config.yaml"))
     except UserError:
-        return dict(sorted(run.params.items()))
+        return None
     return {key: param_text(value) for key, value in flatten_lists(flatten_config(config)).items()}
 
 
 def shown_metrics(run: StoredRun) -> dict[str, float]:
     """Return the metrics at the selected epoch, those of the test, and what is known of the training as a whole."""
-    selected = {key: value for key, value in sorted(run.metrics.items()) if key.startswith(f"{SELECTED}/")}
+    shown = {key: value for key, value in sorted(run.metrics.items()) if "_ci95_" not in key}  # of a summary
+    selected = {key: value for key, value in shown.items() if key.startswith(f"{SELECTED}/")}
     about = {key: run.metrics[key] for key in ABOUT_RUNS if key in run.metrics}
-    return {**selected, **test_metrics(run.metrics, run.tags), **about}
+    return {**selected, **test_metrics(shown, run.tags), **about}
 
 
 def _tags(run: StoredRun, *names: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules.base import InMemoryDataModule
@@ -29,12 +30,15 @@ from pipelines.config.error_messages import explain_parser_error, refusals
 from pipelines.config.given_keys import check_keys
 from pipelines.config.identity import LATER_KEYS, PLACE_KEYS, flatten_config, without_loggers
 from pipelines.config.links import LinkParser, ModelLinks, is_learner, remove_derived
-from pipelines.config.loggers import take_mlflow_settings
+from pipelines.config.loggers import build_loggers, take_mlflow_settings
 from pipelines.config.nulls import check_nulls
+from pipelines.config.objects import KEY as OBJECTS
+from pipelines.config.objects import as_classes
 from pipelines.config.optimizers import set_optimizers
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.lightning_names import unify_lightning_names
+from pipelines.runtime.text import format_command
 from pipelines.runtime.user_traceback import user_traceback
 
 SANITY_STEPS = 2  # validation batches before the training of anybody else's module: Lightning's default
@@ -176,6 +180,13 @@ class LitlabCLI(LightningCLI):
         """Return the profiler of the configuration: an object, a name, or None."""
         return self._instantiate(trainer=_namespace(profiler=self.config.trainer.profiler)).trainer.profiler
 
+    def loggers(self) -> list[Logger | None]:
+        return build_loggers(self.config)
+
+    def command(self, verb: str, argv: Sequence[str]) -> str:
+        """Return the command with these arguments, which a run records."""
+        return format_command(verb, argv)
+
     def params(self) -> dict[str, Any]:
         """Return the params of a run: flat keys with values, without None and the defaults of Trainer and litlab."""
         defaults = {f"trainer.{key}": item.default for key, item in inspect.signature(Trainer).parameters.items()}
@@ -266,8 +277,8 @@ def parse_config(
     is_recorded, request = base is not None, read_request(verb, argv, base)
     files = [request.base] if request.base else []
     config_args = [token for path in files for token in ("--config", str(path))]
-    if not training and files and (kept := without_training_parts(request.contents[0])) != request.contents[0]:
-        config_args = ["--config", json.dumps(kept)]
+    if files and (kept := _kept(request.contents[0], training=training)) != request.contents[0]:
+        config_args[:2] = ["--config", json.dumps(kept)]
     draws_seed = training and draws_seed
     args, name = [*config_args, *request.args], request.name or "NAME"
     cli = LitlabCLI(args, default_name=name, training=training, draws_seed=draws_seed)
@@ -277,19 +288,13 @@ def parse_config(
     return cli
 
 
+def _kept(content: dict[str, Any], *, training: bool) -> dict[str, Any]:
+    """Return a configuration without objects of Python, and without what only a training needs if there is none."""
+    content = as_classes(content) if OBJECTS in content else content
+    return content if training else without_training_parts(content)
+
+
 def print_full_help() -> NoReturn:
     """Print every argument that LightningCLI takes, and exit."""
     LitlabCLI(["--help"], default_name="NAME")
     raise AssertionError("argparse exits after its help")
-
-
-def load_data(data: LightningDataModule, stage: str, *, download: bool = True) -> None:
-    """Load the data of a stage ("fit" or "test"), before a run is created, and download them if they are missing.
-
-    Raises:
-        UserError: A file is missing or damaged; the message names it.
-    """
-    with refusals(wrapped=False):
-        if download:
-            data.prepare_data()
-        data.setup(stage)

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from pipelines.config.error_messages import refusals
 from pipelines.runtime.hooks import replace_hook
 
 LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader", "predict_dataloader")
@@ -82,3 +83,15 @@ def _seed(seed: int) -> None:
     torch.manual_seed(int(torch_seed))
     np.random.seed(numpy_seed)
     random.seed(int(python_seed))
+
+
+def load_data(data: LightningDataModule, stage: str, *, download: bool = True) -> None:
+    """Load the data of a stage ("fit" or "test"), before a run is created, and download them if they are missing.
+
+    Raises:
+        UserError: A file is missing or damaged; the message names it.
+    """
+    with refusals(wrapped=False):
+        if download:
+            data.prepare_data()
+        data.setup(stage)

@@ -20,8 +20,10 @@ NOT_HASHED = ("seed_everything", "name", "description", *PLACE_KEYS)  # what run
 LATER_KEYS = {
     **dict.fromkeys(("monitor", "mode", "ckpt_path", "weights", "weights_only", "optimizer", "lr_scheduler")),
     "test_weights": "best",
+    "data.folds": None,
+    "data.fold": None,
 }
-"""Keys of the command line that earlier versions did not have, with their defaults, at which they are not hashed."""
+"""Keys that earlier versions did not have, with their defaults, at which they are not hashed."""
 DERIVED_KEYS = ("data.class_names",)
 """Keys that the data determine: None is the value that they give. Earlier versions recorded it for some runs."""
 Defaults = Mapping[str, Mapping[str, Any]]  # by class path, "" for the command line's own: dotted keys with defaults

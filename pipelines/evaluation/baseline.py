@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from datamodules.base import InMemoryDataModule
 from modules.metrics import KNNAccuracy
-from pipelines.config.cli import LitlabCLI, load_data, parse_config
+from pipelines.config.cli import LitlabCLI, parse_config
+from pipelines.config.data_setup import load_data
 from pipelines.config.defaults import config_defaults
 from pipelines.config.experiments import config_arguments
 from pipelines.config.identity import config_hash

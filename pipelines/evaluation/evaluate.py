@@ -17,6 +17,7 @@ from datamodules.base import InMemoryDataModule
 from modules.probes import Probe
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
+from pipelines.config.objects import Objects
 from pipelines.evaluation.load_run import LoadedRun, load_run, needed_keys
 from pipelines.evaluation.predictions import FILE, MAX_EXAMPLES, PREDICTED, TARGETS, Predictions, predictions_of
 from pipelines.evaluation.profiles import evaluation_profiler, keep_report
@@ -72,6 +73,7 @@ def evaluate_run(
     *,
     tracking_uri: str | None = None,
     trust: bool = False,
+    objects: Objects | None = None,
 ) -> RunEvaluation:
     """Measure the selected checkpoint of a run again. A run without predictions of its test gets them.
 
@@ -81,12 +83,15 @@ def evaluate_run(
         overrides: Other values for keys of the run's configuration, such as `["--data.data_dir", "data"]`.
         tracking_uri: Where the run is; by default the project's mlflow.db.
         trust: See `load_checkpoint`.
+        objects: Module and data of a run that was trained with objects.
 
     Raises:
         UserError: There is no such run, its checkpoint or its data are missing, or an override is wrong.
     """
     stage = "fit" if split == "val" else "test"
-    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, stages=[stage], weights=False, trust=trust)
+    loaded = load_run(
+        run_id, overrides, tracking_uri=tracking_uri, stages=[stage], weights=False, trust=trust, objects=objects
+    )
     assert loaded.run is not None
     random = RandomnessCheck()
     evaluation = evaluate(split, loaded.cli, loaded.model, loaded.data, loaded.checkpoint, [random])

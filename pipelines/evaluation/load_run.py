@@ -13,7 +13,10 @@ from pipelines.checkpoints.files import BEST, LAST, fetch_checkpoint, load_check
 from pipelines.checkpoints.reselect import select_again
 from pipelines.checkpoints.selection import Selection
 from pipelines.config.arguments import option_values
-from pipelines.config.cli import LitlabCLI, load_data, parse_config
+from pipelines.config.cli import LitlabCLI, parse_config
+from pipelines.config.data_setup import load_data
+from pipelines.config.object_cli import configure
+from pipelines.config.objects import Objects
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import whole_message
@@ -61,6 +64,7 @@ def load_run(
     download: bool = True,
     weights: bool = True,
     trust: bool = False,
+    objects: Objects | None = None,
 ) -> LoadedRun:
     """Load the model that a run selected. The run is only read.
 
@@ -72,6 +76,7 @@ def load_run(
         download: Whether missing data are downloaded.
         weights: Whether to load the weights. A Trainer that is given the checkpoint loads them itself.
         trust: See `load_checkpoint`.
+        objects: Module and data of a run that was trained with objects.
 
     Raises:
         UserError: There is no such run, it has no configuration or checkpoint, an override is wrong, or a file of the
@@ -79,7 +84,7 @@ def load_run(
     """
     silence_lightning()
     found = find_run(Store(tracking_uri), run) if isinstance(run, str) else run
-    cli = parse_config("test", overrides, base=found.file("config.yaml"), training=False)
+    cli = configure("test", overrides, found.file("config.yaml"), objects, training=False)
     cli.trust = trust
     loaded = LoadedRun(found, cli, *cli.build(), _find_checkpoint(found, cli, overrides))
     try:

@@ -12,6 +12,7 @@ from datamodules.images import open_image
 from modules.base import Classifier
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.example_batch import class_names, example_batch
+from pipelines.config.objects import Objects
 from pipelines.evaluation.forward_method import logits_of
 from pipelines.evaluation.load_run import LoadedRun, load_run, needed_keys, restore
 from pipelines.evaluation.unlike_training import ImageCheck
@@ -46,6 +47,7 @@ def predict(
     forward: str = "forward",
     tracking_uri: str | None = None,
     trust: bool = False,
+    objects: Objects | None = None,
 ) -> list[Prediction]:
     """Classify image files with the selected checkpoint of a run. The training data are not needed.
 
@@ -60,6 +62,7 @@ def predict(
         forward: Of such a module: name of the method that maps images to logits.
         tracking_uri: Where the run is; by default the project's mlflow.db.
         trust: See `load_checkpoint`.
+        objects: Module and data of a run that was trained with objects.
 
     Returns:
         A prediction for each image, in their order.
@@ -67,7 +70,7 @@ def predict(
     Raises:
         UserError: There is no such run, it does not classify images, or a file is missing or not a readable image.
     """
-    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False, trust=trust)
+    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False, trust=trust, objects=objects)
     data = loaded.data
     if not isinstance(data, ImageDataModule) or not isinstance(loaded.model, Classifier):
         return _predict_with_transform(loaded, images, invert=invert, input_key=input_key, forward=forward)

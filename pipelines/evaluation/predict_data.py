@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from datamodules.base import ImageDataModule, InMemoryDataModule
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.example_batch import has_loader, part_of_batch, to_cpu
+from pipelines.config.objects import Objects
 from pipelines.evaluation.forward_method import method_of
 from pipelines.evaluation.load_run import load_run, needed_keys
 from pipelines.runtime.errors import UserError
@@ -104,6 +105,7 @@ def predict_data(
     forward: str = "forward",
     tracking_uri: str | None = None,
     trust: bool = False,
+    objects: Objects | None = None,
 ) -> Predictions:
     """Predict with the selected checkpoint of a run: its `predict_step` on its `predict_dataloader`.
 
@@ -117,11 +119,12 @@ def predict_data(
         forward: Without a `predict_step`: name of the method.
         tracking_uri: Where the run is; by default the project's mlflow.db.
         trust: See `load_checkpoint`.
+        objects: Module and data of a run that was trained with objects.
 
     Raises:
         UserError: There is no such run, data or method.
     """
-    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False, trust=trust)
+    loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False, trust=trust, objects=objects)
     data, model = loaded.data, loaded.model
     remarks = _choose_loader(data, model)
     if not is_overridden("predict_step", model):

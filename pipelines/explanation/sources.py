@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from datamodules.base import ImageDataModule
 from datamodules.images import open_image, read_image
-from pipelines.config.cli import load_data
+from pipelines.config.data_setup import load_data
 from pipelines.config.example_batch import ExampleBatch
 from pipelines.runtime.errors import UserError
 

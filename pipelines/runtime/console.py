@@ -4,12 +4,14 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from rich import console
 from rich.table import Table
 from rich.text import Text
 
 from pipelines.runtime.metric_names import by_loader
+from pipelines.runtime.notebook import in_notebook
 from pipelines.runtime.text import escape_control_characters
 
 MAX_COLUMNS = 4
@@ -20,7 +22,15 @@ DAY = 86400  # seconds
 
 
 class Console(console.Console):
-    """A console of rich, but a closed output raises BrokenPipeError, as for `print`; rich itself exits with code 1."""
+    """A console of rich, but a closed output raises BrokenPipeError, as for `print`; rich itself exits with code 1.
+
+    In a notebook it prints text. There, rich would make an output of each line, or print the control sequences of a
+    terminal, since the kernel sets FORCE_COLOR.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        in_text = {"force_jupyter": False, "force_terminal": False} if in_notebook() else {}
+        super().__init__(**in_text | settings)
 
     def on_broken_pipe(self) -> None:
         raise

@@ -26,6 +26,20 @@ def replace_hook(owner: Any, name: str, replacement: Callable[..., Any]) -> None
     owner.__dict__[name] = _Hook(owner, name, replacement)
 
 
+def remove_hooks(owner: Any) -> None:
+    """Give an instance back the hooks that it had before `replace_hook`."""
+    for name, value in list(vars(owner).items()):
+        original = value
+        while isinstance(original, _Hook):
+            original = original._original
+        if original is value:
+            continue
+        if inspect.ismethod(original) and original.__self__ is owner:
+            del owner.__dict__[name]
+        else:
+            owner.__dict__[name] = original
+
+
 def run_after_hook(owner: Any, name: str, work: Callable[[], None]) -> None:
     """Make `owner.name(...)` call `work` at its end."""
 

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -34,23 +34,35 @@ def reraise_keyboard_interrupt(trainer: "Trainer") -> Iterator[None]:
 
 @contextmanager
 def signal_handlers(handler: Handler, *signals: int) -> Iterator[None]:
-    """Install `handler` for the given signals and restore the previous handlers on exit. Main thread only."""
-    previous = {number: signal.signal(number, handler) for number in signals}
+    """Install `handler` for the given signals and restore the previous handlers on exit.
+
+    Does nothing in another thread than the main one, which receives no signals.
+    """
+    with restored_signals(*signals):
+        if _in_main_thread():
+            for number in signals:
+                signal.signal(number, handler)
+        yield
+
+
+@contextmanager
+def restored_signals(*signals: int) -> Iterator[None]:
+    """Restore the handlers of the given signals on exit, whatever the block sets. Main thread only, like handlers."""
+    previous = {number: signal.getsignal(number) for number in signals} if _in_main_thread() else {}
     try:
         yield
     finally:
         for number, former in previous.items():
-            signal.signal(number, former)
+            signal.signal(number, signal.SIG_DFL if former is None else former)
 
 
-@contextmanager
-def ignored_signals() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM. Does nothing in another thread than the main one, which receives no signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    with signal_handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
-        yield
+def ignored_signals() -> AbstractContextManager[None]:
+    """Ignore Ctrl-C and SIGTERM in the block."""
+    return signal_handlers(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def stop_main_thread() -> None:
@@ -71,7 +83,8 @@ def stop_main_thread() -> None:
 
 def exit_on_sigterm() -> None:
     """Raise SystemExit(143) on SIGTERM so that `finally` blocks and context managers run. Main thread only."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if _in_main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 class StopRequest:
@@ -82,7 +95,7 @@ class StopRequest:
 
     def listen(self) -> None:
         """Take the signals, until Lightning's trainer restores its own handlers at the end of the training."""
-        if threading.current_thread() is threading.main_thread():
+        if _in_main_thread():
             for name in ("SIGTERM", "SIGUSR1"):
                 if hasattr(signal, name):  # not on Windows
                     signal.signal(getattr(signal, name), self._request)

@@ -3,7 +3,9 @@
 import importlib
 import logging
 import os
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +34,8 @@ def import_client(uri: str) -> Any:
         os.environ.setdefault(name, value)
     for name in ("urllib3.connectionpool", DATABASE_LOGGER):  # the caller reports errors in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with IMPORTING:
+    with IMPORTING, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # in a notebook without ipywidgets, which it may use
         from mlflow import MlflowClient
 
         if not uri.startswith(("http", "databricks")):
@@ -84,3 +87,8 @@ def all_pages(request: Callable[[str | None], Any], limit: int | None = None) ->
         page = request(page.token)
         items += page
     return items[:limit]
+
+
+def unbounded(value: float) -> float:
+    """Return infinity for the largest number, which MLflow stores in its place."""
+    return value if abs(value) < sys.float_info.max else value * 2

@@ -4,7 +4,8 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import without_split
@@ -13,7 +14,7 @@ from pipelines.tracking.measured import selected_metric, test_metrics
 from pipelines.tracking.query import explained_requests, search_matching
 from pipelines.tracking.run_names import NEWEST_FIRST, experiment_ids
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import PARENT_RUN_TAG, SELECTED, USER_TAG
+from pipelines.tracking.tags import PARENT_RUN_TAG, REASON_TAG, SELECTED, USER_TAG
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -41,6 +42,31 @@ class ListedRun:
     selected: Measured | None
     test: Measured | None
     seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """Return the run as plain data; times are in UTC."""
+        run, selected, test = self.run, self.selected, self.test
+        return {
+            "run_id": run.run_id,
+            "name": run.name,
+            "experiment": run.experiment,
+            "status": run.status,
+            "reason": run.tags.get(REASON_TAG, ""),
+            "user": run.tags.get(USER_TAG, ""),
+            "started": _iso(run.started),
+            "ended": _iso(run.ended) if run.ended else None,
+            "seconds": round(self.seconds, 3),
+            "selected_metric": selected.metric if selected else None,
+            "selected": selected.value if selected else None,
+            "test_metric": test.metric if test else None,
+            "test": test.value if test else None,
+            "params": run.params,
+            "metrics": run.metrics,
+        }
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 
 def list_runs(

@@ -42,6 +42,13 @@ def test_metrics(metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[
     return {key: metrics[key] for key in names}
 
 
+def at_selected_epoch(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return a run's metrics with the value of the selected epoch where MLflow has the latest one."""
+    prefix = f"{SELECTED}/"
+    selected = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+    return {**metrics, **selected}
+
+
 def metrics_after_training(metrics: Mapping[str, float]) -> list[str]:
     """Return the metrics of the selected epoch that the test logged, whatever their names: after the selection.
 

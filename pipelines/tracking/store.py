@@ -1,7 +1,6 @@
 """The tracking store: MLflow's client on a database or a server, and the runs read from it."""
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +13,17 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
 from pipelines.tracking import creation
 from pipelines.tracking.artifacts import artifact_folder
-from pipelines.tracking.client import IMPORTING, all_pages, attempt, connect, unreachable
+from pipelines.tracking.client import IMPORTING, all_pages, attempt, connect, unbounded, unreachable
 from pipelines.tracking.deleted import deleted_run, is_deleted, missing_run
+from pipelines.tracking.folds import fold_of, shared_digests, shared_params
 from pipelines.tracking.mlflow_internals import delete_artifacts
 from pipelines.tracking.passive import without_passive
 from pipelines.tracking.tags import (
     DATA_HASH_KEY,
-    DATA_HASH_TAG,
     EXPERIMENT_KEY,
     NOTE_TAG,
     PARENT_RUN_TAG,
+    PARENT_TAG,
     REASON_TAG,
     SEED_PARAMS,
     SEED_TAG,
@@ -139,8 +139,7 @@ class Store:
                 list(experiment_ids), filter_string, max_results=size, order_by=list(order_by), page_token=token
             )
 
-        found = all_pages(page, limit) if experiment_ids else []
-        return [self.read(run) for run in found]
+        return [self.read(run) for run in (all_pages(page, limit) if experiment_ids else [])]
 
     def experiment_names(self) -> dict[str, str]:
         """Return the names of all experiments, by id."""
@@ -166,7 +165,7 @@ class Store:
             status=str(info.status),
             started=int(info.start_time or 0),
             params=dict(content.params),
-            metrics={key: _unbounded(value) for key, value in content.metrics.items()},
+            metrics={key: unbounded(value) for key, value in content.metrics.items()},
             tags=dict(content.tags),
             ended=info.end_time,
         )
@@ -207,11 +206,6 @@ class Store:
             return attempt(lambda: self.client.log_artifact(run_id, str(Path(folder) / name)))
 
 
-def _unbounded(value: float) -> float:
-    """Return infinity for the largest number, which MLflow stores in its place."""
-    return value if abs(value) < sys.float_info.max else value * 2
-
-
 @dataclass(frozen=True)
 class StoredRun:
     """A run read from the tracking store, as it was at that moment.
@@ -244,11 +238,11 @@ class StoredRun:
 
     @cached_property
     def configuration(self) -> dict[str, str]:
-        """What identifies the configuration: experiment, sweep stage, params and data digests, without the seed.
+        """What identifies the configuration: experiment, sweep stage, params and data digests, without seed and fold.
 
         Runs with equal configurations form one row of `compare`; see also comparison/equal_runs.py.
         """
-        compared = without_passive(self.params)
+        compared = shared_params(without_passive(self.params))
         params = {key: text_with_old_class_paths(compared[key]) for key in sorted(compared)}
         digests = " ".join(digest[:8] for _, digest in sorted(self.data_digests.items()))
         return {
@@ -260,8 +254,13 @@ class StoredRun:
 
     @property
     def data_digests(self) -> dict[str, str]:
-        """SHA-256 of each split of the data, by the name of its tag."""
-        return {key: digest for key, digest in self.tags.items() if key.startswith(f"{DATA_HASH_TAG}.")}
+        """SHA-256 of each split of the data, by the name of its tag; see `shared_digests`."""
+        return shared_digests(self.tags, self.params)
+
+    @property
+    def repeat(self) -> str:
+        """What tells the runs of one configuration apart: the seed, and the fold if there are folds."""
+        return self.seed if (fold := fold_of(self.params)) is None else f"{self.seed}, fold {fold}"
 
     @cached_property
     def seed(self) -> str:
@@ -287,7 +286,9 @@ class StoredRun:
         try:
             return Path(self.store.client.download_artifacts(self.run_id, name))
         except (MlflowException, OSError) as error:
-            raise UserError(f"run {self.run_id} ({self.status}) has no {name}") from error
+            parts = self.store.children(self.run_id) if PARENT_TAG in self.tags else []
+            hint = f": it summarises other runs; name one, such as {parts[0].run_id}" if parts else ""
+            raise UserError(f"run {self.run_id} ({self.status}) has no {name}{hint}") from error
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the artifacts in a folder of the run, such as "checkpoints/last.ckpt"."""

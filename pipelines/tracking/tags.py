@@ -38,6 +38,7 @@ FOLDER_COMMIT_TAG, FOLDER_DIRTY_TAG, FOLDER_DIFF_TAG = (  # of the project, if a
     "git.folder.dirty",
     "git.folder.diff",
 )
+FOLDS_PARAM, FOLD_PARAM = "data.folds", "data.fold"  # params: number of folds, and the one that validates
 NO_CHANGES = "none"  # value of DIFF_TAG, if nothing differs from the commit
 RESUMED = "resumed."  # prefix of these tags, where a resume found another value
 RESUMED_COMMIT_TAG = f"{RESUMED}{COMMIT_TAG}"

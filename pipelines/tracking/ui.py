@@ -51,9 +51,14 @@ class UIServer:
 
 @contextmanager
 def serve_ui(
-    name: str | None = None, *, port: int | None = None, host: str = HOST, tracking_uri: str | None = None
+    name: str | None = None,
+    *,
+    port: int | None = None,
+    host: str = HOST,
+    tracking_uri: str | None = None,
+    quiet: bool = False,
 ) -> Iterator[UIServer]:
-    """Run the MLflow UI for the duration of a `with` block. Main thread only.
+    """Run the MLflow UI for the duration of a `with` block.
 
     Args:
         name: The experiment or study whose runs are shown first; by default that of the latest run.
@@ -61,6 +66,7 @@ def serve_ui(
         host: The address to listen on. With any other than the default, whoever reaches it can read, change and
             delete all runs.
         tracking_uri: The database of the runs.
+        quiet: Whether to discard what the server prints.
 
     Raises:
         UserError: The port is taken, the host is not an address of this machine, there is no such experiment, or the
@@ -75,7 +81,7 @@ def serve_ui(
     pressed: list[int] = []
     with signal_handlers(lambda number, _: pressed.append(number), signal.SIGINT, signal.SIGTERM):
         # Interrupted before it is assigned, the process would be left running.
-        process = _start(store, host, port, view if has_app else None)
+        process = _start(store, host, port, view if has_app else None, quiet=quiet)
     machine = platform.node() if host in ("0.0.0.0", "::") else host  # noqa: S104 (all addresses: show the host name)
     url = f"http://[{machine}]:{port}" if ":" in machine else f"http://{machine}:{port}"
     try:
@@ -86,7 +92,7 @@ def serve_ui(
         _stop(process)
 
 
-def _start(store: Store, host: str, port: int, view: View | None) -> subprocess.Popen[bytes]:
+def _start(store: Store, host: str, port: int, view: View | None, *, quiet: bool) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     # Job execution would start a dozen more processes for features that litlab does not use.
@@ -95,7 +101,8 @@ def _start(store: Store, host: str, port: int, view: View | None) -> subprocess.
         command += ["--app-name", APP]
         environment[VIEW_VARIABLE] = json.dumps({"experiment": view.experiment_id, "state": view.state})
     environment.setdefault("PYTHONWARNINGS", "ignore")  # MLflow warns about parts of its own server
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    output = subprocess.DEVNULL if quiet else None
+    return subprocess.Popen(command, env=environment, start_new_session=True, stdout=output, stderr=output)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

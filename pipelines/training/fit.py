@@ -6,9 +6,11 @@ from pathlib import Path
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from datamodules.base import InMemoryDataModule
-from pipelines.config.cli import LitlabCLI, parse_config
+from pipelines.config.cli import LitlabCLI
 from pipelines.config.distributed import is_rank_zero, process_count_tags
 from pipelines.config.experiments import config_arguments
+from pipelines.config.object_cli import configure, trains_objects
+from pipelines.config.objects import Objects
 from pipelines.runtime.console import SHORT_ID
 from pipelines.runtime.log import logger
 from pipelines.runtime.signals import exit_on_sigterm, reraise_keyboard_interrupt
@@ -18,7 +20,7 @@ from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import FROM_TAG
-from pipelines.training.job import Training, build_parts, prepare_training
+from pipelines.training.job import Training, build_parts, prepare_model, prepare_training
 from pipelines.training.repeats import FindEqual, equal_run
 from pipelines.training.results import FitResult, why_no_test
 from pipelines.training.run_metadata import run_name, run_tags
@@ -38,6 +40,7 @@ def fit(
     system_metrics: bool = False,
     from_run: str | None = None,
     find_equal: FindEqual | None = None,
+    objects: Objects | None = None,
 ) -> FitResult | StoredRun | None:
     """Train an experiment, test its best epoch on the test set, and record everything in one MLflow run.
 
@@ -51,6 +54,7 @@ def fit(
         system_metrics: Whether to measure the machine; see `Run`.
         from_run: A run whose configuration the overrides change, as `find_run` takes it.
         find_equal: Finds an equal run, instead of which none is trained; see `comparison.equal_finished`.
+        objects: Module, data and arguments of the Trainer, if no experiment gives them.
 
     Returns:
         The results, or the equal run that was found; None in a dry run (`--trainer.fast_dev_run true`), which records
@@ -65,13 +69,15 @@ def fit(
     arguments = config_arguments(experiment, overrides, tracking_uri)
     origin = find_origin(from_run, arguments, tracking_uri)
     base = config_of_start(arguments, tracking_uri) if origin is None else origin.file("config.yaml")
-    cli = parse_config("fit", arguments, base=base)
+    cli = configure("fit", arguments, base, objects)
     cli.trust = trust
     if cli.config.trainer.fast_dev_run:
         _dry_run(cli)
         return None
     training = prepare_training(cli)
     start = find_start(cli, training.model)
+    if start.checkpoint is None and is_rank_zero():
+        prepare_model(training.model)
     training.checkpoint_callback.continues = False
     training.checkpoint_callback.stops_between_steps = True
     exit_on_sigterm()
@@ -83,7 +89,8 @@ def fit(
         run_trainer(training, start.checkpoint)
         return None
     run = _create_run(training, tags, labels, arguments, system_metrics=system_metrics)
-    return train_and_test(training, run, lambda: start.checkpoint, notify=notify)
+    with trains_objects(cli, run.run_id):
+        return train_and_test(training, run, lambda: start.checkpoint, notify=notify)
 
 
 def _create_run(
@@ -115,6 +122,7 @@ def _dry_run(cli: LitlabCLI) -> None:
     """Run Lightning's fast_dev_run: a few batches of training, validation and test."""
     data, model = build_parts(cli, test=True)
     trainer = cli.make_trainer(callbacks=cli.callbacks, logger=DummyLogger())
+    prepare_model(model)
     in_memory = isinstance(data, InMemoryDataModule)
     with hidden_warnings(in_memory=in_memory), reraise_keyboard_interrupt(trainer):
         trainer.fit(model, datamodule=data)

@@ -11,14 +11,16 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules.base import InMemoryDataModule
+from modules.base import Learner
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
 from pipelines.checkpoints.default_callback import DefaultCheckpoint
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.selection import Selection
 from pipelines.config.callbacks import check_callbacks
-from pipelines.config.cli import LitlabCLI, load_data
+from pipelines.config.cli import LitlabCLI
+from pipelines.config.data_setup import load_data
 from pipelines.config.distributed import check_batch_split
-from pipelines.config.loggers import build_loggers
+from pipelines.config.error_messages import refusals
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
@@ -89,8 +91,7 @@ def prepare_training(
         if trainer.world_size == 1:  # several processes prepare and set up the data when they can wait for each other
             load_data(data, "fit")
     check_batch_split(data, model, trainer, sync_batchnorm=config.trainer.sync_batchnorm)
-    loggers = build_loggers(config)
-    return Training(cli, data, model, trainer, loggers, checkpoint_callback, leak_guard, regions)
+    return Training(cli, data, model, trainer, cli.loggers(), checkpoint_callback, leak_guard, regions)
 
 
 def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule | None, LightningModule]:
@@ -101,6 +102,17 @@ def build_parts(cli: LitlabCLI, *, test: bool) -> tuple[LightningDataModule | No
         for stage in ("fit", "test") if test else ("fit",):
             load_data(data, stage)
     return data, model
+
+
+def prepare_model(model: LightningModule) -> None:
+    """Let one of litlab's modules load what it starts from, such as published weights, before a run is created.
+
+    Raises:
+        UserError: Something is missing and cannot be downloaded.
+    """
+    if isinstance(model, Learner):
+        with refusals(wrapped=False):
+            model.load_start()
 
 
 def _build_like(cli: LitlabCLI, like: Training) -> tuple[LightningDataModule | None, LightningModule]:

@@ -1,4 +1,4 @@
-"""Progress of a training on the terminal: a bar, and one line of metrics per epoch."""
+"""Progress of a training on the terminal or in a notebook: a bar, and one line of metrics per epoch."""
 
 import os
 import sys
@@ -14,6 +14,7 @@ from pipelines.runtime.console import Console
 from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.lightning_internals import hide_search_bar
 from pipelines.runtime.metric_names import shown_in_epoch, split_of
+from pipelines.runtime.notebook import UpdatedOutput, in_notebook
 
 REFRESH_S = 0.25
 ALL_LINES = 50  # epochs that have a line each
@@ -22,7 +23,9 @@ BAR_METRICS_WIDTH = 36  # characters beside the bar, which then fits 80 columns
 
 
 class EpochBar(ProgressBar):
-    """Show a bar over all training steps, and print a line of metrics per epoch; without a terminal, the lines only.
+    """Show a bar over all training steps, and print a line of metrics per epoch.
+
+    Without a terminal, there are the lines only; in a notebook, the bar is an output that is updated.
 
     After `ALL_LINES` lines, one is printed every `LINE_INTERVAL_S` seconds, and one at the end.
 
@@ -33,6 +36,7 @@ class EpochBar(ProgressBar):
         super().__init__()
         self._console = Console()
         self._progress: Progress | None = None
+        self._output = UpdatedOutput() if in_notebook() else None
         self._last_drawn = 0.0
         self._epoch_start = 0.0
         self._unreported_epoch: int | None = None
@@ -48,7 +52,7 @@ class EpochBar(ProgressBar):
         self._console = Console()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._console.is_terminal:
+        if self._console.is_terminal or self._is_in_notebook:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=16),
@@ -59,7 +63,8 @@ class EpochBar(ProgressBar):
                 transient=True,
             )
             self._task = self._progress.add_task("epoch 0", total=_total_steps(trainer))
-            self._progress.start()
+            if self._console.is_terminal:
+                self._progress.start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end_epoch(trainer)
@@ -70,14 +75,27 @@ class EpochBar(ProgressBar):
     ) -> None:
         if self._progress is not None and time.monotonic() - self._last_drawn > REFRESH_S:
             self._last_drawn = time.monotonic()
-            description = f"epoch {trainer.current_epoch}{self._metrics}"
-            self._progress.update(self._task, completed=trainer.global_step, description=description, refresh=True)
+            self._draw(trainer, self._progress, f"epoch {trainer.current_epoch}")
+
+    @property
+    def _is_in_notebook(self) -> bool:
+        return self._output is not None and not self._console.quiet
+
+    def _draw(self, trainer: Trainer, progress: Progress, title: str) -> None:
+        description = f"{title}{self._metrics}"
+        if self._output is None:
+            progress.update(self._task, completed=trainer.global_step, description=description, refresh=True)
+            return
+        progress.update(self._task, completed=trainer.global_step, description=description)
+        self._output.show(progress.get_renderable())
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated_epoch = trainer.current_epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end_epoch(trainer, last=True)
+        if self._is_in_notebook and self._progress is not None:
+            self._draw(trainer, self._progress, f"{trainer.current_epoch} epochs")  # its last state stays
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -101,9 +119,9 @@ class EpochBar(ProgressBar):
         self._unreported_epoch = None
 
     def _stop(self) -> None:
-        if self._progress is not None:
+        if self._progress is not None and self._console.is_terminal:
             self._progress.stop()
-            self._progress = None
+        self._progress = None
 
 
 def quiet_searches(model: LightningModule, trainer: Trainer, enabled: bool | None) -> None:

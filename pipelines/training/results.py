@@ -1,7 +1,7 @@
 """Test the selected epoch of a run, and record its results."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,13 +210,21 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
         _save_test_figures(training, data, run, tested, epoch)  # while the model is sent
 
 
-def log_test_metrics(run: Run, metrics: Mapping[str, float], epoch: int) -> None:
-    """Log what the test measured. A tag lists the names that do not say so; one that is taken gets `test/`."""
-    taken = {key.removeprefix(f"{SELECTED}/") for _, values in run.history for key in values}
+def log_test_metrics(run: Run, metrics: Mapping[str, float], epoch: int, others: Iterable[str] | None = None) -> None:
+    """Log what the test measured. A tag lists the names that do not say so; one that is taken gets `test/`.
+
+    Args:
+        run: The run.
+        metrics: The metrics of the test.
+        epoch: The epoch whose weights were tested.
+        others: Names of the run's other metrics; None for a run whose history is known.
+    """
+    names = [key for _, values in run.history for key in values] if others is None else others
+    taken = {key.removeprefix(f"{SELECTED}/") for key in names}
     named = {f"{TEST}/{key}" if split_of(key) != TEST and key in taken else key: metrics[key] for key in metrics}
     run.log_metrics(named, epoch)
-    if others := [accepted_name(key) for key in named if split_of(key) != TEST]:
-        run.set_tags({TEST_METRICS_TAG: json.dumps(others)})
+    if nameless := [accepted_name(key) for key in named if split_of(key) != TEST]:
+        run.set_tags({TEST_METRICS_TAG: json.dumps(nameless)})
 
 
 def _save_test_figures(training: Training, data: InMemoryDataModule, run: Run, tested: Evaluation, epoch: int) -> None:

@@ -5,6 +5,7 @@ import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ from pipelines.checkpoints.files import (
 from pipelines.checkpoints.reselect import select_again
 from pipelines.checkpoints.selection import Selection
 from pipelines.checkpoints.unpickle import DamagedCheckpointError
-from pipelines.config.cli import LitlabCLI, parse_config
+from pipelines.config.cli import LitlabCLI
 from pipelines.config.defaults import config_defaults
 from pipelines.config.distributed import broadcast_checkpoint, check_process_count, is_rank_zero
 from pipelines.config.experiments import config_arguments
 from pipelines.config.identity import changed_values
+from pipelines.config.object_cli import ObjectCLI, configure, describe_changes, trains_objects
+from pipelines.config.objects import KEY as OBJECTS
+from pipelines.config.objects import Objects
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import file_lock
 from pipelines.runtime.log import logger
@@ -71,6 +75,7 @@ def resume(
     trust: bool = False,
     system_metrics: bool = False,
     notify: str = "",
+    objects: Objects | None = None,
 ) -> FitResult | None:
     """Resume a stopped run from its last complete epoch; on a CPU the result is bit-identical to an uninterrupted run.
 
@@ -82,6 +87,7 @@ def resume(
         trust: See `load_checkpoint`.
         notify: Command to run in a shell when the run has ended; see `notified`.
         system_metrics: Whether to measure the machine; see `Run`.
+        objects: Module, data and arguments of the Trainer of a run that was trained with objects.
 
     Returns:
         The results; None in the processes of further devices, which have no run.
@@ -98,7 +104,7 @@ def resume(
         _check_trusted(found, trust=trust)
     arguments = config_arguments(None, overrides, tracking_uri)
     saved = _saved_config(found)
-    cli = parse_config("resume", arguments, base=saved, draws_seed=False)
+    cli = configure("resume", arguments, saved, objects, draws_seed=False)
     cli.trust, cli.searches = trust, FOUND_TAG not in found.tags  # what was found is part of the saved configuration
     _check_same_config(found, saved, cli, arguments)
     training = prepare_training(cli)
@@ -117,7 +123,9 @@ def resume(
         training.checkpoint_callback.continues = point is not None
         return point or start.checkpoint
 
-    return train_and_test(training, run, lambda: broadcast_checkpoint(training.trainer, find_checkpoint), notify=notify)
+    with trains_objects(cli, run.run_id):
+        checkpoint = partial(broadcast_checkpoint, training.trainer, find_checkpoint)
+        return train_and_test(training, run, checkpoint, notify=notify)
 
 
 def _reopen(found: StoredRun, *, assume_dead: bool, system_metrics: bool) -> Run:
@@ -164,8 +172,14 @@ def _check_same_config(run: StoredRun, saved: Path, cli: LitlabCLI, arguments: S
     recorded, current = yaml.safe_load(saved.read_text()), cli.resolved()
     if recorded == current:  # the usual case needs no defaults
         return
+    with_objects = isinstance(cli, ObjectCLI)
+    if not with_objects:  # they were rebuilt from their classes, whose source has not changed
+        recorded.pop(OBJECTS, None)
     changed = changed_values(recorded, current, config_defaults(cli))
     if changed := {key: values for key, values in changed.items() if key not in MAY_CHANGE}:
+        if with_objects:
+            what = describe_changes(changed)
+            raise UserError(f"run {run.run_id} was trained with other objects: {what}. litlab.fit trains a new run")
         values = "; ".join(f"{key} is {before}, not {now}" for key, (before, now) in changed.items())
         raise UserError(
             f"run {run.run_id} has other values: {values}. To train with new values: litlab fit -c "

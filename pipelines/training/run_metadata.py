@@ -11,7 +11,7 @@ from pipelines.config.cli import LitlabCLI
 from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash, without_loggers
 from pipelines.config.known_keys import known_keys
-from pipelines.runtime.text import format_command
+from pipelines.config.object_cli import ObjectCLI
 from pipelines.tracking.run import Run
 from pipelines.tracking.tags import (
     COMMAND_TAG,
@@ -39,7 +39,7 @@ def run_tags(cli: LitlabCLI, verb: str, argv: Sequence[str]) -> dict[str, str]:
     return {
         **cli.mlflow.tags,
         EXPERIMENT_TAG: resolved["name"],
-        COMMAND_TAG: format_command(verb, argv),
+        COMMAND_TAG: cli.command(verb, argv),
         SEED_TAG: str(resolved["seed_everything"]),
         SOURCE_NAME_TAG: f"litlab fit {resolved['name']}",  # the UI shows what follows its last slash
         SOURCE_TYPE_TAG: "LOCAL",
@@ -66,8 +66,10 @@ def log_inputs(cli: LitlabCLI, data: LightningDataModule | None, run: Run) -> No
         run.log_dataset(data.describe())
 
 
-def resume_command(run: Run) -> str:
-    """Return the command that continues a run."""
+def resume_command(cli: LitlabCLI, run: Run) -> str:
+    """Return the command that continues a run, or the call of Python, if it is trained with objects."""
+    if isinstance(cli, ObjectCLI):
+        return cli.resume_call(run.run_id)
     return shlex.join(["litlab", "resume", run.run_id, *tracking_uri_arguments(run.store.uri)])
 
 

@@ -53,7 +53,7 @@ def train_and_test(
         stop = KeyboardInterrupt() if run.stop_requested else raised  # litlab stop ends a run as Ctrl-C does
         kept = "; metrics logged so far are kept" if run.has_metrics else ""
         stop.add_note(f"Stopped. Run {run.run_id} is KILLED{kept}.")
-        stop.add_note(f"To continue: {resume_command(run)}")
+        stop.add_note(f"To continue: {resume_command(training.cli, run)}")
         if stop is raised:
             raise
         raise stop from raised
@@ -129,7 +129,7 @@ def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
     return RunFailedError(
         diagnosis or str(error),
         run.run_id,
-        resume_command=resume_command(run) if may_resume and not (refused or diverged) else "",
+        resume_command=resume_command(training.cli, run) if may_resume and not (refused or diverged) else "",
         refused=refused,
         explained=refused or diverged or diagnosis is not None,
         has_metrics=run.has_metrics,

@@ -1,10 +1,9 @@
-"""`litlab fit NAME --seeds N`: train one configuration with several seeds."""
+"""`litlab fit NAME --seeds N`, or `--folds N`: train one configuration with several seeds, or on several folds."""
 
 import argparse
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser, check_system_metrics, take_labels
@@ -16,19 +15,22 @@ from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
 
 if TYPE_CHECKING:
-    from pipelines.tracking.labels import Labels
     from sweeps.seeds.fit_seeds import SeedsResult
 
 MAX_ROWS = 30  # seeds up to which each gets a row
 DESCRIPTION = """Train one configuration with several seeds. A parent run has the mean, the
 standard deviation and the 95 % interval of each metric; each seed is a child
-run. Run the same command again to continue after a stop or a failure."""
+run. Run the same command again to continue after a stop or a failure.
+
+With --folds, each of N parts of the training data validates once, and all are
+tested when the last fold is trained (docs/DATA.md)."""
 
 
 def make_parser(verb: str) -> VerbParser:
-    usage = "NAME --seeds N [--workers W] [--KEY VALUE ...]"
+    usage = "NAME --seeds N | --folds N [--workers W] [--KEY VALUE ...]"
     parser = VerbParser(verb, DESCRIPTION, usage=usage, epilog="NAME, -c FILE, --KEY VALUE: see litlab fit --help")
-    parser.add_argument("--seeds", type=int, required=True, metavar="N", help="number of seeds, 1 to 1000")
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds, 1 to 1000; with --folds, as many")
+    parser.add_argument("--folds", type=int, metavar="N", help="number of folds, each with a seed of its own")
     parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
     help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
     parser.add_argument("--workers", type=int, default=1, metavar="N", help=help_text)
@@ -47,7 +49,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     labels = take_labels(options)
     read_request(verb, overrides, on_run=options.from_run is not None, options=make_parser(verb).option_names)
     if options.from_run is not None:
-        overrides, labels = _with_origin(options.from_run, overrides, labels)
+        from sweeps.seeds.origin import with_origin
+
+        uris = option_values(overrides, "--tracking_uri")
+        overrides, labels = with_origin(options.from_run, overrides, labels, uris[-1] if uris else None)
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
@@ -55,7 +60,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     from sweeps.seeds.fit_seeds import fit_seeds
 
     result = fit_seeds(
-        seeds=options.seeds,
+        seeds=options.folds if options.seeds is None else options.seeds,
+        folds=options.folds,
         workers=options.workers,
         first_seed=options.seed_everything,
         overrides=overrides,
@@ -82,22 +88,10 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     options, overrides = make_parser("fit").parse_known_args(list(argv))
     for flag in (token.partition("=")[0] for token in overrides):
         if flag in ("--print_config", "--full-help") or (flag.startswith("--") and flag.endswith(".help")):
-            raise UserError(f"{flag} trains nothing: leave out --seeds")
+            raise UserError(f"{flag} trains nothing: leave out --seeds and --folds")
         if flag == "--if_needed":
             raise UserError("--if_needed is for one run; several seeds that were stopped continue without it")
     return options, overrides
-
-
-def _with_origin(run: str, overrides: list[str], labels: "Labels") -> tuple[list[str], "Labels"]:
-    """Return the arguments with the configuration of a run as first file, and the labels with its id as a tag."""
-    from pipelines.tracking.run_names import find_run
-    from pipelines.tracking.store import Store
-    from pipelines.tracking.tags import FROM_TAG
-
-    uris = option_values(overrides, "--tracking_uri")
-    found = find_run(Store(uris[-1] if uris else None), run)
-    tags = {**labels.tags, FROM_TAG: found.run_id}
-    return ["-c", str(found.file("config.yaml")), *overrides], replace(labels, tags=tags)
 
 
 def _print_result(result: "SeedsResult") -> None:
@@ -105,12 +99,11 @@ def _print_result(result: "SeedsResult") -> None:
     from pipelines.runtime.console import Console, numeric_table
     from pipelines.tracking.ui_view import command_or_address
     from pipelines.tracking.uri import tracking_uri_arguments
-    from sweeps.seeds.plan import format_seeds
     from sweeps.seeds.summary import metrics_table, seeds_table
 
     console = Console(soft_wrap=True, width=200, highlight=False)  # the terminal wraps longer lines; ids stay whole
     if result.runs:
-        title = f"{result.experiment}, seeds {format_seeds(result.seeds)}"
+        title = f"{result.experiment}, {result.name}"
         console.print(numeric_table(title, metrics_table(result.runs)))
     if 0 < len(result.runs) <= MAX_ROWS:
         console.print(numeric_table("", _fit(seeds_table(result.runs), shutil.get_terminal_size().columns)))

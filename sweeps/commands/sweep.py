@@ -51,6 +51,7 @@ def make_parser(verb: str) -> VerbParser:
     add("--sampler", metavar="NAME", help="grid, random, tpe, cmaes, gp, qmc ... of Optuna")
     add("--pruner", metavar="NAME", help="none, median, hyperband ... of Optuna")
     add("--seeds", type=int, metavar="N", help="runs of each configuration, whose mean is its value")
+    add("--folds", type=int, metavar="N", help="cross-validation: runs on N folds, whose mean is its value")
     add("--confirm", type=int, metavar="N", help="runs of the best on fresh seeds after the search")
     add("--keep", choices=get_args(Keep), metavar="WHICH", help="checkpoints of all, of the best, or none (best)")
     add("--study", metavar="NAME", help="name of the study; default: the name of the space")

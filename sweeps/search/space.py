@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pipelines.config.arguments import Keep
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import mode_of, split_of
+from pipelines.tracking.tags import FOLD_PARAM, FOLDS_PARAM
 from sweeps.search.ranges import check_values, decode, distribution, encode, encode_choices, end_points, point_error
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ NOT_SEARCHED = {
     "seed_everything": "a study uses seeds 0, 1, ...; set their number with --seeds",
     "name": "a study's runs go to the MLflow experiment STUDY-sweep; name the study with --study",
     "description": "it has no effect on training",
+    FOLD_PARAM: "set folds: N in the space; each fold validates once",
+    FOLDS_PARAM: "set folds: N in the space; each fold validates once",
     "tracking_uri": "all runs of a study go to one tracking store; set it with --tracking_uri",
 }
 
@@ -46,6 +49,8 @@ class Space:
         timeout: Seconds after which no trial is started.
         trial_timeout: Seconds after which a training is killed, and its trial fails.
         seeds: Runs of each configuration, with seeds 0, 1, ...; a trial's value is their mean.
+        folds: Number of folds of the data, each of which validates once: seed s has fold s modulo `folds`. By default,
+            there are as many seeds as folds.
         confirm: Runs of the best configuration on fresh seeds after the search, the only ones that are tested.
         keep: Whose checkpoints to keep: those of the best trial, of all trials, or none.
         set: Keys of the experiment that have another value in all trials.
@@ -66,6 +71,7 @@ class Space:
     timeout: float | None = None
     trial_timeout: float | None = None
     seeds: int = 1
+    folds: int | None = None
     confirm: int = 3
     keep: Keep = "best"
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -79,6 +85,8 @@ class Space:
         if self.direction == BY_NAME:
             object.__setattr__(self, "direction_by_name", True)
             object.__setattr__(self, "direction", f"{mode_of(str(self.metric))}imize")
+        if self.folds is not None and self.seeds == 1:
+            object.__setattr__(self, "seeds", self.folds)
         _check_settings(self)
         for key in (*self.set, *(key for name in self.space for key in split_keys(name))):
             if key in NOT_SEARCHED:
@@ -137,7 +145,7 @@ class Space:
 
     def fixed(self) -> Values:
         """Return the keys and values that are the same in all trials; a class comes before its arguments."""
-        return _classes_first(self.set)
+        return _classes_first({**self.set, **({} if self.folds is None else {FOLDS_PARAM: self.folds})})
 
     def settings_given(self) -> Values:
         """Return all settings as plain values, from which the space can be made again."""
@@ -176,6 +184,8 @@ def _check_settings(space: Space) -> None:
         number = 1 if field == "trials" and space.trials is None else getattr(space, field)
         if not isinstance(number, int) or isinstance(number, bool) or number < minimum:
             raise UserError(f"{field} {number!r}: expected a whole number of at least {minimum}")
+    if space.folds is not None and (not isinstance(space.folds, int) or space.folds < 2 or space.seeds % space.folds):
+        raise UserError(f"folds {space.folds!r}: expected at least 2, of which seeds ({space.seeds}) is a multiple")
     if not isinstance(space.experiment, str) or not isinstance(space.description, str):
         raise UserError("experiment and description must be text")
     for field in ("sampler", "pruner"):

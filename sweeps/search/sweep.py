@@ -13,7 +13,7 @@ from pipelines.tracking.endings import notified
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
 from pipelines.tracking.summary_runs import keep_code, label
-from pipelines.tracking.tags import SWEEP_SUFFIX
+from pipelines.tracking.tags import FOLD_PARAM, FOLDS_PARAM, SWEEP_SUFFIX
 from sweeps.search.samplers import check_names
 from sweeps.search.space import NOT_SEARCHED, Space, split_keys
 from sweeps.search.space_files import normalize_key, read_space
@@ -72,6 +72,7 @@ def sweep(
     sampler: str | None = None,
     pruner: str | None = None,
     seeds: int | None = None,
+    folds: int | None = None,
     confirm: int | None = None,
     keep: Keep | None = None,
     workers: int = 1,
@@ -99,6 +100,7 @@ def sweep(
         sampler: "grid", or the name of one of Optuna's samplers.
         pruner: "none", or the name of one of Optuna's pruners.
         seeds: Runs of each configuration.
+        folds: Number of folds of the data, each of which validates once.
         confirm: Runs of the best configuration on fresh seeds.
         keep: Whose checkpoints to keep.
         workers: Trainings in parallel; they share CPU cores and GPUs.
@@ -119,7 +121,7 @@ def sweep(
     if stacked < 1:
         raise UserError(f"--stacked {stacked}: expected at least 1")
     changes = {"trials": trials, "timeout": timeout, "trial_timeout": trial_timeout, "sampler": sampler}
-    changes |= {"pruner": pruner, "seeds": seeds, "confirm": confirm, "keep": keep}
+    changes |= {"pruner": pruner, "seeds": seeds, "folds": folds, "confirm": confirm, "keep": keep}
     searched = read_space(str(space), {key: value for key, value in changes.items() if value is not None})
     _check_overrides(searched, overrides)
     _check_keys(searched, overrides)
@@ -140,7 +142,7 @@ def _check_overrides(space: Space, overrides: Sequence[str]) -> None:
     """Refuse to fix a key that is searched, or that a study sets itself."""
     searched = {key for name in space.space for key in split_keys(name)}
     for key in (normalize_key(token.partition("=")[0][2:]) for token in overrides if token.startswith("--")):
-        if key in ("seed_everything", "name"):
+        if key in ("seed_everything", "name", FOLD_PARAM, FOLDS_PARAM):
             raise UserError(f"--{key}: {NOT_SEARCHED[key]}")
         if key in searched:
             raise UserError(f"--{key} is searched by space {space.name}; remove it from the space to fix it")

@@ -90,6 +90,7 @@ class TrialRuns:
             tags={**self.tags, **tags},
             metric=self.study.space.metric,
             selects=self.selects,
+            folds=self.study.space.folds,
             breaks_ties=selects_by_metric(self.study.optuna),
             devices=self.devices,
             **options,

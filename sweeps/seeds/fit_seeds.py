@@ -34,6 +34,7 @@ class SeedsResult:
         run_id: Id of the summary run.
         experiment: Name of the MLflow experiment.
         seeds: The seeds.
+        name: What was trained, such as "seeds 0 to 4".
         runs: Finished runs in the order of their seeds, with those of earlier calls.
         failed: Results of the jobs of this call that did not finish.
         refused: What the tracking store refused to take of the summary run, and why.
@@ -44,6 +45,7 @@ class SeedsResult:
     run_id: str
     experiment: str
     seeds: range
+    name: str
     runs: list[StoredRun]
     failed: list[JobResult]
     refused: tuple[str, ...]
@@ -55,6 +57,7 @@ def fit_seeds(
     experiment: str | Path | None = None,
     *,
     seeds: int,
+    folds: int | None = None,
     workers: int = 1,
     first_seed: int | None = None,
     overrides: Sequence[str] = (),
@@ -72,6 +75,8 @@ def fit_seeds(
     Args:
         experiment: Name of an experiment or path of a YAML file; None if the overrides name it.
         seeds: Number of seeds, 1 to 1000.
+        folds: Number of folds of the data, of which `seeds` is a multiple: the run of seed s validates on fold s modulo
+            `folds`. The test set is opened when all runs are trained.
         workers: Number of trainings in parallel; they share CPU cores and GPUs.
         first_seed: The first seed; None takes the experiment's.
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"], without the seed.
@@ -93,7 +98,7 @@ def fit_seeds(
         Pool(workers, Path(folder), system_metrics=system_metrics) as pool,
     ):
         pool.warm_up()
-        plan = make_plan(pool, arguments, seeds, first_seed)
+        plan = make_plan(pool, arguments, seeds, first_seed, folds)
         store = Store(plan.facts["tracking_uri"])
         with seeds_lock(store, plan), graceful_shutdown(pool) as signals:
             parent = open_summary_run(store, plan, command)
@@ -105,6 +110,7 @@ def fit_seeds(
         run_id=parent.run_id,
         experiment=plan.experiment,
         seeds=plan.seeds,
+        name=plan.name,
         runs=runs,
         failed=[result for result in results if result.status != "FINISHED"],
         refused=tuple(parent.refused),
@@ -135,7 +141,8 @@ def _train(
                 experiment=plan.experiment,
                 tracking_uri=store.uri,
                 tags={**labels.tags, **code, PARENT_RUN_TAG: parent.run_id},
-                test=True,
+                test=plan.folds is None,
+                folds=plan.folds,
                 breaks_ties=breaks_ties,
                 devices=plan.facts["devices"],
             )
@@ -145,6 +152,9 @@ def _train(
         with LiveDisplay() as display:
             results = run_jobs(pool, jobs, store, display, title=plan.experiment, reused=len(done))
         runs += _finished_runs(store, parent, plan.seeds)
+        if plan.folds is not None and len(runs) == len(plan.seeds) and not pool.stop_requests:
+            _add_tests(pool, runs)
+            runs[:] = _finished_runs(store, parent, plan.seeds)
         if pool.stop_requests < 2:
             log_summary(parent, _note_heading(plan, runs), runs)
         status, reason = _final_status(pool, results)
@@ -154,6 +164,15 @@ def _train(
     finally:
         parent.finish(status, reason)
     return results
+
+
+def _add_tests(pool: Pool, runs: Sequence[StoredRun]) -> None:
+    """Test the runs of all folds, until the user stops it."""
+    from pipelines.training.late_test import add_test
+
+    for run in runs:
+        if not pool.stop_requests:
+            add_test(run)
 
 
 def _finished_runs(store: Store, parent: Run, seeds: range) -> list[StoredRun]:
@@ -179,7 +198,8 @@ def _final_status(pool: Pool, results: Sequence[JobResult]) -> tuple[str, str]:
 
 def _note_heading(plan: SeedsPlan, runs: Sequence[StoredRun]) -> str:
     """Return the first lines of the note: the result, then the experiment's description."""
-    done = f"{len(runs)} of {len(plan.seeds)} seeds ({plan.seed_range}) are done"
+    what = "seeds" if plan.folds is None else f"seeds on {plan.folds} folds"
+    done = f"{len(runs)} of {len(plan.seeds)} {what} ({plan.seed_range}) are done"
     result = f": **{metrics}**" if (metrics := format_test_metrics(runs)) else ""
     description = str(plan.facts["tags"][NOTE_TAG])
     return "\n\n".join(filter(None, [f"{done}{result}.", description]))

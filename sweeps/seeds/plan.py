@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.tags import DATA_HASH_TAG, EXPERIMENT_TAG
+from pipelines.tracking.tags import DATA_HASH_TAG, EXPERIMENT_TAG, FOLDS_PARAM
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
 
@@ -19,11 +19,19 @@ class SeedsPlan:
         arguments: Arguments of `litlab fit`, without a seed.
         seeds: Consecutive seeds.
         facts: Facts about the experiment, from `sweeps.workers.worker`.
+        folds: Number of folds of the data; None without.
     """
 
     arguments: list[str]
     seeds: range
     facts: dict[str, Any]
+    folds: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What is trained: "seeds 0 to 4", or "5 folds, seeds 0 to 4"."""
+        seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {self.seed_range}"
+        return seeds if self.folds is None else f"{self.folds} folds, {seeds}"
 
     @property
     def experiment(self) -> str:
@@ -46,14 +54,25 @@ def format_seeds(seeds: range) -> str:
     return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
 
 
-def make_plan(pool: Pool, arguments: list[str], seeds: int, first_seed: int | None) -> SeedsPlan:
+def make_plan(
+    pool: Pool, arguments: list[str], seeds: int, first_seed: int | None, folds: int | None = None
+) -> SeedsPlan:
     """Check an experiment in a separate process, and return what is to be trained; see `fit_seeds`.
 
     Raises:
         UserError: The experiment, a key or a value is invalid.
     """
+    if folds is not None:
+        arguments = [*arguments, f"--{FOLDS_PARAM}={folds}"]
+        if folds < 2 or seeds % folds:
+            raise UserError(f"--folds {folds}: expected at least 2, of which --seeds ({seeds}) is a multiple")
     seed_arguments = [] if first_seed is None else ["--seed_everything", str(first_seed)]
-    facts = pool.check(Job([*arguments, *seed_arguments], test=True), [])
+    try:
+        facts = pool.check(Job([*arguments, *seed_arguments], test=folds is None), [])
+    except UserError as error:
+        if f"unknown key {FOLDS_PARAM}" in str(error):
+            raise UserError("--folds: the data module has no arguments folds and fold; see docs/DATA.md") from error
+        raise
     if facts["values"]["trainer.fast_dev_run"]:
         raise UserError("trainer.fast_dev_run records no run: leave out --seeds")
     first = facts["values"]["seed_everything"]
@@ -61,4 +80,4 @@ def make_plan(pool: Pool, arguments: list[str], seeds: int, first_seed: int | No
         raise UserError(f"seed_everything {first}: with --seeds it is the first seed and must be an integer")
     if first + seeds - 1 > LAST_SEED:
         raise UserError(f"seed_everything {first}: the last of {seeds} seeds would exceed {LAST_SEED}")
-    return SeedsPlan(arguments, range(first, first + seeds), facts)
+    return SeedsPlan(arguments, range(first, first + seeds), facts, folds)

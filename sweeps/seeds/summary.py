@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown_table
 from pipelines.comparison.intervals import Summary, summarize
+from pipelines.comparison.row import overlap
 from pipelines.runtime.log import logger
 from pipelines.runtime.metric_names import split_of
 from pipelines.tracking.measured import is_measured, test_metrics
@@ -87,7 +88,7 @@ def _summaries(runs: Sequence[StoredRun], shown: Sequence[int] = ()) -> dict[str
     kinds = _kinds(runs)
     keys = sorted((key for key in kinds if not shown or kinds[key] in shown), key=lambda key: (kinds[key], key))
     values = {key: [run.metrics[key] for run in runs if math.isfinite(run.metrics.get(key, math.nan))] for key in keys}
-    return {key: summarize(values[key]) for key in keys if values[key]}
+    return {key: summarize(values[key], overlap=overlap(runs)) for key in keys if values[key]}
 
 
 def _kinds(runs: Sequence[StoredRun]) -> dict[str, int]:

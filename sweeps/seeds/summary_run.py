@@ -15,7 +15,7 @@ from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import summary_tags
-from pipelines.tracking.tags import HOST_TAG, PARENT_TAG, REMOVED_TAG, SEED_TAG, SEEDS_PARAM, TIES_TAG
+from pipelines.tracking.tags import FOLD_PARAM, HOST_TAG, PARENT_TAG, REMOVED_TAG, SEED_TAG, SEEDS_PARAM, TIES_TAG
 from sweeps.seeds.plan import SeedsPlan
 
 
@@ -72,12 +72,12 @@ def _has_same_data(run: StoredRun, plan: SeedsPlan) -> bool:
 
 def _create(store: Store, plan: SeedsPlan, command: str) -> Run:
     tags = {key: tag for key, tag in plan.facts["tags"].items() if key != SEED_TAG}
-    tags |= summary_tags("seeds", command, f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}")
+    folds = "" if plan.folds is None else f" --folds {plan.folds}"
+    tags |= summary_tags("seeds", command, f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}{folds}")
     tags[TIES_TAG] = "val/loss"
-    changes = " ".join(word for word in plan.facts["run_name"].split(" ") if word != "seed=0")
-    seeds = f"seeds {plan.seed_range}" if len(plan.seeds) > 1 else f"seed {plan.seed_range}"
-    parent = Run(store, plan.experiment, f"{changes}, {seeds}" if changes else seeds, tags)
-    params = {key: value for key, value in plan.facts["params"].items() if key != "seed_everything"}
+    changes = " ".join(word for word in plan.facts["run_name"].split(" ") if word != "seed=0" and "folds=" not in word)
+    parent = Run(store, plan.experiment, f"{changes}, {plan.name}" if changes else plan.name, tags)
+    params = {key: value for key, value in plan.facts["params"].items() if key not in ("seed_everything", FOLD_PARAM)}
     parent.log_params({**params, SEEDS_PARAM: plan.seed_range})
     if plan.facts["dataset"]:
         parent.log_dataset(plan.facts["dataset"])

@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.runtime.console import format_duration
+from pipelines.runtime.console import Console, format_duration
+from pipelines.runtime.notebook import UpdatedOutput, in_notebook
 from pipelines.runtime.status import clear_status
 from pipelines.runtime.text import escape_control_characters, short_names
 
@@ -27,10 +28,11 @@ def format_params(params: Mapping[str, Any], separator: str = "  ") -> str:
 
 
 class LiveDisplay:
-    """Permanent lines and, on a terminal, live lines below them. Use it as a context manager."""
+    """Permanent lines and, on a terminal or in a notebook, live lines. Use it as a context manager."""
 
     def __init__(self) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
+        self._output = UpdatedOutput() if in_notebook() else None
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._last_update = 0.0
 
@@ -39,6 +41,8 @@ class LiveDisplay:
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
+        if self._output is not None:
+            self._output.clear()
 
     @property
     def width(self) -> int | None:
@@ -50,10 +54,14 @@ class LiveDisplay:
         self.console.print(text, markup=False)
 
     def draw(self, summary: Callable[[], RenderableType], children: "Sequence[WorkerProcess]") -> None:
-        """Update the live lines: a summary, and a table of the trainings. Without a terminal, do nothing."""
-        if not self.console.is_terminal or time.monotonic() - self._last_update < REFRESH_S:
+        """Update the live lines, if there is a terminal or notebook: a summary, and a table of the trainings."""
+        is_shown = self.console.is_terminal or self._output is not None
+        if not is_shown or time.monotonic() - self._last_update < REFRESH_S:
             return
         self._last_update = time.monotonic()
+        if self._output is not None:
+            self._output.show(Group(summary(), _table(children)))
+            return
         if not self._live.is_started:
             clear_status()
             self._live.start()

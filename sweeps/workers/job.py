@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.tracking.tags import FOLD_PARAM
+
 
 @dataclass
 class Job:
@@ -21,6 +23,7 @@ class Job:
         breaks_ties: See `Selection.breaks_ties`.
         pruner: Name of the pruner, for the reason of a run that is pruned.
         test: Whether to measure the test set at the end.
+        folds: Number of folds of the data, as among the arguments; fold `seed` modulo `folds` validates. None without.
         devices: Number of GPUs that it uses, if the machine has any.
         stacked: Whether it is trained in one process together with others.
         verb: "fit"; "baseline", which uses only arguments, seed, experiment and tracking_uri; or "explain", which uses
@@ -43,6 +46,7 @@ class Job:
     breaks_ties: bool = True
     pruner: str = ""
     test: bool = False
+    folds: int | None = None
     devices: int = 1
     stacked: bool = False
     verb: str = "fit"
@@ -54,12 +58,14 @@ class Job:
 
     @property
     def arguments_with_seed(self) -> list[str]:
-        return [*self.arguments, "--seed_everything", str(self.seed)]
+        fold = [] if self.folds is None else [f"--{FOLD_PARAM}={self.seed % self.folds}"]
+        return [*self.arguments, *fold, "--seed_everything", str(self.seed)]
 
     @property
     def label(self) -> str:
         """Name of the training in the live display."""
-        return self.run_name or f"seed={self.seed}"
+        fold = "" if self.folds is None else f"fold={self.seed % self.folds} "
+        return self.run_name or f"{fold}seed={self.seed}"
 
 
 def as_arguments(values: dict[str, Any]) -> list[str]:

@@ -4,12 +4,17 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 
 - `multiprocessing.forkserver.ensure_running`: starts the fork server early. The first worker would start it too,
   and wait for its imports.
+- `sys.modules["__main__"]`: a new process imports what is there when it is started, before its own work.
 - `multiprocessing.util.get_temp_dir`: creates the folder of the sockets. Later versions choose a short path themselves.
 """
 
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import util
+from types import ModuleType
 
 from pipelines.runtime.errors import UserError
 
@@ -26,6 +31,20 @@ def start_fork_server() -> None:
 
     _shorten_socket_paths()
     forkserver.ensure_running()
+
+
+@contextmanager
+def main_not_imported() -> Iterator[None]:
+    """Have a process that is started in the block not import `__main__`, which it does not need.
+
+    The script of a user who calls `litlab.sweep` would start the sweep again there, unless it guards the call.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _shorten_socket_paths() -> None:

@@ -19,7 +19,7 @@ from pipelines.runtime.process import FORK_IS_SAFE, SIGKILL, signal_process_grou
 from pipelines.runtime.signals import signal_handlers
 from pipelines.tracking.mlflow_internals import DATABASE_STORE
 from sweeps.workers.job import Job
-from sweeps.workers.multiprocessing_internals import start_fork_server
+from sweeps.workers.multiprocessing_internals import main_not_imported, start_fork_server
 
 PRELOAD = [
     "litlab",  # first: a project may have packages of the names of litlab's
@@ -170,7 +170,7 @@ class Pool:
             ours, theirs = zip(*(self._context.Pipe() for _ in jobs), strict=True)
             process = self._context.Process(target=target, args=(jobs, theirs, *arguments), daemon=False)
             try:
-                with self._ctrl_c_ignored():
+                with self._ctrl_c_ignored(), main_not_imported():
                     process.start()
             except (EOFError, OSError):  # the fork server has just died
                 for pipe in ours:

@@ -52,6 +52,7 @@ def setup_process(job: Job) -> None:
         sys.exit(1)
     for stream in (1, 2):
         os.dup2(log, stream)
+    os.environ.pop("FORCE_COLOR", None)  # of a notebook; a log has no colours
     if count := torch.cuda.device_count():
         os.environ["CUDA_VISIBLE_DEVICES"] = _visible_gpus(job, count)
     share = max(1, job.threads // job.devices)

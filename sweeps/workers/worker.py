@@ -38,7 +38,7 @@ from pipelines.runtime.terminal_log import recorded_terminal
 from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.endings import recorded
 from pipelines.tracking.tags import CONFIG_HASH_TAG
-from pipelines.training.job import build_parts, prepare_training
+from pipelines.training.job import build_parts, prepare_model, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import run_name, run_tags
 from pipelines.training.train import run_trainer, train
@@ -93,6 +93,7 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
             stacked.check_keys([key for values in configurations for key in values])
         built = {_format_values(values): _build(job.arguments, values) for values in configurations}
         data, model = build_parts(cli, test=job.test)
+        prepare_model(model)
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
         if job.stacked:
             stacked.check(cli, data, model, built)

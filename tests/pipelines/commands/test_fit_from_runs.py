@@ -1,5 +1,7 @@
 """`litlab fit --if_needed` and `--from RUN`: an equal run is shown, and another run's configuration is changed."""
 
+import json
+
 import pytest
 import yaml
 
@@ -124,6 +126,11 @@ def test_several_seeds_of_the_configuration_of_a_run(litlab, uri):
     assert sorted(run.seed for run in children) == ["5", "6"]
     assert {(run.params["model.dropout"], run.params["data.n_train"]) for run in children} == {("0.4", "300")}
     assert {run.tags[FROM_TAG] for run in children} == {first.run_id}
+    (summary,) = {run.tags[PARENT_RUN_TAG] for run in children}
+    refused = litlab("fit", "--from", summary)
+    assert (refused.code, f"name one, such as {children[-1].run_id}" in refused.err) == (2, True), refused.err
+    shown = json.loads(litlab("diff", summary, children[0].run_id, "--format", "json").out)
+    assert shown["configuration"].keys() == {"seeds", "seed_everything"}
 
 
 @pytest.mark.parametrize(

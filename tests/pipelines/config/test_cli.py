@@ -5,7 +5,8 @@ import re
 import pytest
 import yaml
 
-from pipelines.config.cli import load_data, parse_config
+from pipelines.config.cli import parse_config
+from pipelines.config.data_setup import load_data
 from pipelines.runtime.errors import UserError
 
 YAML = """

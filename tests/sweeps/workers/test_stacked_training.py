@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 
-from pipelines.config.cli import load_data, parse_config
+from pipelines.config.cli import parse_config
+from pipelines.config.data_setup import load_data
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
 from sweeps.workers import stacked_trials as stacked

@@ -1,0 +1,40 @@
+"""What litlab raises: `UserError` for a mistake of the user, `RunFailedError` for a run that failed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pipelines.runtime.errors import UserError as UserError
+
+if TYPE_CHECKING:
+    from litlab.run import Run
+
+
+class RunFailedError(RuntimeError):
+    """A run failed; the message says why. What was raised in the training is the cause.
+
+    Attributes:
+        run: The run, with what it had logged until then.
+        resume_command: The command that continues it; "" if it would fail again.
+    """
+
+    def __init__(self, message: str, run: "Run", *, resume_command: str = "") -> None:
+        super().__init__(message)
+        self.run, self.resume_command = run, resume_command
+
+
+@contextmanager
+def failures_with_run(tracking_uri: str | None) -> Iterator[None]:
+    """Raise `RunFailedError` of this module, which has the run, for a run that fails in the block."""
+    from litlab.run import Run
+    from pipelines.training import failures
+
+    try:
+        yield
+    except failures.RunFailedError as failed:
+        error = RunFailedError(str(failed), Run(failed.run_id, tracking_uri), resume_command=failed.resume_command)
+        kept = " Metrics logged so far are kept." if failed.has_metrics else ""
+        error.add_note(f"Run {failed.run_id} failed.{kept}")
+        if failed.resume_command:
+            error.add_note(f"To continue: {failed.resume_command}")
+        raise error from failed.__cause__

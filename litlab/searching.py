@@ -1,0 +1,190 @@
+"""Many trainings: `sweep` and `reproduce`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from litlab.arguments import Overrides, given, key_arguments, labels
+from litlab.call import training_call
+from litlab.run import Run
+from litlab.several_seeds import raise_stop
+from pipelines.config.arguments import Keep
+from pipelines.runtime.text import format_command
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweeps.search.sweep import SweepResult
+
+
+class Sweep:
+    """A study and what it has found. `litlab.sweep` returns it.
+
+    Attributes:
+        study: Name of the study, for the commands and for `litlab.compare`.
+        run: The study's own run, with the best configuration and its checkpoint.
+        best_params: The searched keys of the best trial; empty if no trial is complete.
+        best_value: The value of the best trial; None without one.
+        verdict: Whether the best configuration is better than the experiment's own on fresh seeds; "" if unknown.
+        confirmed: The runs on fresh seeds, of "best" and of "default".
+        n_finished: How many trials have ended.
+        n_failed: How many of these failed.
+    """
+
+    def __init__(self, result: "SweepResult") -> None:
+        self.study, self.run = result.study, Run(result.run_id, result.tracking_uri)
+        best = result.best
+        self.best_params: dict[str, Any] = {} if best is None else result.space.settings(best.params)
+        self.best_value = None if best is None else best.value
+        self.verdict, self.n_finished, self.n_failed = result.verdict, result.n_finished, result.n_failed
+        self._storage, self._best_runs = result.storage, [] if best is None else best.runs
+        confirmed = result.confirmed.items()
+        self.confirmed = {name: [Run(run.run_id, result.tracking_uri) for run in runs] for name, runs in confirmed}
+
+    @property
+    def best_run(self) -> Run | None:
+        """The run of the best trial, the first of its seeds; None without one."""
+        return Run(self._best_runs[0], self.run.tracking_uri) if self._best_runs else None
+
+    def trials(self) -> "pd.DataFrame":
+        """Return Optuna's table of all trials: the metric, `params_KEY`, state and times, by number."""
+        import optuna
+
+        from sweeps.search.storage import open_storage
+
+        study = optuna.load_study(study_name=self.study, storage=open_storage(self._storage).optuna)
+        frame = study.trials_dataframe(attrs=("number", "value", "params", "state", "datetime_start", "duration"))
+        return frame.set_index("number").rename(columns=lambda name: name.removeprefix("value_"))
+
+    def __repr__(self) -> str:
+        found = "" if self.best_value is None else f", best {self.best_value:.4f}: {self.best_params}"
+        return f"<litlab.Sweep {self.study}: {self.n_finished} trials{found}>"
+
+
+def sweep(
+    space: str | Path,
+    *,
+    trials: int | None = None,
+    timeout: float | str | None = None,
+    trial_timeout: float | str | None = None,
+    sampler: str | None = None,
+    pruner: str | None = None,
+    seeds: int | None = None,
+    confirm: int | None = None,
+    keep: Keep | None = None,
+    workers: int = 1,
+    stacked: int = 1,
+    study: str | None = None,
+    storage: str | None = None,
+    retry_failed: bool = False,
+    overrides: Overrides | None = None,
+    run_name: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    note: str | None = None,
+    tracking_uri: str | None = None,
+    system_metrics: bool = False,
+    notify: str = "",
+) -> Sweep:
+    """Search a space with Optuna, then confirm the best configuration on fresh seeds, like `litlab sweep`.
+
+    The same call continues a study that was stopped.
+
+    Args:
+        space: Name or YAML file of a space. The arguments from `trials` to `keep` override those of the file.
+        trials: Number of trials in total.
+        timeout: Start no trial after this time: seconds, or text such as "2h".
+        trial_timeout: Stop a training that takes longer; its trial fails.
+        sampler: "grid", or the name of one of Optuna's samplers.
+        pruner: "none", or the name of one of Optuna's pruners.
+        seeds: Runs of each configuration, whose mean is its value.
+        confirm: Runs of the best configuration on fresh seeds.
+        keep: Whose checkpoints to keep: "best", "all" or "none".
+        workers: Trainings in parallel; they share CPU cores and GPUs.
+        stacked: Small models that a worker trains as one.
+        study: Name of the study; default: that of the space.
+        storage: URL of Optuna's storage; default: optuna.db next to the runs' database.
+        retry_failed: Whether to train the configurations of failed trials again.
+        overrides: Keys of the experiment, the same in all trials.
+        run_name: Name of the study's run.
+        tags: Tags of the study's run and of all others.
+        note: Description of the study's run.
+        tracking_uri: Where the runs are; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
+        system_metrics: Whether to measure the machine.
+        notify: Command to run in a shell when the sweep has ended.
+
+    Raises:
+        UserError: The request is invalid, or another process runs the study.
+        KeyboardInterrupt: The user stopped it.
+    """
+    settings = given(trials=trials, timeout=timeout, trial_timeout=trial_timeout, sampler=sampler, pruner=pruner)
+    settings |= given(seeds=seeds, confirm=confirm, keep=keep, study=study, storage=storage, tracking_uri=tracking_uri)
+    keys, labelled = key_arguments(overrides), labels(tags, note, run_name)
+    shown = settings | {key: count for key, count in (("workers", workers), ("stacked", stacked)) if count > 1}
+    command = format_command("sweep", [str(space), *key_arguments(shown), *keys, *labelled.as_arguments()])
+    with training_call():
+        from sweeps.search.sweep import sweep as search
+
+        result = search(
+            space,
+            **settings,
+            workers=workers,
+            stacked=stacked,
+            retry_failed=retry_failed,
+            overrides=keys,
+            labels=labelled,
+            system_metrics=system_metrics,
+            command=command,
+            notify=notify,
+        )
+    done = f"{result.n_finished} of {result.space.total} trials are done. The same call continues."
+    raise_stop(result.stop_signal, done)
+    return Sweep(result)
+
+
+def reproduce(
+    *ids: str,
+    tier: str = "quick",
+    seeds: int = 3,
+    workers: int | None = None,
+    train: bool = True,
+    data_dir: str | Path | None = None,
+    out: str | Path | None = None,
+    tracking_uri: str | None = None,
+) -> "pd.DataFrame":
+    """Run published experiments with several seeds, and judge each published claim, like `litlab reproduce`.
+
+    Args:
+        ids: Ids of published experiments; default: all.
+        tier: "quick": minutes, on data that come with litlab. "full": hours, on the published data.
+        seeds: Runs of each experiment.
+        workers: Trainings in parallel; default: one with a GPU, else as many as there are CPU cores, up to 4.
+        train: Whether to run what is missing; otherwise only runs that exist are judged.
+        data_dir: Folder of MNIST and CIFAR-10.
+        out: Folder for RESULTS.md and results.html; default: `reproduction` in the current folder.
+        tracking_uri: Where the runs are; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
+
+    Returns:
+        A row for each claim, with the verdict; `attrs["pages"]` are the files that were written, `attrs["failures"]`
+        why jobs failed.
+
+    Raises:
+        UserError: The request is invalid.
+        KeyboardInterrupt: The user stopped it.
+    """
+    import pandas as pd
+
+    arguments = {"tier": tier, "seeds": seeds, "workers": workers, "data_dir": data_dir, "out": out}
+    command = format_command("reproduce", [*ids, *key_arguments(given(**arguments, tracking_uri=tracking_uri))])
+    with training_call():
+        from sweeps.reproduction.reproduce import reproduce as run_all
+
+        result = run_all(ids, **arguments, train=train, tracking_uri=tracking_uri, command=command)  # type: ignore[arg-type]
+    raise_stop(result.stop_signal, "The same call continues.")
+    rows = [
+        {"experiment": name, "claim": verdict.claim.text, "measured": verdict.result, "verdict": verdict.word}
+        for name, verdicts in result.verdicts.items()
+        for verdict in verdicts
+    ]
+    frame = pd.DataFrame(rows, columns=["experiment", "claim", "measured", "verdict"])
+    frame.attrs |= {"pages": [*result.pages], "failures": dict(result.failures)}
+    return frame

@@ -1,0 +1,58 @@
+"""Train one configuration with several seeds."""
+
+import signal
+from typing import Any
+
+from litlab.arguments import given, key_arguments
+from litlab.call import training_call
+from litlab.errors import RunFailedError
+from litlab.run import Run
+from pipelines.runtime.text import format_command
+
+
+def fit_seeds(arguments: list[str], origin: str | None, options: dict[str, Any]) -> Run:
+    """Train several seeds, and return the run that summarises them.
+
+    Args:
+        arguments: Those of `litlab fit`, without the seeds.
+        origin: Id of a run whose configuration the arguments change.
+        options: See `sweeps.seeds.fit_seeds`.
+
+    Raises:
+        RunFailedError: A seed failed.
+        KeyboardInterrupt: The user stopped it.
+    """
+    from sweeps.seeds.origin import with_origin
+
+    command = _command(arguments, origin, options)
+    overrides = arguments
+    if origin is not None:
+        overrides, options["labels"] = with_origin(origin, arguments, options["labels"], options["tracking_uri"])
+    with training_call():
+        from sweeps.seeds.fit_seeds import fit_seeds as train
+
+        result = train(None, overrides=overrides, command=command, **options)
+    run, done = Run(result.run_id, result.tracking_uri), f"{len(result.runs)} of {len(result.seeds)} seeds are done"
+    raise_stop(result.stop_signal, f"{done}. The same call continues.")
+    if result.failed:
+        reasons = "; ".join(f"seed {failed.job.seed}: {failed.reason}" for failed in result.failed)
+        raise RunFailedError(f"{done}. {reasons}. The same call tries the others again.", run)
+    return run
+
+
+def raise_stop(stop_signal: int | None, note: str) -> None:
+    """Raise what a signal stands for that stopped several trainings, now that they have ended."""
+    if stop_signal == signal.SIGINT:
+        stop = KeyboardInterrupt()
+        stop.add_note(note)
+        raise stop
+    if stop_signal is not None:
+        signal.raise_signal(stop_signal)
+
+
+def _command(arguments: list[str], origin: str | None, options: dict[str, Any]) -> str:
+    """Return the command that does the same."""
+    own = key_arguments(given(seeds=options["seeds"], seed_everything=options["first_seed"]))
+    own += key_arguments(given(workers=options["workers"] if options["workers"] > 1 else None))
+    own += key_arguments(given(tracking_uri=options["tracking_uri"], **{"from": origin}))
+    return format_command("fit", [*arguments, *own, *options["labels"].as_arguments()])

@@ -1,0 +1,90 @@
+"""Results as pandas DataFrames and as HTML."""
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipelines.runtime.console import format_duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipelines.comparison.rows import Comparison
+    from pipelines.comparison.run_diff import RunDiff
+    from pipelines.tracking.listing import ListedRun
+    from pipelines.tracking.store import StoredRun
+
+SHOWN_METRICS = 6
+TIMES = ("started", "ended")
+
+
+def history(run: "StoredRun", *, steps: bool) -> "pd.DataFrame":
+    """Return a run's metrics with a row for each epoch, or for each step at which something was logged."""
+    import pandas as pd
+
+    from pipelines.tracking.history import metrics_of_epochs, metrics_of_steps
+
+    frame = pd.DataFrame.from_dict(metrics_of_steps(run) if steps else metrics_of_epochs(run), orient="index")
+    frame.index.name = "step" if steps else "epoch"
+    return frame.astype({"epoch": int}) if steps and len(frame) else frame
+
+
+def listed_runs(runs: "Sequence[ListedRun]") -> "pd.DataFrame":
+    """Return a row for each run, with MLflow's names for params and metrics: `params.model.lr`, `metrics.test/acc`."""
+    import pandas as pd
+
+    records = [_flat(run.record()) for run in runs]
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    frame = pd.DataFrame.from_records(records, columns=columns)
+    for column in TIMES if records else ():
+        frame[column] = pd.to_datetime(frame[column], utc=True)
+    return frame
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    params, metrics = record.pop("params"), record.pop("metrics")
+    record |= {f"params.{key}": value for key, value in params.items()}
+    return record | {f"metrics.{key}": value for key, value in metrics.items()}
+
+
+def compared_rows(comparison: "Comparison") -> "pd.DataFrame":
+    """Return the rows of a comparison, best first; `attrs["notes"]` has what the reader should know."""
+    import pandas as pd
+
+    from pipelines.comparison.export import flat_records
+
+    frame = pd.DataFrame.from_records(flat_records(comparison), index="row")
+    if frame["data_set"].isna().all():
+        frame = frame.drop(columns="data_set")
+    frame.attrs |= {"metric": comparison.metric, "lower_is_better": comparison.lower_is_better}
+    frame.attrs["notes"] = list(comparison.notes)
+    return frame
+
+
+def differences(diff: "RunDiff") -> "pd.DataFrame":
+    """Return what differs between two runs: a row for each key, a column for each run."""
+    import pandas as pd
+
+    rows = {(section, key): values for section, keys in diff.sections.items() for key, values in keys.items()}
+    index = pd.MultiIndex.from_tuples(list(rows), names=["section", "key"])
+    return pd.DataFrame(list(rows.values()), index=index, columns=[run.run_id for run in diff.runs])
+
+
+def run_html(run: "StoredRun") -> str:
+    """Return a small table of a run: what it is, how it ended, and its most important metrics."""
+    from pipelines.comparison.run_diff import shown_metrics
+    from pipelines.tracking.measured import is_measured
+    from pipelines.tracking.tags import SELECTED
+
+    shown = [*shown_metrics(run).items()] or [item for item in run.metrics.items() if is_measured(item[0])]
+    shown = [item for item in shown if is_measured(item[0]) or item[0].startswith(f"{SELECTED}/val")]
+    rows = {"experiment": run.experiment, "run": f"{run.name} ({run.run_id})", "status": run.status}
+    if run.ended:
+        rows["took"] = format_duration((run.ended - run.started) / 1000)
+    rows |= {name: f"{value:.4f}" for name, value in shown[:SHOWN_METRICS]}
+    return f"<table>{''.join(_row_html(key, value) for key, value in rows.items())}</table>"
+
+
+def _row_html(key: str, value: str) -> str:
+    style = "style='text-align:left'"
+    return f"<tr><th {style}>{html.escape(key)}</th><td {style}>{html.escape(value)}</td></tr>"
