@@ -28,7 +28,10 @@ def show(results: list[Result], console: Console) -> bool:
     for result in results:
         if result["job"] == "machine":
             console.print(", ".join(f"{key} {value}" for key, value in result.items() if key not in ("job", "name")))
-    console.print(_runs(results), _epochs(results), NOISE, _usage(results), sep="\n\n")
+    for table in (_runs(results), _epochs(results), _usage(results)):
+        if table.rows:
+            console.print(table, "")
+    console.print(NOISE)
     failed = [result for result in results if not result.get("ok", True)]
     for result in failed:
         console.print(f"failed: {result['job']}, {result['name']}: {result['error']}", markup=False)
@@ -47,6 +50,8 @@ def _runs(results: list[Result]) -> Table:
     table = _table("does everything run", "job", "succeeded", "seconds", "measured")
     for job in PARTS["a"].limits_s:
         of_job = [result for result in results if result["job"] == job and result["name"] != "process"]
+        if not of_job:
+            continue
         done = sum(result["ok"] for result in of_job)
         measured = [_measured(result) for result in of_job if _measured(result)]
         seconds = sum(result["seconds"] for result in of_job)
