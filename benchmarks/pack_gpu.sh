@@ -15,11 +15,13 @@ set -euo pipefail
 folder=$1 python_version=$2 installed=${3:-/dev/null} data_dir=${4:-}
 python=${PYTHON:-python3}
 rm -rf "$folder" && mkdir -p "$folder"
-# Of constraints.txt: neither torch nor its libraries, nor what only checks code, builds packages or needs a server.
+# Of constraints.txt: neither torch nor its libraries, nor what only checks code, builds packages, needs a server
+# or runs notebooks.
 grep -v '^#' constraints.txt | awk -F'==' '
     FILENAME != "-" { there[tolower($1)] = 1; next }
     { name = tolower($1); gsub("_", "-", name) }
-    !(name in there) && name !~ /^(nvidia|cuda|torch|triton|ruff|mypy|types-|hatch|import-linter|grimp|execnet|ast-serialize|librt|trove-classifiers|tomlkit|psycopg)/ {
+    !(name in there) && name !~ /^(nvidia|cuda|torch|triton|ruff|mypy|types-|hatch|import-linter|grimp|execnet|ast-serialize|librt|trove-classifiers|tomlkit|psycopg)/ &&
+    name !~ /^(ipy|jupyter|nb|asttokens|comm$|debugpy|executing|fastjsonschema|jedi|jsonschema|matplotlib-inline|nest-asyncio|parso|pexpect|platformdirs|prompt-toolkit|ptyprocess|pure-eval|pyzmq|referencing|rpds|stack-data|tornado|traitlets)/ {
         print $1 "==" $2
     }
 ' "$installed" - > "$folder/wanted.txt"
