@@ -114,9 +114,7 @@ class CudaGraph(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         device = trainer.strategy.root_device
         if reason := why_not_captured(trainer, pl_module):
-            raise ValueError(
-                f"modules.speed.CudaGraph cannot capture the steps of {type(pl_module).__name__}: {reason}"
-            )
+            raise ValueError(_refusal(pl_module, reason))
         per_step = any(config.interval == "step" for config in trainer.lr_scheduler_configs)
         if device.type == "cuda" and not make_capturable(trainer.optimizers[0], device) and per_step:
             name = type(trainer.optimizers[0]).__name__
@@ -148,8 +146,15 @@ class CudaGraph(Callback):
         if self._step is None or self._step.settings != settings(optimizer):
             assert isinstance(module, Learner)
             self._step = Step(self._batch, module.train_metrics, settings(optimizer))
-            self._step.capture(make_step, closure)
+            try:
+                self._step.capture(make_step, closure)
+            except RuntimeError as error:
+                raise ValueError(_refusal(module, str(error))) from error
         set_closure_loss(closure, self._step.run(self._batch))
+
+
+def _refusal(module: LightningModule, reason: str) -> str:
+    return f"modules.speed.CudaGraph cannot capture the steps of {type(module).__name__}: {reason}"
 
 
 def why_not_captured(trainer: Trainer, module: LightningModule) -> str:

@@ -86,13 +86,16 @@ class Step:
 
         def step() -> None:
             self._updates.clear()
-            self._metrics.update = lambda *update: self._updates.append(update)  # type: ignore[method-assign]
+            self._metrics.update = self._keep_update  # type: ignore[method-assign]
             try:
                 optimizer_step(kept_closure)
             finally:
                 del self._metrics.update
 
         self._graph.capture(step)
+
+    def _keep_update(self, outputs: Tensor, targets: Tensor) -> None:
+        self._updates.append((outputs.detach(), targets))
 
     def takes(self, batch: Sequence[Tensor]) -> bool:
         """Return whether a batch has the shapes of the captured one."""

@@ -48,7 +48,7 @@ def test_captured_steps_train_as_usual(make_trainer, optimizer, schedule, precis
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         found.append((torch.stack(losses.found).cpu(), metrics))
     (losses, metrics), (own_losses, own_metrics) = found
-    tolerance = 0.01 if precision == "32-true" else 0.1
+    tolerance = 0.05 if precision == "32-true" else 0.2
     assert len(own_losses) == 60
     assert (own_losses - losses).abs().max() < tolerance
     assert own_metrics["train/loss"] == pytest.approx(metrics["train/loss"], abs=tolerance)
