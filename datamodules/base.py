@@ -6,6 +6,7 @@ normalisation run on the batch, on the device, in `on_after_batch_transfer`.
 Shapes: N examples of a set, B batch size, C channels, H rows, W columns.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augment import random_crop, random_flip
 from datamodules.folds import Fold, limit_training
+from datamodules.loading import DEVICES, Device, HeldSets, WholeBatchLoader
 from datamodules.normalize import Normalize, Whiten, channel_statistics, fit_zca, identity
 from datamodules.sampling import EpochSampler
 from datamodules.sets import Batch, ImageFiles, TensorSet
@@ -34,6 +36,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
         batch_size: Training examples per step, over all processes.
         evaluate_train: Whether to evaluate the training set again after each epoch, without dropout and augmentation.
             Logs `train_end/loss` and `train_end/acc`, in addition to the averages over the epoch.
+        device: Where the data are held during training: "cpu", "cuda", or "auto": on the GPU if they take less than a
+            quarter of its free memory. The order of the examples is the same.
     """
 
     input_shape: tuple[int, ...]
@@ -48,10 +52,13 @@ class InMemoryDataModule(LightningDataModule, ABC):
     folded_set: TensorSet | None = None
     """The examples of all folds, training and validation set of each; None without folds."""
 
-    def __init__(self, *, batch_size: int = 64, evaluate_train: bool = False) -> None:
+    def __init__(self, *, batch_size: int = 64, evaluate_train: bool = False, device: Device = "auto") -> None:
         super().__init__()
         require_positive(batch_size=batch_size)
-        self.batch_size, self.evaluate_train = batch_size, evaluate_train
+        if device not in DEVICES:
+            raise ValueError(f"data.device is {device!r}; it must be one of {', '.join(DEVICES)}")
+        self.batch_size, self.evaluate_train, self.device = batch_size, evaluate_train, device
+        self._held = HeldSets(device)
 
     @property
     def num_classes(self) -> int:
@@ -114,7 +121,14 @@ class InMemoryDataModule(LightningDataModule, ABC):
 
     def _loader(self, dataset: Dataset[Batch], batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
         sampler = self._sampler(dataset, shuffle)
-        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=lambda batch: batch)
+        loader = WholeBatchLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=lambda batch: batch)
+        if self.trainer is not None:
+            self._held.attach(loader, self.trainer)
+        return loader
+
+    def teardown(self, stage: str) -> None:
+        """Free what is held on a GPU."""
+        self._held.clear()
 
     def _sampler(self, dataset: Dataset[Batch], shuffle: bool) -> EpochSampler:
         return EpochSampler(cast("Dataset[int]", dataset), shuffle=shuffle, **self._rank_and_world_size)
@@ -135,7 +149,7 @@ class SyntheticDataModule(InMemoryDataModule):
         n_val: Number of validation examples.
         n_test: Number of test examples.
         seed: Seed of the examples.
-        **loading: Batch size and training-set evaluation, see `InMemoryDataModule`.
+        **loading: Batch size, training-set evaluation and device, see `InMemoryDataModule`.
     """
 
     def __init__(self, *, n_train: int, n_val: int, n_test: int, seed: int, **loading: Any) -> None:
@@ -172,7 +186,7 @@ class ImageDataModule(InMemoryDataModule):
             pixels to [0, 1].
         crop_padding: Padding in pixels of a random crop, in training only; 0 for no crop.
         flip: Whether to flip images horizontally at random, in training only.
-        **loading: Batch size and training-set evaluation, see `InMemoryDataModule`.
+        **loading: Batch size, training-set evaluation and device, see `InMemoryDataModule`.
     """
 
     input_shape: tuple[int, int, int]
@@ -201,6 +215,7 @@ class ImageDataModule(InMemoryDataModule):
         self.fold = Fold.of(folds, fold, split_seed)
         self.normalization, self.crop_padding, self.flip = normalization, crop_padding, flip
         self.normalize = None
+        self._placed: tuple[nn.Module, nn.Module] | None = None
 
     @abstractmethod
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
@@ -275,7 +290,16 @@ class ImageDataModule(InMemoryDataModule):
         if self.normalize is None:  # neither fitted nor loaded from a checkpoint
             self.setup("fit")
         assert self.normalize is not None
-        return self.normalize.to(images_BCHW.device)(images_BCHW), *rest
+        return self._normalize_on(images_BCHW.device)(images_BCHW), *rest
+
+    def _normalize_on(self, device: torch.device) -> nn.Module:
+        """Return `normalize` on a device. The original stays where it is: figures and exports use it on the CPU."""
+        assert self.normalize is not None
+        if device.type == "cpu":
+            return self.normalize
+        if self._placed is None or self._placed[0] is not self.normalize:
+            self._placed = self.normalize, copy.deepcopy(self.normalize).to(device)
+        return self._placed[1]
 
     def augment(self, images_BCHW: Tensor) -> Tensor:
         """Randomly crop and flip a batch of uint8 pixels, as configured."""
