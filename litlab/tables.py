@@ -1,7 +1,7 @@
 """Results as pandas DataFrames and as HTML."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.console import format_duration
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.tracking.store import StoredRun
 
 SHOWN_METRICS = 6
+SPREADS = ("_sd", "_ci95_low", "_ci95_high")  # of a run that summarises seeds
 TIMES = ("started", "ended")
 
 
@@ -76,13 +77,25 @@ def run_html(run: "StoredRun") -> str:
     from pipelines.tracking.measured import is_measured
     from pipelines.tracking.tags import SELECTED
 
-    shown = [*shown_metrics(run).items()] or [item for item in run.metrics.items() if is_measured(item[0])]
-    shown = [item for item in shown if is_measured(item[0]) or item[0].startswith(f"{SELECTED}/val")]
+    metrics = shown_metrics(run) or run.metrics
+    shown = [name for name in metrics if is_measured(name) or name.startswith(f"{SELECTED}/val")]
+    shown = [name for name in shown if not _is_spread(name, metrics)]
     rows = {"experiment": run.experiment, "run": f"{run.name} ({run.run_id})", "status": run.status}
     if run.ended:
         rows["took"] = format_duration((run.ended - run.started) / 1000)
-    rows |= {name: f"{value:.4f}" for name, value in shown[:SHOWN_METRICS]}
+    rows |= {name: _with_spread(name, metrics) for name in shown[:SHOWN_METRICS]}
     return f"<table>{''.join(_row_html(key, value) for key, value in rows.items())}</table>"
+
+
+def _is_spread(name: str, metrics: Mapping[str, float]) -> bool:
+    """Return whether a metric is the spread of another one over seeds."""
+    suffix = next((suffix for suffix in SPREADS if name.endswith(suffix)), "")
+    return bool(suffix) and name.removesuffix(suffix) in metrics
+
+
+def _with_spread(name: str, metrics: Mapping[str, float]) -> str:
+    spread = f" ± {metrics[f'{name}_sd']:.4f}" if f"{name}_sd" in metrics else ""
+    return f"{metrics[name]:.4f}{spread}"
 
 
 def _row_html(key: str, value: str) -> str:

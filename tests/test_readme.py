@@ -10,6 +10,7 @@ from pipelines.config.experiments import experiment_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/GUIDE.md", "docs/CLASSES.md", "docs/DATA.md")]
+LINKING = [*PAGES[:2], *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
 GUIDE = (ROOT / "docs/GUIDE.md").read_text()
 COMMANDS = [
     command
@@ -26,7 +27,7 @@ def test_the_commands_exist():
             assert argument in experiment_names()
 
 
-@pytest.mark.parametrize("page", [*PAGES[:2], *(ROOT / "docs").glob("*.md")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_pictures_exist(page):
     targets = [target for target in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in target]
     assert [target for target in targets if not has_target(page, target)] == []
@@ -55,7 +56,7 @@ def test_the_map_names_every_room_and_every_file_of_modules_and_datamodules():
     assert [name for name in {*files, *rooms} - {"__init__.py"} if name not in tree] == []
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["the logged model", "the notebook"])
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["the logged model", "the notebook", "the classes"])
 def test_the_python_code_in_the_guide_runs(litlab, run_python, tmp_path, number):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id if number == 0 else ""
     block = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)[number]

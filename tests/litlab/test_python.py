@@ -193,6 +193,8 @@ def test_several_seeds_give_their_summary_and_do_not_run_the_script_again(tmp_pa
     assert run.metrics["test/acc"] == pytest.approx(mean)
     assert run.command.startswith("litlab fit digits-mlp --data.n_train 100")
     assert "--seeds 2 --seed_everything 5" in run.command
+    assert f"<td style='text-align:left'>{mean:.4f} ± {run.metrics['test/acc_sd']:.4f}</td>" in run._repr_html_()
+    assert "ci95" not in run._repr_html_()
     assert lab.compare(run).n.to_list() == [2]
     assert not (tmp_path / "started").exists()
 
