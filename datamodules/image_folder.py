@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS as ENDINGS
 
-from datamodules.base import ImageDataModule, require_positive
+from datamodules.base import ImageDataModule
 from datamodules.folds import Fold
 from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.images import image_names
+from datamodules.in_memory import require_positive
 from datamodules.split import stratified_split, stratified_subset
 
 TEST_SEED = 0  # a constant rather than a parameter, so that all runs have the same test set

@@ -7,9 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, require_positive
+from datamodules.base import ImageDataModule
 from datamodules.folds import Fold, limit_training
 from datamodules.image_cache import DECODER_VERSION, load_images
+from datamodules.in_memory import require_positive
 from datamodules.split import group_split, stratified_split, stratified_subset
 from datamodules.table_file import group_numbers, read_table, require_columns, texts
 

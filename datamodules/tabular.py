@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datamodules.base import InMemoryDataModule, require_positive
 from datamodules.folds import Fold
+from datamodules.in_memory import InMemoryDataModule, require_positive
 from datamodules.sets import Batch, TensorSet
 from datamodules.split import group_split, random_split
 
