@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA_DIR ?= data
 
-.PHONY: demo test check oldest bench faults compatibility ui slow services postgresql
+.PHONY: demo test check oldest bench gpu faults compatibility ui slow services postgresql
 
 demo: $(READY)
 	@$(BIN)/litlab fit digits-mlp
@@ -53,6 +53,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/stacked.py --data-dir $(DATA_DIR)
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/floors.py --data-dir $(DATA_DIR)
+
+# Everything that is measured on an NVIDIA GPU, in one call; make gpu ARGS=--dry runs it in small on a CPU.
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py --data-dir $(DATA_DIR) $(ARGS)
 
 faults: $(READY)
 	$(BIN)/python benchmarks/faults/run.py --data-dir $(DATA_DIR) $(ARGS)

@@ -53,7 +53,7 @@ def rate() -> float:
 
 def operations(experiment: str, data_dir: Path) -> tuple[float, int]:
     """Return the floating-point operations per training example, forward and backward, and the number of examples."""
-    from datamodules.base import InMemoryDataModule
+    from datamodules.in_memory import InMemoryDataModule
     from pipelines.config.cli import parse_config
 
     cli = parse_config(

@@ -1,4 +1,4 @@
-"""Abstract in-memory DataModules: of any tensors, of synthetic examples, and of images with split and normalisation.
+"""Abstract in-memory DataModules of synthetic examples, and of images with split and normalisation.
 
 Data are held once, as tensors; images as uint8. A standard DataLoader fetches whole batches from them. Augmentation and
 normalisation run on the batch, on the device, in `on_after_batch_transfer`.
@@ -6,121 +6,23 @@ normalisation run on the batch, on the device, in `on_after_batch_transfer`.
 Shapes: N examples of a set, B batch size, C channels, H rows, W columns.
 """
 
-from abc import ABC, abstractmethod
+import copy
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datamodules.augment import random_crop, random_flip
+from datamodules.folds import Fold, limit_training
+from datamodules.in_memory import EVAL_BATCH_SIZE, InMemoryDataModule, require_positive
 from datamodules.normalize import Normalize, Whiten, channel_statistics, fit_zca, identity
-from datamodules.sampling import EpochSampler
 from datamodules.sets import Batch, ImageFiles, TensorSet
-from datamodules.split import stratified_fold, stratified_split, stratified_subset
+from datamodules.split import stratified_split
 from datamodules.statistics import image_statistics
-
-EVAL_BATCH_SIZE = 500
-
-
-class InMemoryDataModule(LightningDataModule, ABC):
-    """Base class of data that fit into memory: training, validation and test set, fetched in whole batches.
-
-    Args:
-        batch_size: Training examples per step, over all processes.
-        evaluate_train: Whether to evaluate the training set again after each epoch, without dropout and augmentation.
-            Logs `train_end/loss` and `train_end/acc`, in addition to the averages over the epoch.
-    """
-
-    input_shape: tuple[int, ...]
-    """Shape of one example's input."""
-    classes: tuple[str, ...] = ()
-    """Class names in the order of the labels; empty if the targets are not classes."""
-    normalize: nn.Module | None = None
-    """Maps raw inputs to model inputs, or None."""
-    train_set: TensorSet
-    val_set: TensorSet
-    test_set: TensorSet
-
-    def __init__(self, *, batch_size: int = 64, evaluate_train: bool = False) -> None:
-        super().__init__()
-        require_positive(batch_size=batch_size)
-        self.batch_size, self.evaluate_train = batch_size, evaluate_train
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
-    @abstractmethod
-    def setup(self, stage: str) -> None:
-        """Load the sets of a stage: training and validation set for "fit" and "validate", test set for "test"."""
-
-    def describe(self) -> dict[str, Any]:
-        """Return the size and SHA-256 of each set that has been loaded."""
-        return {
-            "source": type(self).__name__,
-            "sizes": self.sizes(),
-            "sha256": {name: dataset.digest() for name, dataset in self._sets().items()},
-        }
-
-    def sizes(self) -> dict[str, int]:
-        """Return the number of examples of each set that has been loaded: "train", "val", "test"."""
-        return {name: len(dataset) for name, dataset in self._sets().items()}
-
-    def _sets(self) -> dict[str, TensorSet]:
-        return {name: vars(self)[f"{name}_set"] for name in ("train", "val", "test") if f"{name}_set" in vars(self)}
-
-    def derived_arguments(self) -> dict[str, Any]:
-        """Return the arguments that the data determine if they are not given, with these values."""
-        return {}
-
-    def per_process_batch_size(self, world_size: int) -> int:
-        """Return the number of training examples per step and process.
-
-        Raises:
-            ValueError: The batch size is not a multiple of the number of processes, or the training or validation set
-                has fewer examples than there are processes.
-        """
-        if self.batch_size % world_size:
-            prefix = f"data.batch_size is {self.batch_size}, for all processes together"
-            raise ValueError(f"{prefix}; it must be a multiple of their number, which is {world_size}")
-        for name, dataset in (("training", self.train_set), ("validation", self.val_set)):
-            if len(dataset) < world_size:
-                raise ValueError(f"{len(dataset)} {name} examples cannot be shared by {world_size} processes")
-        return self.batch_size // world_size
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        batch_size = self.per_process_batch_size(self._rank_and_world_size["world_size"])
-        return self._loader(self.train_set, batch_size, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        val = self._loader(self.val_set, EVAL_BATCH_SIZE)
-        fitting = self.trainer is not None and self.trainer.state.fn == "fit"
-        if not (self.evaluate_train and fitting):
-            return val
-        train = self._loader(self.train_set, EVAL_BATCH_SIZE)
-        train.generator = torch.Generator()  # without it, each start of the loader would advance torch's global stream
-        return [val, train]
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self.test_set, EVAL_BATCH_SIZE)
-
-    def _loader(self, dataset: Dataset[Batch], batch_size: int, shuffle: bool = False) -> DataLoader[Batch]:
-        sampler = self._sampler(dataset, shuffle)
-        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, collate_fn=lambda batch: batch)
-
-    def _sampler(self, dataset: Dataset[Batch], shuffle: bool) -> EpochSampler:
-        return EpochSampler(cast("Dataset[int]", dataset), shuffle=shuffle, **self._rank_and_world_size)
-
-    @property
-    def _rank_and_world_size(self) -> dict[str, int]:
-        """Rank of this process and number of processes, as arguments of `EpochSampler`."""
-        if self.trainer is None:
-            return {"rank": 0, "world_size": 1}
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
 
 
 class SyntheticDataModule(InMemoryDataModule):
@@ -131,7 +33,7 @@ class SyntheticDataModule(InMemoryDataModule):
         n_val: Number of validation examples.
         n_test: Number of test examples.
         seed: Seed of the examples.
-        **loading: Batch size and training-set evaluation, see `InMemoryDataModule`.
+        **loading: Batch size, training-set evaluation and device, see `InMemoryDataModule`.
     """
 
     def __init__(self, *, n_train: int, n_val: int, n_test: int, seed: int, **loading: Any) -> None:
@@ -168,7 +70,7 @@ class ImageDataModule(InMemoryDataModule):
             pixels to [0, 1].
         crop_padding: Padding in pixels of a random crop, in training only; 0 for no crop.
         flip: Whether to flip images horizontally at random, in training only.
-        **loading: Batch size and training-set evaluation, see `InMemoryDataModule`.
+        **loading: Batch size, training-set evaluation and device, see `InMemoryDataModule`.
     """
 
     input_shape: tuple[int, int, int]
@@ -193,14 +95,11 @@ class ImageDataModule(InMemoryDataModule):
         require_positive(n_val=n_val, n_train=n_train)
         if crop_padding < 0:
             raise ValueError(f"data.crop_padding is {crop_padding}; it must be 0 or more")
-        if folds is not None and not (folds > 1 and 0 <= (fold or 0) < folds):
-            raise ValueError(f"data.fold is {fold} of data.folds {folds}; expected at least 2 folds, numbered from 0")
-        if folds is None and fold is not None:
-            raise ValueError(f"data.fold is {fold}, but data.folds, their number, is not given")
-        self.n_val, self.n_train, self.split_seed, self.folds, self.fold = n_val, n_train, split_seed, folds, fold or 0
+        self.n_val, self.n_train, self.split_seed = n_val, n_train, split_seed
+        self.fold = Fold.of(folds, fold, split_seed)
         self.normalization, self.crop_padding, self.flip = normalization, crop_padding, flip
         self.normalize = None
-        self._all_digest: str | None = None  # of the examples of all folds
+        self._placed: tuple[nn.Module, nn.Module] | None = None
 
     @abstractmethod
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
@@ -226,8 +125,8 @@ class ImageDataModule(InMemoryDataModule):
     def setup(self, stage: str) -> None:
         if stage in ("fit", "validate") and not hasattr(self, "train_set"):
             images, labels = self.load(train=True)
-            train, val = self.split(labels) if self.folds is None else self.split_fold(labels, self.folds)
-            self._all_digest = TensorSet(images, labels).digest() if self.folds is not None else None
+            train, val = self.split(labels) if self.fold is None else self.split_fold(labels, self.fold)
+            self.folded_set = None if self.fold is None else TensorSet(images, labels)
             self.train_set = self.make_set("train", images.index_select(0, train), labels[train])
             self.val_set = self.make_set("val", images.index_select(0, val), labels[val])
             self.normalize = self.normalize or self._fit_normalization(self.train_set.inputs)
@@ -238,13 +137,10 @@ class ImageDataModule(InMemoryDataModule):
         """Return the indices of the training and of the validation examples."""
         return stratified_split(labels_N, n_val=self.n_val, n_train=self.n_train, seed=self.split_seed)
 
-    def split_fold(self, labels_N: Tensor, folds: int) -> tuple[Tensor, Tensor]:
-        """Return the indices of the training and of the validation examples of this fold."""
-        train, val = stratified_fold(labels_N, folds=folds, fold=self.fold, seed=self.split_seed)
-        if self.n_train is not None and self.n_train < len(train):
-            subset = stratified_subset(train.tolist(), labels_N.numpy(), self.n_train, self.split_seed)
-            train = torch.tensor(sorted(subset))
-        return train, val
+    def split_fold(self, labels_N: Tensor, fold: Fold) -> tuple[Tensor, Tensor]:
+        """Return the indices of the training and of the validation examples of a fold."""
+        train, val = fold.split(len(labels_N), strata_N=labels_N)
+        return limit_training(train, labels_N, self.n_train, self.split_seed), val
 
     def make_set(self, name: Literal["train", "val", "test"], images: Tensor, labels: Tensor) -> TensorSet:
         """Return the set with this name, made of these images."""
@@ -261,10 +157,7 @@ class ImageDataModule(InMemoryDataModule):
         """Return the size and SHA-256 of each set, the normalisation, and statistics of the training images."""
         assert self.normalize is not None
         images = {"images": image_statistics(self.train_set.inputs)} if "train_set" in vars(self) else {}
-        described = super().describe()
-        if self._all_digest is not None:
-            described["sha256"]["folds"] = self._all_digest
-        return {**described, **self.normalize.describe(), **images}
+        return {**super().describe(), **self.normalize.describe(), **images}
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self._predict_set, EVAL_BATCH_SIZE)
@@ -281,7 +174,16 @@ class ImageDataModule(InMemoryDataModule):
         if self.normalize is None:  # neither fitted nor loaded from a checkpoint
             self.setup("fit")
         assert self.normalize is not None
-        return self.normalize.to(images_BCHW.device)(images_BCHW), *rest
+        return self._normalize_on(images_BCHW.device)(images_BCHW), *rest
+
+    def _normalize_on(self, device: torch.device) -> nn.Module:
+        """Return `normalize` on a device. The original stays where it is: figures and exports use it on the CPU."""
+        assert self.normalize is not None
+        if device.type == "cpu":
+            return self.normalize
+        if self._placed is None or self._placed[0] is not self.normalize:
+            self._placed = self.normalize, copy.deepcopy(self.normalize).to(device)
+        return self._placed[1]
 
     def augment(self, images_BCHW: Tensor) -> Tensor:
         """Randomly crop and flip a batch of uint8 pixels, as configured."""
@@ -299,14 +201,3 @@ class ImageDataModule(InMemoryDataModule):
             self.normalize = Whiten(state_dict["mean"], state_dict["matrix"])
         else:
             self.normalize = Normalize(torch.tensor(state_dict["mean"]), torch.tensor(state_dict["std"]))
-
-
-def require_positive(**values: int | None) -> None:
-    """Require every number to be at least 1; None is accepted.
-
-    Raises:
-        ValueError: One of them is below 1. The message names it.
-    """
-    for name, value in values.items():
-        if value is not None and value < 1:
-            raise ValueError(f"data.{name} is {value}; it must be 1 or more")

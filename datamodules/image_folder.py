@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS as ENDINGS
 
-from datamodules.base import ImageDataModule, require_positive
+from datamodules.base import ImageDataModule
+from datamodules.folds import Fold
 from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.images import image_names
+from datamodules.in_memory import require_positive
 from datamodules.split import stratified_split, stratified_subset
 
 TEST_SEED = 0  # a constant rather than a parameter, so that all runs have the same test set
@@ -106,11 +108,11 @@ class ImageFolder(ImageDataModule):
         train, val = torch.arange(len(labels_N)).tensor_split([self._num_before_val])
         return self._subset(train, labels_N), val
 
-    def split_fold(self, labels_N: Tensor, folds: int) -> tuple[Tensor, Tensor]:
+    def split_fold(self, labels_N: Tensor, fold: Fold) -> tuple[Tensor, Tensor]:
         if "val" in self.folders or self._n_val is not None:
             other = self.folders.get("val", f"data.n_val {self._n_val}")
-            raise ValueError(f"data.folds is {folds}, which makes the validation sets; leave out {other}")
-        return super().split_fold(labels_N, folds)
+            raise ValueError(f"data.folds is {fold.folds}, which makes the validation sets; leave out {other}")
+        return super().split_fold(labels_N, fold)
 
     def _split_off_test(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Return the indices of the training and validation images, and those of the test images."""

@@ -13,7 +13,7 @@ from datamodules.base import ImageDataModule
 from datamodules.digits import Digits
 from datamodules.mnist import MNIST
 from datamodules.sampling import EpochSampler, epoch_generator
-from datamodules.sets import Batch, TensorSet, drop_padding
+from datamodules.sets import Batch, TensorSet
 
 SOURCES = ("mnist", "digits")
 SUMS = tuple(str(total) for total in range(19))
@@ -32,9 +32,9 @@ class PairSet(TensorSet):
         images, sums = self.__getitems__([index])
         return images[0], sums[0]
 
-    def __getitems__(self, batch: Any) -> Batch:
-        pairs_B, n = drop_padding(batch), len(self)
-        top_B, bottom_B = pairs_B // n, pairs_B % n
+    def select(self, rows: Tensor) -> Batch:
+        """Return the pairs with these indices."""
+        top_B, bottom_B = rows // len(self), rows % len(self)
         images = torch.cat([self.inputs.index_select(0, digits_B) for digits_B in (top_B, bottom_B)], dim=2)
         return images, self.targets[top_B] + self.targets[bottom_B]
 
@@ -102,7 +102,7 @@ class PairedDigits(ImageDataModule):
             return pairs
         # All runs have the same test set.
         seed, stream = (self.split_seed, VAL_STREAM) if name == "val" else (0, TEST_STREAM)
-        return TensorSet(*pairs.__getitems__(pairs.sample_pairs(seed, stream)))
+        return TensorSet(*pairs.select(pairs.sample_pairs(seed, stream)))
 
     def _sampler(self, dataset: Dataset[Batch], shuffle: bool) -> EpochSampler:
         if not isinstance(dataset, PairSet):

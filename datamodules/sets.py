@@ -3,9 +3,11 @@
 Shapes: N examples of a set, C channels, H rows, W columns.
 """
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -32,8 +34,23 @@ class TensorSet(TensorDataset):
         self.inputs, self.targets = inputs, targets
 
     def __getitems__(self, batch: Sequence[int]) -> Batch:
-        rows = drop_padding(batch)
+        return self.select(drop_padding(batch))
+
+    def select(self, rows: Tensor) -> Batch:
+        """Return the examples with these indices, which are on the device of the set."""
         return self.inputs.index_select(0, rows), self.targets.index_select(0, rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the examples."""
+        return self.inputs.nbytes + self.targets.nbytes
+
+    def to(self, device: torch.device) -> Self:
+        """Return the set with its examples on a device."""
+        moved = copy.copy(self)
+        moved.inputs, moved.targets = self.inputs.to(device), self.targets.to(device)
+        moved.tensors = (moved.inputs, moved.targets)
+        return moved
 
     def digest(self) -> str:
         """Return the SHA-256 of the shape of the inputs, the inputs and the targets, in the order of the set."""

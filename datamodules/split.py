@@ -38,28 +38,6 @@ def stratified_split(labels_N: Tensor, *, n_val: int, n_train: int | None, seed:
     return torch.tensor(sorted(train)), torch.tensor(sorted(val))
 
 
-def stratified_fold(labels_N: Tensor, *, folds: int, fold: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the training and validation indices of one fold. Each example validates in exactly one fold.
-
-    Args:
-        labels_N: Label of each example.
-        folds: Number of folds, at least 2.
-        fold: Index of the one that validates, from 0.
-        seed: Random seed of the folds.
-
-    Raises:
-        ValueError: A class has fewer examples than there are folds.
-    """
-    from sklearn.model_selection import StratifiedKFold
-
-    fewest = int(torch.unique(labels_N, return_counts=True)[1].min())
-    if fewest < folds:
-        raise ValueError(f"data.folds is {folds}, but a class has only {fewest} examples")
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels_N, labels_N)
-    train, val = [*splits][fold]
-    return torch.from_numpy(train), torch.from_numpy(val)
-
-
 def stratified_subset(indices: list[int], labels: Any, size: int, seed: int) -> list[int]:
     """Return `size` of the indices, with their class proportions. `labels` has the labels of all examples."""
     from sklearn.model_selection import train_test_split

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datamodules.base import InMemoryDataModule, require_positive
+from datamodules.folds import Fold
+from datamodules.in_memory import InMemoryDataModule, require_positive
 from datamodules.sets import Batch, TensorSet
 from datamodules.split import group_split, random_split
 
@@ -65,7 +66,9 @@ class TabularDataModule(InMemoryDataModule):
         n_val: Number of validation rows; 1/10 of the training rows by default.
         n_test: Number of test rows, the same in all runs; 1/5 of all rows by default.
         n_train: Number of training rows; None takes all that remain.
-        split_seed: Seed that selects the validation rows and the training subset.
+        split_seed: Seed that selects the validation rows, the folds and the training subset.
+        folds: Number of folds, for cross-validation: each training row validates in one of them.
+        fold: Index of the fold that validates; see `ImageDataModule`.
         **loading: Batch size and training-set evaluation, see `InMemoryDataModule`.
     """
 
@@ -80,11 +83,16 @@ class TabularDataModule(InMemoryDataModule):
         n_test: int | None = None,
         n_train: int | None = None,
         split_seed: int = 0,
+        folds: int | None = None,
+        fold: int | None = None,
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
         require_positive(n_val=n_val, n_test=n_test, n_train=n_train)
         self.n_val, self.n_test, self.n_train, self.split_seed = n_val, n_test, n_train, split_seed
+        self.fold = Fold.of(folds, fold, split_seed)
+        if self.fold is not None and n_val is not None:
+            raise ValueError(f"data.folds is {folds}, which makes the validation sets; leave out data.n_val")
 
     @property
     def num_targets(self) -> int:
@@ -108,6 +116,7 @@ class TabularDataModule(InMemoryDataModule):
             train, val = self._split(rows)
             self.train_set, self.val_set = _as_set(rows.select(train)), _as_set(rows.select(val))
             self.train_groups_N = rows.groups_N
+            self.folded_set = None if self.fold is None else _as_set(rows)
             self.normalize = self.normalize or _fit(self.train_set.inputs)
         if stage == "test" and "test_set" not in vars(self):
             self.test_set = _as_set(self._remaining_and_test()[1])
@@ -121,7 +130,10 @@ class TabularDataModule(InMemoryDataModule):
         return rows.select(rest), rows.select(test)
 
     def _split(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        train, val = self._split_off(rows, self.n_val or max(1, len(rows) // VAL_DIVISOR), self.split_seed)
+        if self.fold is not None:
+            train, val = self.fold.split(len(rows), strata_N=None, groups_N=rows.groups_N)
+        else:
+            train, val = self._split_off(rows, self.n_val or max(1, len(rows) // VAL_DIVISOR), self.split_seed)
         if self.n_train is None:
             return train, val
         if self.n_train > len(train):

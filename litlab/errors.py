@@ -8,6 +8,7 @@ from pipelines.runtime.errors import UserError as UserError
 
 if TYPE_CHECKING:
     from litlab.run import Run
+    from pipelines.config.objects import Objects
 
 
 class RunFailedError(RuntimeError):
@@ -24,15 +25,16 @@ class RunFailedError(RuntimeError):
 
 
 @contextmanager
-def failures_with_run(tracking_uri: str | None) -> Iterator[None]:
-    """Raise `RunFailedError` of this module, which has the run, for a run that fails in the block."""
+def failures_with_run(tracking_uri: str | None, objects: "Objects | None") -> Iterator[None]:
+    """Raise `RunFailedError` of this module, which has the run with its objects, for a run that fails in the block."""
     from litlab.run import Run
     from pipelines.training import failures
 
     try:
         yield
     except failures.RunFailedError as failed:
-        error = RunFailedError(str(failed), Run(failed.run_id, tracking_uri), resume_command=failed.resume_command)
+        run = Run(failed.run_id, tracking_uri, objects=objects)
+        error = RunFailedError(str(failed), run, resume_command=failed.resume_command)
         kept = " Metrics logged so far are kept." if failed.has_metrics else ""
         error.add_note(f"Run {failed.run_id} failed.{kept}")
         if failed.resume_command:

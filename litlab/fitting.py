@@ -95,7 +95,7 @@ def fit(
 
 
 def _fit_one(arguments: list[str], options: dict[str, Any], *, if_needed: bool) -> Run:
-    with training_call(arguments), failures_with_run(options["tracking_uri"]):
+    with training_call(arguments), failures_with_run(options["tracking_uri"], options["objects"]):
         from pipelines.comparison.equal_finished import find_equal
         from pipelines.training.fit import fit as train
 
@@ -141,7 +141,7 @@ def resume(
     options |= {"system_metrics": system_metrics, "notify": notify, "tracking_uri": uri}
     run_id, objects = run_id_of(run, uri), make_objects(model, data, trainer) or objects_of(run)
     options["objects"] = objects
-    with training_call(), failures_with_run(uri):
+    with training_call(), failures_with_run(uri, objects):
         from pipelines.training.resume import resume as train
 
         return _finished(train(run_id, overrides=arguments, **options), objects)

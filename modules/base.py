@@ -97,7 +97,7 @@ class Learner(LightningModule, ABC):
         loss over the global batch, however it is split. A process without examples still takes part in the step: its
         mean loss is NaN, which is replaced by 0, with zero gradients.
         """
-        count = torch.tensor(float(len(batch[0])), device=self.device)
+        count = torch.full((), float(len(batch[0])), device=self.device)
         total: Tensor = self.trainer.strategy.reduce(count.clone(), reduce_op="sum")
         weight = count * self.trainer.world_size / total
         return weight * (loss if len(batch[0]) else loss.nan_to_num()), weight

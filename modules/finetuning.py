@@ -60,7 +60,7 @@ class Finetuning(Learner):
             self._architecture = find_network(name, arguments, self._file)
             self.net = PretrainedNet(self._architecture, training["num_classes"], **options)
         except ValueError as error:
-            raise ValueError(f"model.name: {error}") from error
+            raise ValueError(f"model.name: {error}") from None  # litlab shows the first error of a chain
         self._takes_pixels = preprocess
         self._set_frozen(freeze == "backbone")
 

@@ -36,7 +36,7 @@ class MeanLoss(Metric):
         self.add_state("counts", [], dist_reduce_fx="cat")
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        count = torch.tensor([len(targets)], device=outputs.device)
+        count = torch.full((1,), len(targets), device=outputs.device)  # torch.tensor would wait for a GPU
         self.sums.append(self.loss(outputs, targets) * count)
         self.counts.append(count)
 

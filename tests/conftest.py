@@ -280,7 +280,7 @@ def make_trainer(tmp_path: Path) -> "Callable[..., Trainer]":
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
         }
-        return Trainer(accelerator="cpu", devices=1, default_root_dir=tmp_path, **{**quiet, **kwargs})
+        return Trainer(**{"accelerator": "cpu", "devices": 1, "default_root_dir": tmp_path, **quiet, **kwargs})
 
     return make
 

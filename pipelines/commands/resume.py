@@ -25,6 +25,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--dead", action="store_true", help=dead)
     data_dir = "the folder of the data, if it has changed; the data must be the same"
     show("--data.data_dir", metavar="DIR", help=data_dir)
+    show("--data.device", metavar="WHERE", help="where data in memory are held: auto, cpu or cuda")
     show("--monitor", metavar="METRIC", help="what selects the best weights; of past epochs, those with a checkpoint")
     show("--mode", metavar="min|max", help="whether lower or higher values of it are better")
     show("--test_weights", metavar="WHICH", help="best, last, or callback (a ModelCheckpoint's best)")

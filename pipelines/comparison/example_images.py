@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.comparison.examples import ExampleComparison
 from pipelines.evaluation.load_run import load_run
 from pipelines.evaluation.plots import image_sheet

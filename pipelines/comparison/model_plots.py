@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.comparison.row import Row
 from pipelines.evaluation import plots
 from pipelines.evaluation.baseline import flat_arrays, measure_pca

@@ -10,7 +10,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from modules.norms import BATCH_NORMS
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger

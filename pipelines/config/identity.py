@@ -13,7 +13,8 @@ from typing import Any
 from pipelines.runtime.class_paths import with_old_class_paths
 
 PLACE_KEYS = (  # change no result
-    *("data.data_dir", "trainer.enable_progress_bar", "checkpoint_every", "keep", "leak_check", "keep_predictions"),
+    *("data.data_dir", "data.device", "trainer.enable_progress_bar", "checkpoint_every"),
+    *("keep", "leak_check", "keep_predictions"),
 )
 NOT_HASHED = ("seed_everything", "name", "description", *PLACE_KEYS)  # what runs of one configuration may differ in
 LATER_KEYS = {

@@ -69,15 +69,19 @@ class ObjectCLI(LitlabCLI):
             raise UserError("trainer.barebones switches off logging and checkpoints, which a run of litlab consists of")
         if self._training and self._data is None and not is_overridden("train_dataloader", self._model):
             raise UserError(f"data is required: {type(self._model).__name__} has no train_dataloader of its own")
+        self._remove_hooks()  # of a training that was refused
         self._make_repeatable(self._data, self._model)
         return self._data, self._model
 
     def release(self, run_id: str) -> None:
         """Give the objects back to the user after the training of a run."""
+        self._remove_hooks()
+        TRAINED[self._model] = run_id
+
+    def _remove_hooks(self) -> None:
         for part in (self._model, self._data, *self.callbacks):
             if part is not None:
                 remove_hooks(part)
-        TRAINED[self._model] = run_id
 
     @property
     def trained_by(self) -> str:

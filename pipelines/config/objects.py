@@ -129,9 +129,13 @@ def hyperparameters(part: Any) -> dict[str, Any]:
 def unrecorded(part: Any) -> list[str]:
     """Return the arguments of an object's class of which a run does not know the values."""
     known = hyperparameters(part)
+    return [one.name for one in arguments_of(type(part)) if one.name not in known]
+
+
+def arguments_of(cls: type) -> list[inspect.Parameter]:
+    """Return the arguments of a class, without `*args` and `**kwargs`."""
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    parameters = inspect.signature(type(part)).parameters.values()
-    return [one.name for one in parameters if one.name not in known and one.kind not in kinds]
+    return [one for one in inspect.signature(cls).parameters.values() if one.kind not in kinds]
 
 
 def plain(value: Any) -> Any:
@@ -215,8 +219,8 @@ def _why_not(part: Mapping[str, Any], digest: str | None) -> str:
         return f"{path} cannot be imported"
     if source_digest(cls) != digest:
         return f"the source of {path} has changed"
-    parameters = inspect.signature(cls).parameters
-    needed = {name for name, one in parameters.items() if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
+    parameters = {one.name: one for one in arguments_of(cls)}
+    needed = {name for name, one in parameters.items() if one.default is one.empty}
     if not needed <= set(part["init_args"]) <= set(parameters):
         return f"{path} takes other arguments than the hyperparameters that it has saved"
     return ""

@@ -12,12 +12,16 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+from pipelines.runtime.project_packages import PACKAGES
+
 DIGITS = 16
-_INSTALLED = tuple({str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "purelib", "platlib")})
+_ROOT = Path(__file__).resolve().parents[2]
+_FOLDERS = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
+_FOLDERS += [_ROOT / name for name in ("litlab", *PACKAGES)]  # litlab's own, also where it is not installed but cloned
 
 
 def source_digest(cls: type) -> str:
-    """Return a digest of the source of a class and of those of its base classes that are not of installed packages.
+    """Return a digest of the source of a class and of its base classes, except those of installed packages and litlab.
 
     Comments, docstrings and the layout change nothing. Functions that the class calls are not part of it. Without
     source, as at Python's prompt, the compiled code counts, which other versions of Python compile differently.
@@ -37,7 +41,7 @@ def source_of(cls: type) -> str | None:
 def _own_classes(cls: type) -> Iterator[type]:
     for one in cls.__mro__:
         file = getattr(sys.modules.get(one.__module__), "__file__", None)
-        is_installed = file is not None and str(Path(file).resolve()).startswith(_INSTALLED)
+        is_installed = file is not None and any(Path(file).resolve().is_relative_to(folder) for folder in _FOLDERS)
         if one.__module__ != "builtins" and (one is cls or not is_installed):
             yield one
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from modules.metrics import KNNAccuracy
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.data_setup import load_data

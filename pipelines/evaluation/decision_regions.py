@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.checkpoints.files import STATE_KEY
 
 SIDE = 150  # points of a grid, per side

@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.checkpoints.files import BEST, LAST, fetch_checkpoint, load_checkpoint
 from pipelines.checkpoints.reselect import select_again
 from pipelines.checkpoints.selection import Selection

@@ -11,7 +11,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import ImageDataModule, InMemoryDataModule
+from datamodules.base import ImageDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.example_batch import has_loader, part_of_batch, to_cpu
 from pipelines.config.objects import Objects

@@ -7,7 +7,8 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 
-from datamodules.base import ImageDataModule, InMemoryDataModule
+from datamodules.base import ImageDataModule
+from datamodules.in_memory import InMemoryDataModule
 from datamodules.normalize import identity
 from modules.networks import find_network
 from pipelines.config.cli import parse_config

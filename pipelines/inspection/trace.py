@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipelines.inspection.observer import Layer, Observer
 from pipelines.inspection.receptive_field import Reach, example, probes
+from pipelines.runtime.status import show_status
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def _find_reaches(
     axes = max(1, len(input_shape) - 1)
     reaches = [Reach(axes, layer.output) if only in (None, layer.name) else None for layer in layers]
     lost = ""
+    spatial = input_shape[-axes:]
     for axis, positions, batch in probes(input_shape) if layers else ():
+        done = sum(spatial[:axis]) + int(positions[0])
+        show_status(f"receptive fields: {done} of {sum(spatial)} positions of the input")
         observer = Observer(model, doubles, len(layers))
         observer.run(batch)
         for number, (reach, nan) in enumerate(zip_longest(reaches, observer.nan)):

@@ -83,7 +83,15 @@ def is_user_file(name: str) -> bool:
     if _LIBRARIES & set(path.parts) or _is_of_litlab(name):
         return False
     python = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return not any(path.is_relative_to(folder) for folder in python)
+    if any(path.is_relative_to(folder) for folder in python):
+        return False
+    on_path = {str(Path(entry).absolute()) for entry in sys.path}
+    return not any(str(folder) in on_path and _has_packages(folder) for folder in path.parents)
+
+
+def _has_packages(folder: Path) -> bool:
+    """Return whether packages are installed in a folder, also by `pip install --target`."""
+    return any(folder.glob("*.dist-info"))
 
 
 def _is_litlabs(frames: traceback.StackSummary) -> bool:

@@ -2,7 +2,7 @@
 
 from lightning.pytorch import LightningModule, Trainer
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.runtime.console import print_facts
 from pipelines.tracking.run import Run
 from pipelines.tracking.uri import runs_page, view_command

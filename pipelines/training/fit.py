@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning.pytorch.loggers.logger import DummyLogger
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI
 from pipelines.config.distributed import is_rank_zero, process_count_tags
 from pipelines.config.experiments import config_arguments

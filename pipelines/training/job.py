@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from modules.base import Learner
 from pipelines.checkpoints.callback import BestAndLastCheckpoint
 from pipelines.checkpoints.default_callback import DefaultCheckpoint

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.runtime.process import started_by_rank_zero
 from pipelines.tracking import source_code
 from pipelines.tracking.store import Store, StoredRun

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from modules.base import Learner
 from pipelines.checkpoints.files import copy_checkpoint, discard_checkpoints, load_checkpoint
 from pipelines.checkpoints.selection import Best, Monitor, validates_within_epochs

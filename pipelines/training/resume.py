@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from lightning.pytorch import LightningDataModule
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.checkpoints.files import (
     BEST,
     CHECKPOINT_FOLDER,

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from lightning.pytorch import LightningDataModule
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.config.cli import LitlabCLI
 from pipelines.config.defaults import config_defaults
 from pipelines.config.identity import config_hash, without_loggers

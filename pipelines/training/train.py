@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from modules.base import Learner
 from modules.speed import flush_denormals
 from pipelines.config.loggers import place_logger

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from lightning.pytorch.tuner.tuning import Tuner
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.error_messages import refusals

@@ -66,12 +66,11 @@ class LocalPool(Pool):
             UserError: A key or a value is refused.
         """
         silence_lightning()
-        first: dict[str, Any] = {}
+        if _required(self._build):  # each configuration has the value of one key only
+            for values in reversed(configurations):
+                job.values |= values
         for values in configurations:
-            first = {**values, **first}
-        for values in configurations:
-            self._objects({**first, **values} if _required(self._build) else values).make_model()
-        job.values = first if _required(self._build) else {}
+            self._objects(job.values | values).make_model()
         cli = self._configure(job, job.arguments)
         data, model = build_parts(cli, test=job.test)
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from datamodules.base import EVAL_BATCH_SIZE, InMemoryDataModule
+from datamodules.in_memory import EVAL_BATCH_SIZE, InMemoryDataModule
 from datamodules.sampling import EpochSampler
 from datamodules.sets import TensorSet
 from modules.base import Batch, Classifier

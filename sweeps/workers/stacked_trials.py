@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from datamodules.sampling import EpochSampler
 from modules.circles import CirclesMLP
 from modules.linear import LinearClassifier

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
-from datamodules.base import InMemoryDataModule
+from datamodules.in_memory import InMemoryDataModule
 from modules.base import Learner
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.defaults import config_defaults

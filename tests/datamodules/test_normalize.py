@@ -107,3 +107,14 @@ def test_a_test_uses_the_normalisation_of_the_checkpoint_without_training_data(m
     (restored,) = make_trainer().test(LinearClassifier((1, 28, 28), 10), other, **arguments)
     assert restored == expected
     assert not hasattr(other, "train_set")
+
+
+def test_normalisation_on_a_device_leaves_the_original_on_the_cpu():
+    """Figures, baselines and exports normalise on the CPU after a training on a GPU."""
+    data = _fitted()
+    batch = (data.val_set.inputs.to("meta"), data.val_set.targets)
+    assert data.on_after_batch_transfer(batch, 0)[0].device.type == "meta"
+    assert data.normalize(data.val_set.inputs).device.type == "cpu"
+    data.load_state_dict({"mean": [0.5], "std": [0.1]})
+    assert data.on_after_batch_transfer(batch, 0)[0].device.type == "meta"
+    assert data.normalize.mean == [0.5]

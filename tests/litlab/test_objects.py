@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import litlab as lab
-from pipelines.config.source_digest import source_digest
+from modules.mlp import MLP
+from pipelines.config.source_digest import _own_classes, source_digest
 
 TRAINER = {"max_epochs": 2, "accelerator": "cpu"}
 
@@ -177,6 +178,10 @@ def test_the_result_of_a_resumed_run_is_that_of_an_uninterrupted_one():
 def test_the_command_rebuilds_a_run_from_importable_classes_or_says_to_use_python(litlab, monkeypatch):
     run = lab.fit(model=Net(), data=Data(), trainer=TRAINER, name="cli", overrides={"leak_check": False})
     assert litlab("validate", run.id).code == 0  # both classes can be imported from this file
+    Interrupted.stops = True
+    with pytest.raises(KeyboardInterrupt):
+        lab.fit(model=Interrupted(), data=Data(), trainer=TRAINER, name="stopped", overrides={"leak_check": False})
+    assert litlab("resume", "latest:stopped").code == 0
     monkeypatch.setattr(Net, "__module__", "__main__")
     local = lab.fit(model=Net(), data=loaders(), trainer=TRAINER, name="cli")
     for words in (["test", local.id], ["predict", local.id], ["fit", "--from", local.id]):
@@ -214,6 +219,18 @@ def test_mistakes_are_told_before_there_is_a_run(given, message):
     with pytest.raises(lab.UserError, match=message.replace("(", r"\(")):
         lab.fit(**given)
     assert lab.runs().empty
+
+
+def test_classes_of_litlab_and_of_packages_are_no_part_of_a_digest():
+    class Own(LightningModule):
+        pass
+
+    class Derived(MLP):
+        pass
+
+    assert [one.__name__ for one in _own_classes(Own)] == ["Own"]
+    assert [one.__name__ for one in _own_classes(Derived)] == ["Derived"]
+    assert [one.__name__ for one in _own_classes(Interrupted)] == ["Interrupted", "Net"]
 
 
 def test_a_module_that_saves_no_hyperparameters_is_named(caplog):

@@ -4,12 +4,15 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from datamodules.digits import Digits
 from modules.circles import CirclesMLP
 from modules.convnet import ConvNet
 from modules.functions import FunctionRegressor
-from modules.speed import Compile, find_networks, flush_denormals
+from modules.mlp import MLP
+from modules.schedules import OneCycle
+from modules.speed import Compile, CudaGraph, TensorFloat32, find_networks, flush_denormals
 
 
 def _trained(make_trainer, *callbacks, **options):
@@ -96,3 +99,61 @@ def test_gradients_are_clipped_in_bf16_with_a_fused_optimiser(make_trainer, algo
     steps = torch.cat([(new.detach() - old).flatten() for new, old in zip(model.parameters(), before, strict=True)])
     size = steps.norm() if algorithm == "norm" else steps.abs().max()
     assert float(size) == pytest.approx(0.01, rel=1e-2)
+
+
+class Losses(Callback):
+    """Records the loss of each step."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.found.append(float(outputs["loss"]))
+
+
+@pytest.mark.parametrize("schedule", [None, OneCycle])
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, lr=0.01), partial(torch.optim.Adam, fused=True)])
+def test_captured_steps_train_as_usual_also_with_smaller_batches_and_schedules(make_trainer, optimizer, schedule):
+    """Elsewhere than on a GPU, the steps take the same path, but are called again instead of replayed."""
+    found = []
+    for callbacks in ([], [CudaGraph()]):
+        torch.manual_seed(3)
+        model = MLP((1, 28, 28), 10, hidden=(16,), dropout=0.5, optimizer=optimizer, lr_scheduler=schedule)
+        losses = Losses()
+        trainer = make_trainer(max_epochs=3, callbacks=[*callbacks, losses], gradient_clip_val=1.0)
+        trainer.fit(model, Digits(n_train=99, n_val=101, batch_size=10, crop_padding=2))
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        found.append((losses.found, metrics, model.state_dict(), trainer.global_step))
+    (losses, metrics, weights, steps), (own_losses, own_metrics, own_weights, own_steps) = found
+    assert own_losses == losses
+    assert own_metrics == metrics
+    assert own_steps == steps == 30
+    assert all(torch.equal(own_weights[name], weight) for name, weight in weights.items())
+
+
+def test_captured_steps_leave_nothing_in_the_module(make_trainer):
+    model, _ = _trained(make_trainer, CudaGraph())
+    assert not {"optimizer_step", "training_step"} & set(vars(model))
+    assert "update" not in vars(model.train_metrics)
+
+
+class Clipper(Callback):
+    def on_after_backward(self, trainer, pl_module):
+        """Would be called only once."""
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "message"),
+    [
+        ([Clipper()], {}, "Clipper needs on_after_backward in each step"),
+        ([], {"accumulate_grad_batches": 2}, "trainer.accumulate_grad_batches is not 1"),
+    ],
+)
+def test_steps_that_cannot_be_captured_are_refused_by_name(make_trainer, more, options, message):
+    with pytest.raises(ValueError, match=f"CudaGraph cannot capture the steps of ConvNet: {message}"):
+        _trained(make_trainer, CudaGraph(), *more, **options)
+
+
+def test_tensorfloat32_changes_nothing_on_a_cpu(make_trainer, uncompiled):
+    assert _trained(make_trainer, TensorFloat32())[1] == uncompiled[1]
+    assert torch.get_float32_matmul_precision() == "highest"

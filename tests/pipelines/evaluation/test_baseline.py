@@ -18,9 +18,9 @@ from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC, LinearSVC
 
-from datamodules.base import InMemoryDataModule
 from datamodules.circles import Circles
 from datamodules.digits import Digits
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.commands.baseline import parse
 from pipelines.config.experiments import find_experiment
 

@@ -28,7 +28,8 @@ class Outcome:
 def explained_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """The tracking URI and the id of a run: digits-convnet after three epochs."""
     uri = f"sqlite:///{tmp_path_factory.mktemp('explained_run') / 'mlflow.db'}"
-    assert fit("fit", ["digits-convnet", "--trainer.max_epochs", "3", "--tracking_uri", uri]) == 0
+    short = ["--trainer.max_epochs", "3", "--trainer.accelerator", "cpu"]
+    assert fit("fit", ["digits-convnet", *short, "--tracking_uri", uri]) == 0
     store = Store(uri)
     (run,) = store.search([store.experiment_id("digits-convnet")], "")
     return uri, run.run_id

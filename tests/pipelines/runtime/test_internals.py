@@ -42,6 +42,8 @@ MULTIPROCESSING = "sweeps/workers/multiprocessing_internals.py"
 LIGHTNING = "pipelines/runtime/lightning_internals.py"
 MODULE_PARTS = {
     "lightning.pytorch.loggers.utilities:_log_hyperparams.__code__": LIGHTNING,
+    "lightning.pytorch.loops.optimization.automatic:Closure.closure": "modules/lightning_internals.py",
+    "lightning.pytorch.loops.optimization.automatic:ClosureResult": "modules/lightning_internals.py",
     "torch.nn:BatchNorm2d._check_input_dim": "modules/torch_internals.py",
     "torch:ops.aten.mkldnn_rnn_layer": "modules/torch_internals.py",
     "torch:ops.aten._trilinear": "modules/torch_internals.py",

@@ -49,7 +49,7 @@ def logits(uri, experiment_id, *models):
 
     They are from a process that cannot import litlab.
     """
-    command = [sys.executable, "-I", "-W", "ignore", "-c", LOADER, uri, experiment_id, *models]
+    command = [sys.executable, "-P", "-W", "ignore", "-c", LOADER, uri, experiment_id, *models]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -97,7 +97,7 @@ def test_a_model_predicts_as_its_checkpoint_without_litlab_and_after_its_experim
     torch.manual_seed(0)
     images = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
     checkpoint = Store(uri).find(run_id).file("checkpoints/best.ckpt")
-    model = MLP.load_from_checkpoint(checkpoint, weights_only=True).eval()
+    model = MLP.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
     expected = model(data.normalize(images))
     assert len(expected.unique(dim=0)) == 5
     torch.testing.assert_close(torch.tensor(of_run), expected, atol=1e-5, rtol=1e-5)

@@ -86,6 +86,12 @@ def test_weights_that_cannot_be_downloaded_are_named_with_their_address(litlab, 
     assert "model.pretrained to false" in message
 
 
+def test_a_misspelt_network_is_one_line_that_names_the_key(litlab, arguments):
+    outcome = litlab("fit", *arguments, "--model.name", "resnet1888")
+    assert outcome.code == 2
+    assert "model.name: resnet1888: no such network; did you mean resnet18" in outcome.err
+
+
 def test_normalised_data_are_refused_before_the_first_step(litlab, arguments):
     outcome = litlab("fit", *arguments, "--data.normalization", "standard")
     assert outcome.code == 2

@@ -97,7 +97,7 @@ def test_the_recorded_test_accuracy_is_that_of_the_best_checkpoint(run, folder):
     data = Digits()
     data.setup("fit")
     data.setup("test")
-    model = MLP.load_from_checkpoint(folder / "checkpoints/best.ckpt", weights_only=True).eval()
+    model = MLP.load_from_checkpoint(folder / "checkpoints/best.ckpt", map_location="cpu", weights_only=True).eval()
     logits = model(data.normalize(data.test_set.inputs))
     accuracy = (logits.argmax(1) == data.test_set.targets).float().mean()
     assert run.data.metrics["test/acc"] == pytest.approx(float(accuracy), abs=1e-6)

@@ -116,7 +116,8 @@ def stopped(context, plan, uri):
 
 
 def arguments_of(experiment, epochs=EPOCHS):
-    return [*experiment, "--trainer.max_epochs", str(epochs), "--trainer.callbacks+=stopping.Stop"]
+    keys = ["--trainer.max_epochs", str(epochs), "--trainer.callbacks+=stopping.Stop"]
+    return [*experiment, *keys, "--trainer.accelerator", "cpu"]
 
 
 def runs(uri):

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from datamodules.diabetes import Diabetes
 from datamodules.digits import Digits
+from datamodules.folds import Fold
 from pipelines.comparison.compare import compare
 from pipelines.comparison.intervals import paired_difference, summarize
 from pipelines.runtime.errors import UserError
@@ -27,7 +29,7 @@ class FragileDigits(Digits):  # type: ignore[misc]
         self.broken = Path(broken)
 
     def load(self, *, train: bool) -> Any:
-        if self.fold == 2 and self.broken.exists():
+        if self.fold is not None and self.fold.fold == 2 and self.broken.exists():
             raise ValueError("the disk of this fold is away")
         return super().load(train=train)
 
@@ -38,13 +40,30 @@ def train(*arguments: str, folds: int = 3, seeds: int = 3) -> SeedsResult:
 
 def test_every_training_example_validates_in_exactly_one_fold():
     labels = Digits().load(train=True)[1]
-    validated = torch.cat([Digits(folds=4, fold=fold).split_fold(labels, 4)[1] for fold in range(4)])
+    validated = torch.cat([Fold(4, fold, 0).split(len(labels), strata_N=labels)[1] for fold in range(4)])
     assert torch.equal(validated.sort().values, torch.arange(len(labels)))
     data = Digits(folds=4, fold=1)
     data.setup("fit")
     assert len(data.train_set) + len(data.val_set) == len(labels)
     train_labels, val_labels = (torch.bincount(part.targets) for part in (data.train_set, data.val_set))
     assert torch.all((train_labels - 3 * val_labels).abs() <= 4)  # stratified
+
+
+def test_no_group_is_in_two_folds_and_rows_of_a_table_have_folds_too():
+    groups = torch.arange(200) % 23
+    parts = [Fold(5, fold, 0).split(200, strata_N=torch.arange(200) % 2, groups_N=groups)[1] for fold in range(5)]
+    assert torch.equal(torch.cat(parts).sort().values, torch.arange(200))
+    found = [{*groups[part].tolist()} for part in parts]
+    assert sum(map(len, found)) == 23
+    tables = [Diabetes(folds=3, fold=fold) for fold in range(3)]
+    for table in tables:
+        table.setup("fit")
+    digests = [table.describe()["sha256"] for table in tables]
+    assert len({digest["folds"] for digest in digests}) == 1
+    assert len({digest["val"] for digest in digests}) == 3
+    assert sum(len(table.val_set) for table in tables) == len(tables[0].train_set) + len(tables[0].val_set)
+    with pytest.raises(ValueError, match="there are only 23 groups"):
+        Fold(24, 0, 0).split(200, strata_N=None, groups_N=groups)
 
 
 @pytest.mark.parametrize("options", [{"folds": 3, "fold": 3}, {"folds": 1}, {"folds": 3, "fold": -1}, {"fold": 1}])

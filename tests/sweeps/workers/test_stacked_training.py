@@ -21,7 +21,7 @@ from sweeps.workers import worker
 from sweeps.workers.job import Job
 from sweeps.workers.process import send
 
-QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false"]
+QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
 DIGITS = ["digits-mlp", "--data.n_train=300", "--model.hidden=[16, 8]", *QUICK]
 ONE_CYCLE = "--model.lr_scheduler=modules.schedules.OneCycle"
 SGD = "--model.optimizer=SGD"

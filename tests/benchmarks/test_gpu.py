@@ -1,0 +1,94 @@
+"""`make gpu`: it runs in small on a CPU, a failure or a time limit does not stop the rest, tables have the results."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def part(monkeypatch):
+    """Imports a module of benchmarks/gpu_parts."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return lambda name: __import__(f"gpu_parts.{name}", fromlist=[name])
+
+
+@pytest.fixture
+def place(part, tmp_path):
+    return part("place").Place("cpu", True, tmp_path / "data", tmp_path, tmp_path / "results.jsonl")
+
+
+def dry(tmp_path, *options):
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--dry", "--out", str(tmp_path / "out"), *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1500, check=False)
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert done.returncode == 0, done.stdout + done.stderr + log
+    return [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+
+
+def test_a_part_runs_in_small_on_a_cpu(tmp_path):
+    results = dry(tmp_path, "--parts", "e")
+    names = [result["name"] for result in results if result["job"] == "usage"]
+    loops = ("raw eager", "raw captured", "litlab")
+    assert names == [*(f"{name}, {loop}" for name in ("mnist-mlp", "cifar-resnet9") for loop in loops), "process"]
+
+
+@pytest.mark.slow
+def test_everything_runs_in_small_on_a_cpu(part, tmp_path):
+    results = dry(tmp_path)
+    assert {result["job"] for result in results} == {"machine", *part("jobs").JOBS}
+    assert "litlab / eager" in (tmp_path / "out" / "table.txt").read_text()
+
+
+def test_neither_a_failure_nor_a_time_limit_stops_the_rest(part, place):
+    jobs = part("jobs")
+    limits = {"no such job": 100.0, "usage": 0.2, "sweep": 0.0}
+    jobs.run_part(jobs.Part("some", False, limits), _timed(place), time.monotonic() + 100)
+    results = part("table").read_results(place.results)
+    assert [(result["job"], result["error"]) for result in results] == [
+        ("no such job", "exit code 2"),
+        ("usage", "stopped after 0 s"),
+        ("sweep", "no time was left"),
+    ]
+
+
+def _timed(place):
+    """Return a place whose jobs have time limits: a dry run has none."""
+    return type(place)("cpu", False, place.data_dir, place.folder, place.results)
+
+
+def test_an_error_in_a_job_is_saved_and_the_job_continues(place):
+    with place.attempt("raw", "first") as values:
+        values["epochs"] = [1.0]
+        raise ValueError("no memory")
+    with place.attempt("raw", "second"):
+        pass
+    first, second = (json.loads(line) for line in place.results.read_text().splitlines())
+    assert (first["ok"], first["epochs"]) == (False, [1.0])
+    assert "ValueError: no memory" in first["error"]
+    assert second["ok"]
+
+
+def test_the_table_has_medians_without_the_first_epoch_and_every_error(part, tmp_path):
+    table = part("table")
+    timed = {"experiment": "mnist-mlp", "precision": "32-true", "ok": True, "seconds": 9}
+    results = [
+        {"job": "raw", "name": "", **timed, "variant": "raw, eager", "epochs": [5.0, 0.2, 0.1, 0.3]},
+        {"job": "litlab", "name": "", **timed, "variant": "litlab", "epochs": [5.0, 0.5]},
+        {"job": "sweep", "name": "sweep", "ok": False, "error": "exit code 1: [red]", "seconds": 3},
+    ]
+    with (tmp_path / "table.txt").open("w") as file:
+        assert not table.show(results, Console(file=file, width=150))
+    text = (tmp_path / "table.txt").read_text()
+    row = next(line.split() for line in text.splitlines() if line.startswith("mnist-mlp"))
+    assert row == ["mnist-mlp", "32-true", "0.200", "0.500", "2.50"]
+    assert "failed: sweep, sweep: exit code 1: [red]" in text
