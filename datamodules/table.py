@@ -54,7 +54,7 @@ class Table(TabularDataModule):
     def _find_features(self) -> list[str]:
         table = self._read(self.file)
         others = {*self.target_names, self.group_column}
-        return [name for name in numeric_columns(table) if name not in others]
+        return numeric_columns(self.file, table[[name for name in table.columns if name not in others]])
 
     def derived_arguments(self) -> dict[str, Any]:
         return {"features": self._find_features()} if self.file.is_file() else {}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+MIN_NUMBERS = 0.5  # of the values of a column that is taken for one of numbers
 
 
 def read_table(path: Path) -> Any:
@@ -80,11 +81,22 @@ def numbers(path: Path, table: Any, columns: Sequence[str]) -> NDArray[np.float6
     return np.stack(parts, axis=1)
 
 
-def numeric_columns(table: Any) -> list[str]:
-    """Return the names of the columns whose values are all numbers."""
+def numeric_columns(path: Path, table: Any) -> list[str]:
+    """Return the names of the columns of numbers. Columns in which fewer than half of the values are, are no numbers.
+
+    Raises:
+        ValueError: A column has numbers, but also other or missing values. The message names the first one.
+    """
     import pandas as pd
 
-    return [str(name) for name in table.columns if pd.to_numeric(table[name], errors="coerce").notna().all()]
+    parts = {str(name): pd.to_numeric(table[name], errors="coerce").notna().mean() for name in table.columns}
+    found = [name for name, part in parts.items() if part >= MIN_NUMBERS]
+    for name in found:
+        try:
+            numbers(path, table, [name])
+        except ValueError as error:
+            raise ValueError(f"{error}; data.features names the columns to use") from error
+    return found
 
 
 def group_numbers(values: Sequence[str]) -> Tensor:

@@ -23,6 +23,14 @@ class RunFailedError(RuntimeError):
         super().__init__(message)
         self.run, self.resume_command = run, resume_command
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the traceback of what was raised in the training, cut to the user's files."""
+        from pipelines.runtime.user_traceback import user_traceback
+
+        found = None if self.__cause__ is None else user_traceback(self.__cause__)
+        lines = [found.traceback, found.message] if found and found.traceback else []
+        return [*lines, f"{type(self).__name__}: {self}", *getattr(self, "__notes__", [])]
+
 
 @contextmanager
 def failures_with_run(tracking_uri: str | None, objects: "Objects | None") -> Iterator[None]:

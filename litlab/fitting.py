@@ -32,6 +32,7 @@ def fit(
     config: Files = (),
     seed: int | None = None,
     seeds: int | None = None,
+    folds: int | None = None,
     workers: int = 1,
     name: str | None = None,
     run_name: str | None = None,
@@ -59,7 +60,8 @@ def fit(
         config: Further YAML files (`-c`); later ones take precedence.
         seed: Of weights, order, dropout and augmentation; with `seeds` the first one. Default: the experiment's, or 0.
         seeds: Train so many seeds. The returned run summarises them, see `Run.children`.
-        workers: With `seeds`, trainings in parallel.
+        folds: Cross-validation: each of so many parts of the training data validates once, see docs/DATA.md.
+        workers: With `seeds` or `folds`, trainings in parallel.
         name: The MLflow experiment; default: the name of the experiment, or of the model's class.
         run_name: Name of the run; default: what it changes in the experiment, and the seed.
         tags: Tags of the run.
@@ -79,19 +81,27 @@ def fit(
     if model is not None:
         overrides = {**object_keys(experiment, config, from_run, trainer), **(overrides or {})}
     objects, names = make_objects(model, data, trainer), [] if experiment is None else [str(experiment)]
-    arguments = [*names, *experiment_arguments(config, overrides, seed=None if seeds else seed, name=name)]
+    arguments = [
+        *names,
+        *experiment_arguments(config, overrides, seed=seed if seeds is None and folds is None else None, name=name),
+    ]
     if FAST_DEV_RUN in (overrides or {}):
         raise UserError(f"{FAST_DEV_RUN} records no run: {shlex.join(['litlab', 'fit', *arguments])} checks the steps")
     read_request("fit", arguments, on_run=from_run is not None or objects is not None)
     origin = None if from_run is None else run_id_of(from_run, tracking_uri)
     options: dict[str, Any] = {"tracking_uri": tracking_uri, "labels": labels(tags, note, run_name)}
     options |= {"system_metrics": system_metrics, "notify": notify}
-    if seeds is None:
+    if seeds is None and folds is None:
         one = options | {"from_run": origin, "trust": trust, "objects": objects}
         return _fit_one(arguments, one, if_needed=if_needed)
     if if_needed:
         raise UserError("if_needed is for one run; several seeds that were stopped continue without it")
-    return fit_seeds(arguments, origin, {**options, "seeds": seeds, "workers": workers, "first_seed": seed}, objects)
+    return fit_seeds(
+        arguments,
+        origin,
+        {**options, "seeds": folds if seeds is None else seeds, "folds": folds, "workers": workers, "first_seed": seed},
+        objects,
+    )
 
 
 def _fit_one(arguments: list[str], options: dict[str, Any], *, if_needed: bool) -> Run:

@@ -88,7 +88,7 @@ def raise_stop(stop_signal: int | None, note: str) -> None:
 
 def _command(arguments: list[str], origin: str | None, options: dict[str, Any]) -> str:
     """Return the command that does the same."""
-    own = key_arguments(given(seeds=options["seeds"], seed_everything=options["first_seed"]))
+    own = key_arguments(given(seeds=options["seeds"], folds=options["folds"], seed_everything=options["first_seed"]))
     own += key_arguments(given(workers=options["workers"] if options["workers"] > 1 else None))
     own += key_arguments(given(tracking_uri=options["tracking_uri"], **{"from": origin}))
     return format_command("fit", [*arguments, *own, *options["labels"].as_arguments()])

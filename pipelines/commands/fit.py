@@ -34,7 +34,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.show_argument("experiment", metavar="NAME", help="an experiment (litlab list) or a YAML file")
     parser.show_argument("-c", "--config", metavar="FILE", help="another YAML file; later files take precedence")
     parser.show_argument("--seed_everything", metavar="N", help="seed of weights, order, dropout, augmentation (0)")
-    parser.show_argument("--seeds", metavar="N", help="N seeds and their mean (see --seeds 5 --help)")
+    parser.show_argument("--seeds", metavar="N", help="N seeds, and their mean; --folds N: cross-validation")
     parser.show_argument("--tracking_uri", metavar="URI", help="sqlite:///FILE or http://SERVER (mlflow.db here)")
     parser.show_argument("--name", metavar="NAME", help="the MLflow experiment (the name of the experiment)")
     parser.show_argument("--monitor", metavar="METRIC", help="what selects the best weights (docs/LOOPS.md)")
@@ -69,7 +69,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     argv, labels = [*names, *overrides], take_labels(options)
     if "--full-help" not in argv:
         request = read_request(
-            verb, argv, on_run=bool(options.from_run) or starts_from_run(argv), options=parser.option_names
+            verb,
+            argv,
+            on_run=bool(options.from_run) or starts_from_run(argv),
+            options=[*parser.option_names, "--seeds", "--folds"],
         )
         if options.from_run is not None:
             uris = option_values(argv, "--tracking_uri")

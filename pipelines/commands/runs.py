@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser, add_run_filters, check_run_filters
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import escape_control_characters, shorten
+from pipelines.runtime.text import escape_control_characters, redact_credentials, shorten
+from pipelines.tracking.uri import store_uri
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,7 +61,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         writer.writeheader()
         writer.writerows(run.record() for run in runs)
     elif not runs:
-        print("no runs")
+        print(f"no runs in {redact_credentials(store_uri(options['tracking_uri']))}")
     else:
         _print_table(runs)
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.comparison.baseline import default_baseline
 from pipelines.comparison.columns import folded_keys, format_value, set_with_classes
 from pipelines.comparison.intervals import Difference
-from pipelines.comparison.row import Row
+from pipelines.comparison.row import Row, overlap
 from pipelines.comparison.rows import Comparison
 from pipelines.runtime.console import format_duration
 from pipelines.runtime.text import escape_control_characters, short_names
@@ -146,7 +146,8 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     why = " (the best one has a single run)" if is_usual else ""
     notes = [] if baseline.rank == 1 else [f"differences are to {named}{why}"]
     if any(row.difference and not row.difference.paired for row in rows):
-        notes.append(f"* not in pairs: fewer than two seeds in common with {named}")
+        what = "seeds of the same fold" if any(overlap(row.runs) for row in rows) else "seeds"
+        notes.append(f"* not in pairs: fewer than two {what} in common with {named}")
     return notes
 
 

@@ -44,6 +44,10 @@ COMMON_TRAINER_KEYS = (
 """Arguments of Lightning's Trainer, to suggest without importing it."""
 
 
+USUAL_NAMES = {"seed": "seed_everything", "fold": "folds", "k_folds": "folds"}
+"""Keys as people try to call them, which are not similar to their names."""
+
+
 def explain_unknown_key(key: str, known: Collection[str], section: str = "") -> str:
     """Return the message for an unknown key: the nearest one, and the keys of its section if they are few.
 
@@ -61,6 +65,8 @@ def explain_unknown_key(key: str, known: Collection[str], section: str = "") -> 
 
 def nearest_key(key: str, known: Collection[str]) -> str | None:
     """Return the most similar of the known keys; None if none is similar."""
+    if USUAL_NAMES.get(key) in known:
+        return USUAL_NAMES[key]
     nearest = max(sorted(known), key=lambda candidate: _similarity(key, candidate), default=None)
     return nearest if nearest is not None and _similarity(key, nearest) > SIMILAR else None
 

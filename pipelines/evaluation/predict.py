@@ -9,6 +9,7 @@ from PIL import ImageOps
 
 from datamodules.base import ImageDataModule
 from datamodules.images import open_image
+from datamodules.sets import ImageFiles
 from modules.base import Classifier
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.example_batch import class_names, example_batch
@@ -72,6 +73,8 @@ def predict(
     """
     loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False, trust=trust, objects=objects)
     data = loaded.data
+    if isinstance(data, ImageDataModule) and not isinstance(loaded.model, Classifier):
+        return _predict_as_read(loaded, data, images, invert=invert, forward=forward)
     if not isinstance(data, ImageDataModule) or not isinstance(loaded.model, Classifier):
         return _predict_with_transform(loaded, images, invert=invert, input_key=input_key, forward=forward)
     data.predict_on(list(images), invert=invert)
@@ -87,6 +90,25 @@ def predict(
     confidence_N, class_N = torch.cat(batches).max(1)
     found = zip(images, class_N.tolist(), confidence_N.tolist(), strict=True)
     return [Prediction(image, data.classes[index], confidence) for image, index, confidence in found]
+
+
+def _predict_as_read(
+    loaded: LoadedRun, data: ImageDataModule, images: Sequence[Path], *, invert: bool, forward: str
+) -> list[Prediction]:
+    """Classify images with a module of the user's, read and normalised as the data of its training."""
+    restore(loaded)
+    check, found = ImageCheck(data, loaded.run), list[Prediction]()
+    for path in images:
+        try:
+            batch = ImageFiles([path], data.input_shape, invert=invert)[0]
+        except (ValueError, FileNotFoundError) as error:
+            raise UserError(str(error)) from error
+        inputs = data.on_after_batch_transfer((batch[0][None],), 0)[0].to(loaded.model.dtype)
+        confidence, index = logits_of(loaded.model, forward, inputs).float().softmax(1)[0].max(0)
+        found.append(Prediction(path, data.classes[int(index)], float(confidence)))
+    if warning := check.warning(images, invert=invert):
+        logger.warning("%s", warning)
+    return found
 
 
 def _predict_with_transform(

@@ -4,6 +4,10 @@
 class UserError(ValueError):
     """The request is invalid or cannot be fulfilled; the message says why and what is allowed. Exit code 2."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the message alone."""
+        return [f"{type(self).__name__}: {self}", *getattr(self, "__notes__", [])]
+
 
 class StoppedError(Exception):
     """A run was stopped on purpose; the message says by what. The run's status becomes KILLED."""

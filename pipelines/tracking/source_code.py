@@ -151,7 +151,7 @@ def _state(tags: Mapping[str, str]) -> list[tuple[str | None, str | None]] | Non
         if (commit is not None and changes is None) or {f"{RESUMED}{commit_tag}", f"{RESUMED}{diff_tag}"} & tags.keys():
             return None
         state.append((commit, changes))
-    return state if any(commit for commit, _ in state) else None
+    return state if state[0][0] else None
 
 
 def is_off() -> bool:

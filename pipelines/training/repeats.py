@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from datamodules.in_memory import InMemoryDataModule
+from pipelines.runtime.log import logger
 from pipelines.runtime.process import started_by_rank_zero
 from pipelines.tracking import source_code
+from pipelines.tracking.source_code import same_code
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import CONTINUES_TAG, DATA_HASH_TAG
 from pipelines.training.job import Training
@@ -30,5 +32,8 @@ def equal_run(training: Training, tags: Mapping[str, str], find: FindEqual) -> S
         return None
     described = training.data.describe()["sha256"] if isinstance(training.data, InMemoryDataModule) else {}
     digests = {f"{DATA_HASH_TAG}.{split}": digest for split, digest in described.items()}
-    store = Store(config.tracking_uri)
-    return find(store, config.name, training.cli.params(), {**source_code.peek().tags, **tags, **digests})
+    store, code = Store(config.tracking_uri), source_code.peek().tags
+    if not same_code(code, code):
+        logger.warning("--if_needed: without a git repository the code of earlier runs is unknown; training again")
+        return None
+    return find(store, config.name, training.cli.params(), {**code, **tags, **digests})

@@ -14,7 +14,7 @@ from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import keep_code, label
-from pipelines.tracking.tags import HOST_TAG, NOTE_TAG, PARENT_RUN_TAG, TIES_TAG
+from pipelines.tracking.tags import HOST_TAG, MODE_TAG, MONITOR_TAG, NOTE_TAG, PARENT_RUN_TAG, TIES_TAG
 from sweeps.seeds.plan import SeedsPlan, make_plan
 from sweeps.seeds.summary import format_test_metrics, log_summary, main_mean
 from sweeps.seeds.summary_run import open_summary_run, seeds_lock
@@ -155,6 +155,7 @@ def _train(
         if plan.folds is not None and len(runs) == len(plan.seeds) and not pool.stop_requests:
             _add_tests(pool, runs)
             runs[:] = _finished_runs(store, parent, plan.seeds)
+        parent.set_tags({key: runs[0].tags[key] for key in (MONITOR_TAG, MODE_TAG) if runs and key in runs[0].tags})
         if pool.stop_requests < 2:
             log_summary(parent, _note_heading(plan, runs), runs)
         status, reason = _final_status(pool, results)

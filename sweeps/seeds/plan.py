@@ -64,8 +64,10 @@ def make_plan(
     """
     if folds is not None:
         arguments = [*arguments, f"--{FOLDS_PARAM}={folds}"]
-        if folds < 2 or seeds % folds:
-            raise UserError(f"--folds {folds}: expected at least 2, of which --seeds ({seeds}) is a multiple")
+        if folds < 2:
+            raise UserError(f"--folds {folds}: expected at least 2")
+        if seeds % folds:
+            raise UserError(f"--seeds {seeds}: expected a multiple of --folds {folds}, so that each fold counts alike")
     seed_arguments = [] if first_seed is None else ["--seed_everything", str(first_seed)]
     try:
         facts = pool.check(Job([*arguments, *seed_arguments], test=folds is None), [])

@@ -7,7 +7,8 @@ from pipelines.comparison.formatting import fixed_spec, format_mean_sd, markdown
 from pipelines.comparison.intervals import Summary, summarize
 from pipelines.comparison.row import overlap
 from pipelines.runtime.log import logger
-from pipelines.runtime.metric_names import split_of
+from pipelines.runtime.metric_names import bounds_of, split_of
+from pipelines.tracking.folds import fold_of
 from pipelines.tracking.measured import is_measured, test_metrics
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import StoredRun
@@ -65,10 +66,10 @@ def metrics_table(runs: Sequence[StoredRun]) -> list[list[str]]:
 def seeds_table(runs: Sequence[StoredRun]) -> list[list[str]]:
     """Return the cells of a header and of one row for each seed, with its test and validation metrics."""
     shown = _summaries(runs, [TEST, VALIDATION, REST])
-    lines = [["seed", *shown, "run"]]
+    lines = [["seed" if all(fold_of(run.params) is None for run in runs) else "seed, fold", *shown, "run"]]
     for run in runs:
         cells = [_number(run.metrics.get(key, math.nan), summary) for key, summary in shown.items()]
-        lines.append([run.seed, *cells, run.run_id])
+        lines.append([run.repeat, *cells, run.run_id])
     return lines
 
 
@@ -88,7 +89,7 @@ def _summaries(runs: Sequence[StoredRun], shown: Sequence[int] = ()) -> dict[str
     kinds = _kinds(runs)
     keys = sorted((key for key in kinds if not shown or kinds[key] in shown), key=lambda key: (kinds[key], key))
     values = {key: [run.metrics[key] for run in runs if math.isfinite(run.metrics.get(key, math.nan))] for key in keys}
-    return {key: summarize(values[key], overlap=overlap(runs)) for key in keys if values[key]}
+    return {key: summarize(values[key], bounds_of(key, values[key]), overlap(runs)) for key in keys if values[key]}
 
 
 def _kinds(runs: Sequence[StoredRun]) -> dict[str, int]:

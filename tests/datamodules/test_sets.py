@@ -63,7 +63,7 @@ def test_shuffled_training_images_keep_their_labels():
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_evaluation_batches_are_complete_and_in_order(split, monkeypatch):
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 70)
+    monkeypatch.setattr("datamodules.in_memory.EVAL_BATCH_SIZE", 70)
     data = Digits(n_val=201)
     data.setup("fit")
     data.setup("test")

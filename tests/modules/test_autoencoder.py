@@ -112,7 +112,7 @@ def _knn_accuracy_of_scikit_learn(model, dataset) -> float:
 
 @pytest.mark.parametrize("build", BOTH)
 def test_logged_metrics_equal_metrics_on_the_whole_set(build, unit_digits, make_trainer, monkeypatch):
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)  # 5 and 8 batches, the last one smaller
+    monkeypatch.setattr("datamodules.in_memory.EVAL_BATCH_SIZE", 50)  # 5 and 8 batches, the last one smaller
     model, trainer = _build(build), make_trainer(max_epochs=2)
     trainer.fit(model, unit_digits)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -150,7 +150,7 @@ class _Interrupt(Callback):
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_an_interrupted_evaluation_does_not_affect_the_next_one(split, unit_digits, make_trainer, monkeypatch):
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)
+    monkeypatch.setattr("datamodules.in_memory.EVAL_BATCH_SIZE", 50)
     model, run = _build(BOTH[0]), {"val": "validate", "test": "test"}[split]
     (clean,) = getattr(make_trainer(), run)(model, unit_digits, verbose=False)
     with pytest.raises(InterruptedError):

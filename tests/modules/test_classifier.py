@@ -31,7 +31,7 @@ def test_validation_and_test_metrics_equal_metrics_on_the_whole_set(
     build, options, digits, make_trainer, reference_metrics, monkeypatch
 ):
     model = build(SHAPE, 10, **options)
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)  # 5 and 8 batches, the last one smaller
+    monkeypatch.setattr("datamodules.in_memory.EVAL_BATCH_SIZE", 50)  # 5 and 8 batches, the last one smaller
     trainer = make_trainer(max_epochs=2)
     trainer.fit(model, digits)
     assert _logged(trainer.callback_metrics, "val") == pytest.approx(reference_metrics(model, digits.val_set), rel=1e-5)
@@ -52,7 +52,7 @@ def test_the_logged_loss_is_the_training_loss(split, digits, make_trainer):
 
 
 def test_each_of_the_360_test_images_counts_once(digits, make_trainer, reference_metrics, monkeypatch):
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 7)  # 51 batches and 3 images: two metric updates
+    monkeypatch.setattr("datamodules.in_memory.EVAL_BATCH_SIZE", 7)  # 51 batches and 3 images: two metric updates
     model = LinearClassifier(SHAPE, 10)
     (tested,) = make_trainer().test(model, digits, verbose=False)
     correct = reference_metrics(model, digits.test_set)[1] * 360
@@ -101,7 +101,7 @@ class _Interrupt(Callback):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_an_interrupted_epoch_does_not_affect_the_next_one(split, digits, make_trainer, reference_metrics, monkeypatch):
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)
+    monkeypatch.setattr("datamodules.in_memory.EVAL_BATCH_SIZE", 50)
     model = LinearClassifier(SHAPE, 10, optimizer=NO_LEARNING)
     interrupted, repeated = make_trainer(max_epochs=1, callbacks=[_Interrupt()]), make_trainer(max_epochs=1)
     run = {"train": "fit", "val": "validate"}[split]
@@ -113,7 +113,7 @@ def test_an_interrupted_epoch_does_not_affect_the_next_one(split, digits, make_t
 
 
 def test_an_interrupted_test_does_not_affect_the_next_one(digits, make_trainer, reference_metrics, monkeypatch):
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)
+    monkeypatch.setattr("datamodules.in_memory.EVAL_BATCH_SIZE", 50)
     model = LinearClassifier(SHAPE, 10)
     with pytest.raises(InterruptedError):
         make_trainer(callbacks=[_Interrupt()]).test(model, digits, verbose=False)

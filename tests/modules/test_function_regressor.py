@@ -49,7 +49,7 @@ def test_the_three_models_share_no_parameters(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logged_metrics_are_the_errors_of_each_function_on_the_whole_set(kind, data, make_trainer, monkeypatch):
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)
+    monkeypatch.setattr("datamodules.in_memory.EVAL_BATCH_SIZE", 50)
     model, trainer = _model(kind), make_trainer(max_epochs=2)
     trainer.fit(model, data)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}

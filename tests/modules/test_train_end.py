@@ -50,7 +50,7 @@ class _RecordEpochs(Callback):
 def test_train_end_metrics_are_those_of_the_final_weights_without_augmentation_and_dropout(
     build, options, augmentation, make_trainer, reference_metrics, monkeypatch
 ):
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 70)  # 4 batches, the last one of 40
+    monkeypatch.setattr("datamodules.in_memory.EVAL_BATCH_SIZE", 70)  # 4 batches, the last one of 40
     torch.manual_seed(0)
     epochs = _RecordEpochs(reference_metrics)
     make_trainer(max_epochs=3, callbacks=[epochs]).fit(build(SHAPE, 10, **options), _data(**augmentation))
@@ -98,7 +98,7 @@ class _Interrupt(Callback):
 
 
 def test_an_interrupted_evaluation_does_not_affect_the_next_one(make_trainer, reference_metrics, monkeypatch):
-    monkeypatch.setattr("datamodules.base.EVAL_BATCH_SIZE", 50)
+    monkeypatch.setattr("datamodules.in_memory.EVAL_BATCH_SIZE", 50)
     data, model = _data(), _mlp()
     with pytest.raises(InterruptedError):
         make_trainer(max_epochs=1, callbacks=[_Interrupt()]).fit(model, datamodule=data)

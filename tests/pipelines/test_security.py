@@ -89,10 +89,11 @@ def test_no_source_file_loads_pickled_objects():
     )
     files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
     quoted = ROOT / "pipelines" / "tracking" / "register.py"  # prints code that loads a model
+    own = ROOT / "benchmarks" / "gpu_parts" / "runs.py"  # loads the model that it has just made
     checked = ROOT / "pipelines" / "checkpoints" / "unpickle.py"  # files that the user wrote, or trusts
     assert len(files) > 100
     assert len(unsafe.findall(checked.read_text())) == 1
-    assert {path for path in files if unsafe.search(path.read_text())} == {quoted, checked}
+    assert {path for path in files if unsafe.search(path.read_text())} == {quoted, checked, own}
 
 
 EVIL_CLASSES = {

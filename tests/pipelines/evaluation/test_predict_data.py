@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules.digits import Digits
 from pipelines.tracking.store import Store
 from tests.fixtures.strangers.verbs import Net, Pictures
 
@@ -196,3 +197,18 @@ def test_what_is_missing_to_register_a_model_is_said(litlab, fit):
     outcome = litlab("register", fit("PictureNet", "PictureData"), "pictures", "--input", "image")
     assert outcome.code == 2
     assert "PictureNet.forward fails on a tensor of shape (2, 1, 8, 8)" in outcome.err
+
+
+def test_image_files_are_read_for_a_strangers_module_as_litlabs_data_were(litlab, tmp_path):
+    fitted = litlab(
+        *("fit", "digits-mlp", "--model", f"{STRANGERS}.DigitNet", "--trainer.max_epochs=3"),
+        *("--trainer.accelerator=cpu", "--monitor=val_loss"),
+    )
+    assert fitted.code == 0, fitted.err
+    images, labels = Digits().load(train=False)
+    for index in range(20):
+        Image.fromarray(images[index, 0].numpy()).save(tmp_path / f"{index}.png")
+    outcome = litlab("predict", fitted.run_id, *(tmp_path / f"{index}.png" for index in range(20)))
+    assert outcome.code == 0, outcome.err
+    found = [row["class"] for row in rows_of(outcome.out)]
+    assert sum(a == str(b) for a, b in zip(found, labels[:20].tolist(), strict=True)) >= 15

@@ -5,7 +5,6 @@ import random
 import subprocess
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -23,10 +22,13 @@ def new_run(store, **params):
     return run
 
 
-def test_the_default_is_the_projects_database_in_any_working_directory(monkeypatch, tmp_path):
+def test_the_default_is_the_projects_database_in_any_of_its_folders(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    monkeypatch.chdir(tmp_path)
-    assert store_uri() == f"sqlite:///{Path(__file__).parents[3] / 'mlflow.db'}"
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "notebooks").mkdir()
+    for folder in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(folder)
+        assert store_uri() == f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 def test_the_argument_overrides_the_environment_and_relative_paths_become_absolute(monkeypatch, tmp_path):
