@@ -6,14 +6,13 @@ normalisation run on the batch, on the device, in `on_after_batch_transfer`.
 Shapes: N examples of a set, B batch size, C channels, H rows, W columns.
 """
 
-import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.augment import random_crop, random_flip
@@ -99,7 +98,6 @@ class ImageDataModule(InMemoryDataModule):
         self.fold = Fold.of(folds, fold, split_seed)
         self.normalization, self.crop_padding, self.flip = normalization, crop_padding, flip
         self.normalize = None
-        self._placed: tuple[nn.Module, nn.Module] | None = None
 
     @abstractmethod
     def load(self, *, train: bool) -> tuple[Tensor, Tensor]:
@@ -171,19 +169,7 @@ class ImageDataModule(InMemoryDataModule):
         images_BCHW, *rest = batch
         if self.trainer is not None and self.trainer.training:
             images_BCHW = self.augment(images_BCHW)
-        if self.normalize is None:  # neither fitted nor loaded from a checkpoint
-            self.setup("fit")
-        assert self.normalize is not None
-        return self._normalize_on(images_BCHW.device)(images_BCHW), *rest
-
-    def _normalize_on(self, device: torch.device) -> nn.Module:
-        """Return `normalize` on a device. The original stays where it is: figures and exports use it on the CPU."""
-        assert self.normalize is not None
-        if device.type == "cpu":
-            return self.normalize
-        if self._placed is None or self._placed[0] is not self.normalize:
-            self._placed = self.normalize, copy.deepcopy(self.normalize).to(device)
-        return self._placed[1]
+        return self.normalized(images_BCHW), *rest
 
     def augment(self, images_BCHW: Tensor) -> Tensor:
         """Randomly crop and flip a batch of uint8 pixels, as configured."""
@@ -201,3 +187,14 @@ class ImageDataModule(InMemoryDataModule):
             self.normalize = Whiten(state_dict["mean"], state_dict["matrix"])
         else:
             self.normalize = Normalize(torch.tensor(state_dict["mean"]), torch.tensor(state_dict["std"]))
+
+
+def image_shape(channels: int, size: int | tuple[int, int]) -> tuple[int, int, int]:
+    """Return channels, rows and columns of images of a size: one number for square ones.
+
+    Raises:
+        ValueError: A size is below 1.
+    """
+    rows, columns = (size, size) if isinstance(size, int) else size
+    require_positive(size=min(rows, columns))
+    return channels, rows, columns

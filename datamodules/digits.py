@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from datamodules.base import ImageDataModule
-from datamodules.split import stratified_split
+from datamodules.split import TEST_SEED, stratified_split
 
 N_TEST = 360
-TEST_SEED = 0  # a constant rather than a parameter, so that all runs have the same test set
 MAX_VALUE = 16  # scikit-learn's pixels are counts from 0 to 16
 
 

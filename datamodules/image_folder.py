@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS as ENDINGS
 
-from datamodules.base import ImageDataModule
+from datamodules.base import ImageDataModule, image_shape
 from datamodules.folds import Fold
 from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.images import image_names
 from datamodules.in_memory import require_positive
-from datamodules.split import stratified_split, stratified_subset
+from datamodules.split import TEST_DIVISOR, TEST_SEED, VAL_DIVISOR, stratified_split, stratified_subset
 
-TEST_SEED = 0  # a constant rather than a parameter, so that all runs have the same test set
-TEST_DIVISOR, VAL_DIVISOR = 5, 10  # by default, 1/5 of the images are for test, then 1/10 of the rest for validation
 VAL_NAMES = ("val", "valid", "validation")
 SPLIT_NAMES = ("train", *VAL_NAMES, "test")
 
@@ -65,9 +63,8 @@ class ImageFolder(ImageDataModule):
         **options: Any,
     ) -> None:
         super().__init__(n_val=1 if n_val is None else n_val, **options)  # `split` computes the default from the images
-        rows, columns = (size, size) if isinstance(size, int) else size
-        require_positive(size=min(rows, columns), n_test=n_test)
-        self.input_shape = (channels, rows, columns)
+        require_positive(n_test=n_test)
+        self.input_shape = image_shape(channels, size)
         self.data_dir = Path(data_dir).expanduser()
         folder_not_needed = class_names is not None and not self.data_dir.is_dir()
         self.folders = {} if folder_not_needed else _split_folders(self.data_dir)

@@ -7,15 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule
+from datamodules.base import ImageDataModule, image_shape
 from datamodules.folds import Fold, limit_training
 from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.in_memory import require_positive
-from datamodules.split import group_split, stratified_split, stratified_subset
-from datamodules.table_file import group_numbers, read_table, require_columns, texts
-
-TEST_SEED = 0  # a constant rather than a parameter, so that all runs have the same test set
-TEST_DIVISOR, VAL_DIVISOR = 5, 10  # by default, 1/5 of the images are for test, then 1/10 of the rest for validation
+from datamodules.split import TEST_DIVISOR, TEST_SEED, VAL_DIVISOR, group_split, stratified_split, stratified_subset
+from datamodules.table_file import group_numbers, read_table, require_columns, require_other_groups, texts
 
 
 class ImageTableDataModule(ImageDataModule):
@@ -56,11 +53,10 @@ class ImageTableDataModule(ImageDataModule):
         **options: Any,
     ) -> None:
         super().__init__(n_val=1 if n_val is None else n_val, **options)  # the default is computed from the images
-        rows, columns = (size, size) if isinstance(size, int) else size
-        require_positive(size=min(rows, columns), n_test=n_test)
+        require_positive(n_test=n_test)
         if test_file and n_test is not None:
             raise ValueError(f"data.n_test is {n_test}, but {test_file} has the complete test set")
-        self.input_shape = (channels, rows, columns)
+        self.input_shape = image_shape(channels, size)
         self.labels_file = Path(labels_file).expanduser()
         self.data_dir = Path(data_dir).expanduser() if data_dir else self.labels_file.parent
         self.test_file = Path(test_file).expanduser() if test_file else None
@@ -103,7 +99,9 @@ class ImageTableDataModule(ImageDataModule):
         targets, groups = self.read_targets(self.labels_file, table), self._groups(self.labels_file, table)
         if self.test_file is not None:
             test_table = self._read_table(self.test_file)
-            self._require_other_groups(groups, self._groups(self.test_file, test_table))
+            if groups is not None and self.group_column is not None:
+                tested = texts(self.test_file, test_table, self.group_column)
+                require_other_groups(self.group_column, self.labels_file, groups, self.test_file, tested)
             self.train_groups_N = None if groups is None else group_numbers(groups)
             path, chosen = (self.labels_file, table) if train else (self.test_file, test_table)
             return self._read_images(path, chosen), targets if train else self.read_targets(path, test_table)
@@ -154,13 +152,6 @@ class ImageTableDataModule(ImageDataModule):
 
     def _groups(self, path: Path, table: Any) -> list[str] | None:
         return None if self.group_column is None else texts(path, table, self.group_column)
-
-    def _require_other_groups(self, groups: list[str] | None, test_groups: list[str] | None) -> None:
-        if groups and test_groups and (both := sorted({*groups} & {*test_groups})):
-            raise ValueError(
-                f"{self.test_file}: {both[0]} of column {self.group_column!r} is in {self.labels_file} too; "
-                "no group may be in training and test set"
-            )
 
     def _read_images(self, path: Path, table: Any) -> Tensor:
         names = texts(path, table, self.file_column)

@@ -3,12 +3,13 @@
 A standard DataLoader fetches whole batches from tensors that are held once.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.loading import DEVICES, Device, HeldSets, WholeBatchLoader
@@ -48,6 +49,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
             raise ValueError(f"data.device is {device!r}; it must be one of {', '.join(DEVICES)}")
         self.batch_size, self.evaluate_train, self.device = batch_size, evaluate_train, device
         self._held = HeldSets(device)
+        self._placed: tuple[nn.Module, torch.device, nn.Module] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -118,6 +120,21 @@ class InMemoryDataModule(LightningDataModule, ABC):
     def teardown(self, stage: str) -> None:
         """Free what is held on a GPU."""
         self._held.clear()
+
+    def normalized(self, inputs: Tensor) -> Tensor:
+        """Normalise a batch of raw inputs on its device; fit the statistics first if no checkpoint has them."""
+        if self.normalize is None:
+            self.setup("fit")
+        assert self.normalize is not None
+        return cast("Tensor", self._normalize_on(self.normalize, inputs.device)(inputs))
+
+    def _normalize_on(self, normalize: nn.Module, device: torch.device) -> nn.Module:
+        """Return a copy on a device. The original stays where it is: figures and exports use it on the CPU."""
+        if device.type == "cpu":
+            return normalize
+        if self._placed is None or self._placed[0] is not normalize or self._placed[1] != device:
+            self._placed = normalize, device, copy.deepcopy(normalize).to(device)
+        return self._placed[2]
 
     def _sampler(self, dataset: Dataset[Batch], shuffle: bool) -> EpochSampler:
         return EpochSampler(cast("Dataset[int]", dataset), shuffle=shuffle, **self._rank_and_world_size)

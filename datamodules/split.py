@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+TEST_SEED = 0  # a constant rather than a parameter, so that all runs have the same test set
+TEST_DIVISOR, VAL_DIVISOR = 5, 10  # by default, 1/5 of the examples are for test, then 1/10 of the rest for validation
+
 
 def stratified_split(labels_N: Tensor, *, n_val: int, n_train: int | None, seed: int) -> tuple[Tensor, Tensor]:
     """Return disjoint training and validation indices, each with the class proportions of `labels_N`.

@@ -1,12 +1,19 @@
 """User-provided tables for regression."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
-from datamodules.table_file import group_numbers, numbers, numeric_columns, read_table, require_columns, texts
+from datamodules.table_file import (
+    group_numbers,
+    numbers,
+    numeric_columns,
+    read_table,
+    require_columns,
+    require_other_groups,
+    texts,
+)
 from datamodules.tabular import Rows, TabularDataModule
 
 
@@ -66,7 +73,8 @@ class Table(TabularDataModule):
         if self.test_file is None:
             return None
         if self.group_column is not None:
-            self._require_other_groups(self.group_column, self.test_file)
+            groups, tested = (texts(path, self._read(path), self.group_column) for path in (self.file, self.test_file))
+            require_other_groups(self.group_column, self.file, groups, self.test_file, tested)
         return self._rows(self.test_file)
 
     def _rows(self, path: Path) -> Rows:
@@ -85,15 +93,6 @@ class Table(TabularDataModule):
         if self.group_column is not None:
             require_columns(path, table, group_column=self.group_column)
         return table
-
-    def _require_other_groups(self, column: str, test_file: Path) -> None:
-        groups: Sequence[str] = texts(self.file, self._read(self.file), column)
-        both = sorted({*groups} & {*texts(test_file, self._read(test_file), column)})
-        if both:
-            raise ValueError(
-                f"{test_file}: {both[0]} of column {column!r} is in {self.file} too; no group may be in training and "
-                "test set"
-            )
 
     def describe(self) -> dict[str, Any]:
         """Return the description of the data, and their file."""

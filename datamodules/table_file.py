@@ -99,6 +99,20 @@ def numeric_columns(path: Path, table: Any) -> list[str]:
     return found
 
 
+def require_other_groups(
+    column: str, path: Path, groups: Sequence[str], test_path: Path, tested: Sequence[str]
+) -> None:
+    """Require that no group of a table is in its test table.
+
+    Raises:
+        ValueError: One is in both. The message names it and the files.
+    """
+    if both := sorted({*groups} & {*tested}):
+        raise ValueError(
+            f"{test_path}: {both[0]} of column {column!r} is in {path} too; no group may be in training and test set"
+        )
+
+
 def group_numbers(values: Sequence[str]) -> Tensor:
     """Return the number of each value's group: equal values have equal numbers."""
     numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}

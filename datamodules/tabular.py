@@ -13,10 +13,7 @@ from torch import Tensor, nn
 from datamodules.folds import Fold
 from datamodules.in_memory import InMemoryDataModule, require_positive
 from datamodules.sets import Batch, TensorSet
-from datamodules.split import group_split, random_split
-
-TEST_SEED = 0  # a constant rather than a parameter, so that all runs have the same test set
-TEST_DIVISOR, VAL_DIVISOR = 5, 10  # by default, 1/5 of the rows are for test, then 1/10 of the rest for validation
+from datamodules.split import TEST_DIVISOR, TEST_SEED, VAL_DIVISOR, group_split, random_split
 
 
 @dataclass(frozen=True)
@@ -149,16 +146,13 @@ class TabularDataModule(InMemoryDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Standardise the features of a batch, on its device."""
-        if self.normalize is None:  # neither fitted nor loaded from a checkpoint
-            self.setup("fit")
-        assert self.normalize is not None
         features_BD, *rest = batch
-        return self.normalize.to(features_BD.device)(features_BD), *rest
+        return self.normalized(features_BD), *rest
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics of the features. Saved in checkpoints, so that inference needs no training data."""
         assert isinstance(self.normalize, Standardize)
-        return {"mean": self.normalize.mean_D.cpu(), "std": self.normalize.std_D.cpu()}
+        return {"mean": self.normalize.mean_D, "std": self.normalize.std_D}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.normalize = Standardize(state_dict["mean"], state_dict["std"])

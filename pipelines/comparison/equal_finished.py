@@ -49,7 +49,7 @@ def _may_be_equal(run: StoredRun, tags: Mapping[str, str]) -> bool:
 
 
 def _same_fold(run: StoredRun, params: Mapping[str, Any]) -> bool:
-    return fold_of(run.params) is None or fold_of(run.params) == param_text(params.get(FOLD_PARAM))
+    return fold_of(run.params) in (None, param_text(params.get(FOLD_PARAM)))
 
 
 def _same_configuration(

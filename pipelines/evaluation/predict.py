@@ -73,10 +73,10 @@ def predict(
     """
     loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False, trust=trust, objects=objects)
     data = loaded.data
-    if isinstance(data, ImageDataModule) and not isinstance(loaded.model, Classifier):
-        return _predict_as_read(loaded, data, images, invert=invert, forward=forward)
-    if not isinstance(data, ImageDataModule) or not isinstance(loaded.model, Classifier):
+    if not isinstance(data, ImageDataModule):
         return _predict_with_transform(loaded, images, invert=invert, input_key=input_key, forward=forward)
+    if not isinstance(loaded.model, Classifier):
+        return _predict_as_read(loaded, data, images, invert=invert, forward=forward)
     data.predict_on(list(images), invert=invert)
     check = ImageCheck(data, loaded.run)
     trainer = bare_trainer(loaded.cli, checkpoint_keys=needed_keys(loaded.model, data))

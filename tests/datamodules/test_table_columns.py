@@ -1,7 +1,9 @@
 """Columns of a table: numbers are features, texts are not, and a mixed column is no silent loss of a feature."""
 
 import pytest
+import torch
 
+from datamodules.diabetes import Diabetes
 from datamodules.table import Table
 
 
@@ -18,3 +20,12 @@ def test_columns_of_texts_are_no_features(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("a,kind,price\n1,red,3\n2,blue,4\n3,7,5\n")
     assert Table(str(path), target="price").feature_names == ("a",)
+
+
+def test_the_statistics_stay_on_the_cpu_after_a_batch_on_another_device():
+    data = Diabetes()
+    data.setup("fit")
+    found, _ = data.on_after_batch_transfer((torch.empty(2, 10, device="meta"), torch.empty(2, 1)), 0)
+    assert found.device.type == "meta"
+    assert {value.device.type for value in data.state_dict().values()} == {"cpu"}
+    assert data.normalize.mean_D.device.type == "cpu"
