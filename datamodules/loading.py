@@ -26,7 +26,7 @@ class WholeBatchLoader(DataLoader[Batch]):
 
     Attributes:
         held: The dataset, on the device from which batches are taken; None stands for `dataset`.
-        pins: Whether batches are put into page-locked memory, from which a GPU copies them while the CPU goes on.
+        pins: Whether batches are placed in page-locked memory, so that copies to a GPU are asynchronous.
     """
 
     held: TensorSet | None = None

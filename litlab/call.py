@@ -1,4 +1,4 @@
-"""Call a room from a script or a notebook, whose process goes on afterwards."""
+"""Call a room from a script or a notebook without leaving changes in its process."""
 
 import signal
 from collections.abc import Iterator, Sequence

@@ -54,7 +54,7 @@ def fit(
         model: A LightningModule, which has the selected weights afterwards; or a function that makes one, which is
             called after the seed was set, so that its first weights depend on the seed.
         data: For a model: a LightningDataModule, a mapping of loaders by "train", "val", "test" and "predict", a
-            training loader, or a function that makes one of these; None if the model has loaders of its own.
+            training loader, or a function that makes one of these; None if the model defines its loaders.
         trainer: For a model: arguments of Lightning's Trainer, such as {"max_epochs": 5, "callbacks": [...]}.
         overrides: Keys with values, such as {"model.dropout": 0.3, "trainer.max_epochs": 5, "monitor": "val/acc"}.
         config: Further YAML files (`-c`); later ones take precedence.

@@ -32,7 +32,9 @@ def split_trainer(trainer: Mapping[str, Any] | None) -> tuple[dict[str, Any], di
     from pipelines.config.objects import is_plain
 
     if not isinstance(trainer or {}, Mapping):
-        raise UserError("trainer: give its arguments, {'max_epochs': 5}; litlab makes a Trainer of its own")
+        raise UserError(
+            "trainer: expected a dict of its arguments, such as {'max_epochs': 5}; litlab creates the Trainer"
+        )
     items = (trainer or {}).items()
     keys = {f"trainer.{key}": value for key, value in items if is_plain(value)}
     return keys, {key: value for key, value in items if not is_plain(value)}

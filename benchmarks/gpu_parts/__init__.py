@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/gpu.py`. Each job runs in a process of its own, and appends its results to one file."""
+"""Parts of `benchmarks/gpu.py`. Each job runs in a separate process and appends its results to a shared file."""

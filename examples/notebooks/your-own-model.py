@@ -22,7 +22,7 @@ import litlab
 # scikit-learn has 1,797 scans of handwritten digits with 8x8 pixels. They are divided into three parts: the network
 # learns from `train`, `val` decides which epoch is best, and `test` is used once, at the end.
 #
-# The split has a seed of its own, so that every run has the same parts.
+# The split uses a fixed seed, so that all runs share it.
 
 # %%
 pixels, digits = load_digits(return_X_y=True)
