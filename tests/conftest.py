@@ -89,6 +89,17 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(autouse=True)
+def environment_is_restored() -> Iterator[None]:
+    """Restore the environment variables after each test: Lightning leaves its seed there, for later trainings."""
+    os.environ.pop("PL_GLOBAL_SEED", None)  # from a fixture of a module
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
 def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Give every test its own database, cache, state and folder of unsent data; none can reach the project's."""
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
