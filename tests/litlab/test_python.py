@@ -103,6 +103,12 @@ def test_comparisons_lists_and_differences_are_tables(trained):
     assert listed["params.model.hidden"].to_list() == ["[16]", "[8]"]
     assert listed["started"].dt.tz is not None
     assert lab.runs(filter="metrics.test/acc > 2", tracking_uri=one.tracking_uri).empty
+    assert table["verdict"].to_list() == ["best", "n too small"]
+    details = lab.compare("digits-mlp", details=True, tracking_uri=one.tracking_uri)
+    assert {*details.columns} - {*table.columns} >= {"seeds", "values", "baseline"}
+    assert [name for name in listed if name.startswith("params.")] == ["params.model.hidden"]
+    everything = lab.runs(details=True, tracking_uri=one.tracking_uri)
+    assert {*everything.columns} - {*listed.columns} >= {"ended", "params.model", "params.data.batch_size"}
     difference = lab.diff(one, other)
     assert difference.loc[("configuration", "model.hidden")].to_list() == ["[8]", "[16]"]
 
