@@ -90,7 +90,7 @@ def _predict_data(run_id: str, overrides: Sequence[str], out: Path | None, given
         return 0
     columns = predictions.table()
     rows = list(zip(*columns.values(), strict=True))
-    width = len(columns.keys() - {"loader", "index"})
+    width = len(columns.keys() - {"loader", "index", "target"})
     if out is None and width > SCREEN_COLUMNS:
         logger.warning("%d numbers for each of %d examples: --out FILE.pt keeps their shape", width, len(rows))
         if sys.stdout.isatty():

@@ -119,7 +119,8 @@ def test_a_run_is_tested_validated_and_predicted_again(trained, tmp_path):
     assert lab.validate(run).measured == {"acc": run.metrics["val/acc"], "loss": run.metrics["val/loss"]}
     predicted = lab.predict(run)
     assert len(predicted) == 360
-    assert predicted.columns.to_list() == ["class", "probability"]
+    assert predicted.columns.to_list() == ["target", "class", "probability"]
+    assert (predicted["target"] == predicted["class"]).mean() == pytest.approx(run.metrics["test/acc"])
     with pytest.raises(lab.UserError, match="no such file"):
         lab.predict(run, tmp_path / "missing.png")
 
