@@ -14,6 +14,7 @@ from pipelines.config.suggestions import explain_unknown_key, keys_of, keys_of_e
 from pipelines.runtime.class_paths import import_named
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.lightning_names import separate_lightning
+from pipelines.runtime.project_packages import hidden_module
 from pipelines.runtime.user_traceback import user_traceback
 
 _UNKNOWN = re.compile(
@@ -115,6 +116,8 @@ def _class_hint(key: str, given: str, text: str) -> str:
     nearest = nearest_class(key, given)
     hint = f"did you mean {nearest}?" if nearest else "give its import path, such as my_package.my_module.MyClass"
     reason = missing or attribute
+    if hidden := hidden_module(given.rpartition(".")[0]):
+        hint = f"rename {hidden}, which litlab's module of that name hides"
     return f"{key}: there is no class {given!r}{f' ({reason[0]})' if reason else ''}: {hint}"
 
 
