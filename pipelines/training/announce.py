@@ -6,10 +6,8 @@ from datamodules.in_memory import InMemoryDataModule
 from pipelines.runtime.console import print_facts
 from pipelines.tracking.run import Run
 from pipelines.tracking.uri import runs_page, view_command
-from pipelines.training.job import Training
+from pipelines.training.job import SETS, Training
 from pipelines.training.progress_bar import EpochBar
-
-SETS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def announce(training: Training, run: Run) -> None:
