@@ -81,7 +81,7 @@ def sweep(
     keep: Keep | None = None,
     workers: int = 1,
     stacked: int = 1,
-    study: str | None = None,
+    name: str | None = None,
     storage: str | None = None,
     retry_failed: bool = False,
     overrides: Overrides | None = None,
@@ -91,6 +91,7 @@ def sweep(
     tracking_uri: str | None = None,
     system_metrics: bool = False,
     notify: str = "",
+    study: str | None = None,
 ) -> Sweep:
     """Search a space with Optuna, then confirm the best configuration on fresh seeds, like `litlab sweep`.
 
@@ -114,7 +115,7 @@ def sweep(
         keep: Whose checkpoints to keep: "best", "all" or "none".
         workers: Trainings in parallel; they share CPU cores and GPUs.
         stacked: Small models that a worker trains as one.
-        study: Name of the study; default: that of the space, or of the function.
+        name: Name of the study; default: that of the space, or of the function.
         storage: URL of Optuna's storage; default: optuna.db next to the runs' database.
         retry_failed: Whether to train the configurations of failed trials again.
         overrides: Keys of the experiment, the same in all trials.
@@ -124,11 +125,15 @@ def sweep(
         tracking_uri: Where the runs are; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         system_metrics: Whether to measure the machine.
         notify: Command to run in a shell when the sweep has ended.
+        study: The same as `name`, which `--study` of the command is called.
 
     Raises:
         UserError: The request is invalid, or another process runs the study.
         KeyboardInterrupt: The user stopped it.
     """
+    if None not in (name, study):
+        raise UserError("name and study are the same: give one of them")
+    study = name or study
     settings = given(trials=trials, timeout=timeout, trial_timeout=trial_timeout, sampler=sampler, pruner=pruner)
     settings |= given(seeds=seeds, confirm=confirm, keep=keep)
     where = given(storage=storage, tracking_uri=tracking_uri)

@@ -44,6 +44,8 @@ class Learner(LightningModule, ABC):
     monitor: str
     """Metric that selects the best epoch."""
     mode: Literal["min", "max"]
+    min_examples: int = 1
+    """Examples that each set needs, so that its metrics are defined."""
 
     def __init__(
         self,

@@ -25,10 +25,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Print the facts about a run."""
     options = make_parser(verb).parse(argv)
     from pipelines.comparison.run_diff import shown_metrics
+    from pipelines.tracking.existing import existing_store
     from pipelines.tracking.run_names import find_run
-    from pipelines.tracking.store import Store
 
-    run = find_run(Store(options.tracking_uri), options.run_id)
+    run = find_run(existing_store(options.tracking_uri), options.run_id)
     if options.format == "json":
         print(json.dumps({**_facts(run), "metrics": shown_metrics(run), "params": run.params}, indent=2))
     else:

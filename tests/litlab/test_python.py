@@ -209,7 +209,10 @@ def test_several_seeds_give_their_summary_and_do_not_run_the_script_again(tmp_pa
 def test_a_sweep_gives_the_best_params_and_a_table_of_its_trials(tmp_path):
     space = tmp_path / "small.yaml"
     space.write_text("{experiment: digits-mlp, space: {model.hidden: [[4], [16]]}, metric: val/acc, sampler: grid}")
-    study = lab.sweep(space, overrides=SHORT, confirm=0)
+    with pytest.raises(lab.UserError, match="name and study are the same"):
+        lab.sweep(space, name="widths", study="sizes")
+    study = lab.sweep(space, name="widths", overrides=SHORT, confirm=0)
+    assert study.study == "widths"
     table = study.trials()
     assert study.best_value == table["val/acc"].max()
     assert study.best_params["model.hidden"] == study.best_run.config["model"]["init_args"]["hidden"]
