@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.arguments import Overrides, given, key_arguments, labels
+from litlab.arguments import Duration, Overrides, Values, given, key_arguments, labels
 from litlab.call import training_call
 from litlab.objects import split_trainer
 from litlab.run import Run
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pipelines.config.objects import Data
     from sweeps.search.sweep import SweepResult
+
+Searched = str | Path | Callable[..., Any]  # annotations with quotes are short in `help`
 
 
 class Sweep:
@@ -65,34 +67,34 @@ class Sweep:
 
 
 def sweep(
-    searched: str | Path | Callable[..., Any],
+    searched: "Searched",
     *,
-    space: Mapping[str, Any] | None = None,
+    space: "Values | None" = None,
     data: "Data" = None,
-    trainer: Mapping[str, Any] | None = None,
+    trainer: "Values | None" = None,
     metric: str | None = None,
     trials: int | None = None,
-    timeout: float | str | None = None,
-    trial_timeout: float | str | None = None,
+    timeout: "Duration | None" = None,
+    trial_timeout: "Duration | None" = None,
     sampler: str | None = None,
     pruner: str | None = None,
     seeds: int | None = None,
     confirm: int | None = None,
-    keep: Keep | None = None,
+    keep: "Keep | None" = None,
     workers: int = 1,
     stacked: int = 1,
     name: str | None = None,
     storage: str | None = None,
     retry_failed: bool = False,
-    overrides: Overrides | None = None,
+    overrides: "Overrides | None" = None,
     run_name: str | None = None,
-    tags: Mapping[str, Any] | None = None,
+    tags: "Values | None" = None,
     note: str | None = None,
     tracking_uri: str | None = None,
     system_metrics: bool = False,
     notify: str = "",
     study: str | None = None,
-) -> Sweep:
+) -> "Sweep":
     """Search a space with Optuna, then confirm the best configuration on fresh seeds, like `litlab sweep`.
 
     The same call continues a study that was stopped.
