@@ -33,6 +33,7 @@ from pipelines.training.monitors import check_monitors
 from pipelines.training.nan_guard import TerminateOnNaN
 from pipelines.training.progress_bar import EpochBar
 
+SHARDED = ("fsdp", "deepspeed", "modelparallel")  # in the names of strategies
 SETS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -136,8 +137,11 @@ def check_config(cli: LitlabCLI) -> None:
     for key in ("max_epochs", "max_steps", "limit_train_batches"):
         if trainer[key] == 0:
             raise UserError(f"trainer.{key} must not be 0: nothing would be trained")
-    if any(word in str(trainer.strategy) for word in ("spawn", "fork", "notebook")):
-        raise UserError(f"trainer.strategy: {trainer.strategy} leaves the metrics in other processes; use ddp")
+    strategy = str(trainer.strategy)
+    if any(word in strategy for word in ("spawn", "fork", "notebook")):
+        raise UserError(f"trainer.strategy: {strategy} leaves the metrics in other processes; use ddp")
+    if any(word in strategy.lower() for word in SHARDED):
+        raise UserError(f"trainer.strategy: {strategy} shards the weights, but litlab saves whole ones; use ddp")
     SaveInterval.parse(cli.config.checkpoint_every)
 
 
