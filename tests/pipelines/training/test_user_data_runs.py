@@ -81,7 +81,7 @@ def test_a_regression_of_the_bundled_data_explains_more_than_the_mean_and_has_a_
     artifacts = {file.path for file in MlflowClient(uri).list_artifacts(fitted.run_id, "figures")}
     assert "figures/estimates.png" in artifacts
     predicted = litlab("predict", fitted.run_id)
-    assert predicted.out.splitlines()[0] == "index,prediction"
+    assert predicted.out.splitlines()[0] == "index,target,prediction"
 
 
 def test_a_table_of_ones_own_is_trained_with_several_targets_and_its_features_are_kept(litlab, tmp_path, uri):
