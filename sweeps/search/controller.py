@@ -14,8 +14,8 @@ from sweeps.search.display import SweepDisplay
 from sweeps.search.heartbeat import BEAT_S, SILENT_S, display_name
 from sweeps.search.study_run import log_progress
 from sweeps.search.trial_runs import RunsBySeed, TrialRuns
-from sweeps.search.trial_state import CONTROLLER, REASON, RUNS, SAME_AS, SECONDS, SEED, params_key
-from sweeps.workers.batch import authoritative_message, end_orphan
+from sweeps.search.trial_state import CONTROLLER, LOSSES, REASON, RUNS, SAME_AS, SECONDS, SEED, params_key
+from sweeps.workers.batch import MAX_LOSSES, authoritative_message, end_lost, end_orphan, lost_too_often
 from sweeps.workers.display import format_params
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Message, Pool, WorkerProcess
@@ -196,6 +196,8 @@ class Controller:
         elif kind == "pruned":
             self._runs.mark_pruned(child.run_id, active.trial.params, child.job.seed, active.trial.number)
             self._end(active, "PRUNED")
+        elif kind == "lost" and not self._pool.stop_requests:
+            self._on_loss(active, child, content[0])
         else:
             self._on_failure(active, child, kind, content[0])
 
@@ -226,6 +228,19 @@ class Controller:
             self._interrupt(active, "stopped")  # the values of finished seeds are kept
         else:
             self._next_seed(active)
+
+    def _on_loss(self, active: ActiveTrial, child: WorkerProcess, reason: str) -> None:
+        """Queue again a trial whose node was lost, at most a few times. If its run ends late, it does not count."""
+        number, losses = active.trial.number, active.trial.user_attrs.get(LOSSES, 0) + 1
+        end_lost(self._runs.store, child, reason)
+        self._display.trial_lost(number, losses, reason)
+        if losses == MAX_LOSSES:
+            self._end(active, "FAIL", lost_too_often(reason))
+            return
+        active.trial.set_user_attr(LOSSES, losses)  # the trial that takes its place has it too
+        self._interrupt(active, reason)
+        if self._space.seeds > 1:  # those that have finished are not trained again
+            self._finished = self._runs.end_orphans(self._study.alive())
 
     def _on_failure(self, active: ActiveTrial, child: WorkerProcess, kind: str, reason: str) -> None:
         stopped = self._pool.stop_requests and kind != "refused"

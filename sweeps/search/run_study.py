@@ -10,7 +10,7 @@ from sweeps.search.study_run import copy_best, log_summary
 from sweeps.search.trial_runs import RunsBySeed, TrialRuns, by_seed
 from sweeps.search.trial_state import params_key
 from sweeps.search.verdict import Confirmed
-from sweeps.workers.batch import run_jobs
+from sweeps.workers.batch import run_jobs, was_lost
 from sweeps.workers.pool import Pool
 
 NO_TRIAL = "-"
@@ -104,4 +104,4 @@ def _confirm(runs: TrialRuns, pool: Pool, display: SweepDisplay) -> Confirmed:
 
 
 def _confirming(runs: TrialRuns, *statuses: str) -> RunsBySeed:
-    return by_seed(run for run in runs.of_stage(CONFIRM) if run.status in statuses)
+    return by_seed(run for run in runs.of_stage(CONFIRM) if run.status in statuses and not was_lost(run))
