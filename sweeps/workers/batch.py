@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,14 @@ class JobResult:
 
 
 def run_jobs(
-    pool: Pool, jobs: Sequence[Job], store: Store, display: LiveDisplay, *, title: str, reused: int = 0
+    pool: Pool,
+    jobs: Sequence[Job],
+    store: Store,
+    display: LiveDisplay,
+    *,
+    title: str,
+    reused: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> list[JobResult]:
     """Train all jobs, or as many as are started before the pool is stopped. A failed job does not affect the others.
 
@@ -52,6 +59,7 @@ def run_jobs(
         display: Gets a line for each result, and the progress.
         title: Title of the progress line.
         reused: Number of runs that exist already, which the progress counts as done.
+        check: Called several times a second; an exception ends the jobs.
 
     Returns:
         The result of each job that was started, in the order in which they ended.
@@ -70,6 +78,7 @@ def run_jobs(
                     continue
                 results.append(_end(pool, store, child, authoritative_message(store, child, message)))
                 display.print(_result_line(results[-1], display.width))
+            check()
             display.draw(
                 lambda: _progress(title, reused + len(jobs), reused, results, len(pool.children)), pool.children
             )
