@@ -3,7 +3,6 @@
 import argparse
 import json
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -214,7 +213,7 @@ def _status_lines(status: "StudyStatus") -> list[str]:
     others = [f"{number} {state}" for state, number in status.trials.items() if number and state not in COUNTED]
     not_counted = f"; not counted: {', '.join(others)}" if others else ""
     lines = [f"{status.study}: {', '.join(counts) or 'no trials yet'}{total}{objective}{not_counted}"]
-    lines += _controller_lines(status)
+    lines.append(f"run by {status.controller}" if status.controller else "no controller is running")
     if best := status.best:
         seeds = f" (seeds: {', '.join(f'{value:.4f}' for value in best.seeds)})" if len(best.seeds) > 1 else ""
         lines.append(f"best     trial {best.trial}  {best.value:.4f}{seeds}  {format_params(best.params)}")
@@ -223,11 +222,3 @@ def _status_lines(status: "StudyStatus") -> list[str]:
     lines += [f"running  trial {trial.trial}  {format_params(trial.params)}" for trial in status.running]
     lines += [f"failed   trial {trial.trial}  {trial.reason}  {format_params(trial.params)}" for trial in status.failed]
     return [*lines, *([f"run      {status.parent}"] if status.parent else [])]
-
-
-def _controller_lines(status: "StudyStatus") -> list[str]:
-    from sweeps.search.heartbeat import display_name
-
-    counts = Counter(trial.controller for trial in status.running)
-    active = {name: f", {counts[name]} running" if name in counts else "" for name in status.controllers}
-    return [f"run by {display_name(name)}{active[name]}" for name in active] or ["no controller is running"]

@@ -38,7 +38,7 @@ class SweepResult:
         n_failed: How many of these failed.
         best: The best trial; None if no trial is complete.
         confirmed: Finished runs on fresh seeds, of "best" and of "default", the experiment's own configuration; empty
-            if there was no confirmation, or another controller does it.
+            if there was no confirmation.
         verdict: Whether the best configuration is better than the default, see `judge_confirmation`; "" if unknown.
         run_id: Id of the study's own run.
         storage: URL of Optuna's storage.
@@ -181,11 +181,11 @@ def run_sweep(
 ) -> SweepResult:
     """Search a space with the workers of a pool; for the arguments see `sweep`."""
     from sweeps.search.display import SweepDisplay
-    from sweeps.search.heartbeat import controller_name
+    from sweeps.search.lock import controller_name, sole_controller
     from sweeps.search.open_study import open_study
     from sweeps.search.run_study import run_study
     from sweeps.search.selection import selection_arguments
-    from sweeps.search.storage import open_storage, sole_controller, sqlite_path, storage_url
+    from sweeps.search.storage import storage_url
     from sweeps.search.study_run import open_parent
     from sweeps.search.trial_runs import TrialRuns
     from sweeps.search.verdict import judge_confirmation
@@ -194,8 +194,7 @@ def run_sweep(
     store = Store(tracking_uri)
     pool.check_store(store)
     url = storage_url(storage, store)
-    path = sqlite_path(url)
-    with sole_controller(path, name), SweepDisplay() as display:
+    with sole_controller(url, name) as optuna_storage, SweepDisplay() as display:
         fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
         try:
             points = [space.settings(point) for point in space.end_points()]
@@ -203,11 +202,10 @@ def run_sweep(
         except UserError as error:
             raise UserError(f"{space.experiment}: {error}") from error
         space = space.with_metric(facts["values"].get("monitor") or facts["monitor"])
-        exclusive = path is not None
-        study = open_study(open_storage(url), name, space, facts, controller_name(), exclusive=exclusive, store=store)
+        study = open_study(optuna_storage, name, space, facts, controller_name(), store)
         if retry_failed:
             display.print(f"{name}: failed trials queued again: {study.retry_failed()}")
-        with graceful_shutdown(pool) as signals, study.beating():
+        with graceful_shutdown(pool) as signals:
             parent = open_parent(store, study, command)
             label(parent, labels)
             selection = selection_arguments(study.optuna, space, facts)

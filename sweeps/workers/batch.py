@@ -3,7 +3,7 @@
 import contextlib
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,14 @@ class JobResult:
 
 
 def run_jobs(
-    pool: Pool, jobs: Sequence[Job], store: Store, display: LiveDisplay, *, title: str, reused: int = 0
+    pool: Pool,
+    jobs: Sequence[Job],
+    store: Store,
+    display: LiveDisplay,
+    *,
+    title: str,
+    reused: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> list[JobResult]:
     """Train all jobs, or as many as are started before the pool is stopped. A failed job does not affect the others.
 
@@ -58,6 +65,7 @@ def run_jobs(
         display: Gets a line for each result, and the progress.
         title: Title of the progress line.
         reused: Number of runs that exist already, which the progress counts as done.
+        check: Called several times a second; an exception ends the jobs.
 
     Returns:
         The result of each job that was started, in the order in which they ended.
@@ -79,12 +87,13 @@ def run_jobs(
                     end_lost(store, child, message[1])
                     losses[id(child.job)] += 1
                     if losses[id(child.job)] < MAX_LOSSES:
-                        display.print(f"{child.job.label}  lost, queued again: {message[1]}")
                         waiting.insert(0, child.job)
+                        display.print(f"{child.job.label}  lost, queued again: {message[1]}")
                         continue
                     message = "failed", lost_too_often(message[1])
                 results.append(_end(pool, store, child, message))
                 display.print(_result_line(results[-1], display.width))
+            check()
             display.draw(
                 lambda: _progress(title, reused + len(jobs), reused, results, len(pool.children)), pool.children
             )
