@@ -226,3 +226,17 @@ def test_seeds_are_trained_once_each_although_an_agent_is_killed(
     finished = [run.data.tags["seed"] for run in runs if run.info.status == "FINISHED" and "seed" in run.data.tags]
     assert sorted(finished) == ["0", "1", "2", "3"]
     assert "RUNNING" not in {run.info.status for run in runs}
+
+
+def test_a_wrong_token_and_an_address_without_a_cluster_are_refused(
+    cluster: RayCluster, study: Study, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = cluster.address
+    monkeypatch.setitem(cluster.environment, "RAY_AUTH_TOKEN", "f" * 64)
+    assert study.start(cluster).wait(timeout=200) == 2
+    assert f"litlab: --cluster {address}: " in study.output
+    assert "The token of this process must be that of the cluster" in study.output
+    monkeypatch.setattr(cluster, "address", f"127.0.0.1:{free_port()}")
+    assert study.start(cluster).wait(timeout=200) == 2
+    assert f"--cluster {cluster.address}: no Ray head answers there" in study.output
+    assert not study.trials
