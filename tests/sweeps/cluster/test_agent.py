@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
+from sweeps.cluster import gpus
 from sweeps.cluster.agent import Agent, local_job
 from sweeps.cluster.gpus import take_gpus
 from sweeps.workers.job import Job
@@ -98,6 +99,7 @@ def test_gpus_that_others_fill_are_left_out(tmp_path, monkeypatch):
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,GPU-3f")
+    monkeypatch.setattr(gpus, "WAIT_S", 1.5)  # they may be those of an agent that has just died
     assert take_gpus(4, 1) == (2, {"1": "70000 of 81559 MiB", "GPU-3f": "60000 of 81559 MiB"})
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,2"
     assert take_gpus(8, 0.5) == (4, {})
