@@ -82,7 +82,8 @@ class Agent:
         """Carry out commands, and wait for the next events. Only one call may wait at a time."""
         self.act(commands)
         while True:
-            connection.wait([self._waked, *(child.pipe for child in list(self._pool.children))], POLL_S)
+            with contextlib.suppress(OSError):  # `kill_all` has just closed a pipe
+                connection.wait([self._waked, *(child.pipe for child in list(self._pool.children))], POLL_S)
             with self._lock:
                 if events := self._events():
                     return events

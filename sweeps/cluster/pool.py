@@ -265,7 +265,8 @@ class ClusterPool(Pool):
         reason = f"node {agent.node.host}: {describe(error)}"
         if not agent.is_ready:
             self._failures[agent.node.node_id] += 1
-            logger.warning("%s", reason)
+            if self._failures[agent.node.node_id] == START_TRIES:
+                logger.warning("%s; the node is left out", reason)
         lost = list(agent.trainings.values())
         for training in lost:
             self._remove(training)

@@ -25,8 +25,8 @@ class Need:
         return cpus / max(1, self.slots(cpus, gpus))
 
     def __str__(self) -> str:
-        cpus = "" if self.cpus is None and self.gpus else f"{self.cpus or 1:g} CPUs"
-        return " and ".join(filter(None, [cpus, f"{self.gpus:g} GPUs" if self.gpus else ""]))
+        cpus = "" if self.cpus is None and self.gpus else _count(self.cpus or 1, "CPU")
+        return " and ".join(filter(None, [cpus, _count(self.gpus, "GPU") if self.gpus else ""]))
 
 
 def spread(room: Mapping[str, int], wanted: int | None) -> dict[str, int]:
@@ -43,6 +43,10 @@ def spread(room: Mapping[str, int], wanted: int | None) -> dict[str, int]:
         given[node] += 1
         left -= 1
     return {node: number for node, number in given.items() if number}
+
+
+def _count(number: float, name: str) -> str:
+    return f"{number:g} {name}" if number == 1 else f"{number:g} {name}s"
 
 
 def fit(amount: float, each: float) -> int:

@@ -31,6 +31,14 @@ def test_trainings_share_the_cpus_of_a_node_with_gpus_unless_told():
     assert Need(None, 0).cpus_each(64, 8) == 1
 
 
+def test_a_need_is_shown_in_words():
+    assert [str(need) for need in (Need(None, 0), Need(2, 0.5), Need(None, 1))] == [
+        "1 CPU",
+        "2 CPUs and 0.5 GPUs",
+        "1 GPU",
+    ]
+
+
 def test_all_nodes_are_filled_unless_fewer_trainings_are_wanted():
     assert spread({"one": 2, "two": 4, "three": 0}, None) == {"one": 2, "two": 4}
     assert spread({"one": 2, "two": 4}, 100) == {"one": 2, "two": 4}
