@@ -57,7 +57,7 @@ class Sweep:
 
         from sweeps.search.storage import open_storage
 
-        study = optuna.load_study(study_name=self.study, storage=open_storage(self._storage).optuna)
+        study = optuna.load_study(study_name=self.study, storage=open_storage(self._storage))
         frame = study.trials_dataframe(attrs=("number", "value", "params", "state", "datetime_start", "duration"))
         return frame.set_index("number").rename(columns=lambda name: name.removeprefix("value_"))
 

@@ -11,9 +11,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-DEPENDENCIES = [
-    Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["postgresql"], *EXTRAS["system"], *EXTRAS["test"]]
-]
+PARTS = [PROJECT["dependencies"], *(EXTRAS[name] for name in ("postgresql", "ray", "system", "test"))]
+DEPENDENCIES = [Requirement(text) for part in PARTS for text in part]
 
 
 def pinned(name: str) -> dict[str, str]:

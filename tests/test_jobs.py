@@ -1,4 +1,4 @@
-"""The job files and commands of docs/SHARED.md are accepted by the command line."""
+"""The job files and commands of docs/SHARED.md and docs/CLUSTERS.md are accepted by the command line."""
 
 import re
 import shlex
@@ -12,13 +12,17 @@ import yaml
 from pipelines.cli import VERBS
 from pipelines.commands import resume
 from pipelines.config.cli import parse_config
+from sweeps.cluster.options import SETTINGS
+from sweeps.cluster.place import Place
+from sweeps.commands import fit_seeds
 from sweeps.commands.sweep import make_study_parser, parse_sweep
 from sweeps.search.space_files import read_space
 
 DOCS = Path(__file__).parents[1] / "docs"
 SCRIPTS = sorted((DOCS / "jobs").glob("*.sbatch"))
-POD = yaml.safe_load((DOCS / "jobs" / "sweep.yaml").read_text())
+RAY_JOB = DOCS / "jobs" / "sweep-rayjob.yaml"
 VALUES = {'"$@"': "digits-mlp", "$SLURM_NNODES": "2", "$SLURM_NTASKS_PER_NODE": "4", "$job": "--name=job-7"}
+VALUES |= {'"$address"': "node1:24711"}
 
 
 def commands(text: str) -> list[list[str]]:
@@ -39,6 +43,11 @@ def check_arguments(argv: list[str]) -> None:
     elif verb == "sweep":
         options, _ = parse_sweep(args)
         read_space(options.space, {})
+        Place(options.cluster, options.workers, options.cpus, options.gpus).check()
+    elif verb == "fit" and "--seeds" in args:
+        options, keys = fit_seeds.make_parser(verb).parse_known_args(args)
+        Place(options.cluster, options.workers, options.cpus, options.gpus).check()
+        parse_config(verb, keys)
     elif verb == "fit":
         parse_config(verb, args)
     elif verb == "resume":
@@ -60,23 +69,44 @@ def test_a_slurm_job_is_a_valid_script_with_valid_commands(script: Path) -> None
     assert "USR1" in text.partition("trap ")[2]
 
 
-def test_the_commands_of_the_page_are_valid() -> None:
-    blocks = re.findall(r"^```\n(.*?)^```", (DOCS / "SHARED.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+@pytest.mark.parametrize("page", ["SHARED.md", "CLUSTERS.md"])
+def test_the_commands_of_a_page_are_valid(page: str) -> None:
+    blocks = re.findall(r"^```\n(.*?)^```", (DOCS / page).read_text(), flags=re.DOTALL | re.MULTILINE)
     found = [argv for block in blocks for argv in commands(block)]
     assert len(found) >= 3
     for argv in found:
         check_arguments(argv)
 
 
+def test_the_job_of_a_sweep_on_slurm_gives_ray_a_token_and_shows_it_to_nobody() -> None:
+    text = (DOCS / "jobs" / "sweep.sbatch").read_text()
+    assert "export RAY_AUTH_TOKEN RAY_AUTH_MODE=token" in text
+    for setting in ("RAY_worker_niceness=0", "RAY_memory_monitor_refresh_ms=0", "--include-dashboard false"):
+        assert setting in text
+    assert "$RAY_AUTH_TOKEN" not in text, "a command line is seen by all users of a machine"
+    assert "ray stop" not in text, "it would end the Ray processes of other jobs"
+
+
 def test_the_kubernetes_job_runs_a_valid_command_and_contains_no_password() -> None:
-    assert (POD["apiVersion"], POD["kind"]) == ("batch/v1", "Job")
-    assert POD["spec"]["parallelism"] == POD["spec"]["completions"] == 4
-    inside: dict[str, Any] = POD["spec"]["template"]["spec"]
-    (container,) = inside["containers"]
-    check_arguments([*container["command"], *container["args"]])
-    secrets = [entry for entry in container["env"] if re.search("PASSWORD|USERNAME", entry["name"])]
+    job = yaml.safe_load(RAY_JOB.read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec: dict[str, Any] = job["spec"]
+    check_arguments(shlex.split(spec["entrypoint"]))
+    cluster = spec["rayClusterSpec"]
+    pinned = re.search(r"^ray==(.*)$", (DOCS.parent / "constraints.txt").read_text(), flags=re.MULTILINE)
+    assert pinned
+    assert cluster["rayVersion"] == pinned[1]
+    assert cluster["authOptions"] == {"mode": "token"}
+    (workers,) = cluster["workerGroupSpecs"]
+    assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    head, worker = (group["template"]["spec"] for group in (cluster["headGroupSpec"], workers))
+    environment = {entry["name"]: entry for entry in head["containers"][0]["env"]}
+    secrets = [entry for name, entry in environment.items() if re.search("PASSWORD|USERNAME", name)]
     assert len(secrets) == 3
     assert all(entry["valueFrom"]["secretKeyRef"].keys() == {"name", "key"} for entry in secrets)
-    assert not re.search(r"://[^\s/@]*:[^\s/@]*@", (DOCS / "jobs" / "sweep.yaml").read_text())
-    mounts = {mount["name"] for mount in container["volumeMounts"]}
-    assert mounts == {volume["name"] for volume in inside["volumes"]}
+    assert {entry["name"] for entry in worker["containers"][0]["env"]} <= SETTINGS.keys()
+    assert not re.search(r"://[^\s/@]*:[^\s/@]*@", RAY_JOB.read_text())
+    for pod in (head, worker):
+        (container,) = pod["containers"]
+        assert container["image"] == head["containers"][0]["image"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 from pipelines.commands.options import VerbParser, check_system_metrics, find_run_id, take_labels
 from pipelines.config.arguments import Keep, option_values, starts_from_run
 from pipelines.config.request import read_request
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pipelines.training.failures import RunFailedError
     from pipelines.training.results import FitResult
 
+OF_SEVERAL_RUNS = ("--cluster", "--cpus", "--gpus", "--workers")  # options of `litlab fit --seeds`
 DESCRIPTION = """Train an experiment, select the best epoch on the validation set and test it
 once. Configuration, metrics, figures, checkpoints and model are logged to one
 MLflow run."""
@@ -67,6 +69,8 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options, names, overrides = parser.parse_with_overrides(argv)  # prints help
     check_system_metrics(options)
     argv, labels = [*names, *overrides], take_labels(options)
+    if several := next((flag for flag in OF_SEVERAL_RUNS if any(arg.partition("=")[0] == flag for arg in argv)), None):
+        raise UserError(f"{several} is for several trainings: it goes with --seeds N, --folds N or litlab sweep")
     if "--full-help" not in argv:
         request = read_request(
             verb,

@@ -32,7 +32,7 @@ def notified(command: str, run: Run, experiment: str, measured: Callable[[], Mea
 
     Args:
         command: Of `--notify`; "" for none.
-        run: The run. It has the status RUNNING afterwards if other controllers continue its study.
+        run: The run.
         experiment: Name of its MLflow experiment.
         measured: Returns the metric that selects, and its best value; None if there is none yet.
     """

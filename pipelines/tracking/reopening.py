@@ -1,7 +1,5 @@
 """Set a run that has ended RUNNING again."""
 
-import uuid
-
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
 from pipelines.tracking import run_log
@@ -12,7 +10,7 @@ from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import REASON_TAG, STOP_TAG
 
 
-def reopened_log(found: StoredRun, *, shared: bool) -> RunLog:
+def reopened_log(found: StoredRun) -> RunLog:
     """Set a run RUNNING, as one of this process, and return its log. See `Run.reopen`."""
     from mlflow.exceptions import MlflowException
 
@@ -21,8 +19,6 @@ def reopened_log(found: StoredRun, *, shared: bool) -> RunLog:
     try:
         known = client.get_run(found.run_id)
         home = run_log.home_of(found.store.uri, found.run_id)
-        if shared:  # one process must not delete the unsent data of another
-            home = home.with_name(f"{home.name}-{uuid.uuid4().hex[:8]}")
         log = RunLog.load(home) or RunLog.new(found.store.uri, known.info, home)
         log.move_to(found.store.uri)
         with log.held():

@@ -83,12 +83,11 @@ class Run:
             raise UserError(f"the files of a run cannot be written: {error}; see --tracking_uri") from error
 
     @classmethod
-    def reopen(cls, found: StoredRun, *, shared: bool = False, system_metrics: bool = False) -> "Run":
+    def reopen(cls, found: StoredRun, *, system_metrics: bool = False) -> "Run":
         """Reopen a run that has ended: it is RUNNING again until `finish`.
 
         Args:
             found: The run.
-            shared: Whether other processes, perhaps in the same folder, may write to the run at the same time.
             system_metrics: See `Run`.
 
         Raises:
@@ -96,7 +95,7 @@ class Run:
         """
         run = cls.__new__(cls)
         run._system, run._started = system_metrics, found.started / 1000
-        log = reopened_log(found, shared=shared)
+        log = reopened_log(found)
         run._begin(found.store, log, RunWriter(found.store), new=False)
         return run
 
@@ -273,14 +272,6 @@ class Run:
                 logger.warning(f"{where} refuses {message}")
             logger.warning(f"run {self.run_id} is {status}, but {where} does not have all of its data")
             logger.warning(f"the rest is saved in {self.folder}. To send it: {self.syncing}")
-
-    def leave(self) -> None:
-        """Send unsent data without ending the run, which another process continues."""
-        self._log.reserve(free=True)
-        if self._writer.finish():
-            self._log.remove()
-        else:
-            self._leave()
 
     def _leave(self) -> None:
         """Leave unsent data to `litlab sync`, even while this process is alive."""

@@ -13,6 +13,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
+from sweeps.cluster.options import add_cluster_options
 
 if TYPE_CHECKING:
     from sweeps.seeds.fit_seeds import SeedsResult
@@ -33,7 +34,8 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--folds", type=int, metavar="N", help="number of folds, each with a seed of its own")
     parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
     help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help=help_text)
+    parser.add_argument("--workers", type=int, metavar="N", help=help_text)
+    add_cluster_options(parser)
     help_text = "a run whose configuration the keys change"
     parser.add_argument("--from", dest="from_run", metavar="RUN_ID", help=help_text)
     parser.add_system_metrics()
@@ -63,6 +65,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
         seeds=options.folds if options.seeds is None else options.seeds,
         folds=options.folds,
         workers=options.workers,
+        cluster=options.cluster,
+        cpus=options.cpus,
+        gpus=options.gpus,
         first_seed=options.seed_everything,
         overrides=overrides,
         labels=labels,

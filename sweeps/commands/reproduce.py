@@ -8,6 +8,7 @@ from pipelines.commands.options import VerbParser
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
+from sweeps.cluster.options import add_cluster_options
 
 DESCRIPTION = """Run the published experiments with several seeds each, and judge each published
 claim by a rule that was written down before the runs. Finished runs with the
@@ -25,6 +26,7 @@ def make_parser(verb: str) -> VerbParser:
     add("--seeds", type=int, default=3, metavar="N", help="runs of each experiment (%(default)s)")
     workers = "trainings in parallel; they share the CPU cores (one for each core, at most 4; with a GPU, one)"
     add("--workers", type=int, metavar="N", help=workers)
+    add_cluster_options(parser)
     add("--as-is", dest="train", action="store_false", help="train nothing: judge the runs that exist")
     add("--data_dir", type=Path, metavar="DIR", help="folder of MNIST and CIFAR-10 (data)")
     add("--data-dir", dest="data_dir", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -3,7 +3,6 @@
 import argparse
 import json
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ from pipelines.runtime.status import show_status
 from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
 from pipelines.tracking.tags import NOT_BETTER
 from pipelines.tracking.uri import tracking_uri_arguments
+from sweeps.cluster.options import add_cluster_options
 from sweeps.search.space import NOT_SEARCHED
 from sweeps.search.space_files import space_names
 
@@ -46,7 +46,8 @@ def make_parser(verb: str) -> VerbParser:
     add("--timeout", metavar="2h", help="start no trial after this time")
     add("--trial-timeout", metavar="10m", help="stop a training that takes longer; its trial fails")
     add("--trial_timeout", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    add("--workers", type=int, default=1, metavar="N", help="trainings in parallel; they share cores and GPUs (1)")
+    add("--workers", type=int, metavar="N", help="trainings in parallel; they share cores and GPUs (1)")
+    add_cluster_options(parser, short=True)
     add("--stacked", type=int, default=1, metavar="N", help="small models trained as one (1; docs/SWEEPS.md)")
     add("--sampler", metavar="NAME", help="grid, random, tpe, cmaes, gp, qmc ... of Optuna")
     add("--pruner", metavar="NAME", help="none, median, hyperband ... of Optuna")
@@ -212,7 +213,7 @@ def _status_lines(status: "StudyStatus") -> list[str]:
     others = [f"{number} {state}" for state, number in status.trials.items() if number and state not in COUNTED]
     not_counted = f"; not counted: {', '.join(others)}" if others else ""
     lines = [f"{status.study}: {', '.join(counts) or 'no trials yet'}{total}{objective}{not_counted}"]
-    lines += _controller_lines(status)
+    lines.append(f"run by {status.controller}" if status.controller else "no controller is running")
     if best := status.best:
         seeds = f" (seeds: {', '.join(f'{value:.4f}' for value in best.seeds)})" if len(best.seeds) > 1 else ""
         lines.append(f"best     trial {best.trial}  {best.value:.4f}{seeds}  {format_params(best.params)}")
@@ -221,11 +222,3 @@ def _status_lines(status: "StudyStatus") -> list[str]:
     lines += [f"running  trial {trial.trial}  {format_params(trial.params)}" for trial in status.running]
     lines += [f"failed   trial {trial.trial}  {trial.reason}  {format_params(trial.params)}" for trial in status.failed]
     return [*lines, *([f"run      {status.parent}"] if status.parent else [])]
-
-
-def _controller_lines(status: "StudyStatus") -> list[str]:
-    from sweeps.search.heartbeat import display_name
-
-    counts = Counter(trial.controller for trial in status.running)
-    active = {name: f", {counts[name]} running" if name in counts else "" for name in status.controllers}
-    return [f"run by {display_name(name)}{active[name]}" for name in active] or ["no controller is running"]

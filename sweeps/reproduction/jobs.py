@@ -142,6 +142,7 @@ def run_missing_jobs(
     """
     if train:
         pool.warm_up()
+        pool.check_store(store)
     identities = identify_jobs(plan.jobs.values())
     runs = find_finished_runs(store, identities, seeds)
     # All jobs with the first seed before the second; deterministic jobs have one.

@@ -11,12 +11,13 @@ from pipelines.runtime.outputs import check_output
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import PROCESSOR_TAG, VERSION_TAG
+from sweeps.cluster.options import make_pool
+from sweeps.cluster.place import Place
 from sweeps.reproduction.claims import TIERS, load_plan
 from sweeps.reproduction.jobs import Runs, default_workers, run_missing_jobs
 from sweeps.reproduction.measurements import describe_test_sets, measure
 from sweeps.reproduction.results_page import MARKS, PAGES, Reproduction, write_pages
 from sweeps.reproduction.verdicts import judge
-from sweeps.workers.pool import Pool
 
 OUT = Path("reproduction")
 PACKAGES = ("torch", "lightning", "litlab")  # whose versions the page states
@@ -28,6 +29,9 @@ def reproduce(
     tier: str = "quick",
     seeds: int = 3,
     workers: int | None = None,
+    cluster: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
     train: bool = True,
     data_dir: str | Path | None = None,
     out: str | Path | None = None,
@@ -43,7 +47,11 @@ def reproduce(
         ids: Ids of published experiments; empty selects all.
         tier: "quick": minutes, on data that come with litlab. "full": hours, on the published data.
         seeds: Runs of each experiment, with seeds from 0.
-        workers: Trainings in parallel; by default one with a GPU, else as many as there are CPU cores, up to 4.
+        workers: Trainings in parallel; by default one with a GPU, else as many as there are CPU cores, up to 4. See
+            `Place`, as for the three below.
+        cluster: A Ray cluster on which to train.
+        cpus: CPUs of each training there.
+        gpus: GPUs of each training there.
         train: Whether to run what is missing; otherwise only existing runs are judged.
         data_dir: Folder of MNIST and CIFAR-10; by default that of the experiments.
         out: Folder for RESULTS.md and results.html; by default `reproduction` in the current folder.
@@ -63,9 +71,10 @@ def reproduce(
     plan = load_plan(tier, ids)
     folder = _output_folder(OUT if out is None else Path(out))
     store = Store(tracking_uri)
+    place = Place(cluster, default_workers() if workers is None and cluster is None else workers, cpus, gpus)
     with (
         tempfile.TemporaryDirectory(prefix="litlab-reproduce-") as scratch,
-        Pool(default_workers() if workers is None else workers, Path(scratch)) as pool,
+        make_pool(place, Path(scratch)) as pool,
     ):
         runs, failures, signal = run_missing_jobs(plan, store, pool, seeds=seeds, train=train, data_dir=data_dir)
     if signal is not None:

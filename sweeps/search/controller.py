@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import find_metric, list_metrics
-from pipelines.tracking.tags import REASON_TAG, SELECTED, TRIAL_STATE_TAG, TRIAL_TAG
+from pipelines.tracking.tags import SELECTED, TRIAL_STATE_TAG, TRIAL_TAG
 from sweeps.search.display import SweepDisplay
-from sweeps.search.heartbeat import BEAT_S, SILENT_S, display_name
 from sweeps.search.study_run import log_progress
 from sweeps.search.trial_runs import RunsBySeed, TrialRuns
-from sweeps.search.trial_state import CONTROLLER, REASON, RUNS, SAME_AS, SECONDS, SEED, params_key
-from sweeps.workers.batch import authoritative_message, end_orphan
+from sweeps.search.trial_state import LOSSES, REASON, RUNS, SAME_AS, SECONDS, SEED, params_key
+from sweeps.workers.batch import MAX_LOSSES, authoritative_message, end_lost, end_orphan, lost_too_often
 from sweeps.workers.display import format_params
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Message, Pool, WorkerProcess
@@ -23,9 +22,7 @@ from sweeps.workers.pool import Message, Pool, WorkerProcess
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
-PAUSE_S = 2.0  # before asking for a trial again, when there was none
 REASON_LENGTH = 2000  # of a trial's user attribute, which MySQL limits
-LEASE_LOST = f"no heartbeat for {SILENT_S:.0f} s; the trial was reassigned"
 
 
 @dataclass
@@ -65,17 +62,16 @@ class Controller:
         self._finished: RunsBySeed = {}  # runs of earlier calls, whose values are used instead of training again
         timeout = self._space.timeout
         self._deadline = math.inf if timeout is None else time.monotonic() + timeout
-        self._ask_after = self._reclaim_after = 0.0
-        self._is_complete = self._has_reported_waiting = False
+        self._is_complete = False  # once the active trials have ended
 
     def search(self) -> None:
-        """Run trials. If none is left, wait for the other controllers: if one dies, its trials are queued again.
+        """End and queue again what an earlier controller has left running, then run trials.
 
         Raises:
             UserError: No trial can succeed, or the sampler cannot draw from the space.
         """
         self._study.reap()
-        self._finished = self._runs.end_orphans(self._study.others())
+        self._finished = self._runs.end_orphans()
         while True:
             self._fill()
             is_over = self._pool.stop_requests or self._is_complete or time.monotonic() > self._deadline
@@ -83,7 +79,7 @@ class Controller:
                 break
             for child, message in self._pool.events(0.25):
                 self._on_message(child, message)
-            self._reclaim_stale()
+            self._study.check_connection()
             self._display.update(self._study, self._pool.children)
 
     def close(self) -> None:
@@ -91,33 +87,15 @@ class Controller:
         self._pool.kill_all()
         for active in list(self._active.values()):
             self._interrupt(active, "stopped")
-        self._runs.end_orphans(self._study.others())
-
-    def _reclaim_stale(self) -> None:
-        """Every few seconds, queue again the trials that dead controllers have left."""
-        if time.monotonic() <= self._reclaim_after:
-            return
-        self._reclaim_after = time.monotonic() + BEAT_S
-        lost = self._study.reap()
-        for number in lost:
-            who = display_name(self._study.trials()[number].user_attrs.get(CONTROLLER, "its controller"))
-            self._display.print(f"trial {number:>3}  interrupted: {who} died; the trial is queued again")
-        if lost:
-            self._finished = self._runs.end_orphans(self._study.alive())
+        self._runs.end_orphans()
 
     def _fill(self) -> None:
         """Ask for trials while there is room, and give the waiting jobs to the workers."""
-        while self._ask_after < time.monotonic() < self._deadline and self._has_room():
+        while not self._is_complete and time.monotonic() < self._deadline and self._has_room():
             if trial := self._study.ask():
                 self._start(trial)
-                continue
-            self._ask_after = time.monotonic() + PAUSE_S
-            self._is_complete = self._study.n_finished() >= self._space.total
-            if not (self._active or self._is_complete or self._has_reported_waiting):
-                self._has_reported_waiting = True
-                self._display.print(
-                    f"{self._study.name}: other controllers have the last trials; waiting in case one of them dies"
-                )
+            else:
+                self._is_complete = True
         self._start_jobs()
 
     def _has_room(self) -> bool:
@@ -196,11 +174,13 @@ class Controller:
         elif kind == "pruned":
             self._runs.mark_pruned(child.run_id, active.trial.params, child.job.seed, active.trial.number)
             self._end(active, "PRUNED")
+        elif kind == "lost" and not self._pool.stop_requests:
+            self._on_loss(active, child, content[0])
         else:
             self._on_failure(active, child, kind, content[0])
 
     def _should_prune(self, active: ActiveTrial, seed: int, step: int, value: float) -> bool:
-        """Report an epoch of a trial's first seed; return whether the pruner or another controller has ended it."""
+        """Report an epoch of a trial's first seed; return whether the pruner or another program has ended it."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         if seed != 0:
@@ -226,6 +206,19 @@ class Controller:
         else:
             self._next_seed(active)
 
+    def _on_loss(self, active: ActiveTrial, child: WorkerProcess, reason: str) -> None:
+        """Queue again a trial whose node was lost, at most a few times. If its run ends late, it does not count."""
+        number, losses = active.trial.number, active.trial.user_attrs.get(LOSSES, 0) + 1
+        end_lost(self._runs.store, child, reason)
+        self._display.trial_lost(number, losses, reason)
+        if losses == MAX_LOSSES:
+            self._end(active, "FAIL", lost_too_often(reason))
+            return
+        active.trial.set_user_attr(LOSSES, losses)  # the trial that takes its place has it too
+        self._interrupt(active, reason)
+        if self._space.seeds > 1:  # those that have finished are not trained again
+            self._finished = self._runs.finished()
+
     def _on_failure(self, active: ActiveTrial, child: WorkerProcess, kind: str, reason: str) -> None:
         stopped = self._pool.stop_requests and kind != "refused"
         end_orphan(self._runs.store, child, "KILLED" if stopped else "FAILED", "stopped" if stopped else reason)
@@ -243,12 +236,9 @@ class Controller:
         attributes = {RUNS: active.runs, SECONDS: round(seconds, 1)}
         attributes |= {REASON: reason[:REASON_LENGTH]} if reason else {}
         value = statistics.mean(active.values.values()) if state == "COMPLETE" else None
-        if not self._study.tell(number, state, value, attributes):  # others queued it again: this one seemed dead
-            self._display.print(f"trial {number:>3}  lost: {LEASE_LOST}")
-            self._tag_runs(active, REASON_TAG, LEASE_LOST)
-            self._interrupt(active, LEASE_LOST)
-            return
-        self._tag_runs(active, TRIAL_STATE_TAG, state)
+        self._study.tell(number, state, value, attributes)
+        for run_id in active.runs:
+            self._runs.store.tag(run_id, TRIAL_STATE_TAG, state)
         del self._active[number]
         details = reason or format_params(active.trial.params)
         self._display.trial_ended(self._study, number, state, seconds, details)
@@ -262,13 +252,10 @@ class Controller:
         if state != "FAIL" or not active.values:  # finished seeds of a failed trial may count later
             self._runs.discard_checkpoints(active.runs, number)
 
-    def _tag_runs(self, active: ActiveTrial, key: str, value: str) -> None:
-        for run_id in active.runs:
-            self._runs.store.tag(run_id, key, value)
-
     def _interrupt(self, active: ActiveTrial, reason: str, *, requeue: bool = True) -> None:
         """End a trial without a result; it does not count, and its configuration is queued again."""
         del self._active[active.trial.number]
+        self._is_complete = False
         self._study.interrupt(active.trial.number, reason, requeue=requeue)
         for follower in active.followers:
             self._study.interrupt(follower.number, reason, requeue=False)

@@ -15,6 +15,7 @@ from sweeps.workers.display import LiveDisplay, format_params, time_left
 if TYPE_CHECKING:
     from sweeps.workers.pool import WorkerProcess
 
+ORDINALS = {2: "second", 3: "third"}
 STYLES = {"PRUNED": "dim", "FAIL": "red"}
 
 
@@ -24,6 +25,7 @@ class SweepDisplay(LiveDisplay):
     def __init__(self) -> None:
         super().__init__()
         self._seconds: list[float] = []
+        self._lost = 0
 
     def trial_ended(self, study: Study, number: int, state: str, seconds: float, details: str) -> None:
         """Print a trial's result in one line of the terminal; in a pipe, with the best so far.
@@ -47,6 +49,12 @@ class SweepDisplay(LiveDisplay):
             parts.append(f"best {best.value:.4f} (trial {best.trial})")
         self.console.print(Text("  ".join(filter(None, parts)), style=STYLES.get(state, "")))
 
+    def trial_lost(self, number: int, losses: int, reason: str) -> None:
+        """Print that a trial was lost with its node, for the first time or again."""
+        self._lost += 1
+        again = f" for the {ORDINALS[losses]} time" if losses > 1 else ""
+        self.console.print(Text(f"trial {number:>3}  lost{again}: {reason}", style=STYLES["FAIL"]))
+
     def update(self, study: Study, children: "Sequence[WorkerProcess]") -> None:
         """Redraw the live lines: progress, the best trial, and the active trainings."""
         self.draw(lambda: self._progress(study, len(children)), children)
@@ -56,6 +64,7 @@ class SweepDisplay(LiveDisplay):
         done, total = sum(counts.values()), study.space.total
         parts = [f"{study.name}: {done} of {total} trials"]
         parts += [f"{number} {state}" for state, number in counts.items() if number and state != "complete"]
+        parts += [f"{self._lost} lost, queued again"] if self._lost else []
         parts += [time_left(self._seconds, total - done, running)] if self._seconds and done < total else []
         lines = [Text("   ".join(parts), no_wrap=True, overflow="ellipsis", style="bold")]
         if best:

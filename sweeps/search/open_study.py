@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +11,16 @@ from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.client import unreachable
 from pipelines.tracking.store import Store, StoredRun
-from sweeps.search.heartbeat import BEAT
 from sweeps.search.ownership import check_adoptable, has_foreign_parts, is_own_study
 from sweeps.search.samplers import make_pruner, make_sampler
 from sweeps.search.selection import begin_selection
 from sweeps.search.space import Space, split_keys
-from sweeps.search.storage import Storage
 from sweeps.search.study import PARENT, PREVIOUS_RUNS, Study, previous_runs
 from sweeps.search.trial_state import counted_trials
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
+    from optuna.storages import BaseStorage
 
 # User attributes of the study
 IDENTITY = "litlab.space"
@@ -32,13 +30,11 @@ GRID = "litlab.grid"  # whether each point counts once
 
 
 def open_study(
-    storage: Storage,
+    storage: "BaseStorage",
     name: str,
     space: Space,
     facts: Mapping[str, Any],
     controller: str,
-    *,
-    exclusive: bool,
     store: Store | None = None,
 ) -> Study:
     """Create a study, or continue it.
@@ -52,7 +48,6 @@ def open_study(
         space: What it searches.
         facts: Facts about the experiment, from `Pool.check`.
         controller: Name of this controller.
-        exclusive: Whether no other controller can join.
         store: The tracking store, which has the configurations of studies of earlier versions.
 
     Raises:
@@ -63,7 +58,7 @@ def open_study(
     def create() -> "OptunaStudy":
         sampler, pruner = make_sampler(space.sampler, 0), make_pruner(space.pruner, facts["max_epochs"])
         return optuna.create_study(
-            storage=storage.optuna,
+            storage=storage,
             study_name=name,
             direction=space.direction,
             sampler=sampler,
@@ -72,34 +67,30 @@ def open_study(
         )
 
     study, given = create(), space
-    with storage.lock(name):
-        if is_adopted := not is_own_study(study):
-            check_adoptable(study, space, facts["values"])
-        elif given.direction_by_name:  # an earlier version maximised any metric, unless the space said otherwise
-            space = dataclasses.replace(given, direction=study.direction.name.lower())  # type: ignore[arg-type]
-        new, conflict = (identity(space, facts), "") if is_adopted else _match(study, space, facts, store)
-        if conflict:
-            trials = study.get_trials(deepcopy=False)
-            if not exclusive or counted_trials(trials, is_grid=False) or has_foreign_parts(study):
-                raise UserError(conflict)
-            previous = [*previous_runs(study), study.user_attrs.get(PARENT)]
-            optuna.delete_study(study_name=name, storage=storage.optuna)  # nothing is lost
-            space = given
-            study, new = create(), identity(space, facts)
-            study.set_user_attr(PREVIOUS_RUNS, [run_id for run_id in previous if run_id])
-        config = study.user_attrs.get(CONFIG, facts["config"])
-        begin_selection(study)
-        study.set_user_attr(IDENTITY, new)
-        # Keys that an earlier version did not have are recorded at their current defaults.
-        study.set_user_attr(CONFIG, complete_config(config, facts["defaults"]))
+    if is_adopted := not is_own_study(study):
+        check_adoptable(study, space, facts["values"])
+    elif given.direction_by_name:  # an earlier version maximised any metric, unless the space said otherwise
+        space = dataclasses.replace(given, direction=study.direction.name.lower())  # type: ignore[arg-type]
+    new, conflict = (identity(space, facts), "") if is_adopted else _match(study, space, facts, store)
+    if conflict:
+        trials = study.get_trials(deepcopy=False)
+        if counted_trials(trials, is_grid=False) or has_foreign_parts(study):
+            raise UserError(conflict)
+        previous = [*previous_runs(study), study.user_attrs.get(PARENT)]
+        optuna.delete_study(study_name=name, storage=storage)  # nothing is lost
+        space = given
+        study, new = create(), identity(space, facts)
+        study.set_user_attr(PREVIOUS_RUNS, [run_id for run_id in previous if run_id])
+    config = study.user_attrs.get(CONFIG, facts["config"])
+    begin_selection(study)
+    study.set_user_attr(IDENTITY, new)
+    # Keys that an earlier version did not have are recorded at their current defaults.
+    study.set_user_attr(CONFIG, complete_config(config, facts["defaults"]))
     study.set_user_attr(TOTAL, space.total)
     study.set_user_attr(GRID, space.is_grid)
     study.set_metric_names([space.metric])  # for dashboards
-    if not exclusive:
-        study.set_user_attr(BEAT + controller, storage.now())
-    variant = len(study.get_trials(deepcopy=False)) if exclusive else zlib.crc32(controller.encode()) % 10**6
-    study.sampler = make_sampler(space.sampler, variant)  # does not repeat earlier draws
-    return Study(study, storage, space, controller, exclusive=exclusive, values=facts["values"])
+    study.sampler = make_sampler(space.sampler, len(study.get_trials(deepcopy=False)))  # does not repeat earlier draws
+    return Study(study, storage, space, controller, facts["values"])
 
 
 def _match(

@@ -4,8 +4,6 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 
 - System attribute `fixed_params` of a queued trial: its params, which `Study.enqueue_trial` sets.
 - System attributes `dashboard:...` of studies and trials: notes and charts that a person has made in optuna-dashboard.
-- Table `study_directions`: the only row of a study that Optuna itself never locks. Only MySQL needs it; PostgreSQL has
-  locks that belong to no row.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
-
-LOCK_ROW = "select study_id from study_directions where study_id = :study for update"
 
 
 def has_notes(study: "Study") -> bool:

@@ -5,12 +5,11 @@ from pipelines.runtime.text import first_line
 from pipelines.tracking.tags import CONFIGURATION_TAG, CONFIRM
 from sweeps.search.controller import Controller
 from sweeps.search.display import SweepDisplay
-from sweeps.search.heartbeat import display_name
 from sweeps.search.study_run import copy_best, log_summary
 from sweeps.search.trial_runs import RunsBySeed, TrialRuns, by_seed
 from sweeps.search.trial_state import params_key
 from sweeps.search.verdict import Confirmed
-from sweeps.workers.batch import run_jobs
+from sweeps.workers.batch import run_jobs, was_lost
 from sweeps.workers.pool import Pool
 
 NO_TRIAL = "-"
@@ -20,7 +19,7 @@ def run_study(runs: TrialRuns, pool: Pool, display: SweepDisplay, stacked: int) 
     """Search, then confirm. Also after an error, nothing is left active, and the study's run has the results so far.
 
     Returns:
-        The finished runs on fresh seeds; empty if another controller trains them.
+        The finished runs on fresh seeds.
 
     Raises:
         UserError: The tracking server or the study's database is lost, or no trial can succeed.
@@ -40,40 +39,26 @@ def run_study(runs: TrialRuns, pool: Pool, display: SweepDisplay, stacked: int) 
 
 def _search_and_confirm(runs: TrialRuns, pool: Pool, display: SweepDisplay, stacked: int) -> Confirmed:
     controller, study = Controller(runs, pool, display, stacked), runs.study
-    status, is_last, confirmed = "FAILED", False, Confirmed()
+    status, confirmed = "FAILED", Confirmed()
     try:
         controller.search()
-        is_last = not study.others() if pool.stop_requests else study.take_end()
-        if is_last:
-            if best := runs.prune_checkpoints():
-                copy_best(runs.parent, best, with_checkpoint=study.space.keep != "none")
-            confirmed = _confirm(runs, pool, display)
-        elif not pool.stop_requests:
-            others = " and ".join(map(display_name, study.finalizers())) or "others"
-            display.print(f"{study.name}: {others} will finish the study")
+        if best := runs.prune_checkpoints():
+            copy_best(runs.parent, best, with_checkpoint=study.space.keep != "none")
+        confirmed = _confirm(runs, pool, display)
         status = "KILLED" if pool.stop_requests else "FINISHED"
     finally:
-        _finish(controller, runs, pool, status, confirmed, is_last=is_last)
+        _finish(controller, runs, pool, status, confirmed)
     return confirmed
 
 
-def _finish(
-    controller: Controller, runs: TrialRuns, pool: Pool, status: str, confirmed: Confirmed, *, is_last: bool
-) -> None:
-    """End everything that is active, log the results, and end the study's run if no other controller continues it."""
+def _finish(controller: Controller, runs: TrialRuns, pool: Pool, status: str, confirmed: Confirmed) -> None:
+    """End everything that is active, log the results, and end the study's run."""
     try:
         controller.close()
-        is_last = is_last or not runs.study.others()  # else another controller does the rest
-        if is_last and pool.stop_requests < 2:
+        if pool.stop_requests < 2:
             log_summary(runs.parent, runs.study, confirmed)
-    except BaseException:
-        is_last = True
-        raise
     finally:
-        if is_last:
-            runs.parent.finish(status, "stopped" if pool.stop_requests else "")
-        else:
-            runs.parent.leave()
+        runs.parent.finish(status, "stopped" if pool.stop_requests else "")
 
 
 def _confirm(runs: TrialRuns, pool: Pool, display: SweepDisplay) -> Confirmed:
@@ -95,13 +80,13 @@ def _confirm(runs: TrialRuns, pool: Pool, display: SweepDisplay) -> Confirmed:
         del keys["default"]
     seeds = range(space.seeds, space.seeds + space.confirm)
     if not pool.stop_requests:
-        existing = _confirming(runs, "FINISHED", "RUNNING")  # RUNNING: another controller's, this one has none
+        existing = _confirming(runs)
         jobs = [runs.confirm_job(settings[label], seed, label, trials[label]) for seed in seeds for label in keys]
         missing = [job for job in jobs if (job.tags[CONFIGURATION_TAG], job.seed) not in existing]
-        run_jobs(pool, missing, runs.store, display, title=f"confirm {study.name}")
-    finished = _confirming(runs, "FINISHED")
+        run_jobs(pool, missing, runs.store, display, title=f"confirm {study.name}", check=study.check_connection)
+    finished = _confirming(runs)
     return {label: [finished[key, seed] for seed in seeds if (key, seed) in finished] for label, key in keys.items()}
 
 
-def _confirming(runs: TrialRuns, *statuses: str) -> RunsBySeed:
-    return by_seed(run for run in runs.of_stage(CONFIRM) if run.status in statuses)
+def _confirming(runs: TrialRuns) -> RunsBySeed:
+    return by_seed(run for run in runs.of_stage(CONFIRM) if run.status == "FINISHED" and not was_lost(run))

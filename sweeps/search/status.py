@@ -7,12 +7,11 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import VERDICT_TAG
-from sweeps.search.heartbeat import alive_controllers
+from sweeps.search.lock import controller_of
 from sweeps.search.open_study import GRID, IDENTITY, TOTAL
-from sweeps.search.storage import lock_holder, open_storage, sqlite_path, storage_url
+from sweeps.search.storage import open_storage, sqlite_path, storage_url
 from sweeps.search.study import PARENT
 from sweeps.search.trial_state import (
-    CONTROLLER,
     INTERRUPTED,
     INVALID,
     REASON,
@@ -27,13 +26,6 @@ from sweeps.search.trial_state import (
 
 if TYPE_CHECKING:
     from optuna import Study
-
-
-@dataclass(frozen=True)
-class RunningTrial(TrialStatus):
-    """A trial in training, and the controller that has it."""
-
-    controller: str | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class StudyStatus:
         trials: How many trials are complete, pruned, failed and running; and of those that do not count, how many were
             interrupted, were queued with a point that is not in the space, or are of other programs.
         total: Number of trials of the complete study.
-        controllers: Names of the controllers that are alive; of a study in SQLite, the process that holds it.
+        controller: The process that runs the study, "process PID of USER on HOST since TIME"; None without one.
         best: The best complete trial.
         running: Trials in training.
         failed: Trials that failed, including those whose point is not in the space.
@@ -67,9 +59,9 @@ class StudyStatus:
     direction: str
     trials: dict[str, int]
     total: int | None
-    controllers: list[str]
+    controller: str | None
     best: BestTrial | None
-    running: list[RunningTrial]
+    running: list[TrialStatus]
     failed: list[FailedTrial]
     parent: str | None
     verdict: str = ""
@@ -98,13 +90,9 @@ def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | 
     """
     store = Store(tracking_uri, opened=False)
     url = storage_url(storage, store)
-    loaded, now = _load(url, study)
+    loaded, controller = _load(url, study)
     trials, attributes, direction = loaded.trials, loaded.user_attrs, loaded.direction.name.lower()
-    holder = lock_holder(sqlite_path(url), loaded.study_name)
-    controllers = [holder] if holder else alive_controllers(loaded, now)
-    running = [trial for trial in trials if trial.state.name == "RUNNING" and is_own(trial)]
-    if not holder:
-        running = [trial for trial in running if trial.user_attrs.get(CONTROLLER) in controllers]
+    running = [trial for trial in trials if controller and trial.state.name == "RUNNING" and is_own(trial)]
     counted = counted_trials(trials, is_grid=attributes.get(GRID, False))
     failed = [trial for trial in trials if INVALID in trial.user_attrs]
     failed += [trial for trial in counted if trial.state.name == "FAIL"]
@@ -121,11 +109,9 @@ def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | 
             "of other programs": sum(trial.state.name != "WAITING" and not is_own(trial) for trial in trials),
         },
         total=attributes.get(TOTAL),
-        controllers=controllers,
+        controller=controller,
         best=best_trial(trials, direction),
-        running=[
-            RunningTrial(**describe_trial(trial), controller=trial.user_attrs.get(CONTROLLER)) for trial in running
-        ],
+        running=[TrialStatus(**describe_trial(trial)) for trial in running],
         failed=[FailedTrial(**describe_trial(trial), reason=trial.user_attrs.get(REASON, "")) for trial in failed],
         parent=attributes.get(PARENT),
         verdict=_verdict(store, attributes.get(PARENT)),
@@ -162,8 +148,8 @@ def _verdict(store: Store, run_id: str | None) -> str:
         return ""
 
 
-def _load(url: str, name: str) -> "tuple[Study, float]":
-    """Return a study, whose name may be given as the path of its space, and the time that its controllers share."""
+def _load(url: str, name: str) -> "tuple[Study, str | None]":
+    """Return a study, whose name may be given as the path of its space, and the process that runs it."""
     import optuna
 
     path, name = sqlite_path(url), name.removesuffix(".yaml").removesuffix(".yml").rpartition("/")[2]
@@ -171,9 +157,9 @@ def _load(url: str, name: str) -> "tuple[Study, float]":
         raise UserError(f"there is no study yet: {path} does not exist (litlab sweep NAME creates it)")
     storage = open_storage(url)
     try:
-        return optuna.load_study(study_name=name, storage=storage.optuna), storage.now()
+        return optuna.load_study(study_name=name, storage=storage), controller_of(url, name, storage)
     except KeyError as error:
-        names = ", ".join(optuna.get_all_study_names(storage.optuna)) or "none"
+        names = ", ".join(optuna.get_all_study_names(storage)) or "none"
         raise UserError(
             f"there is no study {name!r} in {redact_credentials(url)}; available studies: {names}"
         ) from error

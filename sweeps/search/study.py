@@ -1,20 +1,17 @@
 """The study: Optuna's storage of trials, and how they are counted, queued and ended."""
 
-import contextlib
+import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.text import first_line
 from pipelines.tracking.tags import PARENT_TAG
-from sweeps.search import heartbeat
 from sweeps.search.optuna_internals import queued_params
 from sweeps.search.ownership import check_distributions
 from sweeps.search.ranges import point_error
 from sweeps.search.space import Space, canonical_name
-from sweeps.search.storage import Storage
 from sweeps.search.trial_state import (
     CONTROLLER,
     INTERRUPTED,
@@ -32,14 +29,15 @@ from sweeps.search.trial_state import (
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, Trial
 
 # User attributes of the study
 PARENT = PARENT_TAG  # id of the study's own run
 PREVIOUS_RUNS = "litlab.previous_runs"
 OLD_PREVIOUS_RUNS = "litlab.former"  # its name in studies of earlier versions
-FINALIZER = "litlab.finalizer"  # the controller that does what follows the search
-OLD_FINALIZER = "litlab.ender"  # its name in studies of earlier versions
+
+CHECK_S = 10.0  # between two checks of the connection to the database
 
 
 class Study:
@@ -50,7 +48,6 @@ class Study:
         storage: Its storage.
         space: The search space.
         controller: Name of this controller.
-        exclusive: Whether no other controller can join.
         values: The experiment's own value of each key.
 
     Attributes:
@@ -61,15 +58,13 @@ class Study:
     def __init__(
         self,
         optuna: "OptunaStudy",
-        storage: Storage,
+        storage: "BaseStorage",
         space: Space,
         controller: str,
-        *,
-        exclusive: bool,
         values: Mapping[str, Any],
     ) -> None:
         self.optuna, self.space, self.controller = optuna, space, controller
-        self._storage, self._exclusive = storage, exclusive
+        self._storage, self._check_after = storage, 0.0
         self.distributions = space.distributions(values)
         self.default_point = space.default_point(values)
 
@@ -105,10 +100,6 @@ class Study:
         """Return the best complete trial so far."""
         return best_trial(self.trials(), self.space.direction)
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Lock the study against its other controllers."""
-        return self._storage.lock(self.name)
-
     def ask(self) -> "Trial | None":
         """Return the next trial, or None if the total is reached once the active trials have ended.
 
@@ -127,15 +118,14 @@ class Study:
 
     def _next_trial(self) -> "Trial | None":
         """Return a queued trial or a new one, marked as litlab's from the moment that it exists."""
-        with self.lock():
-            trials = self.trials()
-            if self._n_taken(trials) >= self.space.total:
-                return None
-            if not any(trial.state.name == "WAITING" for trial in trials):
-                self._enqueue(self._next_required_point(trials) or {})
-            trial = self.optuna.ask()
-            trial.set_user_attr(CONTROLLER, self.controller)
-            return trial
+        trials = self.trials()
+        if self._n_taken(trials) >= self.space.total:
+            return None
+        if not any(trial.state.name == "WAITING" for trial in trials):
+            self._enqueue(self._next_required_point(trials) or {})
+        trial = self.optuna.ask()
+        trial.set_user_attr(CONTROLLER, self.controller)
+        return trial
 
     def _n_taken(self, trials: "list[FrozenTrial]") -> int:
         """Return how many trials count or are active."""
@@ -179,12 +169,12 @@ class Study:
         """Record the result of a trial (COMPLETE, PRUNED or FAIL) with further user attributes.
 
         Returns:
-            False if another controller has ended the trial.
+            False if another program has ended the trial.
         """
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        storage = self._storage.optuna
+        storage = self._storage
         study_id = storage.get_study_id_from_name(self.name)
         trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
         try:
@@ -199,7 +189,7 @@ class Study:
         """Record that a trial was interrupted, which does not count, and queue its configuration again."""
         trial = self.trials()[number]
         params, queued = trial_params(trial), queued_params(trial)
-        if not self.tell(number, "FAIL", None, {INTERRUPTED: reason}):  # another controller did it
+        if not self.tell(number, "FAIL", None, {INTERRUPTED: reason}):  # another program did it
             return
         if params.keys() != self.distributions.keys():  # its controller died while the sampler drew its values
             params = queued
@@ -208,63 +198,31 @@ class Study:
 
     def retry_failed(self) -> int:
         """Queue the configuration of each failed trial again, to count in its place; return how many there are."""
-        with self.lock():
-            failed = [trial for trial in self.counted() if trial.state.name == "FAIL"]
-            for trial in failed:
-                self._enqueue(trial.params, {RETRY: trial.number})
-            return len(failed)
+        failed = [trial for trial in self.counted() if trial.state.name == "FAIL"]
+        for trial in failed:
+            self._enqueue(trial.params, {RETRY: trial.number})
+        return len(failed)
 
     def reap(self) -> list[int]:
-        """Interrupt litlab's trials whose controller is dead; return their numbers."""
-        with self.lock():
-            alive = self.alive()
-            dead = [trial.number for trial in self._running() if trial.user_attrs.get(CONTROLLER) not in alive]
-            for number in dead:
-                self.interrupt(number, "its controller died")
-            return dead
+        """Interrupt the trials that an earlier controller, which is dead, has left running; return their numbers."""
+        left = [trial.number for trial in self.trials() if self._is_left(trial)]
+        for number in left:
+            self.interrupt(number, "its controller died")
+        return left
 
-    def _running(self) -> "list[FrozenTrial]":
-        return [trial for trial in self.trials() if trial.state.name == "RUNNING" and is_own(trial)]
+    def _is_left(self, trial: "FrozenTrial") -> bool:
+        return trial.state.name == "RUNNING" and is_own(trial) and trial.user_attrs[CONTROLLER] != self.controller
 
-    def beating(self) -> AbstractContextManager[None]:
-        """Record a heartbeat every few seconds; not needed if no other controller can join."""
-        if self._exclusive:
-            return contextlib.nullcontext()
-        return heartbeat.beating(self.optuna, self.controller, self._storage.now)
+    def check_connection(self) -> None:
+        """Every few seconds, use the connection to the database, whose loss ends the sweep; see `sole_controller`.
 
-    def alive(self) -> set[str]:
-        """Return the controllers that are alive, including this one."""
-        others = [] if self._exclusive else heartbeat.alive_controllers(self.optuna, self._storage.now())
-        return {self.controller, *others}
-
-    def others(self) -> list[str]:
-        """Return the other controllers that are alive."""
-        return sorted(self.alive() - {self.controller})
-
-    def is_shared(self) -> bool:
-        """Return whether another controller that is alive has an active trial."""
-        others = self.others()
-        return any(trial.user_attrs.get(CONTROLLER) in others for trial in self._running())
-
-    def take_end(self) -> bool:
-        """Claim what follows the search for this controller; of several, the first that asks gets it."""
-        with self.lock():
-            others = self.others()
-            continues = self.is_shared() or (others and self.n_finished() < self.space.total)
-            if continues or self._finalizers() & set(others):
-                return False
-            self.optuna.set_user_attr(FINALIZER, self.controller)
-            return True
-
-    def finalizers(self) -> list[str]:
-        """Return who does what follows the search; if no one has claimed it, all other controllers that are alive."""
-        others, claimed = self.others(), self._finalizers()
-        return [name for name in others if name in claimed] or others
-
-    def _finalizers(self) -> set[str]:
-        """Return the controllers that have claimed it; one of an earlier version may be alive beside a newer one."""
-        attributes = self.optuna.user_attrs
-        return {attributes[key] for key in (FINALIZER, OLD_FINALIZER) if key in attributes}
+        Raises:
+            UserError: The connection broke, and with it the lock of the study.
+            StorageInternalError: The same, when it is noticed first.
+        """
+        if time.monotonic() > self._check_after:
+            self._storage.get_study_id_from_name(self.name)
+            self._check_after = time.monotonic() + CHECK_S
 
 
 def previous_runs(study: "OptunaStudy") -> list[str]:

@@ -51,19 +51,17 @@ def open_parent(store: Store, study: Study, command: str) -> Run:
     """Set the study's run to RUNNING again, or create one with this command."""
     for run_id in previous_runs(study.optuna):
         _end_previous(store, run_id)
-    with study.lock():  # else two controllers would create two
-        existing = study.optuna.user_attrs.get(PARENT)
-        if existing:
-            try:
-                return Run.reopen(store.find(existing), shared=store.folder is None)
-            except RunDeletedError as error:
-                raise UserError(f"the run of study {study.name}: {error}, or sweep with --study OTHER") from error
-            except UserError:  # it is in another store
-                pass
-        tags = summary_tags("sweep", command, f"litlab sweep {study.name}")
-        tags |= {STUDY_TAG: study.name, NOTE_TAG: study.space.description}
-        run = Run(store, f"{study.name}{SWEEP_SUFFIX}", f"sweep {study.name}", tags)
-        study.optuna.set_user_attr(PARENT, run.run_id)
+    if existing := study.optuna.user_attrs.get(PARENT):
+        try:
+            return Run.reopen(store.find(existing))
+        except RunDeletedError as error:
+            raise UserError(f"the run of study {study.name}: {error}, or sweep with --study OTHER") from error
+        except UserError:  # it is in another store
+            pass
+    tags = summary_tags("sweep", command, f"litlab sweep {study.name}")
+    tags |= {STUDY_TAG: study.name, NOTE_TAG: study.space.description}
+    run = Run(store, f"{study.name}{SWEEP_SUFFIX}", f"sweep {study.name}", tags)
+    study.optuna.set_user_attr(PARENT, run.run_id)
     run.log_params(_params(study.space))
     return run
 
@@ -89,7 +87,7 @@ def _end_previous(store: Store, run_id: str) -> None:
 
 def log_progress(run: Run, study: Study) -> None:
     """Log how many trials have ended in which state, and the best value, with the number of ended trials as step."""
-    trials = study.trials()  # once: other controllers end trials meanwhile
+    trials = study.trials()
     counts, best = count_states(study.counted(trials)), best_trial(trials, study.space.direction)
     metrics = {f"{TRIALS}/{state}": float(number) for state, number in counts.items()}
     if best is not None:

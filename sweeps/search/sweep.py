@@ -14,6 +14,7 @@ from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
 from pipelines.tracking.summary_runs import keep_code, label
 from pipelines.tracking.tags import FOLD_PARAM, FOLDS_PARAM, SWEEP_SUFFIX
+from sweeps.cluster.place import Place
 from sweeps.search.samplers import check_names
 from sweeps.search.space import NOT_SEARCHED, Space, split_keys
 from sweeps.search.space_files import normalize_key, read_space
@@ -37,7 +38,7 @@ class SweepResult:
         n_failed: How many of these failed.
         best: The best trial; None if no trial is complete.
         confirmed: Finished runs on fresh seeds, of "best" and of "default", the experiment's own configuration; empty
-            if there was no confirmation, or another controller does it.
+            if there was no confirmation.
         verdict: Whether the best configuration is better than the default, see `judge_confirmation`; "" if unknown.
         run_id: Id of the study's own run.
         storage: URL of Optuna's storage.
@@ -75,8 +76,11 @@ def sweep(
     folds: int | None = None,
     confirm: int | None = None,
     keep: Keep | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     stacked: int = 1,
+    cluster: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
     study: str | None = None,
     storage: str | None = None,
     retry_failed: bool = False,
@@ -103,8 +107,11 @@ def sweep(
         folds: Number of folds of the data, each of which validates once.
         confirm: Runs of the best configuration on fresh seeds.
         keep: Whose checkpoints to keep.
-        workers: Trainings in parallel; they share CPU cores and GPUs.
+        workers: Trainings in parallel, which share CPU cores and GPUs; see `Place`, as the three below.
         stacked: Small models that a worker trains together.
+        cluster: A Ray cluster on which to train.
+        cpus: CPUs of each training there.
+        gpus: GPUs of each training there.
         study: The study's name; the space's unless given.
         storage: URL of Optuna's storage, or path of a journal file; default: optuna.db next to the runs' database.
         retry_failed: Whether to train the configurations of failed trials again; each counts once.
@@ -126,11 +133,12 @@ def sweep(
     _check_overrides(searched, overrides)
     _check_keys(searched, overrides)
     check_names(searched)
-    from sweeps.workers.pool import Pool
+    from sweeps.cluster.options import make_pool
 
+    where = Place(cluster, workers, cpus, gpus)
     with (
         tempfile.TemporaryDirectory(prefix="litlab-sweep-") as folder,
-        Pool(workers, Path(folder), searched.trial_timeout, system_metrics=system_metrics) as pool,
+        make_pool(where, Path(folder), searched.trial_timeout, system_metrics=system_metrics) as pool,
     ):
         pool.warm_up()  # imports torch and Lightning in the background
         place = study or searched.name, storage, tracking_uri
@@ -173,20 +181,20 @@ def run_sweep(
 ) -> SweepResult:
     """Search a space with the workers of a pool; for the arguments see `sweep`."""
     from sweeps.search.display import SweepDisplay
-    from sweeps.search.heartbeat import controller_name
+    from sweeps.search.lock import controller_name, sole_controller
     from sweeps.search.open_study import open_study
     from sweeps.search.run_study import run_study
     from sweeps.search.selection import selection_arguments
-    from sweeps.search.storage import open_storage, sole_controller, sqlite_path, storage_url
+    from sweeps.search.storage import storage_url
     from sweeps.search.study_run import open_parent
     from sweeps.search.trial_runs import TrialRuns
     from sweeps.search.verdict import judge_confirmation
     from sweeps.workers.batch import graceful_shutdown
 
     store = Store(tracking_uri)
+    pool.check_store(store)
     url = storage_url(storage, store)
-    path = sqlite_path(url)
-    with sole_controller(path, name), SweepDisplay() as display:
+    with sole_controller(url, name) as optuna_storage, SweepDisplay() as display:
         fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
         try:
             points = [space.settings(point) for point in space.end_points()]
@@ -194,11 +202,10 @@ def run_sweep(
         except UserError as error:
             raise _with_source(error, space) from error
         space = space.with_metric(facts["values"].get("monitor") or facts["monitor"])
-        exclusive = path is not None
-        study = open_study(open_storage(url), name, space, facts, controller_name(), exclusive=exclusive, store=store)
+        study = open_study(optuna_storage, name, space, facts, controller_name(), store)
         if retry_failed:
             display.print(f"{name}: failed trials queued again: {study.retry_failed()}")
-        with graceful_shutdown(pool) as signals, study.beating():
+        with graceful_shutdown(pool) as signals:
             parent = open_parent(store, study, command)
             label(parent, labels)
             selection = selection_arguments(study.optuna, space, facts)

@@ -111,17 +111,19 @@ class TrialRuns:
         """Return the runs of a stage, oldest first."""
         return [run for run in self.store.children(self.parent.run_id) if run.tags.get(STAGE_TAG) == stage]
 
-    def end_orphans(self, alive: Collection[str]) -> RunsBySeed:
-        """End the RUNNING runs of all controllers but these; return the finished runs, which need no new training.
+    def end_orphans(self) -> RunsBySeed:
+        """End the runs that are RUNNING without a process; return the finished runs, which need no new training.
 
-        Runs of other programs below the study's run are left as they are.
+        Called while nothing is training. Runs of other programs below the study's run are left as they are.
         """
-        children = self.store.children(self.parent.run_id)
-        for run in children:
-            controller = run.tags.get(CONTROLLER_TAG)
-            if run.status == "RUNNING" and controller is not None and controller not in alive:
+        for run in self.store.children(self.parent.run_id):
+            if run.status == "RUNNING" and CONTROLLER_TAG in run.tags:
                 self.store.end(run.run_id, *self._orphan_status(run))
-        searched = (run for run in children if run.tags.get(STAGE_TAG) == SEARCH and run.status == "FINISHED")
+        return self.finished()
+
+    def finished(self) -> RunsBySeed:
+        """Return the finished runs of the search that count, by configuration and seed."""
+        searched = (run for run in self.of_stage(SEARCH) if run.status == "FINISHED")
         trials = self.study.trials()
         return by_seed(run for run in searched if run.tags.get(TRIAL_STATE_TAG) != "FAIL" or _has_value(run, trials))
 

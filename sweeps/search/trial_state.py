@@ -2,7 +2,8 @@
 
 A trial counts towards the total if litlab has trained it, and it is COMPLETE, PRUNED or FAIL by its own result.
 
-- A trial that was interrupted, because its controller stopped or died, does not count; its point is queued again.
+- A trial that was interrupted, because its controller stopped or died or its node was lost, does not count; its point
+  is queued again.
 - A queued point that is not in the space fails without training, and does not count.
 - A failed trial that `--retry_failed` has queued again does not count; the new trial counts in its place.
 - Of several trials of one point of a grid, one counts.
@@ -24,6 +25,7 @@ INTERRUPTED = "interrupted"  # the reason; a trial with this attribute does not 
 INVALID = "invalid"  # the reason; a queued point that is not in the space
 CONTROLLER = "controller"  # who runs or queued it; the mark of litlab's trials, also in studies of earlier versions
 RETRY = "retry of"  # number of the failed trial in whose place it counts
+LOSSES = "losses"  # how often its configuration was lost with the node that trained it
 SEED = "seed "  # prefix: `seed 0` is the value of seed 0
 RUNS, REASON, SECONDS, SAME_AS = "runs", "reason", "seconds", "same as"
 _RESULTS = (INTERRUPTED, INVALID, CONTROLLER, RUNS, REASON, SECONDS, SAME_AS)

@@ -15,10 +15,12 @@ from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import keep_code, label
 from pipelines.tracking.tags import HOST_TAG, MODE_TAG, MONITOR_TAG, NOTE_TAG, PARENT_RUN_TAG, TIES_TAG
+from sweeps.cluster.options import make_pool as pool_of
+from sweeps.cluster.place import Place
 from sweeps.seeds.plan import SeedsPlan, make_plan
 from sweeps.seeds.summary import format_test_metrics, log_summary, main_mean
 from sweeps.seeds.summary_run import open_summary_run, seeds_lock
-from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
+from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs, was_lost
 from sweeps.workers.display import LiveDisplay
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
@@ -58,7 +60,10 @@ def fit_seeds(
     *,
     seeds: int,
     folds: int | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    cluster: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
     first_seed: int | None = None,
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
@@ -78,7 +83,10 @@ def fit_seeds(
         seeds: Number of seeds, 1 to 1000.
         folds: Number of folds of the data, of which `seeds` is a multiple: the run of seed s validates on fold s modulo
             `folds`. The test set is opened when all runs are trained.
-        workers: Number of trainings in parallel; they share CPU cores and GPUs.
+        workers: Number of trainings in parallel, which share CPU cores and GPUs; see `Place`, as the three below.
+        cluster: A Ray cluster on which to train.
+        cpus: CPUs of each training there.
+        gpus: GPUs of each training there.
         first_seed: The first seed; None takes the experiment's.
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"], without the seed.
         tracking_uri: Database or server of the runs; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
@@ -95,11 +103,13 @@ def fit_seeds(
         raise UserError(f"--seeds {seeds}: expected 1 to {MAX_SEEDS}")
     labels = labels or Labels()
     arguments = config_arguments(experiment, overrides, tracking_uri)
-    make_pool = make_pool or (lambda folder: Pool(workers, folder, system_metrics=system_metrics))
+    place = Place(cluster, workers, cpus, gpus)
+    make_pool = make_pool or (lambda folder: pool_of(place, folder, system_metrics=system_metrics))
     with tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder, make_pool(Path(folder)) as pool:
         pool.warm_up()
         plan = make_plan(pool, arguments, seeds, first_seed, folds)
         store = Store(plan.facts["tracking_uri"])
+        pool.check_store(store)
         with seeds_lock(store, plan), graceful_shutdown(pool) as signals:
             parent = open_summary_run(store, plan, command)
             label(parent, labels)
@@ -184,7 +194,7 @@ def _finished_runs(store: Store, parent: Run, seeds: range) -> list[StoredRun]:
     for run in store.children(parent.run_id):
         if HOST_TAG in run.tags:
             store.end(run.run_id, "KILLED", "its process died")
-    finished = [run for run in find_runs(store, [parent.run_id]).runs if HOST_TAG in run.tags]
+    finished = [run for run in find_runs(store, [parent.run_id]).runs if HOST_TAG in run.tags and not was_lost(run)]
     by_seed = {run.seed: run for run in finished}
     return [by_seed[str(seed)] for seed in seeds if str(seed) in by_seed]
 

@@ -2,7 +2,8 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from rich.table import Table
 from pipelines.runtime.console import format_duration
 from pipelines.runtime.signals import signal_handlers
 from pipelines.tracking.measured import metrics_after_training
-from pipelines.tracking.store import Store
+from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.tags import TRIAL_STATE_TAG
 from sweeps.workers.display import LiveDisplay, time_left
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Message, Pool, WorkerProcess
+
+MAX_LOSSES = 3  # of a training, with the nodes that it was on; then it has failed
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,18 @@ class JobResult:
 
 
 def run_jobs(
-    pool: Pool, jobs: Sequence[Job], store: Store, display: LiveDisplay, *, title: str, reused: int = 0
+    pool: Pool,
+    jobs: Sequence[Job],
+    store: Store,
+    display: LiveDisplay,
+    *,
+    title: str,
+    reused: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> list[JobResult]:
     """Train all jobs, or as many as are started before the pool is stopped. A failed job does not affect the others.
+
+    One that is lost with its node is trained again, at most MAX_LOSSES - 1 times.
 
     On return and on an exception no process is left, and no run of these jobs is RUNNING.
 
@@ -52,6 +65,7 @@ def run_jobs(
         display: Gets a line for each result, and the progress.
         title: Title of the progress line.
         reused: Number of runs that exist already, which the progress counts as done.
+        check: Called several times a second; an exception ends the jobs.
 
     Returns:
         The result of each job that was started, in the order in which they ended.
@@ -59,7 +73,7 @@ def run_jobs(
     Raises:
         UserError: The tracking store is lost.
     """
-    waiting, results = list(jobs), list[JobResult]()
+    waiting, results, losses = list(jobs), list[JobResult](), Counter[int]()
     try:
         while (waiting and not pool.stop_requests) or pool.children:
             while waiting and pool.free_slots and not pool.stop_requests:
@@ -68,8 +82,18 @@ def run_jobs(
                 if message[0] == "epoch":  # only for the display
                     child.answer(stop=False)
                     continue
-                results.append(_end(pool, store, child, authoritative_message(store, child, message)))
+                message = authoritative_message(store, child, message)
+                if message[0] == "lost" and not pool.stop_requests:
+                    end_lost(store, child, message[1])
+                    losses[id(child.job)] += 1
+                    if losses[id(child.job)] < MAX_LOSSES:
+                        waiting.insert(0, child.job)
+                        display.print(f"{child.job.label}  lost, queued again: {message[1]}")
+                        continue
+                    message = "failed", lost_too_often(message[1])
+                results.append(_end(pool, store, child, message))
                 display.print(_result_line(results[-1], display.width))
+            check()
             display.draw(
                 lambda: _progress(title, reused + len(jobs), reused, results, len(pool.children)), pool.children
             )
@@ -82,12 +106,29 @@ def run_jobs(
 
 
 def authoritative_message(store: Store, child: WorkerProcess, message: Message) -> Message:
-    """Return a process's last message, or "done" if the process died after its run was stored as FINISHED."""
-    if message[0] == "died" and child.run_id:
+    """Return a process's last message, or "done" if it died or was lost after its run was stored as FINISHED."""
+    if message[0] in ("died", "lost") and child.run_id:
         run = store.find(child.run_id)
         if run.status == "FINISHED":
             return "done", run.metrics
     return message
+
+
+def end_lost(store: Store, child: WorkerProcess, reason: str) -> None:
+    """End the run of a training that was lost with its node. It is marked: it may still finish, and must not count."""
+    if child.run_id:
+        store.tag(child.run_id, TRIAL_STATE_TAG, "FAIL")
+        store.end(child.run_id, "KILLED", reason)
+
+
+def was_lost(run: StoredRun) -> bool:
+    """Return whether a run, which is not one of a search, was lost with its node."""
+    return run.tags.get(TRIAL_STATE_TAG) == "FAIL"
+
+
+def lost_too_often(reason: str) -> str:
+    """Return why a training is not queued again that was lost MAX_LOSSES times."""
+    return f"lost {MAX_LOSSES} times; the last: {reason}"
 
 
 def end_orphan(store: Store, child: WorkerProcess, status: str, reason: str) -> None:

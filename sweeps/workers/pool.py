@@ -18,6 +18,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.process import FORK_IS_SAFE, SIGKILL, signal_process_group
 from pipelines.runtime.signals import signal_handlers
 from pipelines.tracking.mlflow_internals import DATABASE_STORE
+from pipelines.tracking.store import Store
 from sweeps.workers.job import Job
 from sweeps.workers.multiprocessing_internals import main_not_imported, start_fork_server
 
@@ -30,7 +31,8 @@ PRELOAD = [
 ]
 GRACE_S = 30.0  # from the request to stop until the process is killed
 START_TRIES = 3
-# ("run", run id, max_epochs), ("epoch", number, value), or the last one: (kind, metrics or reason)
+# ("run", run id, max_epochs), ("epoch", number, value), or the last one: (kind, metrics or reason). On a cluster, the
+# kind "lost" means that the node is gone, or the agent there: the training may be given to another.
 Message = tuple[Any, ...]
 
 
@@ -127,6 +129,9 @@ class Pool:
         if FORK_IS_SAFE:
             with signal_handlers(signal.SIG_IGN, signal.SIGINT):  # the server inherits this: Ctrl-C is not for it
                 start_fork_server()
+
+    def check_store(self, store: Store) -> None:
+        """Refuse a tracking store that the workers cannot reach. Those of this machine reach any."""
 
     @property
     def free_slots(self) -> list[int]:

@@ -23,7 +23,7 @@ from pipelines.runtime.text import escape_control_characters
 from pipelines.tracking.run import Run
 from pipelines.tracking.run_log import home_of
 from pipelines.tracking.store import Store
-from sweeps.search.storage import sole_controller
+from sweeps.search.lock import sole_controller
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("datamodules", "modules", "pipelines", "sweeps", "benchmarks")
@@ -144,7 +144,7 @@ def test_names_that_become_folders_cannot_contain_paths(litlab, uri, tmp_path):
     for name in ("../x", "/tmp/x", "a/b", "a\\b", "x\x00y", "..", ".hidden", "x" * 300, "ü" * 150, ""):
         with pytest.raises(UserError, match="only letters, digits"):
             store.experiment_id(name)
-        lock = sole_controller(tmp_path / "optuna.db", name)
+        lock = sole_controller(f"sqlite:///{tmp_path / 'optuna.db'}", name)
         with pytest.raises(UserError, match=r"only letters, digits|File name too long"), lock:
             pass
     assert {path.name for path in tmp_path.iterdir()} <= {"runs", "cache"}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.search.storage import Storage, open_storage
+from sweeps.search.storage import open_storage
 
 PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,9 +41,16 @@ class Postgres:
         if self._account:
             shutil.chown(secret, "postgres")
         authentication = ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={secret}"]
-        settings = f"-k {self.folder} -c listen_addresses=127.0.0.1 -c port={self.port} -c fsync=off"
         self.run("initdb", "-D", data, "-U", "litlab", *authentication, "--no-sync")
-        self.run("pg_ctl", "-D", data, "-o", settings, "-l", str(self.folder / "log"), "-w", "start")
+        self._control("start")
+
+    def _control(self, verb: str) -> None:
+        settings = f"-k {self.folder} -c listen_addresses=127.0.0.1 -c port={self.port} -c fsync=off"
+        data, log = str(self.folder / "data"), str(self.folder / "log")
+        self.run("pg_ctl", "-D", data, "-o", settings, "-l", log, "-m", "fast", "-w", verb)
+
+    def restart(self) -> None:
+        self._control("restart")
 
     def stop(self) -> None:
         self.run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")
@@ -103,19 +110,18 @@ def tracking(
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[[str], Storage]]:
-    """Return a function that opens Optuna storages; connections that Optuna leaves open are closed at the end."""
-    storages: list[Storage] = []
+def opened() -> Iterator[Callable[[str], Any]]:
+    """Return a function that opens databases of Optuna; connections that Optuna leaves open are closed at the end."""
+    storages: list[Any] = []
 
-    def open_url(url: str) -> Storage:
+    def open_url(url: str) -> Any:
         storages.append(open_storage(url))
         return storages[-1]
 
     yield open_url
     for storage in storages:
-        if storage.server is not None:
-            storage.server.remove_session()
-            storage.server.engine.dispose()
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 @pytest.fixture

@@ -1,169 +1,187 @@
-"""Several controllers of one study, each in its own process, on a journal file and on a real PostgreSQL server."""
+"""A study on a PostgreSQL server has one controller, whose death or broken connection frees it."""
 
-import multiprocessing
-import threading
+import os
+import re
+import signal
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
 
-from sweeps.search import storage
-from sweeps.search.heartbeat import controller_name
+from pipelines.runtime.errors import UserError
+from sweeps.search import study as study_module
+from sweeps.search.lock import controller_of, sole_controller
 from sweeps.search.open_study import open_study
 from sweeps.search.space import Space
-from sweeps.search.storage import Storage, open_storage
 from sweeps.search.study import Study
-from sweeps.search.trial_state import CONTROLLER, params_key
 
-FORK = multiprocessing.get_context("fork")
+pytestmark = pytest.mark.services
+
 RANGES = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
-GRID = {"x": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "one": [True, False]}
+SPACE = Space(name="s", experiment="e", space=RANGES, trials=5, sampler="random")
+FACTS = {"values": {}, "hash": "h", "config": {}, "defaults": {}, "max_epochs": 9}
 
 
-@pytest.fixture(params=["journal", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
-    """Return a function that gives the URL of a new storage."""
-    if request.param == "postgres":
-        return request.getfixturevalue("postgres")  # type: ignore[no-any-return]
-    return lambda name: str(tmp_path / name)
+def study_of(storage: Any, controller: str) -> Study:
+    return open_study(storage, "s", SPACE, FACTS, controller)
 
 
-def space_of(ranges: dict[str, Any], trials: int | None) -> Space:
-    sampler = "random" if ranges is RANGES else "grid"
-    return Space(name="s", experiment="e", space=ranges, trials=trials, sampler=sampler)
+def execute(url: str, statement: str) -> None:
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(statement))
+    engine.dispose()
 
 
-def study_of(storage: Storage, space: Space, controller: str = "") -> Study:
-    facts = {"values": {"x": 0.3, "n": 7, "one": False}, "hash": "h", "config": {}, "defaults": {}, "max_epochs": 9}
-    return open_study(storage, "s", space, facts, controller or controller_name(), exclusive=False)
+@contextmanager
+def child(url: str) -> Iterator[int]:
+    """Run a process that controls study "s" and has a trial under way; it has no connection of this process."""
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with sole_controller(url, "s") as storage:
+                study_of(storage, "first:1:1").ask()
+                os.write(theirs, b"x")
+                time.sleep(120)
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    try:
+        assert os.read(ours, 1) == b"x"
+        yield pid
+    finally:
+        os.close(ours)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
-def control(url: str, space: Space, barrier: Any) -> None:
-    """Act as a controller, without training; all controllers ask for a trial before one ends its trial."""
+def test_a_second_controller_is_told_who_has_the_study_and_takes_over_at_once_when_it_is_killed(
+    postgres: Callable[[str], str], opened: Callable[[str], Any]
+) -> None:
+    url = postgres("killed")
+    with child(url) as first:
+        who = rf"process {first} of \S+ on \S+ since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d"
+        with pytest.raises(UserError, match=f"study s is being run by {who}"), sole_controller(url, "s"):
+            pass
+        assert re.match(who, str(controller_of(url, "s", opened(url))))
+        assert controller_of(url, "another", opened(url)) is None
+        with sole_controller(url, "another"):
+            assert f"process {os.getpid()} of" in str(controller_of(url, "another", opened(url)))
+        os.kill(first, signal.SIGKILL)
+        begun = time.monotonic()
+        with sole_controller(url, "s") as storage:
+            study = study_of(storage, "second:1:1")
+            assert study.reap() == [0]
+            assert time.monotonic() - begun < 5
+            lost = study.trials()[0].params
+            again = study.ask()
+            assert again
+            assert again.params == lost
+    assert controller_of(url, "s", opened(url)) is None
+
+
+def control(url: str, folder: Path, barrier: Any) -> None:
+    """Control study "s" until three others have noted why they cannot."""
     barrier.wait()
-    study = study_of(open_storage(url), space)
-    trial = study.ask()
-    barrier.wait()
-    while trial:
-        study.optuna.tell(trial, sum(trial.params.values()))
+    try:
+        with sole_controller(url, "s") as storage:
+            study_of(storage, "host:1:1").ask()
+            (folder / "controller").write_text(f"process {os.getpid()} of")
+            deadline = time.monotonic() + 60
+            while len(list(folder.glob("refused*"))) < 3 and time.monotonic() < deadline:
+                time.sleep(0.1)
+    except UserError as error:
+        (folder / f"refused{os.getpid()}").write_text(str(error))
+
+
+def test_of_controllers_that_start_at_once_on_an_empty_database_one_has_the_study(
+    postgres: Callable[[str], str], at_once: Callable[..., None], tmp_path: Path
+) -> None:
+    at_once(4, control, postgres("at_once"), tmp_path)
+
+    refused = [path.read_text() for path in tmp_path.glob("refused*")]
+    assert len(refused) == 3
+    assert all((tmp_path / "controller").read_text() in reason for reason in refused)
+
+
+def test_studies_of_one_name_in_two_schemas_have_a_controller_each(postgres: Callable[[str], str]) -> None:
+    url = postgres("schemas")
+    execute(url, "create schema team")
+    with sole_controller(url, "s"), sole_controller(f"{url}&options=-csearch_path%3Dteam", "s"):
+        pass
+
+
+def test_a_controller_whose_connection_breaks_writes_nothing_more(
+    postgres: Callable[[str], str], opened: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_module, "CHECK_S", 0)
+    url = postgres("broken")
+    with sole_controller(url, "s") as storage:
+        study = study_of(storage, "first:1:1")
         trial = study.ask()
+        assert trial
+        study.check_connection()
+        execute(url, "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'litlab%'")
+        with sole_controller(url, "s") as storage_of_second:
+            assert study_of(storage_of_second, "second:1:1").reap() == [0]
+            with pytest.raises(StorageInternalError):  # the connection is broken
+                study.check_connection()
+            for write in (study.check_connection, study.ask, lambda: study.tell(0, "COMPLETE", 1.0, {})):
+                with pytest.raises(UserError, match="the connection to its database broke, and with it the lock"):
+                    write()
+    states = [trial.state.name for trial in optuna.load_study(study_name="s", storage=opened(url)).trials]
+    assert states == ["FAIL", "WAITING"]
 
 
-def ask_and_hang(url: str, space: Space, asked: Any) -> None:
-    study_of(open_storage(url), space).ask()
-    asked.set()
-    threading.Event().wait(60)
+@pytest.fixture
+def sweep(start_litlab: Callable[..., Any], tables: None, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Return a function that starts `litlab sweep` in its own session, with its output in a file."""
+    started = []
+
+    def run(*args: object) -> Any:
+        with (tmp_path / f"err{len(started)}").open("w") as err:
+            options = {"cwd": tmp_path, "start_new_session": True, "stdout": err, "stderr": err}
+            started.append(start_litlab("sweep", "digits-mlp", *args, **options))
+        started[-1].output = tmp_path / f"err{len(started) - 1}"
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait(timeout=60)
 
 
-@pytest.mark.parametrize(
-    ("name", "ranges", "trials"), [("random", RANGES, 20), ("grid", GRID, None), ("part", GRID, 7)]
-)
-def test_controllers_that_start_at_once_share_the_number_of_trials_exactly(
-    place: Callable[[str], str],
-    opened: Any,
-    at_once: Callable[..., None],
-    name: str,
-    ranges: dict[str, Any],
-    trials: int | None,
+def test_a_sweep_ends_with_a_message_when_the_server_restarts_and_the_same_command_continues_it(
+    server: Any, sweep: Callable[..., Any], opened: Callable[[str], Any], until: Callable[..., Any]
 ) -> None:
-    url, space = place(name), space_of(ranges, trials)
+    url = server.create("restarted")
+    command = ["--storage", url, "--trials", "3", "--confirm", "0", "--study", "restarted"]
+    command += ["--trainer.max_epochs", "60", "--workers", "2"]
 
-    at_once(3, control, url, space)
+    def trials() -> list[Any]:
+        try:
+            return optuna.load_study(study_name="restarted", storage=opened(url)).trials
+        except KeyError:
+            return []
 
-    done = optuna.load_study(storage=opened(url).optuna, study_name="s").trials
-    assert [trial.number for trial in done] == list(range(space.total))
-    assert {trial.state.name for trial in done} == {"COMPLETE"}
-    assert len({trial.user_attrs[CONTROLLER] for trial in done}) == 3
-    assert len({params_key(trial.params) for trial in done}) == space.total
-    if ranges is RANGES:
-        assert done[0].params == {"x": 0.3, "n": 7}
-
-
-def test_the_trial_of_a_killed_controller_is_repeated_by_another(place: Callable[[str], str], opened: Any) -> None:
-    url, space, asked = place("dead"), space_of(GRID, None), FORK.Event()
-    killed = FORK.Process(target=ask_and_hang, args=(url, space, asked))
-    killed.start()
-    assert asked.wait(60)
-    study = study_of(opened(url), space)
-    assert study.reap() == []
-    assert study.is_shared()
-    killed.kill()
-    killed.join()
-    assert study.reap() == [0]
-
-    while trial := study.ask():
-        study.optuna.tell(trial, 1.0)
-
-    complete = [trial for trial in study.trials() if trial.state.name == "COMPLETE"]
-    assert Counter(params_key(trial.params) for trial in complete) == Counter(map(params_key, space.grid()))
-    assert study.n_finished() == 12
-    assert len(study.trials()) == 13
-
-
-def test_the_study_lock_is_held_by_one_controller_at_a_time(place: Callable[[str], str], opened: Any) -> None:
-    url = place("turns")
-    study = optuna.create_study(storage=opened(url).optuna, study_name="s")
-    order: list[str] = []
-
-    def take(name: str) -> None:
-        with opened(url).lock("s"):
-            order.append(name)
-            study.ask()
-            order.append(name)
-
-    threads = [threading.Thread(target=take, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(order) == 8
-    assert order[::2] == order[1::2]
-
-
-def hold(url: str, holding: Any) -> None:
-    with open_storage(url).lock("s"):
-        holding.set()
-        threading.Event().wait(120)
-
-
-def test_a_machine_that_hangs_while_it_holds_the_study_lock_loses_it_within_a_minute(
-    postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To a server, a machine without power and one that hangs look the same."""
-    monkeypatch.setattr(storage, "LOCK_IDLE_S", 1)
-    url, holding = postgres("silent"), FORK.Event()
-    optuna.create_study(storage=opened(url).optuna, study_name="s")
-    silent = FORK.Process(target=hold, args=(url, holding))
-    silent.start()
-    assert holding.wait(60)
-    late = threading.Timer(45, silent.kill)
-    late.start()
-
-    with opened(url).lock("s"):
-        assert silent.is_alive()
-
-    late.cancel()
-    silent.kill()
-    silent.join()
-
-
-def test_a_controller_with_a_wrong_clock_is_not_taken_for_dead(
-    postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = opened(postgres("clocks"))
-    one = study_of(place, space_of(GRID, None))
-    assert one.ask()
-    right = time.time
-    monkeypatch.setattr(time, "time", lambda: right() + 1000)
-    two = study_of(place, space_of(GRID, None), controller="elsewhere:1:0")
-    assert two.ask()
-
-    assert two.reap() == []
-    monkeypatch.undo()
-    assert one.reap() == []
-    assert abs(place.now() - time.time()) < 30
+    first = sweep(*command)
+    until(lambda: any(trial.intermediate_values for trial in trials()))
+    server.restart()
+    assert first.wait(timeout=120) == 2
+    text = first.output.read_text()
+    assert "Run the same command again to continue." in " ".join(text.split())
+    assert "Traceback" not in text
+    begun = len(trials())
+    again = sweep(*command)
+    assert again.wait(timeout=300) == 0, again.output.read_text()
+    counted = [trial for trial in trials() if "interrupted" not in trial.user_attrs]
+    assert [trial.state.name for trial in counted] == ["COMPLETE"] * 3
+    assert len(trials()) == 3 + len([trial for trial in trials() if "interrupted" in trial.user_attrs])
+    assert begun >= 1

@@ -10,7 +10,6 @@ from operator import attrgetter
 
 import optuna
 import pytest
-import sqlalchemy
 import torch
 from lightning.pytorch import Callback, LightningModule
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -18,7 +17,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from modules.lightning_internals import HOOK_NAME
 from pipelines.runtime.lightning_internals import hide_search_bar, set_callback_metrics
 from pipelines.tracking.mlflow_internals import LOCATIONS, follow_moved_artifacts, system_monitors
-from sweeps.search.optuna_internals import LOCK_ROW, has_notes, queued_params
+from sweeps.search.optuna_internals import has_notes, queued_params
 
 TRAINER_PARTS = [
     "_logger_connector._first_loop_iter",
@@ -103,14 +102,6 @@ def test_the_system_attributes_of_a_study_can_be_read_where_the_dashboard_keeps_
     storage = study._storage
     storage.set_study_system_attr(storage.get_study_id_from_name("s"), "dashboard:note_str:0", "mine")
     assert has_notes(study)
-
-
-def test_a_study_of_optuna_has_one_row_that_mysql_can_lock(tmp_path):
-    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
-    study = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "s")
-    with storage.engine.connect() as connection:
-        rows = connection.execute(sqlalchemy.text(LOCK_ROW.removesuffix(" for update")), {"study": study}).all()
-    assert rows == [(study,)]
 
 
 @pytest.mark.parametrize("part", MODULE_PARTS)

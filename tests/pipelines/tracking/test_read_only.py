@@ -51,7 +51,7 @@ def test_reading_verbs_need_no_permission_to_write_and_others_name_the_cause(lit
     run_as_user, protect = without_permission
     run_id = litlab(*FIT).run_id
     store = Store()
-    storage = open_storage(storage_url(None, store)).optuna
+    storage = open_storage(storage_url(None, store))
     optuna.create_study(storage=storage, study_name="a study").add_trial(create_trial(value=1.0))
     store.client.delete_run(store.create_run("e", "deleted", {"litlab.key": "x"}).run_id)
     protect(0o444)

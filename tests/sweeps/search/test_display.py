@@ -24,7 +24,7 @@ def study(tmp_path: Path) -> Study:
     """A study of three trials: one complete, one pruned."""
     space = Space("s", "e", SPACE, "", metric="val/acc", direction="maximize", sampler="random", trials=3)
     facts = {"values": {}, "hash": "h", "config": {}, "defaults": {}, "max_epochs": 9}
-    study = open_study(open_storage(str(tmp_path / "journal")), "s", space, facts, "host:1:1", exclusive=True)
+    study = open_study(open_storage(str(tmp_path / "journal")), "s", space, facts, "host:1:1")
     study.tell(study.ask().number, "COMPLETE", 0.961234, {})
     study.tell(study.ask().number, "PRUNED", None, {})
     return study

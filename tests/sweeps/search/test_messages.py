@@ -11,7 +11,7 @@ def test_cmaes_says_once_that_it_does_not_search_choices(tmp_path, capfd):
     import optuna
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    storage = open_storage(str(tmp_path / "journal")).optuna
+    storage = open_storage(str(tmp_path / "journal"))
     study = optuna.create_study(storage=storage, sampler=make_sampler("cmaes", 0))
     space = {"lr": FloatDistribution(0.1, 1), "activation": CategoricalDistribution(["relu", "tanh"])}
     for number in range(6):

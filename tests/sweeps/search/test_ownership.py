@@ -32,7 +32,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def study_of(url: str, wanted: dict[str, Any], **keys: Any) -> Study:
     space = Space(**{"name": "s", "experiment": "e", "space": wanted, "trials": 4, "sampler": "random", **keys})
     name = f"{platform.node()}:{os.getpid()}:{time.time_ns()}"
-    return open_study(open_storage(url), "s", space, FACTS, name, exclusive=url.startswith("sqlite"))
+    return open_study(open_storage(url), "s", space, FACTS, name)
 
 
 def grid_of(url: str, **keys: Any) -> Study:
@@ -40,7 +40,7 @@ def grid_of(url: str, **keys: Any) -> Study:
 
 
 def foreign_study(url: str, direction: str = "maximize") -> optuna.Study:
-    study = optuna.create_study(storage=open_storage(url).optuna, study_name="s", direction=direction)
+    study = optuna.create_study(storage=open_storage(url), study_name="s", direction=direction)
     study.set_user_attr("mine", "my notes")
     return study
 
@@ -101,7 +101,7 @@ def test_a_foreign_study_of_another_direction_or_of_several_objectives_is_refuse
     foreign_study(url, "minimize")
     with pytest.raises(UserError, match="it has the direction minimize, not maximize"):
         study_of(url, RANGE)
-    storage = open_storage(url).optuna
+    storage = open_storage(url)
     optuna.delete_study(study_name="s", storage=storage)
     optuna.create_study(storage=storage, study_name="s", directions=["maximize", "minimize"])
     with pytest.raises(UserError, match="it has the direction maximize and minimize, not maximize"):

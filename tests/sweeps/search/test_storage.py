@@ -1,11 +1,6 @@
-"""A study in SQLite has one controller, which may die; a storage that cannot be opened is refused in one line."""
+"""Storages are found by their URLs; one that cannot be opened is refused in one line."""
 
-import multiprocessing
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,90 +10,12 @@ import pytest
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
-from sweeps.search.storage import lock_holder, open_storage, sole_controller, sqlite_path, storage_url
-
-
-def hold(path: Path, held: Any) -> None:
-    with sole_controller(path, "s"):
-        held.set()
-        time.sleep(60)
-
-
-@contextmanager
-def another_holder(path: Path) -> Iterator[Any]:
-    """Run a process that holds the lock of study "s" of a database."""
-    fork = multiprocessing.get_context("fork")
-    held = fork.Event()
-    process = fork.Process(target=hold, args=(path, held))
-    process.start()
-    try:
-        assert held.wait(60)
-        yield process
-    finally:
-        process.kill()
-        process.join()
-
-
-def test_a_second_controller_is_refused_and_the_message_names_the_first(tmp_path: Path) -> None:
-    path = tmp_path / "optuna.db"
-
-    with another_holder(path) as first:
-        with (
-            pytest.raises(UserError, match=f"study s is being run by process {first.pid} on"),
-            sole_controller(path, "s"),
-        ):
-            pass
-        with sole_controller(path, "another study"):
-            assert str(first.pid) in str(lock_holder(path, "s"))
-            assert str(os.getpid()) in str(lock_holder(path, "another study"))
-
-
-def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
-    path = tmp_path / "optuna.db"
-
-    with another_holder(path) as first:
-        first.kill()
-        first.join()
-
-    assert lock_holder(path, "s") is None
-    with sole_controller(path, "s"):
-        assert str(os.getpid()) in str(lock_holder(path, "s"))
-    assert lock_holder(path, "s") is None
-
-
-def test_asking_for_the_lock_holder_does_not_block_a_controller(tmp_path: Path) -> None:
-    path, done = tmp_path / "optuna.db", threading.Event()
-
-    def ask() -> None:
-        while not done.is_set():
-            lock_holder(path, "s")
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        for _ in range(30):
-            with sole_controller(path, "s"):
-                pass
-    finally:
-        done.set()
-        asking.join()
-
-
-def test_a_storage_for_several_controllers_has_no_lock() -> None:
-    with sole_controller(None, "s"), sole_controller(None, "s"):
-        assert lock_holder(None, "s") is None
-
-
-@pytest.mark.parametrize("name", ["a/b", "../s", "", ".hidden", "a:b"])
-def test_a_study_name_that_is_not_a_file_name_is_refused(tmp_path: Path, name: str) -> None:
-    for path in (tmp_path / "optuna.db", None):
-        with pytest.raises(UserError, match="only letters, digits"), sole_controller(path, name):
-            pass
+from sweeps.search.storage import open_storage, sqlite_path, storage_file, storage_url
 
 
 def open_and_ask(url: str, together: Any) -> None:
     together.wait()
-    optuna.create_study(storage=open_storage(url).optuna, study_name="s", load_if_exists=True).ask()
+    optuna.create_study(storage=open_storage(url), study_name="s", load_if_exists=True).ask()
 
 
 def test_eight_processes_can_open_a_new_database_at_once(tmp_path: Path, at_once: Callable[..., None]) -> None:
@@ -106,25 +23,25 @@ def test_eight_processes_can_open_a_new_database_at_once(tmp_path: Path, at_once
 
     at_once(8, open_and_ask, url)
 
-    trials = optuna.load_study(storage=open_storage(url).optuna, study_name="s").trials
+    trials = optuna.load_study(storage=open_storage(url), study_name="s").trials
     assert [trial.number for trial in trials] == list(range(8))
 
 
 def test_a_path_opens_a_journal_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    study = optuna.create_study(storage=open_storage("~/journal.log").optuna, study_name="s")
+    study = optuna.create_study(storage=open_storage("~/journal.log"), study_name="s")
     study.enqueue_trial({"x": 1})
 
     assert (tmp_path / "journal.log").is_file()
-    storage = open_storage(str(tmp_path / "journal.log")).optuna
+    storage = open_storage(str(tmp_path / "journal.log"))
     assert len(optuna.load_study(storage=storage, study_name="s").trials) == 1
 
 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("nonsense://here", "cannot be opened: .*nonsense"),
+        ("nonsense://here", "cannot be opened: expected SQLite, a journal file, PostgreSQL or MySQL, not nonsense"),
         ("postgresql://litlab:secret@127.0.0.1:1/none", "cannot be opened: "),
         ("mysql://litlab:secret@127.0.0.1:1/none", "cannot be opened: "),
         ("/proc/nowhere/journal", "cannot be opened: "),
@@ -177,6 +94,8 @@ def test_all_urls_of_one_file_are_normalized_to_one_path(
     assert {storage_url(url, Store(uri)) for url in urls} == {f"sqlite:///{tmp_path}/my.db"}
     assert sqlite_path("postgresql://a/b") is None
     assert sqlite_path("journal.log") is None
+    assert storage_file("postgresql://a/b") is None
+    assert storage_file("journal.log") == storage_file("~/journal.log") == tmp_path / "journal.log"
 
 
 @pytest.mark.parametrize(

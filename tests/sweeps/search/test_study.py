@@ -14,21 +14,17 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.process import pid_namespace
-from pipelines.tracking.endings import recorded
-from pipelines.tracking.run import Run
-from pipelines.tracking.store import Store
-from sweeps.search.heartbeat import BEAT, SILENT_S, is_alive
+from sweeps.search.lock import sole_controller
 from sweeps.search.open_study import IDENTITY, TOTAL, open_study
 from sweeps.search.space import Space
-from sweeps.search.storage import open_storage, sqlite_path
-from sweeps.search.study import FINALIZER, OLD_FINALIZER, OLD_PREVIOUS_RUNS, PARENT, Study, previous_runs
-from sweeps.search.study_run import log_progress
-from sweeps.search.trial_state import INTERRUPTED, count_states, params_key, trial_params
+from sweeps.search.storage import open_storage
+from sweeps.search.study import OLD_PREVIOUS_RUNS, PARENT, Study, previous_runs
+from sweeps.search.trial_state import INTERRUPTED, count_states, params_key
 
+SHARED = Path(__file__).parents[2] / "fixtures" / "two-controllers.journal"  # written by 9e18908
 RANGE = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
 GRID = {"x": [0.0, 0.1, 0.3], "one": [True, False]}
-DEAD = f"{platform.node()}:{2**22 + 1}:0-{pid_namespace()}"  # above every process id
+DEAD = "elsewhere:1:0"  # a controller
 
 
 def space_of(wanted: dict[str, Any], **keys: Any) -> Space:
@@ -67,10 +63,9 @@ def journal(tmp_path: Path) -> str:
     return str(tmp_path / "journal")
 
 
-def study_of(url: str, space: Space, controller: str = "", exclusive: bool | None = None, **values: Any) -> Study:
-    alone = sqlite_path(url) is not None if exclusive is None else exclusive
+def study_of(url: str, space: Space, controller: str = "", **values: Any) -> Study:
     name = controller or f"{platform.node()}:{os.getpid()}:{time.time_ns()}"
-    return open_study(open_storage(url), "s", space, facts_of(**values), name, exclusive=alone)
+    return open_study(open_storage(url), "s", space, facts_of(**values), name)
 
 
 def run(study: Study, limit: int = 1000) -> list[dict[str, Any]]:
@@ -98,26 +93,6 @@ def test_a_study_runs_exactly_its_total_and_can_be_extended(url: str) -> None:
     assert study.n_finished() == 8
     assert study.optuna.user_attrs[TOTAL] == 8
     assert study_of(url, space_of(RANGE, trials=2)).ask() is None
-
-
-def test_progress_is_consistent_even_if_another_controller_ends_a_trial_meanwhile(
-    sqlite: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = study_of(sqlite, space_of(RANGE))
-    run(study, 4)
-    others, trials_now = [study.ask()], study.trials
-
-    def trials_then_end_one() -> list[Any]:
-        seen = trials_now()
-        while others:
-            study.optuna.tell(others.pop(), 0.5)
-        return seen
-
-    monkeypatch.setattr(study, "trials", trials_then_end_one)
-    with recorded(Run(Store(), "s", "parent", {})) as parent:
-        log_progress(parent, study)
-        log_progress(parent, study)
-    assert [(at, values["trials/complete"]) for at, values in parent.history] == [(4, 4), (5, 5)]
 
 
 def test_active_trials_are_part_of_the_total(url: str) -> None:
@@ -239,9 +214,7 @@ def test_configurations_differ_by_type_and_not_by_rounding() -> None:
 
 def test_the_best_trial_is_the_first_of_equals(url: str) -> None:
     for direction, best in (("maximize", 1), ("minimize", 0)):
-        study = open_study(
-            open_storage(url), direction, space_of(RANGE, direction=direction), facts_of(), "h:1:1", exclusive=True
-        )
+        study = open_study(open_storage(url), direction, space_of(RANGE, direction=direction), facts_of(), "h:1:1")
         assert study.best() is None
         for value in (0.5, 0.9, 0.9, 0.5):
             study.optuna.tell(study.ask(), value)  # type: ignore[arg-type]
@@ -256,15 +229,8 @@ def test_a_restarted_sampler_does_not_repeat_its_draws(url: str) -> None:
     assert len(set(every)) == 9
 
 
-def test_two_controllers_that_start_together_draw_different_configurations(journal: str) -> None:
-    studies = [study_of(journal, space_of(RANGE, trials=20)) for _ in range(2)]
-    every = [params["x"] for _ in range(5) for study in studies for params in run(study, 1)]
-
-    assert len(set(every)) == 10
-
-
 def test_one_seed_gives_one_search(tmp_path: Path) -> None:
-    runs = [run(study_of(str(tmp_path / name), space_of(RANGE), exclusive=True)) for name in "ab"]
+    runs = [run(study_of(str(tmp_path / name), space_of(RANGE))) for name in "ab"]
 
     assert runs[0] == runs[1]
 
@@ -305,7 +271,7 @@ def test_a_study_of_another_experiment_is_refused(journal: str) -> None:
 
     other = {**facts_of(), "hash": "g", "config": {"x": 2}}
     with pytest.raises(UserError, match="another experiment:"):
-        open_study(open_storage(journal), "s", space_of(RANGE), other, "h:1:1", exclusive=False)
+        open_study(open_storage(journal), "s", space_of(RANGE), other, "h:1:1")
 
 
 def test_a_study_continues_with_a_key_that_was_added_with_its_default_and_keeps_its_hash(journal: str) -> None:
@@ -315,18 +281,18 @@ def test_a_study_continues_with_a_key_that_was_added_with_its_default_and_keeps_
     before = {**facts_of(), "config": {"x": 1, "model": {"class_path": "m.M"}}}
     now = {**facts_of(), "hash": "g", "config": config, "defaults": defaults}
     for facts in (before, now):
-        study = open_study(open_storage(journal), "t", space_of(RANGE), facts, "h:1:1", exclusive=True)
+        study = open_study(open_storage(journal), "t", space_of(RANGE), facts, "h:1:1")
         run(study, 1)
     assert study.n_finished() == 2
     assert study.optuna.user_attrs[IDENTITY]["experiment"] == "h"
 
     config["model"]["init_args"]["added"] = defaults["m.M"]["added"] = 3  # another default is another experiment
     with pytest.raises(UserError, match="another experiment:"):
-        open_study(open_storage(journal), "t", space_of(RANGE), {**now, "hash": "i"}, "h:1:1", exclusive=True)
+        open_study(open_storage(journal), "t", space_of(RANGE), {**now, "hash": "i"}, "h:1:1")
 
 
 def test_a_study_that_litlab_did_not_create_is_refused_and_unchanged(url: str) -> None:
-    foreign = optuna.create_study(storage=open_storage(url).optuna, study_name="s", direction="maximize")
+    foreign = optuna.create_study(storage=open_storage(url), study_name="s", direction="maximize")
     foreign.optimize(lambda trial: trial.suggest_float("y", 0, 1), 1)
 
     with pytest.raises(UserError, match="study s already exists"):
@@ -368,90 +334,6 @@ def test_trials_of_a_dead_controller_are_queued_again(url: str) -> None:
     assert all(trial.state.is_finished() for trial in study.trials())
 
 
-def test_trials_of_a_living_controller_are_not_interrupted(journal: str) -> None:
-    one, two = (study_of(journal, space_of(RANGE)) for _ in range(2))
-    trial = one.ask()
-    assert trial is not None
-
-    assert two.reap() == one.reap() == []
-    assert two.is_shared()
-    assert not one.is_shared()
-    assert len(run(two)) == 4
-    one.optuna.tell(trial, 1.0)
-    assert one.n_finished() == 5
-    assert not two.is_shared()
-
-
-def test_the_remaining_controller_runs_the_trials_of_a_dead_one(journal: str) -> None:
-    one, two = study_of(journal, space_of(RANGE), controller=DEAD), study_of(journal, space_of(RANGE))
-    assert one.ask()
-    assert one.ask()
-
-    assert len(run(two)) == 3
-    assert two.reap() == [0, 1]
-    assert len(run(two)) == 2
-    assert two.n_finished() == 5
-
-
-def test_a_controller_of_another_machine_is_dead_without_a_heartbeat(journal: str) -> None:
-    study = study_of(journal, space_of(RANGE), controller="elsewhere:1:0")
-    assert study.ask()
-
-    assert is_alive("elsewhere:1:0", 5.0)
-    assert not is_alive("elsewhere:1:0", SILENT_S)
-    assert study_of(journal, space_of(RANGE)).reap() == []
-    study.optuna.set_user_attr(BEAT + "elsewhere:1:0", time.time() - 1000)
-    assert study_of(journal, space_of(RANGE)).reap() == [0]
-
-
-def test_a_machine_with_the_same_name_is_not_this_one(journal: str) -> None:
-    """Many are called localhost, and the first process of every container has id 1."""
-    here = f"{platform.node()}:{2**22 + 1}:0"
-
-    assert not is_alive(f"{here}-{pid_namespace()}", 5.0)
-    assert is_alive(f"{here}-0badb007.4026531836", 5.0)
-    assert is_alive(here, 5.0)
-
-
-def test_no_controller_waits_for_one_that_has_left(journal: str) -> None:
-    one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
-    with one.beating():
-        assert two.others()
-        assert two.alive() == {"one:1:0", "two:1:0"}
-
-    assert not two.others()
-    assert one.others()
-
-
-def test_exactly_one_controller_claims_the_finalization(journal: str) -> None:
-    one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
-    trial = one.ask()
-    assert trial
-    run(two)
-    assert not two.take_end(), "one has a trial under way"
-    one.interrupt(trial.number, "stopped")
-    assert not two.take_end(), "one may go on with it"
-    run(one)
-
-    assert [two.take_end(), one.take_end(), two.take_end()] == [True, False, True]
-    with two.beating():
-        pass
-    assert one.take_end(), "two has gone"
-
-
-def test_a_claim_by_a_controller_of_an_earlier_version_holds_while_it_is_alive(journal: str) -> None:
-    one, two = (study_of(journal, space_of(RANGE), controller=f"{name}:1:0") for name in ("one", "two"))
-    run(one)
-    one.optuna.set_user_attr(OLD_FINALIZER, "one:1:0")
-
-    assert not two.take_end()
-    assert two.finalizers() == ["one:1:0"]
-    with one.beating():
-        pass
-    assert two.take_end(), "one has left"
-    assert two.optuna.user_attrs[FINALIZER] == "two:1:0"
-
-
 def test_a_restart_keeps_the_runs_that_earlier_versions_recorded(sqlite: str) -> None:
     before = study_of(sqlite, space_of(RANGE))
     before.optuna.set_user_attr(OLD_PREVIOUS_RUNS, ["first"])
@@ -463,22 +345,26 @@ def test_a_restart_keeps_the_runs_that_earlier_versions_recorded(sqlite: str) ->
     assert previous_runs(study_of(sqlite, space_of(RANGE)).optuna) == ["first", "second", "third"]
 
 
-def test_a_trial_that_two_controllers_end_is_queued_again_once(journal: str) -> None:
-    one, two = (study_of(journal, space_of(RANGE)) for _ in range(2))
-    trial, other = one.ask(), one.ask()
-    assert trial
-    assert other
-    one.optuna.tell(trial, 1.0)
-    two.interrupt(trial.number, "its controller died")
-    two.interrupt(other.number, "its controller died")
-    one.interrupt(other.number, "stopped")
+def test_a_study_that_two_controllers_of_an_earlier_version_shared_continues_at_once(tmp_path: Path) -> None:
+    """The first is about to confirm, the second was alive a moment ago; each has a trial under way."""
+    journal = tmp_path / "journal"
+    shutil.copy(SHARED, journal)
+    old = optuna.load_study(study_name="s", storage=open_storage(str(journal)))
+    old.set_user_attr("litlab.beat.two:2:1790000000-b.2", time.time())
+    lost = [trial.params for trial in old.trials if trial.state == TrialState.RUNNING]
+    with sole_controller(str(journal), "s"):
+        study = study_of(str(journal), space_of(RANGE))
 
-    assert [counted.number for counted in two.counted()] == [trial.number]
-    assert [trial.state.name for trial in two.trials()] == ["COMPLETE", "FAIL", "WAITING"]
-    assert trial_params(two.trials()[2]) == other.params
+        assert study.reap() == [3, 4]
+        assert study.n_finished() == 2
+        assert [params["x"] for params in run(study)] == [params["x"] for params in lost] + [
+            study.trials()[-1].params["x"]
+        ]
+        assert study.n_finished() == 5
+        assert [trial.state for trial in study.trials()[:2]] == [TrialState.COMPLETE] * 2
 
 
-def test_a_result_counts_although_its_controller_seemed_dead(journal: str) -> None:
+def test_a_result_of_a_trial_that_an_earlier_version_took_for_dead_counts(journal: str) -> None:
     study = study_of(journal, space_of(RANGE))
     trial = study.ask()
     assert trial is not None
@@ -486,6 +372,18 @@ def test_a_result_counts_although_its_controller_seemed_dead(journal: str) -> No
     study.optuna.tell(trial, 1.0)
 
     assert study.n_finished() == 1
+
+
+def test_a_trial_that_another_program_has_ended_is_not_queued_again(url: str) -> None:
+    study = study_of(url, space_of(RANGE))
+    trial = study.ask()
+    assert trial is not None
+    study.optuna.tell(trial, 1.0)
+
+    assert not study.tell(trial.number, "COMPLETE", 0.5, {})
+    study.interrupt(trial.number, "stopped")
+
+    assert [(trial.state.name, trial.value) for trial in study.trials()] == [("COMPLETE", 1.0)]
 
 
 def test_a_sampler_that_cannot_draw_is_an_error_and_leaves_no_trial_running(
@@ -530,7 +428,7 @@ def test_a_crash_between_any_two_writes_loses_and_repeats_nothing(
         url = str(tmp_path / f"{crash_after}")
         left = crash_after
         try:
-            first = study_of(url, space, controller=DEAD, exclusive=False, x=0.1, one=True, n=3)
+            first = study_of(url, space, controller=DEAD, x=0.1, one=True, n=3)
             stopped = first.ask()
             assert stopped is not None
             first.interrupt(stopped.number, "stopped")
@@ -539,7 +437,7 @@ def test_a_crash_between_any_two_writes_loses_and_repeats_nothing(
         except Crash:
             crashed = True
         left = 10**6
-        study = study_of(url, space, exclusive=False, x=0.1, one=True, n=3)
+        study = study_of(url, space, x=0.1, one=True, n=3)
         study.reap()
         run(study)
         assert study.n_finished() == space.total

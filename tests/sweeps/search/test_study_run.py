@@ -41,7 +41,7 @@ def study(tmp_path: Path) -> Study:
     """A study of three trials, none of which has started."""
     space = Space("s", "e", SPACE, "What for.", metric="val/loss", direction="minimize", sampler="random", trials=3)
     facts = {"values": {}, "hash": "h", "config": {}, "defaults": {}, "max_epochs": 9}
-    return open_study(open_storage(str(tmp_path / "journal")), "s", space, facts, "host:1:1", exclusive=True)
+    return open_study(open_storage(str(tmp_path / "journal")), "s", space, facts, "host:1:1")
 
 
 def finish(study: Study) -> None:

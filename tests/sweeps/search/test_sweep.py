@@ -106,7 +106,7 @@ def test_status_reports_the_state_of_a_study(litlab, searched):
     assert outcome.code == 0
     assert status["trials"]["complete"] == 3
     assert status["best"]["value"] == min(trial.value for trial in searched.trials)
-    assert status["controllers"] == []
+    assert status["controller"] is None
     assert status["parent"] == searched.parent.info.run_id
 
 

@@ -184,39 +184,33 @@ def test_a_sweep_survives_the_death_of_a_worker_and_of_the_fork_server(litlab, m
     assert [run.info.status for run in results.children()] == ["FAILED", "FINISHED", "FINISHED"]
 
 
-def test_a_study_has_one_controller_and_loses_nothing_when_it_is_killed(litlab, moody, results, start):
-    space = moody({"model.slow": [0.0, 0.5, 0.501]})
-    controller = start("-c", space)
+@pytest.mark.parametrize("name", ["optuna.db", "study.journal"])
+def test_a_study_has_one_controller_and_loses_nothing_when_it_is_killed(
+    litlab, moody, results_of, uri, start, tmp_path, name
+):
+    storage = f"sqlite:///{tmp_path / name}" if name.endswith(".db") else str(tmp_path / name)
+    results, command = results_of(uri, storage=storage), ["-c", moody({"model.slow": [0.0, 0.5, 0.501]})]
+    command += ["--storage", storage]
+    controller = start(*command)
     until(lambda: results.states == ["COMPLETE"] and has_begun(results))
-    second = litlab("sweep", "-c", space)
+    second = litlab("sweep", *command)
     assert second.code == 2
-    assert f"process {controller.pid}" in second.err
+    assert f"process {controller.pid} of " in second.err
+    status = litlab("sweep", "status", "study", "--storage", storage).out
+    assert f"run by process {controller.pid} of " in status
+    assert "1 running" in status
     children = descendants(controller.pid)
     controller.kill()
     controller.communicate(timeout=60)
     until(lambda: not any(map(is_alive, children)), 30)
+    status = litlab("sweep", "status", "study", "--storage", storage).out
+    assert "no controller is running" in status
+    assert "1 running" not in status
     first = results.trials[0]
-    outcome = litlab("sweep", "-c", space)
+    outcome = litlab("sweep", *command)
     assert outcome.code == 0, outcome.err
     assert results.states == ["COMPLETE"] * 3
     assert results.trials[0] == first
-    assert not running(results)
-
-
-def test_two_controllers_share_a_study_in_a_journal_file(litlab, moody, results_of, uri, start, tmp_path):
-    journal = tmp_path / "study.journal"
-    space = moody({"model.slow": [0.0, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.11]})
-    other = start("-c", space, "--storage", journal)
-    results = results_of(uri, storage=str(journal))
-    until(lambda: journal.exists() and has_begun(results))
-    outcome = litlab("sweep", "-c", space, "--storage", journal)
-    _, err = other.communicate(timeout=120)
-    assert (outcome.code, other.returncode) == (0, 0), outcome.err + err
-    assert [trial.number for trial in results.trials] == list(range(len(results.trials)))
-    assert results.states == ["COMPLETE"] * 8
-    assert len({trial.user_attrs["controller"] for trial in results.trials}) == 2
-    assert {int(run.data.tags["trial"]) for run in results.children()} == {trial.number for trial in results.counted}
-    assert len(results.children()) == 8
     assert not running(results)
 
 

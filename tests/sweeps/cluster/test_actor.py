@@ -1,0 +1,38 @@
+"""The code of a project on a node that does not have its folder, and on one that has it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "own-classes"
+PROGRAM = """
+import json, os, sys
+from dataclasses import asdict
+from sweeps.cluster.actor import actor_class
+from sweeps.cluster.code import pack_code
+from sweeps.workers.job import Job
+top, current, code = pack_code()
+settings = {"slots": 1, "gpus": 0, "threads": 1, "timeout_s": None, "system_metrics": False, "variables": {}}
+agent = actor_class()(sys.argv[1] or top, current, code, settings)
+folder = os.getcwd()
+kind, facts = agent.call("check", asdict(Job(["waves"])), [])
+agent.call("close")
+print(json.dumps([kind, folder, os.path.exists(folder), facts if kind == "refused" else ""]))
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Path(shutil.copytree(EXAMPLE, tmp_path / "project"))
+
+
+@pytest.mark.parametrize("top", ["/nowhere/on/this/node", ""], ids=["sent", "shared"])
+def test_an_agent_checks_an_experiment_with_the_classes_of_the_project(run_python, project, top):
+    outcome = run_python(PROGRAM, top, cwd=project)
+    assert outcome.code == 0, outcome.err
+    kind, folder, is_left, what = json.loads(outcome.out.splitlines()[-1])
+    assert kind == "done", what
+    assert (folder == str(project)) == (not top)
+    assert is_left == (not top), "what was sent is deleted"
