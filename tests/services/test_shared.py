@@ -24,7 +24,7 @@ RANGES = {"x": {"low": 0.0, "high": 1.0}, "n": {"low": 1, "high": 100}}
 GRID = {"x": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "one": [True, False]}
 
 
-@pytest.fixture(params=["journal", "postgres"])
+@pytest.fixture(params=["journal", pytest.param("postgres", marks=pytest.mark.services)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
     """Return a function that gives the URL of a new storage."""
     if request.param == "postgres":
@@ -131,6 +131,7 @@ def hold(url: str, holding: Any) -> None:
         threading.Event().wait(120)
 
 
+@pytest.mark.services
 def test_a_machine_that_hangs_while_it_holds_the_study_lock_loses_it_within_a_minute(
     postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_machine_that_hangs_while_it_holds_the_study_lock_loses_it_within_a_mi
     silent.join()
 
 
+@pytest.mark.services
 def test_a_controller_with_a_wrong_clock_is_not_taken_for_dead(
     postgres: Callable[[str], str], opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+import pytest
 from mlflow import MlflowClient
 
 SHORT = ["--trainer.max_epochs", "1", "--data.n_train", "100"]
@@ -43,6 +44,7 @@ def test_modules_and_data_of_others_are_named_and_without_a_progress_bar_nothing
     assert "epoch " not in quiet.partition("selected")[0]
 
 
+@pytest.mark.slow
 def test_a_fit_whose_output_was_closed_before_the_first_line_ends_its_run_which_can_be_resumed(
     litlab, start_litlab, uri
 ):
