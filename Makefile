@@ -19,7 +19,7 @@ test: check
 	$(BIN)/pytest -m "not slow and not services" -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 slow: $(READY)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # The tests on the oldest versions that pyproject.toml allows, in an environment of its own. Not part of CI.
 oldest: .venv-oldest/.ready

@@ -30,6 +30,7 @@ from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import GC_THRESHOLDS
 from pipelines.tracking.store import Store
 from sweeps.workers import pool
+from tests import quick_disk
 from tests.mlflow_server import Server, free_tcp_port
 from tests.warm import COMMAND, WarmProcess, WarmServer
 
@@ -69,6 +70,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def imports_of_workers() -> None:
     """Let the fork server of sweeps import what their trainings on digits need, once for all of them."""
     pool.PRELOAD += ["datamodules.digits", "sklearn.datasets", "modules.mlp", "torch._dynamo", "torch.export._trace"]
+    pool.PRELOAD.append(quick_disk.__name__)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,6 +83,14 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def garbage_is_searched_once() -> Iterator[None]:
+    """Leave what the tests of a file have left out of later searches: Lightning's search for a batch size has many."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

@@ -41,7 +41,8 @@ LOSS = 1e-3  # relative: other processors round differently
 EXAMPLES = 0.011  # two of 200
 KEY = "added"
 ADDED = {"model.added": "0.5", "model.optimizer.added": "0.25", "data.added": "4", "added": "usual"}  # to `points`
-with_added_keys = pytest.mark.parametrize("added_keys", [False, True], ids=["as it is", "keys added"], indirect=True)
+ALSO_ADDED = [False, pytest.param(True, marks=pytest.mark.slow)]
+with_added_keys = pytest.mark.parametrize("added_keys", ALSO_ADDED, ids=["as it is", "keys added"], indirect=True)
 
 
 @dataclass
@@ -188,8 +189,8 @@ def test_an_old_configuration_has_the_hash_that_was_recorded(old):
     assert checked >= 20
 
 
-@with_added_keys
-@pytest.mark.parametrize("name", ["points", "probed"])
+@pytest.mark.parametrize("added_keys", [False, True], ids=["as it is", "keys added"], indirect=True)
+@pytest.mark.parametrize("name", ["points", pytest.param("probed", marks=pytest.mark.slow)])
 def test_compare_shows_old_runs_as_before_and_new_seeds_of_them_in_the_same_row(old, added_keys, name):
     """The callbacks of `probed` are given by the class paths that they had."""
     before = EXPECTED[name]["compared"]
@@ -219,6 +220,7 @@ def test_a_run_by_the_new_names_of_classes_has_the_hash_and_the_row_of_the_old_o
     assert old.run(done.run_id).data.tags["litlab.config_hash"] == EXPECTED["hashes"][probed["run"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added_keys", [True], indirect=True)
 def test_another_value_of_an_added_key_is_another_configuration(old):
     """An added key of a model, of data, of an optimiser, of a callback, and of the command line."""
@@ -251,6 +253,7 @@ def test_another_value_of_an_added_key_is_another_configuration(old):
     assert not ConfigMatcher("", config, lambda: config_defaults(cli)).matches(Store().find(probed["run"]))
 
 
+@pytest.mark.slow
 def test_a_key_of_a_users_class_makes_another_row_only_if_its_default_changes(uri, litlab, tmp_path, monkeypatch):
     versions = {"0": "", "1": ", factor: float = 0.5", "2": ", factor: float = 0.7"}
     monkeypatch.syspath_prepend(tmp_path)

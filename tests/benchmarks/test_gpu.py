@@ -35,6 +35,7 @@ def dry(tmp_path, *options):
     return [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_part_runs_in_small_on_a_cpu(tmp_path):
     results = dry(tmp_path, "--parts", "e")
     names = [result["name"] for result in results if result["job"] == "usage"]

@@ -85,6 +85,7 @@ def test_own_classes_in_folders_with_litlabs_names(copied, follow_readme):
     assert runs(folder, "waves").test.min() > 0.6  # a third by chance
 
 
+@pytest.mark.slow
 def test_images_in_folders_with_a_published_network(copied, follow_readme):
     folder = copied("images-in-folders")
     outputs = follow_readme(folder)
@@ -95,6 +96,7 @@ def test_images_in_folders_with_a_published_network(copied, follow_readme):
     assert runs(folder, "my-images").test.min() > 0.5  # a tenth by chance
 
 
+@pytest.mark.slow
 def test_regression_on_a_table(copied, follow_readme):
     folder = copied("table-regression")
     outputs = follow_readme(folder)

@@ -77,6 +77,7 @@ def test_first_steps(execute):
     assert "did you mean model.dropout?" in printed(cells)
 
 
+@pytest.mark.slow
 def test_your_own_model(execute):
     cells = execute("your-own-model")
     _, widths = tables(cells)
@@ -101,6 +102,7 @@ def test_compare_and_sweep(execute):
     assert len(shown(cells, "image/png")) == 1
 
 
+@pytest.mark.slow
 def test_look_inside(execute):
     cells = execute("look-inside")
     predictions, wrong = tables(cells)

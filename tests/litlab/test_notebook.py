@@ -37,6 +37,7 @@ def text_of(outputs) -> str:
     return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the kernel's client
 def test_a_notebook_shows_one_bar_lines_of_epochs_and_goes_on_after_an_interrupt(tmp_path, tables):
     interrupt = "threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()"

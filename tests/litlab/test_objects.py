@@ -291,6 +291,7 @@ def build(hidden: int = 2, lr: float = 0.1) -> Net:
     return Net(hidden, lr)
 
 
+@pytest.mark.slow
 def test_several_seeds_take_a_function_and_are_summarised(litlab):
     run = lab.fit(model=lambda: Net(), data=loaders(), trainer=TRAINER, name="seeds", seeds=2, seed=4)
     assert [child.seed for child in run.children] == ["4", "5"]
@@ -303,6 +304,7 @@ def test_several_seeds_take_a_function_and_are_summarised(litlab):
         lab.fit(model=lambda: Net(), data=loaders(), trainer=TRAINER, seeds=2, workers=2)
 
 
+@pytest.mark.slow
 def test_a_failed_seed_leaves_the_others_and_is_trained_by_the_same_call():
     def fit():
         return lab.fit(model=lambda: Breaks(), data=loaders(), trainer=TRAINER, name="fails", seeds=2)
@@ -337,6 +339,7 @@ def test_a_sweep_of_a_function_is_a_study_with_confirmation_and_continues():
     assert longer.run == study.run
 
 
+@pytest.mark.slow
 def test_a_function_may_make_the_data_too_and_one_without_defaults_is_not_confirmed():
     def build_both(batch_size):
         return Net(), {**loaders(), "train": DataLoader(examples(64, 0), batch_size)}

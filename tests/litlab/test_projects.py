@@ -70,7 +70,7 @@ def litlab(*args: str, cwd: Path | None = None, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("has_init", [False, True])
+@pytest.mark.parametrize("has_init", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_project_may_have_packages_of_litlabs_names(project, has_init):
     if has_init:
         for name in packages_of(project):
@@ -85,12 +85,14 @@ def packages_of(project: Path) -> list[str]:
     return [name for name in ("modules", "datamodules", "pipelines", "sweeps") if (project / name).is_dir()]
 
 
+@pytest.mark.slow
 def test_workers_and_further_devices_import_from_the_project(project):
     (project / "pipelines" / "__init__.py").write_text("raise RuntimeError('not merged')\n")
     printed = litlab("sweep", "own", "--workers", "2", "--trainer.devices", "2")
     assert "the best of 2" in printed
 
 
+@pytest.mark.slow
 def test_a_module_that_litlabs_hides_is_named(project):
     shutil.copy(project / "modules" / "project_net.py", project / "modules" / "mlp.py")
     assert "modules/mlp.py: litlab's module of that name is imported instead" in litlab("inspect", "digits-mlp")
@@ -116,6 +118,7 @@ def test_another_package_imported_before_litlab_is_an_error_that_names_it(projec
     assert "import litlab first" in done.stderr
 
 
+@pytest.mark.slow
 def test_litlabs_packages_are_found_from_a_folder_that_has_its_own(project):
     for name in packages_of(project):
         (project / name / "__init__.py").touch()

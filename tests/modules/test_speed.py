@@ -49,6 +49,7 @@ def test_denormals_are_zero_only_inside_the_context():
     assert (denormals * 1.0).all()
 
 
+@pytest.mark.slow
 def test_a_compiled_network_has_the_same_metrics_and_parameter_names(make_trainer, uncompiled):
     """With TorchDynamo but without the C++ compiler, which takes minutes."""
     graphs = []

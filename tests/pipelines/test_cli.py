@@ -170,7 +170,13 @@ cli.console()
 
 @pytest.mark.parametrize(
     ("end", "code"),
-    [("return 0", 0), ("return 2", 2), ("sys.exit(143)", 143), ("sys.exit()", 0), ("raise ValueError('why')", 1)],
+    [
+        ("return 0", 0),
+        ("sys.exit(143)", 143),
+        pytest.param("return 2", 2, marks=pytest.mark.slow),
+        pytest.param("sys.exit()", 0, marks=pytest.mark.slow),
+        pytest.param("raise ValueError('why')", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_the_command_ends_with_its_code_after_threads_and_exit_functions_but_is_not_taken_apart(end, code):
     done = subprocess.run([sys.executable, "-c", CONSOLE.format(end=end)], capture_output=True, text=True, check=False)

@@ -69,6 +69,7 @@ def run(command: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_fit_and_compare_need_no_linux(without_linux, tables):
     fit = ["fit", "digits-mlp", "--trainer.max_epochs", "1"]
     assert "1 row" in run(without_linux(*fit, "and", "compare", "digits-mlp"))

@@ -118,6 +118,7 @@ def test_a_run_of_a_config_file_and_with_more_files_on_top(litlab, uri, tmp_path
     assert (second.code, Store(uri).find(second.run_id).params["trainer.max_epochs"]) == (0, "2")
 
 
+@pytest.mark.slow
 def test_several_seeds_of_the_configuration_of_a_run(litlab, uri):
     first = litlab(*FIT, "--model.dropout=0.4", "--seed_everything=5")
     outcome = litlab("fit", "--from", first.run_id, "--seeds", "2", "--data.n_train=300")

@@ -16,7 +16,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("template", ["image", "tabular", "blank"])
+@pytest.mark.parametrize(
+    "template", ["image", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tabular", "blank"))]
+)
 def test_a_new_project_trains_sweeps_and_passes_its_test(template, folder, monkeypatch, run_python):
     name = f"New-{template} project"
     assert main(["new", name, "--template", template]) == 0

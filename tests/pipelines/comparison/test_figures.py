@@ -386,6 +386,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(store, tmp_path):
         save_figures({}, tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_classifiers_of_images_are_drawn_without_torch(store):
     code = (
         "import sys; from pipelines.comparison.figures import draw_figures; from pipelines.tracking.store import Store;"

@@ -5,9 +5,10 @@ import yaml
 
 from pipelines.config.cli import parse_config
 from pipelines.config.experiments import describe_experiment, experiment_names, find_experiment
+from tests.experiments import each_experiment
 
 
-@pytest.mark.parametrize("name", experiment_names())
+@pytest.mark.parametrize("name", each_experiment())
 def test_every_experiment_builds_and_runs_a_batch(litlab, small, tmp_path, name):
     outcome = litlab("fit", *small(name), "--data.batch_size", "20", "--trainer.fast_dev_run", "true")
     assert outcome.code == 0, outcome.err

@@ -105,6 +105,7 @@ def create_outdated_database(uri):
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_tables_of_an_older_mlflow_are_brought_up_to_date_after_a_copy(context, uri):
     context.folder.mkdir()
     create_outdated_database(uri)
@@ -312,6 +313,7 @@ def test_disk_use_of_experiments_and_of_deleted_runs_is_reported(context, delete
     assert all(folder.exists() for _, _, *folders in deleted_runs for folder in folders), "it only reports"
 
 
+@pytest.mark.slow
 def test_the_printed_command_deletes_deleted_runs_only(context, deleted_runs, tmp_path, monkeypatch):
     *_, deleted = storage.check_disk(context)
     program, *arguments = shlex.split(re.search(r"\((mlflow gc .*): only the runs\)", deleted.message)[1])

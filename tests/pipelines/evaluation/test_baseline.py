@@ -129,6 +129,7 @@ def test_the_default_command_of_fit_baseline_makes_the_same_runs(uri):
         assert vars(parse(argv)) == {"method": "svm-rbf", "experiment": "circles", "overrides": overrides, **arguments}
 
 
+@pytest.mark.slow
 def test_on_circles_a_linear_machine_is_at_chance_and_radial_basis_functions_are_not(litlab, uri):
     """Chance within four standard errors of 200 points; the report has 0.94 with radial basis functions."""
     for method in ("svm-linear", "svm-rbf"):
@@ -150,7 +151,7 @@ def test_a_linear_machine_gets_the_normalised_pixels_of_the_networks(litlab, uri
 
 
 def test_a_machine_that_does_not_converge_is_reported_and_saved(litlab, uri):
-    outcome = litlab("baseline", "svm-linear", "digits-mlp", "--data.n_train", "1000", "--C", "1000")
+    outcome = litlab("baseline", "svm-linear", *DIGITS, "--C", "1e6")
     assert outcome.code == 0
     (warning,) = (line for line in outcome.err.splitlines() if "converge" in line)
     assert warning.startswith("litlab: note: ")

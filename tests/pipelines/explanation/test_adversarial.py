@@ -44,6 +44,7 @@ def test_the_numbers_of_a_pair_are_the_networks_predictions_for_its_images(expla
     assert f"linf_mean {numbers['linf_mean']:.3g}, " in numbers["caption"]
 
 
+@pytest.mark.slow
 def test_the_table_is_one_image_of_each_class_to_every_other_class_and_reaches_them(explain, target, explained_run):
     outcome = explain("adversarial", "--table", "--steps", "40", "--lr", "0.03")
     (numbers,) = read_all_numbers(outcome)
@@ -69,7 +70,7 @@ def test_success_in_8_bits_is_measured_on_the_rounded_image(target):
     assert result.rounded_N.equal(target.probabilities(rounded.float() / 255).argmax(1))
 
 
-@pytest.mark.parametrize("method", ["fgsm", "pgd"])
+@pytest.mark.parametrize("method", ["fgsm", pytest.param("pgd", marks=pytest.mark.slow)])
 def test_every_budget_is_an_explanation_and_is_respected_and_a_larger_one_has_more_effect(explain, method):
     small, large = read_all_numbers(
         explain("adversarial", "--method", method, "--images-per-class", "1", "--budget", "0.02", "0.3")

@@ -31,7 +31,7 @@ def state(uri, run_id):
         ["maximise", "--class", "7", "--steps", "3"],
         ["filters"],
         ["activations", "--image", "12"],
-        ["embedding", "--count", "100", "--perplexity", "10"],
+        pytest.param(["embedding", "--count", "100", "--perplexity", "10"], marks=pytest.mark.slow, id="embedding"),
         ["adversarial", "--image", "12", "--target", "3", "--steps", "3"],
         ["occlusion", "--image", "12"],
         ["saliency", "--image", "12"],

@@ -150,6 +150,7 @@ def test_the_table_shows_layers_and_totals(litlab):
     assert "…" not in shown
 
 
+@pytest.mark.slow
 def test_the_table_of_a_terminal_fits_it_with_its_receptive_fields(litlab, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "dumb")  # without escape codes

@@ -8,13 +8,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.config.cli import parse_config
-from pipelines.config.experiments import experiment_names
 from pipelines.inspection.trace import trace
+from tests.experiments import each_experiment
 
 NARROW = {"cifar-resnet9": ["--model.width", "4"]}  # the width does not change receptive fields
 SEEN: set[str] = set()  # networks that were compared with their gradient: many experiments share one
 PUBLISHED = {"deep-mnist": 3_274_634, "one-conv": 63_250, "small-deep-mnist": 1_327_076, "cifar-base": 1_191_170}
-WITH_DATA = [name for name in experiment_names() if name != "backbone"]  # needs the user's images
+WITH_DATA = each_experiment("backbone")  # which needs the user's images
 
 
 def build(name, *options):

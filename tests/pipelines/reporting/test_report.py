@@ -213,6 +213,7 @@ def test_a_page_is_replaced_completely_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_report_of_image_classifiers_imports_no_torch(trained, tmp_path):
     args = ["report", "digits-mlp", "--out", str(tmp_path / "light.html"), "--tracking_uri", trained]
     program = f"import sys; from pipelines.cli import main; main({args}); print('torch' in sys.modules)"

@@ -73,6 +73,7 @@ def test_classes_of_pytorch_lightning_are_accepted(config):
     assert isinstance(cli.callbacks[0], EarlyStopping)
 
 
+@pytest.mark.slow
 def test_classes_of_a_pytorch_lightning_that_was_imported_earlier_are_refused_with_the_reason(config, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{config.parent}:.")
     done = run(TOO_LATE, str(config))

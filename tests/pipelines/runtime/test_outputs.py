@@ -36,6 +36,7 @@ def test_an_input_is_refused_also_under_another_name(tmp_path):
             check_output(tmp_path / name, b"mark", inputs=[image])
 
 
+@pytest.mark.slow
 def test_every_verb_that_writes_files_replaces_its_own_and_no_others(litlab, tmp_path):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1", "--data.n_train", "100").run_id
     images = [tmp_path / f"{name}.png" for name in "abc"]

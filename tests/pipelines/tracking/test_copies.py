@@ -110,7 +110,14 @@ def test_a_study_is_copied_with_its_trials_and_all_links_name_copies(litlab, oth
     assert litlab("show", "best:s", "--tracking_uri", other).out.splitlines()[0].endswith(copies[trials[0]])
 
 
-@pytest.mark.parametrize("step", ["open", "log_params_and_metrics", "log_models", "log_artifacts", "end"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "log_models",
+        "end",
+        *(pytest.param(s, marks=pytest.mark.slow) for s in ("open", "log_params_and_metrics", "log_artifacts")),
+    ],
+)
 def test_a_copy_that_was_interrupted_is_completed(other, monkeypatch, step):
     run_id, source = new_run(), Store()
     model = source.client.create_logged_model("1", name="model", source_run_id=run_id)
@@ -167,6 +174,7 @@ def test_what_cannot_be_copied_is_said(litlab, other, uri):
         assert (refused.code, message in refused.err) == (2, True), refused.err
 
 
+@pytest.mark.slow
 def test_a_run_is_copied_to_a_server_and_back_and_removed_there_with_its_files(litlab, mlflow_server, tmp_path):
     """Starts a server, the only place where artifacts are not files of this machine."""
     assert litlab(*FIT).code == 0

@@ -145,6 +145,7 @@ def test_forget_deletes_the_unsent_data_of_deleted_runs_only(litlab):
     assert litlab("sync", "--forget", "0" * 32).code == 2
 
 
+@pytest.mark.slow
 def test_runs_that_doctor_deletes_permanently_are_forgotten(uri, tmp_path):
     (run_id, home), (_, other) = unsent_run("1:0"), unsent_run("1:0")
     Store().client.delete_run(run_id)

@@ -66,6 +66,7 @@ def test_a_refused_label_exits_with_2_before_anything_is_written(litlab, tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_labels_are_recorded_kept_by_resume_and_change_neither_hash_nor_params_nor_files(litlab, uri):
     client = MlflowClient(uri)
     labels = ["--tag", "purpose=thesis", "--tag=week=3", "--note", NOTE, "--run_name", "my try"]

@@ -182,6 +182,7 @@ def test_a_model_registered_before_the_move_is_loaded_after_the_correction(train
     mlflow.pytorch.load_model("models:/digits/1")
 
 
+@pytest.mark.slow
 def test_nothing_is_written_to_the_original_of_a_copied_project(project, original, litlab):
     before = content(original)
     assert litlab("resume", project.failed).code == 0
@@ -195,6 +196,7 @@ def test_nothing_is_written_to_the_original_of_a_copied_project(project, origina
     assert content(original) == before
 
 
+@pytest.mark.slow
 def test_a_copied_database_reads_the_files_of_the_original_and_writes_beside_itself(project, original, litlab):
     shutil.rmtree(project.folder / "mlartifacts")
     before = content(original)

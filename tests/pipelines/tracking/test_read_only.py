@@ -47,6 +47,7 @@ def without_permission(uri, tmp_path):
     protect(0o644)
 
 
+@pytest.mark.slow
 def test_reading_verbs_need_no_permission_to_write_and_others_name_the_cause(litlab, uri, tmp_path, without_permission):
     run_as_user, protect = without_permission
     run_id = litlab(*FIT).run_id

@@ -202,6 +202,7 @@ def test_a_fit_finishes_without_its_server_and_sync_sends_everything(litlab, ser
     assert "nothing to send" in litlab("sync").out
 
 
+@pytest.mark.slow
 def test_lost_responses_store_nothing_twice(litlab, server, line, fit, tmp_path):
     """The server has carried out the request; neither litlab nor MLflow's client, which repeats it, can know."""
     line.lost.update({"runs/create": 1, "log-batch": 7, "log-inputs": 2, "logged-models$": 1, "outputs": 2})
@@ -344,6 +345,7 @@ def test_a_server_that_is_killed_during_a_run_and_restarted_gets_everything(litl
         assert litlab("test", outcome.run_id, "--tracking_uri", line.uri).code == 0
 
 
+@pytest.mark.slow
 def test_a_fit_on_a_server_prints_the_page_of_its_runs_and_a_view_of_them_is_saved(fit, line, server, tmp_path):
     done = fit(lambda epoch: None)
     assert done.code == 0, done.err

@@ -95,6 +95,7 @@ def runs(uri):
     return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
 
 
+@pytest.mark.slow
 def test_a_fit_ends_with_a_complete_run_and_a_model_without_importing_mlflow(python, uri):
     done = python(FIT, "fit", "digits-mlp", *ONE_EPOCH, "--trainer.callbacks=callbacks.PrintState", fresh=True)
     assert done.code == 0, done.err

@@ -66,6 +66,7 @@ def test_greyscale_images_that_are_read_as_rgb_are_told(litlab, tmp_path, mode, 
     assert ("read as RGB; --data.channels 1" in outcome.err) == is_told
 
 
+@pytest.mark.slow
 def test_a_fit_whose_output_was_closed_before_the_first_line_ends_its_run_which_can_be_resumed(
     litlab, start_litlab, uri
 ):

@@ -98,7 +98,7 @@ def test_normalised_data_are_refused_before_the_first_step(litlab, arguments):
     assert "set data.normalization to unit" in outcome.err
 
 
-@pytest.mark.parametrize("frozen_epochs", [1, 3])
+@pytest.mark.parametrize("frozen_epochs", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_resumed_run_has_the_same_frozen_epochs_and_needs_no_published_weights(
     arguments, tmp_path, monkeypatch, frozen_epochs
 ):

@@ -30,6 +30,7 @@ ARGUMENTS = {
 ABSTRACT = {"BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar"}
 REFUSED = {"OnExceptionCheckpoint"}
 NAMES = sorted({*callbacks.__all__} - ABSTRACT - REFUSED)
+USUAL = {"BatchSizeFinder", "EarlyStopping", "LearningRateMonitor", "ModelCheckpoint", "StochasticWeightAveraging"}
 CANNOT_BE_RESUMED = {"SpikeDetection"}  # Lightning 2.6 cannot restore its state
 
 
@@ -45,7 +46,9 @@ def arguments(tmp_path, name, *more):
 
 
 @pytest.mark.filterwarnings("ignore:When using the `ThroughputMonitor`")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_a_callback_works_and_a_resumed_fit_has_the_same_metrics(tables, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     whole = fit(overrides=arguments(tmp_path, name))

@@ -48,9 +48,11 @@ def test_a_module_of_anybody_is_trained_selected_and_tested(train, name, monitor
 @pytest.mark.parametrize(
     ("name", "plan", "args"),
     [
-        ("protonet", "2 4", ["--checkpoint_every=1"]),  # a batch sampler with a generator of NumPy
+        pytest.param(
+            "protonet", "2 4", ["--checkpoint_every=1"], marks=pytest.mark.slow
+        ),  # a batch sampler with a generator of NumPy
         ("stateful", "1 3", ["--checkpoint_every=1"]),  # a path, an enumeration and numbers of NumPy
-        ("multihead", "1 1", []),
+        pytest.param("multihead", "1 1", [], marks=pytest.mark.slow),
     ],
 )
 def test_a_module_of_anybody_resumes_bit_for_bit(train, tmp_path, name, plan, args):

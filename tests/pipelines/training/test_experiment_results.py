@@ -19,6 +19,7 @@ def test_a_small_network_separates_the_circles(litlab):
     assert metrics_of(litlab("fit", "circles"))["test/acc"] >= 0.935
 
 
+@pytest.mark.slow
 def test_the_linear_model_fits_the_linear_function_and_the_convnet_fits_the_others_better(litlab):
     """Seeds 0 to 2: y0 to 6e-9 at most and 8e-4 at least; y1 to 0.21 and 0.007, y2 to 1.6 and 0.009 at most."""
     linear = metrics_of(litlab("fit", "functions-linear", "--trainer.max_epochs", "15", "--model.optimizer.lr", "0.05"))
@@ -28,6 +29,7 @@ def test_the_linear_model_fits_the_linear_function_and_the_convnet_fits_the_othe
         assert convnet[f"test/loss_{name}"] < linear[f"test/loss_{name}"] / 10
 
 
+@pytest.mark.slow
 def test_the_code_of_an_autoencoder_separates_the_digits_better_than_two_principal_components(litlab):
     """On scikit-learn's digits; seeds 0 to 2: accuracy 0.70 to 0.81 and 0.50, loss 0.021 to 0.023 and 0.032."""
     digits = ["autoencoder", "--data", "datamodules.digits.Digits"]
@@ -41,6 +43,7 @@ def test_the_code_of_an_autoencoder_separates_the_digits_better_than_two_princip
     assert coded["test/loss"] < pca.data.metrics["test/loss"]
 
 
+@pytest.mark.slow
 def test_a_convnet_adds_two_small_digits(litlab):
     """On scikit-learn's digits; seeds 0 to 2: 0.33; the commonest sum has one pair in ten."""
     options = ["--data.source", "digits", "--model.channels", "[8, 16]", "--model.hidden", "64"]

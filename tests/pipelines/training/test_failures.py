@@ -59,6 +59,7 @@ def test_a_stopped_fit_is_killed_and_keeps_logged_metrics(uri, start, number, co
     assert (Path(urlparse(run.info.artifact_uri).path) / "checkpoints/last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_a_fit_killed_with_sigkill_leaves_a_consistent_database(litlab, uri, start):
     process = start(*ENDLESS)
     process.kill()

@@ -215,7 +215,14 @@ def test_digits_mlp_reaches_95_percent_on_the_test_set(litlab, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
-@pytest.mark.parametrize("name", ["circles", "circles-manual", "functions-convnet", "digits-convnet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "circles-manual",
+        "digits-convnet",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("circles", "functions-convnet")),
+    ],
+)
 def test_half_precision_trains_tests_and_exports_a_model(litlab, uri, name, precision):
     outcome = litlab("fit", name, "--trainer.max_epochs", "1", "--trainer.precision", precision)
     assert outcome.code == 0, outcome.err

@@ -29,8 +29,8 @@ def printed(start_litlab):
     ("profiler", "mark"),
     [
         ("simple", SIMPLE),
-        ("advanced", "Profile stats for: run_training_batch"),
-        ("lightning.pytorch.profilers.SimpleProfiler", SIMPLE),
+        pytest.param("advanced", "Profile stats for: run_training_batch", marks=pytest.mark.slow),
+        pytest.param("lightning.pytorch.profilers.SimpleProfiler", SIMPLE, marks=pytest.mark.slow),
     ],
 )
 def test_the_report_is_printed_and_kept(printed, profiler, mark, uri):

@@ -191,8 +191,8 @@ def assert_identical_to_uninterrupted(uri, whole_uri):
     [
         (MLP, f"step-{2 * STEPS + 17}"),
         (MLP, "step-5"),
-        (CONVNET, f"step-{STEPS + 30}"),
-        (CIRCLES, "step-75"),
+        pytest.param(CONVNET, f"step-{STEPS + 30}", marks=pytest.mark.slow),
+        pytest.param(CIRCLES, "step-75", marks=pytest.mark.slow),
         (MLP, "epoch-2"),
         (MLP, "end"),
     ],
@@ -232,7 +232,7 @@ def test_a_run_that_was_stopped_twice_resumes_twice(litlab, stopped, whole, uri,
     assert_identical_to_uninterrupted(uri, whole(*arguments))
 
 
-@pytest.mark.parametrize("harm", ["flipped", "truncated"])
+@pytest.mark.parametrize("harm", ["flipped", pytest.param("truncated", marks=pytest.mark.slow)])
 def test_a_damaged_last_checkpoint_is_named_and_the_previous_one_is_used(litlab, stopped, whole, uri, harm):
     arguments = arguments_of(MLP)
     stopped(f"step-{3 * STEPS + 17}", signal.SIGKILL, *arguments)
@@ -331,7 +331,7 @@ def test_a_process_that_has_ended_is_not_alive():
     assert not is_alive({})
 
 
-@pytest.mark.parametrize("verb", ["test", "validate"])
+@pytest.mark.parametrize("verb", ["test", pytest.param("validate", marks=pytest.mark.slow)])
 def test_a_damaged_checkpoint_is_not_evaluated(litlab, plan, uri, verb):
     run_id = litlab("fit", *arguments_of(["digits-mlp"], 1)).run_id
     best = folder_of(runs(uri)[0]) / "checkpoints/best.ckpt"

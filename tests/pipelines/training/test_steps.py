@@ -20,6 +20,7 @@ class Dying(Callback):
             open(__file__ + ".died", "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
 """
+SLOW = pytest.mark.slow
 CONFIG = """
 data: {class_path: steps.Data}
 model: {class_path: steps.Net}
@@ -60,14 +61,14 @@ def _entries(folder):
     return [{key: value for key, value in line.items() if key not in ("timestamp", "fit_seconds")} for line in lines]
 
 
-@pytest.mark.parametrize("step", [9, 16])  # in the first and in the second epoch of 12 steps
+@pytest.mark.parametrize("step", [pytest.param(9, marks=SLOW), 16])  # in the first and in the second epoch of 12 steps
 @pytest.mark.parametrize(
     "args",
     [
         [],
-        ["--data.seeded", "true"],
-        ["--data.workers", "2"],
-        ["--trainer.val_check_interval", "5"],
+        pytest.param(["--data.seeded", "true"], marks=SLOW),
+        pytest.param(["--data.workers", "2"], marks=SLOW),
+        pytest.param(["--trainer.val_check_interval", "5"], marks=SLOW),
         ["--trainer.val_check_interval", "7"],  # validated after the step of a checkpoint
         ["--trainer.accumulate_grad_batches", "2", "--checkpoint_every", "2"],
     ],
@@ -88,14 +89,16 @@ def test_a_training_that_failed_in_an_epoch_resumes_there_bit_for_bit(fit, args,
     assert "from step" in outcome.err
 
 
-@pytest.mark.parametrize("stop", ["16 error", "16 SIGTERM", "26 SIGTERM"])
+@pytest.mark.parametrize(
+    "stop", [*(pytest.param(f"16 {how}", marks=SLOW) for how in ("error", "SIGTERM")), "26 SIGTERM"]
+)
 @pytest.mark.parametrize(
     "args",
     [
         [],
         ["--model.interval", "step", "--model.monitor", "by_step"],
-        ["--trainer.val_check_interval", "4"],
-        ["--trainer.accumulate_grad_batches", "2"],
+        pytest.param(["--trainer.val_check_interval", "4"], marks=SLOW),
+        pytest.param(["--trainer.accumulate_grad_batches", "2"], marks=SLOW),
     ],
     ids=["epochs", "steps", "validation within epochs", "accumulation"],
 )
@@ -133,7 +136,7 @@ def test_a_checkpoint_has_what_the_hooks_of_the_step_did(fit):
     assert all(torch.equal(value, _weights(parts)[key]) for key, value in _weights(whole).items())
 
 
-@pytest.mark.parametrize("signal", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("signal", ["SIGTERM", pytest.param("SIGUSR1", marks=SLOW)])
 def test_a_signal_saves_a_checkpoint_after_the_step_and_ends_the_run_as_killed(fit, signal):
     _, _, whole = fit("whole")
     Path("plan").write_text(f"16 {signal}")

@@ -69,7 +69,8 @@ def test_a_tag_stops_a_run_which_then_resumes_to_its_end(litlab, asks):
     assert litlab("stop", run.run_id).err == f"litlab: run {run.run_id} is FINISHED, not running\n"
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_another_shell_stops_a_fit_whose_writer_is_a_process(uri, ranks):
     """Takes as long as a writer waits between two looks, which is part of the claim."""
     devices = ["--trainer.devices", "2", "--trainer.strategy", "ddp"] if ranks > 1 else []

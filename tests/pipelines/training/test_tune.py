@@ -43,6 +43,7 @@ def test_the_printed_command_trains_with_the_suggestion(litlab, tables, stranger
     assert litlab("fit", *words[2:], "--trainer.max_epochs", "1").code == 0
 
 
+@pytest.mark.slow
 def test_a_search_for_a_learning_rate_has_no_bar_without_a_terminal_or_if_it_is_switched_off(
     litlab, tables, stranger, monkeypatch
 ):

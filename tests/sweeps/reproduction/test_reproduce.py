@@ -79,6 +79,7 @@ def runs():
     return find_runs(Store(), []).runs
 
 
+@pytest.mark.slow
 def test_it_trains_judges_and_writes_the_page_and_a_second_call_trains_nothing(litlab, lines, tmp_path):
     done = litlab("reproduce", "--seeds", "2", "--workers", "2", "--out", tmp_path / "out")
     assert done.code == 0, done.err
@@ -206,6 +207,7 @@ def _finished() -> bool:
     return Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")).exists() and "FINISHED" in _statuses()
 
 
+@pytest.mark.slow
 def test_the_hash_of_a_configuration_does_not_depend_on_what_was_imported_before():
     code = (
         "import sys\nfrom pipelines.config.cli import parse_config\nfrom pipelines.config.identity import config_hash\n"

@@ -139,6 +139,7 @@ def test_repeated_configurations_are_reported_and_not_trained_again(litlab, mood
     assert len(results.children()) == len({trial.params["model.score"] for trial in results.trials})
 
 
+@pytest.mark.slow
 def test_keys_written_as_one_share_their_value_and_seeds_are_averaged(litlab, moody, results):
     space = moody({"model.score, model.slow": [0.0, 0.01]}, seeds=2)
     outcome = litlab("sweep", "-c", space, "--keep", "all")
@@ -150,6 +151,7 @@ def test_keys_written_as_one_share_their_value_and_seeds_are_averaged(litlab, mo
         assert "checkpoints/best.ckpt" in results.files(run), "--keep all"
 
 
+@pytest.mark.slow
 def test_a_sweep_that_keeps_no_checkpoint_has_none_and_tells_its_best_value(litlab, moody, results, tmp_path):
     space = moody({"model.score": [0.2, 0.6]}, confirm=1, keep="none")
     told = tmp_path / "told"

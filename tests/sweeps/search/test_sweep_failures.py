@@ -102,6 +102,7 @@ def test_every_kind_of_failure_costs_one_trial_and_is_recorded_with_its_reason(l
     assert results.parent.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_if_the_path_of_the_temporary_folder_is_too_long_for_sockets(
     moody, results, start, tmp_path, monkeypatch
 ):
@@ -114,6 +115,7 @@ def test_a_sweep_runs_if_the_path_of_the_temporary_folder_is_too_long_for_socket
     assert not list(long.iterdir())
 
 
+@pytest.mark.slow
 def test_the_next_call_marks_a_failed_trials_orphaned_run_as_failed(litlab, moody, results):
     sweep = "sweep", "-c", moody({"model.mood": ["killed", "fine"]}), "--trainer.max_epochs", "2"
     assert litlab(*sweep).code == 0
@@ -144,7 +146,9 @@ def log_of(results, run):
     return (Path(run.info.artifact_uri.removeprefix("file://")) / "log.txt").read_text()
 
 
-@pytest.mark.parametrize(("times", "number", "code"), [(1, signal.SIGINT, 130), (2, signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("times", "number", "code"), [(1, signal.SIGINT, 130), pytest.param(2, signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_stopped_sweep_leaves_nothing_running_and_continues(litlab, moody, results, times, number, code):
     space = moody({"model.slow": [0.0, 0.15, 0.151]})
 
@@ -167,6 +171,7 @@ def test_a_stopped_sweep_leaves_nothing_running_and_continues(litlab, moody, res
     assert not running(results)
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_the_death_of_a_worker_and_of_the_fork_server(litlab, moody, results):
     space = moody({"model.slow": [0.6, 0.601, 0.602]})
 

@@ -329,6 +329,7 @@ def test_seeds_whose_runs_were_deleted_while_they_trained_are_said_to_be_missing
     assert group.parent.data.metrics["n"] == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_run_active_and_the_same_command_trains_the_missing_seeds(litlab, experiment, group):
     fix(experiment)
     command = ["fit", experiment, "--seeds", "3", "--model.slow", "0.2"]
@@ -387,6 +388,7 @@ def test_a_summary_run_that_may_be_active_on_another_machine_is_not_continued(li
     assert [run.info.status for run in group.parents] == ["RUNNING", "FAILED"]
 
 
+@pytest.mark.slow
 def test_two_processes_cannot_train_the_same_seeds_and_a_killed_one_loses_nothing(
     litlab, start_litlab, experiment, group, tmp_path
 ):
@@ -409,6 +411,7 @@ def test_two_processes_cannot_train_the_same_seeds_and_a_killed_one_loses_nothin
     assert group.parent.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_the_controlling_process_does_not_import_torch(experiment, tmp_path):
     program = f"{PROGRAM.rpartition(';')[0]}; print(main(), 'torch' in sys.modules)"
     command = [sys.executable, "-c", program, "fit", experiment, "--seeds", "1"]

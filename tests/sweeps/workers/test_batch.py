@@ -57,6 +57,7 @@ def log_of(run):
     return (Path(run.artifact_uri.removeprefix("file://")) / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_workers_are_spawned_where_a_fork_is_not_safe(tmp_path, job, store, monkeypatch):
     monkeypatch.setattr("sweeps.workers.pool.FORK_IS_SAFE", False)
     monkeypatch.delattr(os, "killpg")  # as on Windows
@@ -133,6 +134,7 @@ def test_a_terminal_shows_the_progress_of_the_list_and_of_each_training(train, j
     assert "0.5000" in out, "the monitored metric"
 
 
+@pytest.mark.slow
 def test_baselines_run_in_parallel_with_networks(train, job, store, uri):
     arguments = ["svm-linear", "digits-mlp", "--C", "0.01", "0.1"]
     baseline = Job(arguments, seed=3, experiment="digits-svm", tracking_uri=uri, verb="baseline")

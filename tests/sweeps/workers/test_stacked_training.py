@@ -107,8 +107,13 @@ def assert_same_checkpoint(one, other):
             (1, [*DIGITS, ONE_CYCLE, "--model.dropout=0.5", "--model.label_smoothing=0.1"]),
             (0, [*DIGITS, "--model.dropout=0.0", "--model.optimizer=AdamW", "--model.optimizer.weight_decay=0.1"]),
         ],
-        [(0, [*DIGITS, *MOMENTUM, f"--model.optimizer.lr={lr}"]) for lr in (0.01, 0.02)],
-        [(seed, ["circles-optim", *QUICK, f"--model.lr={0.1 * (1 + seed)}"]) for seed in (0, 1)],
+        pytest.param(
+            [(0, [*DIGITS, *MOMENTUM, f"--model.optimizer.lr={lr}"]) for lr in (0.01, 0.02)], marks=pytest.mark.slow
+        ),
+        pytest.param(
+            [(seed, ["circles-optim", *QUICK, f"--model.lr={0.1 * (1 + seed)}"]) for seed in (0, 1)],
+            marks=pytest.mark.slow,
+        ),
         [
             (seed, [*DIGITS, f"--model.dropout=0.{seed}", "--data.crop_padding=1", "--data.evaluate_train=true"])
             for seed in (0, 1)
