@@ -158,7 +158,11 @@ class Run:
         return load_run(self.stored, trust=trust, objects=objects).model
 
     def __repr__(self) -> str:
-        return f"<litlab.Run {self.id[:SHORT_ID]} {self.experiment}: {self.name}, {self.status.lower()}>"
+        from pipelines.tracking.listing import listed
+
+        test = listed(self.stored).test
+        measured = f", {test.metric} {test.value:.4f}" if test else ""
+        return f"<litlab.Run {self.id[:SHORT_ID]} {self.experiment}: {self.name}, {self.status.lower()}{measured}>"
 
     def _repr_html_(self) -> str:
         from litlab.tables import run_html

@@ -4,7 +4,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.runtime.console import format_duration
+from pipelines.runtime.console import SHORT_ID, format_duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,7 @@ SPREADS = ("_sd", "_ci95_low", "_ci95_high")  # of a run that summarises seeds
 _OF_DIFFERENCE = ("difference_n", "difference_paired", "difference_within_noise")
 TIMES = ("started", "ended")
 RESULTS = ("selected_metric", "selected", "test_metric", "test")
-DETAILS = ("metric", "seeds", "values", "configurations", "baseline", *_OF_DIFFERENCE)
+DETAILS = ("seeds", "values", "configurations", "baseline", *_OF_DIFFERENCE)
 
 
 def history(run: "StoredRun", *, steps: bool) -> "pd.DataFrame":
@@ -91,7 +91,9 @@ def differences(diff: "RunDiff") -> "pd.DataFrame":
 
     rows = {(section, key): values for section, keys in diff.sections.items() for key, values in keys.items()}
     index = pd.MultiIndex.from_tuples(list(rows), names=["section", "key"])
-    return pd.DataFrame(list(rows.values()), index=index, columns=[run.run_id for run in diff.runs])
+    return pd.DataFrame(
+        list(rows.values()), index=index, columns=[f"{run.run_id[:SHORT_ID]} {run.name}" for run in diff.runs]
+    )
 
 
 def run_html(run: "StoredRun") -> str:

@@ -96,6 +96,10 @@ def _predict_data(run_id: str, overrides: Sequence[str], out: Path | None, given
         if sys.stdout.isatty():
             _print_summary(predictions.summary())
             return 0
+    if "target" in columns and "class" in columns:
+        pairs = zip(columns["target"], columns["class"], strict=True)
+        correct = sum(target == predicted for target, predicted in pairs)
+        logger.info("%d of %d examples are classified correctly", correct, len(rows))
     table = [tuple(f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row) for row in rows]
     _write([tuple(columns), *table], out)
     return 0

@@ -92,7 +92,7 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
         "code": ", ".join(run.names(FOLDER)),
         "model": params.get("model", ""),
         "data": params.get("data", ""),
-        "seed": run.seed,
+        "seed": "" if run.seed == run.run_id else run.seed,  # a summary has none
         "selected by": _selection(run),
         "part of": of_run.get(tags.PARENT_RUN_TAG, ""),
         "from": of_run.get(tags.FROM_TAG, ""),

@@ -72,7 +72,9 @@ def take_experiment(args: Sequence[str]) -> tuple[str | None, list[str]]:
     found = [option[0] for option in split if not option[0].startswith("-")]
     refuse_bare_keys(found)
     if len(found) > 1:
-        raise UserError(f"unexpected argument {found[1]!r}: one experiment at a time")
+        key, is_key, value = found[1].partition("=")
+        hint = f"keys are written --{key} {value}" if is_key else "one experiment at a time"
+        raise UserError(f"unexpected argument {found[1]!r}: {hint}")
     options = [token for option in split if option[0].startswith("-") for token in option]
     return (found[0] if found else None), options
 

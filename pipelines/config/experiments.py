@@ -61,7 +61,15 @@ def find_experiment(experiment: str) -> Path:
         raise UserError(f"{path}: no such file")
     suggestions = get_close_matches(experiment, experiment_names(), n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(suggestions)}?" if suggestions else ""
+    if above := _file_above(experiment):
+        hint = f" {above} is in no project: a pyproject.toml in {above.parents[1]} makes that folder one."
     raise UserError(f"there is no experiment {experiment!r}.{hint} litlab list shows them all")
+
+
+def _file_above(experiment: str) -> Path | None:
+    """Return the experiment's file in a folder above, which is not the project's: those have been searched."""
+    found = (folder / "experiments" / f"{experiment}.yaml" for folder in Path.cwd().parents)
+    return next((path for path in found if path.is_file()), None)
 
 
 def load_yaml(text: str) -> Any:

@@ -48,6 +48,10 @@ USUAL_NAMES = {"seed": "seed_everything", "fold": "folds", "k_folds": "folds"}
 """Keys as people try to call them, which are not similar to their names."""
 
 
+OF_OPTIMIZERS = {"lr": "lr", "learning_rate": "lr", "weight_decay": "weight_decay", "momentum": "momentum"}
+"""Arguments of optimisers, as people try to give them to the module."""
+
+
 def explain_unknown_key(key: str, known: Collection[str], section: str = "") -> str:
     """Return the message for an unknown key: the nearest one, and the keys of its section if they are few.
 
@@ -67,6 +71,9 @@ def nearest_key(key: str, known: Collection[str]) -> str | None:
     """Return the most similar of the known keys; None if none is similar."""
     if USUAL_NAMES.get(key) in known:
         return USUAL_NAMES[key]
+    section, _, name = key.rpartition(".")
+    if f"{section}.optimizer" in known and name in OF_OPTIMIZERS and key not in known:
+        return f"{section}.optimizer.{OF_OPTIMIZERS[name]}"
     nearest = max(sorted(known), key=lambda candidate: _similarity(key, candidate), default=None)
     return nearest if nearest is not None and _similarity(key, nearest) > SIMILAR else None
 

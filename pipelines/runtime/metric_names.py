@@ -25,7 +25,7 @@ _PROPORTION = re.compile(  # in [0, 1]
     r"acc|accuracy|precision|recall|sensitivity|specificity|f|fbeta|fscore|auc|auroc|iou|miou|jaccard|dice|ap|ndcg|mrr|purity"
 )
 _POSITIVE = re.compile(
-    r"seconds|time|duration|parameters|error|mse|rmse|mae|mape|perplexity|ppl|distance|brier|epochs?"
+    r"seconds|time|duration|parameters|loss|error|mse|rmse|mae|mape|perplexity|ppl|distance|brier|epochs?"
 )
 SIMILAR = 0.65  # of two names of metrics, from 0 to 1
 _COMPOUND = re.compile(r"(loss|error|perplexity|distance|divergence)$")  # xloss, crossentropyloss
@@ -62,15 +62,17 @@ def tells_mode(metric: str) -> bool:
 def bounds_of(metric: str, values: Iterable[float]) -> tuple[float, float]:
     """Return the lowest and highest value that a metric can have, judged by its name and by values of it.
 
-    A proportion, such as an accuracy, is in [0, 1] if all values are; durations and numbers of things are at least 0.
-    Of other metrics, such as a loss, the name does not tell.
+    A proportion, such as an accuracy, is in [0, 1] if all values are. Losses, durations and numbers of things are at
+    least 0, if all values are. Of other metrics, the name does not tell.
     """
     words, known = _words(metric), list(values)
     if min(known, default=0.0) < 0:
         return -math.inf, math.inf
     if any(_PROPORTION.fullmatch(word) for word in words):
         return 0.0, (1.0 if max(known, default=0.0) <= 1 else math.inf)
-    return (0.0 if any(_POSITIVE.fullmatch(word) for word in words) else -math.inf), math.inf
+    return (
+        0.0 if metric == "selected_epoch" or any(_POSITIVE.fullmatch(word) for word in words) else -math.inf
+    ), math.inf
 
 
 def _words(metric: str) -> list[str]:

@@ -110,7 +110,7 @@ def list_runs(
     ]
     with explained_requests(store, filter_string):
         ids, run_filter = experiment_ids(store, names), parse_filter(*conditions, filter_string)
-        return [_listed(run) for run in search_matching(store, ids, run_filter, NEWEST_FIRST, last)]
+        return [listed(run) for run in search_matching(store, ids, run_filter, NEWEST_FIRST, last)]
 
 
 def run_conditions(tags: Mapping[str, str] | None = None, since: str | None = None, user: str | None = None) -> str:
@@ -140,7 +140,8 @@ def start_of(since: str, now: float | None = None) -> int:
         ) from error
 
 
-def _listed(run: StoredRun) -> ListedRun:
+def listed(run: StoredRun) -> ListedRun:
+    """Return a run with its most important metrics."""
     selected, tested = selected_metric(run.metrics, run.tags), test_metrics(run.metrics, run.tags)
     name = without_split((selected or "").removeprefix(f"{SELECTED}/"))
     test = next((metric for metric in tested if without_split(metric) == name), next(iter(tested), None))

@@ -10,6 +10,7 @@ from pipelines.runtime.metric_names import mode_of
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.deleted import deleted_run_ids
 from pipelines.tracking.filters import FINISHED, quoted
+from pipelines.tracking.folds import fold_of
 from pipelines.tracking.measured import selected_metric
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import BEST_RUN_TAG, MODE_TAG, STUDY_TAG, SWEEP_SUFFIX, is_summary
@@ -30,6 +31,7 @@ def find_run(store: Store, text: str) -> StoredRun:
         text: A run id; its first four or more characters; the name of a run; `latest`; `latest:NAME` and `best:NAME`
             of an experiment or a study. The latest run is the newest that does not summarise others. The best run of an
             experiment is the finished one with the best metric on validation data, that of a study is the study's best.
+            Runs of folds are left out if there are others: each has validation data of its own.
 
     Raises:
         UserError: There is no such run, or several have this name.
@@ -109,6 +111,7 @@ def _best(store: Store, name: str) -> StoredRun:
     if best_runs:
         return store.find(best_runs[0])
     runs = [run for run in store.search(ids, FINISHED, NEWEST_FIRST) if not is_summary(run.tags)]
+    runs = [run for run in runs if fold_of(run.params) is None] or runs
     metric = next((found for run in runs if (found := selected_metric(run.metrics, run.tags))), None)
     if metric is None:
         raise UserError(f"{name} has no finished run with a metric on validation data")

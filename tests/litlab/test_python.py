@@ -109,6 +109,7 @@ def test_comparisons_lists_and_differences_are_tables(trained):
     assert [name for name in listed if name.startswith("params.")] == ["params.model.hidden"]
     everything = lab.runs(details=True, tracking_uri=one.tracking_uri)
     assert {*everything.columns} - {*listed.columns} >= {"ended", "params.model", "params.data.batch_size"}
+    assert f"test/acc {one.metrics['test/acc']:.4f}" in repr(one)
     difference = lab.diff(one, other)
     assert difference.loc[("configuration", "model.hidden")].to_list() == ["[8]", "[16]"]
 

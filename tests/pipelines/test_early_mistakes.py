@@ -57,6 +57,7 @@ CASES = {
     "tune lr -c twice.yaml": "twice.yaml: data is given twice, in line 1 and in line 3",
     "fit": "usage: litlab fit",
     "fit --model.dropout 0.3": "name an experiment first",
+    "fit digits-mlp lr=0.1": "unexpected argument 'lr=0.1': keys are written --lr 0.1",
     "fit digits-mlp digits-convnet": "unexpected argument 'digits-convnet': one experiment at a time",
     "fit digits-mlp --lr 0.1": "unknown key lr: did you mean model.optimizer.lr?",
     "fit digits-mlp --epochs 3": "unknown key epochs: did you mean trainer.max_epochs?",

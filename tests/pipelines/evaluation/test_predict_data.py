@@ -127,6 +127,7 @@ def test_litlabs_own_classifiers_predict_their_test_set(litlab):
     assert outcome.code == 0, outcome.err
     rows = rows_of(outcome.out)
     correct = sum(row["target"] == row["class"] for row in rows)
+    assert f"{correct} of 360 examples are classified correctly" in outcome.err
     assert (len(rows), correct / 360) == (360, pytest.approx(Store().find(run_id).metrics["test/acc"]))
 
 

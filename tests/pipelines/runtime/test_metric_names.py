@@ -159,7 +159,9 @@ def test_other_names_do_not_tell_which_values_are_better(name):
         ("test_accuracy", (93.5,), (0, math.inf)),  # in per cent
         ("fit_seconds", (2.0,), (0, math.inf)),
         ("test/rmse", (0.3,), (0, math.inf)),
-        ("val/loss", (0.3,), (-math.inf, math.inf)),
+        ("val/loss", (0.3,), (0, math.inf)),
+        ("val/loss", (0.3, -0.1), (-math.inf, math.inf)),  # such as that of a density
+        ("test/r2", (0.3,), (-math.inf, math.inf)),
         ("test/acc", (-0.1,), (-math.inf, math.inf)),  # whatever that is
     ],
     ids=str,

@@ -120,6 +120,16 @@ def test_best_follows_the_direction_that_a_run_recorded(store, write):
     assert find_run(store, "best:digits").run_id == best
 
 
+def test_best_leaves_out_folds_which_have_validation_data_of_their_own(store, write):
+    folds = [write(metrics={"selected/val/acc": 0.98 + fold / 100}) for fold in (0, 1)]
+    for fold, run_id in enumerate(folds):
+        store.client.log_param(run_id, "data.folds", 2)
+        store.client.log_param(run_id, "data.fold", fold)
+    assert find_run(store, "best:digits").run_id == folds[1]
+    whole = write(metrics={"selected/val/acc": 0.9})
+    assert find_run(store, "best:digits").run_id == whole
+
+
 def test_best_of_a_study_is_the_run_that_the_study_chose(store, write):
     chosen = write("s-sweep", metrics={"selected/val/acc": 0.5})
     write("s-sweep", metrics={"selected/val/acc": 0.6})
