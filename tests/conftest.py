@@ -85,11 +85,9 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def garbage_is_searched_once() -> Iterator[None]:
-    """Leave what the tests of a file have left out of later searches: Lightning's search for a batch size has many."""
-    yield
-    gc.collect()
+@pytest.fixture(scope="module")
+def garbage_of_earlier_files_stays() -> None:
+    """Leave what earlier files have left out of searches: Lightning's search for a batch size makes one per try."""
     gc.freeze()
 
 

@@ -12,6 +12,7 @@ from pipelines.training.failures import RunFailedError
 from pipelines.training.fit import fit
 from pipelines.training.resume import resume
 
+pytestmark = pytest.mark.usefixtures("garbage_of_earlier_files_stays")
 CLASSES = "tests.fixtures.strangers.classes"
 ARGUMENTS = {
     "BackboneFinetuning": {"unfreeze_backbone_at_epoch": 1},

@@ -10,6 +10,7 @@ from pipelines.tracking.run_log import read_entries
 from pipelines.tracking.store import Store
 from pipelines.tracking.tags import CONFIG_HASH_TAG, FOUND_TAG
 
+pytestmark = pytest.mark.usefixtures("garbage_of_earlier_files_stays")
 CLASSES = "tests.fixtures.strangers.classes"
 SMALL = ("--data.batch_size", "1")
 BATCH_SIZE = ("--trainer.callbacks+", "BatchSizeFinder", "--trainer.callbacks.max_trials", "3", *SMALL)

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from pipelines.runtime.errors import UserError
 from pipelines.training.tune import find_key, steepest, tune
 
+pytestmark = pytest.mark.usefixtures("garbage_of_earlier_files_stays")
 CLASSES = "tests.fixtures.strangers.classes"
 
 
