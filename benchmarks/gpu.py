@@ -4,7 +4,9 @@
 
 Part a runs each experiment in two precisions, `torch.compile`, resume after kill -9, predict, explain, the exported
 model on the CPU, a sweep with two workers, and two processes that share the GPU. Part e measures memory and
-utilisation, part b times epochs of four experiments. Each part has a time limit, and a failure does not stop the rest.
+utilisation, part b times epochs of four experiments. Part c runs only if it is named: cifar-airbench on the CIFAR-10 in
+--data-dir, and airbench's own script, if it is there too. Each part has a time limit, and a failure does not stop the
+rest.
 
 The folder gets `results.jsonl`, a line for each result as soon as it is there, `log.txt` with the output of all
 processes, and `table.txt`. MNIST is read from --data-dir; without it, there is noise in its format. In place of
@@ -25,7 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from gpu_parts.jobs import JOBS, PARTS, run_part  # noqa: E402
+from gpu_parts.jobs import DEFAULT_PARTS, JOBS, PARTS, run_part  # noqa: E402
 from gpu_parts.place import Place  # noqa: E402
 from gpu_parts.table import read_results, show  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -38,7 +40,7 @@ WIDTH = 200
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ", ".join(f"{name}: {part.title}, at most {part.limit_s:.0f} s" for name, part in PARTS.items())
-    parser.add_argument("--parts", default=",".join(PARTS), help=parts)
+    parser.add_argument("--parts", default=",".join(DEFAULT_PARTS), help=parts)
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that contains MNIST (data)")
     parser.add_argument("--out", type=Path, default=Path(".gpu-results"), help="folder of the results (.gpu-results)")
     parser.add_argument("--limit", type=float, help=f"seconds for all parts ({LIMIT_S:.0f}; none with --dry)")

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.augment import random_crop, random_flip
+from datamodules.augment import alternating_flip, random_crop, random_flip
 from datamodules.folds import Fold, limit_training
 from datamodules.in_memory import EVAL_BATCH_SIZE, InMemoryDataModule, require_positive
 from datamodules.normalize import Normalize, Whiten, channel_statistics, fit_zca, identity
+from datamodules.sampling import global_seed
 from datamodules.sets import Batch, ImageFiles, TensorSet
 from datamodules.split import stratified_split
 from datamodules.statistics import image_statistics
@@ -68,7 +69,8 @@ class ImageDataModule(InMemoryDataModule):
             whitens (decorrelates) all pixels; both are fitted on the training examples in use. "unit" only scales
             pixels to [0, 1].
         crop_padding: Padding in pixels of a random crop, in training only; 0 for no crop.
-        flip: Whether to flip images horizontally at random, in training only.
+        flip: Whether to flip images horizontally at random, in training only; "alternate" flips each image in every
+            other epoch.
         **loading: Batch size, training-set evaluation and device, see `InMemoryDataModule`.
     """
 
@@ -87,11 +89,13 @@ class ImageDataModule(InMemoryDataModule):
         fold: int | None = None,
         normalization: Literal["standard", "unit", "zca"] = "standard",
         crop_padding: int = 0,
-        flip: bool = False,
+        flip: bool | Literal["alternate"] = False,
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
         require_positive(n_val=n_val, n_train=n_train)
+        if flip not in (False, True, "alternate"):
+            raise ValueError(f"data.flip is {flip!r}; it must be true, false or alternate")
         if crop_padding < 0:
             raise ValueError(f"data.crop_padding is {crop_padding}; it must be 0 or more")
         self.n_val, self.n_train, self.split_seed = n_val, n_train, split_seed
@@ -173,9 +177,12 @@ class ImageDataModule(InMemoryDataModule):
 
     def augment(self, images_BCHW: Tensor) -> Tensor:
         """Randomly crop and flip a batch of uint8 pixels, as configured."""
+        if self.flip == "alternate":  # by the whole image, before a part of it is cropped away
+            epoch = 0 if self.trainer is None else self.trainer.current_epoch
+            images_BCHW = alternating_flip(images_BCHW, epoch, global_seed())
         if self.crop_padding:
             images_BCHW = random_crop(images_BCHW, self.crop_padding)
-        return random_flip(images_BCHW) if self.flip else images_BCHW
+        return random_flip(images_BCHW) if self.flip is True else images_BCHW
 
     def state_dict(self) -> dict[str, Any]:
         """Return the normalisation statistics. Saved in checkpoints, so that inference needs no training data."""

@@ -17,6 +17,7 @@ from datamodules.base import ImageDataModule
 from datamodules.downloads import no_empty_folders
 from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.images import image_names
+from datamodules.paths import no_such
 
 SPLITS = ("train", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -73,7 +74,7 @@ class CIFAR10(ImageDataModule):
 
     def _missing_message(self, missing: Path) -> str:
         return (
-            f"{missing}: no such file. Pass --data.data_dir FOLDER, the folder that contains "
+            f"{no_such(missing)}. Pass --data.data_dir FOLDER, the folder that contains "
             f"{self._official_folder.name} or {self._image_folder.name}/{{train,test}}/CLASS/*.png (or .jpg)"
         )
 
@@ -143,7 +144,7 @@ def _check_folders(root: Path, classes: tuple[str, ...]) -> dict[str, list[str]]
     for split in SPLITS:
         folder = root / split
         if not folder.is_dir():
-            raise ValueError(f"{folder}: no such folder")
+            raise ValueError(no_such(folder, "folder"))
         found = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
         if mismatched := sorted(found.symmetric_difference(classes)):
             problem = "not a class" if mismatched[0] in found else "missing"

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.paths import no_such
+
 UNSIGNED_BYTE = 0x08
 
 
@@ -31,7 +33,7 @@ def read_idx(path: Path, *, dimensions: int, sha256: str | None = None) -> Tenso
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        raise FileNotFoundError(no_such(path)) from None
     header_size = 4 + 4 * dimensions
     if len(content) < header_size:
         raise ValueError(f"{path}: {len(content)} bytes, too short for an IDX header of {header_size} bytes")

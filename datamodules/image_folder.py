@@ -14,6 +14,7 @@ from datamodules.folds import Fold
 from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.images import image_names
 from datamodules.in_memory import require_positive
+from datamodules.paths import no_such
 from datamodules.split import TEST_DIVISOR, TEST_SEED, VAL_DIVISOR, stratified_split, stratified_subset
 
 VAL_NAMES = ("val", "valid", "validation")
@@ -171,7 +172,7 @@ class ImageFolder(ImageDataModule):
 def _split_folders(root: Path) -> dict[str, Path]:
     """Return the folder of each split: "train", "val" and "test"; only "train" if the class folders are in the root."""
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; --data.data_dir must be the folder with your images")
+        raise FileNotFoundError(f"{no_such(root, 'folder')}; --data.data_dir must be the folder with your images")
     names = _visible_folders(root)
     splits = [name for name in names if name in SPLIT_NAMES]
     others = [name for name in names if name not in SPLIT_NAMES]
@@ -183,11 +184,19 @@ def _split_folders(root: Path) -> dict[str, Path]:
             f"{root / others[0]}: unexpected next to {splits[0]}; class folders belong in {root / 'train'}"
         )
     if "train" not in splits:
-        raise ValueError(f"{root}: neither class folders, nor a folder train with class folders")
+        raise ValueError(f"{root}: neither class folders, nor a folder train with class folders{_hint(root)}")
     val_names = [name for name in splits if name in VAL_NAMES]
     if len(val_names) > 1:
         raise ValueError(f"{root}: {' and '.join(val_names)} are names of the same split; keep one of them")
     return {"val" if name in val_names else name: root / name for name in splits}
+
+
+def _hint(root: Path) -> str:
+    """Return which folder may be meant by one that has images, as a class folder has, and stands beside others."""
+    parent = root.absolute().parent
+    has_images = any(path.suffix.lower() in ENDINGS for path in root.iterdir())
+    is_class = has_images and len(_visible_folders(parent)) > 1
+    return f". It has images: if it is the folder of a class, --data.data_dir is {parent}" if is_class else ""
 
 
 def _common_classes(folders: dict[str, Path]) -> tuple[str, ...]:
@@ -203,7 +212,8 @@ def _common_classes(folders: dict[str, Path]) -> tuple[str, ...]:
             present, absent = (folder, folders["train"]) if mismatched[0] in names else (folders["train"], folder)
             raise ValueError(f"class {mismatched[0]} has a folder in {present}, but none in {absent}")
     if len(classes) < 2:
-        raise ValueError(f"{folders['train']}: {len(classes)} class folders; at least 2 are needed")
+        few = "1 class folder" if classes else "no class folders"
+        raise ValueError(f"{folders['train']}: {few}; at least 2 are needed{_hint(folders['train'])}")
     return tuple(classes)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from datamodules.base import ImageDataModule
 from datamodules.downloads import no_empty_folders
 from datamodules.idx import read_idx
+from datamodules.paths import no_such
 
 # SHA-256 of the uncompressed files, as unpacked from the archives whose MD5 torchvision checks.
 OFFICIAL_SHA256 = {
@@ -47,7 +48,7 @@ class MNIST(ImageDataModule):
             return
         if not self.verify and len(missing) < len(OFFICIAL_SHA256):  # torchvision would overwrite the user's own files
             raise FileNotFoundError(
-                f"{self._raw / missing[0]}: no such file. It is not downloaded, because data.verify is false and the "
+                f"{no_such(self._raw / missing[0])}. It is not downloaded, because data.verify is false and the "
                 "download would overwrite your other files"
             )
         try:
@@ -56,7 +57,7 @@ class MNIST(ImageDataModule):
         except (RuntimeError, URLError, OSError) as error:
             reason = " ".join(str(error).split())  # may span several lines
             raise FileNotFoundError(
-                f"{self._raw / missing[0]}: no such file, and MNIST could not be downloaded ({reason}). "
+                f"{no_such(self._raw / missing[0])}, and MNIST could not be downloaded ({reason}). "
                 "Pass --data.data_dir FOLDER, the folder that contains MNIST/raw"
             ) from error
 

@@ -20,6 +20,11 @@ def epoch_generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
+def global_seed() -> int:
+    """Return the seed of `lightning.seed_everything`, which all ranks inherit; 0 without it."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+
 class EpochSampler(DistributedSampler[int]):
     """Distributed sampler that shuffles by (seed, epoch) and never repeats an example to make shards equally long.
 
@@ -40,7 +45,7 @@ class EpochSampler(DistributedSampler[int]):
         self, dataset: Dataset[int], *, shuffle: bool, rank: int = 0, world_size: int = 1, seed: int | None = None
     ) -> None:
         if seed is None:
-            seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # set by seed_everything and inherited by all ranks
+            seed = global_seed()
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
 
     def __iter__(self) -> Iterator[int]:

@@ -27,12 +27,13 @@ def stratified_split(labels_N: Tensor, *, n_val: int, n_train: int | None, seed:
     from sklearn.model_selection import train_test_split
 
     n, num_classes = len(labels_N), len(torch.unique(labels_N))
+    sizes = f"n_val={n_val}" if n_train is None else f"n_val={n_val} and n_train={n_train}"
     if n_val + (n_train or 1) > n:
-        raise ValueError(f"n_val={n_val} and n_train={n_train} are more than the {n} available examples")
+        too_many = "leaves no example for training" if n_train is None else "are too many"
+        raise ValueError(f"{sizes} {too_many}: {n} examples are available")
     if min(n_val, n_train or n - n_val) < num_classes:
         raise ValueError(
-            f"n_val={n_val} and n_train={n_train} of {n} examples leave one split with fewer than {num_classes}, "
-            "one per class"
+            f"{sizes} of {n} examples would make a split with fewer than {num_classes} examples, one per class"
         )
     labels = labels_N.numpy()
     train, val = train_test_split(range(n), test_size=n_val, stratify=labels, random_state=seed)
@@ -58,7 +59,7 @@ def random_split(size: int, *, n_val: int, seed: int) -> tuple[Tensor, Tensor]:
         ValueError: There are too few examples.
     """
     if not 0 < n_val < size:
-        raise ValueError(f"n_val={n_val} of {size} examples leave one split empty")
+        raise ValueError(f"n_val={n_val} of {size} examples leaves one split empty")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     return order[n_val:].sort().values, order[:n_val].sort().values
 
@@ -85,7 +86,7 @@ def group_split(
     if num_groups < 2:
         raise ValueError(f"column {column!r} has {num_groups} group; at least 2 are needed to split by it")
     if not 0 < n_val < size:
-        raise ValueError(f"n_val={n_val} of {size} examples leave one split empty")
+        raise ValueError(f"n_val={n_val} of {size} examples leaves one split empty")
     num_folds = min(max(2, round(size / n_val)), num_groups)
     folds = group_folds(groups_N, num_folds=num_folds, seed=seed, labels_N=labels_N)
     train, val = min(folds, key=lambda fold: abs(len(fold[1]) - n_val))

@@ -1,5 +1,6 @@
 """User-provided tables for regression."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -53,18 +54,19 @@ class Table(TabularDataModule):
         self.target_names = (target,) if isinstance(target, str) else tuple(target)
         if not self.target_names:
             raise ValueError("data.target is empty; it must name a column")
-        self.feature_names = tuple(features) if features is not None else tuple(self._find_features())
+        self.feature_names = tuple(features) if features is not None else tuple(self._found_features)
         if not self.feature_names or {*self.feature_names} & {*self.target_names}:
             raise ValueError("data.features must name at least one column, and none of data.target")
         self.input_shape = (len(self.feature_names),)
 
-    def _find_features(self) -> list[str]:
+    @cached_property
+    def _found_features(self) -> list[str]:
         table = self._read(self.file)
         others = {*self.target_names, self.group_column}
         return numeric_columns(self.file, table[[name for name in table.columns if name not in others]])
 
     def derived_arguments(self) -> dict[str, Any]:
-        return {"features": self._find_features()} if self.file.is_file() else {}
+        return {"features": list(self._found_features)} if self.file.is_file() else {}
 
     def load(self) -> Rows:
         return self._rows(self.file)

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.paths import no_such
+
 SUFFIXES = (".csv", ".tsv", ".parquet")
 MIN_NUMBERS = 0.5  # of the values of a column that is taken for one of numbers
 
@@ -23,7 +25,7 @@ def read_table(path: Path) -> Any:
     import pandas as pd
 
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+        raise FileNotFoundError(no_such(path))
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}")
     try:

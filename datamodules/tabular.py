@@ -88,6 +88,7 @@ class TabularDataModule(InMemoryDataModule):
         require_positive(n_val=n_val, n_test=n_test, n_train=n_train)
         self.n_val, self.n_test, self.n_train, self.split_seed = n_val, n_test, n_train, split_seed
         self.fold = Fold.of(folds, fold, split_seed)
+        self._parts: tuple[Rows, Rows] | None = None
         if self.fold is not None and n_val is not None:
             raise ValueError(f"data.folds is {folds}, which makes the validation sets; leave out data.n_val")
 
@@ -117,9 +118,16 @@ class TabularDataModule(InMemoryDataModule):
             self.normalize = self.normalize or _fit(self.train_set.inputs)
         if stage == "test" and "test_set" not in vars(self):
             self.test_set = _as_set(self._remaining_and_test()[1])
+        if {"train_set", "test_set"} <= vars(self).keys():
+            self._parts = None  # the sets have copies of them
 
     def _remaining_and_test(self) -> tuple[Rows, Rows]:
-        """Return the rows for training and validation, and those for the test."""
+        """Return the rows for training and validation, and those for the test, which are read once for both."""
+        if self._parts is None:
+            self._parts = self._load_parts()
+        return self._parts
+
+    def _load_parts(self) -> tuple[Rows, Rows]:
         rows, test_rows = self.load(), self.load_test()
         if test_rows is not None:
             return rows, test_rows

@@ -10,6 +10,8 @@ from pipelines.runtime.errors import UserError
 from pipelines.tracking.labels import Labels
 
 Overrides = Mapping[str, Any]
+Values = Mapping[str, Any]  # by name
+Duration = float | str  # seconds, or text such as "2h"
 Files = str | Path | Sequence[str | Path]
 _ASKING = ("config", "help", "print_config", "full-help")  # options of the command that are no keys
 

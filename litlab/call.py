@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from pipelines.cli import limit_thread_spinning
-from pipelines.runtime.project_packages import warn_of_hidden_modules
 from pipelines.runtime.signals import restored_signals
 from pipelines.runtime.status import clear_status
 
@@ -22,7 +21,6 @@ def training_call(arguments: Sequence[str] = ()) -> Iterator[None]:
     from pipelines.tracking import source_code, writer_process
 
     limit_thread_spinning()
-    warn_of_hidden_modules()
     with ExitStack() as stack:
         numbers = [getattr(signal, name) for name in _SET_BY_TRAININGS if name in signal.Signals.__members__]
         stack.enter_context(restored_signals(*numbers))

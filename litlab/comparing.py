@@ -20,9 +20,10 @@ def runs(
     since: str | None = None,
     user: str | None = None,
     last: int | None = None,
+    details: bool = False,
     tracking_uri: str | None = None,
 ) -> "pd.DataFrame":
-    """Return runs of any status, newest first, one a row: what they are, their params and metrics.
+    """Return runs of any status, newest first, one a row: what they are, the params that differ, their metrics.
 
     Args:
         names: Experiments and studies; without one, runs of all, but not those that belong to a sweep or to seeds.
@@ -32,6 +33,7 @@ def runs(
         since: Age of the oldest, such as "7d", or a date.
         user: Who started them.
         last: At most so many; default: all.
+        details: Whether to return all params, the spreads of metrics over seeds, and who started the run.
         tracking_uri: Where they are; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
 
     Raises:
@@ -41,7 +43,7 @@ def runs(
     from pipelines.tracking.listing import list_runs
 
     conditions = {"status": status, "filter_string": filter, "tags": tags, "since": since, "user": user, "last": last}
-    return listed_runs(list_runs(names, tracking_uri=tracking_uri, **conditions))  # type: ignore[arg-type]
+    return listed_runs(list_runs(names, tracking_uri=tracking_uri, **conditions), details=details)  # type: ignore[arg-type]
 
 
 def compare(
@@ -51,6 +53,7 @@ def compare(
     by: str | Sequence[str] = (),
     filter: str = "",
     baseline: str | Run | None = None,
+    details: bool = False,
     tracking_uri: str | None = None,
 ) -> "pd.DataFrame":
     """Compare finished runs: a row for each configuration, best first, with its mean and interval over the seeds.
@@ -62,11 +65,12 @@ def compare(
         by: Keys whose values make the rows, such as "n_train"; default: all.
         filter: MLflow's filter, such as "params.data.n_train >= 1000".
         baseline: The row that others are compared with: its number or one of its runs; default: the best with n > 1.
+        details: Whether to return all columns of `litlab compare --format csv`, such as `seeds` and `values`.
         tracking_uri: Where the runs are; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
 
     Returns:
         `params.KEY` where the rows differ, `mean`, `sd`, `n`, the ends of the 95 % interval, the difference to the
-        baseline and its interval, `seeds`, `values` and `runs`; notes for the reader in `attrs["notes"]`.
+        baseline with its interval, the `verdict`, and `runs`; the metric and notes for the reader in `attrs`.
 
     Raises:
         UserError: A name, a key or the baseline is unknown, the filter is invalid, or no run has the metric.
@@ -84,7 +88,7 @@ def compare(
         baseline=baseline.id if isinstance(baseline, Run) else baseline,
         tracking_uri=uri,
     )
-    return compared_rows(comparison)
+    return compared_rows(comparison, details=details)
 
 
 def diff(one: str | Run, other: str | Run, *, tracking_uri: str | None = None) -> "pd.DataFrame":

@@ -45,6 +45,6 @@ def failures_with_run(tracking_uri: str | None, objects: "Objects | None") -> It
         error = RunFailedError(str(failed), run, resume_command=failed.resume_command)
         kept = " Metrics logged so far are kept." if failed.has_metrics else ""
         error.add_note(f"Run {failed.run_id} failed.{kept}")
-        if failed.resume_command:
-            error.add_note(f"To continue: {failed.resume_command}")
+        if failed.advice:
+            error.add_note(failed.advice)
         raise error from failed.__cause__

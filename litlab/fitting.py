@@ -1,11 +1,10 @@
 """Train: `fit` and `resume`."""
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.arguments import Files, Overrides, experiment_arguments, key_arguments, labels
+from litlab.arguments import Files, Overrides, Values, experiment_arguments, key_arguments, labels
 from litlab.call import training_call
 from litlab.errors import failures_with_run
 from litlab.objects import make_objects, object_keys
@@ -27,16 +26,16 @@ def fit(
     *,
     model: "Model | None" = None,
     data: "Data" = None,
-    trainer: Mapping[str, Any] | None = None,
-    overrides: Overrides | None = None,
-    config: Files = (),
+    trainer: "Values | None" = None,
+    overrides: "Overrides | None" = None,
+    config: "Files" = (),
     seed: int | None = None,
     seeds: int | None = None,
     folds: int | None = None,
     workers: int = 1,
     name: str | None = None,
     run_name: str | None = None,
-    tags: Mapping[str, Any] | None = None,
+    tags: "Values | None" = None,
     note: str | None = None,
     from_run: str | Run | None = None,
     if_needed: bool = False,
@@ -118,8 +117,8 @@ def resume(
     *,
     model: "Model | None" = None,
     data: "Data" = None,
-    trainer: Mapping[str, Any] | None = None,
-    overrides: Overrides | None = None,
+    trainer: "Values | None" = None,
+    overrides: "Overrides | None" = None,
     assume_dead: bool = False,
     tracking_uri: str | None = None,
     trust: bool = False,

@@ -75,7 +75,8 @@ def predict(
 
     Args:
         run: The run, or what names it.
-        images: Image files of any size and format; none for the run's own `predict_dataloader`, or else its test set.
+        images: Image files of any size and format, or folders with them; none for the run's own `predict_dataloader`,
+            or else its test set.
         overrides: Other values for keys of its configuration.
         invert: Whether to invert the images: for dark on light, where the network has learnt light on dark.
         input_key: The part of a batch that is the input, an index or a key of a dict; default: the first.
@@ -95,7 +96,7 @@ def predict(
     arguments, uri = key_arguments(overrides), uri_of(run, tracking_uri)
     read_request("predict", arguments, on_run=True)
     files = [Path(image) for image in ([images] if isinstance(images, str | Path) else images)]
-    if missing := [file for file in files if not file.is_file()]:
+    if missing := [file for file in files if not file.exists()]:
         raise UserError(f"{missing[0]}: no such file")
     run_id = run_id_of(run, uri)
     options: dict[str, Any] = {"input_key": input_key, "forward": forward, "tracking_uri": uri, "trust": trust}

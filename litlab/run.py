@@ -38,9 +38,9 @@ class Run:
     @cached_property
     def stored(self) -> "StoredRun":
         """The run as it was when it was first read; see `refresh`."""
-        from pipelines.tracking.store import Store
+        from pipelines.tracking.existing import existing_store
 
-        return Store(self.tracking_uri).find(self.id)
+        return existing_store(self.tracking_uri).find(self.id)
 
     def refresh(self) -> "Run":
         """Read the run again when it is next needed, such as one that is being trained; return it."""
@@ -185,10 +185,10 @@ def load(run: str | Run, *, model: "Model | None" = None, data: "Data" = None, t
     Raises:
         UserError: There is no such run, or several have this name.
     """
+    from pipelines.tracking.existing import existing_store
     from pipelines.tracking.run_names import find_run
-    from pipelines.tracking.store import Store
 
-    found = run if isinstance(run, Run) else _of(find_run(Store(tracking_uri), run))
+    found = run if isinstance(run, Run) else _of(find_run(existing_store(tracking_uri), run))
     objects = make_objects(model, data)
     return found if objects is None else Run(found.id, found.tracking_uri, objects=objects)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.arguments import Overrides, given, key_arguments, labels
+from litlab.arguments import Duration, Overrides, Values, given, key_arguments, labels
 from litlab.call import training_call
 from litlab.objects import split_trainer
 from litlab.run import Run
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from pipelines.config.objects import Data
     from sweeps.search.sweep import SweepResult
+
+Searched = str | Path | Callable[..., Any]  # annotations with quotes are short in `help`
 
 
 class Sweep:
@@ -65,33 +67,34 @@ class Sweep:
 
 
 def sweep(
-    searched: str | Path | Callable[..., Any],
+    searched: "Searched",
     *,
-    space: Mapping[str, Any] | None = None,
+    space: "Values | None" = None,
     data: "Data" = None,
-    trainer: Mapping[str, Any] | None = None,
+    trainer: "Values | None" = None,
     metric: str | None = None,
     trials: int | None = None,
-    timeout: float | str | None = None,
-    trial_timeout: float | str | None = None,
+    timeout: "Duration | None" = None,
+    trial_timeout: "Duration | None" = None,
     sampler: str | None = None,
     pruner: str | None = None,
     seeds: int | None = None,
     confirm: int | None = None,
-    keep: Keep | None = None,
+    keep: "Keep | None" = None,
     workers: int = 1,
     stacked: int = 1,
-    study: str | None = None,
+    name: str | None = None,
     storage: str | None = None,
     retry_failed: bool = False,
-    overrides: Overrides | None = None,
+    overrides: "Overrides | None" = None,
     run_name: str | None = None,
-    tags: Mapping[str, Any] | None = None,
+    tags: "Values | None" = None,
     note: str | None = None,
     tracking_uri: str | None = None,
     system_metrics: bool = False,
     notify: str = "",
-) -> Sweep:
+    study: str | None = None,
+) -> "Sweep":
     """Search a space with Optuna, then confirm the best configuration on fresh seeds, like `litlab sweep`.
 
     The same call continues a study that was stopped.
@@ -114,7 +117,7 @@ def sweep(
         keep: Whose checkpoints to keep: "best", "all" or "none".
         workers: Trainings in parallel; they share CPU cores and GPUs.
         stacked: Small models that a worker trains as one.
-        study: Name of the study; default: that of the space, or of the function.
+        name: Name of the study; default: that of the space, or of the function.
         storage: URL of Optuna's storage; default: optuna.db next to the runs' database.
         retry_failed: Whether to train the configurations of failed trials again.
         overrides: Keys of the experiment, the same in all trials.
@@ -124,11 +127,15 @@ def sweep(
         tracking_uri: Where the runs are; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         system_metrics: Whether to measure the machine.
         notify: Command to run in a shell when the sweep has ended.
+        study: The same as `name`, which `--study` of the command is called.
 
     Raises:
         UserError: The request is invalid, or another process runs the study.
         KeyboardInterrupt: The user stopped it.
     """
+    if None not in (name, study):
+        raise UserError("name and study are the same: give one of them")
+    study = name or study
     settings = given(trials=trials, timeout=timeout, trial_timeout=trial_timeout, sampler=sampler, pruner=pruner)
     settings |= given(seeds=seeds, confirm=confirm, keep=keep)
     where = given(storage=storage, tracking_uri=tracking_uri)

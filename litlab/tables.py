@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 SHOWN_METRICS = 6
 SPREADS = ("_sd", "_ci95_low", "_ci95_high")  # of a run that summarises seeds
+_OF_DIFFERENCE = ("difference_n", "difference_paired", "difference_within_noise")
 TIMES = ("started", "ended")
+RESULTS = ("selected_metric", "selected", "test_metric", "test")
+DETAILS = ("metric", "seeds", "values", "configurations", "baseline", *_OF_DIFFERENCE)
 
 
 def history(run: "StoredRun", *, steps: bool) -> "pd.DataFrame":
@@ -30,8 +33,13 @@ def history(run: "StoredRun", *, steps: bool) -> "pd.DataFrame":
     return frame.astype({"epoch": int}) if steps and len(frame) else frame
 
 
-def listed_runs(runs: "Sequence[ListedRun]") -> "pd.DataFrame":
-    """Return a row for each run, with MLflow's names for params and metrics: `params.model.lr`, `metrics.test/acc`."""
+def listed_runs(runs: "Sequence[ListedRun]", *, details: bool) -> "pd.DataFrame":
+    """Return a row for each run, with MLflow's names for params and metrics: `params.model.lr`, `metrics.test/acc`.
+
+    Args:
+        runs: The runs.
+        details: Whether to return all that is known; otherwise the params that differ, and the metrics without spreads.
+    """
     import pandas as pd
 
     records = [_flat(run.record()) for run in runs]
@@ -39,7 +47,7 @@ def listed_runs(runs: "Sequence[ListedRun]") -> "pd.DataFrame":
     frame = pd.DataFrame.from_records(records, columns=columns)
     for column in TIMES if records else ():
         frame[column] = pd.to_datetime(frame[column], utc=True)
-    return frame
+    return frame if details or not records else frame[[*_telling(frame)]]
 
 
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
@@ -48,8 +56,23 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
     return record | {f"metrics.{key}": value for key, value in metrics.items()}
 
 
-def compared_rows(comparison: "Comparison") -> "pd.DataFrame":
-    """Return the rows of a comparison, best first; `attrs["notes"]` has what the reader should know."""
+def _telling(frame: "pd.DataFrame") -> list[str]:
+    """Return the columns that tell the runs apart: who they are, what differs, what they reached, when they ran."""
+    params = [name for name in frame if name.startswith("params.") and frame[name].nunique(dropna=False) > 1]
+    metrics = {name: 0.0 for name in frame if name.startswith("metrics.")}
+    measured = [name for name in metrics if not _is_spread(name, metrics)]
+    used = [name for name in ("reason", "user") if frame[name].nunique() > 1]
+    first = ["name", "experiment", "status", *used]
+    return [*first, *params, *RESULTS, *measured, "started", "seconds", "run_id"]
+
+
+def compared_rows(comparison: "Comparison", *, details: bool) -> "pd.DataFrame":
+    """Return the rows of a comparison, best first; `attrs["notes"]` has what the reader should know.
+
+    Args:
+        comparison: The rows.
+        details: Whether to return all columns that `litlab compare --format csv` writes.
+    """
     import pandas as pd
 
     from pipelines.comparison.export import flat_records
@@ -59,7 +82,7 @@ def compared_rows(comparison: "Comparison") -> "pd.DataFrame":
         frame = frame.drop(columns="data_set")
     frame.attrs |= {"metric": comparison.metric, "lower_is_better": comparison.lower_is_better}
     frame.attrs["notes"] = list(comparison.notes)
-    return frame
+    return frame if details else frame.drop(columns=[name for name in DETAILS if name in frame])
 
 
 def differences(diff: "RunDiff") -> "pd.DataFrame":

@@ -22,7 +22,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from modules.lightning_internals import HOOK_NAME
 from modules.metrics import MeanLoss, SplitMetrics
-from modules.schedules import OneCycle
+from modules.schedules import WholeTraining
 
 Loss = Literal["cross_entropy", "quadratic"]
 Batch = tuple[Tensor, ...]
@@ -37,12 +37,15 @@ class Learner(LightningModule, ABC):
     Args:
         optimizer: Callable that builds the optimiser from the parameters.
         lr_scheduler: Callable that builds a scheduler from the optimiser; None keeps the learning rate constant.
-        lr_interval: Whether the scheduler steps after each "epoch" or each "step"; always "step" for OneCycle.
+        lr_interval: Whether the scheduler steps after each "epoch" or each "step"; always "step" for the schedules of
+            `modules.schedules`.
     """
 
     monitor: str
     """Metric that selects the best epoch."""
     mode: Literal["min", "max"]
+    min_examples: int = 1
+    """Examples that each set needs, so that its metrics are defined."""
 
     def __init__(
         self,
@@ -156,7 +159,7 @@ class Learner(LightningModule, ABC):
             return optimizer
         scheduler = self._lr_scheduler(optimizer)
         config: dict[str, Any] = {"scheduler": scheduler, "interval": self._lr_interval}
-        if isinstance(scheduler, OneCycle):
+        if isinstance(scheduler, WholeTraining):
             config["interval"] = "step"
             if trainer_of(self) is not None:
                 scheduler.set_total_steps(self.trainer.estimated_stepping_batches)

@@ -36,6 +36,8 @@ class MLPRegressor(Regressor):
     std_K: Tensor
     is_scaled: Tensor
 
+    min_examples = 2  # of r2
+
     def __init__(
         self,
         input_shape: tuple[int, ...],

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-from pipelines.commands.verbs import FIT_SEEDS, VERBS, WITH_CLASSES
+from pipelines.commands.verbs import FIT_SEEDS, VERBS
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import configure_logging, logger
 from pipelines.runtime.process import GC_THRESHOLDS, exit_with_rank_zero
-from pipelines.runtime.project_packages import warn_of_hidden_modules
 from pipelines.runtime.status import clear_status
 
 
@@ -85,8 +84,6 @@ def _run_verb(verb: str, args: Sequence[str]) -> int:
         hint = f" (did you mean {suggestions[0]}?)" if suggestions else ""
         raise UserError(f"unknown command {verb!r}{hint}; the commands are {', '.join(VERBS)}")
     name, _ = VERBS[verb]
-    if verb in WITH_CLASSES:
-        warn_of_hidden_modules()
     if verb == "fit" and any(arg.partition("=")[0] in ("--seeds", "--folds") for arg in args):
         name = FIT_SEEDS
     return int(importlib.import_module(name).main(verb, args))

@@ -22,17 +22,19 @@ PER_CLASS = {"train": 40, "test": 10}  # image files
 MNIST_SIZES = {"train": 60_000, "t10k": 10_000}
 DRY_SIZE = 300
 CLASSES = 10
+REAL = "source"  # link to the folder that the user gave
 
 
 def prepare(folder: Path, source: Path, *, dry: bool) -> str:
     """Put the data into a folder; return what its MNIST is.
 
     Args:
-        folder: New folder, which gets `MNIST/raw` and small images in the layout of CIFAR-10.
+        folder: New folder, which gets `MNIST/raw`, small images in the layout of CIFAR-10, and a link to the source.
         source: Folder that contains `MNIST/raw`, if there is one.
         dry: Whether to take few images instead.
     """
     _write_image_files(folder / "cifar10")
+    (folder / REAL).symlink_to(source, target_is_directory=True)
     raw, original = folder / "MNIST" / "raw", source / "MNIST" / "raw"
     if not dry and all((original / name).is_file() for name in OFFICIAL_SHA256):
         raw.parent.mkdir()
@@ -102,5 +104,6 @@ def full_data(place: Place, experiment: str) -> list[str]:
     if describe_experiment(experiment)["data"] != "CIFAR10":
         return small_data(place, experiment)
     small = [f"--data.n_images={DRY_SIZE}", "--data.n_val=100"] if place.dry else []
+    small += ["--data.batch_size=100"] if place.dry and experiment == "cifar-airbench" else []
     narrow = ["--model.width=8"] if place.dry and experiment == "cifar-resnet9" else []
     return [f"--data={__name__}.SyntheticImages", *small, *narrow]

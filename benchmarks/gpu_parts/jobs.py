@@ -66,12 +66,16 @@ JOBS = {
     "litlab": Job("timing", "litlab"),
     "workers": Job("timing", "with_workers"),
     "usage": Job("usage", "usage"),
+    "airbench": Job("airbench", "litlab"),
+    "airbench script": Job("airbench", "script"),
 }
 PARTS = {
     "a": Part("does everything run", True, dict.fromkeys([*JOBS][:8], 140)),
     "e": Part("memory and utilisation", False, {"usage": 55}),
     "b": Part("seconds per epoch", False, {"raw": 60, "litlab": 150, "workers": 60}),
+    "c": Part("cifar-airbench, beside airbench's own script", False, {"airbench": 180, "airbench script": 120}),
 }
+DEFAULT_PARTS = ("a", "e", "b")  # c needs the images of CIFAR-10
 
 
 def run_part(part: Part, place: Place, end: float) -> None:

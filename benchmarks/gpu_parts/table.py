@@ -1,8 +1,9 @@
 """The results of `benchmarks/gpu.py` as text."""
 
 import json
+import re
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from rich.console import Console
@@ -28,7 +29,7 @@ def show(results: list[Result], console: Console) -> bool:
     for result in results:
         if result["job"] == "machine":
             console.print(", ".join(f"{key} {value}" for key, value in result.items() if key not in ("job", "name")))
-    for table in (_runs(results), _epochs(results), _usage(results)):
+    for table in (_runs(results), _epochs(results), _usage(results), _airbench(results)):
         if table.rows:
             console.print(table, "")
     console.print(NOISE)
@@ -86,4 +87,20 @@ def _usage(results: list[Result]) -> Table:
         if result["job"] == "usage" and "peak_MB" in result:
             memory = (f"{result[key]:.0f}" for key in ("peak_MB", "device_memory_MB"))
             table.add_row(result["name"], str(result["utilisation_percent"]), *memory)
+    return table
+
+
+def _airbench(results: list[Result]) -> Table:
+    """Of each kind of training of part c: mean accuracy, and median seconds of its training steps."""
+    table = _table("cifar-airbench", "training", "n", "accuracy", "seconds of steps", "with validation")
+    kinds: dict[str, list[Result]] = {}
+    for result in results:
+        if "accuracy" in result:
+            kind = re.sub(r", (seed|run) \d+", "", result["name"])
+            kinds.setdefault(kind, []).append(result)
+    for kind, found in kinds.items():
+        whole = [result["with validation"] for result in found if "with validation" in result]
+        seconds = median(result["steps"] for result in found)
+        cells = (f"{fmean(result['accuracy'] for result in found):.4f}", f"{seconds:.2f}")
+        table.add_row(kind, str(len(found)), *cells, f"{median(whole):.2f}" if whole else "")
     return table

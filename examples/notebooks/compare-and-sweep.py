@@ -52,7 +52,7 @@ table[["params.model.dropout", "params.model.optimizer.lr", "mean", "sd", "n"]]
 # narrower. With three seeds it is still wide; more seeds make it narrower.
 
 # %%
-table[["difference", "difference_ci95_low", "difference_ci95_high", "difference_within_noise"]]
+table[["difference", "difference_ci95_low", "difference_ci95_high", "verdict"]]
 
 # %% [markdown]
 # An ordinary DataFrame can be plotted: the mean of each row with its 95 % interval.

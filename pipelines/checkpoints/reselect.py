@@ -8,6 +8,7 @@ from pipelines.checkpoints.selection import Best, Monitor
 from pipelines.checkpoints.ties import tie_score
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
+from pipelines.runtime.metric_names import list_metrics
 
 
 def select_again(
@@ -34,7 +35,7 @@ def select_again(
             tie = tie_score(logged[point.epoch], monitor.metric)
             found.append((Best(point.epoch, monitor.score(value), tie=tie), path))
     if not found:
-        names = ", ".join(sorted({name for metrics in logged.values() for name in metrics}))
+        names = list_metrics({name for metrics in logged.values() for name in metrics}, monitor.metric)
         raise UserError(f"--monitor {monitor.metric}: no checkpoint has a value of it; there is {names}")
     best, path = max(found, key=lambda item: (item[0].score, item[0].tie or 0.0, -item[0].epoch))
     count = len({item.epoch for item, _ in found})

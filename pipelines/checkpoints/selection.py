@@ -1,7 +1,6 @@
 """Which metric selects the best weights, and which validation was the best so far."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +14,15 @@ from modules.base import Learner
 from pipelines.checkpoints.ties import tie_score
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
-from pipelines.runtime.metric_names import Mode, find_metric, mode_of, shown_in_epoch, split_of, tells_mode
+from pipelines.runtime.metric_names import (
+    Mode,
+    distinct_metrics,
+    find_metric,
+    list_metrics,
+    mode_of,
+    split_of,
+    tells_mode,
+)
 
 USUAL_NAMES = ("val/loss", "val_loss", "val/acc", "val_acc")  # taken in this order, if nothing names a metric
 
@@ -130,7 +137,7 @@ class Selection:
             self.logged |= logged
         if self.monitor is None:
             usual = [name for name in USUAL_NAMES if find_metric(name, logged)]
-            names = usual or _distinct(logged)
+            names = usual or distinct_metrics(logged)
             if not sanity_check and (usual or len(names) == 1):
                 name = find_metric(names[0], logged) or names[0]
                 self._set(name, None, "logged in validation", logged, announce=True)
@@ -139,7 +146,9 @@ class Selection:
         elif found is not None and self.monitor.source == "given" and self._mode is None:
             self._set(found, None, "given", logged)
         elif found is None and self._must_be_logged and (logged or not sanity_check):
-            raise UserError(f"--monitor {self.monitor.metric}: the validation logs {_list(logged)}")
+            raise UserError(
+                f"--monitor {self.monitor.metric}: the validation logs {list_metrics(logged, self.monitor.metric)}"
+            )
         self._announce(logged)
 
     def after_epoch(self, logged: Iterable[str]) -> None:
@@ -150,7 +159,9 @@ class Selection:
         """
         self._announce(logged)
         if self._given and self._by_training and self.monitor is not None and self.monitor.metric not in set(logged):
-            raise UserError(f"--monitor {self.monitor.metric}: the training logs {_list(logged)}")
+            raise UserError(
+                f"--monitor {self.monitor.metric}: the training logs {list_metrics(logged, self.monitor.metric)}"
+            )
 
     @property
     def _must_be_logged(self) -> bool:
@@ -192,7 +203,7 @@ class Selection:
             return "there was no validation"
         if not self.logged:
             return "the validation logged no metrics"
-        return f"no validation metric was chosen from {_list(self.logged)}: --monitor NAME chooses one"
+        return f"no validation metric was chosen from {', '.join(sorted(self.logged))}: --monitor NAME chooses one"
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, as plain values."""
@@ -268,7 +279,7 @@ class Selection:
         metric = self.monitor.metric
         if self._tried and find_metric(metric, self._tried) is None and split_of(metric) == "val" and _reports():
             message = "%s monitors %s, but the sanity check logged %s"
-            logger.warning(message, self.monitor.source, metric, _list(self._tried))
+            logger.warning(message, self.monitor.source, metric, list_metrics(self._tried, metric))
 
 
 def _reports() -> bool:
@@ -284,10 +295,5 @@ def validates_within_epochs(trainer: Trainer) -> bool:
     return batches is not None and batches < trainer.num_training_batches
 
 
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "no metrics"
-
-
-def _distinct(logged: Iterable[str]) -> list[str]:
-    """Return the metrics that are not another one in another form: its mean by epoch, or that of a further loader."""
-    return [name for name in shown_in_epoch(logged) if not re.search(r"/dataloader_idx_[1-9]", name)]
+def _not_logged(metric: str, by: str, logged: Iterable[str]) -> str:
+    return f"--monitor {metric}: the {by} logs {list_metrics(logged, metric)}"

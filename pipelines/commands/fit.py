@@ -193,6 +193,6 @@ def _report_failure(error: "RunFailedError") -> int:
         logger.error("%s", error)
     kept = " Metrics logged so far are kept." if error.has_metrics else ""
     logger.error("Run %s failed.%s", error.run_id, kept)
-    if error.resume_command:
-        logger.error("To continue: %s", error.resume_command)
+    if error.advice:
+        logger.error("%s", error.advice)
     return 2 if error.refused else 1

@@ -222,10 +222,10 @@ def find_run_id(text: str, tracking_uri: str | None) -> str:
     Raises:
         UserError: There is no such run, or the store cannot be reached.
     """
+    from pipelines.tracking.existing import existing_store
     from pipelines.tracking.run_names import find_run
-    from pipelines.tracking.store import Store
 
-    return find_run(Store(tracking_uri), text).run_id
+    return find_run(existing_store(tracking_uri), text).run_id
 
 
 def add_run_filters(parser: VerbParser, *, of_any_status: bool = True) -> None:

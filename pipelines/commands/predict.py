@@ -27,7 +27,7 @@ def make_parser(verb: str) -> VerbParser:
     usage = "RUN_ID [IMAGE ...] [--out FILE] [--KEY VALUE ...]"
     parser = VerbParser(verb, DESCRIPTION, usage=usage, needs_arguments=True)
     parser.show_argument("run_id", **RUN_ID)
-    parser.show_argument("images", metavar="IMAGE", nargs="*", help="an image file")
+    parser.show_argument("images", metavar="IMAGE", nargs="*", help="an image file, or a folder: all images in it")
     out = "write to a new file, or replace such a table; FILE.pt keeps what predict_step returns"
     parser.add_argument("--out", type=Path, metavar="FILE", help=out)
     invert = "for images that are dark on light, if the network has learnt light on dark, such as MNIST"
@@ -51,7 +51,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
     read_request(verb, overrides, on_run=True, options=parser.option_names)
     run_id, *names = positionals
     images = [Path(name) for name in names]
-    if missing := [image for image in images if not image.is_file()]:
+    if missing := [image for image in images if not image.exists()]:
         raise UserError(f"{missing[0]}: no such file")
     if options.out is not None:  # before the prediction, as far as its columns are known
         marks = [_header(IMAGE_COLUMNS)] if images else [] if options.out.suffix == ".pt" else [b"index,", b"loader,"]
@@ -90,7 +90,7 @@ def _predict_data(run_id: str, overrides: Sequence[str], out: Path | None, given
         return 0
     columns = predictions.table()
     rows = list(zip(*columns.values(), strict=True))
-    width = len(columns.keys() - {"loader", "index"})
+    width = len(columns.keys() - {"loader", "index", "target"})
     if out is None and width > SCREEN_COLUMNS:
         logger.warning("%d numbers for each of %d examples: --out FILE.pt keeps their shape", width, len(rows))
         if sys.stdout.isatty():

@@ -41,12 +41,12 @@ def main(verb: str, argv: Sequence[str]) -> int:
     options = parser.parse(argv[:first])
     read_request(verb, argv[first:], on_run=True, options=parser.option_names)
     from pipelines.tracking.artifacts import moved_note
+    from pipelines.tracking.existing import existing_store
     from pipelines.tracking.register import can_export, check_names, register_model
     from pipelines.tracking.run_names import find_run
-    from pipelines.tracking.store import Store
 
     check_names(options.name, options.alias)
-    run = find_run(Store(options.tracking_uri), options.run_id)
+    run = find_run(existing_store(options.tracking_uri), options.run_id)
     if can_export(run):
         from pipelines.training.export_run import export_run
 

@@ -48,11 +48,11 @@ def main(verb: str, argv: Sequence[str]) -> int:
     asks = not (options.dry_run or options.yes)
     if asks and not sys.stdin.isatty():
         raise UserError("there is no terminal to ask on: give --yes, or --dry_run to see what would be removed")
+    from pipelines.tracking.existing import existing_store
     from pipelines.tracking.listing import list_runs
     from pipelines.tracking.removal import named_runs, plan_removals
-    from pipelines.tracking.store import Store
 
-    store = Store(options.tracking_uri)
+    store = existing_store(options.tracking_uri)
     if filtered:
         listed = list_runs(options.experiment, **filters, tracking_uri=options.tracking_uri)
         runs = [found.run for found in listed]

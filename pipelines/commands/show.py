@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pipelines.tracking.store import StoredRun
 
 DESCRIPTION = "Show one run of any status: model, data, origin, status and metrics."
+NOT_SET = ("false", "null", "False", "None")
 
 
 def make_parser(verb: str) -> VerbParser:
@@ -24,10 +25,10 @@ def main(verb: str, argv: Sequence[str]) -> int:
     """Print the facts about a run."""
     options = make_parser(verb).parse(argv)
     from pipelines.comparison.run_diff import shown_metrics
+    from pipelines.tracking.existing import existing_store
     from pipelines.tracking.run_names import find_run
-    from pipelines.tracking.store import Store
 
-    run = find_run(Store(options.tracking_uri), options.run_id)
+    run = find_run(existing_store(options.tracking_uri), options.run_id)
     if options.format == "json":
         print(json.dumps({**_facts(run), "metrics": shown_metrics(run), "params": run.params}, indent=2))
     else:
@@ -36,11 +37,34 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 
 def print_run(run: "StoredRun") -> None:
-    """Print the facts about a run and its metrics, one a line."""
+    """Print the facts about a run, its configuration and its metrics."""
     from pipelines.comparison.run_diff import shown_metrics
     from pipelines.runtime.console import print_facts
 
-    print_facts({**_facts(run), **{key: f"{value:.6g}" for key, value in shown_metrics(run).items()}})
+    params = _configuration(run.params)
+    facts = {name: value for name, value in _facts(run).items() if name not in params}
+    metrics = {key: f"{value:.6g}" for key, value in shown_metrics(run).items()}
+    width = max(map(len, [*facts, *params, *metrics]))
+    print_facts(facts, width)
+    print_facts(params, width, wrap=True)
+    print_facts(metrics, width)
+
+
+def _configuration(params: Mapping[str, str]) -> dict[str, str]:
+    """Return the params of each section: "model": "modules.mlp.MLP, hidden=[8], dropout=0.2"; without false and null.
+
+    Params that belong to no section, as those of other programs, are in "params".
+    """
+    from pipelines.tracking.tags import SEED_PARAMS
+
+    sections: dict[str, list[str]] = {name: [] for name in ("model", "data", "trainer", "params")}
+    for key, value in params.items():
+        section, _, name = key.partition(".")
+        if section not in sections:
+            section, name = "params", key
+        if key not in SEED_PARAMS and value not in NOT_SET:
+            sections[section].append(f"{name}={value}" if name else value)
+    return {section: ", ".join(values) for section, values in sections.items() if values}
 
 
 def _facts(run: "StoredRun") -> Mapping[str, str]:
@@ -69,12 +93,23 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
         "model": params.get("model", ""),
         "data": params.get("data", ""),
         "seed": run.seed,
+        "selected by": _selection(run),
         "part of": of_run.get(tags.PARENT_RUN_TAG, ""),
         "from": of_run.get(tags.FROM_TAG, ""),
         "continues": of_run.get(tags.CONTINUES_TAG, ""),
         "files": str(run.folder or run.artifact_uri),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _selection(run: "StoredRun") -> str:
+    """Return the metric that selected the weights: "highest val/acc", or "val/acc" if the run tells no direction."""
+    from pipelines.tracking.measured import selected_metric
+    from pipelines.tracking.tags import MODE_TAG, SELECTED
+
+    metric = (selected_metric(run.metrics, run.tags) or "").removeprefix(f"{SELECTED}/")
+    best = {"min": "lowest ", "max": "highest "}.get(run.tags.get(MODE_TAG, ""), "")
+    return metric and f"{best}{metric}"
 
 
 def _commit(of_run: Mapping[str, str], commit_tag: str, dirty_tag: str) -> str:

@@ -28,8 +28,4 @@ VERBS = {
     "ui": ("pipelines.commands.ui", "open the MLflow UI on this project's runs"),
     "completion": ("pipelines.commands.completion", "print the script that completes verbs and options in a shell"),
 }
-# Verbs that import classes which a configuration or a run names
-WITH_CLASSES = frozenset(
-    ["fit", "resume", "validate", "test", "predict", "tune", "sweep", "baseline", "inspect", "explain"]
-)
 FIT_SEEDS = "sweeps.commands.fit_seeds"  # of `litlab fit --seeds N`

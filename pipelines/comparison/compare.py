@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from pipelines.comparison.rows import Comparison, group_and_rank
 from pipelines.runtime.metric_names import Mode
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.query import find_runs
-from pipelines.tracking.store import Store
 
 
 def compare(
@@ -39,5 +39,5 @@ def compare(
     Raises:
         UserError: A name, a key or the baseline is unknown, the filter is invalid, or no run has the metric.
     """
-    selection = find_runs(Store(tracking_uri), names, filter_string)
+    selection = find_runs(existing_store(tracking_uri), names, filter_string)
     return group_and_rank(selection, metric, list(dict.fromkeys(by)), mode, baseline)

@@ -16,8 +16,9 @@ from pipelines.comparison.formatting import markdown_table
 from pipelines.comparison.latex import latex_table
 from pipelines.evaluation.predictions import Predictions, read_predictions
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.run_names import find_run
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 
 LEVEL = 0.05  # a smaller p-value is called a difference
 
@@ -71,7 +72,7 @@ def compare_examples(one: str, other: str, *, tracking_uri: str | None = None) -
     Raises:
         UserError: There is no such run, one has no predictions, or the test sets differ.
     """
-    store = Store(tracking_uri)
+    store = existing_store(tracking_uri)
     runs = find_run(store, one), find_run(store, other)
     first, second = (read_predictions(run) for run in runs)
     if first.digest and second.digest and first.digest != second.digest:

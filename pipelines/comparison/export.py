@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.comparison.formatting import footnotes, markdown_table, metric_cells, param_cells, table_title
+from pipelines.comparison.formatting import footnotes, markdown_table, metric_cells, param_cells, table_title, verdict
 from pipelines.comparison.latex import latex_table
 from pipelines.comparison.rows import Comparison
 from pipelines.tracking.tags import EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
@@ -38,6 +38,7 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
             "parameters": row.mean(PARAMETERS),
             "runs": [run.run_id for run in row.runs],
             "difference": {key: getattr(row.difference, key) for key in DIFFERENCE} if row.difference else None,
+            "verdict": verdict(row, lower_is_better=comparison.lower_is_better),
             "baseline": row.baseline.number if row.baseline else None,
         }
         for row in comparison.rows
@@ -75,16 +76,12 @@ def _flatten(record: dict[str, Any]) -> dict[str, Any]:
     flat |= {f"params.{key}": value for key, value in record["params"].items()}
     flat |= {key: record[key] for key in ("metric", "mean", "sd", "n")}
     flat |= {f"ci95{end}": value for end, value in zip(ends, record["ci95"] or (None, None), strict=True)}
-    flat |= {key: record[key] for key in ("seeds", "values")}
-    flat |= {key: record[key] for key in ("configurations", "best_epoch", "seconds", "parameters")}
-    flat |= {"runs": record["runs"], "difference": difference.get("mean")}
+    flat |= {"difference": difference.get("mean")}
     interval = difference.get("ci95") or (None, None)
     flat |= {f"difference_ci95{end}": value for end, value in zip(ends, interval, strict=True)}
-    return (
-        flat
-        | {f"difference_{key}": difference.get(key) for key in ("n", "paired", "within_noise")}
-        | {"baseline": record["baseline"]}
-    )
+    flat |= {f"difference_{key}": difference.get(key) for key in ("n", "paired", "within_noise")}
+    flat |= {key: record[key] for key in ("verdict", "baseline", "best_epoch", "seconds", "parameters")}
+    return flat | {key: record[key] for key in ("configurations", "seeds", "values", "runs")}
 
 
 def table_lines(comparison: Comparison, *, first: Sequence[str] = ()) -> list[list[str]]:

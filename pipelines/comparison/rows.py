@@ -240,9 +240,10 @@ def _notes(
         notes.append(f"the runs are on {len(sets)} data sets, which are ranked separately: {', '.join(sets)}")
         return notes
     split = split_of(metric) or ""
-    whole = [run for row in rows for run in row.runs if split == "test" or fold_of(run.params) is None]
+    runs = [run for row in rows for run in row.runs]
+    whole = [run for run in runs if split == "test" or fold_of(run.params) is None]
     digests = {run.tags.get(f"{DATA_HASH_TAG}.{split}") for run in whole} - {None}
-    if len(whole) < sum(len(row.runs) for row in rows):
+    if any(fold_of(run.params) is not None for run in runs):
         notes.append("runs of folds share training examples: their intervals are wider for it (docs/COMPARE.md)")
     if len(digests) > 1:
         notes.append(f"{metric} was measured on {len(digests)} different {split} sets, which may explain differences")

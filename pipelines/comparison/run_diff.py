@@ -10,9 +10,10 @@ from pipelines.config.experiments import read_yaml
 from pipelines.config.identity import PLACE_KEYS, flatten_config, flatten_lists
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import param_text
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.measured import ABOUT_RUNS, test_metrics
 from pipelines.tracking.run_names import find_run
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import (
     COMMIT_TAG,
     DATA_HASH_TAG,
@@ -65,7 +66,7 @@ def diff_runs(one: str, other: str, *, tracking_uri: str | None = None) -> RunDi
     Raises:
         UserError: There is no such run.
     """
-    store = Store(tracking_uri)
+    store = existing_store(tracking_uri)
     runs = find_run(store, one), find_run(store, other)
     changes = uncommitted_changes(runs[0]), uncommitted_changes(runs[1])
     installed = [packages(run) for run in runs]

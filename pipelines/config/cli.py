@@ -38,6 +38,7 @@ from pipelines.config.optimizers import set_optimizers
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.lightning_names import unify_lightning_names
+from pipelines.runtime.project_packages import warn_of_hidden_modules
 from pipelines.runtime.text import format_command
 from pipelines.runtime.user_traceback import user_traceback
 
@@ -131,6 +132,7 @@ class LitlabCLI(LightningCLI):
             with refusals():
                 model.configure_optimizers()  # fail before the run is created, not after
         self._make_repeatable(data, model)
+        warn_of_hidden_modules(type(data), type(model))
         return data, model
 
     def _make_repeatable(self, data: LightningDataModule | None, model: LightningModule) -> None:
@@ -275,13 +277,11 @@ def parse_config(
         UserError: An argument or a file is invalid.
     """
     is_recorded, request = base is not None, read_request(verb, argv, base)
-    files = [request.base] if request.base else []
-    config_args = [token for path in files for token in ("--config", str(path))]
-    if files and (kept := _kept(request.contents[0], training=training)) != request.contents[0]:
+    config_args = ["--config", str(request.base)] if request.base else []
+    if request.base and (kept := _kept(request.contents[0], training=training)) != request.contents[0]:
         config_args[:2] = ["--config", json.dumps(kept)]
-    draws_seed = training and draws_seed
     args, name = [*config_args, *request.args], request.name or "NAME"
-    cli = LitlabCLI(args, default_name=name, training=training, draws_seed=draws_seed)
+    cli = LitlabCLI(args, default_name=name, training=training, draws_seed=training and draws_seed)
     if not is_recorded:
         check_nulls(cli.config)
     check_keys(cli.config, request.args, request.base, announce=verb != "sweep" and is_rank_zero())

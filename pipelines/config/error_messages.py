@@ -14,6 +14,7 @@ from pipelines.config.suggestions import explain_unknown_key, keys_of, keys_of_e
 from pipelines.runtime.class_paths import import_named
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.lightning_names import separate_lightning
+from pipelines.runtime.project_packages import hidden_module
 from pipelines.runtime.user_traceback import user_traceback
 
 _UNKNOWN = re.compile(
@@ -107,12 +108,17 @@ def _explain_wrong_value(message: str) -> str:
 def _class_hint(key: str, given: str, text: str) -> str:
     """Return the message for the name of a class that does not exist; "" if the error is another one."""
     attribute = re.search(r"module '[\w.]+' has no attribute '(\w+)'", text)
-    by_path = attribute is not None and attribute[1] in given.split(".")[1:]
+    module = re.search(r"No module named '([\w.]+)'", text)
+    missing = None if module is None or not f"{given}.".startswith(f"{module[1]}.") else module
+    by_path = missing or (attribute is not None and attribute[1] in given.split(".")[1:])
     if not by_path and f"Expected a dot import path string: {given}" not in text:
         return ""
     nearest = nearest_class(key, given)
     hint = f"did you mean {nearest}?" if nearest else "give its import path, such as my_package.my_module.MyClass"
-    return f"{key}: there is no class {given!r}{f' ({attribute[0]})' if attribute else ''}: {hint}"
+    reason = missing or attribute
+    if hidden := hidden_module(given.rpartition(".")[0]):
+        hint = f"rename {hidden}, which litlab's module of that name hides"
+    return f"{key}: there is no class {given!r}{f' ({reason[0]})' if reason else ''}: {hint}"
 
 
 def _why_not_accepted(class_path: str) -> str:

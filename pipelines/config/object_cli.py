@@ -19,6 +19,7 @@ from pipelines.config.objects import KEY, Objects, described, digests, plain, un
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.hooks import remove_hooks
 from pipelines.runtime.log import logger
+from pipelines.runtime.project_packages import warn_of_hidden_modules
 
 TRAINED: "WeakKeyDictionary[LightningModule, str]" = WeakKeyDictionary()  # modules of this process, with their last run
 _LISTS = ("callbacks", "logger")
@@ -71,6 +72,7 @@ class ObjectCLI(LitlabCLI):
             raise UserError(f"data is required: {type(self._model).__name__} has no train_dataloader of its own")
         self._remove_hooks()  # of a training that was refused
         self._make_repeatable(self._data, self._model)
+        warn_of_hidden_modules(type(self._data), type(self._model))
         return self._data, self._model
 
     def release(self, run_id: str) -> None:

@@ -17,8 +17,10 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from pipelines.config.source_digest import source_digest
+from pipelines.config.suggestions import nearest_key
 from pipelines.runtime.class_paths import import_named
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.metric_names import split_of
 
 KEY = "objects"  # of a configuration: digests of the source, by section
 SPLITS = ("train", "val", "test", "predict")
@@ -47,8 +49,10 @@ class Objects:
             raise UserError(
                 f"model: {name} is neither a LightningModule nor a function that makes one, lambda: {name}()"
             )
-        if unknown := [key for key in self.trainer if key not in inspect.signature(Trainer).parameters]:
-            raise UserError(f"trainer: {unknown[0]} is no argument of Lightning's Trainer")
+        known = inspect.signature(Trainer).parameters
+        if unknown := [key for key in self.trainer if key not in known]:
+            hint = f": did you mean {nearest}?" if (nearest := nearest_key(unknown[0], known)) else ""
+            raise UserError(f"trainer: {unknown[0]} is no argument of Lightning's Trainer{hint}")
 
     def make_model(self) -> LightningModule:
         """Return the module.
@@ -78,10 +82,24 @@ class Objects:
         if data is None or isinstance(data, LightningDataModule):
             return data
         loaders = data if isinstance(data, Mapping) else {"train": data}
-        if not set(loaders) <= set(SPLITS) or "train" not in loaders:
-            names = ", ".join(map(str, loaders))
-            raise UserError(f"data: expected loaders for train, val, test and predict, got {names}")
+        _check_splits(loaders)
         return DataLoaders(loaders)
+
+
+def _check_splits(loaders: Mapping[str, Any]) -> None:
+    """Check what names the loaders.
+
+    Raises:
+        UserError: A name is none of a split, or the training has no loader.
+    """
+    allowed = f"The keys are {', '.join(SPLITS)}, of which train is required"
+    for key in map(str, loaders):
+        if key not in SPLITS:
+            nearest = split_of(key) or nearest_key(key, SPLITS)
+            hint = f"did you mean {nearest}? " if nearest in SPLITS else ""
+            raise UserError(f"data: unknown key {key}: {hint}{allowed}")
+    if "train" not in loaders:
+        raise UserError(f"data: there is no loader of train; {allowed}")
 
 
 def build_of(objects: Objects) -> Callable[[], LightningModule]:

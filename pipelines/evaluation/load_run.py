@@ -20,9 +20,10 @@ from pipelines.config.objects import Objects
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.text import whole_message
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.run_log import epoch_history, read_entries
 from pipelines.tracking.run_names import find_run
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import DATA_HASH_TAG
 
 
@@ -83,7 +84,7 @@ def load_run(
             data is missing or damaged.
     """
     silence_lightning()
-    found = find_run(Store(tracking_uri), run) if isinstance(run, str) else run
+    found = find_run(existing_store(tracking_uri), run) if isinstance(run, str) else run
     cli = configure("test", overrides, found.file("config.yaml"), objects, training=False)
     cli.trust = trust
     loaded = LoadedRun(found, cli, *cli.build(), _find_checkpoint(found, cli, overrides))

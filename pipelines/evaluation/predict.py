@@ -1,14 +1,15 @@
 """Classify image files with a trained model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import ImageOps
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from datamodules.base import ImageDataModule
-from datamodules.images import open_image
+from datamodules.images import image_names, open_image
 from datamodules.sets import ImageFiles
 from modules.base import Classifier
 from pipelines.config.bare_trainer import bare_trainer
@@ -56,7 +57,8 @@ def predict(
 
     Args:
         run_id: A run that was trained to classify images.
-        images: Files of any size and format; they are made grey or RGB, and resized to what the network takes.
+        images: Files of any size and format; they are made grey or RGB, and resized to what the network takes. A folder
+            stands for all images in it and in the folders below, in the order of their names.
         overrides: Other values for keys of the run's configuration, such as `["--trainer.accelerator", "cpu"]`.
         invert: Whether to invert the images: for dark on light, where the network has learnt light on dark.
         input_key: Of a module that is not litlab's: the part of a batch that is the image; see `part_of_batch`.
@@ -71,6 +73,7 @@ def predict(
     Raises:
         UserError: There is no such run, it does not classify images, or a file is missing or not a readable image.
     """
+    images = _image_files(images)
     loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False, trust=trust, objects=objects)
     data = loaded.data
     if not isinstance(data, ImageDataModule):
@@ -90,6 +93,27 @@ def predict(
     confidence_N, class_N = torch.cat(batches).max(1)
     found = zip(images, class_N.tolist(), confidence_N.tolist(), strict=True)
     return [Prediction(image, data.classes[index], confidence) for image, index, confidence in found]
+
+
+def _image_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the files, and the images in the folders.
+
+    Raises:
+        UserError: There are no images in a folder, or it cannot be read.
+    """
+    files = list[Path]()
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        try:
+            names = image_names(path, IMG_EXTENSIONS)
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        if not names:
+            raise UserError(f"{path}: no images in this folder; their names must end in {', '.join(IMG_EXTENSIONS)}")
+        files += [path / name for name in names]
+    return files
 
 
 def _predict_as_read(

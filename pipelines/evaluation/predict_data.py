@@ -16,6 +16,7 @@ from datamodules.in_memory import InMemoryDataModule
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.example_batch import has_loader, part_of_batch, to_cpu
 from pipelines.config.objects import Objects
+from pipelines.evaluation.batch_targets import BatchTargets
 from pipelines.evaluation.forward_method import method_of
 from pipelines.evaluation.load_run import load_run, needed_keys
 from pipelines.runtime.errors import UserError
@@ -42,26 +43,30 @@ class Predictions:
         classes: Names of the classes; empty if unknown.
         remarks: Which data and which method were used, where these are not the module's own for prediction.
         loaders: The part of the values that is of each data loader, by its name or index; empty if there is one.
+        targets: The true value of each example of the test or validation set, where there is one number; by the name of
+            the data loader, "" if there is one.
     """
 
     values: Any
     classes: tuple[str, ...]
     remarks: list[str]
     loaders: dict[str, Any] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
 
     def table(self) -> dict[str, Column]:
         """Return one column for each number or text that there is for an example, in the order of the data.
 
-        Of class probabilities, these are the most probable class and its probability. The first column is the index of
-        the example; if there are several data loaders, that of the loader comes before it, and each has its own index.
+        Of class probabilities, these are the most probable class and its probability; of other outputs for the classes
+        of known targets, the class is added. The first column is the index of the example; if there are several data
+        loaders, that of the loader comes before it, and each has its own index.
 
         Raises:
             UserError: There is not one row for each example, or the rows are too long for a table.
         """
         if not self.loaders:
-            columns = self._columns_of(self.values)
+            columns = self._columns_of(self.values, self.targets.get(""))
             return {"index": range(_rows(columns)), **columns}
-        parts = {name: self._columns_of(values) for name, values in self.loaders.items()}
+        parts = {name: self._columns_of(values, self.targets.get(name)) for name, values in self.loaders.items()}
         first, *others = parts.values()
         if any(columns.keys() != first.keys() for columns in others):
             raise self._no_table()
@@ -71,10 +76,23 @@ class Predictions:
             **{name: [cell for columns in parts.values() for cell in columns[name]] for name in first},
         }
 
-    def _columns_of(self, values: Any) -> dict[str, Column]:
+    def _columns_of(self, values: Any, targets_N: Tensor | None) -> dict[str, Column]:
+        columns = self._predicted_columns(values)
+        if targets_N is None or len(targets_N) != _rows(columns):
+            return columns
+        if not _are_classes(targets_N, values):
+            return {"target": targets_N.tolist(), **columns}
+        names = self._class_names(values)
+        predicted = [names[index] for index in values.argmax(1).tolist()]
+        return {"target": [names[index] for index in targets_N.tolist()], "class": predicted, **columns}
+
+    def _class_names(self, values: Tensor) -> Sequence[str | int]:
+        return self.classes if len(self.classes) == values.shape[1] else range(values.shape[1])
+
+    def _predicted_columns(self, values: Any) -> dict[str, Column]:
         if _are_probabilities(self.values):
             probability_N, class_N = values.max(1)
-            names = self.classes if len(self.classes) == values.shape[1] else range(values.shape[1])
+            names = self._class_names(values)
             return {"class": [names[index] for index in class_N.tolist()], "probability": probability_N.tolist()}
         columns: dict[str, Column] = {}
         for name, value in _named(values):
@@ -128,9 +146,11 @@ def predict_data(
     loaded = load_run(run_id, overrides, tracking_uri=tracking_uri, weights=False, trust=trust, objects=objects)
     data, model = loaded.data, loaded.model
     remarks = _choose_loader(data, model)
+    is_labelled = bool(remarks)  # the test or validation set
     if not is_overridden("predict_step", model):
         remarks.append(_call_instead(model, forward, input_key))
-    trainer = bare_trainer(loaded.cli, checkpoint_keys=needed_keys(model, data))
+    targets = BatchTargets()
+    trainer = bare_trainer(loaded.cli, needed_keys(model, data), callbacks=[targets] if is_labelled else None)
     try:
         in_memory = isinstance(data, InMemoryDataModule)
         with hidden_warnings(in_memory=in_memory, evaluates=True), reraise_keyboard_interrupt(trainer):
@@ -144,12 +164,15 @@ def predict_data(
     batches = [batch for loader in results for batch in loader]
     if not any(batch is not None for batch in batches):
         raise UserError(f"run {run_id}: {type(model).__name__}.predict_step returns nothing")
-    loaders = {}
+    loaders, names = {}, [""]
     if len(results) > 1:
-        named = zip(_loader_names(trainer.predict_dataloaders, len(results)), results, strict=True)
+        names = _loader_names(trainer.predict_dataloaders, len(results))
+        named = zip(names, results, strict=True)
         loaders = {name: _join([to_cpu(batch) for batch in loader]) for name, loader in named if loader}
     values = _join([to_cpu(batch) for batch in batches])
-    return Predictions(values, tuple(getattr(data, "classes", ())), remarks, loaders)
+    found = {name: targets.of_loader(index) for index, name in enumerate(names)}
+    known = {name: target for name, target in found.items() if target is not None}
+    return Predictions(values, tuple(getattr(data, "classes", ())), remarks, loaders, known)
 
 
 def _loader_names(loaders: Any, count: int) -> list[str]:
@@ -233,6 +256,13 @@ def _are_probabilities(values: Any) -> bool:
     if not isinstance(values, Tensor) or values.ndim != 2 or values.shape[1] < 2 or not values.is_floating_point():
         return False
     return bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-2).all())
+
+
+def _are_classes(targets_N: Tensor, values: Any) -> bool:
+    """Return whether the targets are indices of the columns of the values: of logits, or of probabilities."""
+    if targets_N.is_floating_point() or not isinstance(values, Tensor) or values.ndim != 2 or values.shape[1] < 2:
+        return False
+    return int(targets_N.min()) >= 0 and int(targets_N.max()) < values.shape[1]
 
 
 def _named(values: Any, name: str = "prediction") -> list[tuple[str, Any]]:

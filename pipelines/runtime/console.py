@@ -1,8 +1,9 @@
 """Tables and durations for the terminal. Imports nothing heavy."""
 
 import os
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -65,12 +66,21 @@ def print_results(title: str, rows: dict[str, dict[str, float]], facts: dict[str
     print_facts(facts)
 
 
-def print_facts(facts: dict[str, str]) -> None:
-    """Print texts by name, one a line."""
+def print_facts(facts: Mapping[str, str], width: int | None = None, *, wrap: bool = False) -> None:
+    """Print texts by name, one a line.
+
+    Args:
+        facts: The texts.
+        width: Characters for the names; by default those of the longest.
+        wrap: Whether to continue long texts on further lines, below their beginning.
+    """
     console = Console(soft_wrap=True)
-    width = max(map(len, facts), default=0)
+    width = max(map(len, facts), default=0) if width is None else width
     for name, value in facts.items():
-        console.print(escape_control_characters(f"{name:<{width}}  {value}"), highlight=False, markup=False)
+        text = escape_control_characters(f"{name:<{width}}  {value}")
+        if wrap:
+            text = textwrap.fill(text, console.width, subsequent_indent=" " * (width + 2), break_on_hyphens=False)
+        console.print(text, highlight=False, markup=False)
 
 
 def _metric_cells(rows: dict[str, dict[str, float]]) -> list[list[str]]:

@@ -6,6 +6,7 @@ Modules name their metrics as they like: `val/loss`, `val_loss`, `Valid Loss`, `
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import Literal
 
 Mode = Literal["min", "max"]
@@ -26,6 +27,7 @@ _PROPORTION = re.compile(  # in [0, 1]
 _POSITIVE = re.compile(
     r"seconds|time|duration|parameters|error|mse|rmse|mae|mape|perplexity|ppl|distance|brier|epochs?"
 )
+SIMILAR = 0.65  # of two names of metrics, from 0 to 1
 _COMPOUND = re.compile(r"(loss|error|perplexity|distance|divergence)$")  # xloss, crossentropyloss
 _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -107,6 +109,32 @@ def find_metric(name: str, available: Iterable[str]) -> str | None:
     return next((found for found in (name, f"{name}/dataloader_idx_0") if found in known), None)
 
 
+def nearest_metric(name: str, available: Iterable[str]) -> str | None:
+    """Return the metric that a misspelt name stands for, such as `val/accuracy` for `val/acc`; None if none is similar.
+
+    It is one of the same split.
+    """
+    split = split_of(name)
+    known = [metric for metric in by_loader(available) if split is None or split_of(metric) in (split, None)]
+    nearest = max(known, key=lambda metric: _similarity(name, metric), default=None)
+    return nearest if nearest is not None and _similarity(name, nearest) > SIMILAR else None
+
+
+def list_metrics(names: Iterable[str], meant: str) -> str:
+    """Return names of metrics for a message, and which of them a name may stand for that is not among them."""
+    known = sorted(names)
+    nearest = nearest_metric(meant, known)
+    return (", ".join(known) or "no metrics") + (f"; did you mean {nearest}?" if nearest else "")
+
+
+def _similarity(name: str, metric: str) -> float:
+    """Return a similarity from 0 to 1: of what is measured, where one name may be short for the other."""
+    one, other = (_LOADER.sub("", without_split(each)).lower() for each in (name, metric))
+    whole = SequenceMatcher(None, name.lower(), metric.lower()).ratio() / 100  # decides between equal ones
+    is_short = len(one) > 1 and len(other) > 1 and (one.startswith(other) or other.startswith(one))
+    return whole + max(SequenceMatcher(None, one, other).ratio(), 0.8 if is_short else 0)
+
+
 def labels_of(metrics: Sequence[str]) -> dict[str, str]:
     """Return a label for each metric of one split: its name without the split, or all of it if two would be alike."""
     short = {metric: without_split(metric) for metric in metrics}
@@ -134,3 +162,8 @@ def shown_in_epoch(metrics: Iterable[str]) -> list[str]:
     known = set(metrics)
     bases = {name: re.sub(r"_(step|epoch)(?=$|/)", "", name) for name in known}
     return by_loader(sorted(name for name, base in bases.items() if base == name or base not in known))
+
+
+def distinct_metrics(metrics: Iterable[str]) -> list[str]:
+    """Return the metrics that are not another one in another form: its mean by epoch, or that of a further loader."""
+    return [name for name in shown_in_epoch(metrics) if not re.search(r"/dataloader_idx_[1-9]", name)]

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import extend_path
+from types import ModuleType
 
 from pipelines.runtime.environment import project_folder
 from pipelines.runtime.log import logger
 
 PACKAGES = ("datamodules", "modules", "pipelines", "sweeps")
 SHOWN = 3  # names in a message
+_warned: set[str] = set()
 
 
 def join_project() -> None:
@@ -26,11 +28,36 @@ def join_project() -> None:
         package.__path__ = extend_path([*package.__path__], name)
 
 
-def warn_of_hidden_modules() -> None:
-    """Warn of modules of the project that cannot be imported, since litlab has one of that name."""
-    if hidden := sorted({str(path) for path in _hidden_modules()}):
-        more = f" and {len(hidden) - SHOWN} more" if len(hidden) > SHOWN else ""
-        logger.warning("%s%s: litlab's module of that name is imported instead", ", ".join(hidden[:SHOWN]), more)
+def warn_of_hidden_modules(*used: type) -> None:
+    """Warn of modules of the project in whose place litlab's of the same name were imported; of each once per process.
+
+    Args:
+        used: The classes that a command uses. What the user's files have imported is searched, too.
+    """
+    if not (hidden := {".".join(path.with_suffix("").parts): str(path) for path in _hidden_modules()}):
+        return
+    imported = {cls.__module__ for cls in used} | {*_imported_by_the_user()}
+    found = sorted(hidden[name] for name in hidden.keys() & imported if hidden[name] not in _warned)
+    _warned.update(found)
+    if found:
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        logger.warning("%s%s: litlab's module of that name is imported instead", ", ".join(found[:SHOWN]), more)
+
+
+def hidden_module(name: str) -> str:
+    """Return the project's file that litlab's module of this dotted name hides; "" if there is none."""
+    return next((str(path) for path in _hidden_modules() if ".".join(path.with_suffix("").parts) == name), "")
+
+
+def _imported_by_the_user() -> Iterator[str]:
+    """Yield the modules from which the user's files have what they import by name."""
+    from pipelines.runtime.user_traceback import is_user_file
+
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name == "__main__" or (file and is_user_file(str(file))):
+            for value in list(vars(module).values()):
+                yield str(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", ""))
 
 
 def _hidden_modules() -> Iterator[Path]:

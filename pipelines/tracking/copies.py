@@ -10,6 +10,7 @@ from pathlib import Path
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.files import file_lock
 from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.families import children_by_parent, with_descendants
 from pipelines.tracking.run_copy import copy_run, link_copies, original_id
 from pipelines.tracking.run_log import unsent_logs
@@ -66,7 +67,7 @@ def copy_runs(
     """
     from mlflow.exceptions import MlflowException
 
-    source, target = Store(tracking_uri), Store(to)
+    source, target = existing_store(tracking_uri), Store(to)
     if source.uri == target.uri:
         raise UserError(f"--to {redact_credentials(to)} is the store of the runs; name another one")
     try:

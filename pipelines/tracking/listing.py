@@ -9,11 +9,12 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import without_split
+from pipelines.tracking.existing import NoRunsError, existing_store
 from pipelines.tracking.filters import parse_filter, quoted
 from pipelines.tracking.measured import selected_metric, test_metrics
 from pipelines.tracking.query import explained_requests, search_matching
 from pipelines.tracking.run_names import NEWEST_FIRST, experiment_ids
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import PARENT_RUN_TAG, REASON_TAG, SELECTED, USER_TAG
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -96,7 +97,12 @@ def list_runs(
     Raises:
         UserError: A name is unknown, or the filter or `since` is invalid.
     """
-    store = Store(tracking_uri)
+    try:
+        store = existing_store(tracking_uri)
+    except NoRunsError:
+        if names:
+            raise
+        return []
     conditions = [
         f"attributes.status = '{status.upper()}'" if status else "",
         run_conditions(tags, since, user),

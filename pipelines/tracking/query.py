@@ -9,7 +9,7 @@ from pipelines.runtime.text import first_line
 from pipelines.tracking.client import unreachable
 from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.filters import FINISHED, RunFilter, parse_filter
-from pipelines.tracking.run_names import look_up, unknown_name
+from pipelines.tracking.run_names import NEWEST_FIRST, look_up, unknown_name
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
     DIRECTION_PARAM,
@@ -86,7 +86,7 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
         study = f"{name}{SWEEP_SUFFIX}"
         if name in ids or study in ids:
             selected_ids.append(ids[name if name in ids else study])
-            if name in ids and study in ids:
+            if name in ids and study in ids and _is_newer(store, ids[study], ids[name]):
                 notes.append(f"{name} is an experiment and a study; the experiment is shown. The study: {study}")
             continue
         try:
@@ -122,6 +122,13 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
         direction=params.get(DIRECTION_PARAM),
         filter_string=filter_string,
     )
+
+
+def _is_newer(store: Store, study: str, experiment: str) -> bool:
+    """Return whether the last run of a study began after that of an experiment, so that the study may be meant."""
+    newest = [store.search([each], "", NEWEST_FIRST, 1) for each in (study, experiment)]
+    started = [runs[0].started if runs else 0 for runs in newest]
+    return started[0] > started[1]
 
 
 def search_matching(

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line, redact_credentials
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store, StoredRun
@@ -65,7 +66,7 @@ def register_model(
     from mlflow.exceptions import MlflowException
 
     check_names(name, alias)
-    run = find_run(Store(tracking_uri), run) if isinstance(run, str) else run
+    run = find_run(existing_store(tracking_uri), run) if isinstance(run, str) else run
     store, run_id, model_id = run.store, run.run_id, _model_id(run)
     try:
         versions = store.client.search_model_versions(f"run_id = '{run_id}'")

@@ -35,6 +35,10 @@ def find_run(store: Store, text: str) -> StoredRun:
         UserError: There is no such run, or several have this name.
     """
     if (found := look_up(store, text)) is None:
+        names = store.experiment_names().values()
+        if text in names or f"{text}{SWEEP_SUFFIX}" in names:
+            kind = "an experiment" if text in names else "a study"
+            raise UserError(f"{text} is {kind}; name one of its runs: best:{text}, latest:{text} or a run id")
         raise UserError(f"there is no run {text!r} in {redact_credentials(store.uri)}; give {FORMS}")
     return found
 

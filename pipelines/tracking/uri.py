@@ -65,12 +65,18 @@ def tracking_uri_arguments(uri: str) -> list[str]:
 def view_command(uri: str, page: str = "") -> str:
     """Return the command that shows the runs of a database in the MLflow UI, or the address of a server's own UI.
 
+    In a notebook, it is a call of Python.
+
     Args:
         uri: The tracking URI.
         page: What follows the address of a server: by default its first page.
     """
+    from pipelines.runtime.notebook import in_notebook
+
     if uri.startswith("http"):
         return f"{redact_credentials(uri).rstrip('/')}{page}"
+    if in_notebook():
+        return "litlab.ui()" if uri == store_uri() else f"litlab.ui(tracking_uri={redact_credentials(uri)!r})"
     return shlex.join(["litlab", "ui", *tracking_uri_arguments(uri)])
 
 

@@ -1,15 +1,19 @@
 """Print what a training is, before its first epoch."""
 
-from lightning.pytorch import LightningModule, Trainer
+import inspect
 
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from datamodules.base import ImageDataModule
 from datamodules.in_memory import InMemoryDataModule
 from pipelines.runtime.console import print_facts
+from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
 from pipelines.tracking.uri import runs_page, view_command
-from pipelines.training.job import Training
+from pipelines.training.job import SETS, Training
 from pipelines.training.progress_bar import EpochBar
 
-SETS = {"train": "training", "val": "validation", "test": "test"}
+LOOKED_AT = 100  # images
 
 
 def announce(training: Training, run: Run) -> None:
@@ -25,6 +29,8 @@ def announce(training: Training, run: Run) -> None:
         view = view_command(run.store.uri, runs_page(run.experiment_id))
         facts = {"data": data, "model": model, "run": f"{run.run_id}  {run.name}", "view": view}
         print_facts({"experiment": training.cli.config.name, **facts})
+        if _are_grey(training.data):
+            logger.info("The images are greyscale and are read as RGB; --data.channels 1 reads one channel")
 
 
 def describe_data(training: Training) -> str:
@@ -36,6 +42,14 @@ def describe_data(training: Training) -> str:
         return type(data).__name__
     sizes = ", ".join(f"{size:,} {SETS[name]}" for name, size in data.sizes().items())
     return f"{type(data).__name__}, {sizes} examples"
+
+
+def _are_grey(data: LightningDataModule | None) -> bool:
+    """Return whether images were read as RGB, which could be read as greyscale: their channels are equal."""
+    if not isinstance(data, ImageDataModule) or "channels" not in inspect.signature(type(data)).parameters:
+        return False
+    pixels_NCHW = data.train_set.inputs[:LOOKED_AT]
+    return pixels_NCHW.shape[1] == 3 and bool((pixels_NCHW == pixels_NCHW[:, :1]).all())
 
 
 def _parameters(model: LightningModule) -> str:

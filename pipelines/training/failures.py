@@ -18,14 +18,31 @@ class RunFailedError(RuntimeError):
         refused: Whether model and data reject the configuration, so that it is the user's mistake.
         explained: Whether the message is sufficient without a traceback.
         has_metrics: Whether metrics were logged before the failure; they are kept.
+        to_mend: Whether a file of the user failed before there was anything to continue from.
     """
 
     def __init__(
-        self, message: str, run_id: str, *, resume_command: str, refused: bool, explained: bool, has_metrics: bool
+        self,
+        message: str,
+        run_id: str,
+        *,
+        resume_command: str,
+        refused: bool,
+        explained: bool,
+        has_metrics: bool,
+        to_mend: bool = False,
     ) -> None:
         super().__init__(message)
         self.run_id, self.resume_command = run_id, resume_command
         self.refused, self.explained, self.has_metrics = refused, explained, has_metrics
+        self.to_mend = to_mend
+
+    @property
+    def advice(self) -> str:
+        """How to go on; "" if the user has to find out."""
+        if self.to_mend:
+            return "No epoch was finished: correct the error and run the same command again"
+        return f"To continue: {self.resume_command}" if self.resume_command else ""
 
 
 def diagnose(error: BaseException | None, folder: Path, processes: int) -> str | None:

@@ -26,11 +26,15 @@ from pipelines.evaluation.leak_guard import LeakGuard
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.log import logger
+from pipelines.runtime.text import count
 from pipelines.training.learning_rates import LearningRates
 from pipelines.training.logging_interval import LoggingInterval
 from pipelines.training.monitors import check_monitors
 from pipelines.training.nan_guard import TerminateOnNaN
 from pipelines.training.progress_bar import EpochBar
+
+SHARDED = ("fsdp", "deepspeed", "modelparallel")  # in the names of strategies
+SETS = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass
@@ -83,6 +87,7 @@ def prepare_training(
     leak_guard = LeakGuard() if config.leak_check and like is None else None
     trainer = _build_trainer(cli, checkpoint_callback, [*callbacks, *regions])
     check_monitors(config.monitor, cli.callbacks, model, data)
+    _check_sets(data, model, trainer)
     _check_test_weights(cli, model)
     if leak_guard is not None:
         run_after_hook(model, "on_train_start", lambda: leak_guard.before_training(trainer))
@@ -132,9 +137,30 @@ def check_config(cli: LitlabCLI) -> None:
     for key in ("max_epochs", "max_steps", "limit_train_batches"):
         if trainer[key] == 0:
             raise UserError(f"trainer.{key} must not be 0: nothing would be trained")
-    if any(word in str(trainer.strategy) for word in ("spawn", "fork", "notebook")):
-        raise UserError(f"trainer.strategy: {trainer.strategy} leaves the metrics in other processes; use ddp")
+    strategy = str(trainer.strategy)
+    if any(word in strategy for word in ("spawn", "fork", "notebook")):
+        raise UserError(f"trainer.strategy: {strategy} leaves the metrics in other processes; use ddp")
+    if any(word in strategy.lower() for word in SHARDED):
+        raise UserError(f"trainer.strategy: {strategy} shards the weights, but litlab saves whole ones; use ddp")
     SaveInterval.parse(cli.config.checkpoint_every)
+
+
+def _check_sets(data: LightningDataModule | None, model: LightningModule, trainer: Trainer) -> None:
+    """Check that sets in memory can be where they should be, and are large enough for the metrics of litlab's modules.
+
+    Raises:
+        UserError: There is no GPU to hold them, or a set is too small.
+    """
+    if not isinstance(data, InMemoryDataModule):
+        return
+    device = trainer.strategy.root_device.type
+    if data.device == "cuda" and device != "cuda":
+        raise UserError(f"data.device is cuda, but the training runs on {device}; use auto")
+    least = model.min_examples if isinstance(model, Learner) else 1
+    for name, size in data.sizes().items():
+        if size < least:
+            few = f"the {SETS[name]} set has {count(size, 'example')}"
+            raise UserError(f"{few}, but the metrics of {type(model).__name__} need {least}: see data.n_{name}")
 
 
 def _check_test_weights(cli: LitlabCLI, model: LightningModule) -> None:

@@ -7,7 +7,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from modules.base import Learner
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.metric_names import find_metric
+from pipelines.runtime.metric_names import find_metric, list_metrics
 
 Monitored = tuple[str, str]  # the metric, and what monitors it
 
@@ -68,4 +68,4 @@ def _evaluates_train(data: LightningDataModule | None) -> bool:
 
 def _message(metric: str, source: str, logged: Iterable[str]) -> str:
     monitors = f"{source} {metric}" if source.startswith("--") else f"{source} monitors {metric}, which"
-    return f"{monitors} is not logged; monitor one of {', '.join(sorted(logged))}"
+    return f"{monitors} is not logged; monitor one of {list_metrics(logged, metric)}"

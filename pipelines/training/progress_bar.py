@@ -15,6 +15,7 @@ from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.lightning_internals import hide_search_bar
 from pipelines.runtime.metric_names import shown_in_epoch, split_of
 from pipelines.runtime.notebook import UpdatedOutput, in_notebook
+from pipelines.training.set_sizes import describe_loaders
 
 REFRESH_S = 0.25
 ALL_LINES = 50  # epochs that have a line each
@@ -52,6 +53,8 @@ class EpochBar(ProgressBar):
         self._console = Console()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if sizes := describe_loaders(trainer):
+            self._console.print(f"sets        {sizes}", highlight=False, markup=False, soft_wrap=True)
         if self._console.is_terminal or self._is_in_notebook:
             self._progress = Progress(
                 TextColumn("{task.description}", markup=False),

@@ -2,9 +2,10 @@
 
 from pipelines.runtime.errors import UserError
 from pipelines.tracking import run_log
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.origin import is_alive, is_here
 from pipelines.tracking.run_log import RunLog
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import (
     COMMAND_TAG,
     HOST_TAG,
@@ -19,7 +20,7 @@ from pipelines.tracking.tags import (
 
 def unfinished_runs(tracking_uri: str | None = None) -> list[StoredRun]:
     """Return the runs of `litlab fit` that are not FINISHED, newest first, without those of a sweep or of seeds."""
-    store = Store(tracking_uri)
+    store = existing_store(tracking_uri)
     unfinished = f"attributes.status != 'FINISHED' and tags.`{SOURCE_NAME_TAG}` LIKE 'litlab fit %'"
     runs = store.search(list(store.experiment_names()), unfinished, ["attributes.start_time DESC"])
     return [run for run in runs if is_single_fit(run)]

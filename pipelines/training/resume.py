@@ -42,9 +42,10 @@ from pipelines.runtime.silence import silence_lightning
 from pipelines.runtime.terminal_log import recorded_terminal
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking import source_code
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.run import Run
 from pipelines.tracking.run_names import find_run
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import (
     COMMAND_TAG,
     COMMIT_TAG,
@@ -98,7 +99,7 @@ def resume(
         KeyboardInterrupt, SystemExit: The user stopped the training (Ctrl-C, SIGTERM). The run is KILLED.
     """
     silence_lightning()
-    found, owns_run = find_run(Store(tracking_uri), run_id), is_rank_zero()
+    found, owns_run = find_run(existing_store(tracking_uri), run_id), is_rank_zero()
     if owns_run:  # before anything that takes long
         check_resumable(found, assume_dead=assume_dead)
         _check_trusted(found, trust=trust)

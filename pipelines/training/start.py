@@ -14,8 +14,9 @@ from pipelines.config.cli import LitlabCLI
 from pipelines.config.request import names_file
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import whole_message
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.run_names import find_run
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import CONTINUES_TAG
 
 
@@ -59,7 +60,7 @@ def config_of_start(arguments: Sequence[str], tracking_uri: str | None) -> Path 
         return None
     uris = option_values(arguments, "--tracking_uri")
     run = option_values(arguments, "--ckpt_path")[-1]
-    return find_run(Store(uris[-1] if uris else tracking_uri), run).file("config.yaml")
+    return find_run(existing_store(uris[-1] if uris else tracking_uri), run).file("config.yaml")
 
 
 def find_origin(run: str | None, arguments: Sequence[str], tracking_uri: str | None) -> StoredRun | None:
@@ -67,7 +68,7 @@ def find_origin(run: str | None, arguments: Sequence[str], tracking_uri: str | N
     if run is None:
         return None
     uris = option_values(arguments, "--tracking_uri")
-    return find_run(Store(uris[-1] if uris else tracking_uri), run)
+    return find_run(existing_store(uris[-1] if uris else tracking_uri), run)
 
 
 def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, dict[str, str]]:
@@ -76,7 +77,7 @@ def _find(file_or_run: str, name: str, tracking_uri: str | None) -> tuple[Path, 
         return path.absolute(), {}
     if names_file(file_or_run):
         raise UserError(f"{file_or_run}: no such file")
-    run = find_run(Store(tracking_uri), file_or_run)
+    run = find_run(existing_store(tracking_uri), file_or_run)
     return fetch_checkpoint(run, name), {CONTINUES_TAG: run.run_id}
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.client import unreachable
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.origin import is_alive, is_here
 from pipelines.tracking.run_names import look_up, unknown_name
 from pipelines.tracking.store import Store, StoredRun
@@ -50,7 +51,7 @@ def request_stop(name: str, *, tracking_uri: str | None = None) -> StopRequest:
     """
     from mlflow.exceptions import MlflowException
 
-    store = Store(tracking_uri)
+    store = existing_store(tracking_uri)
     try:
         run = look_up(store, name) or _running(store, name)
         _check_running(run)

@@ -125,7 +125,7 @@ def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
     has_checkpoint = training.checkpoint_callback.last.is_file()
     found = user_traceback(error)
     by_user = found is not None and bool(found.traceback)  # in a file that the user can correct
-    may_resume = has_checkpoint or diagnosis is not None or by_user  # else it fails again
+    may_resume = has_checkpoint or diagnosis is not None  # else it fails again, or there is nothing to continue from
     return RunFailedError(
         diagnosis or str(error),
         run.run_id,
@@ -133,4 +133,5 @@ def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
         refused=refused,
         explained=refused or diverged or diagnosis is not None,
         has_metrics=run.has_metrics,
+        to_mend=by_user and not may_resume,
     )

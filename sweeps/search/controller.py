@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.metric_names import find_metric
+from pipelines.runtime.metric_names import find_metric, list_metrics
 from pipelines.tracking.tags import SELECTED, TRIAL_STATE_TAG, TRIAL_TAG
 from sweeps.search.display import SweepDisplay
 from sweeps.search.study_run import log_progress
@@ -194,10 +194,9 @@ class Controller:
     def _on_result(self, active: ActiveTrial, child: WorkerProcess, metrics: Mapping[str, float]) -> None:
         value = self._value(metrics)
         if value is None or not math.isfinite(value):
-            logged = ", ".join(
-                key.removeprefix(f"{SELECTED}/") for key in sorted(metrics) if key.startswith(f"{SELECTED}/")
-            )
-            missing = f"metric {self._space.metric}: the experiment logs {logged}"
+            logged = [key.removeprefix(f"{SELECTED}/") for key in metrics if key.startswith(f"{SELECTED}/")]
+            wanted = self._space.metric
+            missing = f"metric {wanted}: the experiment logs {list_metrics(logged, wanted)}"
             reason = missing if value is None else f"{self._space.metric} of the selected epoch is {value}"
             self._end(active, "FAIL", reason)
             return

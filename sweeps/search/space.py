@@ -77,6 +77,7 @@ class Space:
     set: dict[str, Any] = dataclasses.field(default_factory=dict)
     direction_by_name: bool = dataclasses.field(default=False, init=False, repr=False, compare=False)
     metric_by_default: bool = dataclasses.field(default=False, init=False, repr=False, compare=False)
+    file: str = dataclasses.field(default="", init=False, repr=False, compare=False)  # for messages; "" if it has none
 
     def __post_init__(self) -> None:
         if self.metric == BY_NAME:

@@ -42,9 +42,11 @@ def read_space(name: str, overrides: Mapping[str, Any]) -> Space:
         if not content.get(key):
             raise UserError(f"{path}: {key} is required")
     try:
-        return make_space(path.stem, {**content, **overrides})
+        space = make_space(path.stem, {**content, **overrides})
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    object.__setattr__(space, "file", str(path))
+    return space
 
 
 def make_space(name: str, settings: Mapping[str, Any]) -> Space:

@@ -88,7 +88,7 @@ def sweep_status(study: str, *, storage: str | None = None, tracking_uri: str | 
     Raises:
         UserError: There is no such study.
     """
-    store = Store(tracking_uri)
+    store = Store(tracking_uri, opened=False)
     url = storage_url(storage, store)
     loaded, controller = _load(url, study)
     trials, attributes, direction = loaded.trials, loaded.user_attrs, loaded.direction.name.lower()
@@ -124,7 +124,7 @@ def best_configuration(study: str, *, storage: str | None = None, tracking_uri: 
     Raises:
         UserError: There is no such study, no trial is complete, or its run is not in this tracking store.
     """
-    store = Store(tracking_uri)
+    store = Store(tracking_uri, opened=False)
     loaded, _ = _load(storage_url(storage, store), study)
     best = best_trial(loaded.trials, loaded.direction.name.lower())
     if best is None:

@@ -19,7 +19,7 @@ from sweeps.search.samplers import check_names
 from sweeps.search.space import NOT_SEARCHED, Space, split_keys
 from sweeps.search.space_files import normalize_key, read_space
 from sweeps.search.trial_state import BestTrial, count_states
-from sweeps.workers.job import Job, as_arguments
+from sweeps.workers.job import IN_SPACE, Job, as_arguments
 
 if TYPE_CHECKING:
     from sweeps.search.study import Study
@@ -200,7 +200,7 @@ def run_sweep(
             points = [space.settings(point) for point in space.end_points()]
             facts = pool.check(Job(fixed, stacked=stacked > 1), points)
         except UserError as error:
-            raise UserError(f"{space.experiment}: {error}") from error
+            raise _with_source(error, space) from error
         space = space.with_metric(facts["values"].get("monitor") or facts["monitor"])
         study = open_study(optuna_storage, name, space, facts, controller_name(), store)
         if retry_failed:
@@ -226,6 +226,15 @@ def run_sweep(
             tracking_uri=store.uri,
             stop_signal=signals[0] if signals else None,
         )
+
+
+def _with_source(error: UserError, space: Space) -> UserError:
+    """Return an error of the check that names where the value stands: the file of the space, or the experiment."""
+    message = str(error)
+    if message.startswith(IN_SPACE):
+        return UserError(f"{space.file}: {message}" if space.file else message)
+    in_set = next((key for key in space.set if message.startswith((f"{key} ", f"{key}:"))), None)
+    return UserError(f"{space.file}: set: {message}" if in_set and space.file else f"{space.experiment}: {message}")
 
 
 def _best_value(study: "Study") -> tuple[str, float] | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pipelines.comparison.formatting import fixed_spec, format_mean_sd
 from pipelines.comparison.intervals import paired_difference, summarize
+from pipelines.comparison.row import overlap
 from pipelines.comparison.rows import default_metric
 from pipelines.runtime.metric_names import bounds_of, mode_of, without_split
 from pipelines.tracking.measured import test_metrics
@@ -36,19 +37,20 @@ def judge_confirmation(confirmed: Confirmed, space: Space) -> str:
     metric = searched[0] if searched else usual if usual in names else min(names)
     lower = (MODES[space.direction] if searched else mode_of(metric)) == "min"
     ours, theirs = _by_seed(best, metric), _by_seed(default, metric)
-    difference = paired_difference(ours, theirs, bounds_of(metric, [*ours.values(), *theirs.values()]))
+    bounds = bounds_of(metric, [*ours.values(), *theirs.values()])
+    difference = paired_difference(ours, theirs, bounds, max(overlap(best), overlap(default)))
     means = [summarize(list(values.values())) for values in (ours, theirs)]
     spec = fixed_spec(max(abs(summary.mean) for summary in means))
     texts = [format_mean_sd(summary.mean, summary.sd, spec) for summary in means]
     is_better = means[0].mean < means[1].mean if lower else means[0].mean > means[1].mean
-    noises = {True: " by less than the noise", None: ", but a single run of each tells little", False: ""}
+    noises = {True: " by less than the noise", None: ", but so few runs tell little", False: ""}
     noise = noises[difference.within_noise] if is_better else ""
     word = f"better than the default{noise}" if is_better else f"{NOT_BETTER} than the default"
     return f"{word}: {metric} {texts[0]} against {texts[1]} (n = {_counts(ours, theirs)})"
 
 
 def _by_seed(runs: Sequence[StoredRun], metric: str) -> dict[str, float]:
-    return {run.seed: run.metrics[metric] for run in runs}
+    return {run.repeat: run.metrics[metric] for run in runs}
 
 
 def _counts(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:

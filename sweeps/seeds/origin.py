@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipelines.tracking.existing import existing_store
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.run_names import find_run
-from pipelines.tracking.store import Store
 from pipelines.tracking.tags import FROM_TAG
 
 
@@ -17,6 +17,6 @@ def with_origin(
     Raises:
         UserError: There is no such run, or it has no configuration.
     """
-    found = find_run(Store(tracking_uri), run)
+    found = find_run(existing_store(tracking_uri), run)
     tags = {**labels.tags, FROM_TAG: found.run_id}
     return ["-c", str(found.file("config.yaml")), *arguments], replace(labels, tags=tags)

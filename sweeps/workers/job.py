@@ -7,6 +7,8 @@ from typing import Any
 
 from pipelines.tracking.tags import FOLD_PARAM
 
+IN_SPACE = "space: "  # with which the message begins if a value of a search space is refused
+
 
 @dataclass
 class Job:

@@ -24,7 +24,7 @@ from pipelines.training.job import build_parts
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Message, Pool, WorkerProcess
 from sweeps.workers.process import create_run, final_message
-from sweeps.workers.worker import experiment_facts, prepare_job, train_job
+from sweeps.workers.worker import experiment_facts, named_point, prepare_job, train_job
 
 Build = Callable[..., Any]
 
@@ -70,7 +70,8 @@ class LocalPool(Pool):
             for values in reversed(configurations):
                 job.values |= values
         for values in configurations:
-            self._objects(job.values | values).make_model()
+            with named_point(values):
+                self._objects(job.values | values).make_model()
         cli = self._configure(job, job.arguments)
         data, model = build_parts(cli, test=job.test)
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)

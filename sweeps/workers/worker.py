@@ -11,7 +11,8 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from pipelines.training.job import Training, build_parts, prepare_model, prepare
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import run_name, run_tags
 from pipelines.training.train import run_trainer, train
-from sweeps.workers.job import Job, as_arguments
+from sweeps.workers.job import IN_SPACE, Job, as_arguments
 from sweeps.workers.process import (
     create_run,
     describe_error,
@@ -92,8 +93,8 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         cli = parse_config(job.verb, job.arguments, draws_seed=False)  # each training is given one
         if job.stacked:
             stacked.check_keys([key for values in configurations for key in values])
-        built = {_format_values(values): _build(job.arguments, values) for values in configurations}
         data, model = build_parts(cli, test=job.test)
+        built = {format_values(values): _build(job.arguments, values) for values in configurations}
         prepare_model(model)
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
         if job.stacked:
@@ -131,13 +132,28 @@ def experiment_facts(
 
 
 def _build(arguments: list[str], values: dict[str, Any]) -> LightningModule:
-    try:
+    with named_point(values):
         return parse_config("sweep", [*arguments, *as_arguments(values)]).build()[1]
-    except UserError as error:
-        raise UserError(f"space: {_format_values(values)}: {error}") from error
 
 
-def _format_values(values: dict[str, Any]) -> str:
+@contextmanager
+def named_point(values: dict[str, Any]) -> Iterator[None]:
+    """Name keys and values of a space in the message for an error that they cause, also in a file of the user.
+
+    Raises:
+        UserError: There was an error in the block.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = None if isinstance(error, UserError) else user_traceback(error)
+        if found is None and not isinstance(error, UserError):
+            raise
+        reason = str(error) if found is None else f"{found.line}\n{found.traceback}".rstrip()
+        raise UserError(f"{IN_SPACE}{format_values(values)}: {reason}") from error
+
+
+def format_values(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value!r}" for key, value in values.items())
 
 

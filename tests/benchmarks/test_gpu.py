@@ -44,7 +44,7 @@ def test_a_part_runs_in_small_on_a_cpu(tmp_path):
 
 @pytest.mark.slow
 def test_everything_runs_in_small_on_a_cpu(part, tmp_path):
-    results = dry(tmp_path)
+    results = dry(tmp_path, "--parts", ",".join(part("jobs").PARTS))
     assert {result["job"] for result in results} == {"machine", *part("jobs").JOBS}
     assert "litlab / eager" in (tmp_path / "out" / "table.txt").read_text()
 
@@ -76,6 +76,31 @@ def test_an_error_in_a_job_is_saved_and_the_job_continues(place):
     assert (first["ok"], first["epochs"]) == (False, [1.0])
     assert "ValueError: no memory" in first["error"]
     assert second["ok"]
+
+
+def test_airbench_runs_in_small_and_its_script_is_left_out_where_it_is_missing(tmp_path):
+    results = dry(tmp_path, "--parts", "c")
+    trained = [result for result in results if "accuracy" in result]
+    assert [result["name"] for result in trained] == ["cifar-airbench, seed 0", "cifar-airbench, seed 0, CudaGraph"]
+    assert all(len(result["epochs"]) == 2 for result in trained)
+    (note,) = [result["note"] for result in results if result["job"] == "airbench script" and "note" in result]
+    assert note == "no airbench94_muon.py and CIFAR-10 in --data-dir"
+
+
+def test_the_seconds_and_accuracies_of_the_other_script_are_read_from_its_table(part, place, tmp_path):
+    airbench, data = part("airbench"), part("data")
+    data.prepare(place.data_dir, tmp_path, dry=True)
+    (place.data_dir / data.REAL).unlink()
+    (place.data_dir / data.REAL).symlink_to(place.data_dir, target_is_directory=True)
+    row = "|  {}  |  eval  |  0.9  |  0.8  |  0.94{}  |  2.5{}  |"
+    lines = [row.format(name, number, number) for number, name in enumerate(("warmup", *range(9)))]
+    checks = "import torch; images = torch.load('cifar10/train.pt')['images']; assert images.shape == (400, 32, 32, 3)"
+    (place.data_dir / "airbench94_muon.py").write_text(f"{checks}\nprint({chr(10).join(lines)!r}, flush=True)\n")
+    airbench.script(place, "airbench script")
+    results = [result for result in part("table").read_results(place.results) if "accuracy" in result]
+    assert [(result["accuracy"], result["steps"]) for result in results] == [
+        (pytest.approx(0.94 + number / 1000), pytest.approx(2.5 + number / 100)) for number in range(1, 6)
+    ]
 
 
 def test_the_table_has_medians_without_the_first_epoch_and_every_error(part, tmp_path):

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from scipy.stats import chisquare
 from torchvision.transforms.functional import crop, pad
 
-from datamodules.augment import random_crop, random_flip
+from datamodules.augment import alternating_flip, random_crop, random_flip
 from datamodules.digits import Digits
 from modules.linear import LinearClassifier
 
@@ -77,6 +77,34 @@ def test_half_of_the_images_are_flipped_and_the_others_are_unchanged(scans):
     unchanged = [torch.equal(after, before) for before, after in zip(images, outputs, strict=True)]
     assert all(one != other for one, other in zip(flipped, unchanged, strict=True))
     assert chisquare([sum(flipped), sum(unchanged)]).pvalue > SIGNIFICANCE
+
+
+def test_an_alternating_flip_shows_each_image_once_in_both_directions_within_two_epochs(scans):
+    images = torch.from_numpy(scans[0][:1400]).view(700, 2, 28, 28)
+    epochs = [alternating_flip(images, epoch, seed=0) for epoch in range(3)]
+    assert torch.equal(epochs[0], epochs[2])
+    assert torch.equal(epochs[1], epochs[0].flip(3))
+    flipped = [torch.equal(after, before.flip(2)) for before, after in zip(images, epochs[0], strict=True)]
+    assert chisquare([sum(flipped), 700 - sum(flipped)]).pvalue > SIGNIFICANCE
+    other = alternating_flip(images, 0, seed=1)
+    equal = sum(torch.equal(one, two) for one, two in zip(epochs[0], other, strict=True))
+    assert chisquare([equal, 700 - equal]).pvalue > SIGNIFICANCE
+    shuffled = torch.randperm(700)
+    assert torch.equal(alternating_flip(images[shuffled], 0, seed=0), epochs[0][shuffled])
+
+
+def test_alternate_flips_follow_the_epochs_of_a_training(make_trainer):
+    data, record = Digits(batch_size=1237, flip="alternate", n_train=40), _RecordBatches()
+    make_trainer(max_epochs=2, callbacks=[record]).fit(LinearClassifier(data.input_shape, 10), data)
+    first, second = (sorted(image.flatten().tolist() for image in images) for images in record.train)
+    mirrored = sorted(image.flip(2).flatten().tolist() for image in record.train[1])
+    assert first == mirrored
+    assert first != second
+
+
+def test_an_unknown_flip_is_refused():
+    with pytest.raises(ValueError, match=r"data\.flip is 'often'; it must be true, false or alternate"):
+        Digits(flip="often")
 
 
 class _RecordBatches(Callback):

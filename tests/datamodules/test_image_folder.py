@@ -1,5 +1,6 @@
 """ImageFolder: supported layouts, reproducible splits, and errors that name folders."""
 
+import re
 import shutil
 import unicodedata
 from itertools import combinations
@@ -202,6 +203,20 @@ def test_the_error_for_a_missing_folder_names_it_and_the_option(tmp_path):
         ImageFolder(str(tmp_path / "nowhere"))
 
 
+def test_a_missing_relative_folder_is_told_with_the_place_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=re.escape(f"mine: no such folder ({tmp_path / 'mine'}); --data")):
+        ImageFolder("mine")
+
+
+def test_the_folder_of_a_class_in_place_of_its_parent_is_told_with_the_parent(write, tmp_path, monkeypatch):
+    folder = write(train=3) / "train"
+    monkeypatch.chdir(folder)
+    for path in (folder / "zero", Path("zero")):
+        with pytest.raises(ValueError, match=re.escape(f"the folder of a class, --data.data_dir is {folder}") + "$"):
+            ImageFolder(str(path))
+
+
 def test_folders_without_classes_or_training_images_are_an_error(write, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(ValueError, match="neither class folders"):
@@ -218,7 +233,7 @@ def test_a_single_class_is_an_error(write):
     folder = write(train=3)
     for name in NAMES[1:]:
         shutil.rmtree(folder / "train" / name)
-    with pytest.raises(ValueError, match="train: 1 class folders; at least 2"):
+    with pytest.raises(ValueError, match="train: 1 class folder; at least 2"):
         _data(folder)
 
 

@@ -132,5 +132,20 @@ def test_a_random_split_has_each_example_once():
     train, val = random_split(10, n_val=3, seed=0)
     assert (len(train), len(val)) == (7, 3)
     assert sorted([*train.tolist(), *val.tolist()]) == list(range(10))
-    with pytest.raises(ValueError, match="leave one split empty"):
+    with pytest.raises(ValueError, match="leaves one split empty"):
         random_split(3, n_val=3, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ({"n_val": 30, "n_train": None}, "n_val=30 leaves no example for training: 20 examples are available"),
+        (
+            {"n_val": 5, "n_train": 1},
+            "n_val=5 and n_train=1 of 20 examples would make a split with fewer than 4 ",
+        ),
+    ],
+)
+def test_a_split_that_is_impossible_is_told_in_words(sizes, told):
+    with pytest.raises(ValueError, match=told):
+        stratified_split(torch.arange(20) % 4, seed=0, **sizes)

@@ -87,3 +87,16 @@ def test_the_diabetes_data_have_442_patients_and_a_fixed_test_set():
     assert (targets.min().item(), targets.max().item()) == (25, 346)
     assert data.test_set.digest() == other.test_set.digest()
     assert data.val_set.digest() != other.val_set.digest()
+
+
+def test_a_table_is_read_once_for_its_features_and_once_for_all_sets(frame, tmp_path):
+    file = tmp_path / "table.csv"
+    frame.to_csv(file, index=False)
+    data = Table(str(file), target="y")
+    frame.drop(columns="age").to_csv(file, index=False)
+    assert data.derived_arguments() == {"features": ["dose", "age", "z", "patient"]}, "as when it was created"
+    frame.to_csv(file, index=False)
+    data.setup("fit")
+    file.unlink()
+    data.setup("test")
+    assert len(data.train_set) + len(data.val_set) + len(data.test_set) == len(frame)

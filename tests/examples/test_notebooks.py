@@ -94,7 +94,7 @@ def test_compare_and_sweep(execute):
     summary, means, differences, trials = tables(cells)
     assert " ± " in summary
     assert means.count("<td>3</td>") == 2  # seeds of each row
-    assert "difference_within_noise" in differences
+    assert "verdict" in differences
     assert trials.count("COMPLETE") == 4
     assert printed(cells).count("confirm") == 4
     assert "default" in printed(cells[-1:])

@@ -56,6 +56,7 @@ def test_a_notebook_shows_one_bar_lines_of_epochs_and_goes_on_after_an_interrupt
     text = text_of(fitted)
     assert [line.split()[1] for line in text.splitlines() if line.startswith("epoch ")] == ["0", "1", "2"]
     assert "\x1b" not in text
+    assert "litlab.ui()" in text
     assert "own" in fitted[-1].data["text/html"]
 
     error = stopped[-1]

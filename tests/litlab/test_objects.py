@@ -2,6 +2,7 @@
 
 import inspect
 import linecache
+import re
 import textwrap
 
 import pytest
@@ -203,12 +204,15 @@ def test_the_command_rebuilds_a_run_from_importable_classes_or_says_to_use_pytho
         ({"data": {"train": None}}, "data and trainer are given with a model"),
         ({"model": Net, "experiment": "digits-mlp"}, "experiment and model exclude each other"),
         (
-            {"model": Net(), "data": {"training": None}},
-            "expected loaders for train, val, test and",
+            {"model": Net(), "data": {"train": None, "valid": None}},
+            "data: unknown key valid: did you mean val? The keys are train, val, test, predict, of which train is",
         ),
+        ({"model": Net(), "data": {"train": None, "tset": None}}, "unknown key tset: did you mean test?"),
+        ({"model": Net(), "data": {"train": None, "labels": None}}, "unknown key labels: The keys are train, val"),
+        ({"model": Net(), "data": {"val": None}}, "data: there is no loader of train"),
         (
             {"model": Net(), "trainer": {"callback": [EarlyStopping("val/loss")]}},
-            "callback is no argument of",
+            "callback is no argument of Lightning's Trainer: did you mean callbacks?",
         ),
         ({"model": Net(), "trainer": {"max_epoch": 3}}, "did you mean trainer.max_epochs"),
         ({"model": Net(), "overrides": {"model.lr": 3}}, "model.lr: model is an object; change it in Python"),
@@ -216,7 +220,7 @@ def test_the_command_rebuilds_a_run_from_importable_classes_or_says_to_use_pytho
     ],
 )
 def test_mistakes_are_told_before_there_is_a_run(given, message):
-    with pytest.raises(lab.UserError, match=message.replace("(", r"\(")):
+    with pytest.raises(lab.UserError, match=re.escape(message)):
         lab.fit(**given)
     assert lab.runs().empty
 
@@ -351,6 +355,7 @@ def test_a_function_may_make_the_data_too_and_one_without_defaults_is_not_confir
         ({"space": {"width": [1, 2]}}, r"width is no argument of build\(hidden, lr\)"),
         ({"space": {}}, "give the arguments of build to search"),
         ({"space": {"hidden": [1, 2]}, "pruner": "median"}, "neither a pruner nor a trial_timeout"),
+        ({"space": {"hidden": [1, -2]}}, "space: hidden -2: RuntimeError: "),
         ({"space": {"hidden": [1, 2]}, "workers": 2}, "workers=2"),
     ],
 )

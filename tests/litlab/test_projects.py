@@ -62,11 +62,11 @@ def project(tmp_path, monkeypatch):
     return folder
 
 
-def litlab(*args: str, cwd: Path | None = None) -> str:
+def litlab(*args: str, cwd: Path | None = None, code: int = 0) -> str:
     """Run the command without help from the environment; return what it prints."""
     command = [sys.executable, "-P", "-m", "litlab", *args]
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
 
 
@@ -94,7 +94,18 @@ def test_workers_and_further_devices_import_from_the_project(project):
 def test_a_module_that_litlabs_hides_is_named(project):
     shutil.copy(project / "modules" / "project_net.py", project / "modules" / "mlp.py")
     assert "modules/mlp.py: litlab's module of that name is imported instead" in litlab("inspect", "digits-mlp")
-    assert "instead" not in litlab("runs")
+    net = project / "modules" / "project_net.py"
+    dry_run = ("fit", "own", "--trainer.fast_dev_run", "true")
+    assert "instead" not in litlab(*dry_run), "nothing imports it"
+    net.write_text(f"from modules.mlp import MLP\n{net.read_text()}")
+    assert "modules/mlp.py: litlab's module of that name is imported instead" in litlab(*dry_run)
+
+
+def test_a_class_of_a_hidden_module_is_refused_with_the_reason(project):
+    shutil.copy(project / "modules" / "project_net.py", project / "modules" / "mlp.py")
+    told = litlab("inspect", "own", "--model", "modules.mlp.Net", code=2)
+    assert "there is no class 'modules.mlp.Net'" in told
+    assert "rename modules/mlp.py, which litlab's module of that name hides" in told
 
 
 def test_another_package_imported_before_litlab_is_an_error_that_names_it(project):

@@ -103,6 +103,12 @@ def test_comparisons_lists_and_differences_are_tables(trained):
     assert listed["params.model.hidden"].to_list() == ["[16]", "[8]"]
     assert listed["started"].dt.tz is not None
     assert lab.runs(filter="metrics.test/acc > 2", tracking_uri=one.tracking_uri).empty
+    assert table["verdict"].to_list() == ["best", "n too small"]
+    details = lab.compare("digits-mlp", details=True, tracking_uri=one.tracking_uri)
+    assert {*details.columns} - {*table.columns} >= {"seeds", "values", "baseline"}
+    assert [name for name in listed if name.startswith("params.")] == ["params.model.hidden"]
+    everything = lab.runs(details=True, tracking_uri=one.tracking_uri)
+    assert {*everything.columns} - {*listed.columns} >= {"ended", "params.model", "params.data.batch_size"}
     difference = lab.diff(one, other)
     assert difference.loc[("configuration", "model.hidden")].to_list() == ["[8]", "[16]"]
 
@@ -113,7 +119,8 @@ def test_a_run_is_tested_validated_and_predicted_again(trained, tmp_path):
     assert lab.validate(run).measured == {"acc": run.metrics["val/acc"], "loss": run.metrics["val/loss"]}
     predicted = lab.predict(run)
     assert len(predicted) == 360
-    assert predicted.columns.to_list() == ["class", "probability"]
+    assert predicted.columns.to_list() == ["target", "class", "probability"]
+    assert (predicted["target"] == predicted["class"]).mean() == pytest.approx(run.metrics["test/acc"])
     with pytest.raises(lab.UserError, match="no such file"):
         lab.predict(run, tmp_path / "missing.png")
 
@@ -202,7 +209,10 @@ def test_several_seeds_give_their_summary_and_do_not_run_the_script_again(tmp_pa
 def test_a_sweep_gives_the_best_params_and_a_table_of_its_trials(tmp_path):
     space = tmp_path / "small.yaml"
     space.write_text("{experiment: digits-mlp, space: {model.hidden: [[4], [16]]}, metric: val/acc, sampler: grid}")
-    study = lab.sweep(space, overrides=SHORT, confirm=0)
+    with pytest.raises(lab.UserError, match="name and study are the same"):
+        lab.sweep(space, name="widths", study="sizes")
+    study = lab.sweep(space, name="widths", overrides=SHORT, confirm=0)
+    assert study.study == "widths"
     table = study.trials()
     assert study.best_value == table["val/acc"].max()
     assert study.best_params["model.hidden"] == study.best_run.config["model"]["init_args"]["hidden"]

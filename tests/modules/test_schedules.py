@@ -1,4 +1,4 @@
-"""OneCycle: its shape, its length, and resuming."""
+"""OneCycle and Linear: their shape, their length, and resuming."""
 
 import math
 from functools import partial
@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 
 from datamodules.digits import Digits
 from modules.linear import LinearClassifier
-from modules.schedules import OneCycle
+from modules.schedules import Linear, OneCycle
 
 SHAPE = (1, 28, 28)
 SGD = partial(torch.optim.SGD, lr=0.1)
@@ -67,6 +67,14 @@ def test_without_warmup_it_is_cosine_annealing(digits, make_trainer):
     make_trainer(max_epochs=3, callbacks=[recorder]).fit(_model(lr_scheduler=partial(OneCycle, warmup=0)), digits)
     assert recorder.rates[0] == pytest.approx(0.1)
     assert recorder.rates == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 15)) for step in range(15)])
+
+
+def test_a_linear_schedule_falls_in_each_step_to_zero(digits, make_trainer):
+    recorder = _RecordRates()
+    trainer = make_trainer(max_epochs=2, callbacks=[recorder])
+    trainer.fit(_model(lr_scheduler=Linear), digits)
+    assert recorder.rates == pytest.approx([0.1 * (1 - step / 10) for step in range(10)])
+    assert _last_rate(trainer) == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 from mlflow import MlflowClient
@@ -68,7 +69,12 @@ def test_runs_are_listed_filtered_shown_and_compared(litlab, two_fits, uri, monk
     shown = litlab("show", second[:8]).out
     assert f"run                  {second}\n" in shown
     assert "--model.dropout 0.5" in shown
-    assert len(shown.splitlines()) <= 30
+    assert len(shown.splitlines()) <= 34
+    assert "selected by          val/acc\n" in shown
+    words = " ".join(shown.split())
+    assert re.search(r" model modules\.mlp\.MLP, hidden=\[128, 64\], [^:]*dropout=0\.5", words)
+    assert re.search(r" data datamodules\.digits\.Digits, .*batch_size=32 ", words)
+    assert "amsgrad" not in shown  # false
     assert litlab("show", "best:digits-mlp").code == 0
     assert json.loads(litlab("show", failed, "--format", "json").out)["status"] == "failed"
 

@@ -51,6 +51,18 @@ def test_the_paired_difference_on_known_numbers_agrees_with_scipy():
     assert (found.n, found.paired, found.within_noise) == (5, True, False)
 
 
+@pytest.mark.parametrize("shift", [0.01, 0.0])
+def test_two_equal_differences_tell_nothing_about_their_spread(shift):
+    """0.95 - 0.94 and 0.97 - 0.96 differ by rounding only; three such differences have an interval."""
+    values = {"0": 0.94 + shift, "1": 0.96 + shift}
+    found = paired_difference(values, {"0": 0.94, "1": 0.96})
+    assert (found.mean, found.ci95, found.within_noise) == (pytest.approx(shift), None, None)
+    found = paired_difference({"0": 0.94 + shift, "1": 0.94 + shift}, {"2": 0.94, "3": 0.94})
+    assert (found.paired, found.ci95) == (False, None)
+    three = paired_difference({**values, "2": 0.98 + shift}, {"0": 0.94, "1": 0.96, "2": 0.98})
+    assert three.ci95 == pytest.approx((shift, shift), abs=1e-12)
+
+
 @pytest.mark.parametrize("number", range(20))
 def test_paired_and_unpaired_differences_agree_with_scipy_and_its_p_value(number):
     values, reference = drawn(number, (6, 6))
@@ -90,8 +102,9 @@ def test_too_few_values_have_no_interval():
 
 @pytest.mark.parametrize(("shift", "within"), [(0.0, True), (0.1, False)])
 def test_values_without_spread_differ_or_are_equal(shift, within):
-    assert paired_difference({"a": 0.5 + shift, "b": 0.5 + shift}, {"c": 0.5, "d": 0.5}).within_noise is within
-    assert paired_difference({"a": 0.5 + shift, "b": 0.5 + shift}, {"a": 0.5, "b": 0.5}).within_noise is within
+    values, reference = dict.fromkeys("abc", 0.5 + shift), dict.fromkeys("abc", 0.5)
+    assert paired_difference(values, reference).within_noise is within
+    assert paired_difference(values, unpaired(reference)).within_noise is within
 
 
 @pytest.mark.parametrize("scale", [1e-120, 1e120])

@@ -39,6 +39,13 @@ def write(path, text):
         ("digits-mlp --trainer.callbacks EarlyStoping", "did you mean EarlyStopping?"),
         ("digits-mlp --model ConvNett", "model: there is no class 'ConvNett': did you mean modules.convnet.ConvNet?"),
         ("digits-mlp --data datamodules.digit.Digits", "did you mean datamodules.digits.Digits?"),
+        ("digits-mlp --model modules.mlp_regresor.Regressr", "did you mean modules.mlp_regressor.Regressor?"),
+        ("digits-mlp --model modulez.mlp.MLP", "no class 'modulez.mlp.MLP' (No module named 'modulez'): did you mean"),
+        (
+            "digits-mlp --model tests.fixture.strangers.clases.Nett",
+            "did you mean tests.fixtures.strangers.classes.Net?",
+        ),
+        ("digits-mlp --model nowhere.at.All", "no class 'nowhere.at.All' (No module named 'nowhere'): give its import"),
         ("digits-mlp --model.optimizer Frobnicator", "give its import path, such as my_package.my_module.MyClass"),
         ("digits-mlp --trainer.max_epochs x", "trainer.max_epochs: Expected int, got 'x'"),
         ("digits-mlp --model.loss hinge", "model.loss: Expected one of 'cross_entropy', 'quadratic', got hinge"),

@@ -111,6 +111,33 @@ def test_an_unreadable_image_is_reported_and_nothing_is_written(litlab, run_id, 
     assert not (tmp_path / "predictions.csv").exists()
 
 
+def test_a_folder_stands_for_the_images_in_it_and_in_its_folders(litlab, run_id, scans, tmp_path):
+    folder = tmp_path / "images"
+    for path, own in zip(scans[0], ("b", "a", ""), strict=True):
+        (folder / own).mkdir(parents=True, exist_ok=True)
+        path.rename(folder / own / path.name)
+    (folder / "a" / "notes.txt").write_text("no image")
+    outcome = litlab("predict", run_id, folder)
+    assert outcome.code == 0
+    assert [row["file"] for row in csv.DictReader(outcome.out.splitlines())] == [
+        str(folder / name) for name in ("a/b.bmp", "b/a.png", "c.tif")
+    ]
+
+
+def test_a_folder_without_images_is_refused(litlab, run_id, tmp_path):
+    (tmp_path / "empty").mkdir()
+    outcome = litlab("predict", run_id, tmp_path / "empty")
+    assert outcome.code == 2
+    assert "empty: no images in this folder; their names must end in .jpg" in outcome.err
+
+
+@pytest.mark.parametrize("verb", ["test", "predict", "explain saliency"])
+def test_an_experiment_in_place_of_a_run_is_told_how_its_runs_are_named(litlab, run_id, verb):
+    outcome = litlab(*verb.split(), "digits-mlp")
+    assert outcome.code == 2
+    assert "digits-mlp is an experiment; name one of its runs: best:digits-mlp, latest:digits-mlp or a" in outcome.err
+
+
 def test_a_missing_image_is_reported_before_anything_is_loaded(litlab):
     outcome = litlab("predict", "some-run", "nowhere.png")
     assert outcome.code == 2

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules.diabetes import Diabetes
 from datamodules.digits import Digits
 from pipelines.tracking.store import Store
-from tests.fixtures.strangers.verbs import Net, Pictures
+from tests.fixtures.strangers.verbs import Net, Pictures, points
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -60,8 +61,11 @@ def test_predict_says_that_it_predicts_the_test_set_and_calls_forward(litlab, fi
     assert outcome.code == 0, outcome.err
     assert "Points has no predict_dataloader: predicting the test set" in outcome.err
     assert "Net has no predict_step: calling forward with the first part of each batch" in outcome.err
-    assert len(rows_of(outcome.out)) == 64
-    assert list(rows_of(outcome.out)[0]) == ["index", "prediction_0", "prediction_1"]
+    rows = rows_of(outcome.out)
+    assert len(rows) == 64
+    assert list(rows[0]) == ["index", "target", "class", "prediction_0", "prediction_1"]
+    assert [int(row["target"]) for row in rows] == points(64, 2).tensors[1].tolist()
+    assert all((row["class"] == "1") == (float(row["prediction_1"]) > float(row["prediction_0"])) for row in rows)
 
 
 def test_a_module_with_its_own_loaders_predicts_all_of_its_validation_sets(litlab, fit):
@@ -69,7 +73,9 @@ def test_a_module_with_its_own_loaders_predicts_all_of_its_validation_sets(litla
     outcome = litlab("predict", run_id)
     assert outcome.code == 0, outcome.err
     assert "NetWithLoaders has no predict_dataloader: predicting the validation set" in outcome.err
-    assert len(rows_of(outcome.out)) == 96
+    rows = rows_of(outcome.out)
+    assert len(rows) == 96
+    assert {"loader", "target", "class"} <= rows[0].keys()
     outcome = litlab("register", run_id, "loaders")
     assert outcome.code == 0, outcome.err
 
@@ -79,7 +85,7 @@ def test_probabilities_become_class_and_probability(litlab, fit, tmp_path):
     assert outcome.code == 0, outcome.err
     rows = rows_of((tmp_path / "out.csv").read_text())
     assert len(rows) == 64
-    assert list(rows[0]) == ["index", "class", "probability"]
+    assert list(rows[0]) == ["index", "target", "class", "probability"]
     assert all(0.5 <= float(row["probability"]) <= 1 and row["class"] in ("0", "1") for row in rows)
 
 
@@ -119,7 +125,18 @@ def test_litlabs_own_classifiers_predict_their_test_set(litlab):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id
     outcome = litlab("predict", run_id)
     assert outcome.code == 0, outcome.err
-    assert len(rows_of(outcome.out)) == 360
+    rows = rows_of(outcome.out)
+    correct = sum(row["target"] == row["class"] for row in rows)
+    assert (len(rows), correct / 360) == (360, pytest.approx(Store().find(run_id).metrics["test/acc"]))
+
+
+def test_the_targets_of_a_regression_are_numbers(litlab):
+    run_id = litlab("fit", "diabetes-mlp", "--trainer.max_epochs", "1").run_id
+    rows = rows_of(litlab("predict", run_id).out)
+    assert list(rows[0]) == ["index", "target", "prediction"]
+    data = Diabetes()
+    data.setup("test")
+    assert [float(row["target"]) for row in rows] == pytest.approx(data.test_set.targets.reshape(-1).tolist(), rel=1e-5)
 
 
 def test_what_is_missing_to_predict_is_said(litlab, fit):

@@ -9,7 +9,9 @@ from pipelines.runtime.metric_names import (
     by_loader,
     find_metric,
     labels_of,
+    list_metrics,
     mode_of,
+    nearest_metric,
     of_split,
     shown_in_epoch,
     split_of,
@@ -164,3 +166,27 @@ def test_other_names_do_not_tell_which_values_are_better(name):
 )
 def test_the_bounds_of_a_metric_follow_from_its_name_and_its_values(metric, values, bounds):
     assert bounds_of(metric, values) == bounds
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("val/acc", "val/accuracy"),
+        ("val/accuracy", "val/accuracy"),
+        ("valid_acc", "val/accuracy"),
+        ("val_los", "val/loss"),
+        ("accuracy", "val/accuracy"),
+        ("val/f1_macro", "val/f1"),
+        ("val/loss/dataloader_idx_0", "val/loss"),
+        ("val/auroc", None),
+        ("test/acc", None),
+        ("val/mse", None),
+    ],
+)
+def test_the_nearest_metric_measures_the_same_on_the_same_split(name, nearest):
+    assert nearest_metric(name, ["train/accuracy", "val/accuracy", "val/f1", "val/loss"]) == nearest
+
+
+def test_metrics_are_listed_with_the_one_that_is_meant():
+    assert list_metrics(["val/loss", "val/accuracy"], "val/acc") == "val/accuracy, val/loss; did you mean val/accuracy?"
+    assert list_metrics([], "val/acc") == "no metrics"

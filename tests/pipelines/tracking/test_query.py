@@ -222,3 +222,12 @@ def test_error_messages_do_not_show_the_password(store, monkeypatch):
     with pytest.raises(UserError, match=r"cannot be reached: .*Connection refused") as gone:
         find_runs(store, ["digits-mlp"])
     assert "secret" not in str(unknown.value) + str(gone.value)
+
+
+def test_a_study_with_the_name_of_an_experiment_is_noted_only_if_it_is_newer(store, write):
+    write("both")
+    write("both-sweep")
+    (note,) = find_runs(store, ["both"]).notes
+    assert note == "both is an experiment and a study; the experiment is shown. The study: both-sweep"
+    write("both")
+    assert find_runs(store, ["both"]).notes == []

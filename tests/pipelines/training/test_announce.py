@@ -3,7 +3,10 @@
 import re
 import subprocess
 
+import numpy as np
+import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 SHORT = ["--trainer.max_epochs", "1", "--data.n_train", "100"]
 CLASSES = "tests.fixtures.strangers.classes"
@@ -37,10 +40,30 @@ def test_modules_and_data_of_others_are_named_and_without_a_progress_bar_nothing
     file.write_text(text + "trainer: {max_epochs: 1, accelerator: cpu}\n")
     facts = facts_of(litlab("fit", "-c", file).out)
     assert (facts["experiment"], facts["data"]) == ("it", "Points")
+    assert facts["sets"] == "32 training examples in 2 batches, 32 validation examples in 2 batches"
     assert re.fullmatch(r"Net, \d+ parameters, on cpu", facts["model"])
     quiet = litlab("fit", "-c", file, "--trainer.enable_progress_bar", "false").out
     assert quiet.startswith("it, seed 0")
     assert "epoch " not in quiet.partition("selected")[0]
+
+
+@pytest.mark.parametrize(("mode", "args", "is_told"), [("L", [], True), ("L", ["1"], False), ("RGB", [], False)])
+def test_greyscale_images_that_are_read_as_rgb_are_told(litlab, tmp_path, mode, args, is_told):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
+    for index, image in enumerate(pixels):
+        folder = tmp_path / "images" / f"class{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).convert(mode).save(folder / f"{index}.png")
+    file = tmp_path / "it.yaml"
+    data = (
+        f"{{class_path: datamodules.image_folder.ImageFolder, init_args: {{data_dir: {tmp_path / 'images'}, size: 8}}}}"
+    )
+    file.write_text(
+        f"data: {data}\nmodel: {{class_path: modules.linear.LinearClassifier}}\ntrainer: {{max_epochs: 1}}\n"
+    )
+    outcome = litlab("fit", "-c", file, *(["--data.channels", *args] if args else []))
+    assert outcome.code == 0, outcome.err
+    assert ("read as RGB; --data.channels 1" in outcome.err) == is_told
 
 
 def test_a_fit_whose_output_was_closed_before_the_first_line_ends_its_run_which_can_be_resumed(

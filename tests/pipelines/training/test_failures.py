@@ -226,6 +226,8 @@ def test_settings_that_would_fail_later_are_refused_before_the_run(litlab, uri, 
         (["circles", "--trainer.callbacks+=modules.probes.ShiftSensitivity"], "classifiers of images"),
         (["functions-linear", "--model", "modules.mlp.MLP"], "needs data with classes"),
         (["digits-mlp", "--trainer.strategy", "ddp_spawn", "--trainer.devices", "2"], "use ddp"),
+        (["digits-mlp", "--trainer.strategy", "deepspeed_stage_2"], "shards the weights, but litlab saves whole ones"),
+        (["digits-mlp", "--trainer.strategy", "lightning.pytorch.strategies.FSDPStrategy"], "shards the weights"),
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused_without_a_traceback(litlab, args, says):

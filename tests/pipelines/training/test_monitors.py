@@ -102,7 +102,9 @@ def test_a_metric_is_said_to_select_only_once_it_is_logged(loops_fit, tables):
     assert outcome.code == 2
     assert "best weights are selected by" not in outcome.err
     first, second, _ = outcome.err.splitlines()
-    assert first == "litlab: EarlyStopping monitors val_los, but the sanity check logged val_loss"
+    assert (
+        first == "litlab: EarlyStopping monitors val_los, but the sanity check logged val_loss; did you mean val_loss?"
+    )
     assert second.startswith("litlab: EarlyStopping monitors val_los, which is not logged; monitor one of")
 
 

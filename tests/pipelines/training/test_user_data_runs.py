@@ -81,7 +81,7 @@ def test_a_regression_of_the_bundled_data_explains_more_than_the_mean_and_has_a_
     artifacts = {file.path for file in MlflowClient(uri).list_artifacts(fitted.run_id, "figures")}
     assert "figures/estimates.png" in artifacts
     predicted = litlab("predict", fitted.run_id)
-    assert predicted.out.splitlines()[0] == "index,prediction"
+    assert predicted.out.splitlines()[0] == "index,target,prediction"
 
 
 def test_a_table_of_ones_own_is_trained_with_several_targets_and_its_features_are_kept(litlab, tmp_path, uri):
@@ -103,3 +103,24 @@ def test_a_classifier_refuses_a_table_for_regression(litlab, tmp_path):
     outcome = litlab("fit", "digits-mlp", *data)
     assert outcome.code == 2
     assert "needs data with classes" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (
+            ["--data.n_val", "1"],
+            "the validation set has 1 example, but the metrics of MLPRegressor need 2: see data.n_val",
+        ),
+        (
+            ["--data.n_test", "1"],
+            "the test set has 1 example, but the metrics of MLPRegressor need 2: see data.n_test",
+        ),
+        (["--data.device", "cuda"], "data.device is cuda, but the training runs on cpu; use auto"),
+    ],
+)
+def test_a_set_that_is_too_small_or_has_no_device_is_refused_before_there_is_a_run(litlab, args, told):
+    outcome = litlab("fit", "diabetes-mlp", "--trainer.accelerator", "cpu", *args)
+    assert (outcome.code, told in outcome.err) == (2, True), outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert litlab("runs").out.startswith("no runs in")

@@ -61,7 +61,8 @@ def test_a_mistake_in_a_run_shows_the_place_and_exits_with_1(fit, part, line):
     assert outcome.code == 1
     assert {path.rpartition("/")[2] for path in shown_files(outcome.err)} == {"faulty.py"}
     assert line in outcome.err.splitlines()
-    assert "To continue: litlab resume" in outcome.err
+    assert "No epoch was finished: correct the error and run the same command again" in outcome.err
+    assert "To continue" not in outcome.err
     assert "Metrics logged so far" not in outcome.err
 
 
@@ -69,6 +70,7 @@ def test_metrics_are_said_to_be_kept_if_there_are_some(fit):
     outcome = fit(f"{FAULTY}.InTheSecondEpoch", f"{CLASSES}.Points", "--trainer.max_epochs", "2")
     assert outcome.code == 1
     assert "failed. Metrics logged so far are kept." in outcome.err
+    assert "To continue: litlab resume" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["TensorBoardLogger", "NeptuneLogger", "[CSVLogger,CometLogger]"])

@@ -12,13 +12,15 @@ def confirmed(uri):
     """Return a function that writes the runs of the best configuration and of the default, one for each value."""
     store = Store(uri)
 
-    def write(metric, **values):
+    def write(metric, folds=0, **values):
         runs = {}
         for label, measured in values.items():
             runs[label] = []
             for seed, value in enumerate(measured, 1):
                 run_id = store.client.create_run(store.experiment_id("confirmed"), tags={"seed": str(seed)}).info.run_id
                 store.client.log_metric(run_id, metric, value)
+                for key, number in {"data.folds": folds, "data.fold": seed - 1}.items() if folds else ():
+                    store.client.log_param(run_id, key, number)
                 store.client.log_metric(run_id, "selected/val/acc", 0.5)
                 store.client.set_terminated(run_id)
                 runs[label].append(store.find(run_id))
@@ -52,8 +54,16 @@ def test_a_gain_in_all_pairs_is_better_even_if_seeds_differ_more(confirmed):
     assert judge_confirmation(runs, space()).startswith("better than the default: test/acc 0.8833 ± 0.0764 against")
 
 
+def test_the_interval_of_folds_which_share_training_examples_is_wider(confirmed):
+    values = {"best": (0.91, 0.912, 0.908, 0.902, 0.903), "default": (0.9,) * 5}
+    gain = "better than the default{}: test/acc 0.9070"
+    assert judge_confirmation(confirmed("test/acc", **values), space()).startswith(gain.format(""))
+    folded = judge_confirmation(confirmed("test/acc", folds=5, **values), space())
+    assert folded.startswith(gain.format(" by less than the noise"))
+
+
 def test_of_a_loss_lower_values_are_better(confirmed):
-    runs = confirmed("test/loss", best=(0.2, 0.21), default=(0.3, 0.31))
+    runs = confirmed("test/loss", best=(0.2, 0.22), default=(0.3, 0.31))
     assert judge_confirmation(runs, space("val/loss", "minimize")).startswith("better than the default: test/loss")
     assert judge_confirmation(runs, space("val/loss", "maximize")).startswith("not better")
 

@@ -74,7 +74,9 @@ def test_a_fold_that_does_not_exist_is_refused(options):
 
 def test_folds_are_one_row_with_their_mean_and_are_compared_fold_by_fold(uri):
     first, second = train(), train("--model.dropout", "0.6")
-    compared = compare([], metric="selected/val/acc")
+    for metric in ("test/acc", "selected/val/acc"):
+        compared = compare([], metric=metric)
+        assert sum("share training examples" in note for note in compared.notes) == 1
     assert [row.summary.n for row in compared.rows] == [3, 3]
     values = {run.repeat: run.metrics["selected/val/acc"] for run in first.runs}
     assert [*values] == ["0, fold 0", "1, fold 1", "2, fold 2"]
