@@ -35,11 +35,11 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
     help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
     parser.add_argument("--workers", type=int, metavar="N", help=help_text)
-    add_cluster_options(parser)
+    add_cluster_options(parser, short=True)
     help_text = "a run whose configuration the keys change"
     parser.add_argument("--from", dest="from_run", metavar="RUN_ID", help=help_text)
     parser.add_system_metrics()
-    parser.add_labels(of="the summary run and, a tag, of each run")
+    parser.add_labels(of="the summary run")
     parser.add_notify()
     return parser
 

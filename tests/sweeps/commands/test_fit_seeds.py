@@ -27,7 +27,7 @@ def test_options_are_separated_from_the_arguments_of_each_training():
     options, overrides = _parse(
         ["digits-mlp", "--seeds=5", "--model.lr", "0.1", "--seed_everything", "7", "-c", "x.yaml"]
     )
-    assert (options.seeds, options.workers, options.seed_everything) == (5, 1, 7)
+    assert (options.seeds, options.workers, options.seed_everything) == (5, None, 7)
     assert overrides == ["digits-mlp", "--model.lr", "0.1", "-c", "x.yaml"]
 
 
