@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import find_metric, list_metrics
@@ -31,6 +31,8 @@ class ActiveTrial:
 
     Attributes:
         trial: Optuna's trial.
+        params: Its configuration; Optuna reads it from the storage each time.
+        key: The same as text, see `params_key`.
         started: When it started, by the monotonic clock.
         values: Values of the seeds that have finished.
         runs: Ids of its MLflow runs.
@@ -38,6 +40,8 @@ class ActiveTrial:
     """
 
     trial: "Trial"
+    params: dict[str, Any]
+    key: str
     started: float = field(default_factory=time.monotonic)
     values: dict[int, float] = field(default_factory=dict)
     runs: list[str] = field(default_factory=list)
@@ -105,19 +109,20 @@ class Controller:
 
     def _start(self, trial: "Trial") -> None:
         """Queue a trial's first seed, unless its configuration has been trained or is in training."""
-        key = params_key(trial.params)
-        same = next((active for active in self._active.values() if params_key(active.trial.params) == key), None)
-        if like := self._study.finished_like(trial.params):
+        params = trial.params
+        key = params_key(params)
+        same = next((active for active in self._active.values() if active.key == key), None)
+        if like := self._study.finished_like(params):
             self._copy_result(trial, like.number)
         elif same is not None:
             same.followers.append(trial)
         else:
-            self._active[trial.number] = ActiveTrial(trial)
+            self._active[trial.number] = ActiveTrial(trial, params, key)
             self._next_seed(self._active[trial.number])
 
     def _copy_result(self, trial: "Trial", number: int) -> None:
         """Record the result of another trial of the same configuration."""
-        like = self._study.trials()[number]
+        like = self._study.trial(number)
         for step, value in like.intermediate_values.items():
             trial.report(value, step)
         attributes = {key: value for key, value in like.user_attrs.items() if key == RUNS or key.startswith(SEED)}
@@ -127,11 +132,11 @@ class Controller:
 
     def _next_seed(self, active: ActiveTrial) -> None:
         """Queue the next seed of a trial; if all have finished, record their mean."""
-        number, params = active.trial.number, active.trial.params
+        number, params = active.trial.number, active.params
         for seed in range(self._space.seeds):
             if seed in active.values:
                 continue
-            run = self._finished.get((params_key(params), seed))
+            run = self._finished.get((active.key, seed))
             value = self._value(run.metrics) if run else None
             if run is None or value is None:
                 self._queue.append(self._runs.search_job(params, seed, number, stacked=self._stacked > 1))
@@ -172,7 +177,7 @@ class Controller:
         if kind == "done":
             self._on_result(active, child, content[0])
         elif kind == "pruned":
-            self._runs.mark_pruned(child.run_id, active.trial.params, child.job.seed, active.trial.number)
+            self._runs.mark_pruned(child.run_id, active.params, child.job.seed, active.trial.number)
             self._end(active, "PRUNED")
         elif kind == "lost" and not self._pool.stop_requests:
             self._on_loss(active, child, content[0])
@@ -240,17 +245,19 @@ class Controller:
         for run_id in active.runs:
             self._runs.store.tag(run_id, TRIAL_STATE_TAG, state)
         del self._active[number]
-        details = reason or format_params(active.trial.params)
-        self._display.trial_ended(self._study, number, state, seconds, details)
+        details = reason or format_params(active.params)
+        with self._study.as_known():
+            self._display.trial_ended(self._study, number, state, seconds, details)
         for follower in active.followers:
             if state == "FAIL":
                 attributes = {REASON: f"as trial {number}: {reason}"[:REASON_LENGTH]}
                 self._study.tell(follower.number, state, None, attributes)
             else:
                 self._copy_result(follower, number)
-        log_progress(self._runs.parent, self._study)
-        if state != "FAIL" or not active.values:  # finished seeds of a failed trial may count later
-            self._runs.discard_checkpoints(active.runs, number)
+        with self._study.as_known():
+            log_progress(self._runs.parent, self._study)
+            if state != "FAIL" or not active.values:  # finished seeds of a failed trial may count later
+                self._runs.discard_checkpoints(active.runs, number)
 
     def _interrupt(self, active: ActiveTrial, reason: str, *, requeue: bool = True) -> None:
         """End a trial without a result; it does not count, and its configuration is queued again."""

@@ -37,7 +37,7 @@ class SweepDisplay(LiveDisplay):
             seconds: Duration; 0 if the trial was not trained.
             details: Its configuration, which may be shortened, or why it failed.
         """
-        trial = study.trials()[number]
+        trial = study.trial(number)
         self._seconds += [seconds] if seconds else []
         value = f"{study.space.metric} {trial.value:.4f}" if trial.value is not None else ""
         took = f"({format_duration(seconds)})" if seconds else ""

@@ -1,7 +1,9 @@
 """The study: Optuna's storage of trials, and how they are counted, queued and ended."""
 
+import contextlib
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.errors import UserError
@@ -12,6 +14,7 @@ from sweeps.search.optuna_internals import queued_params
 from sweeps.search.ownership import check_distributions
 from sweeps.search.ranges import point_error
 from sweeps.search.space import Space, canonical_name
+from sweeps.search.tally import Tally
 from sweeps.search.trial_state import (
     CONTROLLER,
     INTERRUPTED,
@@ -19,8 +22,6 @@ from sweeps.search.trial_state import (
     REASON,
     RETRY,
     BestTrial,
-    best_trial,
-    counted_trials,
     is_own,
     is_result,
     params_key,
@@ -65,6 +66,8 @@ class Study:
     ) -> None:
         self.optuna, self.space, self.controller = optuna, space, controller
         self._storage, self._check_after = storage, 0.0
+        self._study_id = storage.get_study_id_from_name(self.name)
+        self._tally, self._reads = Tally(space.direction, is_grid=space.is_grid), True
         self.distributions = space.distributions(values)
         self.default_point = space.default_point(values)
 
@@ -75,9 +78,26 @@ class Study:
     def trials(self) -> "list[FrozenTrial]":
         return list(self.optuna.get_trials(deepcopy=False))
 
-    def counted(self, trials: "list[FrozenTrial] | None" = None) -> "list[FrozenTrial]":
-        """Return the trials that count towards the total, of these or of all."""
-        return counted_trials(self.trials() if trials is None else trials, is_grid=self.space.is_grid)
+    def trial(self, number: int) -> "FrozenTrial":
+        return self._storage.get_trial(self._trial_id(number))
+
+    @contextlib.contextmanager
+    def as_known(self) -> Iterator[None]:
+        """Within the block, answer from what `ask` and `tell` have read: a database reads all active trials at once."""
+        self._reads = False
+        try:
+            yield
+        finally:
+            self._reads = True
+
+    def _tallied(self) -> Tally:
+        if self._reads:
+            self._tally.update(self.trials())
+        return self._tally
+
+    def counted(self) -> "list[FrozenTrial]":
+        """Return the trials that count towards the total."""
+        return self._tallied().counted()
 
     def without_others(self) -> "OptunaStudy":
         """Return the study, or a copy in memory of its ended trials if other programs have added some.
@@ -98,7 +118,7 @@ class Study:
 
     def best(self) -> BestTrial | None:
         """Return the best complete trial so far."""
-        return best_trial(self.trials(), self.space.direction)
+        return self._tallied().best()
 
     def ask(self) -> "Trial | None":
         """Return the next trial, or None if the total is reached once the active trials have ended.
@@ -109,7 +129,7 @@ class Study:
             UserError: The sampler cannot draw from this space.
         """
         while (trial := self._next_trial()) is not None:
-            reason = point_error(trial_params(self.trials()[trial.number]), self.distributions)
+            reason = point_error(trial_params(self.trial(trial.number)), self.distributions)
             if not reason:
                 return self._draw(trial)
             logger.warning("trial %d was queued with a point that is not in the space: %s", trial.number, reason)
@@ -118,21 +138,14 @@ class Study:
 
     def _next_trial(self) -> "Trial | None":
         """Return a queued trial or a new one, marked as litlab's from the moment that it exists."""
-        trials = self.trials()
-        if self._n_taken(trials) >= self.space.total:
+        tally = self._tallied()
+        if tally.n_taken() >= self.space.total:
             return None
-        if not any(trial.state.name == "WAITING" for trial in trials):
-            self._enqueue(self._next_required_point(trials) or {})
+        if not tally.has_queued:
+            self._enqueue(self._next_required_point(tally) or {})
         trial = self.optuna.ask()
         trial.set_user_attr(CONTROLLER, self.controller)
         return trial
-
-    def _n_taken(self, trials: "list[FrozenTrial]") -> int:
-        """Return how many trials count or are active."""
-        active = [trial for trial in trials if trial.state.name == "RUNNING" and is_own(trial)]
-        if not self.space.is_grid:
-            return len(self.counted(trials)) + len(active)
-        return len({params_key(trial_params(trial)) for trial in [*self.counted(trials), *active]})
 
     def _enqueue(self, params: Mapping[str, Any], attributes: Mapping[str, Any] | None = None) -> None:
         """Queue a point as litlab's own. The sampler draws the keys that it lacks."""
@@ -153,17 +166,23 @@ class Study:
             raise UserError(f"sampler {canonical_name(self.space.sampler)}: {first_line(error)}") from error
         return trial
 
-    def _next_required_point(self, trials: "list[FrozenTrial]") -> dict[str, Any] | None:
+    def _next_required_point(self, tally: Tally) -> dict[str, Any] | None:
         """Return the next point that must be tried and has no trial yet: of the grid, or the experiment's own."""
-        active = (trial for trial in trials if trial.state.name == "RUNNING" and is_own(trial))
-        tried = {params_key(trial_params(trial)) for trial in [*self.counted(trials), *active]}
+        tried = tally.tried() if self._required else set()
+        return next((point for key, point in self._required.items() if key not in tried), None)
+
+    @functools.cached_property
+    def _required(self) -> dict[str, dict[str, Any]]:
+        """The points that must be tried, by their configuration."""
         required = self.space.grid() if self.space.is_grid else [self.default_point] if self.default_point else []
-        return next((point for point in required if params_key(point) not in tried), None)
+        return {params_key(point): point for point in required}
 
     def finished_like(self, params: Mapping[str, Any]) -> "FrozenTrial | None":
-        """Return a complete or pruned trial of the same configuration that litlab has trained, if there is one."""
-        done = (trial for trial in self.trials() if trial.state.name in ("COMPLETE", "PRUNED") and is_own(trial))
-        return next((trial for trial in done if params_key(trial.params) == params_key(params)), None)
+        """Return a complete or pruned trial of this configuration that litlab had trained before the last `ask`."""
+        return self._tally.trained_like(params)
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
     def tell(self, number: int, state: str, value: float | None, attributes: Mapping[str, Any]) -> bool:
         """Record the result of a trial (COMPLETE, PRUNED or FAIL) with further user attributes.
@@ -174,20 +193,19 @@ class Study:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        storage = self._storage
-        study_id = storage.get_study_id_from_name(self.name)
-        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        storage, trial_id = self._storage, self._trial_id(number)
         try:
             for key, attribute in attributes.items():
                 storage.set_trial_user_attr(trial_id, key, attribute)
             self.optuna.tell(number, value, state=TrialState[state])
         except (ValueError, UpdateFinishedTrialError):  # Optuna: "Cannot tell a FAIL trial"
             return False
+        self._tally.add(self.trial(number))
         return True
 
     def interrupt(self, number: int, reason: str, *, requeue: bool = True) -> None:
         """Record that a trial was interrupted, which does not count, and queue its configuration again."""
-        trial = self.trials()[number]
+        trial = self.trial(number)
         params, queued = trial_params(trial), queued_params(trial)
         if not self.tell(number, "FAIL", None, {INTERRUPTED: reason}):  # another program did it
             return

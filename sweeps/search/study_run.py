@@ -41,7 +41,7 @@ from pipelines.tracking.tags import (
 from sweeps.search.figures import study_figures
 from sweeps.search.space import Space, split_keys
 from sweeps.search.study import PARENT, Study, previous_runs
-from sweeps.search.trial_state import best_trial, count_states
+from sweeps.search.trial_state import count_states
 from sweeps.search.verdict import Confirmed, judge_confirmation
 
 PREFIXES = {"best": "", "default": f"{DEFAULT}/"}  # of their metrics
@@ -87,8 +87,7 @@ def _end_previous(store: Store, run_id: str) -> None:
 
 def log_progress(run: Run, study: Study) -> None:
     """Log how many trials have ended in which state, and the best value, with the number of ended trials as step."""
-    trials = study.trials()
-    counts, best = count_states(study.counted(trials)), best_trial(trials, study.space.direction)
+    counts, best = count_states(study.counted()), study.best()
     metrics = {f"{TRIALS}/{state}": float(number) for state, number in counts.items()}
     if best is not None:
         metrics[f"{BEST}/{study.space.metric}"] = best.value

@@ -11,7 +11,7 @@ A trial counts towards the total if litlab has trained it, and it is COMPLETE, P
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,17 +62,26 @@ def counted_trials(trials: "Sequence[FrozenTrial]", *, is_grid: bool) -> "list[F
         trials: All trials of a study.
         is_grid: Whether the study tries each point once: of equal trials, the first with the best state counts.
     """
-    retried = {trial.user_attrs.get(RETRY) for trial in trials if INTERRUPTED not in trial.user_attrs}
-    counted = [trial for trial in trials if _has_result(trial) and trial.number not in retried]
-    if not is_grid:
-        return counted
+    retried = retried_numbers(trials)
+    counted = [trial for trial in trials if has_result(trial) and trial.number not in retried]
+    return one_per_point(counted, lambda trial: params_key(trial.params)) if is_grid else counted
+
+
+def one_per_point(trials: "Sequence[FrozenTrial]", key: "Callable[[FrozenTrial], str]") -> "list[FrozenTrial]":
+    """Return the first trial with the best state of each point, by number; `key` is equal for trials of one point."""
     by_point: dict[str, FrozenTrial] = {}
-    for trial in sorted(counted, key=lambda trial: _STATES.index(trial.state.name)):
-        by_point.setdefault(params_key(trial.params), trial)
+    for trial in sorted(trials, key=lambda trial: _STATES.index(trial.state.name)):
+        by_point.setdefault(key(trial), trial)
     return sorted(by_point.values(), key=lambda trial: trial.number)
 
 
-def _has_result(trial: "FrozenTrial") -> bool:
+def retried_numbers(trials: "Iterable[FrozenTrial]") -> set[int]:
+    """Return the numbers of failed trials in whose place one of these trials counts or will count."""
+    retries = (trial for trial in trials if RETRY in trial.user_attrs and INTERRUPTED not in trial.user_attrs)
+    return {trial.user_attrs[RETRY] for trial in retries}
+
+
+def has_result(trial: "FrozenTrial") -> bool:
     """Return whether a trial is litlab's and has ended by its own result."""
     if not is_own(trial) or INVALID in trial.user_attrs:
         return False
@@ -88,10 +97,14 @@ def best_trial(trials: "Iterable[FrozenTrial]", direction: str) -> BestTrial | N
     if not values:
         return None
     sign = 1 if direction == "maximize" else -1
-    value, trial = max(values, key=lambda item: sign * item[0])
-    return BestTrial(
-        **describe_trial(trial), value=value, seeds=seed_values(trial), runs=trial.user_attrs.get(RUNS, [])
-    )
+    return describe_best(max(values, key=lambda item: sign * item[0])[1])
+
+
+def describe_best(trial: "FrozenTrial") -> BestTrial:
+    """Return a complete trial as the best one."""
+    assert trial.value is not None
+    runs = trial.user_attrs.get(RUNS, [])
+    return BestTrial(**describe_trial(trial), value=trial.value, seeds=seed_values(trial), runs=runs)
 
 
 def describe_trial(trial: "FrozenTrial") -> dict[str, Any]:

@@ -197,6 +197,7 @@ def test_a_finished_trial_of_the_same_configuration_is_found(url: str) -> None:
     assert study.finished_like(first.params) is None
     study.optuna.tell(first, 1.0)
     study.tell(second.number, "FAIL", None, {"reason": "it raised"})
+    assert study.ask()
 
     found = study.finished_like(dict(reversed(first.params.items())))
 
