@@ -47,8 +47,8 @@ class Difference:
 
     Attributes:
         mean: Mean of the row minus mean of the reference; for pairs, the mean of their differences.
-        ci95: 95 % interval of the difference; None for too few values, and for two equal differences, which tell
-            nothing about their spread.
+        ci95: 95 % interval of the difference; None for too few values, and for two equal differences of values that
+            vary, which tell nothing about their spread.
         n: Number of pairs; without pairs, number of values on the smaller side.
         paired: Whether the values were compared in pairs.
     """
@@ -98,8 +98,10 @@ def paired_difference(
     widest = low - high, high - low
     if len(shared) > 1:
         pairs = summarize([values[key] - reference[key] for key in shared], widest, overlap)
-        size = max(abs(value) for key in shared for value in (values[key], reference[key]))
-        interval = None if pairs.n == 2 and (pairs.sd or 0.0) <= ROUNDING * size else pairs.ci95
+        ours = [values[key] for key in shared]
+        rounding = ROUNDING * max(map(abs, (*ours, *reference.values())))
+        is_chance = pairs.n == 2 and (pairs.sd or 0.0) <= rounding < min(abs(pairs.mean), abs(ours[0] - ours[1]))
+        interval = None if is_chance else pairs.ci95
         return Difference(pairs.mean, interval, pairs.n, paired=True)
     one, two = summarize(list(values.values())), summarize(list(reference.values()))
     interval = _welch_interval(one, two, overlap)
@@ -113,7 +115,7 @@ def _welch_interval(one: Summary, two: Summary, overlap: float) -> Interval | No
     difference = one.mean - two.mean
     error = math.hypot(one.sd / math.sqrt(one.n), two.sd / math.sqrt(two.n))
     if error == 0:
-        return None if one.n == two.n == 2 else (difference, difference)
+        return difference, difference
     share = (one.sd / error) ** 2 / one.n  # of the variance; squares of the errors themselves could underflow
     freedom = 1 / (share**2 / (one.n - 1) + (1 - share) ** 2 / (two.n - 1))
     return _t_interval(difference, math.hypot(error, math.sqrt(overlap) * math.hypot(one.sd, two.sd)), freedom)

@@ -64,6 +64,13 @@ class ObjectCLI(LitlabCLI):
                 "%s starts from the weights that run %s left; a function makes a new one: model=lambda: %s()",
                 *(name, self.trained_by, name),
             )
+        elif training and base is None and isinstance(objects.model, LightningModule):
+            name = type(self._model).__name__
+            logger.info(
+                "%s has weights already: seed %s decides the order and dropout; a function makes the whole run "
+                "repeatable: model=lambda: %s()",
+                *(name, self.config.seed_everything, name),
+            )
 
     def build(self) -> tuple[LightningDataModule | None, LightningModule]:
         if self.config.trainer.barebones:

@@ -18,6 +18,7 @@ from pipelines.tracking.tags import (
     SELECTED,
     STUDY_TAG,
     SWEEP_SUFFIX,
+    VERDICT_TAG,
     is_of_litlab,
     is_summary,
 )
@@ -113,6 +114,8 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
         parents = {run.run_id: run for run in (*parents.values(), *studies) if is_summary(run.tags)}
     searched = (run for run in parents.values() if STUDY_TAG in run.tags and METRIC_PARAM in run.params)
     params = next((run.params for run in searched), {})  # of the first study
+    judged = (run for run in parents.values() if VERDICT_TAG in run.tags)
+    notes += [f"{run.experiment}: on fresh seeds, the best is {run.tags[VERDICT_TAG]}" for run in judged]
     return RunSelection(
         names=list(names),
         runs=list({run.run_id: run for run in runs if not is_summary(run.tags)}.values()),

@@ -79,6 +79,7 @@ def test_an_error_in_a_job_is_saved_and_the_job_continues(place):
     assert second["ok"]
 
 
+@pytest.mark.slow
 def test_airbench_runs_in_small_and_its_script_is_left_out_where_it_is_missing(tmp_path):
     results = dry(tmp_path, "--parts", "c")
     trained = [result for result in results if "accuracy" in result]

@@ -107,7 +107,7 @@ def test_without_a_terminal_nothing_is_shown(capfd):
         ("predict 0123abcd", "0123abcd: loading torch, the run and its data ..."),
     ],
 )
-def test_a_command_says_what_it_does_before_torch_is_imported(command, first):
+def test_a_command_says_what_it_does_before_torch_is_imported(command, first, tables):
     import pty
 
     program = (

@@ -84,6 +84,15 @@ def test_the_name_of_a_study_selects_its_runs_its_metric_and_its_direction(store
     assert (found.metric, found.direction, found.parents) == ("selected/val/depth", "minimize", [parent])
 
 
+def test_what_fresh_seeds_have_shown_of_a_study_is_noted(store, write):
+    verdict = "not better than the default: test/acc 0.90 against 0.91 (n = 3)"
+    tags = {"study": "deep", PARENT_TAG: "sweep", "litlab.verdict": verdict}
+    parent = write("deep-sweep", params={"metric": "val/acc", "direction": "maximize"}, tags=tags)
+    write("deep-sweep", parent=parent)
+    assert find_runs(store, ["deep"]).notes == [f"deep-sweep: on fresh seeds, the best is {verdict}"]
+    assert not find_runs(store, []).notes
+
+
 def test_the_direction_of_a_study_decides_the_ranking(store, write):
     params = {"metric": "val/depth", "direction": "minimize"}
     parent = write("depths-sweep", params=params, tags={"study": "depths", PARENT_TAG: "sweep"})
