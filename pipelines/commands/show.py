@@ -74,7 +74,7 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
 
     of_run, params = run.tags, run.params
     seconds = None if run.ended is None else (run.ended - run.started) / 1000
-    note = of_run.get(tags.NOTE_TAG, "").strip()
+    note, digests = of_run.get(tags.NOTE_TAG, "").strip(), sorted(run.data_digests.items())
     facts = {
         "run": run.run_id,
         "name": run.name,
@@ -92,6 +92,8 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
         "code": ", ".join(run.names(FOLDER)),
         "model": params.get("model", ""),
         "data": params.get("data", ""),
+        "data folder": _data_folder(run),
+        "data sha256": ", ".join(f"{name.rpartition('.')[2]} {digest[:10]}" for name, digest in digests),
         "seed": "" if run.seed == run.run_id else run.seed,  # a summary has none
         "selected by": _selection(run),
         "part of": of_run.get(tags.PARENT_RUN_TAG, ""),
@@ -100,6 +102,15 @@ def _facts(run: "StoredRun") -> Mapping[str, str]:
         "files": str(run.folder or run.artifact_uri),
     }
     return {name: value for name, value in facts.items() if value}
+
+
+def _data_folder(run: "StoredRun") -> str:
+    """Return where the data were, if the run's files are on this machine."""
+    from pipelines.comparison.run_diff import configuration_of
+
+    configuration = (configuration_of(run) if run.folder else None) or {}
+    folder = configuration.get("data.data_dir", "")
+    return "" if folder in NOT_SET else folder
 
 
 def _selection(run: "StoredRun") -> str:

@@ -69,7 +69,8 @@ def test_runs_are_listed_filtered_shown_and_compared(litlab, two_fits, uri, monk
     shown = litlab("show", second[:8]).out
     assert f"run                  {second}\n" in shown
     assert "--model.dropout 0.5" in shown
-    assert len(shown.splitlines()) <= 34
+    assert len(shown.splitlines()) <= 36
+    assert re.search(r"\ndata sha256 +test [0-9a-f]{10}, train [0-9a-f]{10}, val [0-9a-f]{10}\n", shown)
     assert "selected by          val/acc\n" in shown
     words = " ".join(shown.split())
     assert re.search(r" model modules\.mlp\.MLP, hidden=\[128, 64\], [^:]*dropout=0\.5", words)
