@@ -216,6 +216,7 @@ def test_lost_responses_store_nothing_twice(litlab, server, line, fit, tmp_path)
     assert_all_is_there_once(server, outcome, tmp_path.name)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_delays_neither_training_nor_for_long_the_end_of_a_run(litlab, server, line, capfd):
     run = Run(Store(line.uri), "an experiment", "a run", {})
     run.log_params({"model.lr": 0.1})

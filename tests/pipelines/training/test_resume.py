@@ -214,7 +214,7 @@ def test_after_sigkill_the_same_run_ends_with_the_same_weights_and_one_curve(
 @pytest.mark.parametrize(
     ("number", "code", "point"),
     [
-        (signal.SIGINT, 130, "after epoch 2"),
+        pytest.param(signal.SIGINT, 130, "after epoch 2", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, 143, f"from step {3 * STEPS + 1} of epoch 3", marks=pytest.mark.slow),
     ],
 )

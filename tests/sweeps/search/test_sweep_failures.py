@@ -127,6 +127,7 @@ def test_the_next_call_marks_a_failed_trials_orphaned_run_as_failed(litlab, mood
     assert again.data.tags["litlab.reason"].startswith("killed (SIGKILL)")
 
 
+@pytest.mark.slow
 def test_a_failed_confirmation_is_reported_and_the_same_command_repeats_it(
     litlab, moody, results, tmp_path, monkeypatch
 ):
@@ -189,7 +190,7 @@ def test_a_sweep_survives_the_death_of_a_worker_and_of_the_fork_server(litlab, m
     assert [run.info.status for run in results.children()] == ["FAILED", "FINISHED", "FINISHED"]
 
 
-@pytest.mark.parametrize("name", ["optuna.db", "study.journal"])
+@pytest.mark.parametrize("name", ["optuna.db", pytest.param("study.journal", marks=pytest.mark.slow)])
 def test_a_study_has_one_controller_and_loses_nothing_when_it_is_killed(
     litlab, moody, results_of, uri, start, tmp_path, name
 ):
