@@ -4,7 +4,7 @@
 
 Controller and Optuna's storage are real, but nothing trains: a pool without processes sends the messages of trainings
 of one second with five epochs, which share one run. Time in which the controller only waits is skipped, so that 5,000
-trials take minutes. Each storage has a process of its own. Times are CPU times of the controller's thread in
+trials take minutes. Each storage is measured in a separate process. Times are CPU times of the controller's thread in
 milliseconds: per trial the mean over each third of the trials, per call the median over the first, the middle and the
 last 250.
 """
@@ -171,7 +171,7 @@ def shown(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure each storage in a process of its own, and print a table."""
+    """Measure each storage in a separate process, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--trials", type=int, default=5000)

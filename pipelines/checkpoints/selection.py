@@ -146,9 +146,7 @@ class Selection:
         elif found is not None and self.monitor.source == "given" and self._mode is None:
             self._set(found, None, "given", logged)
         elif found is None and self._must_be_logged and (logged or not sanity_check):
-            raise UserError(
-                f"--monitor {self.monitor.metric}: the validation logs {list_metrics(logged, self.monitor.metric)}"
-            )
+            raise UserError(_not_logged(self.monitor.metric, "validation", logged))
         self._announce(logged)
 
     def after_epoch(self, logged: Iterable[str]) -> None:
@@ -159,9 +157,7 @@ class Selection:
         """
         self._announce(logged)
         if self._given and self._by_training and self.monitor is not None and self.monitor.metric not in set(logged):
-            raise UserError(
-                f"--monitor {self.monitor.metric}: the training logs {list_metrics(logged, self.monitor.metric)}"
-            )
+            raise UserError(_not_logged(self.monitor.metric, "training", logged))
 
     @property
     def _must_be_logged(self) -> bool:

@@ -58,8 +58,8 @@ def metrics_table(runs: Sequence[StoredRun]) -> list[list[str]]:
     lines = [["metric", "mean", "sd", "n", "95 % interval"]]
     for key, summary in _summaries(runs).items():
         sd = "" if summary.sd is None else _number(summary.sd, summary)
-        is_plain = summary.ci95 is None or key.startswith((SELECTED_EPOCH, FIT_SECONDS))  # nobody estimates those
-        interval = "" if is_plain else " to ".join(_number(end, summary) for end in summary.ci95 or ())
+        ends = () if key.startswith((SELECTED_EPOCH, FIT_SECONDS)) else summary.ci95 or ()
+        interval = " to ".join(_number(end, summary) for end in ends)
         lines.append([key, _number(summary.mean, summary), sd, str(summary.n), interval])
     return lines
 
