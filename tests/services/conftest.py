@@ -61,8 +61,10 @@ class Postgres:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def create(self, name: str) -> str:
-        """Create an empty database; return its URL by the socket."""
-        self.run("createdb", "-h", str(self.folder), "-p", str(self.port), "-U", "litlab", name)
+        """Create an empty database, in place of one that another test left; return its URL by the socket."""
+        connection = ["-h", str(self.folder), "-p", str(self.port), "-U", "litlab"]
+        self.run("dropdb", "--if-exists", "--force", *connection, name)
+        self.run("createdb", *connection, name)
         return f"postgresql+psycopg://litlab@/{name}?host={self.folder}&port={self.port}"
 
     def address(self, name: str) -> str:

@@ -214,18 +214,21 @@ def test_seeds_are_trained_once_each_although_an_agent_is_killed(
 ) -> None:
     name = ["--name", study.name]
     command = ["fit", "digits-mlp", "--seeds", "4", *name, "--trainer.max_epochs", str(EPOCHS)]
+
+    def runs() -> list[Any]:
+        experiment = study.client.get_experiment_by_name(study.name)
+        return study.client.search_runs([experiment.experiment_id]) if experiment else []
+
+    def seeds(status: str) -> list[str]:
+        return sorted(run.data.tags["seed"] for run in runs() if run.info.status == status and "seed" in run.data.tags)
+
     process = study.start(cluster, *command, space=False)
-    until(lambda: last(cluster).trainings())
-    until(lambda: "seed=" in study.output)
-    until(lambda: last(cluster).trainings())
+    until(lambda: len(seeds("FINISHED")) == 2 and len(seeds("RUNNING")) == 2)
     os.kill(last(cluster).agents()[0], signal.SIGKILL)
     end(process, study)
     assert "lost, queued again: node" in study.output
-    experiment = study.client.get_experiment_by_name(study.name)
-    runs = study.client.search_runs([experiment.experiment_id])
-    finished = [run.data.tags["seed"] for run in runs if run.info.status == "FINISHED" and "seed" in run.data.tags]
-    assert sorted(finished) == ["0", "1", "2", "3"]
-    assert "RUNNING" not in {run.info.status for run in runs}
+    assert seeds("FINISHED") == ["0", "1", "2", "3"]
+    assert "RUNNING" not in {run.info.status for run in runs()}
 
 
 def test_a_wrong_token_and_an_address_without_a_cluster_are_refused(
