@@ -26,11 +26,12 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.config.experiments import describe_experiment
+from pipelines.runtime import figure_style
 from pipelines.runtime.log import configure_logging
 from pipelines.runtime.process import GC_THRESHOLDS
 from pipelines.tracking.store import Store
 from sweeps.workers import pool
-from tests import quick_disk
+from tests import quick_disk, small_figures
 from tests.mlflow_server import Server, free_tcp_port
 from tests.warm import COMMAND, WarmProcess, WarmServer
 
@@ -70,7 +71,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def imports_of_workers() -> None:
     """Let the fork server of sweeps import what their trainings on digits need, once for all of them."""
     pool.PRELOAD += ["datamodules.digits", "sklearn.datasets", "modules.mlp", "torch._dynamo", "torch.export._trace"]
-    pool.PRELOAD.append(quick_disk.__name__)
+    pool.PRELOAD += [quick_disk.__name__, small_figures.__name__]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -83,6 +84,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+
+
+@pytest.fixture
+def full_size_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the figures of this process with the resolution that users get."""
+    monkeypatch.setattr(figure_style, "STYLE_FILE", small_figures.STYLE_FILE)
 
 
 @pytest.fixture(scope="module")

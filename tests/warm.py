@@ -44,6 +44,7 @@ PRELOAD = (
     "torch._dynamo",
     "torch.export._trace",
     "tests.quick_disk",
+    "tests.small_figures",
 )
 HIDDEN = ("mlflow.tracking.client", "mlflow.store.tracking.sqlalchemy_store", "mlflow.pyfunc")
 NO_THREADS = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # of torch and of pyarrow

@@ -326,6 +326,7 @@ def test_figures_are_saved_as_png_svg_and_pdf_always_the_same(store, tmp_path):
     assert all(data.startswith(b"%PDF") for data in first[2::3])
 
 
+@pytest.mark.usefixtures("full_size_figures")
 def test_labels_are_not_cut_off_and_figures_have_200_dots_per_inch(store, tmp_path):
     drawn = draw_figures(compared(store, "digits-mlp", metric="selected/val/acc"))
     save_figures(drawn, tmp_path)
@@ -339,6 +340,7 @@ def test_labels_are_not_cut_off_and_figures_have_200_dots_per_inch(store, tmp_pa
     assert max(map(len, axis.get_ylabel().splitlines())) <= 34
 
 
+@pytest.mark.usefixtures("full_size_figures")
 def test_litlab_s_style_is_not_that_of_the_user_s_figures(store, tmp_path):
     before = dict(rcParams)
     save_figures(draw_figures(compared(store, "digits-mlp")), tmp_path)

@@ -60,7 +60,7 @@ def _figures(run: Run) -> set[str]:
     folder = Path(urlparse(run.info.artifact_uri).path) / "figures"
     for path in folder.iterdir():
         with Image.open(path) as figure:
-            assert min(figure.size) > 200
+            assert min(figure.size) > 100
             assert np.asarray(figure.convert("L")).std() > 1, f"{path.name} is blank"
     return {path.stem for path in folder.iterdir()}
 

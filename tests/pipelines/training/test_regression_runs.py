@@ -93,7 +93,7 @@ def test_the_run_is_finished_and_has_its_figures(done):
     assert {path.stem for path in paths} == FIGURES[done.name]
     for path in paths:
         with Image.open(path) as figure:
-            assert min(figure.size) > 200
+            assert min(figure.size) > 100
             assert np.asarray(figure.convert("L")).std() > 1, f"{path.name} is blank"
 
 
