@@ -14,7 +14,16 @@ from pipelines.tracking.filters import FINISHED, quoted
 from pipelines.tracking.folds import fold_of
 from pipelines.tracking.measured import selected_metric
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import BEST_RUN_TAG, MODE_TAG, REASON_TAG, STUDY_TAG, SWEEP_SUFFIX, is_summary
+from pipelines.tracking.tags import (
+    BEST_RUN_TAG,
+    MODE_TAG,
+    PARENT_RUN_TAG,
+    REASON_TAG,
+    SEEDS_PARAM,
+    STUDY_TAG,
+    SWEEP_SUFFIX,
+    is_summary,
+)
 
 FULL_ID = re.compile(r"[0-9a-f]{32}")
 _PREFIX = re.compile(r"[0-9a-f]{4,31}")
@@ -100,10 +109,18 @@ def latest_run(store: Store, name: str = "") -> StoredRun | None:
 
 
 def _latest(store: Store, name: str, *, any_status: bool) -> StoredRun:
-    found = latest_run(store, name)
-    if found is None:
+    newest = latest_run(store, name)
+    if newest is None:
         raise UserError(f"{name or redact_credentials(store.uri)} has no runs")
-    if any_status or found.status != "FAILED":
+    found = newest if any_status else _not_failed(store, newest)
+    if whole := _whole(found):
+        logger.info("latest is run %s of %s; its summary: %s", found.run_id, whole, found.tags[PARENT_RUN_TAG])
+    return found
+
+
+def _not_failed(store: Store, found: StoredRun) -> StoredRun:
+    """Return a run, or if it failed the newest one of its experiment that did not, if there is one."""
+    if found.status != "FAILED":
         return found
     runs = store.search([found.experiment_id], "attributes.status != 'FAILED'", NEWEST_FIRST)
     if not (others := [run for run in runs if not is_summary(run.tags)]):
@@ -111,6 +128,19 @@ def _latest(store: Store, name: str, *, any_status: bool) -> StoredRun:
     failed = ": ".join(filter(None, ["failed", shorten(reason_of(found), MAX_REASON)]))
     logger.info("latest is run %s: run %s is newer, but %s", others[0].run_id, found.run_id, failed)
     return others[0]
+
+
+def _whole(run: StoredRun) -> str:
+    """Return what a run is one part of: "study NAME" or "seeds 0 to 4"; "" if it is a run of its own."""
+    if PARENT_RUN_TAG not in run.tags:
+        return ""
+    try:
+        parent = run.store.find(run.tags[PARENT_RUN_TAG])
+    except UserError:  # it was deleted
+        return ""
+    if STUDY_TAG in run.tags:
+        return f"study {run.tags[STUDY_TAG]}"
+    return f"seeds {parent.params[SEEDS_PARAM]}" if SEEDS_PARAM in parent.params else ""
 
 
 def _best(store: Store, name: str) -> StoredRun:
