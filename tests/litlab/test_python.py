@@ -107,8 +107,11 @@ def test_comparisons_lists_and_differences_are_tables(trained):
     details = lab.compare("digits-mlp", details=True, tracking_uri=one.tracking_uri)
     assert {*details.columns} - {*table.columns} >= {"seeds", "values", "baseline"}
     assert [name for name in listed if name.startswith("params.")] == ["params.model.hidden"]
+    assert listed["selected"].to_list() == [run.metrics["selected/val/acc"] for run in (other, one)]
+    assert "metrics.selected/val/loss" in listed
     everything = lab.runs(details=True, tracking_uri=one.tracking_uri)
-    assert {*everything.columns} - {*listed.columns} >= {"ended", "params.model", "params.data.batch_size"}
+    left_out = {"ended", "params.model", "params.data.batch_size", "metrics.selected/val/acc"}
+    assert {*everything.columns} - {*listed.columns} >= left_out
     assert f"test/acc {one.metrics['test/acc']:.4f}" in repr(one)
     difference = lab.diff(one, other)
     assert difference.loc[("configuration", "model.hidden")].to_list() == ["[8]", "[16]"]
