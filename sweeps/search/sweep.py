@@ -13,7 +13,7 @@ from pipelines.tracking.endings import notified
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
 from pipelines.tracking.summary_runs import keep_code, label
-from pipelines.tracking.tags import FOLD_PARAM, FOLDS_PARAM, SWEEP_SUFFIX
+from pipelines.tracking.tags import FOLD_PARAM, FOLDS_PARAM
 from sweeps.cluster.place import Place
 from sweeps.search.samplers import check_names
 from sweeps.search.space import NOT_SEARCHED, Space, split_keys
@@ -211,7 +211,7 @@ def run_sweep(
             selection = selection_arguments(study.optuna, space, facts)
             tags = {**labels.tags, **keep_code(parent)}
             runs = TrialRuns(study, parent, [*fixed, *selection], facts["devices"], tags, bool(selection))
-            with notified(notify, parent, f"{name}{SWEEP_SUFFIX}", lambda: _best_value(study)):
+            with notified(notify, parent, runs.experiment, lambda: _best_value(study)):
                 confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(
             study=name,
