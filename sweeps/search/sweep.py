@@ -191,17 +191,18 @@ def run_sweep(
     from sweeps.search.verdict import judge_confirmation
     from sweeps.workers.batch import graceful_shutdown
 
-    store = Store(tracking_uri)
+    store = Store(tracking_uri, opened=False)  # nothing is created for a space that is refused
     pool.check_store(store)
     url = storage_url(storage, store)
+    fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
+    try:
+        points = [space.settings(point) for point in space.end_points()]
+        facts = pool.check(Job(fixed, stacked=stacked > 1), points)
+    except UserError as error:
+        raise _with_source(error, space) from error
+    space = space.with_metric(facts["values"].get("monitor") or facts["monitor"])
+    store.open()
     with sole_controller(url, name) as optuna_storage, SweepDisplay() as display:
-        fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
-        try:
-            points = [space.settings(point) for point in space.end_points()]
-            facts = pool.check(Job(fixed, stacked=stacked > 1), points)
-        except UserError as error:
-            raise _with_source(error, space) from error
-        space = space.with_metric(facts["values"].get("monitor") or facts["monitor"])
         study = open_study(optuna_storage, name, space, facts, controller_name(), store)
         if retry_failed:
             display.print(f"{name}: failed trials queued again: {study.retry_failed()}")
