@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pickle
 import re
 import signal
 import subprocess
@@ -115,6 +116,13 @@ def test_comparisons_lists_and_differences_are_tables(trained):
     assert f"test/acc {one.metrics['test/acc']:.4f}" in repr(one)
     difference = lab.diff(one, other)
     assert difference.loc[("configuration", "model.hidden")].to_list() == ["[8]", "[16]"]
+
+
+@pytest.mark.parametrize("name", ["UserError", "RunFailedError"])
+def test_a_traceback_names_an_exception_as_it_is_imported_and_it_can_be_pickled(name):
+    kind = getattr(lab, name)
+    assert (kind.__module__, kind.__qualname__) == ("litlab", name)
+    assert pickle.loads(pickle.dumps(kind)) is kind
 
 
 def test_a_run_is_tested_validated_and_predicted_again(trained, tmp_path):
