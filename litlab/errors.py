@@ -19,6 +19,8 @@ class RunFailedError(RuntimeError):
         resume_command: The command that continues it; "" if it would fail again.
     """
 
+    __module__ = "litlab"
+
     def __init__(self, message: str, run: "Run", *, resume_command: str = "") -> None:
         super().__init__(message)
         self.run, self.resume_command = run, resume_command

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runtime.console import SHORT_ID, format_duration
+from pipelines.tracking.tags import SELECTED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,8 @@ def listed_runs(runs: "Sequence[ListedRun]", *, details: bool) -> "pd.DataFrame"
 
     Args:
         runs: The runs.
-        details: Whether to return all that is known; otherwise the params that differ, and the metrics without spreads.
+        details: Whether to return all that is known; otherwise the params that differ, and the metrics without spreads
+            and without those that the column `selected` has.
     """
     import pandas as pd
 
@@ -60,7 +62,9 @@ def _telling(frame: "pd.DataFrame") -> list[str]:
     """Return the columns that tell the runs apart: who they are, what differs, what they reached, when they ran."""
     params = [name for name in frame if name.startswith("params.") and frame[name].nunique(dropna=False) > 1]
     metrics = {name: 0.0 for name in frame if name.startswith("metrics.")}
-    measured = [name for name in metrics if not _is_spread(name, metrics)]
+    repeated = {f"metrics.{SELECTED}/{metric}" for metric in frame["selected_metric"].dropna()}
+    repeated = {name for name in repeated if (frame[name].isna() | (frame[name] == frame["selected"])).all()}
+    measured = [name for name in metrics if name not in repeated and not _is_spread(name, metrics)]
     used = [name for name in ("reason", "user") if frame[name].nunique() > 1]
     first = ["name", "experiment", "status", *used]
     return [*first, *params, *RESULTS, *measured, "started", "seconds", "run_id"]
@@ -100,7 +104,6 @@ def run_html(run: "StoredRun") -> str:
     """Return a small table of a run: what it is, how it ended, and its most important metrics."""
     from pipelines.comparison.run_diff import shown_metrics
     from pipelines.tracking.measured import is_measured
-    from pipelines.tracking.tags import SELECTED
 
     metrics = shown_metrics(run) or run.metrics
     shown = [name for name in metrics if is_measured(name) or name.startswith(f"{SELECTED}/val")]

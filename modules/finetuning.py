@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from modules.base import Batch, Learner
 from modules.layer_groups import layer_groups
 from modules.networks import find_network
+from modules.preprocess import Preprocess
 from modules.pretrained_net import PretrainedNet
 
 Freeze = Literal["backbone", "none"] | int
@@ -63,6 +64,11 @@ class Finetuning(Learner):
             raise ValueError(f"model.name: {error}") from None  # litlab shows the first error of a chain
         self._takes_pixels = preprocess
         self._set_frozen(freeze == "backbone")
+
+    @property
+    def image_size(self) -> int | None:
+        """Rows and columns to which images are resized; None if they are not."""
+        return self.net.preprocess.size if isinstance(self.net.preprocess, Preprocess) else None
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Map images with pixels in [0, 1] to logits of shape (B, K)."""

@@ -216,8 +216,13 @@ def add_comparison_arguments(parser: VerbParser) -> None:
     add_run_filters(parser, of_any_status=False)
 
 
-def find_run_id(text: str, tracking_uri: str | None) -> str:
+def find_run_id(text: str, tracking_uri: str | None, *, any_status: bool = False) -> str:
     """Return the id of the run that an argument names. It is called before torch is imported: mistakes are seen sooner.
+
+    Args:
+        text: See `find_run`.
+        tracking_uri: By default the project's mlflow.db.
+        any_status: Whether the latest run may be one that failed, although others did not.
 
     Raises:
         UserError: There is no such run, or the store cannot be reached.
@@ -225,7 +230,7 @@ def find_run_id(text: str, tracking_uri: str | None) -> str:
     from pipelines.tracking.existing import existing_store
     from pipelines.tracking.run_names import find_run
 
-    return find_run(existing_store(tracking_uri), text).run_id
+    return find_run(existing_store(tracking_uri), text, any_status=any_status).run_id
 
 
 def add_run_filters(parser: VerbParser, *, of_any_status: bool = True) -> None:

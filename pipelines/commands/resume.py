@@ -52,7 +52,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         raise UserError(f"unexpected argument {run_ids[1]!r}: one run at a time")
     read_request(verb, overrides, on_run=True, options=parser.option_names)
     show_status(f"{run_ids[0]}: loading torch, the run and its data")
-    run_id = find_run_id(run_ids[0], options.tracking_uri)
+    run_id = find_run_id(run_ids[0], options.tracking_uri, any_status=True)
     from pipelines.training.resume import resume
 
     given = {"assume_dead": options.dead, "tracking_uri": options.tracking_uri, "trust": options.trust}

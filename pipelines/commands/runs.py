@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """List runs of any status, newest first. Without NAME, runs that belong to a sweep
 or to several seeds are left out: only their summary run is listed."""
-LAYOUTS = (  # columns that are left out, and characters of a name: the first layout that fits is taken
-    ((), 60),
-    (("user",), 40),
-    (("user",), 24),
-    (("user", "took"), 24),
-    (("user", "took"), 14),
-    (("user", "took", "experiment"), 24),
-    (("user", "took", "experiment"), 11),
-    (("user", "took", "experiment", "started"), 20),
-    (("user", "took", "experiment", "name"), 0),
+LAYOUTS = (  # columns that are left out, characters of a name and of a reason: the first layout that fits is taken
+    ((), 60, 120),
+    (("user",), 40, 60),
+    (("user",), 24, 40),
+    (("user", "took"), 24, 40),
+    (("user", "took"), 14, 30),
+    (("user", "took", "experiment"), 24, 30),
+    (("user", "took", "experiment"), 11, 16),
+    (("user", "took", "experiment", "started"), 20, 16),
+    (("user", "took", "experiment", "name"), 0, 16),
 )
 
 
@@ -75,8 +75,10 @@ def _print_table(runs: Sequence["ListedRun"]) -> None:
     selected, tested = _names(run.selected for run in runs), _names(run.test for run in runs)
     cells = [_cells(run, selected, tested) for run in runs]
     constant = {"user"} if len({row["user"] for row in cells}) == 1 else set()
-    for omitted, length in LAYOUTS:
-        rows = [{**row, "name": shorten(row["name"], length)} for row in cells]
+    constant |= set() if any(row["reason"] for row in cells) else {"reason"}
+    for omitted, name, reason in LAYOUTS:
+        shortened = {"name": name, "reason": reason}
+        rows = [{**row, **{key: shorten(row[key], length) for key, length in shortened.items()}} for row in cells]
         left_out = {*omitted, *constant}
         table = _table([{key: text for key, text in row.items() if key not in left_out} for row in rows])
         if fits(console, table):
@@ -103,6 +105,7 @@ def _cells(listed: "ListedRun", selected: set[str], tested: set[str]) -> dict[st
         "started": format_age(run.started),
         "took": format_duration(listed.seconds),
         "user": run.tags.get(USER_TAG, ""),
+        "reason": listed.failure,
     }
 
 

@@ -4,6 +4,8 @@
 class UserError(ValueError):
     """The request is invalid or cannot be fulfilled; the message says why and what is allowed. Exit code 2."""
 
+    __module__ = "litlab"  # a traceback names it as `import litlab` does
+
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook shows: the message alone."""
         return [f"{type(self).__name__}: {self}", *getattr(self, "__notes__", [])]

@@ -30,20 +30,12 @@ class UpdatedOutput:
 
     def show(self, content: console.RenderableType) -> None:
         """Show something of rich in the place of what was shown before."""
-        self._replace(as_html(content))
-
-    def _replace(self, html: str) -> None:
         output: Any = importlib.import_module("IPython.display")
-        page = output.HTML(html)
+        page = output.HTML(as_html(content))
         if self._handle is None:
             self._handle = output.display(page, display_id=True)
         else:
             self._handle.update(page)
-
-    def clear(self) -> None:
-        """Show nothing in its place."""
-        if self._handle is not None:
-            self._replace("")
 
 
 def as_html(content: console.RenderableType) -> str:

@@ -13,7 +13,7 @@ from pipelines.tracking.existing import NoRunsError, existing_store
 from pipelines.tracking.filters import parse_filter, quoted
 from pipelines.tracking.measured import selected_metric, test_metrics
 from pipelines.tracking.query import explained_requests, search_matching
-from pipelines.tracking.run_names import NEWEST_FIRST, experiment_ids
+from pipelines.tracking.run_names import NEWEST_FIRST, experiment_ids, reason_of
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import PARENT_RUN_TAG, REASON_TAG, SELECTED, USER_TAG
 
@@ -43,6 +43,11 @@ class ListedRun:
     selected: Measured | None
     test: Measured | None
     seconds: float
+
+    @property
+    def failure(self) -> str:
+        """In one line why the run failed; "" if it did not, or if it recorded no reason."""
+        return reason_of(self.run) if self.run.status == "FAILED" else ""
 
     def record(self) -> dict[str, Any]:
         """Return the run as plain data; times are in UTC."""

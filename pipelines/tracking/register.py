@@ -13,7 +13,7 @@ from pipelines.tracking.existing import existing_store
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import COMMAND_TAG, EXPERIMENT_TAG, SEED_TAG, SELECTED, STAGE_TAG, STUDY_TAG, is_summary
+from pipelines.tracking.tags import COMMAND_TAG, EXPERIMENT_TAG, SEED_TAG, SELECTED, STAGE_TAG, is_summary
 
 MAX_LISTED = 6  # runs that an error message lists
 # Tags of a run that say where its model comes from.
@@ -189,9 +189,8 @@ def _no_model(run: StoredRun) -> str:
     if run.status != "FINISHED":
         return f"run {run.run_id} is {run.status} and has no model: only a run that was tested has one"
     if run.tags.get(STAGE_TAG) == "search":
-        study = run.tags.get(STUDY_TAG, "NAME")
         return (
             f"run {run.run_id} is a trial of a search, which is not tested and has no model; the runs that confirm the "
-            f"study's best have one: litlab compare {study}-sweep --filter \"tags.{STAGE_TAG} = 'confirm'\""
+            f"study's best have one: litlab compare {run.experiment} --filter \"tags.{STAGE_TAG} = 'confirm'\""
         )
     return f"run {run.run_id} has no model"

@@ -54,10 +54,10 @@ def named_runs(store: Store, names: Iterable[str]) -> list[StoredRun]:
     """
     found, experiments = [], set(store.experiment_names().values())
     for name in names:
-        if {name, f"{name}{SWEEP_SUFFIX}"} & experiments and look_up(store, name) is None:
+        if {name, f"{name}{SWEEP_SUFFIX}"} & experiments and look_up(store, name, any_status=True) is None:
             raise UserError(f"{name} is no run, but an experiment or a study: litlab rm --experiment {name}")
         try:
-            found.append(find_run(store, name))
+            found.append(find_run(store, name, any_status=True))
         except RunDeletedError as error:
             found.append(store.read(store.client.get_run(error.run_id)))
     return found

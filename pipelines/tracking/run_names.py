@@ -6,37 +6,50 @@ from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.log import logger
 from pipelines.runtime.metric_names import mode_of
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.text import redact_credentials, shorten
 from pipelines.tracking.deleted import deleted_run_ids
 from pipelines.tracking.filters import FINISHED, quoted
 from pipelines.tracking.folds import fold_of
 from pipelines.tracking.measured import selected_metric
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import BEST_RUN_TAG, MODE_TAG, STUDY_TAG, SWEEP_SUFFIX, is_summary
+from pipelines.tracking.tags import (
+    BEST_RUN_TAG,
+    MODE_TAG,
+    PARENT_RUN_TAG,
+    REASON_TAG,
+    SEEDS_PARAM,
+    STUDY_TAG,
+    SWEEP_SUFFIX,
+    is_summary,
+)
 
 FULL_ID = re.compile(r"[0-9a-f]{32}")
 _PREFIX = re.compile(r"[0-9a-f]{4,31}")
 NEWEST_FIRST = ("attributes.start_time DESC",)
 MAX_CANDIDATES = 10
+MAX_REASON = 200  # characters
 FIRST_RUNS = 20  # that are read to find the latest
 FORMS = "a run id, its first four or more characters, a run's name, latest, latest:NAME or best:NAME"
 
 
-def find_run(store: Store, text: str) -> StoredRun:
+def find_run(store: Store, text: str, *, any_status: bool = False) -> StoredRun:
     """Return the run that a text names.
 
     Args:
         store: The tracking store.
         text: A run id; its first four or more characters; the name of a run; `latest`; `latest:NAME` and `best:NAME`
-            of an experiment or a study. The latest run is the newest that does not summarise others. The best run of an
-            experiment is the finished one with the best metric on validation data, that of a study is the study's best.
-            Runs of folds are left out if there are others: each has validation data of its own.
+            of an experiment or a study. The latest run is the newest that does not summarise others. If it failed, it
+            is the newest of its experiment that did not fail, if there is one. The best run of an experiment is the
+            finished one with the best metric on validation data, that of a study is the study's best. Runs of folds
+            are left out if there are others: each has validation data of its own.
+        any_status: Whether the latest run may be one that failed, although others did not.
 
     Raises:
         UserError: There is no such run, or several have this name.
     """
-    if (found := look_up(store, text)) is None:
+    if (found := look_up(store, text, any_status=any_status)) is None:
         names = store.experiment_names().values()
         if text in names or f"{text}{SWEEP_SUFFIX}" in names:
             kind = "an experiment" if text in names else "a study"
@@ -45,7 +58,7 @@ def find_run(store: Store, text: str) -> StoredRun:
     return found
 
 
-def look_up(store: Store, text: str) -> StoredRun | None:
+def look_up(store: Store, text: str, *, any_status: bool = False) -> StoredRun | None:
     """Return the run that a text names, as `find_run` does; None if it is neither a run id nor a run's name.
 
     Raises:
@@ -56,7 +69,7 @@ def look_up(store: Store, text: str) -> StoredRun | None:
         return store.find(text)
     kind, colon, name = text.partition(":")
     if text == "latest" or (colon and kind == "latest"):
-        return _latest(store, name)
+        return _latest(store, name, any_status=any_status)
     if colon and kind == "best":
         return _best(store, name)
     everywhere = list(store.experiment_names())
@@ -95,11 +108,39 @@ def latest_run(store: Store, name: str = "") -> StoredRun | None:
     return None
 
 
-def _latest(store: Store, name: str) -> StoredRun:
-    found = latest_run(store, name)
-    if found is None:
+def _latest(store: Store, name: str, *, any_status: bool) -> StoredRun:
+    newest = latest_run(store, name)
+    if newest is None:
         raise UserError(f"{name or redact_credentials(store.uri)} has no runs")
+    found = newest if any_status else _not_failed(store, newest)
+    if whole := _whole(found):
+        logger.info("latest is run %s of %s; its summary: %s", found.run_id, whole, found.tags[PARENT_RUN_TAG])
     return found
+
+
+def _not_failed(store: Store, found: StoredRun) -> StoredRun:
+    """Return a run, or if it failed the newest one of its experiment that did not, if there is one."""
+    if found.status != "FAILED":
+        return found
+    runs = store.search([found.experiment_id], "attributes.status != 'FAILED'", NEWEST_FIRST)
+    if not (others := [run for run in runs if not is_summary(run.tags)]):
+        return found
+    failed = ": ".join(filter(None, ["failed", shorten(reason_of(found), MAX_REASON)]))
+    logger.info("latest is run %s: run %s is newer, but %s", others[0].run_id, found.run_id, failed)
+    return others[0]
+
+
+def _whole(run: StoredRun) -> str:
+    """Return what a run is one part of: "study NAME" or "seeds 0 to 4"; "" if it is a run of its own."""
+    if PARENT_RUN_TAG not in run.tags:
+        return ""
+    try:
+        parent = run.store.find(run.tags[PARENT_RUN_TAG])
+    except UserError:  # it was deleted
+        return ""
+    if STUDY_TAG in run.tags:
+        return f"study {run.tags[STUDY_TAG]}"
+    return f"seeds {parent.params[SEEDS_PARAM]}" if SEEDS_PARAM in parent.params else ""
 
 
 def _best(store: Store, name: str) -> StoredRun:
@@ -119,6 +160,12 @@ def _best(store: Store, name: str) -> StoredRun:
     sign = -1 if (modes or [mode_of(metric)])[0] == "min" else 1
     measured = [run for run in runs if math.isfinite(run.metrics.get(metric, math.nan))]
     return max(measured, key=lambda run: sign * run.metrics[metric])
+
+
+def reason_of(run: StoredRun) -> str:
+    """Return in one line why a run failed or was stopped; "" if it recorded no reason."""
+    lines = run.tags.get(REASON_TAG, "").strip().splitlines()
+    return redact_credentials(lines[0]).removeprefix(f"{UserError.__name__}: ") if lines else ""
 
 
 def unknown_name(store: Store, name: str, known: Collection[str]) -> str:

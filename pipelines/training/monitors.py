@@ -1,6 +1,7 @@
 """Metrics that callbacks and schedulers monitor: one that is never logged is the user's mistake."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -37,7 +38,18 @@ def check_monitors(
             raise UserError(_message(metric, source, logged))
 
 
-def missing_metric(trainer: Trainer, error: Exception) -> str | None:
+@contextmanager
+def explained_monitors(trainer: Trainer) -> Iterator[None]:
+    """Raise UserError instead of Lightning's error about a metric that is monitored, but not logged."""
+    try:
+        yield
+    except Exception as error:
+        if message := _missing_metric(trainer, error):
+            raise UserError(message) from error
+        raise
+
+
+def _missing_metric(trainer: Trainer, error: Exception) -> str | None:
     """Return what to say of an error if it was raised for a metric that is monitored, but not logged; else None."""
     logged = dict(trainer.callback_metrics)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]

@@ -99,7 +99,7 @@ def resume(
         KeyboardInterrupt, SystemExit: The user stopped the training (Ctrl-C, SIGTERM). The run is KILLED.
     """
     silence_lightning()
-    found, owns_run = find_run(existing_store(tracking_uri), run_id), is_rank_zero()
+    found, owns_run = find_run(existing_store(tracking_uri), run_id, any_status=True), is_rank_zero()
     if owns_run:  # before anything that takes long
         check_resumable(found, assume_dead=assume_dead)
         _check_trusted(found, trust=trust)

@@ -53,7 +53,7 @@ def request_stop(name: str, *, tracking_uri: str | None = None) -> StopRequest:
 
     store = existing_store(tracking_uri)
     try:
-        run = look_up(store, name) or _running(store, name)
+        run = look_up(store, name, any_status=True) or _running(store, name)
         _check_running(run)
         is_repeated = STOP_TAG in run.tags
         store.client.set_tag(run.run_id, STOP_TAG, datetime.now().astimezone().isoformat(timespec="seconds"))

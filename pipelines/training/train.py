@@ -23,7 +23,7 @@ from pipelines.training.failures import RunFailedError, diagnose
 from pipelines.training.found_values import log_values_used, remove_searches
 from pipelines.training.job import Training
 from pipelines.training.logger import RunLogger
-from pipelines.training.monitors import missing_metric
+from pipelines.training.monitors import explained_monitors
 from pipelines.training.progress_bar import quiet_searches
 from pipelines.training.results import FitResult, finalize
 from pipelines.training.run_metadata import resume_command
@@ -105,6 +105,7 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
         hidden_warnings(in_memory=in_memory, folder=folder),
         reraise_keyboard_interrupt(training.trainer),
         flush_denormals(),
+        explained_monitors(trainer),
     ):
         training.trainer.fit(training.model, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
     if torch.distributed.is_initialized():  # the test runs on one device, and must not wait for other processes
@@ -118,9 +119,8 @@ def _failure(error: Exception, training: Training, run: Run) -> RunFailedError:
     if isinstance(training.model, Learner):
         by_parts += (ValueError,)
     before_first_step = training.trainer.global_step == 0
-    missing = missing_metric(training.trainer, error)
-    refused = isinstance(error, UserError) or missing is not None or (before_first_step and isinstance(error, by_parts))
-    diagnosis = missing or diagnose(error, run.folder, training.trainer.world_size)
+    refused = isinstance(error, UserError) or (before_first_step and isinstance(error, by_parts))
+    diagnosis = diagnose(error, run.folder, training.trainer.world_size)
     diverged = isinstance(error, FloatingPointError)
     has_checkpoint = training.checkpoint_callback.last.is_file()
     found = user_traceback(error)

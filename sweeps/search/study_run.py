@@ -60,10 +60,26 @@ def open_parent(store: Store, study: Study, command: str) -> Run:
             pass
     tags = summary_tags("sweep", command, f"litlab sweep {study.name}")
     tags |= {STUDY_TAG: study.name, NOTE_TAG: study.space.description}
-    run = Run(store, f"{study.name}{SWEEP_SUFFIX}", f"sweep {study.name}", tags)
+    run = Run(store, _experiment_name(store, study.name), f"sweep {study.name}", tags)
     study.optuna.set_user_attr(PARENT, run.run_id)
     run.log_params(_params(study.space))
     return run
+
+
+def _experiment_name(store: Store, study: str) -> str:
+    """Return the name of a new study's MLflow experiment: STUDY-sweep, or STUDY if it ends so and has no other runs.
+
+    Raises:
+        UserError: The experiment is that of a study whose name ends so.
+    """
+    name = study if study.endswith(SWEEP_SUFFIX) else f"{study}{SWEEP_SUFFIX}"
+    ids = [number for number, known in store.experiment_names().items() if known == name]
+    others = [run for run in store.search(ids, "") if run.tags.get(STUDY_TAG) != study]
+    if others and name == study:
+        return f"{study}{SWEEP_SUFFIX}"
+    if any(run.tags.get(STUDY_TAG) == name for run in others):
+        raise UserError(f"study {study}: its MLflow experiment would be {name}, which study {name} has: --study OTHER")
+    return name
 
 
 def _params(space: Space) -> dict[str, Any]:

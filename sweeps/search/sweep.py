@@ -13,7 +13,7 @@ from pipelines.tracking.endings import notified
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
 from pipelines.tracking.summary_runs import keep_code, label
-from pipelines.tracking.tags import FOLD_PARAM, FOLDS_PARAM, SWEEP_SUFFIX
+from pipelines.tracking.tags import FOLD_PARAM, FOLDS_PARAM
 from sweeps.cluster.place import Place
 from sweeps.search.samplers import check_names
 from sweeps.search.space import NOT_SEARCHED, Space, split_keys
@@ -191,17 +191,18 @@ def run_sweep(
     from sweeps.search.verdict import judge_confirmation
     from sweeps.workers.batch import graceful_shutdown
 
-    store = Store(tracking_uri)
+    store = Store(tracking_uri, opened=False)  # nothing is created for a space that is refused
     pool.check_store(store)
     url = storage_url(storage, store)
+    fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
+    try:
+        points = [space.settings(point) for point in space.end_points()]
+        facts = pool.check(Job(fixed, stacked=stacked > 1), points)
+    except UserError as error:
+        raise _with_source(error, space) from error
+    space = space.with_metric(facts["values"].get("monitor") or facts["monitor"])
+    store.open()
     with sole_controller(url, name) as optuna_storage, SweepDisplay() as display:
-        fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
-        try:
-            points = [space.settings(point) for point in space.end_points()]
-            facts = pool.check(Job(fixed, stacked=stacked > 1), points)
-        except UserError as error:
-            raise _with_source(error, space) from error
-        space = space.with_metric(facts["values"].get("monitor") or facts["monitor"])
         study = open_study(optuna_storage, name, space, facts, controller_name(), store)
         if retry_failed:
             display.print(f"{name}: failed trials queued again: {study.retry_failed()}")
@@ -211,7 +212,7 @@ def run_sweep(
             selection = selection_arguments(study.optuna, space, facts)
             tags = {**labels.tags, **keep_code(parent)}
             runs = TrialRuns(study, parent, [*fixed, *selection], facts["devices"], tags, bool(selection))
-            with notified(notify, parent, f"{name}{SWEEP_SUFFIX}", lambda: _best_value(study)):
+            with notified(notify, parent, runs.experiment, lambda: _best_value(study)):
                 confirmed = run_study(runs, pool, display, stacked)
         return SweepResult(
             study=name,

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipelines.tracking.run import Run
@@ -17,7 +18,6 @@ from pipelines.tracking.tags import (
     SEED_TAG,
     STAGE_TAG,
     STUDY_TAG,
-    SWEEP_SUFFIX,
     TRIAL_STATE_TAG,
     TRIAL_TAG,
 )
@@ -61,6 +61,11 @@ class TrialRuns:
     def store(self) -> Store:
         return self.parent.store
 
+    @cached_property
+    def experiment(self) -> str:
+        """Name of the study's MLflow experiment."""
+        return self.store.find(self.parent.run_id).experiment
+
     def search_job(self, params: Mapping[str, Any], seed: int, trial: int, *, stacked: bool) -> Job:
         """Return the training of a trial with one of its seeds."""
         space = self.study.space
@@ -84,7 +89,7 @@ class TrialRuns:
         return Job(
             arguments=[*self.arguments, *as_arguments(settings), *self._kept],
             seed=seed,
-            experiment=f"{self.study.name}{SWEEP_SUFFIX}",
+            experiment=self.experiment,
             tracking_uri=self.store.uri,
             run_name=name,
             tags={**self.tags, **tags},

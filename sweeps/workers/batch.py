@@ -170,8 +170,8 @@ def _progress(title: str, total: int, reused: int, results: Sequence[JobResult],
     """Return the progress line of the live display."""
     done, failed = reused + len(results), sum(result.status == "FAILED" for result in results)
     seconds = [result.seconds for result in results if result.status == "FINISHED"]
-    words = [f"{title}: {done} of {total} runs", f"{running} running"]
-    words += [f"{number} {word}" for number, word in ((reused, "reused"), (failed, "failed")) if number]
+    counts = ((running, "running"), (reused, "reused"), (failed, "failed"))
+    words = [f"{title}: {done} of {total} runs", *(f"{number} {word}" for number, word in counts if number)]
     words += [time_left(seconds, total - done, running)] if seconds and done < total else []
     grid = Table.grid(padding=(0, 2))
     grid.add_row(ProgressBar(total=total, completed=done, width=24), ", ".join(words))

@@ -28,21 +28,25 @@ def format_params(params: Mapping[str, Any], separator: str = "  ") -> str:
 
 
 class LiveDisplay:
-    """Permanent lines and, on a terminal or in a notebook, live lines. Use it as a context manager."""
+    """Permanent lines and, on a terminal or in a notebook, live lines. Use it as a context manager.
+
+    At the end the live lines disappear from a terminal. A notebook keeps the summary: an output cannot be removed.
+    """
 
     def __init__(self) -> None:
         self.console = Console(soft_wrap=True, highlight=False)
         self._output = UpdatedOutput() if in_notebook() else None
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
         self._last_update = 0.0
+        self._summary: Callable[[], RenderableType] | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._live.stop()
-        if self._output is not None:
-            self._output.clear()
+        if self._output is not None and self._summary is not None and error is None:
+            self._output.show(self._summary())
 
     @property
     def width(self) -> int | None:
@@ -58,7 +62,7 @@ class LiveDisplay:
         is_shown = self.console.is_terminal or self._output is not None
         if not is_shown or time.monotonic() - self._last_update < REFRESH_S:
             return
-        self._last_update = time.monotonic()
+        self._last_update, self._summary = time.monotonic(), summary
         if self._output is not None:
             self._output.show(Group(summary(), _table(children)))
             return

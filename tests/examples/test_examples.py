@@ -118,7 +118,7 @@ def test_a_lightning_script_and_the_same_one_in_litlab_run_in_one_experiment(cop
     assert table.status.to_list() == ["FINISHED", "FINISHED"]
     of_litlab, of_lightning = table["metrics.test_acc"]
     assert min(of_litlab, of_lightning) > 0.9
-    assert table["metrics.selected/val_loss"].notna().to_list() == [True, False]
+    assert table.selected.notna().to_list() == [True, False]
 
 
 def test_the_readme_of_the_script_has_the_commands_of_the_test():

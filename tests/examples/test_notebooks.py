@@ -30,6 +30,7 @@ def execute(tmp_path, monkeypatch):
         cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
         assert [output.text for outputs in cells for output in outputs if output.get("name") == "stderr"] == []
         assert not [text for outputs in cells for output in outputs for text in texts_of(output) if "\x1b" in text]
+        assert all(shown(cells, "text/html")), "an output is empty"
         return cells
 
     return run

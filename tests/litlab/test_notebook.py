@@ -69,4 +69,6 @@ def test_a_notebook_shows_one_bar_lines_of_epochs_and_goes_on_after_an_interrupt
 
     assert "\x1b" not in text_of(swept)
     assert text_of(swept).count("complete") == 2
-    assert len([output for output in swept if output.output_type == "display_data"]) <= 1
+    (display,) = (output for output in swept if output.output_type == "display_data")
+    assert "2 of 2 trials" in display.data["text/html"]
+    assert "running" not in display.data["text/html"]

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pickle
 import re
 import signal
 import subprocess
@@ -107,11 +108,21 @@ def test_comparisons_lists_and_differences_are_tables(trained):
     details = lab.compare("digits-mlp", details=True, tracking_uri=one.tracking_uri)
     assert {*details.columns} - {*table.columns} >= {"seeds", "values", "baseline"}
     assert [name for name in listed if name.startswith("params.")] == ["params.model.hidden"]
+    assert listed["selected"].to_list() == [run.metrics["selected/val/acc"] for run in (other, one)]
+    assert "metrics.selected/val/loss" in listed
     everything = lab.runs(details=True, tracking_uri=one.tracking_uri)
-    assert {*everything.columns} - {*listed.columns} >= {"ended", "params.model", "params.data.batch_size"}
+    left_out = {"ended", "params.model", "params.data.batch_size", "metrics.selected/val/acc"}
+    assert {*everything.columns} - {*listed.columns} >= left_out
     assert f"test/acc {one.metrics['test/acc']:.4f}" in repr(one)
     difference = lab.diff(one, other)
     assert difference.loc[("configuration", "model.hidden")].to_list() == ["[8]", "[16]"]
+
+
+@pytest.mark.parametrize("name", ["UserError", "RunFailedError"])
+def test_a_traceback_names_an_exception_as_it_is_imported_and_it_can_be_pickled(name):
+    kind = getattr(lab, name)
+    assert (kind.__module__, kind.__qualname__) == ("litlab", name)
+    assert pickle.loads(pickle.dumps(kind)) is kind
 
 
 def test_a_run_is_tested_validated_and_predicted_again(trained, tmp_path):

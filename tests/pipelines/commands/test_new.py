@@ -24,7 +24,8 @@ def test_a_new_project_trains_sweeps_and_passes_its_test(template, folder, monke
     assert main(["new", name, "--template", template]) == 0
     monkeypatch.chdir(folder / name)
     assert not [path for path in (folder / name).rglob("*") if path.is_file() and "my_project" in path.read_text()]
-    for command in (["fit", name], ["sweep", name, "--trials", "2", "--confirm", "0"]):
+    folds = ["--folds", "2"] if template == "tabular" else []
+    for command in (["fit", name, *folds], ["sweep", name, "--trials", "2", "--confirm", "0"]):
         outcome = run_python(COMMAND, *command, "--trainer.max_epochs", "1")
         assert outcome.code == 0, outcome.err
     assert (folder / name / "mlflow.db").is_file()

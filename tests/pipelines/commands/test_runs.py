@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.tracking.listing import start_of
-from pipelines.tracking.tags import PARENT_RUN_TAG
+from pipelines.tracking.tags import PARENT_RUN_TAG, REASON_TAG
 
 SHORT = ("--data.n_train", "200", "--trainer.enable_progress_bar", "false")
 
@@ -56,6 +56,12 @@ def test_runs_are_listed_filtered_shown_and_compared(litlab, two_fits, uri, monk
     monkeypatch.setenv("COLUMNS", "80")
     lines = litlab("runs").out.splitlines()
     assert len(lines) == 4
+    assert "reason" not in lines[0]
+    client.set_tag(failed, REASON_TAG, "UserError: EarlyStopping monitors val_loss, which is not logged\nmore")
+    lines = litlab("runs").out.splitlines()
+    assert len(lines) == 4
+    assert lines[0].split()[-1] == "reason"
+    assert re.search(r"  EarlyStopping m[^ ]*… *$", lines[1])
     assert max(map(len, lines)) <= 80
     assert all(word in lines[0] for word in ("id", "name", "status", "val/acc", "test/acc", "started"))
 

@@ -183,7 +183,7 @@ def test_runs_without_a_model_are_refused_with_an_alternative(litlab, uri, run_i
         experiment.run_id: run_id,
         empty.run_id: "none of its runs has one",
         killed.run_id: "is KILLED and has no model",
-        searched.run_id: "litlab compare mine-sweep",
+        searched.run_id: "litlab compare digits-mlp --filter",
         "0" * 32: "there is no run",
     }
     for named, words in expected.items():

@@ -10,7 +10,7 @@ from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.run_names import FIRST_RUNS, NEWEST_FIRST, find_run
 from pipelines.tracking.store import Store
-from pipelines.tracking.tags import PARENT_TAG
+from pipelines.tracking.tags import PARENT_RUN_TAG, PARENT_TAG, REASON_TAG, SEEDS_PARAM
 
 
 @pytest.fixture
@@ -81,13 +81,46 @@ def test_a_deleted_run_is_called_deleted_by_its_short_id_and_its_name_unless_an_
         find_run(store, "nowhere")
 
 
-def test_latest_is_the_newest_run_of_any_status_that_summarises_no_others(store, write):
-    first, last = write("one"), write("two", status="FAILED")
+def test_latest_is_the_newest_run_that_summarises_no_others(store, write):
+    first, last = write("one"), write("two", status="KILLED")
     write("two", tags={PARENT_TAG: "seeds"})
     assert find_run(store, "latest").run_id == last
     assert find_run(store, "latest:one").run_id == first
     with pytest.raises(UserError, match="'three' is not an experiment"):
         find_run(store, "latest:three")
+
+
+@pytest.mark.parametrize("name", ["latest", "latest:one"])
+def test_latest_is_no_failed_run_if_another_of_its_experiment_did_not_fail_and_says_so(store, write, caplog, name):
+    write("two")
+    failed = write("one", status="FAILED")
+    assert find_run(store, name).run_id == failed
+    finished = write("one")
+    write("one", tags={PARENT_TAG: "seeds"})
+    failed = write("one", status="FAILED", tags={REASON_TAG: "UserError: no val_acc\nmore"})
+    caplog.clear()
+    with caplog.at_level("INFO", "litlab"):
+        assert find_run(store, name).run_id == finished
+    assert caplog.messages == [f"latest is run {finished}: run {failed} is newer, but failed: no val_acc"]
+    assert find_run(store, name, any_status=True).run_id == failed
+
+
+def test_latest_says_of_a_run_of_several_seeds_or_of_a_study_what_summarises_it(store, write, caplog):
+    parent = write(tags={PARENT_TAG: "seeds"})
+    store.client.log_param(parent, SEEDS_PARAM, "0 to 4")
+    seed = write(tags={PARENT_RUN_TAG: parent})
+    with caplog.at_level("INFO", "litlab"):
+        assert find_run(store, "latest").run_id == seed
+        trial = write(tags={PARENT_RUN_TAG: parent, "study": "s"})
+        assert find_run(store, "latest:digits").run_id == trial
+        store.client.delete_run(parent)
+        store.client.delete_run(trial)
+        assert find_run(store, "latest").run_id == seed
+        assert find_run(store, seed).run_id == seed
+    assert caplog.messages == [
+        f"latest is run {seed} of seeds 0 to 4; its summary: {parent}",
+        f"latest is run {trial} of study s; its summary: {parent}",
+    ]
 
 
 def test_latest_is_found_behind_many_newer_summary_runs(store, write):

@@ -48,7 +48,7 @@ def test_modules_and_data_of_others_are_named_and_without_a_progress_bar_nothing
 
 
 @pytest.mark.parametrize(("mode", "args", "is_told"), [("L", [], True), ("L", ["1"], False), ("RGB", [], False)])
-def test_greyscale_images_that_are_read_as_rgb_are_told(litlab, tmp_path, mode, args, is_told):
+def test_greyscale_images_that_are_read_as_rgb_are_told_once(litlab, tmp_path, uri, mode, args, is_told):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8, 3), dtype=np.uint8)
     for index, image in enumerate(pixels):
         folder = tmp_path / "images" / f"class{index % 2}"
@@ -64,6 +64,10 @@ def test_greyscale_images_that_are_read_as_rgb_are_told(litlab, tmp_path, mode, 
     outcome = litlab("fit", "-c", file, *(["--data.channels", *args] if args else []))
     assert outcome.code == 0, outcome.err
     assert ("read as RGB; --data.channels 1" in outcome.err) == is_told
+    MlflowClient(uri).set_terminated(outcome.run_id, "KILLED")
+    for later in (litlab("resume", outcome.run_id), litlab("fit", "-c", file)):
+        assert later.code == 0, later.err
+        assert "read as RGB" not in later.err
 
 
 @pytest.mark.slow

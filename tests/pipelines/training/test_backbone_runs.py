@@ -54,6 +54,22 @@ def test_a_backbone_is_trained_tested_used_and_explained_without_its_published_w
     assert litlab("compare", "backbone").code == 0
 
 
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ([], "24x24 to 16x16; --model.image_size 24 trains on them as they are; --data.size 16 reads them so"),
+        (["--data.size=[24,20]"], "24x20 to 16x16; --data.size 16 reads them so"),
+        (["--data.size=16"], ""),
+        (["--model.image_size=24"], ""),
+    ],
+)
+def test_a_training_says_which_keys_agree_if_the_model_resizes_the_images_of_the_data(litlab, arguments, sizes, told):
+    outcome = litlab("fit", *arguments, *sizes, "--trainer.max_epochs=1")
+    assert outcome.code == 0, outcome.err
+    assert ("The model resizes images of" in outcome.err) == bool(told)
+    assert told in outcome.err
+
+
 def without_published_weights():
     """Return the function of the tiny network as it is where its weights are missing."""
     import tiny_network

@@ -67,6 +67,7 @@ def test_another_module_is_told_what_was_logged_after_the_first_validation(litla
     assert "To continue" not in outcome.err
     (run,) = Store().search([Store().experiment_id("it")], "")
     assert run.status == "FAILED"
+    assert run.tags["litlab.reason"].startswith(f"UserError: {source} monitors val_loss, which is not logged")
 
 
 def test_the_message_names_the_option():
