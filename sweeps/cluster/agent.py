@@ -7,7 +7,6 @@ import contextlib
 import os
 import platform
 import re
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.runtime.errors import UserError
+from sweeps.cluster.folders import agent_folder
 from sweeps.cluster.gpus import take_gpus
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Message, Pool, WorkerProcess
@@ -39,6 +39,7 @@ class Agent:
         timeout_s: See `Pool`.
         system_metrics: See `Pool`.
         variables: Environment variables for the trainings.
+        code: Folder with the project's unpacked source files, which `close` deletes; None if the node has the project.
     """
 
     def __init__(
@@ -50,14 +51,15 @@ class Agent:
         *,
         system_metrics: bool,
         variables: Mapping[str, str],
+        code: str | None = None,
     ) -> None:
         os.environ |= {
             **variables,
             "OMP_NUM_THREADS": str(threads),
         }  # before the fork server starts: trainings have its environment
         slots, self._used_gpus = take_gpus(slots, gpus)
-        self._folder = tempfile.TemporaryDirectory(prefix="litlab-agent-")
-        folder = Path(self._folder.name)
+        self._opened = contextlib.ExitStack()
+        folder = self._opened.enter_context(agent_folder(code))
         self._slots, self._checks = slots, Pool(1, folder)
         self._pool = Pool(max(1, slots), folder, timeout_s, system_metrics=system_metrics)
         self._pool.warm_up()
@@ -109,7 +111,7 @@ class Agent:
     def close(self) -> None:
         """Kill all trainings, and delete the files. Nothing can be called afterwards."""
         self.kill_all()
-        self._folder.cleanup()
+        self._opened.close()
         self._waked.close()
         self._wake.close()
 

@@ -20,7 +20,7 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from sweeps.cluster.code import pack_code
-from sweeps.cluster.connection import Node, connected, describe, nodes
+from sweeps.cluster.connection import Head, Node, connected, describe
 from sweeps.cluster.place import Place
 from sweeps.cluster.remote_agent import RemoteAgent, RemoteTraining
 from sweeps.cluster.shares import Need, spread
@@ -55,6 +55,7 @@ class ClusterPool(Pool):
         self.workers = 0
         self._place = place
         self._settings: dict[str, Any] = {"timeout_s": timeout_s, "system_metrics": system_metrics}
+        self._head = Head(place.cluster or "")
         self._agents: list[RemoteAgent] = []
         self._failures: Counter[str] = Counter()  # agents that did not start, by node
         self._opened = contextlib.ExitStack()
@@ -78,7 +79,7 @@ class ClusterPool(Pool):
         assert self._place.cluster is not None
         top, current, code = pack_code()
         self._opened.enter_context(connected(self._place.cluster))
-        found = nodes()
+        found = self._head.answer()
         gpus = float(any(node.total[1] for node in found)) if self._place.gpus is None else self._place.gpus
         self._need = Need(self._place.cpus, gpus)
         if not any(self._need.slots(*node.total) for node in found):
@@ -96,7 +97,7 @@ class ClusterPool(Pool):
             UserError: There are such nodes.
         """
         self._only_here = store.folder is not None
-        hosts = sorted({node.host for node in nodes() if self._only_here and node.host != platform.node()})
+        hosts = sorted({node.host for node in self._head.answer()} - {platform.node()}) if self._only_here else []
         if hosts:
             raise UserError(
                 f"{redact_credentials(store.uri)} is a file of this machine, which {', '.join(hosts)} cannot reach: "
@@ -156,7 +157,7 @@ class ClusterPool(Pool):
         """Wait for messages that need an action, as `Pool.events`; also ("lost", reason) of trainings.
 
         Raises:
-            UserError: No agent starts on any node.
+            UserError: No agent starts on any node, or the head does not answer.
         """
         if time.monotonic() > self._look_after and not self.stop_requests:
             self._look_for_nodes()
@@ -191,7 +192,9 @@ class ClusterPool(Pool):
         """Start agents on the nodes that have room for further trainings."""
         self._look_after = time.monotonic() + LOOK_S
         starting = {agent.node.node_id for agent in self._agents if not agent.is_ready}
-        found = {node.node_id: node for node in nodes() if node.node_id not in starting and self._is_used(node)}
+        if (alive := self._head.nodes()) is None:
+            return
+        found = {node.node_id: node for node in alive if node.node_id not in starting and self._is_used(node)}
         room = {node_id: self._room(node) for node_id, node in found.items()}
         wanted = None if self._place.workers is None else self._place.workers - sum(a.slots for a in self._agents)
         for node_id, slots in spread(room, wanted).items():

@@ -9,7 +9,7 @@ pytest.importorskip("ray")
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
 from sweeps.cluster import pool
-from sweeps.cluster.connection import Node
+from sweeps.cluster.connection import Head, Node
 from sweeps.cluster.place import Place
 
 
@@ -19,7 +19,7 @@ def of_hosts(tmp_path, monkeypatch):
 
     def make(*hosts):
         found = [Node(host, host, (4.0, 0.0), (4.0, 0.0)) for host in hosts]
-        monkeypatch.setattr(pool, "nodes", lambda: found)
+        monkeypatch.setattr(Head, "nodes", lambda _: found)
         return pool.ClusterPool(Place("auto"), tmp_path)
 
     return make
