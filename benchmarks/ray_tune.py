@@ -3,9 +3,10 @@
     python benchmarks/ray_tune.py [--trials 32] [--epochs 5] [--repeats 1]
 
 Each trains trials of `digits-mlp`, two at a time on one CPU each, with random configurations and successive halving
-(ASHA); runs are logged to MLflow on SQLite, trials to Optuna on SQLite. Ray Tune has OptunaSearch, ASHAScheduler and
-MLflowLoggerCallback, and a function that trains with Lightning; by default it starts a process for each trial, with
-`reuse_actors` it does not. CPU time is that of all processes, sampled twice a second. Variants take turns.
+(ASHA), which prunes by what has been reached when; runs are logged to MLflow, trials to Optuna, both on SQLite. Ray
+Tune has OptunaSearch, ASHAScheduler and MLflowLoggerCallback, and a function that trains with Lightning; by default it
+starts a process for each trial, with `reuse_actors` it does not. CPU time is that of all processes, sampled twice a
+second; epochs are those in MLflow. Variants take turns.
 """
 
 import argparse
@@ -132,8 +133,8 @@ def _sample(mark: str, used: dict[str, float]) -> None:
                 used[f"{folder.name} {fields[19]}"] = (int(fields[11]) + int(fields[12])) * TICK_S
 
 
-def kept(folder: Path) -> tuple[str, str]:
-    """Return the states of the trials in Optuna, and of the runs in MLflow."""
+def kept(folder: Path) -> tuple[str, str, str]:
+    """Return the number of epochs that were trained, the states of the trials in Optuna, and of the runs in MLflow."""
     import optuna
     from mlflow import MlflowClient
 
@@ -142,7 +143,9 @@ def kept(folder: Path) -> tuple[str, str]:
     ids = [one.experiment_id for one in client.search_experiments() if one.name != "Default"]
     found = [run for run in client.search_runs(ids) if "mlflow.parentRunId" in run.data.tags or len(ids) == 1]
     runs = [run for run in found if run.data.tags.get("litlab.parent") is None]
-    return _counts(trial.state.name for trial in study.trials), _counts(run.info.status for run in runs)
+    epochs = sum(len(client.get_metric_history(run.info.run_id, "val/loss")) for run in runs)
+    states = _counts(trial.state.name for trial in study.trials)
+    return str(epochs), states, _counts(run.info.status for run in runs)
 
 
 def _counts(names: Any) -> str:
@@ -163,7 +166,7 @@ def main() -> None:
         return
     variants = {LITLAB_NAME: litlab, DEFAULT: partial(tune, reuse=False), REUSE: partial(tune, reuse=True)}
     title = f"{options.trials} trials of digits-mlp, at most {options.epochs} epochs"
-    table = Table("variant", "s", "CPU s", "trials in Optuna", "runs in MLflow", title=title, box=None)
+    table = Table("variant", "s", "CPU s", "epochs", "trials in Optuna", "runs in MLflow", title=title, box=None)
     for repeat in range(options.repeats):
         for name, arguments in variants.items():
             with tempfile.TemporaryDirectory(prefix="rt-") as text:

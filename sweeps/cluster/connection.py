@@ -29,12 +29,14 @@ class Node:
     Attributes:
         node_id: Ray's id.
         host: Its host name.
+        address: Its address, at which other nodes reach it.
         total: CPUs and GPUs that it has.
         free: CPUs and GPUs of these that no Ray program uses.
     """
 
     node_id: str
     host: str
+    address: str
     total: tuple[float, float]
     free: tuple[float, float]
 
@@ -109,7 +111,7 @@ class Head:
             HeadLostError: It has not answered several times in a row. If it is dead, Ray soon ends this process.
         """
         try:
-            found = [Node(node_id, host, *map(_amounts, amounts)) for node_id, host, *amounts in node_table(ANSWER_S)]
+            found = [Node(*names, *map(_amounts, amounts)) for names, amounts in node_table(ANSWER_S)]
         except ray.exceptions.RpcError as error:
             self._silences += 1  # calls are counted, not seconds: this process may have been frozen, too
             if self._silences < HEAD_TRIES:

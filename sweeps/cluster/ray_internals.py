@@ -12,8 +12,8 @@ from ray._private.worker import global_worker
 Resources = dict[str, float]  # by name
 
 
-def node_table(timeout_s: float) -> Iterator[tuple[str, str, Resources, Resources]]:
-    """Yield id, host name, resources and available resources of each node that is alive.
+def node_table(timeout_s: float) -> Iterator[tuple[tuple[str, str, str], tuple[Resources, Resources]]]:
+    """Yield id, host name and address of each node that is alive, and its resources: all, and those available.
 
     Raises:
         ray.exceptions.RpcError: The head does not answer within this time.
@@ -24,5 +24,5 @@ def node_table(timeout_s: float) -> Iterator[tuple[str, str, Resources, Resource
     available = {one.node_id: dict(one.resources_available) for one in usage}
     for info in infos.values():
         if info.state == info.ALIVE:
-            name = info.node_manager_hostname
-            yield info.node_id.hex(), name, dict(info.resources_total), available.get(info.node_id, {})
+            names = info.node_id.hex(), info.node_manager_hostname, info.node_manager_address
+            yield names, (dict(info.resources_total), available.get(info.node_id, {}))

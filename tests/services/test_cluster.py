@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("ray")
 
 from sweeps.search.trial_state import LOSSES, REASON
-from tests.cluster_study import EPOCHS, TRIALS, Study
+from tests.cluster_study import EPOCHS, SPACE, TRIALS, Study
 from tests.ray_cluster import RayCluster, is_alive, running_cluster, send
 
 pytestmark = pytest.mark.services
@@ -207,6 +207,48 @@ def test_seeds_are_trained_once_each_although_an_agent_is_killed(
     assert "lost, queued again: node" in study.output
     assert seeds("FINISHED") == ["0", "1", "2", "3"]
     assert "RUNNING" not in {run.info.status for run in runs()}
+
+
+ON_CPU = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
+
+
+def test_a_training_on_two_nodes_has_the_losses_of_two_processes_on_one(cluster: RayCluster, study: Study) -> None:
+    command = ["fit", "digits-mlp", "--seeds", "1", "--trainer.max_epochs", "3", *ON_CPU]
+    end(study.start(cluster, *command, "--name", "nodes", "--trainer.num_nodes", "2", space=False), study)
+    end(study.start(None, *command, "--name", "devices", "--trainer.devices", "2", space=False), study)
+    curves = []
+    for name in ("nodes", "devices"):
+        experiment = study.client.get_experiment_by_name(name)
+        found = study.client.search_runs([experiment.experiment_id])
+        (run,) = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+        assert (run.info.status, run.data.tags["litlab.processes"]) == ("FINISHED", "2")
+        history = [study.client.get_metric_history(run.info.run_id, key) for key in ("train/loss", "val/loss")]
+        curves.append([(point.step, point.value) for points in history for point in points])
+        curves[-1].append((0, run.data.metrics["test/loss"]))
+    assert len(curves[0]) == 7
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+
+
+def test_a_training_on_two_nodes_of_which_one_process_is_killed_fails_once(
+    cluster: RayCluster, study: Study, until: Callable[..., Any]
+) -> None:
+    process = study.start(cluster, "--trainer.num_nodes", "2", *ON_CPU)
+    until(lambda: all(node.trainings() for node in cluster.nodes[-2:]) and study.runs("RUNNING"))
+    (victim,) = last(cluster).trainings()
+    os.kill(victim, signal.SIGKILL)
+    end(process, study)
+    study.check({"COMPLETE": TRIALS - 1, "FAIL": 1})
+    (failed,) = [trial for trial in study.counted if trial.state.name == "FAIL"]
+    assert failed.user_attrs[REASON].startswith("node ")
+    assert "killed (SIGKILL)" in failed.user_attrs[REASON]
+    assert not any(node.trainings() for node in cluster.nodes)
+
+
+def test_a_trial_on_two_nodes_is_pruned_on_both(cluster: RayCluster, tmp_path: Path, server: str) -> None:
+    study = Study(tmp_path / "pruned", server, space={**SPACE, "pruner": {"name": "threshold", "lower": 1.1}})
+    end(study.start(cluster, "--trainer.num_nodes", "2", *ON_CPU), study, 1)
+    study.check({"PRUNED": TRIALS})
+    assert {len(study.client.get_metric_history(run.info.run_id, "val/acc")) for run in study.runs("KILLED")} == {1}
 
 
 def test_a_wrong_token_and_an_address_without_a_cluster_are_refused(

@@ -18,7 +18,7 @@ def of_hosts(tmp_path, monkeypatch):
     """Return a function that makes a pool of a cluster with these hosts, without agents."""
 
     def make(*hosts):
-        found = [Node(host, host, (4.0, 0.0), (4.0, 0.0)) for host in hosts]
+        found = [Node(host, host, "10.0.0.1", (4.0, 0.0), (4.0, 0.0)) for host in hosts]
         monkeypatch.setattr(Head, "nodes", lambda _: found)
         return pool.ClusterPool(Place("auto"), tmp_path)
 
