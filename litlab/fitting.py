@@ -9,7 +9,7 @@ from litlab.call import training_call
 from litlab.errors import failures_with_run
 from litlab.objects import make_objects, object_keys
 from litlab.run import Run, objects_of, run_id_of, uri_of
-from litlab.several_seeds import fit_seeds
+from litlab.several_seeds import fit_seeds, place_of
 from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 
@@ -32,7 +32,10 @@ def fit(
     seed: int | None = None,
     seeds: int | None = None,
     folds: int | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    cluster: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
     name: str | None = None,
     run_name: str | None = None,
     tags: "Values | None" = None,
@@ -60,7 +63,11 @@ def fit(
         seed: Of weights, order, dropout and augmentation; with `seeds` the first one. Default: the experiment's, or 0.
         seeds: Train so many seeds. The returned run summarises them, see `Run.children`.
         folds: Cross-validation: each of so many parts of the training data validates once, see docs/DATA.md.
-        workers: With `seeds` or `folds`, trainings in parallel.
+        workers: With `seeds` or `folds`, trainings in parallel; default: one, or all that a cluster has room for.
+        cluster: With `seeds` or `folds`, a Ray cluster on which to train: "local", "auto" or "HOST:PORT", see
+            docs/CLUSTERS.md.
+        cpus: CPUs of each training there.
+        gpus: GPUs of each training there, perhaps a fraction.
         name: The MLflow experiment; default: the name of the experiment, or of the model's class.
         run_name: Name of the run; default: what it changes in the experiment, and the seed.
         tags: Tags of the run.
@@ -90,7 +97,10 @@ def fit(
     origin = None if from_run is None else run_id_of(from_run, tracking_uri)
     options: dict[str, Any] = {"tracking_uri": tracking_uri, "labels": labels(tags, note, run_name)}
     options |= {"system_metrics": system_metrics, "notify": notify}
+    place = place_of(workers, cluster, cpus, gpus)
     if seeds is None and folds is None:
+        for several in place:
+            raise UserError(f"{several} is for several trainings: it goes with seeds, folds or litlab.sweep")
         one = options | {"from_run": origin, "trust": trust, "objects": objects}
         return _fit_one(arguments, one, if_needed=if_needed)
     if if_needed:
@@ -98,7 +108,8 @@ def fit(
     return fit_seeds(
         arguments,
         origin,
-        {**options, "seeds": folds if seeds is None else seeds, "folds": folds, "workers": workers, "first_seed": seed},
+        {**options, "seeds": folds if seeds is None else seeds, "folds": folds, "first_seed": seed},
+        place,
         objects,
     )
 

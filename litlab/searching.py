@@ -8,7 +8,7 @@ from litlab.arguments import Duration, Overrides, Values, given, key_arguments, 
 from litlab.call import training_call
 from litlab.objects import split_trainer
 from litlab.run import Run
-from litlab.several_seeds import raise_stop, refuse_counts
+from litlab.several_seeds import place_of, raise_stop, refuse_place
 from pipelines.config.arguments import Keep
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import format_command
@@ -81,7 +81,10 @@ def sweep(
     seeds: int | None = None,
     confirm: int | None = None,
     keep: "Keep | None" = None,
-    workers: int = 1,
+    workers: int | None = None,
+    cluster: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
     stacked: int = 1,
     name: str | None = None,
     storage: str | None = None,
@@ -115,7 +118,10 @@ def sweep(
         seeds: Runs of each configuration, whose mean is its value.
         confirm: Runs of the best configuration on fresh seeds.
         keep: Whose checkpoints to keep: "best", "all" or "none".
-        workers: Trainings in parallel; they share CPU cores and GPUs.
+        workers: Trainings in parallel; they share CPU cores and GPUs. Default: one, or all that a cluster has room for.
+        cluster: A Ray cluster on which to train: "local", "auto" or "HOST:PORT", see docs/CLUSTERS.md.
+        cpus: CPUs of each training there.
+        gpus: GPUs of each training there, perhaps a fraction.
         stacked: Small models that a worker trains as one.
         name: Name of the study; default: that of the space, or of the function.
         storage: URL of Optuna's storage; default: optuna.db next to the runs' database.
@@ -141,15 +147,15 @@ def sweep(
     where = given(storage=storage, tracking_uri=tracking_uri)
     common: dict[str, Any] = {**where, "labels": labels(tags, note, run_name), "retry_failed": retry_failed}
     common |= {"system_metrics": system_metrics, "notify": notify}
-    counts = {"workers": workers, "stacked": stacked}
+    place = place_of(workers, cluster, cpus, gpus) | given(stacked=None if stacked == 1 else stacked)
     if callable(searched):
-        refuse_counts(counts)
+        refuse_place(place)
         settings |= given(metric=metric)
         result = _sweep_objects(searched, space, data, trainer, settings, study, overrides, common)
     else:
         if space is not None or data is not None or trainer is not None or metric is not None:
             raise UserError("space, data, trainer and metric go with a function: litlab.sweep(build, space={...})")
-        result = _sweep_space(searched, {**settings, **given(study=study)}, counts, overrides, common)
+        result = _sweep_space(searched, {**settings, **given(study=study)}, place, overrides, common)
     done = f"{result.n_finished} of {result.space.total} trials are done. The same call continues."
     raise_stop(result.stop_signal, done)
     return Sweep(result)
@@ -158,18 +164,18 @@ def sweep(
 def _sweep_space(
     space: str | Path,
     settings: dict[str, Any],
-    counts: dict[str, int],
+    place: dict[str, Any],
     overrides: Overrides | None,
     common: dict[str, Any],
 ) -> "SweepResult":
     keys, stores = key_arguments(overrides), given(storage=common.get("storage"), uri=common.get("tracking_uri"))
-    shown = settings | {key: count for key, count in counts.items() if count > 1}
+    shown = settings | place
     shown |= {{"uri": "tracking_uri"}.get(key, key): value for key, value in stores.items()}
     command = format_command("sweep", [str(space), *key_arguments(shown), *keys, *common["labels"].as_arguments()])
     with training_call():
         from sweeps.search.sweep import sweep as search
 
-        return search(space, overrides=keys, command=command, **{**settings, **counts, **common})
+        return search(space, overrides=keys, command=command, **{**settings, **place, **common})
 
 
 def _sweep_objects(
@@ -202,6 +208,9 @@ def reproduce(
     tier: str = "quick",
     seeds: int = 3,
     workers: int | None = None,
+    cluster: str | None = None,
+    cpus: float | None = None,
+    gpus: float | None = None,
     train: bool = True,
     data_dir: str | Path | None = None,
     out: str | Path | None = None,
@@ -214,6 +223,9 @@ def reproduce(
         tier: "quick": minutes, on data that come with litlab. "full": hours, on the published data.
         seeds: Runs of each experiment.
         workers: Trainings in parallel; default: one with a GPU, else as many as there are CPU cores, up to 4.
+        cluster: A Ray cluster on which to train, see `sweep`; also for the two below.
+        cpus: CPUs of each training there.
+        gpus: GPUs of each training there.
         train: Whether to run what is missing; otherwise only runs that exist are judged.
         data_dir: Folder of MNIST and CIFAR-10.
         out: Folder for RESULTS.md and results.html; default: `reproduction` in the current folder.
@@ -230,6 +242,7 @@ def reproduce(
     import pandas as pd
 
     arguments = {"tier": tier, "seeds": seeds, "workers": workers, "data_dir": data_dir, "out": out}
+    arguments |= {"cluster": cluster, "cpus": cpus, "gpus": gpus}
     command = format_command("reproduce", [*ids, *key_arguments(given(**arguments, tracking_uri=tracking_uri))])
     with training_call():
         from sweeps.reproduction.reproduce import reproduce as run_all

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from sweeps.workers.pool import Pool
 
 
-def fit_seeds(arguments: list[str], origin: str | None, options: dict[str, Any], objects: "Objects | None") -> Run:
+def fit_seeds(
+    arguments: list[str],
+    origin: str | None,
+    options: dict[str, Any],
+    place: dict[str, Any],
+    objects: "Objects | None",
+) -> Run:
     """Train several seeds, and return the run that summarises them.
 
     Args:
         arguments: Those of `litlab fit`, without the seeds.
         origin: Id of a run whose configuration the arguments change.
         options: See `sweeps.seeds.fit_seeds`.
+        place: Where to train, see `place_of`.
         objects: What is trained instead of an experiment, in this process.
 
     Raises:
@@ -32,17 +39,17 @@ def fit_seeds(arguments: list[str], origin: str | None, options: dict[str, Any],
     """
     from sweeps.seeds.origin import with_origin
 
-    command = _command(arguments, origin, options)
+    command = _command(arguments, origin, options, place)
     overrides = arguments
     if origin is not None:
         overrides, options["labels"] = with_origin(origin, arguments, options["labels"], options["tracking_uri"])
     if objects is not None:
-        refuse_counts({"workers": options["workers"]})
+        refuse_place(place)
         command, options["make_pool"] = "litlab.fit(model=..., seeds=...)  # in Python", _pool_of(objects, options)
     with training_call():
         from sweeps.seeds.fit_seeds import fit_seeds as train
 
-        result = train(None, overrides=overrides, command=command, **options)
+        result = train(None, overrides=overrides, command=command, **options, **place)
     run, done = Run(result.run_id, result.tracking_uri), f"{len(result.runs)} of {len(result.seeds)} seeds are done"
     raise_stop(result.stop_signal, f"{done}. The same call continues.")
     if result.failed:
@@ -65,15 +72,20 @@ def _pool_of(objects: "Objects", options: dict[str, Any]) -> "Callable[[Path], P
     return lambda folder: LocalPool(build, objects.data, objects.trainer, folder, system_metrics=system_metrics)
 
 
-def refuse_counts(counts: dict[str, int]) -> None:
-    """Refuse to train several objects at once.
+def place_of(workers: int | None, cluster: str | None, cpus: float | None, gpus: float | None) -> dict[str, Any]:
+    """Return the arguments that say where several trainings run, without those that are the default."""
+    workers = None if workers == 1 and cluster is None else workers
+    return given(workers=workers, cluster=cluster, cpus=cpus, gpus=gpus)
+
+
+def refuse_place(place: dict[str, Any]) -> None:
+    """Refuse to train objects several at a time, or on a cluster.
 
     Raises:
-        UserError: A count is not 1.
+        UserError: An argument asks for it.
     """
-    for name, count in counts.items():
-        if count != 1:
-            raise UserError(f"{name}={count}: objects are trained in this process, one after another; leave it out")
+    for name, value in place.items():
+        raise UserError(f"{name}={value}: objects are trained in this process, one after another; leave it out")
 
 
 def raise_stop(stop_signal: int | None, note: str) -> None:
@@ -86,9 +98,9 @@ def raise_stop(stop_signal: int | None, note: str) -> None:
         signal.raise_signal(stop_signal)
 
 
-def _command(arguments: list[str], origin: str | None, options: dict[str, Any]) -> str:
+def _command(arguments: list[str], origin: str | None, options: dict[str, Any], place: dict[str, Any]) -> str:
     """Return the command that does the same."""
     own = key_arguments(given(seeds=options["seeds"], folds=options["folds"], seed_everything=options["first_seed"]))
-    own += key_arguments(given(workers=options["workers"] if options["workers"] > 1 else None))
+    own += key_arguments(place)
     own += key_arguments(given(tracking_uri=options["tracking_uri"], **{"from": origin}))
     return format_command("fit", [*arguments, *own, *options["labels"].as_arguments()])

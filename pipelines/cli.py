@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except UserError as error:
         logger.error(str(error))
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         logger.error("stopped")
         return 130

@@ -1,5 +1,6 @@
 """A real Ray cluster on loopback: `ray start --block` for each node, in its own processes, which tests may kill."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.mlflow_server import free_tcp_port
@@ -54,6 +56,11 @@ class RayNode:
         servers = [pid for agent in self.agents() for pid in children.get(agent, []) if "forkserver" in _command(pid)]
         return [pid for server in servers for pid in children.get(server, [])]
 
+    def head(self) -> int:
+        """Return the id of the process that is the head of the cluster, of its first node."""
+        (gcs,) = [pid for pid in self.processes() if "/gcs_server" in _command(pid).partition(" ")[0]]
+        return gcs
+
     def kill(self) -> None:
         """Kill all its processes at once, as a power cut does."""
         self.signal(signal.SIGKILL)
@@ -70,9 +77,7 @@ class RayCluster:
     def __init__(self, folder: Path, cpus: int = 1) -> None:
         self._folder, self._cpus = folder, cpus
         self._temporary = Path(tempfile.mkdtemp(prefix="lr-", dir="/tmp"))  # short paths, for sockets
-        self.environment = {**os.environ, **SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.environment["PYTHONPATH"] = os.pathsep.join(paths)
+        self.environment = {**environment_with_litlab(), **SETTINGS, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self.address = f"127.0.0.2:{free_tcp_port()}"
         self.nodes: list[RayNode] = []
 
@@ -111,6 +116,25 @@ class RayCluster:
         own += ["--object-store-memory", "100000000"]
         self.nodes.append(RayNode([*options, *own], self.environment, self._folder / f"ray-{len(self.nodes)}.log"))
         return self.nodes[-1]
+
+
+def environment_with_litlab() -> dict[str, str]:
+    """Return this process's environment, in which Python finds this litlab from any folder."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path) -> Iterator[RayCluster]:
+    """Start two nodes with one CPU each."""
+    cluster = RayCluster(folder)
+    try:
+        cluster.start_head()
+        cluster.add_node()
+        cluster.wait_for(2)
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 def send(pid: int, number: int) -> None:

@@ -15,7 +15,8 @@ from bench import Row
 from rich.console import Console
 from rich.table import Table
 
-BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+MARKS = "<!-- faults: begin -->", "<!-- faults: end -->"
+CLUSTER_MARKS = "<!-- faults of a cluster: begin -->", "<!-- faults of a cluster: end -->"
 PACKAGES = ("torch", "lightning", "mlflow", "optuna")
 
 
@@ -104,16 +105,16 @@ def markdown(results: Results, command: str, cores: int) -> str:
     return "\n".join(lines)
 
 
-def rewrite(document: Path, text: str) -> None:
-    """Replace the text between the two marks of a document.
+def rewrite(document: Path, text: str, marks: tuple[str, str] = MARKS) -> None:
+    """Replace the text between two marks of a document.
 
     Raises:
         ValueError: The document does not have the marks.
     """
-    before, begin, rest = document.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = document.read_text().partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"{document}: no marks {BEGIN} and {END}")
+        raise ValueError(f"{document}: no marks {marks[0]} and {marks[1]}")
     part = document.with_name(f".{document.name}.{os.getpid()}")
-    part.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    part.write_text(f"{before}{begin}\n{text}\n{end}{after}")
     part.replace(document)

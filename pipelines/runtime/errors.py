@@ -2,7 +2,13 @@
 
 
 class UserError(ValueError):
-    """The request is invalid or cannot be fulfilled; the message says why and what is allowed. Exit code 2."""
+    """The request is invalid or cannot be fulfilled; the message says why and what is allowed.
+
+    Attributes:
+        exit_code: Of a command that it ends.
+    """
+
+    exit_code = 2
 
     __module__ = "litlab"  # a traceback names it as `import litlab` does
 

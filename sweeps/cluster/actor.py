@@ -29,24 +29,21 @@ def actor_class() -> type:
             import zipfile
             from pathlib import Path
 
-            folder, self._unpacked = Path(top, current), None
+            folder, unpacked = Path(top, current), None
             rays_own = ("/ray/thirdparty_files", "/ray/_private/workers")
             sys.path[:] = [path for path in sys.path if not path.endswith(rays_own) and path not in ("", str(folder))]
             if not folder.is_dir():
-                self._unpacked = tempfile.TemporaryDirectory(prefix="litlab-code-")
-                zipfile.ZipFile(io.BytesIO(code)).extractall(self._unpacked.name)
-                folder = Path(self._unpacked.name, current)
+                unpacked = tempfile.mkdtemp(prefix="litlab-code-")
+                zipfile.ZipFile(io.BytesIO(code)).extractall(unpacked)
+                folder = Path(unpacked, current)
                 folder.mkdir(parents=True, exist_ok=True)
             os.chdir(folder)
             importlib.import_module("litlab")
             from sweeps.cluster.agent import Agent
 
-            self._agent = Agent(**settings)
+            self._agent = Agent(**settings, code=unpacked)
 
         def call(self, method: str, *arguments: Any) -> Any:
-            result = getattr(self._agent, method)(*arguments)
-            if method == "close" and self._unpacked is not None:
-                self._unpacked.cleanup()
-            return result
+            return getattr(self._agent, method)(*arguments)
 
     return LitlabAgent

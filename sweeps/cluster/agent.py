@@ -7,7 +7,7 @@ import contextlib
 import os
 import platform
 import re
-import tempfile
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.runtime.errors import UserError
+from sweeps.cluster.folders import agent_folder
 from sweeps.cluster.gpus import take_gpus
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Message, Pool, WorkerProcess
 
 POLL_S = 1.0  # between two looks at time limits
 MAX_LOG = 1_000_000  # bytes of a training's output that the controller gets
+# By these, Lightning would take a training for one task of a job of several, in which `srun` has started Ray.
+TASK_VARIABLES = ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 ENDED_WELL = ("done", "pruned")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
-# ("start", numbers of the trainings, jobs), ("answer", number, whether to stop) or ("stop", number of requests, None)
+# ("start", numbers of the trainings, jobs), ("answer", number, whether to stop), ("kill", number, None), or
+# ("stop", number of requests, None)
 Command = tuple[str, Any, Any]
 Event = tuple[int, Message, str]  # number of a training, its message, and its output if it failed
 
@@ -39,6 +43,7 @@ class Agent:
         timeout_s: See `Pool`.
         system_metrics: See `Pool`.
         variables: Environment variables for the trainings.
+        code: Folder with the project's unpacked source files, which `close` deletes; None if the node has the project.
     """
 
     def __init__(
@@ -50,21 +55,22 @@ class Agent:
         *,
         system_metrics: bool,
         variables: Mapping[str, str],
+        code: str | None = None,
     ) -> None:
-        os.environ |= {
-            **variables,
-            "OMP_NUM_THREADS": str(threads),
-        }  # before the fork server starts: trainings have its environment
+        for name in TASK_VARIABLES:
+            os.environ.pop(name, None)
+        os.environ |= {**variables, "OMP_NUM_THREADS": str(threads)}
+        # The fork server starts below: trainings have its environment.
         slots, self._used_gpus = take_gpus(slots, gpus)
-        self._folder = tempfile.TemporaryDirectory(prefix="litlab-agent-")
-        folder = Path(self._folder.name)
+        self._opened = contextlib.ExitStack()
+        folder = self._opened.enter_context(agent_folder(code))
         self._slots, self._checks = slots, Pool(1, folder)
         self._pool = Pool(max(1, slots), folder, timeout_s, system_metrics=system_metrics)
         self._pool.warm_up()
         self._children: dict[int, WorkerProcess] = {}  # by number
         self._runs: set[int] = set()  # numbers of the trainings whose run the controller knows
         self._refused: list[Event] = []
-        self._lock = threading.Lock()
+        self._lock, self._is_closed = threading.Lock(), False
         self._waked, self._wake = Pipe(duplex=False)
 
     def facts(self) -> dict[str, Any]:
@@ -78,15 +84,22 @@ class Agent:
         except UserError as error:
             return "refused", str(error)
 
+    def free_port(self) -> int:
+        """Return a port that nothing uses now."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return int(probe.getsockname()[1])
+
     def exchange(self, commands: Sequence[Command]) -> list[Event]:
         """Carry out commands, and wait for the next events. Only one call may wait at a time."""
         self.act(commands)
-        while True:
+        while not self._is_closed:
             with contextlib.suppress(OSError):  # `kill_all` has just closed a pipe
                 connection.wait([self._waked, *(child.pipe for child in list(self._pool.children))], POLL_S)
             with self._lock:
                 if events := self._events():
                     return events
+        return []
 
     def act(self, commands: Sequence[Command]) -> None:
         """Carry out commands, also while `exchange` waits."""
@@ -96,6 +109,8 @@ class Agent:
                     self._start(what, value)
                 elif command == "answer" and what in self._children:
                     self._children[what].answer(value)
+                elif command == "kill" and what in self._children:
+                    self._children[what].kill()
                 elif command == "stop":
                     self._pool.stop_requests = what
             self._wake.send_bytes(b"1")
@@ -107,11 +122,11 @@ class Agent:
             self._children.clear()
 
     def close(self) -> None:
-        """Kill all trainings, and delete the files. Nothing can be called afterwards."""
+        """Kill all trainings, delete the files, and end the call that waits. Nothing can be called afterwards."""
         self.kill_all()
-        self._folder.cleanup()
-        self._waked.close()
-        self._wake.close()
+        self._opened.close()
+        self._is_closed = True
+        self._wake.send_bytes(b"1")
 
     def _start(self, numbers: Sequence[int], values: Sequence[dict[str, Any]]) -> None:
         try:

@@ -1,8 +1,10 @@
 """The connection to a Ray cluster, and its nodes."""
 
+import atexit
 import contextlib
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +15,10 @@ from pipelines.runtime.environment import cpu_count
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import restored_signals
 from pipelines.runtime.text import first_line
-from sweeps.cluster.ray_internals import available_resources
+from sweeps.cluster.ray_internals import node_table
 
+ANSWER_S, HEAD_TRIES = 3.0, 5  # seconds for an answer of the head, and how often it may not answer
+SHUTDOWN_S = 10.0  # for the end of a connection to a head that is dead
 TOKEN = "The token of this process must be that of the cluster, see docs/CLUSTERS.md"
 
 
@@ -25,12 +29,14 @@ class Node:
     Attributes:
         node_id: Ray's id.
         host: Its host name.
+        address: Its address, at which other nodes reach it.
         total: CPUs and GPUs that it has.
         free: CPUs and GPUs of these that no Ray program uses.
     """
 
     node_id: str
     host: str
+    address: str
     total: tuple[float, float]
     free: tuple[float, float]
 
@@ -40,8 +46,11 @@ def connected(cluster: str) -> Iterator[None]:
     """Connect this process to a cluster, see `Place`; a local one ends with the block.
 
     Raises:
-        UserError: No cluster answers there, or it refuses this process.
+        UserError: No cluster answers there, it refuses this process, or this process is connected to one.
     """
+    if ray.is_initialized():
+        already = "this process is connected to a Ray cluster already, until it calls ray.shutdown()"
+        raise UserError(f"--cluster {cluster}: {already}")
     if cluster not in ("local", "auto"):
         _check_address(cluster)
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpu_count()} if cluster == "local" else {}
@@ -54,8 +63,20 @@ def connected(cluster: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with restored_signals(signal.SIGTERM):
-            ray.shutdown()
+        if Head(cluster).nodes() is None:
+            _leave_silent_head()
+        else:
+            with restored_signals(signal.SIGTERM):
+                ray.shutdown()
+
+
+def _leave_silent_head() -> None:
+    """Disconnect from a head that does not answer. If it is frozen, Ray would wait for it for ever, also at exit."""
+    leaving = threading.Thread(target=ray.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(SHUTDOWN_S)
+    if leaving.is_alive():
+        atexit.unregister(ray.shutdown)
 
 
 def _check_address(address: str) -> None:
@@ -67,19 +88,48 @@ def _check_address(address: str) -> None:
         raise UserError(f"--cluster {address}: no Ray head answers there ({first_line(error)})") from error
 
 
-def nodes() -> list[Node]:
-    """Return the nodes that are alive."""
-    free = available_resources()
-    return [
-        Node(
-            node_id=str(node["NodeID"]),
-            host=str(node["NodeManagerHostname"]),
-            total=_amounts(node["Resources"]),
-            free=_amounts(free.get(node["NodeID"], {})),
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+class HeadLostError(UserError):
+    """The head of the cluster does not answer."""
+
+    exit_code = 1
+
+
+class Head:
+    """The head of a cluster, which knows the nodes.
+
+    Args:
+        cluster: The cluster, as the user named it.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self._cluster, self._silences = cluster, 0
+
+    def nodes(self) -> list[Node] | None:
+        """Return the nodes that are alive; None if the head does not answer now.
+
+        Raises:
+            HeadLostError: It has not answered several times in a row. If it is dead, Ray soon ends this process.
+        """
+        try:
+            found = [Node(*names, *map(_amounts, amounts)) for names, amounts in node_table(ANSWER_S)]
+        except ray.exceptions.RpcError as error:
+            self._silences += 1  # calls are counted, not seconds: this process may have been frozen, too
+            if self._silences < HEAD_TRIES:
+                return None
+            lost = "Ray's head does not answer. Run the same command again to continue, on this or another cluster."
+            raise HeadLostError(f"--cluster {self._cluster}: {lost}") from error
+        self._silences = 0
+        return found
+
+    def answer(self) -> list[Node]:
+        """Wait for the nodes.
+
+        Raises:
+            HeadLostError: See `nodes`.
+        """
+        while (found := self.nodes()) is None:
+            pass
+        return found
 
 
 def _amounts(resources: dict[str, float]) -> tuple[float, float]:

@@ -5,10 +5,7 @@ import math
 import os
 import platform
 import time
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +17,21 @@ from pipelines.runtime.log import logger
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
 from sweeps.cluster.code import pack_code
-from sweeps.cluster.connection import Node, connected, describe, nodes
+from sweeps.cluster.connection import connected, describe
+from sweeps.cluster.finder import Finder
+from sweeps.cluster.groups import (
+    choose,
+    end_others,
+    is_first,
+    kill_faulty,
+    last_message,
+    on_end_of_other,
+    room,
+    slots_by_node,
+    start_group,
+)
 from sweeps.cluster.place import Place
 from sweeps.cluster.remote_agent import RemoteAgent, RemoteTraining
-from sweeps.cluster.shares import Need, spread
 from sweeps.workers.job import Job
 from sweeps.workers.pool import GRACE_S, START_TRIES, Message, Pool, WorkerProcess
 
@@ -55,10 +63,10 @@ class ClusterPool(Pool):
         self.workers = 0
         self._place = place
         self._settings: dict[str, Any] = {"timeout_s": timeout_s, "system_metrics": system_metrics}
+        self._finder = Finder(place)
         self._agents: list[RemoteAgent] = []
-        self._failures: Counter[str] = Counter()  # agents that did not start, by node
         self._opened = contextlib.ExitStack()
-        self._only_here = self._is_waiting = False
+        self._is_waiting = False
         self._stops_sent, self._stop_by, self._look_after = 0, 0.0, 0.0
 
     def __exit__(self, *error: object) -> None:
@@ -78,12 +86,7 @@ class ClusterPool(Pool):
         assert self._place.cluster is not None
         top, current, code = pack_code()
         self._opened.enter_context(connected(self._place.cluster))
-        found = nodes()
-        gpus = float(any(node.total[1] for node in found)) if self._place.gpus is None else self._place.gpus
-        self._need = Need(self._place.cpus, gpus)
-        if not any(self._need.slots(*node.total) for node in found):
-            have = ", ".join(f"{node.host} {node.total[0]:g} CPUs and {node.total[1]:g} GPUs" for node in found)
-            raise UserError(f"--cluster {self._place.cluster}: no node has {self._need} for a training: {have}")
+        self._need = self._finder.need()
         variables = {name: value for name, value in os.environ.items() if name.startswith(SENT_VARIABLES)}
         self._settings["variables"] = variables
         self._code = top, current, ray.put(code)
@@ -95,9 +98,9 @@ class ClusterPool(Pool):
         Raises:
             UserError: There are such nodes.
         """
-        self._only_here = store.folder is not None
-        hosts = sorted({node.host for node in nodes() if self._only_here and node.host != platform.node()})
-        if hosts:
+        self._finder.only_here = store.folder is not None
+        hosts = sorted({node.host for node in self._finder.head.answer()} - {platform.node()})
+        if hosts and self._finder.only_here:
             raise UserError(
                 f"{redact_credentials(store.uri)} is a file of this machine, which {', '.join(hosts)} cannot reach: "
                 "runs of several machines need an MLflow server, --tracking_uri http://SERVER (docs/CLUSTERS.md)"
@@ -105,12 +108,16 @@ class ClusterPool(Pool):
 
     @property
     def free_slots(self) -> list[int]:
-        return list(range(sum(agent.free_slots for agent in self._agents)))
+        return list(range(room(slots_by_node(self._agents, free=True).values(), self._finder.nodes)))
 
     def start(self, *jobs: Job) -> None:
         """Train a job, or several stacked ones, on the node with the most free slots."""
-        agent = max(self._agents, key=lambda agent: agent.free_slots)
-        self.children += agent.start(jobs)
+        if self._finder.nodes == 1:
+            agent = max(self._agents, key=lambda agent: agent.free_slots)
+            self.children += agent.start(jobs)
+            return
+        (job,) = jobs
+        self.children.append(start_group(job, choose(self._agents, self._finder.nodes)))
 
     def check(self, job: Job, configurations: list[dict[str, Any]]) -> dict[str, Any]:
         """Check an experiment on a node; see `Pool.check`.
@@ -131,6 +138,13 @@ class ClusterPool(Pool):
             self._check_devices(facts["devices"])
             return facts
         raise UserError(f"--cluster {self._place.cluster}: the agents die while they check the experiment")
+
+    def use_nodes(self, number: int) -> None:
+        """Have each training use so many nodes; see `Pool.use_nodes`."""
+        self._finder.nodes, self._look_after = number, 0.0
+        self._count_slots()
+        if (found := len(self._finder.head.answer())) < number:
+            logger.warning("trainer.num_nodes is %d, the cluster has %d: waiting for nodes that join", number, found)
 
     def _check_devices(self, devices: int) -> None:
         gpus = math.ceil(self._need.gpus)
@@ -156,11 +170,12 @@ class ClusterPool(Pool):
         """Wait for messages that need an action, as `Pool.events`; also ("lost", reason) of trainings.
 
         Raises:
-            UserError: No agent starts on any node.
+            UserError: No agent starts on any node, or the head does not answer.
         """
         if time.monotonic() > self._look_after and not self.stop_requests:
             self._look_for_nodes()
         received = self._pass_on_stop()
+        kill_faulty(self._trainings())
         for agent in self._agents:
             agent.flush()
         agents = {agent.reply: agent for agent in self._agents}
@@ -190,28 +205,13 @@ class ClusterPool(Pool):
     def _look_for_nodes(self) -> None:
         """Start agents on the nodes that have room for further trainings."""
         self._look_after = time.monotonic() + LOOK_S
-        starting = {agent.node.node_id for agent in self._agents if not agent.is_ready}
-        found = {node.node_id: node for node in nodes() if node.node_id not in starting and self._is_used(node)}
-        room = {node_id: self._room(node) for node_id, node in found.items()}
-        wanted = None if self._place.workers is None else self._place.workers - sum(a.slots for a in self._agents)
-        for node_id, slots in spread(room, wanted).items():
-            cpus = self._need.cpus_each(*found[node_id].total)
+        for node, slots in self._finder.find(self._need, self._agents):
+            cpus = self._need.cpus_each(*node.total)
             settings = {**self._settings, "threads": max(1, int(cpus))}
-            self._agents.append(RemoteAgent(found[node_id], slots, cpus, self._need.gpus, self._code, settings))
-        if not self._agents and max(self._failures.values(), default=0) >= START_TRIES:
-            raise UserError(f"--cluster {self._place.cluster}: no agent starts; see the messages above")
+            self._agents.append(RemoteAgent(node, slots, cpus, self._need.gpus, self._code, settings))
         if not self._agents and not self._is_waiting:
             logger.warning("no node has %s for a training: waiting for one that joins", self._need)
         self._is_waiting = not self._agents
-
-    def _is_used(self, node: Node) -> bool:
-        is_reached = not self._only_here or node.host == platform.node()
-        return is_reached and self._failures[node.node_id] < START_TRIES
-
-    def _room(self, node: Node) -> int:
-        """Return for how many further trainings a node has room, besides those of its agents and of other programs."""
-        own = sum(agent.slots for agent in self._agents if agent.node.node_id == node.node_id)
-        return max(0, min(self._need.slots(*node.total) - own, self._need.slots(*node.free)))
 
     def _take_reply(self, agent: RemoteAgent) -> list[Event]:
         try:
@@ -222,22 +222,9 @@ class ClusterPool(Pool):
         if agent.is_ready:
             received = [self._event(agent, *event) for event in result]
             return [event for event in received if event is not None]
-        self._welcome(agent, result)
-        return []
-
-    def _welcome(self, agent: RemoteAgent, facts: Mapping[str, Any]) -> None:
-        """Use an agent that has started, unless its node has another version of litlab."""
-        host, agent.is_ready, agent.slots = agent.node.host, True, facts["slots"]
-        for gpu, memory in facts["used"].items():
-            logger.warning("node %s: GPU %s is left out: other programs use %s of its memory", host, gpu, memory)
-        if facts["version"] != (own := version("litlab")):
-            logger.warning("node %s is left out: it has litlab %s, this machine %s", host, facts["version"], own)
-            agent.slots = 0
-        if facts["nice"]:
-            logger.warning(
-                "node %s: trainings have nice %d: set RAY_worker_niceness=0 for ray start", host, facts["nice"]
-            )
+        agent.welcome(result)
         self._count_slots()
+        return []
 
     def _event(self, agent: RemoteAgent, number: int, message: Message, log: str) -> Event | None:
         """Return a message with its training if it needs an action, and remove a training that has ended."""
@@ -251,6 +238,11 @@ class ClusterPool(Pool):
             training.epoch, training.value = message[1:]
         else:
             self._remove(training)
+            if not is_first(training):
+                on_end_of_other(training, message)
+                return None
+            end_others(training)
+            message = last_message(training, message)
         if log:
             path = self._folder / f"{next(self._file_numbers)}.log"
             path.write_text(log)
@@ -264,21 +256,27 @@ class ClusterPool(Pool):
         self._count_slots()
         reason = f"node {agent.node.host}: {describe(error)}"
         if not agent.is_ready:
-            self._failures[agent.node.node_id] += 1
-            if self._failures[agent.node.node_id] == START_TRIES:
-                logger.warning("%s; the node is left out", reason)
+            self._finder.note_failure(agent.node, reason)
         lost = list(agent.trainings.values())
         for training in lost:
             self._remove(training)
-        return [(training, ("lost", reason)) for training in lost]
+            if is_first(training):
+                end_others(training)
+            else:
+                on_end_of_other(training, ("lost", reason))
+        return [(training, ("lost", reason)) for training in lost if is_first(training)]
 
     def _remove(self, training: RemoteTraining) -> None:
         assert training.agent is not None
         training.agent.remove(training)
-        self.children.remove(training)
+        if training in self.children:  # it is the only process of its training, or the first
+            self.children.remove(training)
 
     def _count_slots(self) -> None:
-        self.workers = sum(agent.slots for agent in self._agents if agent.is_ready)
+        self.workers = room(slots_by_node(self._agents, free=False).values(), self._finder.nodes)
+
+    def _trainings(self) -> list[RemoteTraining]:
+        return [training for agent in self._agents for training in agent.trainings.values()]
 
     def _pass_on_stop(self) -> list[Event]:
         """Have the agents stop or kill their trainings if that was requested; give up those that do not answer."""

@@ -3,19 +3,23 @@
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.runtime.log import logger
 from sweeps.cluster.actor import actor_class
 from sweeps.cluster.agent import Command
 from sweeps.cluster.connection import Node
 from sweeps.workers.job import Job
-from sweeps.workers.pool import WorkerProcess
+from sweeps.workers.pool import Message, WorkerProcess
 
 CALLS = 8  # of an agent's methods at a time
+PORT_S = 10.0  # in which an agent finds a free port
 
 
 @dataclass(eq=False)
@@ -25,14 +29,26 @@ class RemoteTraining(WorkerProcess):
     Attributes:
         number: By which its agent knows it.
         agent: Its agent.
+        group: The processes of a training over several nodes, the first one first; empty for a training on one node.
+        fault: Of the first one: why another one has ended.
+        kill_at: Of the first one: when it is killed for that, on the monotonic clock in seconds.
     """
 
     number: int = 0
     agent: "RemoteAgent | None" = None
+    group: list["RemoteTraining"] = field(default_factory=list)
+    fault: Message | None = None
+    kill_at: float = 0.0
 
     def answer(self, stop: bool) -> None:
         assert self.agent is not None
         self.agent.command("answer", self.number, stop)
+
+    def kill(self) -> None:
+        """Have the agent kill it, if it is still there."""
+        assert self.agent is not None
+        if self.number in self.agent.trainings:
+            self.agent.command("kill", self.number)
 
 
 class RemoteAgent:
@@ -74,9 +90,28 @@ class RemoteAgent:
             return 0
         return self.slots - len({id(training.siblings) for training in self.trainings.values()})
 
+    def welcome(self, facts: Mapping[str, Any]) -> None:
+        """Take what it says when it has started; an agent with another version of litlab has no slots."""
+        host, self.is_ready, self.slots = self.node.host, True, facts["slots"]
+        for gpu, memory in facts["used"].items():
+            logger.warning("node %s: GPU %s is left out: other programs use %s of its memory", host, gpu, memory)
+        if facts["version"] != (own := version("litlab")):
+            logger.warning("node %s is left out: it has litlab %s, this machine %s", host, facts["version"], own)
+            self.slots = 0
+        if facts["nice"]:
+            warning = "node %s: trainings have nice %d: set RAY_worker_niceness=0 for ray start"
+            logger.warning(warning, host, facts["nice"])
+
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the agent; return Ray's reference to its result."""
         return self._actor.call.remote(method, *arguments)
+
+    def free_port(self) -> int:
+        """Return a port of its node that nothing uses now; 0 if the agent does not answer."""
+        try:
+            return int(ray.get(self.call("free_port"), timeout=PORT_S))
+        except RayError:
+            return 0
 
     def start(self, jobs: Sequence[Job]) -> list[RemoteTraining]:
         """Start a job, or several stacked ones, in a free slot."""

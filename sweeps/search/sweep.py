@@ -198,6 +198,7 @@ def run_sweep(
     try:
         points = [space.settings(point) for point in space.end_points()]
         facts = pool.check(Job(fixed, stacked=stacked > 1), points)
+        pool.use_nodes(facts["nodes"])
     except UserError as error:
         raise _with_source(error, space) from error
     space = space.with_metric(facts["values"].get("monitor") or facts["monitor"])

@@ -75,6 +75,7 @@ def make_plan(
         if f"unknown key {FOLDS_PARAM}" in str(error):
             raise UserError("--folds: the data module has no arguments folds and fold; see docs/DATA.md") from error
         raise
+    pool.use_nodes(facts["nodes"])
     if facts["values"]["trainer.fast_dev_run"]:
         raise UserError("trainer.fast_dev_run records no run: leave out --seeds")
     first = facts["values"]["seed_everything"]

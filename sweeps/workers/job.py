@@ -36,6 +36,9 @@ class Job:
         system_metrics: Whether its run measures the machine.
         slot: Index of the pool's slot that it runs in, from 0.
         values: The searched keys with their values, which are among the arguments too.
+        nodes: Number of nodes that it is trained on, with `devices` processes on each.
+        node_rank: Which of these nodes this is, from 0. The pool sets this attribute and the next one.
+        main_address: HOST:PORT at which the processes of several nodes meet.
     """
 
     arguments: list[str]
@@ -59,6 +62,9 @@ class Job:
     system_metrics: bool = False
     slot: int = 0
     values: dict[str, Any] = field(default_factory=dict)
+    nodes: int = 1
+    node_rank: int = 0
+    main_address: str = ""
 
     @property
     def arguments_with_seed(self) -> list[str]:

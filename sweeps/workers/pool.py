@@ -130,6 +130,15 @@ class Pool:
             with signal_handlers(signal.SIG_IGN, signal.SIGINT):  # the server inherits this: Ctrl-C is not for it
                 start_fork_server()
 
+    def use_nodes(self, number: int) -> None:
+        """Have each training use so many nodes, its `trainer.num_nodes`.
+
+        Raises:
+            UserError: The pool has one node only.
+        """
+        if number > 1:
+            raise UserError(f"trainer.num_nodes is {number}: add --cluster (docs/CLUSTERS.md), or set it to 1")
+
     def check_store(self, store: Store) -> None:
         """Refuse a tracking store that the workers cannot reach. Those of this machine reach any."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.errors import StoppedError, UserError
@@ -59,6 +60,14 @@ def setup_process(job: Job) -> None:
     os.environ["OMP_NUM_THREADS"] = str(share)  # for the processes of further devices
     torch.set_num_threads(share)
     threading.Thread(target=_exit_with_controller, daemon=True).start()
+
+
+def join_nodes(job: Job) -> None:
+    """Have Lightning train together with the processes of other nodes; do nothing for a training on one."""
+    if job.nodes > 1:
+        host, _, port = job.main_address.rpartition(":")
+        os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": port, "NODE_RANK": str(job.node_rank)}
+        rank_zero_only.rank = job.node_rank * job.devices  # type: ignore[attr-defined]
 
 
 def _visible_gpus(job: Job, count: int) -> str:

@@ -27,7 +27,7 @@ from datamodules.in_memory import InMemoryDataModule
 from modules.base import Learner
 from pipelines.config.cli import LitlabCLI, parse_config
 from pipelines.config.defaults import config_defaults
-from pipelines.config.distributed import is_rank_zero
+from pipelines.config.distributed import is_rank_zero, process_count_tags
 from pipelines.config.identity import flatten_config
 from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.errors import StoppedError, UserError
@@ -49,6 +49,7 @@ from sweeps.workers.process import (
     create_run,
     describe_error,
     final_message,
+    join_nodes,
     max_epochs,
     selected_metrics,
     send,
@@ -74,6 +75,7 @@ def run_jobs(jobs: Sequence[Job], pipes: Sequence[connection.Connection]) -> Non
     sys.argv = [str(Path(__file__).resolve()), job.job_file]  # Lightning runs this for further devices
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # further devices import from the same places
     sys.modules["__main__"].__spec__ = None
+    join_nodes(job)
     try:
         send(pipe, ("done", _train(job, pipe) if job.verb == "fit" else _run_verb(job)))
     except BaseException as error:
@@ -124,6 +126,7 @@ def experiment_facts(
         "defaults": config_defaults(cli),
         "max_epochs": cli.config.trainer.max_epochs,
         "devices": devices if isinstance(devices, int) else 1,
+        "nodes": cli.config.trainer.num_nodes,
         "tracking_uri": cli.config.tracking_uri,
         "run_name": run_name(job.arguments, job.seed),
         "tags": tags,
@@ -168,7 +171,7 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
         run_trainer(training)
         return {}
     assert pipe is not None
-    run = create_run(job, cli)
+    run = create_run(job, cli, process_count_tags(training.trainer))
     send(pipe, ("run", run.run_id, max_epochs(training.trainer)))
     return train_job(job, training, run, reporter)
 

@@ -28,11 +28,12 @@ def test_a_loss_is_in_the_table_and_the_rest_of_the_document_is_unchanged(part, 
     results = report.Results(tmp_path / "results.json", {"seed": 0})
     results.add("some", [*rows, bench.Row("full disk", "0", "no tmpfs", tried=False)], 1.5)
     document = tmp_path / "page.md"
-    document.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    begin, end = report.MARKS
+    document.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     report.rewrite(document, report.markdown(results, "make faults", 2))
     text = document.read_text()
     assert text.startswith("before\n")
-    assert text.endswith(f"{report.END}\nafter\n")
+    assert text.endswith(f"{end}\nafter\n")
     assert "old" not in text
     assert "lost in total: 1." in text
     assert "| kill -9 | 3 | all intact | nothing | 2 |" in text

@@ -302,6 +302,8 @@ def test_several_seeds_take_a_function_and_are_summarised(litlab):
         lab.fit(model=Net(), data=loaders(), trainer=TRAINER, seeds=2)
     with pytest.raises(lab.UserError, match="workers=2: objects are trained in this process"):
         lab.fit(model=lambda: Net(), data=loaders(), trainer=TRAINER, seeds=2, workers=2)
+    with pytest.raises(lab.UserError, match="cluster=auto: objects are trained in this process"):
+        lab.fit(model=lambda: Net(), data=loaders(), trainer=TRAINER, seeds=2, cluster="auto")
 
 
 @pytest.mark.slow
@@ -360,6 +362,7 @@ def test_a_function_may_make_the_data_too_and_one_without_defaults_is_not_confir
         ({"space": {"hidden": [1, 2]}, "pruner": "median"}, "neither a pruner nor a trial_timeout"),
         ({"space": {"hidden": [1, -2]}}, "space: hidden -2: RuntimeError: "),
         ({"space": {"hidden": [1, 2]}, "workers": 2}, "workers=2"),
+        ({"space": {"hidden": [1, 2]}, "cluster": "local"}, "cluster=local: objects are trained in this process"),
     ],
 )
 def test_mistakes_of_a_sweep_of_a_function_are_told(given, message):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -61,6 +62,20 @@ def test_a_run_of_python_and_one_of_the_command_are_the_same_and_one_row(litlab,
         assert run.tags[tag] == other.tags[tag]
     assert lab.compare("digits-mlp").n.to_list() == [1]  # the later one of two equal runs counts
     assert set(lab.runs("digits-mlp").run_id) == {run.id, other.run_id}
+
+
+@pytest.mark.parametrize("place", [{"workers": 2}, {"cluster": "local"}, {"gpus": 0.5}], ids=str)
+def test_one_fit_refuses_what_is_for_several(place):
+    with pytest.raises(lab.UserError, match=f"{next(iter(place))} is for several trainings: it goes with seeds"):
+        lab.fit("digits-mlp", **place)
+
+
+def test_mistakes_of_a_cluster_are_told_by_each_function():
+    for call in (partial(lab.sweep, "digits-mlp"), partial(lab.fit, "digits-mlp", seeds=2), lab.reproduce):
+        with pytest.raises(lab.UserError, match="--cluster node7: expected local, auto, or HOST:PORT"):
+            call(cluster="node7")
+        with pytest.raises(lab.UserError, match="--cpus goes with --cluster"):
+            call(cpus=2)
 
 
 def test_a_run_has_its_metrics_history_configuration_figures_files_and_model(trained):

@@ -1,11 +1,8 @@
 """Fixtures: a real PostgreSQL server, a real MLflow server on it, and simulated machines that share nothing else."""
 
 import os
-import pwd
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 
 from sweeps.search.storage import open_storage
+from tests.postgres import Postgres, missing, running_postgres
 
 PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,78 +20,14 @@ MACHINE = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"
 NAMED = 'hostname "$0" && exec "$@"'
 
 
-class Postgres:
-    """A server that trusts connections by its socket and requires a password over TCP."""
-
-    password = "as.secret-as_can~be"
-
-    def __init__(self, binaries: Path, folder: Path, port: int, account: dict[str, Any]) -> None:
-        self.folder, self.port = folder, port
-        self._binaries, self._account = binaries, account
-
-    def run(self, program: str, *arguments: str) -> None:
-        command = [str(self._binaries / program), *arguments]
-        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, **self._account)
-
-    def start(self) -> None:
-        data, secret = str(self.folder / "data"), self.folder / "password"
-        secret.write_text(self.password)
-        if self._account:
-            shutil.chown(secret, "postgres")
-        authentication = ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={secret}"]
-        self.run("initdb", "-D", data, "-U", "litlab", *authentication, "--no-sync")
-        self._control("start")
-
-    def _control(self, verb: str) -> None:
-        settings = f"-k {self.folder} -c listen_addresses=127.0.0.1 -c port={self.port} -c fsync=off"
-        data, log = str(self.folder / "data"), str(self.folder / "log")
-        self.run("pg_ctl", "-D", data, "-o", settings, "-l", log, "-m", "fast", "-w", verb)
-
-    def restart(self) -> None:
-        self._control("restart")
-
-    def stop(self) -> None:
-        self.run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")
-
-    def dump(self, name: str) -> str:
-        """Return the content of a database as SQL."""
-        command = [str(self._binaries / "pg_dump"), "-h", str(self.folder), "-p", str(self.port), "-U", "litlab", name]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    def create(self, name: str) -> str:
-        """Create an empty database, in place of one that another test left; return its URL by the socket."""
-        connection = ["-h", str(self.folder), "-p", str(self.port), "-U", "litlab"]
-        self.run("dropdb", "--if-exists", "--force", *connection, name)
-        self.run("createdb", *connection, name)
-        return f"postgresql+psycopg://litlab@/{name}?host={self.folder}&port={self.port}"
-
-    def address(self, name: str) -> str:
-        """Return the URL of a database over TCP, without the password."""
-        return f"postgresql://litlab@127.0.0.1:{self.port}/{name}"
-
-
 @pytest.fixture(scope="session")
-def server(free_port: Callable[[], int]) -> Iterator[Postgres]:
+def server() -> Iterator[Postgres]:
     """A PostgreSQL server for these tests; they are skipped where it is not installed."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     pytest.importorskip("psycopg")
-    if not binaries:
-        pytest.skip("PostgreSQL is not installed")
-    account: dict[str, Any] = {}
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        if "postgres" not in {user.pw_name for user in pwd.getpwall()}:
-            pytest.skip("there is no user postgres to run PostgreSQL")
-        account = {"user": "postgres", "group": "postgres", "extra_groups": []}
-    folder = Path(tempfile.mkdtemp(prefix="litlab-pg-"))  # a short path, for the socket
-    if account:
-        shutil.chown(folder, "postgres")
-    postgres = Postgres(binaries[-1], folder, free_port(), account)
-    try:
-        postgres.start()
+    if reason := missing():
+        pytest.skip(reason)
+    with running_postgres() as postgres:
         yield postgres
-    finally:
-        postgres.stop()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -3,91 +3,22 @@
 import os
 import signal
 import subprocess
-import sys
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-import yaml
-from mlflow import MlflowClient
 
 pytest.importorskip("ray")
 
-from sweeps.search.trial_state import INTERRUPTED, LOSSES, REASON, counted_trials, params_key, trial_params
-from tests.ray_cluster import RayCluster, is_alive, send
+from sweeps.search.trial_state import LOSSES, REASON
+from tests.cluster_study import EPOCHS, SPACE, TRIALS, Study
+from tests.ray_cluster import RayCluster, is_alive, running_cluster, send
 
 pytestmark = pytest.mark.services
 
-PROGRAM = "from litlab.cli import console; console()"
-TRIALS, EPOCHS = 5, 30
-SPACE = {
-    "experiment": "digits-mlp",
-    "metric": "val/acc",
-    "sampler": "random",
-    "pruner": "none",
-    "trials": TRIALS,
-    "confirm": 0,
-    "set": {"trainer.max_epochs": EPOCHS},
-    "space": {"model.dropout": {"low": 0.0, "high": 0.5}},
-}
-
-
-class Study:
-    """A study of a folder, and its runs on the tracking server."""
-
-    def __init__(self, folder: Path, tracking: str) -> None:
-        self.folder, self.name, self.tracking = folder, folder.name, tracking
-        (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
-        self.client = MlflowClient(tracking)
-
-    def start(self, cluster: RayCluster, *arguments: str, space: bool = True) -> "subprocess.Popen[str]":
-        """Start `litlab sweep` on the cluster, or another command, with its output in files."""
-        own = ["sweep", "-c", "space.yaml", "--study", self.name, "--storage", f"sqlite:///{self.folder}/optuna.db"]
-        command = [sys.executable, "-c", PROGRAM, *(own if space else []), *arguments, "--cluster", cluster.address]
-        environment = {**cluster.environment, "MLFLOW_TRACKING_URI": self.tracking, "PYTHONUNBUFFERED": "1"}
-        with (self.folder / "out").open("a") as out, (self.folder / "err").open("a") as err:
-            return subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=out, stderr=err, text=True, start_new_session=True
-            )
-
-    @property
-    def output(self) -> str:
-        return (self.folder / "out").read_text() + (self.folder / "err").read_text()
-
-    @property
-    def trials(self) -> list[optuna.trial.FrozenTrial]:
-        try:
-            return optuna.load_study(study_name=self.name, storage=f"sqlite:///{self.folder}/optuna.db").trials
-        except KeyError:
-            return []
-
-    @property
-    def counted(self) -> list[optuna.trial.FrozenTrial]:
-        return counted_trials(self.trials, is_grid=False)
-
-    def runs(self, status: str = "") -> list[Any]:
-        experiment = self.client.get_experiment_by_name(f"{self.name}-sweep")
-        found = self.client.search_runs([experiment.experiment_id]) if experiment else []
-        children = [run for run in found if "mlflow.parentRunId" in run.data.tags]
-        return [run for run in children if status in ("", run.info.status)]
-
-    def check(self, states: dict[str, int], *, lost: int = 0) -> None:
-        """Check that the study is complete, with each trial counted once, and that nothing is left active."""
-        assert Counter(trial.state.name for trial in self.counted) == states, self.output
-        assert len(self.counted) == TRIALS
-        interrupted = [trial for trial in self.trials if INTERRUPTED in trial.user_attrs]
-        assert len(interrupted) >= lost
-        times = Counter(params_key(trial_params(trial)) for trial in self.trials)
-        again = Counter(params_key(trial_params(trial)) for trial in interrupted)
-        assert times == {key: 1 + again[key] for key in times}, "each is queued again once for each loss"
-        assert not self.runs("RUNNING")
-        values = {run.data.tags["trial"]: run for run in self.runs("FINISHED")}
-        for trial in self.counted:
-            if trial.state.name == "COMPLETE":
-                assert values[str(trial.number)].data.metrics["selected/val/acc"] == trial.value
+FROZEN_S = 16  # longer than it takes to see that a node is dead, see tests/ray_cluster.py
 
 
 @pytest.fixture(scope="module")
@@ -98,22 +29,14 @@ def server(mlflow_server: Callable[..., Any], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    """Two nodes with one CPU each. A test that kills the second one starts another."""
-    cluster = RayCluster(tmp_path_factory.mktemp("cluster"))
-    try:
-        cluster.start_head()
-        cluster.add_node()
-        cluster.wait_for(2)
+    """A cluster for several tests. One that kills the second node starts another."""
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture
 def study(tmp_path: Path, server: str, request: pytest.FixtureRequest) -> Study:
-    folder = tmp_path / request.node.name.removeprefix("test_")[:40]
-    folder.mkdir()
-    return Study(folder, server)
+    return Study(tmp_path / request.node.name.removeprefix("test_")[:40], server)
 
 
 def last(cluster: RayCluster) -> Any:
@@ -195,6 +118,61 @@ def test_the_same_command_goes_on_after_the_controller_was_killed(
     study.check({"COMPLETE": TRIALS})
 
 
+def test_a_controller_that_is_frozen_goes_on_when_it_wakes(
+    cluster: RayCluster, study: Study, until: Callable[..., Any]
+) -> None:
+    process = study.start(cluster)
+    until(lambda: len(study.runs("RUNNING")) == 2 and study.counted)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(FROZEN_S)
+    process.send_signal(signal.SIGCONT)
+    end(process, study)
+    study.check({"COMPLETE": TRIALS})
+
+
+def test_a_head_that_is_frozen_for_a_while_is_waited_for(
+    cluster: RayCluster, study: Study, until: Callable[..., Any]
+) -> None:
+    process, head = study.start(cluster), cluster.nodes[0].head()
+    until(lambda: len(study.runs("RUNNING")) == 2 and study.counted)
+    send(head, signal.SIGSTOP)
+    time.sleep(FROZEN_S)
+    send(head, signal.SIGCONT)
+    end(process, study)
+    study.check({"COMPLETE": TRIALS})
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_without_a_head_the_sweep_ends_and_the_same_command_goes_on_with_another(
+    tmp_path: Path, study: Study, until: Callable[..., Any], number: int
+) -> None:
+    with running_cluster(tmp_path) as first:
+        process = study.start(first)
+        until(lambda: len(study.runs("RUNNING")) == 2 and study.counted)
+        send(first.nodes[0].head(), number)
+        end(process, study, 1)
+        assert study.errors == [
+            f"litlab: --cluster {first.address}: Ray's head does not answer. Run the same command again to continue, "
+            "on this or another cluster."
+        ]
+        assert not study.runs("RUNNING")
+        assert not any(node.trainings() for node in first.nodes)
+    with running_cluster(tmp_path) as second:
+        end(study.start(second), study)
+    study.check({"COMPLETE": TRIALS})
+
+
+def test_ctrl_c_stops_a_sweep_without_a_head_at_once(tmp_path: Path, study: Study, until: Callable[..., Any]) -> None:
+    with running_cluster(tmp_path) as cluster:
+        process = study.start(cluster)
+        until(lambda: len(study.runs("RUNNING")) == 2)
+        send(cluster.nodes[0].head(), signal.SIGSTOP)
+        time.sleep(3)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(timeout=30) == 130, study.output
+        assert not study.runs("RUNNING")
+
+
 def test_ctrl_c_stops_the_trainings_and_the_same_command_goes_on(
     cluster: RayCluster, study: Study, until: Callable[..., Any]
 ) -> None:
@@ -229,6 +207,48 @@ def test_seeds_are_trained_once_each_although_an_agent_is_killed(
     assert "lost, queued again: node" in study.output
     assert seeds("FINISHED") == ["0", "1", "2", "3"]
     assert "RUNNING" not in {run.info.status for run in runs()}
+
+
+ON_CPU = ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
+
+
+def test_a_training_on_two_nodes_has_the_losses_of_two_processes_on_one(cluster: RayCluster, study: Study) -> None:
+    command = ["fit", "digits-mlp", "--seeds", "1", "--trainer.max_epochs", "3", *ON_CPU]
+    end(study.start(cluster, *command, "--name", "nodes", "--trainer.num_nodes", "2", space=False), study)
+    end(study.start(None, *command, "--name", "devices", "--trainer.devices", "2", space=False), study)
+    curves = []
+    for name in ("nodes", "devices"):
+        experiment = study.client.get_experiment_by_name(name)
+        found = study.client.search_runs([experiment.experiment_id])
+        (run,) = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+        assert (run.info.status, run.data.tags["litlab.processes"]) == ("FINISHED", "2")
+        history = [study.client.get_metric_history(run.info.run_id, key) for key in ("train/loss", "val/loss")]
+        curves.append([(point.step, point.value) for points in history for point in points])
+        curves[-1].append((0, run.data.metrics["test/loss"]))
+    assert len(curves[0]) == 7
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+
+
+def test_a_training_on_two_nodes_of_which_one_process_is_killed_fails_once(
+    cluster: RayCluster, study: Study, until: Callable[..., Any]
+) -> None:
+    process = study.start(cluster, "--trainer.num_nodes", "2", *ON_CPU)
+    until(lambda: all(node.trainings() for node in cluster.nodes[-2:]) and study.runs("RUNNING"))
+    (victim,) = last(cluster).trainings()
+    os.kill(victim, signal.SIGKILL)
+    end(process, study)
+    study.check({"COMPLETE": TRIALS - 1, "FAIL": 1})
+    (failed,) = [trial for trial in study.counted if trial.state.name == "FAIL"]
+    assert failed.user_attrs[REASON].startswith("node ")
+    assert "killed (SIGKILL)" in failed.user_attrs[REASON]
+    assert not any(node.trainings() for node in cluster.nodes)
+
+
+def test_a_trial_on_two_nodes_is_pruned_on_both(cluster: RayCluster, tmp_path: Path, server: str) -> None:
+    study = Study(tmp_path / "pruned", server, space={**SPACE, "pruner": {"name": "threshold", "lower": 1.1}})
+    end(study.start(cluster, "--trainer.num_nodes", "2", *ON_CPU), study, 1)
+    study.check({"PRUNED": TRIALS})
+    assert {len(study.client.get_metric_history(run.info.run_id, "val/acc")) for run in study.runs("KILLED")} == {1}
 
 
 def test_a_wrong_token_and_an_address_without_a_cluster_are_refused(

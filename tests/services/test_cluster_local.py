@@ -1,5 +1,6 @@
-"""A sweep on a Ray cluster of this machine: the same trials as without Ray, and nothing is left."""
+"""A cluster of this machine: the same trials as without Ray, also from Python, and nothing is left."""
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,22 @@ pytestmark = pytest.mark.services
 
 PROGRAM = "from litlab.cli import console; console()"
 MARK = "LITLAB_TEST_CLUSTER"  # environment variable of all processes of the cluster
+SCRIPT = """
+import json, os, signal
+import litlab
+handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+study = litlab.sweep("space.yaml", name="python", cluster="local", cpus=0.5, workers=2)
+seeds = litlab.fit("digits-mlp", overrides={"trainer.max_epochs": 1}, seeds=2, cluster="local")
+assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+print(json.dumps([study.n_finished, study.run.command, seeds.command, [run.seed for run in seeds.children]]))
+import ray
+ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False)
+try:
+    litlab.fit("digits-mlp", seeds=2, cluster="local")
+except litlab.UserError as error:
+    print(error)
+ray.shutdown()
+"""
 SPACE = {
     "experiment": "digits-mlp",
     "metric": "val/acc",
@@ -54,4 +71,18 @@ def test_a_cluster_of_this_machine_finds_what_a_sweep_without_it_finds(tmp_path:
         found[name] = {params_key(trial.params): (trial.state.name, trial.value) for trial in trials}
     assert found["alone"] == found["cluster"]
     assert [state for state, _ in found["cluster"].values()] == ["COMPLETE"] * 3
+    assert not marked_processes(), "the cluster has left processes"
+
+
+def test_python_sweeps_and_trains_seeds_on_a_cluster_twice_in_one_process(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), MARK: str(os.getpid())}
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    n_finished, swept, trained, seeds = json.loads(done.stdout.splitlines()[-2])
+    assert (n_finished, seeds) == (3, ["0", "1"])
+    assert "--workers 2 --cluster local --cpus 0.5" in swept
+    assert trained.endswith("--seeds 2 --cluster local")
+    assert done.stdout.splitlines()[-1].startswith("--cluster local: this process is connected to a Ray cluster")
     assert not marked_processes(), "the cluster has left processes"

@@ -39,6 +39,12 @@ def test_one_fit_refuses_what_is_for_several(litlab, option):
     assert f"{option.partition('=')[0]} is for several trainings: it goes with --seeds N" in outcome.err
 
 
+def test_a_training_over_several_nodes_needs_a_cluster(litlab):
+    outcome = litlab(*SEEDS, "--trainer.num_nodes", "2")
+    assert outcome.code == 2
+    assert outcome.err.strip() == "litlab: trainer.num_nodes is 2: add --cluster (docs/CLUSTERS.md), or set it to 1"
+
+
 def test_without_ray_one_line_says_what_to_install(litlab, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it was not installed
     for name in [name for name in sys.modules if name.startswith("sweeps.cluster.") and "options" not in name]:

@@ -9,7 +9,7 @@ pytest.importorskip("ray")
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
 from sweeps.cluster import pool
-from sweeps.cluster.connection import Node
+from sweeps.cluster.connection import Head, Node
 from sweeps.cluster.place import Place
 
 
@@ -18,8 +18,8 @@ def of_hosts(tmp_path, monkeypatch):
     """Return a function that makes a pool of a cluster with these hosts, without agents."""
 
     def make(*hosts):
-        found = [Node(host, host, (4.0, 0.0), (4.0, 0.0)) for host in hosts]
-        monkeypatch.setattr(pool, "nodes", lambda: found)
+        found = [Node(host, host, "10.0.0.1", (4.0, 0.0), (4.0, 0.0)) for host in hosts]
+        monkeypatch.setattr(Head, "nodes", lambda _: found)
         return pool.ClusterPool(Place("auto"), tmp_path)
 
     return make
