@@ -52,6 +52,7 @@ def test_an_equal_finished_run_is_shown_and_anything_else_is_trained(litlab, uri
     assert f"run {changed.run_id} is equal" in litlab(*FIT, "--if_needed").err
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_or_starts_from_a_checkpoint_file_is_not_equal(litlab, uri, tmp_path):
     failed = litlab(*FIT, "--model.optimizer.lr=1e30")
     assert failed.code == 1

@@ -299,6 +299,7 @@ def test_the_id_of_a_summary_run_compares_the_runs_that_it_summarises(records, s
     assert (row["n"], row["mean"]) == (2, 0.8)
 
 
+@pytest.mark.slow
 def test_compare_imports_neither_torch_nor_matplotlib(dropouts):
     heavy = ["torch", "lightning", "torchvision", "torchmetrics", "optuna", "matplotlib", "sklearn"]
     program = (

@@ -323,6 +323,7 @@ def test_the_printed_command_deletes_deleted_runs_only(context, deleted_runs, tm
     assert exist == [[True, True], [False, True], [False, True]]
 
 
+@pytest.mark.slow
 def test_free_deletes_deleted_runs_and_their_models_unless_they_are_registered(context, uri, deleted_runs):
     *_, result = storage.check_disk(replace(context, free=True))
     assert (result.state, result.message[:12]) == ("fixed", "8.0 MB freed"), result.message

@@ -117,6 +117,7 @@ def test_a_run_is_stored_where_the_experiment_file_says(litlab, tmp_path):
     assert set(_runs(elsewhere, "here-svm-rbf")) == {"C=1"}
 
 
+@pytest.mark.slow
 def test_the_default_command_of_fit_baseline_makes_the_same_runs(uri):
     from pipelines.evaluation.baseline import fit_baseline
 
@@ -150,6 +151,7 @@ def test_a_linear_machine_gets_the_normalised_pixels_of_the_networks(litlab, uri
     assert _figures(run) == {"confusion_matrix"}
 
 
+@pytest.mark.slow
 def test_a_machine_that_does_not_converge_is_reported_and_saved(litlab, uri):
     outcome = litlab("baseline", "svm-linear", *DIGITS, "--C", "1e6")
     assert outcome.code == 0

@@ -43,6 +43,7 @@ def run(code, *args):
     return subprocess.run([sys.executable, "-W", "ignore", "-c", code, *args], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_both_names_are_the_same_modules_down_to_submodules():
     done = run(SAME)
     assert done.returncode == 0, done.stderr

@@ -95,6 +95,7 @@ def test_labels_are_recorded_kept_by_resume_and_change_neither_hash_nor_params_n
     assert fitted.run_id in litlab("show", "my try").out
 
 
+@pytest.mark.slow
 def test_seeds_have_the_tags_and_their_summary_run_has_note_and_name_too(litlab, uri):
     labels = ["--tag", "purpose=thesis", "--note", NOTE, "--run_name", "three tries"]
     outcome = litlab("fit", *SHORT, "--seeds", "2", "--workers", "2", *labels)

@@ -31,7 +31,7 @@ ARGUMENTS = {
 ABSTRACT = {"BaseFinetuning", "BasePredictionWriter", "Callback", "Checkpoint", "ProgressBar"}
 REFUSED = {"OnExceptionCheckpoint"}
 NAMES = sorted({*callbacks.__all__} - ABSTRACT - REFUSED)
-USUAL = {"BatchSizeFinder", "EarlyStopping", "LearningRateMonitor", "ModelCheckpoint", "StochasticWeightAveraging"}
+USUAL = {"EarlyStopping", "LearningRateMonitor", "ModelCheckpoint", "StochasticWeightAveraging"}
 CANNOT_BE_RESUMED = {"SpikeDetection"}  # Lightning 2.6 cannot restore its state
 
 

@@ -14,6 +14,7 @@ def metrics_of(outcome) -> dict[str, float]:
     return Store().find(outcome.run_id).metrics
 
 
+@pytest.mark.slow
 def test_a_small_network_separates_the_circles(litlab):
     """Seeds 0 to 2: see RESULTS.md; 0.935 is published."""
     assert metrics_of(litlab("fit", "circles"))["test/acc"] >= 0.935

@@ -51,6 +51,7 @@ def test_params_config_and_hash_have_the_value_found_and_the_search_is_no_epoch(
     assert run.metrics["selected/val/loss"] == min(values["val/loss"] for values in validated)
 
 
+@pytest.mark.slow
 def test_the_same_search_is_the_same_configuration_from_its_config_and_with_another_seed(train):
     first = train(*BATCH_SIZE)
     again = train("--seed_everything", "3", config=first.file("config.yaml"))
@@ -66,6 +67,7 @@ def test_a_run_with_the_values_found_and_no_search_has_the_same_metrics(train):
         assert given.metrics[name] == searched.metrics[name], name
 
 
+@pytest.mark.slow
 def test_a_search_of_a_callback_that_the_module_brings_is_recorded_and_not_repeated(train, litlab, tmp_path):
     """The last epoch crashes once."""
     crash = ("--trainer.callbacks+", f"{CLASSES}.CrashOnce", "--trainer.callbacks.flag", str(tmp_path / "crashed"))

@@ -95,7 +95,7 @@ def test_a_training_that_failed_in_an_epoch_resumes_there_bit_for_bit(fit, args,
 @pytest.mark.parametrize(
     "args",
     [
-        [],
+        pytest.param([], marks=SLOW),
         ["--model.interval", "step", "--model.monitor", "by_step"],
         pytest.param(["--trainer.val_check_interval", "4"], marks=SLOW),
         pytest.param(["--trainer.accumulate_grad_batches", "2"], marks=SLOW),

@@ -69,6 +69,7 @@ def test_the_search_is_not_ended_by_the_epochs_of_the_configuration(uri, tables,
     assert len(MlflowClient(uri).get_metric_history(found.run_id, "loss")) > 50
 
 
+@pytest.mark.slow
 def test_a_batch_size_is_suggested_where_the_schedule_needs_the_number_of_steps(tables):
     args = ["--model.lr_scheduler", "modules.schedules.OneCycle"]
     assert tune("batch_size", "digits-mlp", args, high=64).value == 64

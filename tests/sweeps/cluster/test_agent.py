@@ -48,7 +48,7 @@ def test_a_training_reports_its_run_each_epoch_and_its_metrics(agent, job):
     assert os.environ["MLFLOW_OF_THE_CONTROLLER"] == "1"
     events = events_until_the_end(agent, [("start", [7], [job()])])
     assert {number for number, _, _ in events} == {7}
-    assert [message[0] for _, message, _ in events] == ["run", "epoch", "epoch", "done"]
+    assert [message[0] for _, message, _ in events] == ["run", "epoch", "epoch", "done"], events
     run, first, second, done = (message for _, message, _ in events)
     assert run[2] == 2
     assert (first[1:], second[1:]) == ((1, 0.5), (2, 0.5))

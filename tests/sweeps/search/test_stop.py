@@ -37,7 +37,7 @@ def stops(monkeypatch):
     return start
 
 
-@pytest.mark.parametrize("kind", ["study", "seeds"])
+@pytest.mark.parametrize("kind", [pytest.param("study", marks=pytest.mark.slow), "seeds"])
 @pytest.mark.usefixtures("tables")
 def test_a_tag_stops_all_trainings_below_a_run_and_the_same_command_continues(litlab, moody, tmp_path, stops, kind):
     space = moody({"model.slow": [0.1, 0.101]})

@@ -219,6 +219,7 @@ def space(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_stacked_sweep_has_the_trials_of_a_sweep_without_stacks(litlab, results, results_of, space):
     assert litlab("sweep", "-c", space, "--study", "separate").code == 0
     outcome = litlab("sweep", "-c", space, "--stacked", "3", "--seeds", "1")
