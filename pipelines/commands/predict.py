@@ -20,6 +20,7 @@ images, of any size and format: file, class and probability. Modules of litlab
 get them in the network's size, others after the transform of their data set."""
 
 SCREEN_COLUMNS = 16  # a terminal shows a summary of wider tables
+SCREEN_NUMBERS = 3  # outputs for the classes of an example on a terminal
 IMAGE_COLUMNS = ("file", "class", "probability")
 
 
@@ -88,12 +89,15 @@ def _predict_data(run_id: str, overrides: Sequence[str], out: Path | None, given
         _save(lambda: torch.save(predictions.values, out), out)
         print(f"predictions in {out}")
         return 0
-    columns = predictions.table()
+    on_terminal = out is None and sys.stdout.isatty()
+    columns = predictions.short_table(SCREEN_NUMBERS) if on_terminal else predictions.table()
+    if "highest_1" in columns:
+        logger.info("the highest %d outputs are shown; --out FILE.csv writes all of them", SCREEN_NUMBERS)
     rows = list(zip(*columns.values(), strict=True))
     width = len(columns.keys() - {"loader", "index", "target"})
     if out is None and width > SCREEN_COLUMNS:
         logger.warning("%d numbers for each of %d examples: --out FILE.pt keeps their shape", width, len(rows))
-        if sys.stdout.isatty():
+        if on_terminal:
             _print_summary(predictions.summary())
             return 0
     if "target" in columns and "class" in columns:

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser, add_run_filters, check_run_filters
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """List runs of any status, newest first. Without NAME, runs that belong to a sweep
 or to several seeds are left out: only their summary run is listed."""
-LAYOUTS = (  # columns that are left out, characters of a name and of a reason: the first layout that fits is taken
-    ((), 60, 120),
-    (("user",), 40, 60),
-    (("user",), 24, 40),
-    (("user", "took"), 24, 40),
-    (("user", "took"), 14, 30),
-    (("user", "took", "experiment"), 24, 30),
-    (("user", "took", "experiment"), 11, 16),
-    (("user", "took", "experiment", "started"), 20, 16),
-    (("user", "took", "experiment", "name"), 0, 16),
+LAYOUTS = (  # columns that are left out, and characters of a name: the first layout that fits is taken
+    ((), 60),
+    (("user",), 40),
+    (("user",), 24),
+    (("user", "took"), 24),
+    (("user", "took"), 14),
+    (("user", "took", "experiment"), 24),
+    (("user", "took", "experiment"), 11),
+    (("user", "took", "experiment", "started"), 20),
+    (("user", "took", "experiment", "name"), 0),
+    (("user", "took", "experiment", "name", "started"), 0),
 )
+SHORT_REASON = 16  # characters of a reason that are always shown; it takes the room that is left
 
 
 def make_parser(verb: str) -> VerbParser:
@@ -69,21 +71,23 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 def _print_table(runs: Sequence["ListedRun"]) -> None:
     """Print as many columns as fit the terminal."""
-    from pipelines.runtime.console import fits, table_console
+    from pipelines.runtime.console import table_console, width_of
 
     console = table_console()
     selected, tested = _names(run.selected for run in runs), _names(run.test for run in runs)
     cells = [_cells(run, selected, tested) for run in runs]
     constant = {"user"} if len({row["user"] for row in cells}) == 1 else set()
     constant |= set() if any(row["reason"] for row in cells) else {"reason"}
-    for omitted, name, reason in LAYOUTS:
-        shortened = {"name": name, "reason": reason}
-        rows = [{**row, **{key: shorten(row[key], length) for key, length in shortened.items()}} for row in cells]
-        left_out = {*omitted, *constant}
-        table = _table([{key: text for key, text in row.items() if key not in left_out} for row in rows])
-        if fits(console, table):
+    for omitted, length in LAYOUTS:
+        kept = [{key: text for key, text in row.items() if key not in {*omitted, *constant}} for row in cells]
+        rows = [_shortened(row, {"name": length, "reason": SHORT_REASON}) for row in kept]
+        if (room := console.width - width_of(console, _table(rows))) >= 0:
             break
-    console.print(table)
+    console.print(_table([_shortened(row, {"name": length, "reason": SHORT_REASON + max(0, room)}) for row in kept]))
+
+
+def _shortened(row: Mapping[str, str], lengths: Mapping[str, int]) -> dict[str, str]:
+    return {key: shorten(text, lengths.get(key, len(text))) for key, text in row.items()}
 
 
 def _names(column: Iterable["Measured | None"]) -> set[str]:

@@ -47,7 +47,12 @@ def table_console() -> Console:
 
 def fits(console: Console, table: Table) -> bool:
     """Return whether a table fits without wrapped or shortened cells."""
-    return console.measure(table, options=console.options.update(width=UNLIMITED_WIDTH)).maximum <= console.width
+    return width_of(console, table) <= console.width
+
+
+def width_of(console: Console, table: Table) -> int:
+    """Return the columns that a table takes without wrapped or shortened cells."""
+    return console.measure(table, options=console.options.update(width=UNLIMITED_WIDTH)).maximum
 
 
 def print_results(title: str, rows: dict[str, dict[str, float]], facts: dict[str, str]) -> None:

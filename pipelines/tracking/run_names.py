@@ -165,7 +165,8 @@ def _best(store: Store, name: str) -> StoredRun:
 def reason_of(run: StoredRun) -> str:
     """Return in one line why a run failed or was stopped; "" if it recorded no reason."""
     lines = run.tags.get(REASON_TAG, "").strip().splitlines()
-    return redact_credentials(lines[0]).removeprefix(f"{UserError.__name__}: ") if lines else ""
+    line = redact_credentials(lines[0]) if lines else ""
+    return line.removeprefix(f"{UserError.__name__}: ").removeprefix(f"{FloatingPointError.__name__}: ")
 
 
 def unknown_name(store: Store, name: str, known: Collection[str]) -> str:

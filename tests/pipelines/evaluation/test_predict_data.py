@@ -121,6 +121,31 @@ def test_a_terminal_shows_a_summary_of_many_numbers_and_says_what_keeps_them(lit
     assert "--out FILE.csv" in hint
 
 
+def test_a_terminal_shows_the_class_and_the_three_highest_of_many_logits_and_a_file_has_all(
+    litlab, tmp_path, monkeypatch
+):
+    fitted = litlab(
+        *("fit", "digits-mlp", "--model", f"{STRANGERS}.DigitNet", "--trainer.max_epochs=1"),
+        *("--trainer.accelerator=cpu", "--monitor=val_loss"),
+    )
+    assert fitted.code == 0, fitted.err
+    assert litlab("predict", fitted.run_id, "--out", tmp_path / "all.csv").code == 0
+    everything = rows_of((tmp_path / "all.csv").read_text())
+    assert list(everything[0]) == ["index", "target", "class", *(f"prediction_{index}" for index in range(10))]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")  # without escape codes
+    shown = litlab("predict", fitted.run_id)
+    assert "the highest 3 outputs are shown; --out FILE.csv writes all of them" in shown.err
+    assert "examples are classified correctly" in shown.err
+    rows = rows_of(shown.out)
+    assert list(rows[0]) == ["index", "target", "class", "highest_1", "highest_2", "highest_3"]
+    for row, whole in zip(rows, everything, strict=True):
+        logits = {str(index): float(whole[f"prediction_{index}"]) for index in range(10)}
+        first, second, third = sorted(logits, key=logits.get, reverse=True)[:3]
+        assert [row[f"highest_{rank}"].partition(": ")[0] for rank in (1, 2, 3)] == [first, second, third]
+        assert float(row["highest_1"].partition(": ")[2]) == pytest.approx(logits[first], rel=1e-3)
+
+
 def test_litlabs_own_classifiers_predict_their_test_set(litlab):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id
     outcome = litlab("predict", run_id)
