@@ -24,7 +24,8 @@ class Postgres:
 
     def run(self, program: str, *arguments: str) -> None:
         command = [str(self._binaries / program), *arguments]
-        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, **self._account)
+        quiet = {**os.environ, "PGOPTIONS": "--client-min-messages=warning"}
+        subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, env=quiet, **self._account)
 
     def start(self) -> None:
         data, secret = str(self.folder / "data"), self.folder / "password"

@@ -88,7 +88,8 @@ def show(results: Results, console: Console) -> None:
 
 def markdown(results: Results, command: str, cores: int) -> str:
     """Return the table as Markdown, with the command, date, machine and versions."""
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    packages = [*PACKAGES, *(["ray"] if "cluster" in results.kinds else [])]
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     total = f"lost in total: {len(results.lost) or 'nothing'}"
     lines = [
         f"`{command}`, {time.strftime('%Y-%m-%d')}, {cores} cores ({platform.machine()}, {sys.platform}), "

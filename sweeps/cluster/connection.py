@@ -2,9 +2,11 @@
 
 import atexit
 import contextlib
+import math
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,9 @@ from pipelines.runtime.signals import restored_signals
 from pipelines.runtime.text import first_line
 from sweeps.cluster.ray_internals import node_table
 
-ANSWER_S, HEAD_TRIES = 3.0, 5  # seconds for an answer of the head, and how often it may not answer
+ANSWER_S = 3.0  # for an answer of the head
+LOST_S = 25.0  # without an answer until the head is given up; Ray ends a process whose head is dead after 60 s
+GAP_S = 6.0  # between two questions that count as time without an answer; in a longer one, this process was frozen
 SHUTDOWN_S = 10.0  # for the end of a connection to a head that is dead
 TOKEN = "The token of this process must be that of the cluster, see docs/CLUSTERS.md"
 
@@ -102,23 +106,25 @@ class Head:
     """
 
     def __init__(self, cluster: str) -> None:
-        self._cluster, self._silences = cluster, 0
+        self._cluster, self._silence, self._asked = cluster, 0.0, math.inf
 
     def nodes(self) -> list[Node] | None:
         """Return the nodes that are alive; None if the head does not answer now.
 
         Raises:
-            HeadLostError: It has not answered several times in a row. If it is dead, Ray soon ends this process.
+            HeadLostError: It has not answered for LOST_S. If it is dead, Ray soon ends this process.
         """
+        self._asked = min(self._asked, time.monotonic())  # or earlier: when it did not answer the last question
         try:
             found = [Node(*names, *map(_amounts, amounts)) for names, amounts in node_table(ANSWER_S)]
         except ray.exceptions.RpcError as error:
-            self._silences += 1  # calls are counted, not seconds: this process may have been frozen, too
-            if self._silences < HEAD_TRIES:
+            self._silence += min(time.monotonic() - self._asked, GAP_S)
+            self._asked = time.monotonic()
+            if self._silence < LOST_S:
                 return None
             lost = "Ray's head does not answer. Run the same command again to continue, on this or another cluster."
             raise HeadLostError(f"--cluster {self._cluster}: {lost}") from error
-        self._silences = 0
+        self._silence, self._asked = 0.0, math.inf
         return found
 
     def answer(self) -> list[Node]:
@@ -128,7 +134,7 @@ class Head:
             HeadLostError: See `nodes`.
         """
         while (found := self.nodes()) is None:
-            pass
+            time.sleep(1)
         return found
 
 

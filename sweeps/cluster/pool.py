@@ -111,7 +111,7 @@ class ClusterPool(Pool):
         return list(range(room(slots_by_node(self._agents, free=True).values(), self._finder.nodes)))
 
     def start(self, *jobs: Job) -> None:
-        """Train a job, or several stacked ones, on the node with the most free slots."""
+        """Train a job, or several stacked ones, on the node with the most free slots, or on several of these."""
         if self._finder.nodes == 1:
             agent = max(self._agents, key=lambda agent: agent.free_slots)
             self.children += agent.start(jobs)

@@ -26,6 +26,7 @@ NOT_SEARCHED = {
     "description": "it has no effect on training",
     FOLD_PARAM: "set folds: N in the space; each fold validates once",
     FOLDS_PARAM: "set folds: N in the space; each fold validates once",
+    "trainer.num_nodes": "all trials use as many nodes; set it once for all",
     "tracking_uri": "all runs of a study go to one tracking store; set it with --tracking_uri",
 }
 

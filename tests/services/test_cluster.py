@@ -222,9 +222,9 @@ def test_a_training_on_two_nodes_has_the_losses_of_two_processes_on_one(cluster:
         found = study.client.search_runs([experiment.experiment_id])
         (run,) = [run for run in found if "mlflow.parentRunId" in run.data.tags]
         assert (run.info.status, run.data.tags["litlab.processes"]) == ("FINISHED", "2")
-        history = [study.client.get_metric_history(run.info.run_id, key) for key in ("train/loss", "val/loss")]
-        curves.append([(point.step, point.value) for points in history for point in points])
-        curves[-1].append((0, run.data.metrics["test/loss"]))
+        keys = ("train/loss", "val/loss", "test/loss")
+        histories = {key: study.client.get_metric_history(run.info.run_id, key) for key in keys}
+        curves.append({(key, point.step): point.value for key, points in histories.items() for point in points})
     assert len(curves[0]) == 7
     assert curves[0] == pytest.approx(curves[1], rel=1e-5)
 

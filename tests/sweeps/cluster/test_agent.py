@@ -2,6 +2,7 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import pytest
@@ -62,6 +63,17 @@ def test_a_stop_ends_a_training(agent, job):
     agent.act([("stop", 1, None)])
     events = events_until_the_end(agent, [])
     assert events[-1][:2] == (1, ("stopped", events[-1][1][1]))
+
+
+def test_a_training_is_killed_and_the_call_that_waits_ends_with_the_agent(agent, job):
+    agent.exchange([("start", [1], [job("--trainer.max_epochs", "1000", "--model.slow", "0.1")])])
+    agent.act([("kill", 1, None)])
+    *_, (number, message, _) = events_until_the_end(agent, [])
+    assert (number, message[0]) == (1, "died")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(agent.exchange, [])
+        agent.close()
+        assert waiting.result(timeout=10) == []
 
 
 def test_the_output_of_a_training_that_failed_is_sent(agent, job):
