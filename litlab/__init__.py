@@ -15,6 +15,7 @@ import_own_packages()
 
 if TYPE_CHECKING:
     from litlab.comparing import compare, diff, runs
+    from litlab.deciding import Decision, decide
     from litlab.errors import RunFailedError, UserError
     from litlab.fitting import fit, resume
     from litlab.measuring import predict, test, validate
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from litlab.web_ui import ui
 
 __all__ = [
+    "Decision",
     "Run",
     "RunFailedError",
     "Sweep",
     "UserError",
     "compare",
+    "decide",
     "diff",
     "fit",
     "load",
@@ -43,6 +46,7 @@ __all__ = [
 
 _FILES = {
     "comparing": ("compare", "diff", "runs"),
+    "deciding": ("Decision", "decide"),
     "errors": ("RunFailedError", "UserError"),
     "fitting": ("fit", "resume"),
     "measuring": ("predict", "test", "validate"),

@@ -53,6 +53,7 @@ def compare(
     by: str | Sequence[str] = (),
     filter: str = "",
     baseline: str | Run | None = None,
+    min_effect: float | None = None,
     details: bool = False,
     tracking_uri: str | None = None,
 ) -> "pd.DataFrame":
@@ -65,6 +66,8 @@ def compare(
         by: Keys whose values make the rows, such as "n_train"; default: all.
         filter: MLflow's filter, such as "params.data.n_train >= 1000".
         baseline: The row that others are compared with: its number or one of its runs; default: the best with n > 1.
+        min_effect: Smallest difference of interest: the notes say how many seeds show it, for each row whose difference
+            is undecided.
         details: Whether to return all columns of `litlab compare --format csv`, such as `seeds` and `values`.
         tracking_uri: Where the runs are; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
 
@@ -86,6 +89,7 @@ def compare(
         by=[by] if isinstance(by, str) else by,
         filter_string=filter,
         baseline=baseline.id if isinstance(baseline, Run) else baseline,
+        min_effect=min_effect,
         tracking_uri=uri,
     )
     return compared_rows(comparison, details=details)

@@ -23,13 +23,15 @@ SAME_FORMATS = {"text": "table", "markdown": "md"}
 def make_parser(verb: str) -> VerbParser:
     parser = VerbParser(verb, DESCRIPTION)
     add_comparison_arguments(parser)
+    effect = "smallest difference of interest: how many seeds show it"
+    parser.add_argument("--min_effect", type=float, metavar="D", help=effect)
     formats = ("table", "text", "json", "csv", "md", "markdown", "latex")
     table = "table (text), json, csv, md (markdown) or latex (booktabs)"
     parser.add_argument("--format", choices=formats, default="table", metavar="FORMAT", help=table)
     long = "all rows, columns and whole run ids"
     parser.add_argument("--long", action="store_true", help=long)
     pivot = "table of the metric by two keys: model data"
-    examples = "test examples that only one of two runs classifies correctly"
+    examples = "examples that only one of two runs classifies correctly"
     parser.add_argument("--examples", action="store_true", help=examples)
     parser.add_argument("--pivot", nargs=2, metavar=("KEY", "KEY"), help=pivot)
     plot = 'save figures as PNG, SVG and PDF in a folder, and log them with the table as a run of "comparisons"'

@@ -18,6 +18,7 @@ VERBS = {
     "rm": ("pipelines.commands.rm", "remove runs with their files, models and checkpoints"),
     "copy": ("pipelines.commands.copy", "copy runs to another tracking store"),
     "compare": ("pipelines.commands.compare", "compare finished runs: mean, spread and differences over seeds"),
+    "decide": ("sweeps.commands.decide", "train two configurations until it is clear which is better"),
     "report": ("pipelines.commands.report", "write a self-contained HTML report of a study or an experiment"),
     "reproduce": ("sweeps.commands.reproduce", "run the published experiments and judge each published claim"),
     "register": ("pipelines.commands.register", "register a run's model in MLflow's model registry"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pipelines.comparison.power import power_notes
 from pipelines.comparison.rows import Comparison, group_and_rank
 from pipelines.runtime.metric_names import Mode
 from pipelines.tracking.existing import existing_store
@@ -16,6 +17,7 @@ def compare(
     by: Sequence[str] = (),
     filter_string: str = "",
     baseline: str | None = None,
+    min_effect: float | None = None,
     tracking_uri: str | None = None,
 ) -> Comparison:
     """Compare finished runs. Runs that differ only in the seed are one row; each row is compared with the baseline.
@@ -31,13 +33,19 @@ def compare(
         filter_string: MLflow filter. Keys with dots or slashes do not need backticks.
         baseline: The row that the others are compared with, by its number or by the id or name of one of its runs; by
             default the best row that has more than one run.
+        min_effect: Smallest difference of interest. The notes say how many seeds show it, for each row whose difference
+            is undecided.
         tracking_uri: MLflow database or server; by default MLFLOW_TRACKING_URI, or else the project's mlflow.db.
 
     Returns:
         The rows, best first, with mean, standard deviation, 95 % interval and difference to the baseline.
 
     Raises:
-        UserError: A name, a key or the baseline is unknown, the filter is invalid, or no run has the metric.
+        UserError: A name, a key or the baseline is unknown, the filter or `min_effect` is invalid, or no run has the
+            metric.
     """
     selection = find_runs(existing_store(tracking_uri), names, filter_string)
-    return group_and_rank(selection, metric, list(dict.fromkeys(by)), mode, baseline)
+    comparison = group_and_rank(selection, metric, list(dict.fromkeys(by)), mode, baseline)
+    if min_effect is not None:
+        comparison.notes.extend(power_notes(comparison, min_effect))
+    return comparison

@@ -80,7 +80,7 @@ def group_and_rank(
     rows = _group(measured, metric, keys)
     searched = selection.direction if metric == selection.metric else None
     by_study = {"minimize": "min", "maximize": "max"}.get(searched or "")
-    lower = (mode or by_study or _recorded_mode(metric, measured) or mode_of(metric)) == "min"
+    lower = (mode or by_study or recorded_mode(metric, measured) or mode_of(metric)) == "min"
     rows.sort(key=lambda row: row.summary.mean if lower else -row.summary.mean)
     sets = by_data_set(rows)
     rows = [row for part in sets.values() for row in part]
@@ -144,7 +144,7 @@ def default_metric(runs: Sequence[StoredRun]) -> str:
     return METRICS[0]
 
 
-def _recorded_mode(metric: str, runs: Sequence[StoredRun]) -> str | None:
+def recorded_mode(metric: str, runs: Sequence[StoredRun]) -> str | None:
     """Return the mode that selected the runs' weights, if it was by this metric, or by this on the validation set."""
     name = without_split(metric.removeprefix(f"{SELECTED}/"))
     modes = {run.tags.get(MODE_TAG) for run in runs if without_split(run.tags.get(MONITOR_TAG, "")) == name}

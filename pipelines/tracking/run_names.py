@@ -20,6 +20,7 @@ from pipelines.tracking.tags import (
     PARENT_RUN_TAG,
     REASON_TAG,
     SEEDS_PARAM,
+    SEEDS_TAG,
     STUDY_TAG,
     SWEEP_SUFFIX,
     is_summary,
@@ -140,7 +141,8 @@ def _whole(run: StoredRun) -> str:
         return ""
     if STUDY_TAG in run.tags:
         return f"study {run.tags[STUDY_TAG]}"
-    return f"seeds {parent.params[SEEDS_PARAM]}" if SEEDS_PARAM in parent.params else ""
+    seeds = parent.tags.get(SEEDS_TAG, parent.params.get(SEEDS_PARAM))
+    return "" if seeds is None else f"seeds {seeds}"
 
 
 def _best(store: Store, name: str) -> StoredRun:

@@ -51,7 +51,7 @@ COPIED_MODEL_TAG = "litlab.copied.model"  # of a logged model: the model that it
 COPYING_TAG = "litlab.copying"  # of a copy that is not complete
 
 # Summary runs and their children
-PARENT_TAG = "litlab.parent"  # set on summary runs; the value says of what: "sweep", "seeds", "comparison", "explain"
+PARENT_TAG = "litlab.parent"  # set on summary runs; the value says of what: "sweep", "seeds", "comparison" ...
 EXPLAIN_TAG = "litlab.explain"  # arguments of `litlab explain`, without the run and file names
 OLD_EXPLAIN_TAG = "litlab.look"
 STUDY_TAG = "study"
@@ -116,7 +116,9 @@ SYSTEM = "system"  # prefix: MLflow's metrics of the machine, `system/cpu_utiliz
 # Keys of a run's configuration in `compare`, besides its params
 EXPERIMENT_KEY, STAGE_KEY, DATA_HASH_KEY = "experiment", STAGE_TAG, DATA_HASH_TAG
 
+SEEDS_TAG = "litlab.seeds"  # of a summary run to which seeds were added: its seeds, in place of SEEDS_PARAM
 TIES_TAG = "litlab.ties"  # of a summary run of seeds: what decides between equal epochs; before, the first
+DECISION_TAG = "litlab.decision"  # of a summary run of `litlab decide`: what it found
 VERDICT_TAG = "litlab.verdict"  # of a study: whether its best configuration is better than the default
 NOT_BETTER = "not better"  # the verdict begins with it, if it is not
 _RESERVED_PREFIXES = ("litlab.", "mlflow.", "git.", "resumed.git.", "machine.", f"{DATA_HASH_TAG}", f"{VERSION_TAG}.")

@@ -10,19 +10,17 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
 from pipelines.tracking.endings import notified
 from pipelines.tracking.labels import Labels
-from pipelines.tracking.query import find_runs
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.summary_runs import keep_code, label
-from pipelines.tracking.tags import HOST_TAG, MODE_TAG, MONITOR_TAG, NOTE_TAG, PARENT_RUN_TAG, TIES_TAG
+from pipelines.tracking.summary_runs import label
 from sweeps.cluster.options import make_pool as pool_of
 from sweeps.cluster.place import Place
 from sweeps.seeds.plan import SeedsPlan, make_plan
-from sweeps.seeds.summary import format_test_metrics, log_summary, main_mean
+from sweeps.seeds.summary import main_mean
 from sweeps.seeds.summary_run import open_summary_run, seeds_lock
-from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs, was_lost
+from sweeps.seeds.training import finished_runs, missing_jobs, summarize_runs
+from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
 from sweeps.workers.display import LiveDisplay
-from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
 
 MAX_SEEDS = 1000
@@ -75,8 +73,9 @@ def fit_seeds(
 ) -> SeedsResult:
     """Train one configuration with consecutive seeds, each in its own process, and summarise the runs in another run.
 
-    Seeds that an earlier unfinished call finished are not trained again. A failed seed does not affect the others.
-    Ctrl-C and SIGTERM stop the training gracefully, a second one at once. Must be called in the main thread.
+    Seeds of an earlier call that is unfinished, or was to train fewer, are not trained again. A failed seed does not
+    affect the others. Ctrl-C and SIGTERM stop the training gracefully, a second one at once. Must be called in the main
+    thread.
 
     Args:
         experiment: Name of an experiment or path of a YAML file; None if the overrides name it.
@@ -141,33 +140,16 @@ def _train(
 
     status, reason = "FAILED", "an error ended it"
     try:
-        code = keep_code(parent)
-        done = {int(run.seed) for run in _finished_runs(store, parent, plan.seeds)}
-        breaks_ties = TIES_TAG in store.find(parent.run_id).tags
-        jobs = [
-            Job(
-                arguments=plan.arguments,
-                seed=seed,
-                experiment=plan.experiment,
-                tracking_uri=store.uri,
-                tags={**labels.tags, **code, PARENT_RUN_TAG: parent.run_id},
-                test=plan.folds is None,
-                folds=plan.folds,
-                breaks_ties=breaks_ties,
-                devices=plan.facts["devices"],
-            )
-            for seed in plan.seeds
-            if seed not in done
-        ]
+        done = finished_runs(store, parent.run_id, plan.seeds)
+        jobs = missing_jobs(store, parent, plan, labels, done)
         with LiveDisplay() as display:
             results = run_jobs(pool, jobs, store, display, title=plan.experiment, reused=len(done))
-        runs += _finished_runs(store, parent, plan.seeds)
+        runs += finished_runs(store, parent.run_id, plan.seeds)
         if plan.folds is not None and len(runs) == len(plan.seeds) and not pool.stop_requests:
             _add_tests(pool, runs)
-            runs[:] = _finished_runs(store, parent, plan.seeds)
-        parent.set_tags({key: runs[0].tags[key] for key in (MONITOR_TAG, MODE_TAG) if runs and key in runs[0].tags})
+            runs[:] = finished_runs(store, parent.run_id, plan.seeds)
         if pool.stop_requests < 2:
-            log_summary(parent, _note_heading(plan, runs), runs)
+            summarize_runs(parent, plan, runs)
         status, reason = _final_status(pool, results)
     except MlflowException as error:
         message = "Lost the tracking server or database. Run the same command again to continue."
@@ -186,31 +168,9 @@ def _add_tests(pool: Pool, runs: Sequence[StoredRun]) -> None:
             add_test(run)
 
 
-def _finished_runs(store: Store, parent: Run, seeds: range) -> list[StoredRun]:
-    """End the runs whose process died, and return one finished run per seed, in their order.
-
-    Runs of other programs below the same parent are left as they are, and do not count.
-    """
-    for run in store.children(parent.run_id):
-        if HOST_TAG in run.tags:
-            store.end(run.run_id, "KILLED", "its process died")
-    finished = [run for run in find_runs(store, [parent.run_id]).runs if HOST_TAG in run.tags and not was_lost(run)]
-    by_seed = {run.seed: run for run in finished}
-    return [by_seed[str(seed)] for seed in seeds if str(seed) in by_seed]
-
-
 def _final_status(pool: Pool, results: Sequence[JobResult]) -> tuple[str, str]:
     """Return the status of the summary run, and the reason."""
     if pool.stop_requests:
         return "KILLED", "stopped"
     failed = sorted((result.job.seed, result.reason) for result in results if result.status != "FINISHED")
     return ("FAILED" if failed else "FINISHED"), "; ".join(f"seed {seed}: {reason}" for seed, reason in failed)
-
-
-def _note_heading(plan: SeedsPlan, runs: Sequence[StoredRun]) -> str:
-    """Return the first lines of the note: the result, then the experiment's description."""
-    what = "seeds" if plan.folds is None else f"seeds on {plan.folds} folds"
-    done = f"{len(runs)} of {len(plan.seeds)} {what} ({plan.seed_range}) are done"
-    result = f": **{metrics}**" if (metrics := format_test_metrics(runs)) else ""
-    description = str(plan.facts["tags"][NOTE_TAG])
-    return "\n\n".join(filter(None, [f"{done}{result}.", description]))

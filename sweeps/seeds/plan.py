@@ -1,6 +1,6 @@
 """What `fit_seeds` is to train: the checked experiment and its seeds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.runtime.errors import UserError
@@ -33,6 +33,10 @@ class SeedsPlan:
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {self.seed_range}"
         return seeds if self.folds is None else f"{self.folds} folds, {seeds}"
 
+    def first(self, number: int) -> "SeedsPlan":
+        """Return the plan of another number of seeds, with the same first one."""
+        return replace(self, seeds=range(self.seeds[0], self.seeds[0] + number))
+
     @property
     def experiment(self) -> str:
         """Name of the MLflow experiment."""
@@ -52,6 +56,12 @@ class SeedsPlan:
 def format_seeds(seeds: range) -> str:
     """Format consecutive seeds: "0 to 4", or "0" for a single one."""
     return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+
+
+def parse_seeds(text: str) -> range:
+    """Return consecutive seeds that `format_seeds` has formatted."""
+    first, _, last = text.partition(" to ")
+    return range(int(first), int(last or first) + 1)
 
 
 def make_plan(

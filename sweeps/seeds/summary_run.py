@@ -1,4 +1,4 @@
-"""The summary run of several seeds: one process at a time, continued if an earlier one is not finished."""
+"""The summary run of several seeds: one process at a time, which continues one that is unfinished or has fewer."""
 
 import contextlib
 import hashlib
@@ -15,18 +15,28 @@ from pipelines.runtime.log import logger
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import summary_tags
-from pipelines.tracking.tags import FOLD_PARAM, HOST_TAG, PARENT_TAG, REMOVED_TAG, SEED_TAG, SEEDS_PARAM, TIES_TAG
-from sweeps.seeds.plan import SeedsPlan
+from pipelines.tracking.tags import (
+    FOLD_PARAM,
+    HOST_TAG,
+    NAME_TAG,
+    PARENT_TAG,
+    REMOVED_TAG,
+    SEED_TAG,
+    SEEDS_PARAM,
+    SEEDS_TAG,
+    TIES_TAG,
+)
+from sweeps.seeds.plan import SeedsPlan, parse_seeds
 
 
 @contextlib.contextmanager
 def seeds_lock(store: Store, plan: SeedsPlan) -> Iterator[None]:
-    """Make sure that no other process of this machine trains the same seeds, so that RUNNING runs are orphans.
+    """Make sure that no other process of this machine trains these seeds, so that RUNNING runs are orphans.
 
     Raises:
-        UserError: Another process trains them.
+        UserError: Another process trains them, or another number of them.
     """
-    identity = json.dumps([store.uri, plan.experiment, plan.facts["hash"], plan.digests, plan.seed_range])
+    identity = json.dumps([store.uri, plan.experiment, plan.facts["hash"], plan.digests, plan.seeds[0]])
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     path = (store.folder or Path(tempfile.gettempdir())) / f"seeds-{key}.lock"
     with contextlib.ExitStack() as stack:
@@ -39,38 +49,53 @@ def seeds_lock(store: Store, plan: SeedsPlan) -> Iterator[None]:
 
 
 def open_summary_run(store: Store, plan: SeedsPlan, command: str) -> Run:
-    """Reopen the latest unfinished summary run of the same configuration, data and seeds, or create one."""
-    for run in _unfinished(store, plan):
-        if run.status == "RUNNING" and (host := run.tags.get(HOST_TAG)) != platform.node():
-            logger.warning(
-                "run %s of the same seeds may be active on %s; a new summary run is created", run.run_id, host
-            )
-            continue
-        parent = Run.reopen(run)
-        parent.set_tags({HOST_TAG: platform.node()})
-        logger.info("continuing run %s", run.run_id)
-        return parent
-    return _create(store, plan, command)
+    """Reopen the latest unfinished summary run of these seeds, or the latest one if it has fewer, or create one."""
+    found = summary_runs(store, plan)
+    unfinished = [run for run in found if seeds_of(run) == plan.seeds and run.status != "FINISHED"]
+    fewer = [run for run in found[:1] if len(seeds_of(run)) < len(plan.seeds)]
+    for run in (*unfinished, *fewer):
+        return reopen(run, plan)
+    return create_summary_run(store, plan, command)
 
 
-def _unfinished(store: Store, plan: SeedsPlan) -> list[StoredRun]:
-    """Find unfinished summary runs of the same configuration, data and seeds, the latest first."""
-    same_seeds = f"tags.`{PARENT_TAG}` = 'seeds' and params.{SEEDS_PARAM} = '{plan.seed_range}'"
-    unfinished = f"{same_seeds} and attributes.status != 'FINISHED'"
-    runs = store.search([store.experiment_id(plan.experiment)], unfinished, ["attributes.start_time DESC"])
+def summary_runs(store: Store, plan: SeedsPlan) -> list[StoredRun]:
+    """Find summary runs of the same configuration, data and first seed, the latest first.
+
+    One that may be active on another machine is left out, with a warning.
+    """
+    of_seeds = f"tags.`{PARENT_TAG}` = 'seeds'"
+    runs = store.search([store.experiment_id(plan.experiment)], of_seeds, ["attributes.start_time DESC"])
     facts = plan.facts
     matcher = ConfigMatcher(facts["hash"], facts["config"], lambda: facts["defaults"])
-    runs = [run for run in runs if REMOVED_TAG not in run.tags]
-    return [run for run in runs if _has_same_data(run, plan) and matcher.matches(run)]
+    runs = [run for run in runs if REMOVED_TAG not in run.tags and seeds_of(run)[:1] == plan.seeds[:1]]
+    runs = [run for run in runs if _has_same_data(run, plan) and matcher.matches(run)]
+    return [run for run in runs if not _is_active_elsewhere(run)]
 
 
-def _has_same_data(run: StoredRun, plan: SeedsPlan) -> bool:
-    """Return whether both have digests or neither, and no split differs; one that only one has makes no difference."""
-    recorded, current = run.data_digests, plan.digests
-    return bool(recorded) == bool(current) and all(current.get(key, recorded[key]) == recorded[key] for key in recorded)
+def seeds_of(run: StoredRun) -> range:
+    """Return the seeds of a summary run; none if it recorded none."""
+    text = run.tags.get(SEEDS_TAG, run.params.get(SEEDS_PARAM))
+    return range(0) if text is None else parse_seeds(text)
 
 
-def _create(store: Store, plan: SeedsPlan, command: str) -> Run:
+def reopen(run: StoredRun, plan: SeedsPlan) -> Run:
+    """Reopen a summary run, which gets the seeds of a plan if these are more."""
+    parent = Run.reopen(run)
+    parent.set_tags({HOST_TAG: platform.node()})
+    add_seeds(parent, len(seeds_of(run)), plan)
+    logger.info("continuing run %s", run.run_id)
+    return parent
+
+
+def add_seeds(parent: Run, number: int, plan: SeedsPlan) -> None:
+    """Record the seeds of a plan on a summary run that has another number of them, if these are more."""
+    if number < len(plan.seeds):
+        name = parent.name.replace(plan.first(number).name, plan.name)
+        parent.set_tags({SEEDS_TAG: plan.seed_range, NAME_TAG: name})
+
+
+def create_summary_run(store: Store, plan: SeedsPlan, command: str) -> Run:
+    """Create a summary run."""
     tags = {key: tag for key, tag in plan.facts["tags"].items() if key != SEED_TAG}
     folds = "" if plan.folds is None else f" --folds {plan.folds}"
     tags |= summary_tags("seeds", command, f"litlab fit {plan.experiment} --seeds {len(plan.seeds)}{folds}")
@@ -82,3 +107,16 @@ def _create(store: Store, plan: SeedsPlan, command: str) -> Run:
     if plan.facts["dataset"]:
         parent.log_dataset(plan.facts["dataset"])
     return parent
+
+
+def _is_active_elsewhere(run: StoredRun) -> bool:
+    is_active = run.status == "RUNNING" and (host := run.tags.get(HOST_TAG)) != platform.node()
+    if is_active:
+        logger.warning("run %s of the same seeds may be active on %s; a new summary run is created", run.run_id, host)
+    return is_active
+
+
+def _has_same_data(run: StoredRun, plan: SeedsPlan) -> bool:
+    """Return whether both have digests or neither, and no split differs; one that only one has makes no difference."""
+    recorded, current = run.data_digests, plan.digests
+    return bool(recorded) == bool(current) and all(current.get(key, recorded[key]) == recorded[key] for key in recorded)

@@ -287,6 +287,24 @@ def test_one_seed_has_no_spread_and_a_finished_command_starts_new_runs(litlab, e
     assert [run.data.tags["mlflow.parentRunId"] for run in group.children] == [first.info.run_id, second.info.run_id]
 
 
+def test_more_seeds_of_a_finished_command_are_added_to_its_runs_and_their_summary(litlab, experiment, group):
+    fix(experiment)
+    for seeds in ("2", "3"):
+        outcome = litlab("fit", experiment, "--seeds", seeds)
+        assert outcome.code == 0, outcome.err
+    assert outcome.run_id == group.parent.info.run_id
+    assert group.seeds_and_status == [("0", "FINISHED"), ("1", "FINISHED"), ("2", "FINISHED")]
+    parent = group.parent
+    assert parent.info.status == "FINISHED"
+    assert parent.info.run_name == "seeds 0 to 2"
+    assert parent.data.tags["litlab.seeds"] == "0 to 2"
+    assert parent.data.metrics["n"] == 3
+    assert parent.data.metrics["test/acc"] == pytest.approx(0.2)
+    assert "3 of 3 seeds (0 to 2) are done" in parent.data.tags["mlflow.note.content"]
+    assert litlab("fit", experiment, "--seeds", "2").code == 0
+    assert len(group.parents) == 2, "fewer seeds begin anew"
+
+
 def test_a_failed_seed_affects_no_other_and_is_retried_by_the_same_command(litlab, experiment, group):
     command = ["fit", experiment, "--seeds", "3", "--workers", "2"]
     outcome = litlab(*command)

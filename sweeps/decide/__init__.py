@@ -1,0 +1,1 @@
+"""Which of two configurations is better: adds seeds until an interval tells. Only sweeps.commands may import it."""
