@@ -105,7 +105,7 @@ class Bench:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
         folder.mkdir(parents=True, exist_ok=True)
-        self.program = folder / "litlab.py"  # Lightning runs this for further devices
+        self.program = folder / "run_litlab.py"  # Lightning runs this for further devices; must not hide the package
         self.program.write_text(PROGRAM)
 
     def warm_up(self) -> None:

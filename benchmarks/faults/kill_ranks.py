@@ -47,7 +47,7 @@ def ddp_arguments(ranks: int) -> list[str]:
 
 
 def by_lightning(bench: Bench, project: Project, ranks: int, argv: list[str]) -> list[Command]:
-    """Start the first process; Lightning starts the others with `python litlab.py`."""
+    """Start the first process; Lightning starts the others with `python run_litlab.py`."""
     path = ":".join(str(part) for part in (Path(__file__).parents[2], os.environ.get("PYTHONPATH", "")) if str(part))
     log = f"{project.folder.name}.txt"
     return [bench.litlab(*argv, uri=project.uri, environment={"PYTHONPATH": path}, log=log)]
@@ -195,7 +195,7 @@ def _ranks(command: Command) -> list[int]:
     workers = []
     for pid in process_tree(command.pid)[1:]:
         with contextlib.suppress(OSError):
-            workers += [pid] if b"litlab.py" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+            workers += [pid] if b"run_litlab.py" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
     return [pid for pid in (command.pid, *workers) if is_alive(pid)]
 
 
