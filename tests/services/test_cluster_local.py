@@ -25,7 +25,7 @@ handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTER
 study = litlab.sweep("space.yaml", name="python", cluster="local", cpus=0.5, workers=2)
 seeds = litlab.fit("digits-mlp", overrides={"trainer.max_epochs": 1}, seeds=2, cluster="local")
 assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-print(json.dumps([study.n_finished, study.run.command, seeds.command, [run.seed for run in seeds.children]]))
+print(json.dumps([study.n_finished, study.run.command, seeds.command, sorted(run.seed for run in seeds.children)]))
 import ray
 ray.init(address="local", include_dashboard=False, num_cpus=1, log_to_driver=False)
 try:
