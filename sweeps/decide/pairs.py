@@ -47,7 +47,8 @@ def find_measure(metric: str | None, ours: Runs, theirs: Runs) -> Measure:
     name = next((each for each in (f"{SELECTED}/{wanted}", wanted) if each in shared), None)
     if name is None:
         tested = test_metrics(ours[0].metrics, ours[0].tags)
-        usual = [each for each in shared if each.startswith(f"{SELECTED}/") or each in tested]
+        prefix = f"{SELECTED}/"
+        usual = [each.removeprefix(prefix) for each in shared if each.startswith(prefix) or each in tested]
         raise UserError(f"--metric {wanted}: the runs have {list_metrics(usual or shared, wanted)}")
     lower = (recorded_mode(name, runs) or mode_of(name)) == "min"
     return Measure(name, lower, name in test_metrics(ours[0].metrics, ours[0].tags))

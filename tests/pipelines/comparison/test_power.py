@@ -19,7 +19,7 @@ def test_the_number_of_pairs_has_the_power_in_a_simulation_and_one_less_has_not(
     generator = np.random.default_rng(3)
     for n, expected in ((10, True), (9, False)):
         p = stats.ttest_1samp(1 + generator.standard_normal((100_000, n)), 0, axis=1).pvalue
-        assert ((p < 0.05).mean() >= POWER - 0.003) is expected
+        assert ((p < 0.05).mean() >= POWER - 0.003) == expected
 
 
 def test_folds_that_share_examples_limit_what_more_seeds_can_show():

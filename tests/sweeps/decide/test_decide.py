@@ -162,7 +162,7 @@ def test_a_lower_loss_is_better(decided, lazy):
 
 def test_a_metric_that_the_runs_do_not_have_is_refused_with_those_that_they_have(decided, lazy):
     options = {"margin": 0.01, "max_seeds": 5, "overrides": SHORT, "tracking_uri": decided.uri}
-    with pytest.raises(UserError, match=r"--metric val/accuracy: the runs have .*did you mean selected/val/acc\?"):
+    with pytest.raises(UserError, match=r"--metric val/accuracy: the runs have .*did you mean val/acc\?"):
         decide("digits-mlp", str(lazy), metric="val/accuracy", **options)
 
 
