@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 30  # seeds up to which each gets a row
 DESCRIPTION = """Train one configuration with several seeds. A parent run has the mean, the
 standard deviation and the 95 % interval of each metric; each seed is a child
-run. Run the same command again to continue after a stop or a failure, or with
-a larger N to add seeds.
+run. The same command continues after a stop; a larger N adds seeds.
 
 With --folds, each of N parts of the training data validates once, and all are
 tested when the last fold is trained (docs/DATA.md)."""
