@@ -56,7 +56,11 @@ def test_the_map_names_every_room_and_every_file_of_modules_and_datamodules():
     assert [name for name in {*files, *rooms} - {"__init__.py"} if name not in tree] == []
 
 
-@pytest.mark.parametrize("number", [0, 1, 2], ids=["the logged model", "the notebook", "the classes"])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(0, marks=pytest.mark.slow), 1, 2],
+    ids=["the logged model", "the notebook", "the classes"],
+)
 def test_the_python_code_in_the_guide_runs(litlab, run_python, tmp_path, number):
     run_id = litlab("fit", "digits-mlp", "--trainer.max_epochs", "1").run_id if number == 0 else ""
     block = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)[number]

@@ -70,7 +70,8 @@ def litlab(*args: str, cwd: Path | None = None, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("has_init", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("has_init", [False, True])
 def test_a_project_may_have_packages_of_litlabs_names(project, has_init):
     if has_init:
         for name in packages_of(project):

@@ -12,6 +12,7 @@ PASSIVE = ("--trainer.profiler", "simple", "--trainer.log_every_n_steps", "3", "
 REPORTING = ("--trainer.callbacks+=LearningRateMonitor", "--trainer.callbacks+=ModelCheckpoint")
 
 
+@pytest.mark.slow
 def test_what_changes_no_result_makes_no_row_and_what_stops_a_training_does(litlab, tables):
     same = [(), (*PASSIVE, *REPORTING, "--seed_everything", "1")]
     for arguments in [*same, STOPPING, (*STOPPING, "--trainer.callbacks.patience", "9", REPORTING[0])]:

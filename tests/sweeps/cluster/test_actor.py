@@ -36,7 +36,11 @@ def project(tmp_path):
     return Path(shutil.copytree(EXAMPLE, tmp_path / "project"))
 
 
-@pytest.mark.parametrize("top", ["/nowhere/on/this/node", ""], ids=["sent", "shared"])
+@pytest.mark.parametrize(
+    "top",
+    [pytest.param("/nowhere/on/this/node", marks=pytest.mark.slow), ""],
+    ids=["sent", "shared"],
+)
 def test_an_agent_trains_with_the_classes_of_the_project_also_where_srun_has_started_ray(run_python, project, top):
     outcome = run_python(PROGRAM, top, cwd=project)
     assert outcome.code == 0, outcome.err

@@ -200,6 +200,7 @@ def fickle(moody, tmp_path):
     return [str(tmp_path / name) for name in ("dull.yaml", "bright.yaml")]
 
 
+@pytest.mark.slow
 def test_a_seed_that_fails_decides_nothing_and_the_same_command_trains_only_it(litlab, fickle, runs, tmp_path):
     command = ["decide", *fickle, "--margin", "0.01", "--max_seeds", "3"]
     failed = litlab(*command)

@@ -106,7 +106,8 @@ def test_the_quick_tier_reads_no_data_files():
     assert not sources & downloads
 
 
-@pytest.mark.parametrize("tier", ["full", pytest.param("quick", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tier", ["full", "quick"])
 def test_every_command_is_valid_and_no_two_are_equal(tier):
     plan = load_plan(tier)
     identities = identify_jobs(plan.jobs.values())

@@ -215,7 +215,7 @@ def test_a_test_metric_is_refused(litlab, moody, results):
     assert not results.runs
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_metric_that_is_not_logged_is_refused_and_leaves_nothing_running(litlab, moody, results, workers):
     outcome = litlab("sweep", "-c", moody({"model.score": [0.1, 0.2]}, metric="val/f1"), "--workers", workers)
     assert outcome.code == 2

@@ -190,7 +190,8 @@ def test_a_sweep_survives_the_death_of_a_worker_and_of_the_fork_server(litlab, m
     assert [run.info.status for run in results.children()] == ["FAILED", "FINISHED", "FINISHED"]
 
 
-@pytest.mark.parametrize("name", ["optuna.db", pytest.param("study.journal", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["optuna.db", "study.journal"])
 def test_a_study_has_one_controller_and_loses_nothing_when_it_is_killed(
     litlab, moody, results_of, uri, start, tmp_path, name
 ):

@@ -1,6 +1,7 @@
 """Sweeps whose failed trials are trained again, and whose study others write to."""
 
 import optuna
+import pytest
 import yaml
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
@@ -49,6 +50,7 @@ def test_retry_failed_trains_again_only_the_seeds_that_failed_and_each_counts_on
     assert len(results.children()) == n_runs + 1
 
 
+@pytest.mark.slow
 def test_a_trial_added_from_outside_leaves_best_status_and_the_sweep_usable(litlab, moody, results, uri):
     space = {"model.score": {"low": 0.2, "high": 0.8}}
     sweep = "sweep", "-c", moody(space, trials=2, sampler="random")

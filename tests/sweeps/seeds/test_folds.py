@@ -105,6 +105,7 @@ def test_the_test_set_stays_closed_until_every_fold_is_trained(uri, tmp_path):
     assert all("test/acc" in measured.test_metrics(run.metrics, run.tags) for run in second.runs)
 
 
+@pytest.mark.slow
 def test_the_value_of_a_trial_is_the_mean_over_its_folds(uri, tmp_path):
     path = tmp_path / "folded.yaml"
     path.write_text("{experiment: digits-mlp, folds: 2, space: {model.dropout: [0.0, 0.5]}, sampler: grid, confirm: 0}")
