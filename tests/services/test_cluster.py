@@ -233,14 +233,14 @@ def test_a_training_on_two_nodes_of_which_one_process_is_killed_fails_once(
     cluster: RayCluster, study: Study, until: Callable[..., Any]
 ) -> None:
     process = study.start(cluster, "--trainer.num_nodes", "2", *ON_CPU)
-    until(lambda: all(node.trainings() for node in cluster.nodes[-2:]) and study.runs("RUNNING"))
+    alive = cluster.nodes[0], last(cluster)  # earlier tests have killed those between
+    until(lambda: all(node.trainings() for node in alive) and study.runs("RUNNING"))
     (victim,) = last(cluster).trainings()
     os.kill(victim, signal.SIGKILL)
     end(process, study)
     study.check({"COMPLETE": TRIALS - 1, "FAIL": 1})
     (failed,) = [trial for trial in study.counted if trial.state.name == "FAIL"]
-    assert failed.user_attrs[REASON].startswith("node ")
-    assert "killed (SIGKILL)" in failed.user_attrs[REASON]
+    assert "killed (SIGKILL)" in failed.user_attrs[REASON]  # after the node's name if it was not the first process
     assert not any(node.trainings() for node in cluster.nodes)
 
 
