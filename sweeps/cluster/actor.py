@@ -31,7 +31,8 @@ def actor_class() -> type:
 
             folder, unpacked = Path(top, current), None
             rays_own = ("/ray/thirdparty_files", "/ray/_private/workers")
-            sys.path[:] = [path for path in sys.path if not path.endswith(rays_own) and path not in ("", str(folder))]
+            others = [path for path in sys.path if not path.endswith(rays_own) and path not in ("", str(folder))]
+            sys.path[:] = [*others, str(folder)]  # the last one, as in every process; litlab's clone is a project, too
             if not folder.is_dir():
                 unpacked = tempfile.mkdtemp(prefix="litlab-code-")
                 zipfile.ZipFile(io.BytesIO(code)).extractall(unpacked)
