@@ -49,3 +49,17 @@ def test_an_agent_trains_with_the_classes_of_the_project_also_where_srun_has_sta
     assert trained == ["run", "epoch", "done"]
     assert (folder == str(project)) == (not top)
     assert is_left == (not top), "what was sent is deleted"
+
+
+def test_litlab_is_found_if_the_project_is_its_own_folder(run_python):
+    program = """
+import importlib.machinery, sys
+from sweeps.cluster.actor import actor_class
+settings = {"slots": 1, "gpus": 0, "threads": 1, "timeout_s": None, "system_metrics": False, "variables": {}}
+agent = actor_class()(sys.argv[1], "", b"", settings)
+agent.call("close")
+print(importlib.machinery.PathFinder.find_spec("litlab") is not None)
+"""
+    outcome = run_python(program, EXAMPLE.parents[1], cwd=EXAMPLE.parents[1])
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.splitlines()[-1] == "True"
