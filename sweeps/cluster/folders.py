@@ -20,10 +20,10 @@ def agent_folder(code: str | None = None) -> Iterator[Path]:
     Args:
         code: Another folder, which is deleted with it.
     """
-    _remove_abandoned()
     folder = Path(tempfile.gettempdir(), f"{PREFIX}{secrets.token_hex(8)}")
     with file_lock(_lock_of(folder), remove=True):  # before the folder exists: others remove one that is not locked
         folder.mkdir(mode=0o700)
+        _remove_abandoned(folder)
         if code is not None:
             (folder / CODE).symlink_to(code)
         try:
@@ -32,12 +32,17 @@ def agent_folder(code: str | None = None) -> Iterator[Path]:
             _remove(folder)
 
 
-def _remove_abandoned() -> None:
-    """Remove the folders whose agent has died; the system has released its lock."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if folder.is_dir():
-            with contextlib.suppress(OSError), file_lock(_lock_of(folder), timeout=0, remove=True):  # of other users
-                _remove(folder)
+def _remove_abandoned(own: Path) -> None:
+    """Remove the folders of this user whose agent has died; the system has released its lock.
+
+    Folders of other users are left alone: the link in one of them could lead to files of this user.
+    """
+    user = own.lstat().st_uid
+    for folder in own.parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # its agent lives, or another agent has removed it
+            if folder != own and folder.is_dir() and folder.lstat().st_uid == user:
+                with file_lock(_lock_of(folder), timeout=0, remove=True):
+                    _remove(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Folders of agents: deleted at the end, also those of agents that were killed, but never those of others that live."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -40,3 +41,16 @@ def test_the_next_agent_removes_the_folder_of_one_that_was_killed(temporary):
         with agent_folder():
             assert other.is_dir(), "its agent lives"
     assert not list(temporary.iterdir()), "locks are deleted too"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make files of another user")
+def test_a_folder_of_another_user_is_left_alone_with_what_it_links_to(temporary):
+    precious, planted = temporary / "precious", temporary / "litlab-agent-planted"
+    precious.mkdir()
+    planted.mkdir()
+    (planted / "code").symlink_to(precious)
+    os.chown(planted, 65534, 65534)
+    with agent_folder():
+        pass
+    assert precious.is_dir()
+    assert planted.is_dir()
