@@ -8,8 +8,8 @@ from litlab.call import training_call
 from litlab.errors import RunFailedError
 from litlab.run import Run, uri_of
 from litlab.several_seeds import place_of, raise_stop
-from pipelines.config.request import read_request
 from pipelines.runtime.text import format_command
+from sweeps.decide.levels import MAX_SEEDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,12 +36,12 @@ class Decision:
     """
 
     def __init__(self, decided: "Decided") -> None:
-        from sweeps.decide.decision import evidence, headline
+        from sweeps.decide.decision import FIRST, SECOND, evidence, headline
 
         assert decided.measure is not None
         last, uri = decided.looks[-1], decided.tracking_uri
         self.verdict, self.metric = decided.verdict, decided.measure.metric
-        self.better = dict(zip(("first", "second"), decided.names, strict=True)).get(decided.verdict)
+        self.better = dict(zip((FIRST, SECOND), decided.names, strict=True)).get(decided.verdict)
         self.difference, self.interval, self.n = last.difference, (last.low, last.high), last.n
         self.run = Run(decided.run_id, uri)
         self.runs = [[Run(run.run_id, uri) for run in side] for side in decided.runs]
@@ -64,7 +64,7 @@ def decide(
     *,
     margin: float,
     metric: str | None = None,
-    max_seeds: int = 30,
+    max_seeds: int = MAX_SEEDS,
     seed: int = 0,
     workers: int | None = None,
     cluster: str | None = None,
@@ -96,15 +96,14 @@ def decide(
         RunFailedError: A seed failed.
         KeyboardInterrupt: The user stopped it.
     """
-    from sweeps.decide.sides import arguments_of
+    from sweeps.decide.sides import read_sides
 
     uri = tracking_uri
     for each in (first, second):
         uri = uri_of(each, uri) if isinstance(each, Run) else uri
     one, other = (each.id if isinstance(each, Run) else str(each) for each in (first, second))
     keys = key_arguments(overrides)
-    for name in (one, other):
-        read_request("decide", [*arguments_of(name, uri), *keys])
+    sides = read_sides((one, other), keys, uri)
     options: dict[str, Any] = {"margin": margin, "max_seeds": max_seeds, **given(metric=metric)}
     place = place_of(workers, cluster, cpus, gpus)
     shown = key_arguments({**options, "seed_everything": seed, **place, **given(tracking_uri=uri)})
@@ -112,12 +111,10 @@ def decide(
     with training_call():
         from sweeps.decide.decide import decide as run
 
-        decided = run(
-            one, other, **options, **place, first_seed=seed, overrides=keys, tracking_uri=uri, command=command
-        )
+        decided = run((one, other), sides, **options, **place, first_seed=seed, tracking_uri=uri, command=command)
     raise_stop(decided.stop_signal, CONTINUES)
     if decided.failed:
-        reasons = "; ".join(f"{each.job.experiment}, seed {each.job.seed}: {each.reason}" for each in decided.failed)
+        reasons = "; ".join(result.failure for result in decided.failed)
         parent = next(parent for parent in decided.parents if parent is not None)
         raise RunFailedError(f"{reasons}. {CONTINUES}", Run(parent, decided.tracking_uri))
     return Decision(decided)

@@ -33,6 +33,7 @@ from pipelines.runtime.signals import exit_on_sigterm
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs/RELIABILITY.md"
+CLUSTER = "cluster"  # only if it is named
 KINDS = {
     "fits": "kill_fits",
     "sweeps": "kill_sweeps",
@@ -41,13 +42,14 @@ KINDS = {
     "server": "lose_server",
     "disk": "fill_disk",
     "ranks": "kill_ranks",
+    CLUSTER: "kill_cluster",
 }
-CLUSTER = {"cluster": "kill_cluster"}  # only if it is named
+USUAL = KINDS.keys() - {CLUSTER}
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=KINDS | CLUSTER, help=", ".join(KINDS | CLUSTER))
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=KINDS, help=", ".join(KINDS))
     parser.add_argument("--quick", action="store_true", help="one or two faults of each kind")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (0)")
     parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder that may contain MNIST/raw (data)")
@@ -57,7 +59,7 @@ def options() -> argparse.Namespace:
 
 def run_kind(name: str, given: argparse.Namespace, results: report.Results, console: Console) -> None:
     """Inject the faults of one kind, and save its rows."""
-    kind = importlib.import_module((KINDS | CLUSTER)[name])
+    kind = importlib.import_module(KINDS[name])
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=kind.total(given.quick))
@@ -89,16 +91,16 @@ def main() -> int:
     exit_on_sigterm()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also for a background job of a shell
     try:
-        for name in KINDS | CLUSTER:
-            if name in (given.only or KINDS) and (given.only or name not in results.kinds):
+        for name in KINDS:
+            if name in (given.only or USUAL) and (given.only or name not in results.kinds):
                 run_kind(name, given, results, console)
     except KeyboardInterrupt:
         finished = ", ".join(results.kinds) or "none"
         console.print(f"stopped; finished: {finished}. Run the same command again to continue.")
         return 130
-    results.kinds = {name: results.kinds[name] for name in KINDS | CLUSTER if name in results.kinds}
+    results.kinds = {name: results.kinds[name] for name in KINDS if name in results.kinds}
     report.show(results, console)
-    if not given.quick and given.only in (None, [*CLUSTER]):
+    if not given.quick and given.only in (None, [CLUSTER]):
         words = ["--only cluster"] * bool(given.only) + [f"--seed {given.seed}"] * bool(given.seed)
         command = f"make faults ARGS='{' '.join(words)}'" if words else "make faults"
         marks = report.CLUSTER_MARKS if given.only else report.MARKS

@@ -70,7 +70,7 @@ class Predictions:
         outputs = [name for name in columns if re.fullmatch(r"prediction_\d+", name)]
         if "class" not in columns or len(outputs) <= count:
             return columns
-        names = self.classes if len(self.classes) == len(outputs) else range(len(outputs))
+        names = self._class_names(len(outputs))
         highest, classes = torch.tensor([columns[name] for name in outputs]).T.topk(count)
         rows = zip(classes.tolist(), highest.tolist(), strict=True)
         cells = [[f"{names[index]}: {value:.4g}" for index, value in zip(*row, strict=True)] for row in rows]
@@ -83,17 +83,17 @@ class Predictions:
             return columns
         if not _are_classes(targets_N, values):
             return {"target": targets_N.tolist(), **columns}
-        names = self._class_names(values)
+        names = self._class_names(values.shape[1])
         predicted = [names[index] for index in values.argmax(1).tolist()]
         return {"target": [names[index] for index in targets_N.tolist()], "class": predicted, **columns}
 
-    def _class_names(self, values: Tensor) -> Sequence[str | int]:
-        return self.classes if len(self.classes) == values.shape[1] else range(values.shape[1])
+    def _class_names(self, count: int) -> Sequence[str | int]:
+        return self.classes if len(self.classes) == count else range(count)
 
     def _predicted_columns(self, values: Any) -> dict[str, Column]:
         if _are_probabilities(self.values):
             probability_N, class_N = values.max(1)
-            names = self._class_names(values)
+            names = self._class_names(values.shape[1])
             return {"class": [names[index] for index in class_N.tolist()], "probability": probability_N.tolist()}
         columns: dict[str, Column] = {}
         for name, value in _named(values):

@@ -45,6 +45,13 @@ def make_pool(place: Place, folder: Path, timeout_s: float | None = None, *, sys
     return ClusterPool(place, folder, timeout_s, system_metrics=system_metrics)
 
 
+def add_place_options(parser: VerbParser) -> None:
+    """Add `--workers` and the options of a cluster to a short page."""
+    help_text = "trainings in parallel; they share cores and GPUs (1)"
+    parser.add_argument("--workers", type=int, metavar="N", help=help_text)
+    add_cluster_options(parser, short=True)
+
+
 def add_cluster_options(parser: VerbParser, *, short: bool = False) -> None:
     """Add `--cluster`, `--cpus` and `--gpus`; a short page has one line for them."""
     where = "Ray: local, auto or HOST:PORT" + ("; --cpus, --gpus: each" if short else " (docs/CLUSTERS.md)")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from pipelines.commands.options import VerbParser
 from pipelines.config.arguments import option_values
-from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
-from sweeps.cluster.options import add_cluster_options
+from sweeps.cluster.options import add_place_options
+from sweeps.decide.levels import FIRST, LARGEST, MAX_SEEDS
 
 if TYPE_CHECKING:
     from sweeps.decide.decision import Decision
@@ -32,12 +32,10 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--margin", type=float, metavar="M", help=margin)
     metric = "val/acc ... (the metric that selects the epoch)"
     parser.add_argument("--metric", metavar="NAME", help=metric)
-    number = "seeds at which it ends undecided, 3 to 100 (30)"
-    parser.add_argument("--max_seeds", type=int, default=30, metavar="N", help=number)
+    number = f"seeds at which it ends undecided, {FIRST} to {LARGEST} ({MAX_SEEDS})"
+    parser.add_argument("--max_seeds", type=int, default=MAX_SEEDS, metavar="N", help=number)
     parser.add_argument("--seed_everything", type=int, default=0, metavar="N", help="the first seed (0)")
-    workers = "trainings in parallel; they share CPU cores and GPUs (1)"
-    parser.add_argument("--workers", type=int, metavar="N", help=workers)
-    add_cluster_options(parser, short=True)
+    add_place_options(parser)
     parser.show_argument("--tracking_uri", metavar="URI", help="where runs are stored (mlflow.db of this project)")
     parser.show_keys("a key of both, such as --trainer.max_epochs 5")
     return parser
@@ -52,22 +50,19 @@ def main(verb: str, argv: Sequence[str]) -> int:
     if options.margin is None:
         raise UserError("--margin is missing: the largest difference that does not matter, such as --margin 0.005")
     from sweeps.decide.decide import check_numbers, decide
-    from sweeps.decide.sides import arguments_of
+    from sweeps.decide.sides import read_sides
 
     check_numbers(options.margin, options.max_seeds)
     uris = option_values(overrides, "--tracking_uri")
-    for name in names:
-        read_request(
-            verb,
-            [*arguments_of(name, uris[-1] if uris else None), *overrides],
-            options=parser.option_names,
-        )
+    uri = uris[-1] if uris else None
+    sides = read_sides(names, overrides, uri, parser.option_names)
     from pipelines.runtime.signals import exit_on_sigterm
 
     exit_on_sigterm()
     show_status("loading torch and the data")
     decision = decide(
-        *names,
+        (names[0], names[1]),
+        sides,
         margin=options.margin,
         metric=options.metric,
         max_seeds=options.max_seeds,
@@ -76,8 +71,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         cluster=options.cluster,
         cpus=options.cpus,
         gpus=options.gpus,
-        overrides=overrides,
-        tracking_uri=uris[-1] if uris else None,
+        tracking_uri=uri,
         command=format_command(verb, argv),
     )
     return _report(decision)

@@ -13,7 +13,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
-from sweeps.cluster.options import add_cluster_options
+from sweeps.cluster.options import add_place_options
 
 if TYPE_CHECKING:
     from sweeps.seeds.fit_seeds import SeedsResult
@@ -33,9 +33,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds, 1 to 1000; with --folds, as many")
     parser.add_argument("--folds", type=int, metavar="N", help="number of folds, each with a seed of its own")
     parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
-    help_text = "trainings in parallel; they share CPU cores and GPUs (1)"
-    parser.add_argument("--workers", type=int, metavar="N", help=help_text)
-    add_cluster_options(parser, short=True)
+    add_place_options(parser)
     help_text = "a run whose configuration the keys change"
     parser.add_argument("--from", dest="from_run", metavar="RUN_ID", help=help_text)
     parser.add_system_metrics()

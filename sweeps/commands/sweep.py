@@ -17,7 +17,7 @@ from pipelines.runtime.status import show_status
 from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
 from pipelines.tracking.tags import NOT_BETTER
 from pipelines.tracking.uri import tracking_uri_arguments
-from sweeps.cluster.options import add_cluster_options
+from sweeps.cluster.options import add_place_options
 from sweeps.search.space import NOT_SEARCHED
 from sweeps.search.space_files import space_names
 
@@ -46,8 +46,7 @@ def make_parser(verb: str) -> VerbParser:
     add("--timeout", metavar="2h", help="start no trial after this time")
     add("--trial-timeout", metavar="10m", help="stop a training that takes longer; its trial fails")
     add("--trial_timeout", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    add("--workers", type=int, metavar="N", help="trainings in parallel; they share cores and GPUs (1)")
-    add_cluster_options(parser, short=True)
+    add_place_options(parser)
     add("--stacked", type=int, default=1, metavar="N", help="small models trained as one (1; docs/SWEEPS.md)")
     add("--sampler", metavar="NAME", help="grid, random, tpe, cmaes, gp, qmc ... of Optuna")
     add("--pruner", metavar="NAME", help="none, median, hyperband ... of Optuna")

@@ -8,22 +8,19 @@ from pathlib import Path
 
 from pipelines.config.experiments import config_arguments
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import first_line
 from pipelines.tracking.store import Store
 from sweeps.cluster.options import make_pool
 from sweeps.cluster.place import Place
 from sweeps.decide.decision import Decision, describe, log_decision
-from sweeps.decide.levels import FIRST, LARGEST, level_of, looks_until
+from sweeps.decide.levels import FIRST, LARGEST, MAX_SEEDS, level_of, looks_until
 from sweeps.decide.pairs import Measure, find_measure, look_at
 from sweeps.decide.rule import UNDECIDED, Look
-from sweeps.decide.sides import Side, arguments_of, check_comparable
+from sweeps.decide.sides import Side, check_comparable
 from sweeps.seeds.plan import make_plan
 from sweeps.seeds.summary_run import seeds_lock
-from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
+from sweeps.workers.batch import JobResult, explained_loss, graceful_shutdown, run_jobs
 from sweeps.workers.display import LiveDisplay
 from sweeps.workers.pool import Pool
-
-MAX_SEEDS = 30
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,8 @@ class Progress:
 
 
 def decide(
-    one: str,
-    other: str,
+    names: tuple[str, str],
+    sides: Sequence[Sequence[str]],
     *,
     margin: float,
     metric: str | None = None,
@@ -57,7 +54,6 @@ def decide(
     cluster: str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
-    overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
     command: str = "",
 ) -> Decision:
@@ -68,8 +64,8 @@ def decide(
     continues after a stop. Must be called in the main thread.
 
     Args:
-        one: A: name of an experiment, path of a YAML file, or what names a run, whose configuration counts.
-        other: B, likewise.
+        names: What the user calls A and B.
+        sides: Arguments of `litlab fit` for A and B, see `read_sides`.
         margin: Differences that are smaller do not matter: A and B are equal if the interval is within it.
         metric: What is compared, such as "val/acc" at the selected epoch; by default, the metric that selects it.
         max_seeds: Number of seeds at which it ends undecided, 3 to 100. To be fixed beforehand.
@@ -78,7 +74,6 @@ def decide(
         cluster: A Ray cluster on which to train.
         cpus: CPUs of each training there.
         gpus: GPUs of each training there.
-        overrides: Arguments of `litlab fit` for both, such as ["--trainer.max_epochs", "5"].
         tracking_uri: Database or server of the runs; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
         command: Recorded as the command.
 
@@ -87,22 +82,21 @@ def decide(
             same seeds, or the tracking store is lost.
     """
     check_numbers(margin, max_seeds)
-    question = Question((one, other), metric, margin, max_seeds)
-    sides = [[*arguments_of(name, tracking_uri), *overrides] for name in question.names]
+    question = Question(names, metric, margin, max_seeds)
     place = Place(cluster, workers, cpus, gpus)
     with tempfile.TemporaryDirectory(prefix="litlab-decide-") as folder, make_pool(place, Path(folder)) as pool:
         pool.warm_up()
         configs = [config_arguments(None, arguments, tracking_uri) for arguments in sides]
         plan, others = (make_plan(pool, arguments, max_seeds, first_seed) for arguments in configs)
-        check_comparable(question.names, (plan, others))
+        check_comparable(names, (plan, others))
         store = Store(plan.facts["tracking_uri"])
         pool.check_store(store)
         with seeds_lock(store, plan), seeds_lock(store, others), graceful_shutdown(pool) as signals:
-            pair = Side(one, plan, store, command), Side(other, others, store, command)
+            pair = Side(names[0], plan, store, command), Side(names[1], others, store, command)
             progress = _train_and_look(pool, store, pair, question)
         seen = progress.looks[-1].n if progress.looks else 0
         decision = Decision(
-            names=question.names,
+            names=names,
             margin=margin,
             max_seeds=max_seeds,
             level=level_of(max_seeds),
@@ -129,14 +123,13 @@ def check_numbers(margin: float, max_seeds: int) -> None:
         raise UserError(f"--max_seeds {max_seeds}: expected {FIRST} to {LARGEST}")
 
 
+@explained_loss()
 def _train_and_look(pool: Pool, store: Store, pair: tuple[Side, Side], question: Question) -> Progress:
     """Train and look until something is decided, a training fails, or the user stops it; end the summary runs.
 
     Raises:
         UserError: A run lacks the metric, or the tracking store is lost.
     """
-    from mlflow.exceptions import MlflowException
-
     progress, status, reason = Progress(), "FAILED", "an error ended it"
     try:
         with LiveDisplay() as display:
@@ -150,9 +143,6 @@ def _train_and_look(pool: Pool, store: Store, pair: tuple[Side, Side], question:
             for side in pair:
                 side.summarize()
         status, reason = _final_status(pool, progress)
-    except MlflowException as error:
-        message = "Lost the tracking server or database. Run the same command again to continue."
-        raise UserError(f"{message} ({first_line(error)})") from error
     finally:
         for side in pair:
             side.finish(status, reason)
@@ -187,5 +177,4 @@ def _look(pair: tuple[Side, Side], number: int, question: Question, progress: Pr
 def _final_status(pool: Pool, progress: Progress) -> tuple[str, str]:
     if pool.stop_requests:
         return "KILLED", "stopped"
-    reasons = [f"{result.job.experiment}, seed {result.job.seed}: {result.reason}" for result in progress.failed]
-    return ("FAILED" if reasons else "FINISHED"), "; ".join(reasons)
+    return ("FAILED" if progress.failed else "FINISHED"), "; ".join(result.failure for result in progress.failed)

@@ -5,6 +5,7 @@ hypothesis any of them rejects it in 5 % of the cases.
 """
 
 FIRST, LARGEST = 3, 100  # pairs: at the first look, and at most
+MAX_SEEDS = 30  # by default
 TOTAL = 0.05  # error of all looks together
 # fmt: off
 LEVELS = (  # by the maximal number of pairs, from FIRST to LARGEST; made by benchmarks/decide_levels.py

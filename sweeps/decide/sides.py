@@ -1,8 +1,10 @@
 """One of the two configurations of a decision: what it is, and its runs and trainings."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.config.experiments import experiment_files, find_experiment
+from pipelines.config.request import read_request
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.tracking.existing import existing_store
@@ -32,6 +34,26 @@ def arguments_of(name: str, tracking_uri: str | None) -> list[str]:
     except UserError as error:
         message = f"{name!r}: expected an experiment (litlab list shows them), a YAML file or a run"
         raise UserError(f"{message}; {error}") from error
+
+
+def read_sides(
+    names: Sequence[str], overrides: Sequence[str], tracking_uri: str | None, options: Sequence[str] = ()
+) -> list[list[str]]:
+    """Return the arguments of `litlab fit` for A and for B, checked as far as that needs no torch.
+
+    Args:
+        names: What the user calls them, see `arguments_of`.
+        overrides: Keys of both.
+        tracking_uri: Where runs are looked up.
+        options: Names of the command's options, for suggestions.
+
+    Raises:
+        UserError: A name or an argument is invalid.
+    """
+    sides = [[*arguments_of(name, tracking_uri), *overrides] for name in names]
+    for arguments in sides:
+        read_request("decide", arguments, options=options)
+    return sides
 
 
 class Side:

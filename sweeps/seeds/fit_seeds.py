@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipelines.config.experiments import config_arguments
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import first_line
 from pipelines.tracking.endings import notified
 from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
@@ -19,7 +18,7 @@ from sweeps.seeds.plan import SeedsPlan, make_plan
 from sweeps.seeds.summary import main_mean
 from sweeps.seeds.summary_run import open_summary_run, seeds_lock
 from sweeps.seeds.training import finished_runs, missing_jobs, summarize_runs
-from sweeps.workers.batch import JobResult, graceful_shutdown, run_jobs
+from sweeps.workers.batch import JobResult, explained_loss, graceful_shutdown, run_jobs
 from sweeps.workers.display import LiveDisplay
 from sweeps.workers.pool import Pool
 
@@ -128,6 +127,7 @@ def fit_seeds(
     )
 
 
+@explained_loss()
 def _train(
     pool: Pool, store: Store, parent: Run, plan: SeedsPlan, labels: Labels, runs: list[StoredRun]
 ) -> list[JobResult]:
@@ -136,8 +136,6 @@ def _train(
     Raises:
         UserError: The tracking store is lost.
     """
-    from mlflow.exceptions import MlflowException
-
     status, reason = "FAILED", "an error ended it"
     try:
         done = finished_runs(store, parent.run_id, plan.seeds)
@@ -151,9 +149,6 @@ def _train(
         if pool.stop_requests < 2:
             summarize_runs(parent, plan, runs)
         status, reason = _final_status(pool, results)
-    except MlflowException as error:
-        message = "Lost the tracking server or database. Run the same command again to continue."
-        raise UserError(f"{message} ({first_line(error)})") from error
     finally:
         parent.finish(status, reason)
     return results

@@ -12,7 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from pipelines.runtime.console import format_duration
+from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import signal_handlers
+from pipelines.runtime.text import first_line
 from pipelines.tracking.measured import metrics_after_training
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import TRIAL_STATE_TAG
@@ -40,6 +42,11 @@ class JobResult:
     metrics: dict[str, float]
     reason: str
     seconds: float
+
+    @property
+    def failure(self) -> str:
+        """Which training failed, and why."""
+        return f"{self.job.experiment}, seed {self.job.seed}: {self.reason}"
 
 
 def run_jobs(
@@ -153,6 +160,18 @@ def graceful_shutdown(pool: Pool) -> Iterator[list[int]]:
 
     with signal_handlers(on_signal, signal.SIGINT, signal.SIGTERM):
         yield signals
+
+
+@contextlib.contextmanager
+def explained_loss() -> Iterator[None]:
+    """Raise UserError if the tracking store is lost; also a decorator."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        message = "Lost the tracking server or database. Run the same command again to continue."
+        raise UserError(f"{message} ({first_line(error)})") from error
 
 
 def _end(pool: Pool, store: Store, child: WorkerProcess, message: Message) -> JobResult:

@@ -16,6 +16,7 @@ from pipelines.cli import main
 from pipelines.config.experiments import find_experiment
 from pipelines.runtime.errors import UserError
 from sweeps.decide.decide import decide
+from sweeps.decide.sides import read_sides
 
 SHORT = ["--trainer.max_epochs", "1", "--data.n_train", "300"]
 FICKLE = """
@@ -147,12 +148,11 @@ def test_the_function_returns_the_verdict_with_its_looks_and_runs(decided, lazy)
 
 def test_a_lower_loss_is_better(decided, lazy):
     decision = decide(
-        "digits-mlp",
-        str(lazy),
+        ("digits-mlp", str(lazy)),
+        read_sides(("digits-mlp", str(lazy)), SHORT, None),
         margin=0.01,
         max_seeds=5,
         metric="val/loss",
-        overrides=SHORT,
         tracking_uri=decided.uri,
     )
     assert decision.measure.lower_is_better
@@ -161,9 +161,10 @@ def test_a_lower_loss_is_better(decided, lazy):
 
 
 def test_a_metric_that_the_runs_do_not_have_is_refused_with_those_that_they_have(decided, lazy):
-    options = {"margin": 0.01, "max_seeds": 5, "overrides": SHORT, "tracking_uri": decided.uri}
+    options = {"margin": 0.01, "max_seeds": 5, "tracking_uri": decided.uri}
+    names = "digits-mlp", str(lazy)
     with pytest.raises(UserError, match=r"--metric val/accuracy: the runs have .*did you mean val/acc\?"):
-        decide("digits-mlp", str(lazy), metric="val/accuracy", **options)
+        decide(names, read_sides(names, SHORT, None), metric="val/accuracy", **options)
 
 
 @pytest.mark.parametrize(
