@@ -41,7 +41,7 @@ def measure(folder: Path, trials: int, epochs: int, slots: int, cluster: str | N
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(space))
     place: dict[str, Any] = {"workers": slots, "cluster": cluster}
     place |= {} if cluster is None else {"cpus": cpu_count() / slots}
-    begun = time.process_time(), time.perf_counter()
+    cpu_start, wall_start = time.process_time(), time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         result = sweep(
             folder / f"{name}.yaml",
@@ -51,7 +51,7 @@ def measure(folder: Path, trials: int, epochs: int, slots: int, cluster: str | N
         )
     assert result.n_finished == trials
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return time.process_time() - begun[0], time.perf_counter() - begun[1], memory
+    return time.process_time() - cpu_start, time.perf_counter() - wall_start, memory
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ def _no_sync(_: Any) -> None:
 
 def _switch_off_syncs(connection: Any, _: Any) -> None:
     if isinstance(connection, sqlite3.Connection):
-        with contextlib.suppress(sqlite3.DatabaseError):  # a file that is no database: the first query says so
+        with contextlib.suppress(sqlite3.DatabaseError):  # the file is not a database; the first query reports it
             connection.execute("PRAGMA synchronous = OFF")
 
 

@@ -44,7 +44,7 @@ def find_run(store: Store, text: str, *, any_status: bool = False) -> StoredRun:
             of an experiment or a study. The latest run is the newest that does not summarise others. If it failed, it
             is the newest of its experiment that did not fail, if there is one. The best run of an experiment is the
             finished one with the best metric on validation data, that of a study is the study's best. Runs of folds
-            are left out if there are others: each has validation data of its own.
+            are left out if there are others, because each fold has different validation data.
         any_status: Whether the latest run may be one that failed, although others did not.
 
     Raises:
@@ -132,7 +132,7 @@ def _not_failed(store: Store, found: StoredRun) -> StoredRun:
 
 
 def _whole(run: StoredRun) -> str:
-    """Return what a run is one part of: "study NAME" or "seeds 0 to 4"; "" if it is a run of its own."""
+    """Return the group that a run belongs to: "study NAME" or "seeds 0 to 4"; "" if it belongs to none."""
     if PARENT_RUN_TAG not in run.tags:
         return ""
     try:

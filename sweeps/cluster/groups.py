@@ -11,7 +11,7 @@ from sweeps.cluster.remote_agent import RemoteAgent, RemoteTraining
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Message
 
-GRACE_S = 5.0  # in which the first process ends with an error of its own after another one has ended with one
+GRACE_S = 5.0  # time for the first process to fail by itself after another process has failed
 GONE = ("died", "lost")
 
 

@@ -12,7 +12,7 @@ from sweeps.workers.job import Job
 
 
 class Agent:
-    """As much of an agent as a training needs: the name of its node, and what it is told."""
+    """A fake agent: it has a node and records its commands."""
 
     def __init__(self, host):
         self.node, self.host, self.trainings, self.commands = self, host, {}, []

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.runtime.errors import UserError
 from pipelines.tracking.store import Store
-from sweeps.workers.batch import run_jobs
+from sweeps.workers.batch import explained_loss, run_jobs
 from sweeps.workers.display import LiveDisplay
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
@@ -147,3 +148,11 @@ def test_baselines_run_in_parallel_with_networks(train, job, store, uri):
     assert [(run.name, run.status) for run in runs] == [("C=0.01", "FINISHED"), ("C=0.1", "FINISHED")]
     assert {run.tags["seed"] for run in runs} == {"3"}
     assert all(run.metrics["test/acc"] > 0.8 for run in runs)
+
+
+def test_a_tracking_store_that_is_lost_is_one_message_with_its_reason():
+    from mlflow.exceptions import MlflowException
+
+    message = r"Lost the tracking server or database\. Run the same command again to continue\. \(connection refused\)"
+    with pytest.raises(UserError, match=message), explained_loss():
+        raise MlflowException("connection refused")
