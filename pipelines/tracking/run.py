@@ -26,7 +26,7 @@ from pipelines.tracking.origin import machine_tags, process_tags
 from pipelines.tracking.reopening import reopened_log
 from pipelines.tracking.run_log import RunLog, epoch_history
 from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import COMMIT_TAG, DATA_HASH_TAG, LITLAB_COMMIT_TAG, NAME_TAG, PROCESS_TAG
+from pipelines.tracking.tags import COMMIT_TAG, DATA_HASH_TAG, LITLAB_COMMIT_TAG, NAME_TAG, PARENT_RUN_TAG, PROCESS_TAG
 from pipelines.tracking.writer import MAX_BATCH, REWOUND, SEND
 from pipelines.tracking.writer_process import RunWriter
 
@@ -96,10 +96,10 @@ class Run:
         run = cls.__new__(cls)
         run._system, run._started = system_metrics, found.started / 1000
         log = reopened_log(found)
-        run._begin(found.store, log, RunWriter(found.store), new=False)
+        run._begin(found.store, log, RunWriter(found.store), new=False, packages=PARENT_RUN_TAG not in found.tags)
         return run
 
-    def _begin(self, store: Store, log: RunLog, writer: RunWriter, *, new: bool, packages: bool = False) -> None:
+    def _begin(self, store: Store, log: RunLog, writer: RunWriter, *, new: bool, packages: bool) -> None:
         self.store, self.run_id, self.experiment_id = store, log.run_id, log.experiment_id
         self.folder, self._log, self._writer = log.artifacts, log, writer
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,8 @@ class Run:
         self._unsent, self._last_sent = 0, time.monotonic()
         self.terminal = terminal_log.attach_current(self.folder)
         system = self._log_system if self._system else None
-        writer.follow(log, new=new, packages=packages and not source_code.is_off(), log_system=system)
+        packages = packages and not self.has_metrics and not source_code.is_off()  # also if killed before it had them
+        writer.follow(log, new=new, packages=packages, log_system=system)
 
     @property
     def refused(self) -> list[str]:

@@ -54,6 +54,7 @@ from pipelines.tracking.tags import (
     FOUND_TAG,
     LITLAB_COMMIT_TAG,
     LITLAB_DIFF_TAG,
+    PARENT_RUN_TAG,
     RESUMED,
     SOURCE_COMMIT_TAG,
 )
@@ -218,6 +219,8 @@ def note_commit(run: Run, found: StoredRun) -> None:
     """Report and record that a run resumes with another commit, or other uncommitted changes, than it started with."""
     code = source_code.current()
     changed = {tag: now for tag, now in code.tags.items() if found.tags.get(tag, now) != now}
+    if changed or PARENT_RUN_TAG not in found.tags:  # a summary run has the changes of its runs
+        code.save(run.folder)  # also what it has not yet, if it was killed before it had them
     if not changed:
         return
     before, now = (tags.get(COMMIT_TAG, "") for tags in (found.tags, code.tags))
@@ -225,7 +228,6 @@ def note_commit(run: Run, found: StoredRun) -> None:
         logger.warning("The run started with commit %s and resumes with %s", before[:12], now[:12])
     elif {DIFF_TAG, LITLAB_DIFF_TAG, LITLAB_COMMIT_TAG} & changed.keys():
         logger.warning("The run resumes with other code than it started with: litlab show %s", run.run_id)
-    code.save(run.folder)
     run.set_tags({f"{RESUMED}{tag}": value for tag, value in changed.items() if tag != SOURCE_COMMIT_TAG})
 
 

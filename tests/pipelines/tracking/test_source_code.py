@@ -1,5 +1,6 @@
 """The source code of a run: what ran can be rebuilt from the commit and the patch, and nothing private is kept."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -169,6 +170,24 @@ def test_a_run_keeps_patch_and_packages_and_a_child_refers_to_them(repository, u
     shown = capsys.readouterr().out
     assert "code/requirements.txt" in shown
     assert ", with uncommitted changes" in shown
+
+
+@pytest.mark.parametrize(
+    ("tags", "metrics", "is_written"),
+    [({}, {}, True), ({}, {"loss": 1.0}, False), ({PARENT_RUN_TAG: "0" * 32}, {}, False)],
+    ids=["killed at once", "trained by an earlier version", "child"],
+)
+def test_packages_of_a_run_that_was_killed_before_it_had_them_are_written_when_it_resumes(
+    uri, tags, metrics, is_written
+):
+    run = Run(Store(), "killed", "killed", tags)
+    if metrics:
+        run.log_metrics(metrics, 0)
+    run.finish("FAILED")
+    shutil.rmtree(run.folder / "code", ignore_errors=True)
+    again = Run.reopen(Store().find(run.run_id))
+    again.finish("FINISHED")
+    assert (run.folder / FILE).exists() == is_written
 
 
 def test_the_environment_variable_keeps_commits_only(repository, monkeypatch, uri):
