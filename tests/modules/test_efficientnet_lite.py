@@ -21,6 +21,7 @@ def test_it_has_the_published_parameters_and_the_input_of_the_original():
     network = architecture.build()
     assert sum(parameter.numel() for parameter in network.parameters()) == 4_652_008
     assert architecture.heads(network) == ["_fc"]
+    assert architecture.categories[107] == "jellyfish"
     model = Backbone(name=NAME, num_classes=3, pretrained=False)
     pixels = torch.rand(1, 3, 224, 224)
     torch.testing.assert_close(model.net.preprocess(pixels), (255 * pixels - 127) / 128)

@@ -145,6 +145,11 @@ def test_a_network_by_class_path_brings_its_own_weights_and_numbers_for_classes(
     torch.testing.assert_close(target.normalize(torch.full((1, 3, 16, 16), 0.75)), torch.ones(1, 3, 16, 16))
 
 
+def test_a_network_by_class_path_may_name_its_classes(tiny_network):
+    target = load_target(backbone=tiny_network.replace("build", "with_labels"))
+    assert target.classes[107] == "kind 107"
+
+
 def test_a_network_of_timm_is_explained_with_weights_from_a_file(tmp_path):
     timm = pytest.importorskip("timm")
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
