@@ -50,6 +50,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/whole_fit.py
 	$(BIN)/python benchmarks/sweep_throughput.py
+	$(BIN)/python benchmarks/ray_tune.py
+	$(BIN)/python benchmarks/cluster.py --trials 1000
+	$(BIN)/python benchmarks/cluster_agents.py
 	$(BIN)/python benchmarks/stacked.py --data-dir $(DATA_DIR)
 	$(BIN)/python benchmarks/compare.py
 	$(BIN)/python benchmarks/floors.py --data-dir $(DATA_DIR)
