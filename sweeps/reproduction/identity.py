@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import importlib
 import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ def identify_jobs(jobs: Collection[PublishedJob]) -> dict[str, Identity]:
     Raises:
         UserError: A command is invalid.
     """
+    importlib.import_module("lightning.pytorch")  # which would make its loggers verbose again
     silence_lightning()
     identities = {job.label: _identify(job) for job in jobs if not job.explains}
     explanations = [job for job in jobs if job.explains]
