@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from pipelines.runtime.environment import checkout
@@ -37,11 +38,13 @@ class Measurements:
         values: Returns the values of a term, "LABEL METRIC", by seed.
         parameters: Returns the number of parameters of a job's network in the full tier.
         theory: Whether all tests in a file of tests/theory pass, by its name; missing files are left out.
+        test_size: Returns the number of test examples of a job's runs; None if they record none.
     """
 
     values: Callable[[str], Values]
     parameters: Callable[[str], int]
     theory: Mapping[str, bool]
+    test_size: Callable[[str], int | None] = lambda label: None
 
 
 def measure(plan: Plan, store: Store, runs: Runs, seeds: int) -> Measurements:
@@ -62,6 +65,10 @@ def measure(plan: Plan, store: Store, runs: Runs, seeds: int) -> Measurements:
             return known
         return Deterministic({str(seed): next(iter(known.values())) for seed in range(seeds)})
 
+    def test_size(label: str) -> int | None:
+        sizes = (_read_data(run).get("sizes", {}).get("test") for run in runs.get(label, {}).values())
+        return next(sizes, None)
+
     @cache
     def parameters(label: str) -> int:
         from pipelines.config.cli import parse_config
@@ -70,7 +77,7 @@ def measure(plan: Plan, store: Store, runs: Runs, seeds: int) -> Measurements:
         return sum(parameter.numel() for parameter in model.parameters())
 
     theory = _run_theory_tests([claim.terms[0] for claim in plan.claims if claim.rule == "theory"])
-    return Measurements(values, parameters, theory)
+    return Measurements(values, parameters, theory, test_size)
 
 
 def metric_value(run: StoredRun, metric: str, history: History) -> float | None:
@@ -120,15 +127,23 @@ def describe_test_sets(section: Section, runs: Runs) -> list[str]:
 
 def _describe_data(run: StoredRun) -> str:
     """Describe the data of a run from its file data.json; "" if the file was deleted."""
-    try:
-        data = json.loads(run.file("data.json").read_text())
-    except (UserError, ValueError):
+    data = _read_data(run)
+    if not data:
         return ""
     digest = data["sha256"].get("test", "")[:12]
     text = f"Data: {data['source']}, test set of {data['sizes'].get('test', 0):,}, SHA-256 {digest}."
     if data.get("files") == "folder":
         text += " Read from image files: if these were recompressed (JPEG), accuracies are slightly too low."
     return text
+
+
+def _read_data(run: StoredRun) -> dict[str, Any]:
+    """Read the file data.json of a run; empty if it was deleted."""
+    try:
+        data: dict[str, Any] = json.loads(run.file("data.json").read_text())
+    except (UserError, ValueError):
+        return {}
+    return data
 
 
 def _run_theory_tests(files: Iterable[str]) -> Mapping[str, bool]:

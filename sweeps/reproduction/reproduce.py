@@ -80,9 +80,7 @@ def reproduce(
     if signal is not None:
         return Reproduction(plan, runs, failures, stop_signal=signal)
     measurements = measure(plan, store, runs, seeds)
-    verdicts = {
-        experiment.id: [judge(claim, measurements) for claim in experiment.claims] for experiment in plan.experiments
-    }
+    verdicts = judge(plan, measurements)
     data = {section.title: describe_test_sets(section, runs) for section in plan.sections}
     result = Reproduction(plan, runs, failures, verdicts, data, _facts(runs, seeds), redact_credentials(command))
     return replace(result, pages=write_pages(result, folder))
@@ -99,7 +97,7 @@ def _output_folder(folder: Path) -> Path:
 def _facts(runs: Runs, seeds: int) -> list[str]:
     """Return when, where and with which versions the runs were made."""
     all_runs = [run for of_job in runs.values() for run in of_job.values()]
-    facts = [f"{len(all_runs)} runs, seeds 0 to {seeds - 1}. Values are means over the seeds ± standard deviation."]
+    facts = [f"{len(all_runs)} runs, seeds 0 to {seeds - 1}. Values are means over the n seeds, with 95 % intervals."]
     if all_runs:
         first, last = (date.fromtimestamp(pick(run.started for run in all_runs) / 1000) for pick in (min, max))
         keys = {package: f"{VERSION_TAG}.{package}" for package in PACKAGES}
