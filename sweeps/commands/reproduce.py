@@ -11,9 +11,9 @@ from pipelines.runtime.text import format_command
 from sweeps.cluster.options import add_cluster_options
 
 DESCRIPTION = """Run the published experiments with several seeds each, and judge each published
-claim by a rule that was written down before the runs. Finished runs with the
-same configuration are reused. Run the same command again to continue after a
-stop."""
+claim as reproduced, exceeded, contradicted, corrected or undecided, by a rule
+that was written down before the runs. Finished runs with the same
+configuration are reused. Run the same command again to continue after a stop."""
 
 
 def make_parser(verb: str) -> VerbParser:

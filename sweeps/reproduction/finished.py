@@ -19,9 +19,9 @@ from pipelines.tracking.tags import (
     SYSTEM,
     VERSION_TAG,
 )
-from sweeps.reproduction.claims import PublishedJob
 from sweeps.reproduction.identity import Identity
 from sweeps.reproduction.measurements import History, metric_value
+from sweeps.reproduction.published_job import PublishedJob
 from sweeps.reproduction.row import PACKAGES, Row, is_derived
 
 StoredRuns = dict[str, dict[str, StoredRun]]  # by label and seed

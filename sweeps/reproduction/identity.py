@@ -15,7 +15,7 @@ from pipelines.runtime.class_paths import with_old_class_paths
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import CONFIG_HASH_TAG
-from sweeps.reproduction.claims import SEED, PublishedJob
+from sweeps.reproduction.published_job import SEED, PublishedJob
 
 GIVEN = ("method", "C", "components", "model", "data", "trainer.max_epochs")  # keys that a run of any version has
 

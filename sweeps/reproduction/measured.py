@@ -4,10 +4,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pipelines.tracking.store import Store, StoredRun
-from sweeps.reproduction.claims import Plan, PublishedJob
+from sweeps.reproduction.claims import Plan
 from sweeps.reproduction.finished import find_finished_runs, row_of
 from sweeps.reproduction.identity import Identity
 from sweeps.reproduction.measurement_files import MeasurementFiles
+from sweeps.reproduction.published_job import PublishedJob
 from sweeps.reproduction.row import Row, Runs
 
 

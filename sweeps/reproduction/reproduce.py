@@ -90,8 +90,7 @@ def reproduce(
         failures, signal = run() if train else ({}, None)
     if signal is not None:
         return Reproduction(plan, measured.runs, failures, stop_signal=signal)
-    values = measure(plan, measured.runs)
-    verdicts = {experiment.id: [judge(claim, values) for claim in experiment.claims] for experiment in plan.experiments}
+    verdicts = judge(plan, measure(plan, measured.runs))
     data = {section.title: describe_test_sets(section, measured.runs) for section in plan.sections}
     facts = _facts(measured.runs, seeds)
     result = Reproduction(plan, measured.runs, failures, verdicts, data, facts, redact_credentials(command))
@@ -156,8 +155,8 @@ def _output_folder(folder: Path) -> Path:
 def _facts(runs: Runs, seeds: int | None) -> list[str]:
     """Return when, where and with which versions the runs were made."""
     rows = [row for of_job in runs.values() for row in of_job.values()]
-    planned = "the number of seeds of each job was planned before its runs" if seeds is None else f"{seeds} seeds each"
-    facts = [f"{len(rows)} runs: {planned}. Values are means over the seeds ± standard deviation."]
+    planned = "the number n of seeds was planned before the runs" if seeds is None else f"{seeds} seeds each"
+    facts = [f"{len(rows)} runs; {planned}. Values are means over the n seeds, with 95 % intervals."]
     if rows:
         first, last = (pick(row.date for row in rows) for pick in (min, max))
         versions = {f"{name} {row.versions[name]}" for row in rows for name in PACKAGES if name in row.versions}

@@ -9,6 +9,7 @@ from pipelines.runtime.errors import UserError
 from sweeps.reproduction.claims import load_plan
 from sweeps.reproduction.identity import identify_jobs
 from sweeps.reproduction.measurements import metric_value
+from sweeps.reproduction.pairing import are_paired
 
 # In the order of the page.
 EXPERIMENTS = [
@@ -123,6 +124,44 @@ def test_every_metric_of_a_claim_can_be_measured(full):
                 assert label in full.jobs
                 run = run_with_all_metrics()
                 assert metric_value(run, metric, lambda run_id, name: [(0, 0.5), (19, 0.5)]) is not None, term
+
+
+def test_every_published_value_is_an_accuracy_or_a_loss_or_states_its_margin(full):
+    values = [claim for claim in full.claims if claim.rule == "value"]
+    assert values
+    assert all(claim.margin or claim.metrics[0][1].endswith(("acc", "loss")) for claim in values)
+    assert all(claim.numbers for claim in full.claims if claim.rule in ("same", "not_greater"))
+
+
+def test_every_comparison_is_in_pairs_or_of_different_networks(full):
+    claims = [claim for claim in full.claims if len(claim.labels) == 2]
+    paired = {" ".join(claim.labels) for claim in claims if are_paired(claim, full.jobs)}
+    others = {" ".join(claim.labels) for claim in claims} - paired
+    assert {"circles circles-lr-0.001", "mnist-mlp-dropout-0.3 mnist-mlp", "cifar-scheduled cifar-augmented"} <= paired
+    assert {"cifar-sgd-6 cifar-sgd-6", "maximise maximise-fourier", "svm-rbf-0.1 svm-rbf-10"} <= paired
+    assert {"mnist-mlp-narrow mnist-linear", "cifar-batchnorm cifar-dropout", "pool-max pool-none"} <= others
+
+
+def test_what_no_report_states_is_beyond_the_reports(full):
+    beyond = [claim.text for claim in full.claims if claim.kind == "beyond"]
+    words = (
+        "strided",
+        "0.6",
+        "root mean square",
+        "batch norm",
+        "average loss",
+        "principal components",
+        "linear machine",
+    )
+    assert all(any(word in text for text in beyond) for word in words)
+
+
+def test_circles_are_judged_at_the_end_of_the_training_and_on_another_test_set(full):
+    for plan in (full, load_plan("quick")):
+        jobs = [job for job in plan.jobs.values() if job.arguments[0].startswith("circles")]
+        assert all(" ".join(job.arguments).find("--test_weights last") > 0 for job in jobs)
+    (circles,) = [experiment for experiment in full.experiments if experiment.id == "circles"]
+    assert {claim.other_test_set for claim in circles.claims} == {200}
 
 
 def run_with_all_metrics():
