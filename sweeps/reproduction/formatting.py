@@ -15,7 +15,7 @@ def format_values(values: Values, metric: str) -> str:
 
 
 def format_mean(values: Values, metric: str, spec: str | None = None) -> str:
-    """Format the mean over the seeds with its 95 % interval, cut off at the bounds of the metric.
+    """Format the mean over the seeds with its 95 % interval.
 
     Args:
         values: The values by seed.
@@ -25,14 +25,16 @@ def format_mean(values: Values, metric: str, spec: str | None = None) -> str:
     estimate = estimate_mean(values)
     if estimate is None or isinstance(values, Deterministic):
         return format_number(next(iter(values.values())), spec)
-    return f"{format_number(estimate.mean, spec)} {format_interval(estimate.interval, values, metric, spec)}"
+    spec = spec or _spec(max(map(abs, estimate.interval)))
+    return f"{estimate.mean:{spec}} {format_interval(estimate.interval, values, metric, spec)}"
 
 
 def format_interval(interval: Interval, values: Values, metric: str, spec: str | None = None) -> str:
     """Format an interval of a metric, cut off at its bounds: [0.9815, 0.9870]."""
     low, high = bounds_of(metric, values.values()) if "(" not in metric else UNBOUNDED
     ends = max(interval[0], low), min(interval[1], high)
-    return f"[{format_number(ends[0], spec)}, {format_number(ends[1], spec)}]"
+    spec = spec or _spec(max(map(abs, ends)))
+    return f"[{ends[0]:{spec}}, {ends[1]:{spec}}]"
 
 
 def format_difference(difference: Estimate) -> str:
@@ -49,11 +51,12 @@ def format_p(p: float) -> str:
 
 def format_number(value: float, spec: str | None = None) -> str:
     """Format a number: 0.9843, 2.0e-12, 53.0 or 1,191,170, or as the specification says."""
-    if spec is not None:
-        return f"{value:{spec}}"
-    size = abs(value)
-    if value == 0 or 0.001 <= size < 10:
-        return f"{value:.4f}"
+    return f"{value:{spec or _spec(abs(value))}}"
+
+
+def _spec(size: float) -> str:
+    if size == 0 or 0.001 <= size < 10:
+        return ".4f"
     if size < 0.001:
-        return f"{value:.1e}"
-    return f"{value:,.1f}" if size < 1000 else f"{value:,.0f}"
+        return ".1e"
+    return ",.1f" if size < 1000 else ",.0f"

@@ -135,7 +135,7 @@ def _judge_value(claim: Claim, values: Values, plan: Plan, measurements: Measure
 
 def _judge_threshold(claim: Claim, values: Values) -> Verdict:
     allowed, estimate = THRESHOLDS[claim.rule](*claim.numbers), _mean(values)
-    limits = " and ".join(map(format_number, claim.numbers))
+    limits = " and ".join(f"{limit:g}" for limit in claim.numbers)
     text = f"{_format_terms(claim, [values])}; {claim.rule.replace('_', ' ')} {limits}"
     return _verdict(claim, conclude(estimate, allowed, p_value(estimate, allowed)), text)
 
@@ -146,7 +146,7 @@ def _judge_comparison(claim: Claim, values: Sequence[Values], *, paired: bool) -
     allowed = COMPARISONS[claim.rule](*claim.numbers)
     text = f"{_format_terms(claim, values)}; {format_difference(difference)}"
     if claim.rule in MARGINS:
-        text += f"; margin {format_number(claim.numbers[0])}"
+        text += f"; margin {claim.numbers[0]:g}"
     verdict = _verdict(claim, conclude(difference, allowed, 0.0), text)
     return verdict if difference.error == 0 else replace(verdict, p_value=p_value(difference, allowed))
 

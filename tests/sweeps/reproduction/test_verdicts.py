@@ -206,7 +206,11 @@ def test_results_have_intervals_and_the_number_of_runs():
     assert result == "0.9200 [0.9004, 0.9396] (n = 5); margin 0.0200; one more run [0.8719, 0.9681]"
     result = verdict("greater", ["b test/acc", "pca test/acc"], values, paired=False).result
     assert " (n = 5) and 0.5000; difference +0.45 [+0.43, +0.47], adjusted p < 0.0001" in result
-    assert "1.0000] (n = 5)" in verdict("at_least", ["b test/acc", 0.5], {"b test/acc": HIGHER | {"0": 0.8}}).result
+    result = verdict("at_least", ["b test/acc", 0.5], {"b test/acc": HIGHER | {"0": 0.8}}).result
+    assert result.endswith("1.0000] (n = 5); at least 0.5"), "an accuracy is at most 1"
+    epochs = {"0": 8.0, "1": 9.0, "2": 10.0}
+    result = verdict("between", ["a selected_epoch", 6, 9], {"a selected_epoch": epochs}).result
+    assert result == "9.0 [6.5, 11.5] (n = 3); between 6 and 9"
 
 
 def test_sides_are_paired_that_share_network_initial_weights_and_examples():
