@@ -5,17 +5,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from pipelines.comparison.formatting import format_mean_sd, markdown_table
-from pipelines.comparison.intervals import summarize
+from pipelines.comparison.formatting import markdown_table
 from pipelines.reporting import html_page
-from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
-from sweeps.reproduction import verdicts
-from sweeps.reproduction.claims import Plan, PublishedJob, Section
-from sweeps.reproduction.jobs import Runs
-from sweeps.reproduction.verdicts import Verdict, format_summary
+from sweeps.reproduction import rules
+from sweeps.reproduction.claims import BEYOND, DERIVED, MEASURED, QUESTION, Plan, Section
+from sweeps.reproduction.formatting import format_mean
+from sweeps.reproduction.published_job import SEED, PublishedJob
+from sweeps.reproduction.row import Row, Runs
+from sweeps.reproduction.rules import WORDS
+from sweeps.reproduction.verdicts import Verdict
 
 Cells = list[list[str]]  # a table: the header, then the rows
 COLUMN_NAMES = {
@@ -49,8 +51,17 @@ TIERS = {
     "the claims that such data can support; --tier full uses the published data.",
     "full": "Full tier: the published data.",
 }
-CLAIMS_HEADER = ["experiment", "published claim", "correction", "our result", "verdict"]
-RULES = verdicts.__doc__.partition("\n\n")[2] if verdicts.__doc__ else ""
+CLAIMS_HEADER = ["experiment", "published claim", "correction", "our result", "verdict", "why it differs"]
+BEYOND_TITLE = "Beyond the reports"
+ABOUT_BEYOND = "Statements that no report makes, judged by the same rules. The runs are those of the sections above."
+EXPLORATORY = " (exploratory)"  # after a number of runs: seeds were added after its results had been seen
+KINDS = {
+    MEASURED: "Of {} measured claims",
+    DERIVED: "Of {} counts and derivations",
+    QUESTION: "Open questions",
+    BEYOND: BEYOND_TITLE,
+}
+RULES = rules.__doc__.partition("\n\n")[2] if rules.__doc__ else ""
 PAGES = ("RESULTS.md", "results.html")
 MARKS = b"How each claim is judged:", html_page.MARK  # by which its own pages are recognised
 
@@ -128,66 +139,80 @@ def render_html(result: Reproduction) -> str:
 
 
 def summary_sentence(result: Reproduction) -> str:
-    """Return the number of claims with each verdict as a sentence."""
-    counts = Counter(verdict.word for judged in result.verdicts.values() for verdict in judged)
-    words = (verdicts.CONFIRMED, verdicts.NOT_CONFIRMED, verdicts.CORRECTED, verdicts.NOT_JUDGED)
-    answers = (verdicts.YES, verdicts.NO, verdicts.OPEN)
-    claims = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
-    questions = ", ".join(f"{counts[word]} {word}" for word in answers if counts[word])
-    sentence = f"Of {sum(counts[word] for word in words)} claims: {claims}."
-    return f"{sentence} Open questions: {questions}." if questions else sentence
+    """Return how many claims of each kind have each verdict, as sentences."""
+    verdicts = [verdict for judged in result.verdicts.values() for verdict in judged]
+    sentences = []
+    for kind, title in KINDS.items():
+        counts = Counter(verdict.word for verdict in verdicts if verdict.claim.kind == kind)
+        listed = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
+        sentences += [f"{title.format(counts.total())}: {listed}."] if counts else []
+    return " ".join(sentences)
 
 
 def _sections(result: Reproduction) -> list[dict[str, Any]]:
     """Return for each section: title, about, data (a sentence for each test set), failures and commands as lines,
-    claims and runs as tables, whose first row is the header.
+    claims and runs as tables, whose first row is the header. The last one has what no report states.
     """
-    return [
+    sections = [
         {
             "title": section.title,
             "about": section.about,
             "data": result.data[section.title],
-            "claims": [CLAIMS_HEADER, *_claim_rows(section, result)],
+            "claims": _claims_table([section], result, beyond=False),
             "runs": _runs_table(section, result),
             "commands": [_command(result.plan.jobs[label]) for label in section.labels],
             "failures": [f"{name}: {result.failures[name]}" for name in section.labels if name in result.failures],
         }
         for section in result.plan.sections
     ]
+    beyond = _claims_table(result.plan.sections, result, beyond=True)
+    empty = {key: list[str]() for key in ("data", "runs", "commands", "failures")}
+    last: dict[str, Any] = {"title": BEYOND_TITLE, "about": ABOUT_BEYOND, "claims": beyond, **empty}
+    return [*sections, last] if len(beyond) > 1 else sections
 
 
-def _claim_rows(section: Section, result: Reproduction) -> Cells:
-    """Return a row for each claim; only the first one of an experiment names it."""
+def _claims_table(sections: Sequence[Section], result: Reproduction, *, beyond: bool) -> Cells:
+    """Return a row for each claim; only the first one of an experiment names it. The last column may be left out."""
     rows = []
-    for experiment in section.experiments:
+    for experiment in (experiment for section in sections for experiment in section.experiments):
         name = f"{experiment.id} ({experiment.source})"
         for verdict in result.verdicts[experiment.id]:
-            rows.append([name, verdict.claim.text, verdict.correction, verdict.result, verdict.word])
+            if verdict.claim.is_beyond != beyond:
+                continue
+            cells = [verdict.claim.text, verdict.correction, verdict.result, verdict.word, verdict.differs]
+            rows.append([name, *cells])
             name = ""
-    return rows
+    header = [cell.replace("published claim", "statement") for cell in CLAIMS_HEADER] if beyond else CLAIMS_HEADER
+    table = [header, *rows]
+    return table if any(row[-1] for row in rows) else [row[:-1] for row in table]
 
 
 def _runs_table(section: Section, result: Reproduction) -> Cells:
-    """Return a row for each job that has runs: mean and spread of each metric over the seeds."""
-    runs = {label: list(result.runs[label].values()) for label in section.labels if result.runs.get(label)}
-    metrics = {metric for of_job in runs.values() for run in of_job for metric in run.metrics}
+    """Return a row for each job that has runs: mean and 95 % interval of each metric over the seeds."""
+    runs = {label: result.runs[label] for label in section.labels if result.runs.get(label)}
+    metrics = {metric for of_job in runs.values() for run in of_job.values() for metric in run.metrics}
     columns = [metric for metric in section.columns if metric in metrics]
     header = ["run", "n", *(COLUMN_NAMES.get(metric, metric.replace("/", " ")) for metric in columns)]
-    rows = [[label, str(len(runs[label])), *(_cell(runs[label], metric) for metric in columns)] for label in runs]
+    rows = [
+        [label, _count_runs(result, label), *(_cell(of_job, metric) for metric in columns)]
+        for label, of_job in runs.items()
+    ]
     return [header, *rows] if rows else []
 
 
-def _cell(runs: Sequence[StoredRun], metric: str) -> str:
-    """Format the mean and spread of a metric."""
-    values = [run.metrics[metric] for run in runs if metric in run.metrics]
+def _count_runs(result: Reproduction, label: str) -> str:
+    exploratory = EXPLORATORY if result.plan.jobs[label].exploratory else ""
+    return f"{len(result.runs[label])}{exploratory}"
+
+
+def _cell(runs: Mapping[str, Row], metric: str) -> str:
+    """Format the mean and the interval of a metric of runs by seed."""
+    values = {seed: run.metrics[metric] for seed, run in runs.items() if metric in run.metrics}
     if not values:
         return ""
-    summary = summarize(values)
     if metric == PARAMETERS:
-        return f"{summary.mean:,.0f}"
-    if metric in ONE_DECIMAL:
-        return format_mean_sd(summary.mean, summary.sd or None, ".1f")
-    return format_summary(summary)
+        return f"{fmean(values.values()):,.0f}"
+    return format_mean(values, metric, ".1f" if metric in ONE_DECIMAL else None)
 
 
 def _command(job: PublishedJob) -> str:
@@ -196,4 +221,8 @@ def _command(job: PublishedJob) -> str:
         method, *options = job.arguments
         command = shlex.join(["litlab", job.verb, method, "RUN_ID", *options])
         return f"{command}  # RUN_ID: a run of {job.explains}"
+    if job.follows_seed:
+        arguments = [argument.replace(SEED, "SEED") for argument in job.arguments]
+        command = shlex.join(["litlab", job.verb, *arguments, "--seed_everything", "SEED"])
+        return f"{command}  # SEED: 0 to {job.seeds - 1}"
     return shlex.join(["litlab", job.verb, *job.arguments])

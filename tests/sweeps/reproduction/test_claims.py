@@ -4,10 +4,12 @@ import pytest
 
 from pipelines.config.cli import parse_config
 from pipelines.config.experiments import experiment_names
+from pipelines.config.identity import config_hash
 from pipelines.runtime.errors import UserError
 from sweeps.reproduction.claims import load_plan
-from sweeps.reproduction.jobs import identify_jobs
+from sweeps.reproduction.identity import identify_jobs
 from sweeps.reproduction.measurements import metric_value
+from sweeps.reproduction.pairing import are_paired
 
 # In the order of the page.
 EXPERIMENTS = [
@@ -111,7 +113,7 @@ def test_the_quick_tier_reads_no_data_files():
 def test_every_command_is_valid_and_no_two_are_equal(tier):
     plan = load_plan(tier)
     identities = identify_jobs(plan.jobs.values())
-    assert len({identity.hash for identity in identities.values()}) == len(plan.jobs)
+    assert len({identity("0").hash for identity in identities.values()}) == len(plan.jobs)
 
 
 def test_every_metric_of_a_claim_can_be_measured(full):
@@ -122,6 +124,44 @@ def test_every_metric_of_a_claim_can_be_measured(full):
                 assert label in full.jobs
                 run = run_with_all_metrics()
                 assert metric_value(run, metric, lambda run_id, name: [(0, 0.5), (19, 0.5)]) is not None, term
+
+
+def test_every_published_value_is_an_accuracy_or_a_loss_or_states_its_margin(full):
+    values = [claim for claim in full.claims if claim.rule == "value"]
+    assert values
+    assert all(claim.margin or claim.metrics[0][1].endswith(("acc", "loss")) for claim in values)
+    assert all(claim.numbers for claim in full.claims if claim.rule in ("same", "not_greater"))
+
+
+def test_every_comparison_is_in_pairs_or_of_different_networks(full):
+    claims = [claim for claim in full.claims if len(claim.labels) == 2]
+    paired = {" ".join(claim.labels) for claim in claims if are_paired(claim, full.jobs)}
+    others = {" ".join(claim.labels) for claim in claims} - paired
+    assert {"circles circles-lr-0.001", "mnist-mlp-dropout-0.3 mnist-mlp", "cifar-scheduled cifar-augmented"} <= paired
+    assert {"cifar-sgd-6 cifar-sgd-6", "maximise maximise-fourier", "svm-rbf-0.1 svm-rbf-10"} <= paired
+    assert {"mnist-mlp-narrow mnist-linear", "cifar-batchnorm cifar-dropout", "pool-max pool-none"} <= others
+
+
+def test_what_no_report_states_is_beyond_the_reports(full):
+    beyond = [claim.text for claim in full.claims if claim.kind == "beyond"]
+    words = (
+        "strided",
+        "0.6",
+        "root mean square",
+        "batch norm",
+        "average loss",
+        "principal components",
+        "linear machine",
+    )
+    assert all(any(word in text for text in beyond) for word in words)
+
+
+def test_circles_are_judged_at_the_end_of_the_training_and_on_another_test_set(full):
+    for plan in (full, load_plan("quick")):
+        jobs = [job for job in plan.jobs.values() if job.arguments[0].startswith("circles")]
+        assert all(" ".join(job.arguments).find("--test_weights last") > 0 for job in jobs)
+    (circles,) = [experiment for experiment in full.experiments if experiment.id == "circles"]
+    assert {claim.other_test_set for claim in circles.claims} == {200}
 
 
 def run_with_all_metrics():
@@ -153,3 +193,27 @@ def test_a_jobs_own_keys_override_those_of_its_tier():
     assert job.arguments[job.arguments.index("--trainer.max_epochs") + 1] == "4"
     assert job.arguments.count("--trainer.max_epochs") == 1
     assert "--data" not in job.full_arguments
+
+
+def test_the_full_tier_has_as_many_seeds_as_were_planned_and_the_quick_tier_three(full):
+    planned = {job.label: job.seeds for job in full.jobs.values()}
+    assert (planned["circles"], planned["mnist-mlp"], planned["one-conv"], planned["cifar-base"]) == (10, 10, 5, 3)
+    assert planned["pca"] == 1, "it does not depend on the seed"
+    assert planned["maximise"] == planned["deep-mnist"], "each network is explained"
+    assert {job.seeds for job in load_plan("quick").jobs.values()} == {1, 3}
+    assert {job.seeds for job in full.with_seeds(7).jobs.values()} == {1, 7}
+
+
+def test_data_are_drawn_anew_for_each_seed_where_the_report_drew_its_own(full):
+    follow = {label for label, job in full.jobs.items() if job.follows_seed}
+    assert {"circles", "circles-batch-1", "svm-rbf-1", "functions-linear", "deep-mnist-250-reduced"} <= follow
+    assert not follow & {"deep-mnist", "mnist-mlp", "pca", "autoencoder", "cifar-base"}
+    assert full.jobs["circles"].arguments_with(4)[-2:] == ["--data.seed", "4"]
+
+
+def test_each_seed_of_such_a_job_has_the_identity_of_its_own_command():
+    jobs = load_plan("full", ["circles", "deep-mnist-250"]).jobs
+    identities = identify_jobs(jobs.values())
+    for label in ("circles", "deep-mnist-250"):
+        config = parse_config("fit", jobs[label].arguments_with(4)).resolved()
+        assert identities[label]("4").hash == config_hash(config) != identities[label]("0").hash
