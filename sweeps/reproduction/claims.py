@@ -1,7 +1,9 @@
 """Published experiments and their claims, loaded from published/*.yaml and checked.
 
 Each file is a section of the page of results. An experiment has runs, which are litlab commands by label, and claims.
-Each claim has one rule, which was written down before its runs; see `verdicts`.
+Each claim has one rule, which was written down before its runs; see `verdicts`. So was the number of runs of the full
+tier, `seeds` of a run or else of the file's tier; if seeds are added after the results were seen, `exploratory: true`
+says so. `{seed}` in a command is the seed of each run.
 """
 
 import shlex
@@ -19,6 +21,9 @@ TIERS = ("quick", "full")
 METRIC_RULES = ("value", "greater", "not_greater", "same", "at_least", "at_most", "between")  # judge metrics of runs
 OTHER_RULES = ("count", "theory", "not_judged", "refuted_by")
 OTHER_VERBS = ("baseline", "explain")  # than fit, which a command does not name
+SEED = "{seed}"  # in a command: the run's seed, for data that are drawn anew for each seed
+QUICK_SEEDS = 3
+RUN_KEYS = ("command", "explains", "exploratory", "seeds", *TIERS)
 CLAIM_KEYS = ("says", "asks", "source", "because", "corrected", "quick")  # of a claim, besides its rule
 
 
@@ -32,6 +37,10 @@ class PublishedJob:
         arguments: Arguments of the verb, without the seed and without the run that is explained.
         full_arguments: The same in the full tier; published parameter counts refer to these.
         explains: Label of the job whose run is explained, with the same seed; "" if nothing is.
+        seeds: Planned number of runs, with seeds from 0; 1 if the result does not depend on the seed.
+        section: Name of the file that it is published in, without suffix.
+        metrics: Metrics that claims about it name.
+        exploratory: Whether seeds were added after its results had been seen.
     """
 
     label: str
@@ -39,11 +48,24 @@ class PublishedJob:
     arguments: list[str]
     full_arguments: list[str]
     explains: str = ""
+    seeds: int = QUICK_SEEDS
+    section: str = ""
+    metrics: frozenset[str] = frozenset()
+    exploratory: bool = False
+
+    @property
+    def follows_seed(self) -> bool:
+        """Whether its data are drawn anew for each seed."""
+        return any(SEED in argument for argument in self.arguments)
 
     @property
     def is_stochastic(self) -> bool:
         """Whether the result depends on the seed."""
-        return self.verb != "baseline"
+        return self.verb != "baseline" or self.follows_seed
+
+    def arguments_with(self, seed: int | str) -> list[str]:
+        """Return the arguments of the run with this seed."""
+        return [argument.replace(SEED, str(seed)) for argument in self.arguments]
 
 
 @dataclass(frozen=True)
@@ -73,7 +95,13 @@ class Claim:
     @property
     def labels(self) -> list[str]:
         """Labels of the jobs whose runs it needs."""
-        return [term.split()[0] for term in self.terms if isinstance(term, str)] if self.rule in METRIC_RULES else []
+        return [label for label, _ in self.metrics]
+
+    @property
+    def metrics(self) -> list[tuple[str, str]]:
+        """Labels of these jobs, each with the metric that it needs."""
+        terms = [term.partition(" ") for term in self.terms if isinstance(term, str)]
+        return [(label, metric) for label, _, metric in terms] if self.rule in METRIC_RULES else []
 
 
 @dataclass(frozen=True)
@@ -124,6 +152,10 @@ class Plan:
     def claims(self) -> list[Claim]:
         return [claim for experiment in self.experiments for claim in experiment.claims]
 
+    def with_seeds(self, seeds: int) -> "Plan":
+        """Return the plan with this number of runs of each job whose result depends on the seed."""
+        return replace(self, jobs={label: _planned(job, seeds) for label, job in self.jobs.items()})
+
 
 def load_plan(tier: str, ids: Sequence[str] = ()) -> Plan:
     """Load the published experiments with these ids, by default all, and the jobs that they need.
@@ -141,8 +173,12 @@ def load_plan(tier: str, ids: Sequence[str] = ()) -> Plan:
         experiments = [_experiment(item, path, other_data=other_data) for item in content["experiments"]]
         sections.append(Section(content["title"], settings["about"], content["columns"], experiments))
         for item in content["experiments"]:
-            jobs |= {label: _job(label, run, tier, content["tiers"]) for label, run in item["runs"].items()}
+            jobs |= {label: _job(label, run, tier, content["tiers"], path) for label, run in item["runs"].items()}
     plan = Plan(tier, sections, jobs)
+    for label, metric in (pair for claim in plan.claims for pair in claim.metrics if pair[0] in jobs):
+        jobs[label] = replace(jobs[label], metrics=jobs[label].metrics | {metric})
+    for job in [job for job in jobs.values() if job.explains in jobs]:
+        jobs[job.label] = replace(job, seeds=jobs[job.explains].seeds)
     used = {label for claim in plan.claims for label in claim.labels} | {job.explains for job in jobs.values()} - {""}
     assert used <= set(jobs), f"claims about unknown jobs: {used - set(jobs)}"
     return _select(plan, ids) if ids else plan
@@ -192,14 +228,28 @@ def _claim(item: dict[str, Any], place: str, *, other_data: bool) -> Claim:
     )
 
 
-def _job(label: str, run: dict[str, str], tier: str, tiers: dict[str, dict[str, str]]) -> PublishedJob:
+def _job(label: str, run: dict[str, Any], tier: str, tiers: dict[str, dict[str, Any]], path: Path) -> PublishedJob:
+    assert set(run) <= set(RUN_KEYS), f"{path}: {label}"
     first = run["command"].split()[0]
     verb = first if first in OTHER_VERBS else "fit"
     arguments, full_arguments = (_arguments(run, name, tiers[name]) for name in (tier, "full"))
-    return PublishedJob(label, verb, arguments, full_arguments, run.get("explains", ""))
+    job = PublishedJob(
+        label=label,
+        verb=verb,
+        arguments=arguments,
+        full_arguments=[argument.replace(SEED, "0") for argument in full_arguments],
+        explains=run.get("explains", ""),
+        section=path.stem,
+        exploratory=run.get("exploratory", False),
+    )
+    return _planned(job, run.get("seeds", tiers["full"].get("seeds", QUICK_SEEDS)) if tier == "full" else QUICK_SEEDS)
 
 
-def _arguments(run: dict[str, str], tier: str, settings: dict[str, str]) -> list[str]:
+def _planned(job: PublishedJob, seeds: int) -> PublishedJob:
+    return replace(job, seeds=seeds if job.is_stochastic else 1)
+
+
+def _arguments(run: dict[str, Any], tier: str, settings: dict[str, Any]) -> list[str]:
     """Return the arguments of a job in a tier; of a key that is given twice, the last value counts."""
     name, *own = shlex.split(run["command"])
     own += shlex.split(run.get(tier, ""))

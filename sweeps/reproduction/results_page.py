@@ -10,11 +10,10 @@ from typing import Any
 from pipelines.comparison.formatting import format_mean_sd, markdown_table
 from pipelines.comparison.intervals import summarize
 from pipelines.reporting import html_page
-from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
 from sweeps.reproduction import verdicts
-from sweeps.reproduction.claims import Plan, PublishedJob, Section
-from sweeps.reproduction.jobs import Runs
+from sweeps.reproduction.claims import SEED, Plan, PublishedJob, Section
+from sweeps.reproduction.row import Row, Runs
 from sweeps.reproduction.sources import load_reports
 from sweeps.reproduction.verdicts import Verdict, format_summary
 
@@ -185,7 +184,7 @@ def _runs_table(section: Section, result: Reproduction) -> Cells:
     return [header, *rows] if rows else []
 
 
-def _cell(runs: Sequence[StoredRun], metric: str) -> str:
+def _cell(runs: Sequence[Row], metric: str) -> str:
     """Format the mean and spread of a metric."""
     values = [run.metrics[metric] for run in runs if metric in run.metrics]
     if not values:
@@ -204,4 +203,8 @@ def _command(job: PublishedJob) -> str:
         method, *options = job.arguments
         command = shlex.join(["litlab", job.verb, method, "RUN_ID", *options])
         return f"{command}  # RUN_ID: a run of {job.explains}"
+    if job.follows_seed:
+        arguments = [argument.replace(SEED, "SEED") for argument in job.arguments]
+        command = shlex.join(["litlab", job.verb, *arguments, "--seed_everything", "SEED"])
+        return f"{command}  # SEED: 0 to {job.seeds - 1}"
     return shlex.join(["litlab", job.verb, *job.arguments])

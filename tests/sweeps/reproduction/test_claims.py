@@ -6,9 +6,10 @@ import pytest
 
 from pipelines.config.cli import parse_config
 from pipelines.config.experiments import experiment_names
+from pipelines.config.identity import config_hash
 from pipelines.runtime.errors import UserError
 from sweeps.reproduction.claims import load_plan
-from sweeps.reproduction.jobs import identify_jobs
+from sweeps.reproduction.identity import identify_jobs
 from sweeps.reproduction.measurements import metric_value
 from sweeps.reproduction.sources import load_reports
 
@@ -131,7 +132,7 @@ def test_the_quick_tier_reads_no_data_files():
 def test_every_command_is_valid_and_no_two_are_equal(tier):
     plan = load_plan(tier)
     identities = identify_jobs(plan.jobs.values())
-    assert len({identity.hash for identity in identities.values()}) == len(plan.jobs)
+    assert len({identity("0").hash for identity in identities.values()}) == len(plan.jobs)
 
 
 def test_every_metric_of_a_claim_can_be_measured(full):
@@ -174,3 +175,27 @@ def test_a_jobs_own_keys_override_those_of_its_tier():
     assert job.arguments[job.arguments.index("--trainer.max_epochs") + 1] == "4"
     assert job.arguments.count("--trainer.max_epochs") == 1
     assert "--data" not in job.full_arguments
+
+
+def test_the_full_tier_has_as_many_seeds_as_were_planned_and_the_quick_tier_three(full):
+    planned = {job.label: job.seeds for job in full.jobs.values()}
+    assert (planned["circles"], planned["mnist-mlp"], planned["one-conv"], planned["cifar-base"]) == (10, 10, 5, 3)
+    assert planned["pca"] == 1, "it does not depend on the seed"
+    assert planned["maximise"] == planned["deep-mnist"], "each network is explained"
+    assert {job.seeds for job in load_plan("quick").jobs.values()} == {1, 3}
+    assert {job.seeds for job in full.with_seeds(7).jobs.values()} == {1, 7}
+
+
+def test_data_are_drawn_anew_for_each_seed_where_the_report_drew_its_own(full):
+    follow = {label for label, job in full.jobs.items() if job.follows_seed}
+    assert {"circles", "circles-batch-1", "svm-rbf-1", "functions-linear", "deep-mnist-250-reduced"} <= follow
+    assert not follow & {"deep-mnist", "mnist-mlp", "pca", "autoencoder", "cifar-base"}
+    assert full.jobs["circles"].arguments_with(4) == ["circles", "--data.seed", "4"]
+
+
+def test_each_seed_of_such_a_job_has_the_identity_of_its_own_command():
+    jobs = load_plan("full", ["circles", "deep-mnist-250"]).jobs
+    identities = identify_jobs(jobs.values())
+    for label in ("circles", "deep-mnist-250"):
+        config = parse_config("fit", jobs[label].arguments_with(4)).resolved()
+        assert identities[label]("4").hash == config_hash(config) != identities[label]("0").hash

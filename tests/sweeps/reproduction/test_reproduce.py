@@ -19,7 +19,9 @@ from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 from sweeps.reproduction import claims, measurements
 from sweeps.reproduction.claims import load_plan
-from sweeps.reproduction.jobs import MAX_WORKERS, default_workers, find_finished_runs, identify_jobs
+from sweeps.reproduction.finished import find_finished_runs
+from sweeps.reproduction.identity import identify_jobs
+from sweeps.reproduction.jobs import MAX_WORKERS, default_workers
 from sweeps.reproduction.reproduce import reproduce
 
 ONE = """
@@ -154,8 +156,9 @@ def test_pages_are_written_to_the_current_folder(litlab, lines, tmp_path, monkey
 def test_the_runs_are_read_from_the_store_once_for_all_jobs(lines, monkeypatch):
     searches, search = [], Store.search
     monkeypatch.setattr(Store, "search", lambda *args: searches.append(args) or search(*args))
-    plan = load_plan("quick")
-    assert find_finished_runs(Store(), identify_jobs(plan.jobs.values()), 3) == {label: {} for label in plan.jobs}
+    jobs = load_plan("quick").jobs
+    found = find_finished_runs(Store(), list(jobs.values()), identify_jobs(jobs.values()))
+    assert found == {label: {} for label in jobs}
     assert len(searches) == 1
 
 
@@ -194,8 +197,8 @@ def test_ctrl_c_leaves_no_run_running_and_keeps_the_finished_ones(litlab, tmp_pa
     assert process.returncode == 130, out
     assert "Run the same command again to continue" in out
     assert "RUNNING" not in _statuses()
-    plan = load_plan("quick", ["circles-learning-rate"])
-    finished = find_finished_runs(Store(), identify_jobs(plan.jobs.values()), 3)
+    jobs = load_plan("quick", ["circles-learning-rate"]).jobs
+    finished = find_finished_runs(Store(), list(jobs.values()), identify_jobs(jobs.values()))
     assert 0 < sum(map(len, finished.values())) < 15
 
 
