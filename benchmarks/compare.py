@@ -27,6 +27,7 @@ from mlflow.entities import Dataset, DatasetInput, Metric, Param, RunTag
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.comparison.compare import with_looks
 from pipelines.comparison.rows import group_and_rank
 from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
@@ -65,6 +66,7 @@ def _real_run(client: MlflowClient, experiment: str) -> str:
     params |= {f"model.{key}": "fixed" for key in FIXED} | {f"data.key_{number}": "[256, 128]" for number in range(20)}
     tags = {"seed": "0"} | {f"data.sha256.{split}": uuid.uuid4().hex * 2 for split in ("train", "val", "test")}
     tags |= {f"version.package_{number}": "1.2.3" for number in range(10)}
+    tags |= {"litlab.config_hash": uuid.uuid4().hex * 2}
     tags |= {f"litlab.tag_{number}": "what the run says of where it comes from" for number in range(8)}
     metrics = {key: 0.9 for kind in KINDS for key in (kind, f"selected/{kind}")}
     metrics |= {"fit_seconds": 11.0, "parameters": 235146.0, "selected_epoch": 10.0, "epochs": 20.0}
@@ -95,7 +97,11 @@ def _clone(database: sqlite3.Connection, template: str, experiments: list[str]) 
             "value": "CASE key WHEN 'model.dropout' THEN dropout WHEN 'model.optimizer.lr' THEN rate "
             "WHEN 'seed_everything' THEN CAST(seed AS TEXT) ELSE value END",
         },
-        "tags": {"run_uuid": "id", "value": "CASE key WHEN 'seed' THEN CAST(seed AS TEXT) ELSE value END"},
+        "tags": {
+            "run_uuid": "id",
+            "value": "CASE key WHEN 'seed' THEN CAST(seed AS TEXT) "
+            "WHEN 'litlab.config_hash' THEN value || dropout || rate ELSE value END",
+        },
         "latest_metrics": {"run_uuid": "id", "value": "CASE WHEN key LIKE '%/acc' THEN noise ELSE value END"},
         "metrics": {"run_uuid": "id"},
         "inputs": {"input_uuid": "lower(hex(randomblob(16)))", "destination_id": "id"},
@@ -126,7 +132,8 @@ def here(store: Store, names: list[str], every: list[str]) -> dict[str, Work]:
     found = [store.client.get_experiment_by_name(name) for name in names or every]
     numbers = [experiment.experiment_id for experiment in found if experiment]
     return {
-        "select and compare": lambda: group_and_rank(find_runs(store, names)),
+        "select and compare": lambda: with_looks(group_and_rank(find_runs(store, names))),
+        "the same without the looks at the test set": lambda: group_and_rank(find_runs(store, names)),
         "client.search_runs": lambda: store.client.search_runs(numbers, FINISHED, max_results=50_000),
     }
 

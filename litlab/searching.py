@@ -206,12 +206,13 @@ def _sweep_objects(
 def reproduce(
     *ids: str,
     tier: str = "quick",
-    seeds: int = 3,
+    seeds: int | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
     train: bool = True,
+    measurements: str | Path | None = None,
     data_dir: str | Path | None = None,
     out: str | Path | None = None,
     tracking_uri: str | None = None,
@@ -221,12 +222,14 @@ def reproduce(
     Args:
         ids: Ids of published experiments; default: all.
         tier: "quick": minutes, on data that come with litlab. "full": hours, on the published data.
-        seeds: Runs of each experiment.
+        seeds: Runs of each experiment; default: as many as were planned for it.
         workers: Trainings in parallel; default: one with a GPU, else as many as there are CPU cores, up to 4.
         cluster: A Ray cluster on which to train, see `sweep`; also for the two below.
         cpus: CPUs of each training there.
         gpus: GPUs of each training there.
         train: Whether to run what is missing; otherwise only runs that exist are judged.
+        measurements: Folder of CSV files of measured runs, of the full tier: what they have is not run, and what is
+            missing is added.
         data_dir: Folder of MNIST and CIFAR-10.
         out: Folder for RESULTS.md and results.html; default: `reproduction` in the current folder.
         tracking_uri: Where the runs are; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
@@ -241,13 +244,13 @@ def reproduce(
     """
     import pandas as pd
 
-    arguments = {"tier": tier, "seeds": seeds, "workers": workers, "data_dir": data_dir, "out": out}
-    arguments |= {"cluster": cluster, "cpus": cpus, "gpus": gpus}
+    arguments: dict[str, Any] = {"tier": tier, "seeds": seeds, "workers": workers, "data_dir": data_dir, "out": out}
+    arguments |= {"cluster": cluster, "cpus": cpus, "gpus": gpus, "measurements": measurements}
     command = format_command("reproduce", [*ids, *key_arguments(given(**arguments, tracking_uri=tracking_uri))])
     with training_call():
         from sweeps.reproduction.reproduce import reproduce as run_all
 
-        result = run_all(ids, **arguments, train=train, tracking_uri=tracking_uri, command=command)  # type: ignore[arg-type]
+        result = run_all(ids, **arguments, train=train, tracking_uri=tracking_uri, command=command)
     raise_stop(result.stop_signal, "The same call continues.")
     rows = [
         {"experiment": name, "claim": verdict.claim.text, "measured": verdict.result, "verdict": verdict.word}

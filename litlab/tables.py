@@ -79,14 +79,17 @@ def compared_rows(comparison: "Comparison", *, details: bool) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from pipelines.comparison.export import flat_records
+    from pipelines.comparison.export import LOOKS, flat_records
+    from pipelines.comparison.formatting import look_note
 
     frame = pd.DataFrame.from_records(flat_records(comparison), index="row")
     if frame["data_set"].isna().all():
         frame = frame.drop(columns="data_set")
     frame.attrs |= {"metric": comparison.metric, "lower_is_better": comparison.lower_is_better}
-    frame.attrs["notes"] = list(comparison.notes)
-    return frame if details else frame.drop(columns=[name for name in DETAILS if name in frame])
+    looks = [note for part in comparison.by_data_set().values() for note in look_note(part)]
+    frame.attrs["notes"] = [*comparison.notes, *looks]
+    left_out = [] if details else [name for name in frame if name in DETAILS or name.startswith(LOOKS)]
+    return frame.drop(columns=left_out)
 
 
 def differences(diff: "RunDiff") -> "pd.DataFrame":

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.comparison.formatting import BEST_TRIAL, footnotes, metric_cells, param_cells, table_title
+from pipelines.comparison.formatting import BEST_TRIAL, footnotes, look_note, metric_cells, param_cells, table_title
 from pipelines.runtime.console import SHORT_ID, Console, fits, table_console
 from pipelines.runtime.text import escape_control_characters
 from pipelines.tracking.tags import EXPERIMENT_KEY
@@ -40,6 +40,7 @@ def print_table(comparison: "Comparison", *, long: bool = False) -> None:
         remarks = [
             usual,
             *footnotes(rows),
+            *look_note(part),
             f"{more} more rows: --long shows all" if more else "",
             f"no room for {', '.join(omitted)}: --long shows all" if omitted else "",
         ]

@@ -13,7 +13,9 @@ DESCRIPTION = """Evaluate a run's selected checkpoint on the {} set, and print t
 recorded and the new metrics. {}"""
 UNCHANGED = {
     "val": "The run is not changed.",
-    "test": "Nothing recorded is changed; a run\nwithout predictions gets those of the test.",
+    "test": """Nothing recorded is changed; a run
+without predictions gets those of the test, and a new look at the test set is
+recorded.""",
 }
 SPLITS: dict[str, Literal["val", "test"]] = {"validate": "val", "test": "test"}
 

@@ -1,7 +1,9 @@
 """Compare finished runs. Imports nothing heavy."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from pipelines.comparison.looks import count_looks
 from pipelines.comparison.power import power_notes
 from pipelines.comparison.rows import Comparison, group_and_rank
 from pipelines.runtime.metric_names import Mode
@@ -38,14 +40,26 @@ def compare(
         tracking_uri: MLflow database or server; by default MLFLOW_TRACKING_URI, or else the project's mlflow.db.
 
     Returns:
-        The rows, best first, with mean, standard deviation, 95 % interval and difference to the baseline.
+        The rows, best first, with mean, standard deviation, 95 % interval and difference to the baseline; by a test
+        metric, also with the looks at the test set.
 
     Raises:
         UserError: A name, a key or the baseline is unknown, the filter or `min_effect` is invalid, or no run has the
             metric.
     """
     selection = find_runs(existing_store(tracking_uri), names, filter_string)
-    comparison = group_and_rank(selection, metric, list(dict.fromkeys(by)), mode, baseline)
+    comparison = with_looks(group_and_rank(selection, metric, list(dict.fromkeys(by)), mode, baseline))
     if min_effect is not None:
         comparison.notes.extend(power_notes(comparison, min_effect))
     return comparison
+
+
+def with_looks(comparison: Comparison) -> Comparison:
+    """Return a comparison with the looks at the test set of each data set.
+
+    Raises:
+        UserError: The store cannot be reached.
+    """
+    if not comparison.parts:
+        return replace(comparison, looks=count_looks(comparison.rows, comparison.metric, comparison.selection.runs))
+    return replace(comparison, parts={name: with_looks(part) for name, part in comparison.parts.items()})

@@ -6,23 +6,25 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.comparison.formatting import footnotes, markdown_table, metric_cells, param_cells, table_title, verdict
+from pipelines.comparison.formatting import markdown_table, metric_cells, param_cells, remarks, table_title, verdict
 from pipelines.comparison.latex import latex_table
+from pipelines.comparison.looks import Looks
 from pipelines.comparison.rows import Comparison
 from pipelines.tracking.tags import EXPERIMENT_KEY, FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
 
 NUMBERS = ("row", "mean ± sd", "n", "95 % interval", "difference", "epoch", "time", "parameters")  # aligned right
+LOOKS = ("corrected_ci95", "test_look", "test_looks")
 DIFFERENCE = ("mean", "ci95", "n", "paired", "within_noise")
 
 
 def as_records(comparison: Comparison) -> list[dict[str, Any]]:
     """Return one record per row, with JSON types only: the rows on each data set, best first."""
     keys = [key for key in comparison.differing if key != EXPERIMENT_KEY]
-    data_sets = {row.number: name for name, part in comparison.by_data_set().items() for row in part.rows}
+    parts = {row.number: (name, part.looks) for name, part in comparison.by_data_set().items() for row in part.rows}
     return [
         {
             "row": row.number,
-            "data_set": data_sets[row.number] or None,
+            "data_set": parts[row.number][0] or None,
             "experiment": row.configuration.get(EXPERIMENT_KEY),
             "params": {key: row.configuration.get(key) for key in keys},
             "metric": comparison.metric,
@@ -30,6 +32,7 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
             "sd": row.summary.sd,
             "n": row.summary.n,
             "ci95": row.summary.ci95,
+            **_looks(row.number, parts[row.number][1]),
             "seeds": [run.seed for run in row.runs],
             "values": list(row.values.values()),
             "configurations": row.configurations,
@@ -43,6 +46,12 @@ def as_records(comparison: Comparison) -> list[dict[str, Any]]:
         }
         for row in comparison.rows
     ]
+
+
+def _looks(number: int, looks: Looks | None) -> dict[str, Any]:
+    if looks is None:
+        return dict.fromkeys(LOOKS)
+    return dict(zip(LOOKS, (looks.intervals[number], looks.numbers.get(number), looks.count), strict=True))
 
 
 def as_json(comparison: Comparison) -> str:
@@ -81,7 +90,9 @@ def _flatten(record: dict[str, Any]) -> dict[str, Any]:
     flat |= {f"difference_ci95{end}": value for end, value in zip(ends, interval, strict=True)}
     flat |= {f"difference_{key}": difference.get(key) for key in ("n", "paired", "within_noise")}
     flat |= {key: record[key] for key in ("verdict", "baseline", "best_epoch", "seconds", "parameters")}
-    return flat | {key: record[key] for key in ("configurations", "seeds", "values", "runs")}
+    corrected = record["corrected_ci95"] or (None, None)
+    flat |= {f"corrected_ci95{end}": value for end, value in zip(ends, corrected, strict=True)}
+    return flat | {key: record[key] for key in (*LOOKS[1:], "configurations", "seeds", "values", "runs")}
 
 
 def table_lines(comparison: Comparison, *, first: Sequence[str] = ()) -> list[list[str]]:
@@ -112,7 +123,7 @@ def as_markdown(comparison: Comparison) -> str:
     """Return a Markdown table of all rows on each data set, with its title above and its footnotes below."""
     parts = []
     for name, part in comparison.by_data_set().items():
-        notes = [note.replace("*", "\\*") for note in footnotes(part.rows)]
+        notes = [note.replace("*", "\\*") for note in remarks(part)]
         parts += [table_title(part, name), markdown_table(table_lines(part), padded=False), *notes]
     return "\n\n".join(parts) + "\n"
 
@@ -121,7 +132,7 @@ def as_latex(comparison: Comparison) -> str:
     """Return a LaTeX table of all rows on each data set, for the package booktabs."""
     parts = []
     for name, part in comparison.by_data_set().items():
-        comments = [table_title(part, name), *footnotes(part.rows)]
+        comments = [table_title(part, name), *remarks(part)]
         lines = table_lines(part)
         numbers = [index for index, title in enumerate(lines[0]) if title in NUMBERS]
         parts.append(latex_table(lines, numbers, comments))

@@ -151,6 +151,24 @@ def footnotes(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
+def remarks(comparison: Comparison) -> list[str]:
+    """Return what stands below a table of rows on one data set: footnotes, and the looks at the test set."""
+    return [*footnotes(comparison.rows), *look_note(comparison)]
+
+
+def look_note(comparison: Comparison) -> list[str]:
+    """Return how many looks there were at the test set, with the interval of the best row that allows for them."""
+    if comparison.looks is None:
+        return []
+    best = comparison.rows[0]
+    interval, summary = comparison.looks.intervals[best.number], best.summary
+    if interval is None:
+        return [f"{comparison.looks.text}; row {best.number}, the best of them, is partly chance"]
+    low, high = (format(end, _significant_spec(summary.mean, summary.sd)) for end in interval)
+    what = f"row {best.number}" if summary.n > 1 else f"the network of row {best.number}"
+    return [f"{comparison.looks.text}; corrected 95 % interval of {what}: {low} to {high}"]
+
+
 NO_BREAK_SPACE = "\u00a0"
 _MARKUP = re.compile(r"[\\|*<]")  # "<" would begin HTML
 

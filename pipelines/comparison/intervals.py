@@ -76,13 +76,13 @@ def summarize(values: Sequence[float], bounds: Interval = UNBOUNDED, overlap: fl
     if n < 2:
         return Summary(mean, None, n, None)
     sd = statistics.stdev(values)
-    return Summary(mean, sd, n, _cut(_t_interval(mean, sd * math.sqrt(1 / n + overlap), n - 1), bounds))
+    return Summary(mean, sd, n, cut_interval(t_interval(mean, sd * math.sqrt(1 / n + overlap), n - 1), bounds))
 
 
 def prediction_interval(summary: Summary) -> Interval:
     """Return the 95 % prediction interval of one more value; needs at least two values."""
     assert summary.sd is not None
-    return _t_interval(summary.mean, summary.sd * math.sqrt(1 + 1 / summary.n), summary.n - 1)
+    return t_interval(summary.mean, summary.sd * math.sqrt(1 + 1 / summary.n), summary.n - 1)
 
 
 def paired_difference(
@@ -105,7 +105,7 @@ def paired_difference(
         return Difference(pairs.mean, interval, pairs.n, paired=True)
     one, two = summarize(list(values.values())), summarize(list(reference.values()))
     interval = _welch_interval(one, two, overlap)
-    cut = None if interval is None else _cut(interval, widest)
+    cut = None if interval is None else cut_interval(interval, widest)
     return Difference(one.mean - two.mean, cut, min(one.n, two.n), paired=False)
 
 
@@ -118,15 +118,17 @@ def _welch_interval(one: Summary, two: Summary, overlap: float) -> Interval | No
         return difference, difference
     share = (one.sd / error) ** 2 / one.n  # of the variance; squares of the errors themselves could underflow
     freedom = 1 / (share**2 / (one.n - 1) + (1 - share) ** 2 / (two.n - 1))
-    return _t_interval(difference, math.hypot(error, math.sqrt(overlap) * math.hypot(one.sd, two.sd)), freedom)
+    return t_interval(difference, math.hypot(error, math.sqrt(overlap) * math.hypot(one.sd, two.sd)), freedom)
 
 
-def _cut(interval: Interval, bounds: Interval) -> Interval:
+def cut_interval(interval: Interval, bounds: Interval) -> Interval:
+    """Return an interval, cut off at the lowest and highest value that there can be."""
     return max(interval[0], bounds[0]), min(interval[1], bounds[1])
 
 
-def _t_interval(mean: float, error: float, freedom: float) -> Interval:
+def t_interval(mean: float, error: float, freedom: float, level: float = LEVEL) -> Interval:
+    """Return the interval of a mean, by its standard error and the degrees of freedom of that."""
     from scipy.special import stdtrit
 
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    half = float(stdtrit(freedom, (1 + level) / 2)) * error
     return mean - half, mean + half

@@ -11,6 +11,7 @@ from pipelines.comparison.columns import MAX_COLUMNS, differing_keys, most_commo
 from pipelines.comparison.data_sets import DATA_KEY, by_data_set
 from pipelines.comparison.equal_runs import EqualRuns
 from pipelines.comparison.intervals import paired_difference, summarize
+from pipelines.comparison.looks import Looks
 from pipelines.comparison.row import CONFIGURATIONS, Row, is_finite, overlap
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import Mode, bounds_of, mode_of, split_of, without_split
@@ -36,6 +37,8 @@ class Comparison:
         differing: All keys in which rows differ.
         notes: Caveats for the reader, such as runs that were left out.
         parts: For several data sets, the comparison of the rows on each, by the name of the data set.
+        looks: The looks at the test set, of a comparison by a test metric on one data set; None if there are less than
+            two, or they are unknown.
     """
 
     selection: RunSelection
@@ -46,6 +49,7 @@ class Comparison:
     differing: list[str]
     notes: list[str]
     parts: Mapping[str, "Comparison"] = field(default_factory=dict)
+    looks: Looks | None = None
 
     def by_data_set(self) -> "dict[str, Comparison]":
         """Return the comparison for each data set, by its name; "" if there is only one."""

@@ -18,6 +18,7 @@ from modules.probes import Probe
 from pipelines.config.bare_trainer import bare_trainer
 from pipelines.config.cli import LitlabCLI
 from pipelines.config.objects import Objects
+from pipelines.evaluation.later_tests import changes_nothing, record_test
 from pipelines.evaluation.load_run import LoadedRun, load_run, needed_keys
 from pipelines.evaluation.predictions import FILE, MAX_EXAMPLES, PREDICTED, TARGETS, Predictions, predictions_of
 from pipelines.evaluation.profiles import evaluation_profiler, keep_report
@@ -75,7 +76,8 @@ def evaluate_run(
     trust: bool = False,
     objects: Objects | None = None,
 ) -> RunEvaluation:
-    """Measure the selected checkpoint of a run again. A run without predictions of its test gets them.
+    """Measure the selected checkpoint of a run again. A run without predictions of its test gets them, and a
+    test is recorded as a look at the test set.
 
     Args:
         run_id: A run of `litlab fit`, or of a sweep or several seeds, as `find_run` takes it.
@@ -99,15 +101,11 @@ def evaluate_run(
     recorded = of_split(_recorded(loaded.run, split), split, nameless)
     measured = of_split(evaluation.metrics, split, nameless)
     name, same_data = loaded.cli.config.name, loaded.has_recorded_data(split)
-    if split == "test" and same_data and _changes_nothing(overrides):
-        _add_predictions(loaded, evaluation)
+    if split == "test":
+        record_test(loaded, overrides)
+        if same_data and changes_nothing(overrides):
+            _add_predictions(loaded, evaluation)
     return RunEvaluation(loaded.run.run_id, name, recorded, measured, same_data, random.draws)
-
-
-def _changes_nothing(overrides: Sequence[str]) -> bool:
-    """Return whether overrides change neither the model nor the examples."""
-    keys = (token.partition("=")[0] for token in overrides if token.startswith("--"))
-    return all(key in ("--data.data_dir", "--trainer.accelerator") for key in keys)
 
 
 def _add_predictions(loaded: LoadedRun, evaluation: Evaluation) -> None:

@@ -17,6 +17,7 @@ from pipelines.config.example_batch import has_loader, part_of_batch, to_cpu
 from pipelines.config.objects import Objects
 from pipelines.evaluation.batch_targets import BatchTargets
 from pipelines.evaluation.forward_method import method_of
+from pipelines.evaluation.later_tests import record_test
 from pipelines.evaluation.load_run import load_run, needed_keys
 from pipelines.evaluation.prediction_table import Predictions
 from pipelines.runtime.errors import UserError
@@ -85,6 +86,8 @@ def predict_data(
         named = zip(names, results, strict=True)
         loaders = {name: _join([to_cpu(batch) for batch in loader]) for name, loader in named if loader}
     values = _join([to_cpu(batch) for batch in batches])
+    if is_labelled and "test_set" in vars(data):
+        record_test(loaded, overrides)
     found = {name: targets.of_loader(index) for index, name in enumerate(names)}
     known = {name: target for name, target in found.items() if target is not None}
     return Predictions(values, tuple(getattr(data, "classes", ())), remarks, loaders, known)

@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.comparison import intervals
 from pipelines.comparison.compare import compare
 from pipelines.comparison.export import NUMBERS, table_lines
-from pipelines.comparison.formatting import footnotes, table_title
+from pipelines.comparison.formatting import remarks, table_title
 from pipelines.comparison.metric_plots import row_labels
 from pipelines.comparison.rows import Comparison
 from pipelines.reporting.author_text import render_markdown
@@ -162,7 +162,7 @@ def _table(comparison: Comparison, data_set: str) -> dict[str, Any]:
     header, *lines = table_lines(comparison, first=VERDICT_FIRST)
     numbers = [index for index, title in enumerate(header) if title in NUMBERS]
     title = table_title(comparison, data_set) if data_set else ""
-    return {"title": title, "header": header, "rows": lines, "numbers": numbers, "remarks": footnotes(comparison.rows)}
+    return {"title": title, "header": header, "rows": lines, "numbers": numbers, "remarks": remarks(comparison)}
 
 
 def _row_details(index: int, label: str, comparison: Comparison) -> dict[str, Any]:

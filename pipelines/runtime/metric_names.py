@@ -75,6 +75,11 @@ def bounds_of(metric: str, values: Iterable[float]) -> tuple[float, float]:
     ), math.inf
 
 
+def is_accuracy(metric: str) -> bool:
+    """Return whether a metric is a proportion of examples, judged by its name: `test/acc`, `test_accuracy`."""
+    return bool({"acc", "accuracy"}.intersection(_words(metric)))
+
+
 def _words(metric: str) -> list[str]:
     return [word for word in re.split(r"[^a-z]+", without_split(metric).lower()) if word]
 

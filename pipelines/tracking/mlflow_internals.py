@@ -10,10 +10,11 @@ A later version may change them: tests/pipelines/runtime/test_internals.py fails
 - `UI_STATE_KEY`, `UI_SETTINGS`, `UI_NO_TELEMETRY`: what the pages of the UI keep in the browser (localStorage): the
   view of an experiment, the choice of "Model training", and that its usage data are not collected.
 - `mlflow.system_metrics.metrics`: the monitors of the machine that MLflow's own system metrics come from.
+- `database_engine`, `database_tables`: count runs in a database; MLflow's client reads all of them, with all they have.
 - `LOCATIONS`: tables and columns of a database with paths of artifacts, which MLflow's client cannot change.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipelines.tracking.artifacts import artifact_folder
 from pipelines.tracking.uri import local_path
@@ -85,3 +86,24 @@ def artifact_bytes(artifact_uri: str, tracking_uri: str) -> int:
         return sum(size(file.path) if file.is_dir else int(file.file_size or 0) for file in files)
 
     return size(None)
+
+
+class Tables(NamedTuple):
+    """SQLAlchemy's classes of the tables of runs in a database."""
+
+    runs: Any
+    params: Any
+    metrics: Any  # the latest value of each
+    tags: Any
+
+
+def database_engine(client: Any) -> Any:
+    """Return SQLAlchemy's engine of the client of a database."""
+    return client._tracking_client.store.engine
+
+
+def database_tables() -> Tables:
+    """Return the tables of runs."""
+    from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlParam, SqlRun, SqlTag
+
+    return Tables(SqlRun, SqlParam, SqlLatestMetric, SqlTag)

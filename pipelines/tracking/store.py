@@ -168,6 +168,7 @@ class Store:
             metrics={key: unbounded(value) for key, value in content.metrics.items()},
             tags=dict(content.tags),
             ended=info.end_time,
+            profiles=[str(one.dataset.profile) for one in (run.inputs.dataset_inputs if run.inputs else ())],
         )
 
     def children(self, run_id: str) -> list["StoredRun"]:
@@ -177,11 +178,7 @@ class Store:
 
     def delete_files(self, run_id: str, name: str) -> bool:
         """Delete an artifact of a run, a file or a folder; return whether it succeeded."""
-
-        def delete() -> None:
-            delete_artifacts(self.client.get_run(run_id).info.artifact_uri, self.uri, name)
-
-        return attempt(delete)
+        return attempt(lambda: delete_artifacts(self.client.get_run(run_id).info.artifact_uri, self.uri, name))
 
     def tag(self, run_id: str, key: str, value: str) -> bool:
         """Set a tag of a run; return whether it succeeded."""
@@ -216,6 +213,7 @@ class StoredRun:
         status: "RUNNING", "FINISHED", "FAILED" or "KILLED".
         started: Start time in milliseconds since the epoch.
         ended: End time in milliseconds since the epoch; None while the run is RUNNING.
+        profiles: What MLflow has on its data sets: of litlab's runs, JSON with the numbers of examples.
     """
 
     store: Store = field(repr=False, compare=False)
@@ -230,6 +228,7 @@ class StoredRun:
     metrics: dict[str, float]
     tags: dict[str, str]
     ended: int | None = None
+    profiles: Sequence[str] = ()
 
     @property
     def folder(self) -> Path | None:

@@ -24,6 +24,7 @@ CONTINUES_TAG = "litlab.continues"  # run whose checkpoint or weights a run star
 FROM_TAG = "litlab.from"  # run whose configuration a run started from
 MONITOR_TAG, MODE_TAG = "litlab.monitor", "litlab.mode"  # metric that selected the weights, if it is not the usual one
 LEAK_CHECK_TAG = "litlab.leak_check"  # prefix: whether `litlab.leak_check.test` has training examples
+TESTED_TAG = "litlab.tested"  # prefix: `litlab.tested.SHA256` has the looks at a test set after the training; JSON
 DATA_HASH_TAG = "data.sha256"  # prefix: `data.sha256.train` is the SHA-256 of the training set
 
 # Where it comes from

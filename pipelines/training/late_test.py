@@ -1,5 +1,6 @@
 """Test finished runs that were trained without a test, such as those of folds."""
 
+from datamodules.in_memory import InMemoryDataModule
 from pipelines.evaluation.evaluate import evaluate, kept_predictions
 from pipelines.evaluation.load_run import load_run
 from pipelines.runtime.errors import UserError
@@ -8,7 +9,7 @@ from pipelines.runtime.status import show_status
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import SELECTED_EPOCH
+from pipelines.tracking.tags import DATA_HASH_TAG, SELECTED_EPOCH
 from pipelines.training.results import log_test_metrics, why_no_test
 
 
@@ -35,6 +36,8 @@ def add_test(run: StoredRun) -> None:
     kept = kept_predictions(tested, loaded.data) if loaded.cli.config.keep_predictions else None
     reopened = Run.reopen(run)
     try:
+        if isinstance(loaded.data, InMemoryDataModule):
+            reopened.set_tags({f"{DATA_HASH_TAG}.test": loaded.data.test_set.digest()})
         log_test_metrics(reopened, tested.metrics, int(run.metrics[SELECTED_EPOCH]), run.metrics)
         if kept is not None:
             kept.save(reopened.folder)

@@ -13,7 +13,7 @@ from sweeps.cluster.options import make_pool
 from sweeps.cluster.place import Place
 from sweeps.decide.decision import Decision, describe, log_decision
 from sweeps.decide.levels import FIRST, LARGEST, MAX_SEEDS, level_of, looks_until
-from sweeps.decide.pairs import Measure, find_measure, look_at
+from sweeps.decide.pairs import Measure, find_measure, ledger_of, look_at
 from sweeps.decide.rule import UNDECIDED, Look
 from sweeps.decide.sides import Side, check_comparable
 from sweeps.seeds.plan import make_plan
@@ -108,7 +108,11 @@ def decide(
             stop_signal=signals[0] if signals else None,
             tracking_uri=store.uri,
         )
-    return replace(decision, run_id=log_decision(decision, store, command)) if decision.is_complete else decision
+    if not decision.is_complete:
+        return decision
+    assert decision.measure is not None
+    decision = replace(decision, ledger=ledger_of(decision.measure, decision.runs[0]))
+    return replace(decision, run_id=log_decision(decision, store, command))
 
 
 def check_numbers(margin: float, max_seeds: int) -> None:

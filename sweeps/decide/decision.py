@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pipelines.comparison.formatting import markdown_table
 from pipelines.tracking.endings import recorded
+from pipelines.tracking.ledger import Ledger
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import save_note, summary_tags
@@ -34,6 +35,7 @@ class Decision:
         stop_signal: The signal that stopped the trainings, or None.
         tracking_uri: URI of the tracking store.
         run_id: Id of the run that records it; "" if it was stopped or a training failed.
+        ledger: Of a decision by a test metric, who looked at the test set; None for others, and if that is unknown.
     """
 
     names: tuple[str, str]
@@ -48,6 +50,7 @@ class Decision:
     stop_signal: int | None
     tracking_uri: str
     run_id: str = ""
+    ledger: Ledger | None = None
 
     @property
     def verdict(self) -> str:
@@ -78,8 +81,16 @@ def evidence(decision: Decision) -> str:
     assert decision.measure is not None
     count = len(decision.looks)
     looks = "1 look" if count == 1 else f"{count} looks"
-    test = "; each look is a look at the test set" if decision.measure.is_test else ""
-    return f"{decision.measure.metric}: {describe(decision.looks[-1])}, {looks}{test}"
+    return f"{decision.measure.metric}: {describe(decision.looks[-1])}, {looks}{_on_test(decision)}"
+
+
+def _on_test(decision: Decision) -> str:
+    if decision.measure is None or not decision.measure.is_test:
+        return ""
+    said = "; each look is a look at the test set"
+    if decision.ledger is None:
+        return said
+    return f"{said}. With these two, {decision.ledger.text} were evaluated on it"
 
 
 def describe(look: Look) -> str:

@@ -7,6 +7,7 @@ from pipelines.comparison.row import is_finite, overlap
 from pipelines.comparison.rows import recorded_mode
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import list_metrics, mode_of
+from pipelines.tracking.ledger import TEST_DIGEST_TAG, Ledger, read_ledger
 from pipelines.tracking.measured import selected_metric, test_metrics
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import SELECTED
@@ -66,6 +67,16 @@ def look_at(measure: Measure, ours: Runs, theirs: Runs, margin: float, level: fl
     same = all(_agree(one, other) for one, other in zip(ours, theirs, strict=True))
     shared = max(overlap(ours), overlap(theirs))
     return look(values[0], values[1], margin, level, same=same, overlap=shared)
+
+
+def ledger_of(measure: Measure, runs: Runs) -> Ledger | None:
+    """Return who looked at the test set of runs; None if the metric is not one of a test, or it has no digest.
+
+    Raises:
+        UserError: The tracking store cannot be reached.
+    """
+    digest = runs[0].tags.get(TEST_DIGEST_TAG) if runs and measure.is_test else None
+    return read_ledger(runs[0].store, digest) if digest else None
 
 
 def _value(run: StoredRun, metric: str) -> float:

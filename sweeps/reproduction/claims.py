@@ -1,10 +1,16 @@
 """Published experiments and their claims, loaded from published/*.yaml and checked.
 
 Each file is a section of the page of results. An experiment has runs, which are litlab commands by label, and claims.
-Each claim has one rule, which was written down before its runs; see `verdicts`.
+Each claim has one rule, which was written down before its runs; see `rules`. So was the number of runs; see
+`published_job`. Further keys of a claim:
+
+- margin: of a value, if it is not the default one.
+- paired: whether both sides are compared seed by seed, if it cannot be derived; see `pairing`.
+- other_test_set: size of the report's test set, if it is another one than ours, or "unknown"; also of a whole file.
+- beyond: true if no report makes the statement.
+- differs: why our result is another one.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -13,37 +19,28 @@ from typing import Any
 
 from pipelines.config.experiments import read_yaml
 from pipelines.runtime.errors import UserError
+from sweeps.reproduction.published_job import PublishedJob, load_job
 
 FOLDER = Path(__file__).parent / "published"
 TIERS = ("quick", "full")
 METRIC_RULES = ("value", "greater", "not_greater", "same", "at_least", "at_most", "between")  # judge metrics of runs
 OTHER_RULES = ("count", "theory", "not_judged", "refuted_by")
-OTHER_VERBS = ("baseline", "explain")  # than fit, which a command does not name
-CLAIM_KEYS = ("says", "asks", "source", "because", "corrected", "quick")  # of a claim, besides its rule
-
-
-@dataclass(frozen=True)
-class PublishedJob:
-    """A training, a baseline or an explanation that is run once for each seed.
-
-    Attributes:
-        label: Its name in claims.
-        verb: "fit", "baseline" or "explain".
-        arguments: Arguments of the verb, without the seed and without the run that is explained.
-        full_arguments: The same in the full tier; published parameter counts refer to these.
-        explains: Label of the job whose run is explained, with the same seed; "" if nothing is.
-    """
-
-    label: str
-    verb: str
-    arguments: list[str]
-    full_arguments: list[str]
-    explains: str = ""
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Whether the result depends on the seed."""
-        return self.verb != "baseline"
+CLAIM_KEYS = (  # of a claim, besides its rule
+    "says",
+    "asks",
+    "source",
+    "because",
+    "corrected",
+    "quick",
+    "margin",
+    "paired",
+    "other_test_set",
+    "beyond",
+    "differs",
+)
+FILE_KEYS = {"title", "columns", "tiers", "experiments", "other_test_set"}  # the last may be missing
+MEASURED, DERIVED, QUESTION, BEYOND = "measured", "derived", "question", "beyond"  # kinds of claims
+UNKNOWN = 0  # size of a report's test set
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,12 @@ class Claim:
         is_judged: Whether it can be judged in this tier.
         refutes: Whether the publication is wrong if the rule holds.
         corrects: Whether the publication is wrong if the tests of the theory pass.
+        margin: Of a value, if it is not the default one.
+        paired: Whether two sides are compared seed by seed; None to derive it from the jobs.
+        other_test_set: Number of examples in the report's test set, or UNKNOWN, if ours is another one; None if it is
+            the same.
+        is_beyond: Whether no report makes the statement.
+        differs: Why our result is another one.
     """
 
     text: str
@@ -69,11 +72,39 @@ class Claim:
     is_judged: bool = True
     refutes: bool = False
     corrects: bool = False
+    margin: float | None = None
+    paired: bool | None = None
+    other_test_set: int | None = None
+    is_beyond: bool = False
+    differs: str = ""
 
     @property
     def labels(self) -> list[str]:
         """Labels of the jobs whose runs it needs."""
-        return [term.split()[0] for term in self.terms if isinstance(term, str)] if self.rule in METRIC_RULES else []
+        return [label for label, _ in self.metrics]
+
+    @property
+    def metrics(self) -> list[tuple[str, str]]:
+        """Labels of these jobs, each with the metric that it needs."""
+        terms = [term.partition(" ") for term in self.terms if isinstance(term, str)]
+        return [(label, metric) for label, _, metric in terms] if self.rule in METRIC_RULES else []
+
+    @property
+    def numbers(self) -> list[float]:
+        """Numbers among the arguments of its rule."""
+        return [float(term) for term in self.terms if not isinstance(term, str)]
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it is answered yes or no, because no publication states it."""
+        return self.is_question or self.is_beyond
+
+    @property
+    def kind(self) -> str:
+        """MEASURED, DERIVED, QUESTION or BEYOND, which are counted apart."""
+        if self.is_asked:
+            return BEYOND if self.is_beyond else QUESTION
+        return DERIVED if self.rule in ("count", "theory") else MEASURED
 
 
 @dataclass(frozen=True)
@@ -124,6 +155,10 @@ class Plan:
     def claims(self) -> list[Claim]:
         return [claim for experiment in self.experiments for claim in experiment.claims]
 
+    def with_seeds(self, seeds: int) -> "Plan":
+        """Return the plan with this number of runs of each job whose result depends on the seed."""
+        return replace(self, jobs={label: job.with_seeds(seeds) for label, job in self.jobs.items()})
+
 
 def load_plan(tier: str, ids: Sequence[str] = ()) -> Plan:
     """Load the published experiments with these ids, by default all, and the jobs that they need.
@@ -135,14 +170,21 @@ def load_plan(tier: str, ids: Sequence[str] = ()) -> Plan:
     jobs: dict[str, PublishedJob] = {}
     for path in sorted(FOLDER.glob("*.yaml")):
         content = read_yaml(path, "title, columns, tiers, experiments")
-        assert set(content) == {"title", "columns", "tiers", "experiments"}, path
+        assert set(content) | {"other_test_set"} == FILE_KEYS, path
         settings = content["tiers"][tier]
-        other_data = settings.get("other_data", False)
-        experiments = [_experiment(item, path, other_data=other_data) for item in content["experiments"]]
+        other_data, other_test_set = settings.get("other_data", False), content.get("other_test_set")
+        items = [_with_default(item, other_test_set) for item in content["experiments"]]
+        experiments = [_experiment(item, path, other_data=other_data) for item in items]
         sections.append(Section(content["title"], settings["about"], content["columns"], experiments))
         for item in content["experiments"]:
-            jobs |= {label: _job(label, run, tier, content["tiers"]) for label, run in item["runs"].items()}
+            jobs |= {
+                label: load_job(label, run, tier, content["tiers"], path.stem) for label, run in item["runs"].items()
+            }
     plan = Plan(tier, sections, jobs)
+    for label, metric in (pair for claim in plan.claims for pair in claim.metrics if pair[0] in jobs):
+        jobs[label] = replace(jobs[label], metrics=jobs[label].metrics | {metric})
+    for job in [job for job in jobs.values() if job.explains in jobs]:
+        jobs[job.label] = replace(job, seeds=jobs[job.explains].seeds)
     used = {label for claim in plan.claims for label in claim.labels} | {job.explains for job in jobs.values()} - {""}
     assert used <= set(jobs), f"claims about unknown jobs: {used - set(jobs)}"
     return _select(plan, ids) if ids else plan
@@ -167,6 +209,13 @@ def _select(plan: Plan, ids: Sequence[str]) -> Plan:
     return replace(part, jobs={label: job for label, job in plan.jobs.items() if label in needed})
 
 
+def _with_default(item: dict[str, Any], other_test_set: int | str | None) -> dict[str, Any]:
+    """Return an experiment whose claims have the file's `other_test_set` if they state none."""
+    if other_test_set is None:
+        return item
+    return item | {"claims": [{"other_test_set": other_test_set} | claim for claim in item["claims"]]}
+
+
 def _experiment(item: dict[str, Any], path: Path, *, other_data: bool) -> Experiment:
     assert set(item) == {"id", "source", "runs", "claims"}, f"{path}: {item['id']}"
     claims = [_claim(claim, f"{path.name}, {item['id']}", other_data=other_data) for claim in item["claims"]]
@@ -178,6 +227,7 @@ def _claim(item: dict[str, Any], place: str, *, other_data: bool) -> Claim:
     (rule,) = [key for key in item if key not in CLAIM_KEYS]
     assert rule in METRIC_RULES or rule in OTHER_RULES, f"{place}: {item}"
     correction = item.get("because", item.get("corrected", ""))
+    other_test_set = item.get("other_test_set")
     if rule == "refuted_by":
         inner = {key: item[key] for key in CLAIM_KEYS if key in item} | item[rule]
         return replace(_claim(inner, place, other_data=other_data), correction=correction, refutes=True)
@@ -189,22 +239,9 @@ def _claim(item: dict[str, Any], place: str, *, other_data: bool) -> Claim:
         correction=correction,
         is_judged=not other_data or item.get("quick", False) or rule in OTHER_RULES,
         corrects="corrected" in item,
+        margin=item.get("margin"),
+        paired=item.get("paired"),
+        other_test_set=UNKNOWN if other_test_set == "unknown" else other_test_set,
+        is_beyond=item.get("beyond", False),
+        differs=item.get("differs", ""),
     )
-
-
-def _job(label: str, run: dict[str, str], tier: str, tiers: dict[str, dict[str, str]]) -> PublishedJob:
-    first = run["command"].split()[0]
-    verb = first if first in OTHER_VERBS else "fit"
-    arguments, full_arguments = (_arguments(run, name, tiers[name]) for name in (tier, "full"))
-    return PublishedJob(label, verb, arguments, full_arguments, run.get("explains", ""))
-
-
-def _arguments(run: dict[str, str], tier: str, settings: dict[str, str]) -> list[str]:
-    """Return the arguments of a job in a tier; of a key that is given twice, the last value counts."""
-    name, *own = shlex.split(run["command"])
-    own += shlex.split(run.get(tier, ""))
-    if name in OTHER_VERBS:
-        return own
-    tokens = [*shlex.split(settings.get("arguments", "")), *own]
-    values = dict(zip(tokens[::2], tokens[1::2], strict=True))
-    return [name, *(token for pair in values.items() for token in pair)]

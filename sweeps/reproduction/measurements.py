@@ -1,6 +1,5 @@
 """What claims are judged by: values of metrics by seed, parameter counts, results of the theory's tests."""
 
-import json
 import math
 import re
 import subprocess
@@ -15,10 +14,10 @@ from xml.etree import ElementTree
 
 from pipelines.runtime.environment import checkout
 from pipelines.runtime.errors import UserError
-from pipelines.tracking.store import Store, StoredRun
-from pipelines.tracking.tags import DATA_HASH_TAG, SELECTED
+from pipelines.tracking.store import StoredRun
+from pipelines.tracking.tags import SELECTED
 from sweeps.reproduction.claims import Plan, Section
-from sweeps.reproduction.jobs import Runs
+from sweeps.reproduction.row import Row, Runs
 
 THEORY = Path("tests/theory")
 Values = Mapping[str, float]  # by seed
@@ -37,30 +36,32 @@ class Measurements:
         values: Returns the values of a term, "LABEL METRIC", by seed.
         parameters: Returns the number of parameters of a job's network in the full tier.
         theory: Whether all tests in a file of tests/theory pass, by its name; missing files are left out.
+        test_size: Returns the number of test examples of a job's runs; None if they record none.
     """
 
     values: Callable[[str], Values]
     parameters: Callable[[str], int]
     theory: Mapping[str, bool]
+    test_size: Callable[[str], int | None] = lambda label: None
 
 
-def measure(plan: Plan, store: Store, runs: Runs, seeds: int) -> Measurements:
+def measure(plan: Plan, runs: Runs) -> Measurements:
     """Return what the claims of a plan are judged by. Runs the tests of the theory.
 
     Raises:
         UserError: The tests of the theory cannot run.
     """
-
-    def history(run_id: str, metric: str) -> Sequence[tuple[int, float]]:
-        return [(item.step, item.value) for item in store.client.get_metric_history(run_id, metric)]
+    seeds = max((job.seeds for job in plan.jobs.values()), default=0)
 
     def values(term: str) -> Values:
         label, _, metric = term.partition(" ")
-        measured = {seed: metric_value(run, metric, history) for seed, run in runs.get(label, {}).items()}
-        known = {seed: value for seed, value in measured.items() if value is not None}
+        known = {seed: run.metrics[metric] for seed, run in runs.get(label, {}).items() if metric in run.metrics}
         if plan.jobs[label].is_stochastic or not known:
             return known
         return Deterministic({str(seed): next(iter(known.values())) for seed in range(seeds)})
+
+    def test_size(label: str) -> int | None:
+        return next((run.test_size for run in runs.get(label, {}).values()), None)
 
     @cache
     def parameters(label: str) -> int:
@@ -70,7 +71,7 @@ def measure(plan: Plan, store: Store, runs: Runs, seeds: int) -> Measurements:
         return sum(parameter.numel() for parameter in model.parameters())
 
     theory = _run_theory_tests([claim.terms[0] for claim in plan.claims if claim.rule == "theory"])
-    return Measurements(values, parameters, theory)
+    return Measurements(values, parameters, theory, test_size)
 
 
 def metric_value(run: StoredRun, metric: str, history: History) -> float | None:
@@ -112,21 +113,18 @@ _CURVES = {"rise": _rise, "roughness": _roughness}
 
 
 def describe_test_sets(section: Section, runs: Runs) -> list[str]:
-    """Return a sentence for each test set that the runs of a section used."""
-    section_runs = [run for label in section.labels for run in runs.get(label, {}).values()]
-    by_test_set = {run.tags.get(f"{DATA_HASH_TAG}.test", ""): run for run in section_runs}
-    return sorted(set(map(_describe_data, by_test_set.values())) - {""})
+    """Return a sentence for each kind of test set that the runs of a section used."""
+    rows = [row for label in section.labels for row in runs.get(label, {}).values() if row.test_sha256 and row.data]
+    kinds: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        kinds.setdefault((row.data, row.test_size or 0, row.data_files), []).append(row)
+    return sorted(_describe_test_set(*kind, {row.test_sha256 for row in of_kind}) for kind, of_kind in kinds.items())
 
 
-def _describe_data(run: StoredRun) -> str:
-    """Describe the data of a run from its file data.json; "" if the file was deleted."""
-    try:
-        data = json.loads(run.file("data.json").read_text())
-    except (UserError, ValueError):
-        return ""
-    digest = data["sha256"].get("test", "")[:12]
-    text = f"Data: {data['source']}, test set of {data['sizes'].get('test', 0):,}, SHA-256 {digest}."
-    if data.get("files") == "folder":
+def _describe_test_set(data: str, size: int, files: str, digests: set[str]) -> str:
+    one = f"test set of {size:,}, SHA-256 {min(digests)[:12]}"
+    text = f"Data: {data}, {one if len(digests) == 1 else f'{len(digests)} test sets of {size:,}'}."
+    if files == "folder":
         text += " Read from image files: if these were recompressed (JPEG), accuracies are slightly too low."
     return text
 

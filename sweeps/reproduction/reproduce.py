@@ -3,36 +3,41 @@
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from functools import partial
 from pathlib import Path
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.outputs import check_output
 from pipelines.runtime.text import redact_credentials
 from pipelines.tracking.store import Store
-from pipelines.tracking.tags import PROCESSOR_TAG, VERSION_TAG
+from pipelines.tracking.uri import database_file
 from sweeps.cluster.options import make_pool
 from sweeps.cluster.place import Place
-from sweeps.reproduction.claims import TIERS, load_plan
-from sweeps.reproduction.jobs import Runs, default_workers, run_missing_jobs
+from sweeps.reproduction.claims import TIERS, Plan, load_plan
+from sweeps.reproduction.identity import identify_jobs
+from sweeps.reproduction.jobs import default_workers, run_missing
+from sweeps.reproduction.measured import MeasuredRuns
+from sweeps.reproduction.measurement_files import MeasurementFiles
 from sweeps.reproduction.measurements import describe_test_sets, measure
 from sweeps.reproduction.results_page import MARKS, PAGES, Reproduction, write_pages
+from sweeps.reproduction.row import PACKAGES, Runs
 from sweeps.reproduction.verdicts import judge
+from sweeps.workers.display import LiveDisplay
 
 OUT = Path("reproduction")
-PACKAGES = ("torch", "lightning", "litlab")  # whose versions the page states
 
 
 def reproduce(
     ids: Sequence[str] = (),
     *,
     tier: str = "quick",
-    seeds: int = 3,
+    seeds: int | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
     train: bool = True,
+    measurements: str | Path | None = None,
     data_dir: str | Path | None = None,
     out: str | Path | None = None,
     tracking_uri: str | None = None,
@@ -46,13 +51,15 @@ def reproduce(
     Args:
         ids: Ids of published experiments; empty selects all.
         tier: "quick": minutes, on data that come with litlab. "full": hours, on the published data.
-        seeds: Runs of each experiment, with seeds from 0.
+        seeds: Runs of each experiment, with seeds from 0; by default the number that was planned for each.
         workers: Trainings in parallel; by default one with a GPU, else as many as there are CPU cores, up to 4. See
             `Place`, as for the three below.
         cluster: A Ray cluster on which to train.
         cpus: CPUs of each training there.
         gpus: GPUs of each training there.
         train: Whether to run what is missing; otherwise only existing runs are judged.
+        measurements: Folder of CSV files with measured runs, of the full tier. What they have is not run; what is
+            missing is added to them.
         data_dir: Folder of MNIST and CIFAR-10; by default that of the experiments.
         out: Folder for RESULTS.md and results.html; by default `reproduction` in the current folder.
         tracking_uri: Database or server of the runs; by default MLFLOW_TRACKING_URI, else the project's mlflow.db.
@@ -62,30 +69,79 @@ def reproduce(
         Verdicts, runs, failures, and the files that were written.
 
     Raises:
-        UserError: A value is invalid, a page cannot be written, or the tracking store is lost.
+        UserError: A value is invalid, a file cannot be read or written, or the tracking store is lost.
     """
-    if seeds < 1:
-        raise UserError(f"--seeds {seeds}: expected at least 1")
-    if tier not in TIERS:
-        raise UserError(f"--tier {tier}: expected {' or '.join(TIERS)}")
-    plan = load_plan(tier, ids)
+    plan, files = plan_runs(ids, tier, seeds, measurements)
     folder = _output_folder(OUT if out is None else Path(out))
-    store = Store(tracking_uri)
+    store = Store(tracking_uri, opened=False)
     place = Place(cluster, default_workers() if workers is None and cluster is None else workers, cpus, gpus)
     with (
         tempfile.TemporaryDirectory(prefix="litlab-reproduce-") as scratch,
         make_pool(place, Path(scratch)) as pool,
+        LiveDisplay() as display,
     ):
-        runs, failures, signal = run_missing_jobs(plan, store, pool, seeds=seeds, train=train, data_dir=data_dir)
+        if train:
+            pool.warm_up()
+            pool.check_store(store)
+        measured = measure_existing(plan, store, files)
+        for line in _status(plan, measured, files):
+            display.print(line)
+        run = partial(run_missing, plan, measured, store, pool, display, data_dir=data_dir)
+        failures, signal = run() if train else ({}, None)
     if signal is not None:
-        return Reproduction(plan, runs, failures, stop_signal=signal)
-    measurements = measure(plan, store, runs, seeds)
-    verdicts = {
-        experiment.id: [judge(claim, measurements) for claim in experiment.claims] for experiment in plan.experiments
-    }
-    data = {section.title: describe_test_sets(section, runs) for section in plan.sections}
-    result = Reproduction(plan, runs, failures, verdicts, data, _facts(runs, seeds), redact_credentials(command))
+        return Reproduction(plan, measured.runs, failures, stop_signal=signal)
+    verdicts = judge(plan, measure(plan, measured.runs))
+    data = {section.title: describe_test_sets(section, measured.runs) for section in plan.sections}
+    facts = _facts(measured.runs, seeds)
+    result = Reproduction(plan, measured.runs, failures, verdicts, data, facts, redact_credentials(command))
     return replace(result, pages=write_pages(result, folder))
+
+
+def plan_runs(
+    ids: Sequence[str], tier: str, seeds: int | None, measurements: str | Path | None
+) -> tuple[Plan, MeasurementFiles | None]:
+    """Return what to run, and the CSV files; for the arguments see `reproduce`.
+
+    Raises:
+        UserError: An argument is invalid.
+    """
+    if seeds is not None and seeds < 1:
+        raise UserError(f"--seeds {seeds}: expected at least 1")
+    if tier not in TIERS:
+        raise UserError(f"--tier {tier}: expected {' or '.join(TIERS)}")
+    if measurements is not None and tier != "full":
+        raise UserError(f"--measurements {measurements}: goes with --tier full")
+    plan = load_plan(tier, ids)
+    files = None if measurements is None else MeasurementFiles(Path(measurements))
+    return plan if seeds is None else plan.with_seeds(seeds), files
+
+
+def measure_existing(plan: Plan, store: Store, files: MeasurementFiles | None, *, adds: bool = True) -> MeasuredRuns:
+    """Return what the CSV files have of a plan, and the tracking store has of the rest, which is added to the files.
+
+    The store is not opened if nothing is missing. A database that does not exist is not created.
+
+    Raises:
+        UserError: A command or a file is not valid, or the store is unavailable.
+    """
+    measured = MeasuredRuns(plan, identify_jobs(plan.jobs.values()), store, files, adds=adds)
+    measured.read_files()
+    database = database_file(store.uri)
+    if measured.missing and (database is None or database.exists()):
+        measured.read_store()
+    return measured
+
+
+def _status(plan: Plan, measured: MeasuredRuns, files: MeasurementFiles | None) -> list[str]:
+    """Return how many runs are planned and finished, and which rows of the CSV files do not count."""
+    total, others = len(measured.planned), measured.other
+    lines = [f"{plan.tier} tier: {total} runs, {total - len(measured.missing)} of them are already finished"]
+    if plan.tier == "quick":
+        lines.append("on data that come with litlab: digits instead of MNIST and CIFAR-10, which --tier full uses")
+    if files is not None and others:
+        labels = ", ".join(dict.fromkeys(row.label for row in others))
+        lines.append(f"{len(others)} rows in {files.folder} are of earlier configurations and ignored: {labels}")
+    return lines
 
 
 def _output_folder(folder: Path) -> Path:
@@ -96,15 +152,15 @@ def _output_folder(folder: Path) -> Path:
     return folder
 
 
-def _facts(runs: Runs, seeds: int) -> list[str]:
+def _facts(runs: Runs, seeds: int | None) -> list[str]:
     """Return when, where and with which versions the runs were made."""
-    all_runs = [run for of_job in runs.values() for run in of_job.values()]
-    facts = [f"{len(all_runs)} runs, seeds 0 to {seeds - 1}. Values are means over the seeds ± standard deviation."]
-    if all_runs:
-        first, last = (date.fromtimestamp(pick(run.started for run in all_runs) / 1000) for pick in (min, max))
-        keys = {package: f"{VERSION_TAG}.{package}" for package in PACKAGES}
-        versions = {f"{name} {run.tags[key]}" for run in all_runs for name, key in keys.items() if key in run.tags}
-        machines = {run.tags[PROCESSOR_TAG] for run in all_runs if PROCESSOR_TAG in run.tags}
+    rows = [row for of_job in runs.values() for row in of_job.values()]
+    planned = "the number n of seeds was planned before the runs" if seeds is None else f"{seeds} seeds each"
+    facts = [f"{len(rows)} runs; {planned}. Values are means over the n seeds, with 95 % intervals."]
+    if rows:
+        first, last = (pick(row.date for row in rows) for pick in (min, max))
+        versions = {f"{name} {row.versions[name]}" for row in rows for name in PACKAGES if name in row.versions}
+        machines = {row.processor for row in rows if row.processor}
         text = f"Trained from {first} to {last} on {' and '.join(sorted(machines))}"
         facts.append(f"{text}, with {', '.join(sorted(versions))}.")
     return facts

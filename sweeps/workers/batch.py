@@ -58,6 +58,7 @@ def run_jobs(
     title: str,
     reused: int = 0,
     check: Callable[[], None] = lambda: None,
+    on_result: Callable[[JobResult], None] = lambda result: None,
 ) -> list[JobResult]:
     """Train all jobs, or as many as are started before the pool is stopped. A failed job does not affect the others.
 
@@ -73,6 +74,7 @@ def run_jobs(
         title: Title of the progress line.
         reused: Number of runs that exist already, which the progress counts as done.
         check: Called several times a second; an exception ends the jobs.
+        on_result: Called with each result when the job has ended; an exception ends the other jobs.
 
     Returns:
         The result of each job that was started, in the order in which they ended.
@@ -100,6 +102,7 @@ def run_jobs(
                     message = "failed", lost_too_often(message[1])
                 results.append(_end(pool, store, child, message))
                 display.print(_result_line(results[-1], display.width))
+                on_result(results[-1])
             check()
             display.draw(
                 lambda: _progress(title, reused + len(jobs), reused, results, len(pool.children)), pool.children

@@ -23,6 +23,12 @@ def test_the_page_has_the_confusion_matrix_and_the_mistakes_of_the_best_run(repo
         assert base64.b64encode(best.file(f"figures/{name}.png").read_bytes()).decode() in path.read_text()
 
 
+def test_the_page_says_how_often_the_test_set_was_looked_at(reported):
+    found, _ = reported
+    assert found.text.count("look at this test set") == 1
+    assert re.search(r"2nd look at this test set; corrected 95 % interval of row 1: 0\.\d+ to \d\.\d+\.", found.text)
+
+
 def test_the_author_s_text_is_markdown_without_html_images_or_scripts(litlab, trained, tmp_path):
     notes = tmp_path / "notes.md"
     notes.write_text(

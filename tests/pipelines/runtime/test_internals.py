@@ -16,7 +16,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from modules.lightning_internals import HOOK_NAME
 from pipelines.runtime.lightning_internals import hide_search_bar, set_callback_metrics
-from pipelines.tracking.mlflow_internals import LOCATIONS, follow_moved_artifacts, system_monitors
+from pipelines.tracking.mlflow_internals import LOCATIONS, database_engine, follow_moved_artifacts, system_monitors
+from pipelines.tracking.store import Store
 from sweeps.search.optuna_internals import has_notes, queued_params
 
 TRAINER_PARTS = [
@@ -48,6 +49,10 @@ MODULE_PARTS = {
     "torch:ops.aten._trilinear": "modules/torch_internals.py",
     "mlflow.store.tracking.sqlalchemy_store:SqlAlchemyStore": MLFLOW,
     "mlflow.store.db.utils:_logger": MLFLOW,
+    "mlflow.store.tracking.dbmodels.models:SqlRun.end_time": MLFLOW,
+    "mlflow.store.tracking.dbmodels.models:SqlParam.run_uuid": MLFLOW,
+    "mlflow.store.tracking.dbmodels.models:SqlLatestMetric.key": MLFLOW,
+    "mlflow.store.tracking.dbmodels.models:SqlTag.value": MLFLOW,
     "mlflow.store.artifact.artifact_repository_registry:get_artifact_repository": MLFLOW,
     "mlflow.store.artifact.artifact_repo:ArtifactRepository.delete_artifacts": MLFLOW,
     "multiprocessing.forkserver:ensure_running": MULTIPROCESSING,
@@ -110,6 +115,12 @@ def test_a_library_has(part):
         pkgutil.resolve_name(part)
     except (ImportError, AttributeError) as error:
         pytest.fail(f"there is no {part} any more ({error}): change {MODULE_PARTS[part]}")
+
+
+def test_the_client_of_a_database_has_its_engine(uri, tables):
+    engine = database_engine(Store(uri).client)
+    with engine.connect() as connection:
+        assert connection.dialect.name == "sqlite", f"change {MLFLOW}"
 
 
 def test_mlflow_has_monitors_of_the_machine():

@@ -125,7 +125,7 @@ def test_the_configuration_of_a_run_may_be_a_side_and_a_test_metric_says_that_it
     assert done.code == 0, done.err
     assert f"digits-mlp is better than {of_lazy}" in done.out
     assert "test/acc: difference" in done.out
-    assert "each look is a look at the test set" in done.out
+    assert "each look is a look at the test set. With these two, 2 configurations were evaluated on it" in done.out
     assert len(decided.seeds("lazy")) == decided.n, "its seeds are those that exist"
 
 

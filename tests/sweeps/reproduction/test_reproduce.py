@@ -19,7 +19,9 @@ from pipelines.tracking.query import find_runs
 from pipelines.tracking.store import Store
 from sweeps.reproduction import claims, measurements
 from sweeps.reproduction.claims import load_plan
-from sweeps.reproduction.jobs import MAX_WORKERS, default_workers, find_finished_runs, identify_jobs
+from sweeps.reproduction.finished import find_finished_runs
+from sweeps.reproduction.identity import identify_jobs
+from sweeps.reproduction.jobs import MAX_WORKERS, default_workers
 from sweeps.reproduction.reproduce import reproduce
 
 ONE = """
@@ -42,7 +44,7 @@ experiments:
   runs:
     svm: {command: baseline svm-rbf circles --C 1}
   claims:
-  - {says: it separates the classes, at_least: [svm test/acc, 0.9]}
+  - {says: it separates the classes, at_least: [svm test/acc, 0.9], beyond: true}
   - {says: softmax, theory: test_softmax.py}
 """
 
@@ -85,12 +87,15 @@ def test_it_trains_judges_and_writes_the_page_and_a_second_call_trains_nothing(l
     assert done.code == 0, done.err
     assert len(runs()) == 5  # two of each network, one of the deterministic method
     text = (tmp_path / "out" / "RESULTS.md").read_text()
-    assert re.search(r"\| linear \(X\) \| fast \\\| is better \|.*\| confirmed \|", text)
+    assert re.search(r"\| linear \(X\) \| fast \\\| is better \|.*, adjusted p .*\| reproduced \|", text)
     assert "| it has 16 parameters | 15: there is no bias | 15 | corrected |" in text
-    assert re.search(r"\| machine \(X\) \| it separates the classes \|  \| 0\.9\d+ \| confirmed \|", text)
-    assert "| softmax |  | tests/theory/test_softmax.py passes | confirmed |" in text
+    assert re.search(r"\| machine \(X\) \| it separates the classes \|  \| 0\.9\d+; at least 0\.9 \| yes \|", text)
+    assert "| softmax |  | tests/theory/test_softmax.py passes | reproduced |" in text
     assert "litlab fit functions-linear --trainer.max_epochs 2 --model.optimizer.lr 0.03\n" in text
-    assert "**Of 4 claims: 3 confirmed, 1 corrected.**" in text
+    counts = "Of 1 measured claims: 1 reproduced. Of 2 counts and derivations: 1 reproduced, 1 corrected."
+    assert f"**{counts} Beyond the reports: 1 yes.**" in text
+    assert text.index("## Beyond the reports") < text.index("it separates the classes")
+    assert re.search(r"\| fast \| 2 \| \d\.\d+ \[\d\.\d+, \d\.\d+\] \|", text), "intervals"
     page = (tmp_path / "out" / "results.html").read_text()
     assert "fast | is better" in page
     again = litlab("reproduce", "--seeds", "2", "--workers", "2", "--out", tmp_path / "out")
@@ -110,13 +115,15 @@ def test_as_is_judges_existing_runs_and_trains_nothing(litlab, lines, tmp_path):
     assert done.code == 0
     assert runs() == []
     text = (tmp_path / "out" / "RESULTS.md").read_text()
+    assert "| D | Homework part 2 |" in text
+    assert "Homework part 2" in (tmp_path / "out" / "results.html").read_text()
     assert "no finished run has slow test/loss or fast test/loss" in text
-    assert "**Of 4 claims: 1 confirmed, 1 corrected, 2 not judged.**" in text
+    assert "Of 1 measured claims: 1 not judged. Of 2 counts and derivations: 1 reproduced, 1 corrected." in text
 
 
 def test_the_function_returns_verdicts_runs_and_pages(lines, tmp_path, capfd):
     result = reproduce(["linear"], seeds=2, workers=2, out=tmp_path / "out")
-    assert [verdict.word for verdict in result.verdicts["linear"]] == ["confirmed", "corrected"]
+    assert [verdict.word for verdict in result.verdicts["linear"]] == ["reproduced", "corrected"]
     assert {label: sorted(seeds) for label, seeds in result.runs.items()} == {"slow": ["0", "1"], "fast": ["0", "1"]}
     assert result.pages == [tmp_path / "out" / "RESULTS.md", tmp_path / "out" / "results.html"]
     assert (result.failures, result.stop_signal) == ({}, None)
@@ -152,8 +159,9 @@ def test_pages_are_written_to_the_current_folder(litlab, lines, tmp_path, monkey
 def test_the_runs_are_read_from_the_store_once_for_all_jobs(lines, monkeypatch):
     searches, search = [], Store.search
     monkeypatch.setattr(Store, "search", lambda *args: searches.append(args) or search(*args))
-    plan = load_plan("quick")
-    assert find_finished_runs(Store(), identify_jobs(plan.jobs.values()), 3) == {label: {} for label in plan.jobs}
+    jobs = load_plan("quick").jobs
+    found = find_finished_runs(Store(), list(jobs.values()), identify_jobs(jobs.values()))
+    assert found == {label: {} for label in jobs}
     assert len(searches) == 1
 
 
@@ -192,8 +200,8 @@ def test_ctrl_c_leaves_no_run_running_and_keeps_the_finished_ones(litlab, tmp_pa
     assert process.returncode == 130, out
     assert "Run the same command again to continue" in out
     assert "RUNNING" not in _statuses()
-    plan = load_plan("quick", ["circles-learning-rate"])
-    finished = find_finished_runs(Store(), identify_jobs(plan.jobs.values()), 3)
+    jobs = load_plan("quick", ["circles-learning-rate"]).jobs
+    finished = find_finished_runs(Store(), list(jobs.values()), identify_jobs(jobs.values()))
     assert 0 < sum(map(len, finished.values())) < 15
 
 
@@ -249,7 +257,7 @@ def test_a_trained_network_is_explained_once_and_the_explanation_is_judged(litla
     assert {run.tags["mlflow.parentRunId"] for run in explanations} == {run.run_id for run in runs()}
     text = (tmp_path / "out" / "RESULTS.md").read_text()
     assert "litlab explain occlusion RUN_ID --block 4 --stride 4 --stroke 0.5  # RUN_ID: a run of digits" in text
-    assert "(n = 2) | confirmed |" in text
+    assert "(n = 2); at least 1 |" in text
     assert (
         "4 runs, 4 of them are already finished" in litlab("reproduce", "--seeds", "2", "--out", tmp_path / "out").out
     )

@@ -77,6 +77,9 @@ def test_folds_are_one_row_with_their_mean_and_are_compared_fold_by_fold(uri):
     for metric in ("test/acc", "selected/val/acc"):
         compared = compare([], metric=metric)
         assert sum("share training examples" in note for note in compared.notes) == 1
+    looks = compare([], metric="test/acc").looks
+    assert looks is not None
+    assert looks.count == 2, "the folds of a configuration are one look at the test set"
     assert [row.summary.n for row in compared.rows] == [3, 3]
     values = {run.repeat: run.metrics["selected/val/acc"] for run in first.runs}
     assert [*values] == ["0, fold 0", "1, fold 1", "2, fold 2"]
