@@ -21,7 +21,7 @@ from datamodules.in_memory import EVAL_BATCH_SIZE, InMemoryDataModule, require_p
 from datamodules.normalize import Normalize, Whiten, channel_statistics, fit_zca, identity
 from datamodules.sampling import global_seed
 from datamodules.sets import Batch, ImageFiles, TensorSet
-from datamodules.split import stratified_split
+from datamodules.split import Subset, stratified_split
 from datamodules.statistics import image_statistics
 
 
@@ -60,7 +60,9 @@ class ImageDataModule(InMemoryDataModule):
 
     Args:
         n_val: Number of validation examples, stratified, taken from the official training set.
-        n_train: Number of training examples, stratified, taken from the remaining ones; None takes all of them.
+        n_train: Number of training examples, taken from the remaining ones; None takes all of them.
+        subset: Whether the `n_train` examples are "stratified" (have the class proportions of all) or drawn at
+            "random".
         split_seed: Seed that selects the validation examples, the folds and the training subset.
         folds: Number of folds, for cross-validation: each training image validates in one of them, and `n_val` has no
             effect. None for one fixed validation set.
@@ -84,6 +86,7 @@ class ImageDataModule(InMemoryDataModule):
         *,
         n_val: int,
         n_train: int | None = None,
+        subset: Subset = "stratified",
         split_seed: int = 0,
         folds: int | None = None,
         fold: int | None = None,
@@ -96,9 +99,11 @@ class ImageDataModule(InMemoryDataModule):
         require_positive(n_val=n_val, n_train=n_train)
         if flip not in (False, True, "alternate"):
             raise ValueError(f"data.flip is {flip!r}; it must be true, false or alternate")
+        if subset not in ("stratified", "random"):
+            raise ValueError(f"data.subset is {subset!r}; it must be stratified or random")
         if crop_padding < 0:
             raise ValueError(f"data.crop_padding is {crop_padding}; it must be 0 or more")
-        self.n_val, self.n_train, self.split_seed = n_val, n_train, split_seed
+        self.n_val, self.n_train, self.subset, self.split_seed = n_val, n_train, subset, split_seed
         self.fold = Fold.of(folds, fold, split_seed)
         self.normalization, self.crop_padding, self.flip = normalization, crop_padding, flip
         self.normalize = None
@@ -137,12 +142,19 @@ class ImageDataModule(InMemoryDataModule):
 
     def split(self, labels_N: Tensor) -> tuple[Tensor, Tensor]:
         """Return the indices of the training and of the validation examples."""
-        return stratified_split(labels_N, n_val=self.n_val, n_train=self.n_train, seed=self.split_seed)
+        return self._stratified_split(labels_N, self.n_val)
+
+    def _stratified_split(self, labels_N: Tensor, n_val: int) -> tuple[Tensor, Tensor]:
+        seed, subset = self.split_seed, self.subset
+        return stratified_split(labels_N, n_val=n_val, n_train=self.n_train, seed=seed, subset=subset)
 
     def split_fold(self, labels_N: Tensor, fold: Fold) -> tuple[Tensor, Tensor]:
         """Return the indices of the training and of the validation examples of a fold."""
         train, val = fold.split(len(labels_N), strata_N=labels_N)
-        return limit_training(train, labels_N, self.n_train, self.split_seed), val
+        return self._limit_training(train, labels_N), val
+
+    def _limit_training(self, train: Tensor, strata_N: Tensor) -> Tensor:
+        return limit_training(train, strata_N, self.n_train, self.split_seed, self.subset)
 
     def make_set(self, name: Literal["train", "val", "test"], images: Tensor, labels: Tensor) -> TensorSet:
         """Return the set with this name, made of these images."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datamodules.split import group_folds, stratified_subset
+from datamodules.split import Subset, choose_subset, group_folds
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,10 @@ class Fold:
             raise ValueError(f"data.folds is {self.folds}, but {message.format(count)}")
 
 
-def limit_training(train: Tensor, strata_N: Tensor, n_train: int | None, seed: int) -> Tensor:
-    """Return `n_train` of the training indices, with the proportions of their classes; all of them for None."""
+def limit_training(
+    train: Tensor, strata_N: Tensor, n_train: int | None, seed: int, subset: Subset = "stratified"
+) -> Tensor:
+    """Return `n_train` of the training indices, see `choose_subset`; all of them for None."""
     if n_train is None or n_train >= len(train):
         return train
-    return torch.tensor(sorted(stratified_subset(train.tolist(), strata_N.numpy(), n_train, seed)))
+    return torch.tensor(sorted(choose_subset(train.tolist(), strata_N.numpy(), n_train, seed, subset)))

@@ -15,7 +15,7 @@ from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.images import image_names
 from datamodules.in_memory import require_positive
 from datamodules.paths import no_such
-from datamodules.split import TEST_DIVISOR, TEST_SEED, VAL_DIVISOR, stratified_split, stratified_subset
+from datamodules.split import TEST_DIVISOR, TEST_SEED, VAL_DIVISOR, stratified_split
 
 VAL_NAMES = ("val", "valid", "validation")
 SPLIT_NAMES = ("train", *VAL_NAMES, "test")
@@ -102,7 +102,7 @@ class ImageFolder(ImageDataModule):
         if "val" not in self.folders:
             n_val = self._n_val or max(len(self.classes), len(labels_N) // VAL_DIVISOR)
             self._require_two_per_class(labels_N, "validation")
-            return stratified_split(labels_N, n_val=n_val, n_train=self.n_train, seed=self.split_seed)
+            return self._stratified_split(labels_N, n_val)
         train, val = torch.arange(len(labels_N)).tensor_split([self._num_before_val])
         return self._subset(train, labels_N), val
 
@@ -129,7 +129,7 @@ class ImageFolder(ImageDataModule):
         if not len(self.classes) <= self.n_train < len(train):
             allowed = f"{len(self.classes)} (one per class) to {len(train)}"
             raise ValueError(f"data.n_train is {self.n_train}; with {self.folders['train']} it must be {allowed}")
-        return torch.tensor(sorted(stratified_subset(train.tolist(), labels_N.numpy(), self.n_train, self.split_seed)))
+        return self._limit_training(train, labels_N)
 
     def _require_two_per_class(self, labels_N: Tensor, purpose: str) -> None:
         """Require at least two images of each class, so that both splits have one.

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, image_shape
-from datamodules.folds import Fold, limit_training
+from datamodules.folds import Fold
 from datamodules.image_cache import DECODER_VERSION, load_images
 from datamodules.in_memory import require_positive
-from datamodules.split import TEST_DIVISOR, TEST_SEED, VAL_DIVISOR, group_split, stratified_split, stratified_subset
+from datamodules.split import TEST_DIVISOR, TEST_SEED, VAL_DIVISOR, group_split, stratified_split
 from datamodules.table_file import group_numbers, read_table, require_columns, require_other_groups, texts
 
 
@@ -119,15 +119,14 @@ class ImageTableDataModule(ImageDataModule):
             return train, val
         if not len(self.classes) <= self.n_train < len(train):
             raise ValueError(f"data.n_train is {self.n_train}; it must be {len(self.classes)} to {len(train)}")
-        strata = self.strata(labels_N).numpy()
-        return torch.tensor(sorted(stratified_subset(train.tolist(), strata, self.n_train, self.split_seed))), val
+        return self._limit_training(train, self.strata(labels_N)), val
 
     def split_fold(self, labels_N: Tensor, fold: Fold) -> tuple[Tensor, Tensor]:
         if self._n_val is not None:
             raise ValueError(f"data.folds is {fold.folds}, which makes the validation sets; leave out data.n_val")
         strata_N = self.strata(labels_N)
         train, val = fold.split(len(labels_N), strata_N=strata_N, groups_N=self.train_groups_N)
-        return limit_training(train, strata_N, self.n_train, self.split_seed), val
+        return self._limit_training(train, strata_N), val
 
     def _num_strata(self, targets: Tensor) -> int:
         return len(torch.unique(self.strata(targets)))

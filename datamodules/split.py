@@ -3,16 +3,20 @@
 Shapes: N examples.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+Subset = Literal["stratified", "random"]
 
 TEST_SEED = 0  # a constant rather than a parameter, so that all runs have the same test set
 TEST_DIVISOR, VAL_DIVISOR = 5, 10  # by default, 1/5 of the examples are for test, then 1/10 of the rest for validation
 
 
-def stratified_split(labels_N: Tensor, *, n_val: int, n_train: int | None, seed: int) -> tuple[Tensor, Tensor]:
+def stratified_split(
+    labels_N: Tensor, *, n_val: int, n_train: int | None, seed: int, subset: Subset = "stratified"
+) -> tuple[Tensor, Tensor]:
     """Return disjoint training and validation indices, each with the class proportions of `labels_N`.
 
     Args:
@@ -20,6 +24,7 @@ def stratified_split(labels_N: Tensor, *, n_val: int, n_train: int | None, seed:
         n_val: Number of validation examples.
         n_train: Number of training examples; None takes all that remain.
         seed: Random seed of the split.
+        subset: Whether `n_train` examples are "stratified" or drawn at "random".
 
     Raises:
         ValueError: There are too few examples for these sizes.
@@ -38,18 +43,26 @@ def stratified_split(labels_N: Tensor, *, n_val: int, n_train: int | None, seed:
     labels = labels_N.numpy()
     train, val = train_test_split(range(n), test_size=n_val, stratify=labels, random_state=seed)
     if n_train is not None and n_train < len(train):
-        train = stratified_subset(train, labels, n_train, seed)
+        train = choose_subset(train, labels, n_train, seed, subset)
     return torch.tensor(sorted(train)), torch.tensor(sorted(val))
 
 
-def stratified_subset(indices: list[int], labels: Any, size: int, seed: int) -> list[int]:
-    """Return `size` of the indices, with their class proportions. `labels` has the labels of all examples."""
+def choose_subset(indices: list[int], labels: Any, size: int, seed: int, subset: Subset = "stratified") -> list[int]:
+    """Return `size` of the indices: with their class proportions, or at random.
+
+    Args:
+        indices: Indices of the available examples.
+        labels: Labels of all examples, as an array.
+        size: Number of examples to choose, fewer than there are.
+        seed: Random seed of the choice.
+        subset: Whether the choice is "stratified" or "random".
+    """
     from sklearn.model_selection import train_test_split
 
-    num_dropped = len(indices) - size
-    if num_dropped < len(set(labels[indices])):  # train_test_split cannot stratify so few: drop any
-        return list(train_test_split(indices, train_size=size, random_state=seed)[0])
-    return list(train_test_split(indices, train_size=size, stratify=labels[indices], random_state=seed)[0])
+    strata = labels[indices]
+    # train_test_split cannot stratify if it drops fewer than there are classes
+    stratify = strata if subset == "stratified" and len(indices) - size >= len(set(strata)) else None
+    return list(train_test_split(indices, train_size=size, stratify=stratify, random_state=seed)[0])
 
 
 def random_split(size: int, *, n_val: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from modules.metrics import MeanLoss, SplitMetrics
 from modules.schedules import WholeTraining
 
 Loss = Literal["cross_entropy", "quadratic"]
+Reduction = Literal["mean", "sum"]
 Batch = tuple[Tensor, ...]
 
 
@@ -39,6 +40,9 @@ class Learner(LightningModule, ABC):
         lr_scheduler: Callable that builds a scheduler from the optimiser; None keeps the learning rate constant.
         lr_interval: Whether the scheduler steps after each "epoch" or each "step"; always "step" for the schedules of
             `modules.schedules`.
+        reduction: Whether the gradient of a step is that of the "mean" or of the "sum" of the losses of all examples in
+            the batch. With plain SGD, "sum" acts like a learning rate that is larger by the batch size. The logged
+            losses are means.
     """
 
     monitor: str
@@ -52,12 +56,16 @@ class Learner(LightningModule, ABC):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["epoch", "step"] = "epoch",
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"model.reduction is {reduction!r}; it must be mean or sum")
         self.save_hyperparameters(logger=False)
         # Callables cannot be loaded with weights_only=True; to continue training, pass the optimiser again.
         self.remove_ignored_hparams([name for name, value in self.hparams.items() if callable(value)])
         self._optimizer, self._lr_scheduler, self._lr_interval = optimizer, lr_scheduler, lr_interval
+        self._reduction = reduction
         collection = MetricCollection(self.metrics())
         self.train_metrics = SplitMetrics(collection.clone(prefix="train/"))
         self.train_end_metrics = SplitMetrics(collection.clone(prefix="train_end/"))
@@ -82,10 +90,12 @@ class Learner(LightningModule, ABC):
 
     @abstractmethod
     def _step(self, batch: Batch, metrics: SplitMetrics) -> tuple[Tensor, dict[str, Tensor]]:
-        """Update the metrics; return the training loss and the per-example outputs that evaluation steps return."""
+        """Update the metrics; return the batch's mean training loss, and the outputs that evaluation steps return."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Any:
         loss = self._step(batch, self.train_metrics)[0]
+        if self._reduction == "sum":
+            return self._sum_over_processes(loss, batch)
         return self._scale_for_uneven_batch(loss, batch)[0] if self._is_uneven() else loss
 
     def _is_uneven(self) -> bool:
@@ -104,6 +114,12 @@ class Learner(LightningModule, ABC):
         total: Tensor = self.trainer.strategy.reduce(count.clone(), reduce_op="sum")
         weight = count * self.trainer.world_size / total
         return weight * (loss if len(batch[0]) else loss.nan_to_num()), weight
+
+    def _sum_over_processes(self, mean_loss: Tensor, batch: Batch) -> Tensor:
+        """Return this process's summed loss times the number of processes, since strategies average the gradients."""
+        trainer = trainer_of(self)
+        summed = len(batch[0]) * (mean_loss if len(batch[0]) else mean_loss.nan_to_num())
+        return summed * (1 if trainer is None else trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         return self._step(batch, self.train_end_metrics if dataloader_idx else self.val_metrics)[1]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-Init = Literal["default", "zero", "constant", "normal", "xavier", "he"]
+Init = Literal["default", "zero", "constant", "normal", "truncated_normal", "xavier", "he"]
 Activation = Literal["relu", "leaky_relu", "tanh", "sigmoid", "none"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -29,36 +29,48 @@ def fully_connected(sizes: list[int], num_outputs: int, *, activation: Activatio
     return [*layers, nn.Linear(sizes[-1], num_outputs)]
 
 
-def initialize(net: nn.Module, init: Init, scale: float) -> None:
-    """Initialise the weights of all linear and convolutional layers, and set their biases to 0.
+def initialize(net: nn.Module, init: Init, scale: float, bias: float | None = None) -> None:
+    """Initialise the weights and biases of all linear and convolutional layers.
 
     Args:
         net: Module with the layers.
         init: "default" keeps torch's initialisation (He et al. with a = sqrt(5), biases too); "zero" and "constant"
-            (`scale`) make all units of a layer identical; "normal" has mean 0 and standard deviation `scale`; "xavier"
+            (`scale`) make all units of a layer identical; "normal" has mean 0 and standard deviation `scale`;
+            "truncated_normal" is the same without values beyond two standard deviations, as in TensorFlow; "xavier"
             (uniform; Glorot and Bengio, 2010) and "he" (normal; He et al., 2015, for ReLU) preserve the variance from
             layer to layer.
-        scale: The constant for "constant", the standard deviation for "normal".
+        scale: The constant for "constant", the standard deviation for "normal" and, before truncation, for
+            "truncated_normal".
+        bias: Initial value of all biases; None for 0, or for torch's with "default".
 
     Raises:
-        ValueError: `init` is not one of these names.
+        ValueError: `init` is not one of these names, or "truncated_normal" has no positive `scale`.
     """
     setters: dict[Init, Callable[[Tensor], Any]] = {
         "zero": nn.init.zeros_,
         "constant": partial(nn.init.constant_, val=scale),
         "normal": partial(nn.init.normal_, std=scale),
+        "truncated_normal": partial(nn.init.trunc_normal_, std=scale, a=-2 * scale, b=2 * scale),
         "xavier": nn.init.xavier_uniform_,
         "he": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
     }
-    if init == "default":
-        return
-    if init not in setters:
+    if init != "default" and init not in setters:
         raise ValueError(f"model.init is {init!r}; it must be one of default, {', '.join(setters)}")
+    if init == "truncated_normal" and scale <= 0:
+        raise ValueError(f"model.init_scale is {scale}; it must be above 0 with model.init truncated_normal")
     for layer in net.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
-            setters[init](layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            _initialize_layer(layer, setters.get(init), 0.0 if bias is None and init != "default" else bias)
+
+
+def _initialize_layer(
+    layer: nn.Linear | nn.Conv2d, set_weights: Callable[[Tensor], Any] | None, bias: float | None
+) -> None:
+    """Set the weights and, if it has any, the biases of a layer; None keeps them."""
+    if set_weights is not None:
+        set_weights(layer.weight)
+    if bias is not None and layer.bias is not None:
+        nn.init.constant_(layer.bias, bias)
 
 
 def require_widths(name: str, values: Iterable[int]) -> None:

@@ -21,7 +21,8 @@ class MLP(Classifier):
         activation: Activation after each hidden layer.
         dropout: Dropout rate after each hidden layer; 0 for none.
         init: Weight initialisation, see `modules.layers.initialize`.
-        init_scale: The constant for init "constant", the standard deviation for "normal".
+        init_scale: The constant for init "constant", the standard deviation for "normal" and "truncated_normal".
+        init_bias: Initial value of all biases; None for 0, or for torch's with init "default".
         **training: Loss, optimiser and scheduler, see `Classifier`.
     """
 
@@ -34,6 +35,7 @@ class MLP(Classifier):
         dropout: float = 0.0,
         init: Init = "default",
         init_scale: float = 0.1,
+        init_bias: float | None = None,
         **training: Any,
     ) -> None:
         super().__init__(num_classes, **training)
@@ -41,7 +43,7 @@ class MLP(Classifier):
         sizes = [math.prod(input_shape), *hidden]
         layers = fully_connected(sizes, num_classes, activation=activation, dropout=dropout)
         self.net = nn.Sequential(nn.Flatten(), *layers)
-        initialize(self.net, init, init_scale)
+        initialize(self.net, init, init_scale, init_bias)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         logits_BK: Tensor = self.net(images_BCHW)

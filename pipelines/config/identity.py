@@ -24,6 +24,8 @@ LATER_KEYS = {
     "data.fold": None,
 }
 """Keys that earlier versions did not have, with their defaults, at which they are not hashed."""
+LATER_ARGUMENTS = {"model.reduction": "mean", "model.init_bias": None, "data.subset": "stratified"}
+"""The same for arguments of litlab's classes. Another class may have one by this name, so runs record it as a param."""
 DERIVED_KEYS = ("data.class_names",)
 """Keys that the data determine: None is the value that they give. Earlier versions recorded it for some runs."""
 Defaults = Mapping[str, Mapping[str, Any]]  # by class path, "" for the command line's own: dotted keys with defaults
@@ -77,7 +79,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """
     config = with_old_class_paths(without_loggers(config))
     flat = {key: value for key, value in flatten_config(config).items() if key not in NOT_HASHED}
-    flat = {key: value for key, value in flat.items() if key not in LATER_KEYS or value != LATER_KEYS[key]}
+    later = {**LATER_KEYS, **LATER_ARGUMENTS}
+    flat = {key: value for key, value in flat.items() if key not in later or value != later[key]}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
 
 

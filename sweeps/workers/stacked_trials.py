@@ -84,6 +84,8 @@ def _check_model(values: str, model: LightningModule) -> None:
         raise UserError(f"{values}: {type(model).__name__} cannot be stacked, as {names} can; {ADVICE}")
     if isinstance(model, CirclesMLP) and model.stage != "optim":
         raise UserError(f"{values}: model.stage {model.stage} cannot be stacked, as optim can; {ADVICE}")
+    if model.hparams.get("reduction") == "sum":
+        raise UserError(f"{values}: model.reduction sum cannot be stacked, as mean can; {ADVICE}")
     try:
         _kind(model)
     except ValueError as error:

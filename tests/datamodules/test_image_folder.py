@@ -16,6 +16,7 @@ from datamodules.image_folder import ImageFolder
 from datamodules.images import read_image
 
 NAMES = ("eight", "one", "zero")
+RANDOM = {"subset": "random"}
 DIGITS = {"zero": 0, "one": 1, "eight": 8}
 
 
@@ -133,6 +134,18 @@ def test_a_training_subset_is_stratified_and_does_not_change_the_other_splits(wr
     assert _image_bytes(subset.train_set.inputs) < _image_bytes(full.train_set.inputs)
     assert subset.val_set.digest() == full.val_set.digest()
     assert subset.test_set.digest() == full.test_set.digest()
+
+
+@pytest.mark.parametrize("layout", [{"flat": 30}, {"train": 20, "val": 5, "test": 5}])
+def test_a_random_training_subset_is_not_stratified_and_does_not_change_the_other_splits(write, layout):
+    folder, counts = write(**layout), []
+    for seed in range(3):
+        full, subset = (_set_up(folder, split_seed=seed, **options) for options in ({}, {"n_train": 12, **RANDOM}))
+        counts.append(np.bincount(subset.train_set.targets, minlength=3).tolist())
+        assert subset.val_set.digest() == full.val_set.digest()
+        assert subset.test_set.digest() == full.test_set.digest()
+    assert [sum(of_classes) for of_classes in counts] == [12, 12, 12]
+    assert counts != [[4, 4, 4]] * 3
 
 
 @pytest.mark.parametrize("n_train", [2, 61])

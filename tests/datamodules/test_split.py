@@ -49,6 +49,36 @@ def test_a_training_subset_is_part_of_the_full_set_and_does_not_change_validatio
     assert torch.equal(val, same_val)
 
 
+def test_a_random_subset_varies_in_its_classes_as_a_draw_without_replacement_does():
+    """50 of 900 examples, 70 % of them of class 0: 35 of that class, with a standard deviation of 3.15."""
+    counts = []
+    for seed in range(200):
+        full, val = stratified_split(UNEQUAL, n_val=100, n_train=None, seed=seed)
+        subset, same_val = stratified_split(UNEQUAL, n_val=100, n_train=50, seed=seed, subset="random")
+        assert len(subset) == 50
+        assert set(subset.tolist()) <= set(full.tolist())
+        assert torch.equal(val, same_val)
+        counts.append(_counts(UNEQUAL, subset)[0])
+    assert np.mean(counts) == pytest.approx(35, abs=4 * 3.15 / np.sqrt(200))
+    assert np.std(counts) == pytest.approx(3.15, abs=4 * 3.15 / np.sqrt(400))
+
+
+@pytest.mark.parametrize("options", [{}, {"folds": 3, "fold": 1}])
+def test_a_data_module_with_a_random_subset_keeps_its_validation_set(options):
+    stratified, drawn = (Digits(n_train=250, subset=subset, **options) for subset in ("stratified", "random"))
+    for data in (stratified, drawn):
+        data.setup("fit")
+    counts = [np.bincount(data.train_set.targets) for data in (stratified, drawn)]
+    assert [sum(of_classes) for of_classes in counts] == [250, 250]
+    assert np.ptp(counts[0]) <= 2 < np.ptp(counts[1])
+    assert stratified.val_set.digest() == drawn.val_set.digest()
+
+
+def test_the_error_for_an_unknown_subset_names_its_key():
+    with pytest.raises(ValueError, match=r"data\.subset is 'any'; it must be stratified or random"):
+        Digits(subset="any")
+
+
 def test_the_global_random_state_does_not_affect_the_split():
     torch.manual_seed(1)
     first = stratified_split(UNEQUAL, n_val=100, n_train=100, seed=0)

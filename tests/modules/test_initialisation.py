@@ -14,7 +14,8 @@ from modules.mlp import MLP
 from modules.probes import DeadUnits
 
 SHAPE = (1, 28, 28)
-RANDOM = ["default", "normal", "xavier", "he"]
+RANDOM = ["default", "normal", "truncated_normal", "xavier", "he"]
+TRUNCATED_STD = 0.87962566  # of a standard normal variable without values beyond 2: scipy.stats.truncnorm(-2, 2).std()
 
 
 def _layers(model: nn.Module) -> list[nn.Linear | nn.Conv2d]:
@@ -42,10 +43,13 @@ def _expected_std(init: str, layer: nn.Linear | nn.Conv2d, scale: float) -> floa
     """Standard deviation of a layer's weights according to the paper."""
     kernel_elements = math.prod(layer.weight.shape[2:])
     fan_in, fan_out = layer.weight.shape[1] * kernel_elements, layer.weight.shape[0] * kernel_elements
-    return {"normal": scale, "xavier": math.sqrt(2 / (fan_in + fan_out)), "he": math.sqrt(2 / fan_in)}[init]
+    normal = {"normal": scale, "truncated_normal": TRUNCATED_STD * scale}
+    return {**normal, "xavier": math.sqrt(2 / (fan_in + fan_out)), "he": math.sqrt(2 / fan_in)}[init]
 
 
-@pytest.mark.parametrize(("init", "scale"), [("normal", 0.1), ("normal", 1.0), ("xavier", 0.1), ("he", 0.1)])
+@pytest.mark.parametrize(
+    ("init", "scale"), [("normal", 0.1), ("normal", 1.0), ("truncated_normal", 0.1), ("xavier", 0.1), ("he", 0.1)]
+)
 def test_random_weights_have_mean_zero_and_the_standard_deviation_of_the_paper(init, scale):
     """Within five standard errors: s / sqrt(n) for the mean, s / sqrt(2n) for the std of a normal (less otherwise)."""
     for model in _models(init, init_scale=scale):
@@ -66,11 +70,31 @@ def test_xavier_is_uniform_and_he_is_normal():
     assert beyond["he"] == pytest.approx(0.0833, abs=5 * math.sqrt(0.0833 / 100_352))
 
 
-@pytest.mark.parametrize("init", ["zero", "constant", "normal", "xavier", "he"])
-def test_biases_are_initialised_to_zero(init):
-    biases = [layer.bias for model in _models(init) for layer in _layers(model)]
+def test_no_weight_of_a_truncated_normal_is_beyond_two_standard_deviations():
+    for model in _models("truncated_normal", init_scale=0.3):
+        assert all(layer.weight.abs().max() <= 0.6 for layer in _layers(model))
+    assert _layers(model)[0].weight.abs().max() > 0.59  # of 7,840 weights, 0.2 % of which are expected beyond it
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.1])
+def test_the_error_for_a_truncated_normal_without_spread_names_its_key(scale):
+    with pytest.raises(ValueError, match=rf"model\.init_scale is {scale}"):
+        MLP(SHAPE, 10, init="truncated_normal", init_scale=scale)
+
+
+@pytest.mark.parametrize("init", ["zero", "constant", "normal", "truncated_normal", "xavier", "he"])
+@pytest.mark.parametrize(("given", "value"), [(None, 0.0), (0.1, 0.1), (-1.0, -1.0)])
+def test_biases_have_the_initial_value_that_is_given_and_are_zero_by_default(init, given, value):
+    biases = [layer.bias for model in _models(init, init_bias=given) for layer in _layers(model)]
     assert len(biases) == 8
-    assert all(torch.equal(bias, torch.zeros_like(bias)) for bias in biases)
+    assert all(torch.equal(bias, torch.full_like(bias, value)) for bias in biases)
+
+
+def test_an_initial_bias_leaves_torchs_weights():
+    for model, with_bias in zip(_models("default"), _models("default", init_bias=0.5), strict=True):
+        for layer, other in zip(_layers(model), _layers(with_bias), strict=True):
+            assert torch.equal(layer.weight, other.weight)
+            assert torch.equal(other.bias, torch.full_like(layer.bias, 0.5))
 
 
 def test_default_equals_torchs_initialisation_with_the_same_seed():

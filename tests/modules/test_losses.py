@@ -1,11 +1,15 @@
 """The two losses and their gradients, compared with textbook formulas; label smoothing."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from datamodules.functions import Functions
 from modules.base import quadratic_loss
+from modules.functions import FunctionRegressor
 from modules.linear import LinearClassifier
 from modules.mlp import MLP
 
@@ -68,6 +72,35 @@ def test_the_training_step_returns_the_selected_loss(name, logits):
 def test_the_error_for_an_unknown_loss_names_it():
     with pytest.raises(ValueError, match="hinge"):
         LinearClassifier((1, 1, 5), 5, loss="hinge")
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "quadratic"}, {"label_smoothing": 0.2}])
+def test_the_sum_has_the_gradient_of_the_mean_times_the_batch_size_and_logs_the_mean(options, logits):
+    gradients, logged = [], []
+    for reduction in ("mean", "sum"):
+        torch.manual_seed(0)
+        model = LinearClassifier((1, 1, 5), 5, reduction=reduction, **options).double()
+        loss = model.training_step((logits.detach().view(7, 1, 1, 5), LABELS), 0)
+        gradients.append(torch.autograd.grad(loss, model.net[1].weight)[0])
+        logged.append(float(model.train_metrics.compute()["train/loss"]))
+    torch.testing.assert_close(gradients[1], 7 * gradients[0], rtol=1e-12, atol=0)
+    assert logged[0] == logged[1]
+
+
+def test_sgd_on_the_sum_takes_the_steps_of_a_learning_rate_times_the_batch_size_on_the_mean(make_trainer):
+    weights = []
+    for reduction, lr in (("mean", 0.01), ("sum", 0.0002)):
+        torch.manual_seed(0)
+        optimizer = partial(torch.optim.SGD, lr=lr)
+        model, data = FunctionRegressor((4,), reduction=reduction, optimizer=optimizer), Functions(batch_size=50)
+        make_trainer(max_epochs=1).fit(model, data)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_error_for_an_unknown_reduction_names_its_key():
+    with pytest.raises(ValueError, match=r"model\.reduction is 'none'; it must be mean or sum"):
+        _mlp(reduction="none")
 
 
 def _mlp(**options) -> MLP:

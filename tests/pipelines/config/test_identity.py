@@ -1,7 +1,7 @@
 """Which configurations are the same."""
 
 from pipelines.config.cli import parse_config
-from pipelines.config.identity import changed_values, config_hash, keys_at_default, same_config
+from pipelines.config.identity import LATER_ARGUMENTS, changed_values, config_hash, keys_at_default, same_config
 
 
 def test_the_hash_ignores_the_seed_and_the_data_folder_only():
@@ -11,6 +11,17 @@ def test_the_hash_ignores_the_seed_and_the_data_folder_only():
     plain = hash_of()
     assert plain == hash_of("--seed_everything", "3") == hash_of("--data.data_dir", "elsewhere")
     assert len({plain, hash_of("--model.dropout", "0.3"), hash_of("--data.n_train", "250")}) == 3
+
+
+def test_an_argument_that_came_later_is_hashed_only_where_it_is_not_at_its_default():
+    cli = parse_config("fit", ["mnist-mlp"])
+    earlier = cli.resolved()
+    for section, key in (key.split(".") for key in LATER_ARGUMENTS):
+        del earlier[section]["init_args"][key]
+    assert config_hash(earlier) == config_hash(cli.resolved())
+    others = ("--model.reduction=sum", "--model.init_bias=0.1", "--data.subset=random")
+    assert len({config_hash(parse_config("fit", ["mnist-mlp", *args]).resolved()) for args in ([], *zip(others))}) == 4
+    assert {"model.reduction", "data.subset"} <= set(cli.params())  # to tell them from arguments of other classes
 
 
 def test_changed_values_lists_both_values_and_ignores_the_data_folder():

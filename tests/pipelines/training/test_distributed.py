@@ -78,6 +78,11 @@ CASES = {
         Digits(n_train=121, n_val=101, batch_size=40, normalization="unit"),
         {},
     ),
+    "summed": lambda: (
+        LinearClassifier(IMAGES, 10, optimizer=partial(SGD, lr=0.00005), reduction="sum"),
+        Digits(n_train=241, n_val=101, batch_size=60),
+        {},
+    ),
     "pairs": lambda: (
         LinearClassifier((1, 56, 28), 19, optimizer=partial(SGD, lr=0.0002)),
         PairedDigits("digits", n_train=241, n_val=101, batch_size=60),
@@ -109,7 +114,7 @@ folder = Path(sys.argv[1])
 for job in json.loads(sys.argv[2]):
     train(*job)
 """
-ALIKE = ["mlp", "accumulated and clipped", "batch norm", "autoencoder", "pairs", "regression"]
+ALIKE = ["mlp", "summed", "accumulated and clipped", "batch norm", "autoencoder", "pairs", "regression"]
 
 
 @pytest.fixture(scope="module")

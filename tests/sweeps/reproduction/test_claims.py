@@ -99,6 +99,12 @@ def test_every_experiment_of_litlab_that_comes_from_a_report_is_run(full):
         "autoencoder-convolutional",
     }
     own |= {"backbone", "cifar-airbench", "diabetes-mlp"}
+    own |= {  # explorations of why a value differs from the published one: docs/DISCUSSION.md
+        "circles-summed-gradient",
+        "deep-mnist-250-truncated-normal",
+        "deep-mnist-250-reduced-truncated-normal",
+        "mnist-mlp-dropout-undertrained",
+    }
     run = {job.arguments[0] for job in full.jobs.values() if job.verb == "fit"}
     assert set(experiment_names()) - run <= own
 

@@ -185,6 +185,7 @@ def test_a_pruned_or_failed_trial_does_not_change_the_others(trained, uri):
             "model.lr_scheduler ReduceLROnPlateau",
         ),
         ([*DIGITS, "--model.optimizer=LBFGS"], {}, "model.optimizer LBFGS"),
+        ([*DIGITS, "--model.reduction=sum"], {}, "model.reduction sum"),
         ([*DIGITS, "--model.loss=quadratic"], {"model.loss": "cross_entropy"}, "model.loss"),
         (["functions-linear"], {}, "cannot be stacked"),
         (["paired-digits", "--data.source=digits"], {}, "cannot be stacked"),
