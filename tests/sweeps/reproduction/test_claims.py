@@ -59,6 +59,7 @@ EXPERIMENTS = [
     "activations",
     "pooling",
     "theory",
+    "initialisation-bias",
     "activation-speed",
     "theory-a",
     "theory-b",
