@@ -60,6 +60,7 @@ EXPERIMENTS = [
     "activations",
     "pooling",
     "theory",
+    "initialisation-bias",
     "activation-speed",
     "theory-a",
     "theory-b",
