@@ -10,7 +10,7 @@ from itertools import product
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -118,3 +118,10 @@ def test_dropout_of_torch_is_inverted_and_inactive_in_evaluation(seed, rate):
     assert abs(float(dropped.double().mean()) - rate) <= 5 * math.sqrt(rate * (1 - rate) / n)
     assert_equal(output[~dropped], (x / (1 - rate))[~dropped])
     assert torch.equal(F.dropout(x, rate, training=False), x)
+
+
+def test_dropout_is_transparent_in_evaluation_not_in_training():
+    """`nn.Dropout` passes on its input unchanged in evaluation; in training it changes every value to 0 or x / 0.5."""
+    layer, x = nn.Dropout(0.5), torch.ones(1000)
+    assert torch.equal(layer.eval()(x), x)
+    assert layer.train()(x).unique().tolist() == [0.0, 2.0]

@@ -2,17 +2,20 @@
 
 Forward: h~ = x W_hid^T + b_hid, h = tanh(h~), logits = h W_out^T + b_out, p = softmax(logits); y is the one-hot label.
 The loss is softmax cross-entropy, averaged over the batch. The mean enters once, as a division by B at the logits.
-All other formulas are those for a sum over examples, which is computed by the products with ^T.
+All other formulas are those for a sum over examples, which is computed by the products with ^T. The last tests correct
+the formulas of the report.
 
 Shapes: B batch size, I inputs, H hidden units, K classes.
 """
 
+import math
 from functools import partial
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZES = st.fixed_dictionaries(
@@ -94,3 +97,50 @@ def test_a_small_gradient_step_decreases_the_loss_by_lr_times_the_squared_gradie
     square = sum(float(gradients[name].square().sum()) for name in weights)
     lr = 1e-5  # central difference: the error is of the order of lr^2
     assert abs((loss(-lr) - loss(lr)) / (2 * lr) - square) <= 1e-6 * (1 + square)
+
+
+@given(h_tilde=st.floats(-5, 5).filter(lambda value: abs(value) > 0.1))
+def test_the_derivative_of_h_is_1_minus_h_squared_not_1_minus_h_tilde_squared(h_tilde):
+    """For h = tanh(h~), dh/dh~ = 1 - h^2, which is positive; the printed 1 - h~^2 is negative where |h~| > 1."""
+    z = torch.tensor(h_tilde, requires_grad=True)
+    (slope,) = torch.autograd.grad(z.tanh(), z)
+    assert math.isclose(float(slope), 1 - math.tanh(h_tilde) ** 2, abs_tol=1e-12)
+    assert not math.isclose(float(slope), 1 - h_tilde**2, abs_tol=1e-5)
+
+
+@given(seed=SEEDS, sizes=SIZES)
+def test_the_gradient_of_h_tilde_is_an_elementwise_product_not_a_dot_product(seed, sizes):
+    """Each of the H pre-activations has a gradient of its own; a dot product gives only their sum."""
+    weights, x, labels = network(seed, sizes)
+    d_h_tilde_BH = gradients_by_autograd(weights, x, labels)["h_tilde"]
+    d_h_BH = gradients_by_hand(weights, x, labels)["logits"] @ weights["W_out"].detach()
+    slope_BH = 1 - F.linear(x, weights["W_hid"], weights["b_hid"]).detach().tanh() ** 2
+    assert_equal(d_h_BH * slope_BH, d_h_tilde_BH)
+    dot_products_B = torch.stack([d_h @ slope for d_h, slope in zip(d_h_BH, slope_BH, strict=True)])
+    assert_equal(dot_products_B, d_h_tilde_BH.sum(1))
+
+
+def circles(points: int) -> tuple[Tensor, Tensor]:
+    """Return points on two circles around 0, with -x for each x, and which circle each lies on."""
+    angles = 2 * math.pi * torch.arange(points) / points
+    circle = torch.stack([angles.cos(), angles.sin()], dim=1)
+    return torch.cat([circle, 2 * circle]), torch.arange(2).repeat_interleave(points)
+
+
+@pytest.mark.parametrize(("bias", "lowest", "highest"), [(True, 1.0, 1.0), (False, 0.0, 0.75)])
+def test_without_the_bias_of_h_tilde_no_training_separates_two_circles(bias, lowest, highest):
+    """The formula of h~ lacks its bias, without which at most three quarters of the points can be right.
+
+    Then h(-x) = -h(x), so the difference d of the logits has d(x) + d(-x) = 2c with a constant c. If c is positive, one
+    of any two opposite points is assigned to the one circle, also if both lie on the other; if c is negative, likewise.
+    """
+    torch.manual_seed(0)
+    x, labels = circles(32)
+    model = nn.Sequential(nn.Linear(2, 10, bias=bias), nn.Tanh(), nn.Linear(10, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+    accuracy = float((model(x).argmax(1) == labels).double().mean())
+    assert lowest <= accuracy <= highest

@@ -11,7 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+
+from modules.convnet import ConvNet
 
 SMALL = st.integers(1, 6)
 
@@ -57,8 +60,9 @@ def test_parameters_of_any_convolution_and_any_fully_connected_layer(n_in, n_out
 
 
 def test_96_filters_of_5x5_on_rgb_have_7296_parameters():
-    """96 filters of 5x5 on three channels, with biases, have 96 (3 * 25 + 1) = 7,296 parameters (printed: 1,728)."""
+    """With biases there are 96 (3 * 25 + 1) = 7,296. The printed sum 96 * 25 + 96 * 3 is 2,688, printed as 1,728."""
     assert conv_parameters(3, 96, kernel=5) == count_parameters(nn.Conv2d(3, 96, 5, device="meta")) == 7_296
+    assert 96 * 25 + 96 * 3 == 2_688
 
 
 def test_a_fully_connected_layer_on_4x4x256_has_16781312_parameters():
@@ -165,6 +169,40 @@ def test_the_misprint_of_small_deep_mnist_is_its_first_convolution():
     assert 1_327_076 - conv_parameters(1, 16, 7) + 310 == 1_326_586
 
 
+def test_the_misprint_of_cifar_base_uses_the_image_side_as_kernel_and_one_input_channel():
+    """The printed 1,088,418 has kernels of 32, 16 and 8, the sides of the images, on one channel, not 3, 32 and 64."""
+    misprinted = [conv_parameters(1, 32, 32), conv_parameters(1, 64, 16), conv_parameters(1, 64, 8)]
+    assert sum(misprinted) + fc_parameters(1024, 1000) + fc_parameters(1000, 10) == 1_088_418
+
+
+def test_cifar_base_has_23_8_parameters_per_training_image_not_22000():
+    """1,191,170 parameters for 50,000 images are 23.8 per image; the printed 1,088,418 would be 21.8 (not "22000")."""
+    assert round(1_191_170 / 50_000, 1) == 23.8
+    assert round(1_088_418 / 50_000, 1) == 21.8
+
+
+def test_the_minimal_network_has_21_times_the_parameters_of_one_convolution():
+    """small-deep-mnist is called minimal; one-conv, whose published accuracy is higher, has 1/21 of its parameters."""
+    with torch.device("meta"):
+        ratio = count_parameters(small_deep_mnist()) / count_parameters(one_conv())
+    assert round(ratio, 1) == 21.0
+
+
+def test_pooling_saves_parameters_of_the_fully_connected_layer():
+    """Two poolings of size 2 leave 7x7 of 28x28 pixels, so that the layer behind has 1/16 of the weights."""
+    networks = [ConvNet((1, 28, 28), 10, channels=(16, 32), hidden=(64,), pool=pool) for pool in ("max", "none")]
+    convolutions = conv_parameters(1, 16, 5) + conv_parameters(16, 32, 5)
+    by_formula = [convolutions + fc_parameters(32 * side**2, 64) + fc_parameters(64, 10) for side in (7, 28)]
+    assert [count_parameters(network) for network in networks] == by_formula == [114_314, 1_619_594]
+
+
+def test_10000_images_of_1000_classes_give_10000000_equations():
+    """Each image gives one equation for each class: the output of that class is 1 or 0."""
+    images, classes = 10_000, 1_000
+    targets = F.one_hot(torch.arange(images) % classes, classes)
+    assert targets.numel() == 10_000_000
+
+
 @given(n=st.integers(1, 40), kernel=SMALL, padding=st.integers(0, 3), stride=st.integers(1, 4))
 def test_output_sizes_of_convolution_and_pooling(n, kernel, padding, stride):
     """Both have floor((n + 2p - k) / s) + 1 rows; pooling of size 2 halves the side, rounded down."""
@@ -202,6 +240,12 @@ def test_multiply_adds_of_two_layers_add_up(n):
     assert conv_multiply_adds(1, 1, 5, output_side(n, 5)) == first
     assert conv_multiply_adds(1, 1, 3, output_side(output_side(n, 5), 3)) == second
     assert count_multiply_adds(layers, 1, n, n) == first + second != first * second
+
+
+def test_5x5_and_3x3_have_34_weights_and_7x7_has_49():
+    """With the same receptive field, 5x5 and then 3x3 has 25 + 9 = 34 weights, one 7x7 has 49."""
+    seven, five, three = (count_parameters(nn.Conv2d(1, 1, kernel, bias=False)) for kernel in (7, 5, 3))
+    assert (seven, five + three) == (49, 34)
 
 
 @given(n=st.integers(7, 300))

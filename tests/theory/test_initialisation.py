@@ -84,6 +84,16 @@ def test_a_layer_with_zero_or_constant_weights_acts_as_one_unit(activation, cons
 
 
 @activations
+def test_zero_weights_with_bias_1_learn_but_stay_symmetric(activation):
+    """With bias 1 the units are not dead, so that gradients reach all weights, but they are the same for every unit."""
+    x, labels = data(0)
+    before = identical_units(torch.zeros(I), 1.0, torch.zeros(K))
+    after = gradient_steps(before, x, labels, activation, steps=50)
+    assert not any(torch.equal(*weights) for weights in zip(before, after, strict=True))
+    assert distinct_units(after) == 1
+
+
+@activations
 @given(seed=SEEDS, steps=st.integers(0, 30))
 def test_random_weights_break_the_symmetry(activation, seed, steps):
     """With random weights, all H units are different, and stay different during training."""

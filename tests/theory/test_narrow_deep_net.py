@@ -8,6 +8,9 @@ each. The deep network adds one hinge per hidden layer, in n hidden layers of th
 - the third stores the sum of the previous hinges. It may be negative, and ReLU would set it to 0. So it is stored as
   sum + shift, where shift is the largest amount that hinges with negative a can subtract on the interval. A hinge has
   its maximum at one of the two ends. The last layer, which has no ReLU, subtracts the shift.
+
+The proof in the report is repaired here: it passes x through a ReLU, has no unit for the hinge, updates the same unit
+in both branches of its recursion, and never sets the third. The last tests show what each of these breaks.
 """
 
 import math
@@ -112,3 +115,35 @@ def test_outside_the_interval_the_networks_differ():
     assert math.isclose(float(run(layers, torch.tensor([-1.0]))), shallow(-1.0, hinges, 0.0))
     assert shallow(-3.0, hinges, 0.0) == 9.0
     assert float(run(layers, torch.tensor([-3.0]))) == 3.0 + 2.0  # the input of the first hinge is x, then x - low
+
+
+def test_a_relu_does_not_pass_on_a_negative_input():
+    """Without x - low, the second hinge sees relu(x) = 0 instead of x = -2, so relu(-x) is 0 instead of 2."""
+    hinges, x = [(0.0, 1.0, 0.0), (1.0, -1.0, 0.0)], torch.tensor([-2.0])
+    assert shallow(-2.0, hinges, 0.0) == 2.0
+    assert run(deep(hinges, 0.0, low=0.0, shift=0.0), x).tolist() == [0.0]
+    assert run(deep(hinges, 0.0, low=-2.0, shift=0.0), x).tolist() == [2.0]
+
+
+def test_a_hinge_cannot_be_added_without_a_unit_of_its_own():
+    """One ReLU of the sum, relu(1 + 2 (x - 1)), is not the sum with the hinge, 1 + 2 relu(x - 1): at x = 0, 0 and 1."""
+    x = 0.0
+    assert relu(1.0 + 2.0 * (x - 1.0)) == 0.0
+    assert 1.0 + 2.0 * relu(x - 1.0) == 1.0
+
+
+def test_if_the_third_unit_is_never_set_only_the_last_hinge_counts():
+    """The third unit carries the sum of the previous hinges; without it relu(x) + relu(x - 1) becomes relu(x - 1)."""
+    hinges, x = [(1.0, 1.0, 0.0), (1.0, 1.0, -1.0)], torch.tensor([3.0])
+    layers = deep(hinges, 0.0, low=-1.0, shift=0.0)
+    assert run(layers, x).tolist() == [3.0 + 2.0]
+    for weight, bias in layers[:-1]:
+        weight[2], bias[2] = 0.0, 0.0
+    assert run(layers, x).tolist() == [2.0]
+
+
+def test_a_sum_in_one_unit_is_truncated_where_hinges_with_negative_a_prevail():
+    """If both signs of a update one unit, ReLU truncates it: relu(x) - 2 relu(x) + 2 relu(x - 1) is -1 at x = 1."""
+    hinges, x = [(1.0, 1.0, 0.0), (-2.0, 1.0, 0.0), (2.0, 1.0, -1.0)], torch.tensor([1.0])
+    assert shallow(1.0, hinges, 0.0) == -1.0
+    assert run(deep(hinges, 0.0, low=-2.0, shift=0.0), x).tolist() == [0.0]

@@ -54,6 +54,14 @@ def test_the_formula_equals_the_extent_of_the_gradient(seed, layers):
     assert seen[-1] == field - 1
 
 
+@pytest.mark.parametrize(("stride", "field"), [(1, 5), (2, 7), (3, 9)])
+def test_a_larger_stride_gives_a_larger_receptive_field(stride, field):
+    """Two kernels of 3 see 5 inputs if the first has stride 1, 7 with stride 2, and 9 with stride 3."""
+    layers = [(3, stride), (3, 1)]
+    assert receptive_field(layers) == field
+    assert int(seen_by_first_unit(layers, n=12).sum()) == field
+
+
 @given(seed=st.integers(0, 2**32 - 1), layers=LAYERS)
 def test_no_input_is_skipped_if_no_stride_exceeds_its_kernel(seed, layers):
     """A unit depends on every input of its receptive field if no layer has a stride larger than its kernel."""

@@ -96,6 +96,28 @@ def test_the_jacobian_of_softmax(seed, K):
     assert_equal(softmax_jacobian(p), p.diag() - torch.outer(p, p))
 
 
+@given(z=st.floats(-20, 20))
+def test_the_derivative_of_the_sigmoid_is_s_times_1_minus_s(z):
+    """The sigmoid s is the softmax of two classes with logits z and 0; its derivative s (1 - s) is at most 1/4."""
+    logit = torch.tensor(z, requires_grad=True)
+    (slope,) = torch.autograd.grad(logit.sigmoid(), logit)
+    s = float(logit.detach().sigmoid())
+    assert s == pytest.approx(softmax([z, 0.0])[0], abs=1e-14)
+    assert float(slope) == pytest.approx(s * (1 - s), abs=1e-14)
+    assert float(slope) <= 1 / 4
+
+
+@given(seed=SEEDS, K=CLASSES, p=st.floats(0.51, 0.99))
+def test_an_image_with_a_probability_above_one_half_is_seen_as_that_class(seed, K, p):
+    """An image with p(mink) = 0.978 is seen as a mink, not "as jellyfish": all other classes share 0.022."""
+    logits, _ = batch(seed, 1, K)
+    others = logits[0, 1:].detach()
+    target = others.logsumexp(0) + math.log(p / (1 - p))
+    probabilities = torch.cat([target[None], others]).softmax(0)
+    assert float(probabilities[0]) == pytest.approx(p, abs=1e-12)
+    assert int(probabilities.argmax()) == 0
+
+
 @given(seed=SEEDS, B=st.integers(1, 6), K=CLASSES)
 def test_the_gradient_of_the_quadratic_cost_contains_the_jacobian_of_softmax(seed, B, K):
     """The gradient of |softmax(z) - y|^2 / 2 is (p - y) times the Jacobian of softmax."""

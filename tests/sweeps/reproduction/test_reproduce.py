@@ -115,6 +115,8 @@ def test_as_is_judges_existing_runs_and_trains_nothing(litlab, lines, tmp_path):
     assert done.code == 0
     assert runs() == []
     text = (tmp_path / "out" / "RESULTS.md").read_text()
+    assert "| D | Homework part 2 |" in text
+    assert "Homework part 2" in (tmp_path / "out" / "results.html").read_text()
     assert "no finished run has slow test/loss or fast test/loss" in text
     assert "Of 1 measured claims: 1 not judged. Of 2 counts and derivations: 1 reproduced, 1 corrected." in text
 
