@@ -79,4 +79,6 @@ def _print_outlook(options: argparse.Namespace) -> int:
     print("hours: of the missing runs, one after another, as long as earlier runs of the same job")
     if unknown := sum(one.unknown for one in sections):
         print(f"without {unknown} runs of jobs of which no run is known")
+    if outdated := sum(one.outdated for one in sections):
+        print(f"ignored rows, of earlier configurations: {outdated}")
     return 0

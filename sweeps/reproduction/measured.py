@@ -67,6 +67,10 @@ class MeasuredRuns:
         rows = [*self.other, *(row for of_job in self.runs.values() for row in of_job.values())]
         return {label: [row.seconds for row in rows if row.label == label] for label in {row.label for row in rows}}
 
+    def section_of(self, row: Row) -> str:
+        """Return the section of a row's job."""
+        return self._plan.jobs[row.label].section
+
     def stored(self, label: str, seed: str) -> StoredRun | None:
         """Return a run of the tracking store that has been found there."""
         return self._stored[label].get(seed)

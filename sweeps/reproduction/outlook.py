@@ -21,6 +21,7 @@ class Outlook:
         missing: How many of these have not been measured.
         hours: Time that the missing ones take one after another, as far as it is known from earlier runs.
         unknown: How many of the missing ones are of jobs of which no run is known, and not among the hours.
+        outdated: Rows of its CSV file that are of earlier configurations, and do not count.
     """
 
     section: str
@@ -28,6 +29,7 @@ class Outlook:
     missing: int
     hours: float
     unknown: int
+    outdated: int
 
 
 def look_ahead(
@@ -59,4 +61,5 @@ def _section(measured: MeasuredRuns, title: str, section: str) -> Outlook:
     missing = [run.job.label for run in measured.missing if run.job.section == section]
     known = [fmean(seconds[label]) for label in missing if label in seconds]
     planned = sum(run.job.section == section for run in measured.planned)
-    return Outlook(title, planned, len(missing), sum(known) / 3600, len(missing) - len(known))
+    outdated = sum(measured.section_of(row) == section for row in measured.other)
+    return Outlook(title, planned, len(missing), sum(known) / 3600, len(missing) - len(known), outdated)

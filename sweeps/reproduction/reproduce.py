@@ -140,7 +140,7 @@ def _status(plan: Plan, measured: MeasuredRuns, files: MeasurementFiles | None) 
         lines.append("on data that come with litlab: digits instead of MNIST and CIFAR-10, which --tier full uses")
     if files is not None and others:
         labels = ", ".join(dict.fromkeys(row.label for row in others))
-        lines.append(f"{len(others)} rows in {files.folder} are of earlier configurations and ignored: {labels}")
+        lines.append(f"ignored rows in {files.folder}, of earlier configurations: {len(others)}, of {labels}")
     return lines
 
 
