@@ -8,7 +8,7 @@ import pytest
 import litlab as lab
 from pipelines.comparison.compare import compare
 from pipelines.comparison.corrected import corrected_interval
-from pipelines.comparison.looks import ordinal
+from pipelines.comparison.looks import Looks, ordinal
 from pipelines.tracking.tags import CONFIG_HASH_TAG
 
 SAME = {"model": "modules.mlp.MLP", "data": "datamodules.digits.Digits"}
@@ -122,6 +122,10 @@ def test_the_best_of_several_losses_with_one_seed_is_partly_chance(tested, litla
 def test_ordinals_up_to_20(number, text):
     assert ordinal(number) == text
     assert ordinal(number + 100) == text.replace(str(number), str(number + 100))
+
+
+def test_the_looks_on_a_server_may_be_more_than_were_counted():
+    assert Looks(40, False, {1: 2, 2: 40}, {}).text == "40th of at least 40 looks at this test set"
 
 
 def test_ordinals_above_20():
