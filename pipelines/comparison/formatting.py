@@ -157,7 +157,7 @@ def remarks(comparison: Comparison) -> list[str]:
 
 
 def look_note(comparison: Comparison) -> list[str]:
-    """Return how many looks there were at the test set, with the interval of the best row that allows for them."""
+    """Return how many looks there were at the test set, with the 95 % interval of the best row that allows for them."""
     if comparison.looks is None:
         return []
     best = comparison.rows[0]
@@ -165,8 +165,8 @@ def look_note(comparison: Comparison) -> list[str]:
     if interval is None:
         return [f"{comparison.looks.text}; row {best.number}, the best of them, is partly chance"]
     low, high = (format(end, _significant_spec(summary.mean, summary.sd)) for end in interval)
-    what = f"row {best.number}" if summary.n > 1 else f"the network of row {best.number}"
-    return [f"{comparison.looks.text}; corrected 95 % interval of {what}: {low} to {high}"]
+    what = f"row {best.number}" if summary.n > 1 else f"network of row {best.number}"
+    return [f"{comparison.looks.text}; {what}, corrected: {low} to {high}"]
 
 
 NO_BREAK_SPACE = "\u00a0"

@@ -18,15 +18,15 @@ def changes_nothing(overrides: Sequence[str]) -> bool:
 
 
 def record_test(loaded: LoadedRun, overrides: Sequence[str]) -> None:
-    """Record that a run was measured on the test set of its data module, for the ledger of that test set.
+    """Record that a run was measured on its test set, for the ledger of that test set.
 
-    Data modules that are not litlab's tell no digest, so nothing is recorded for them.
+    Nothing is recorded if its data module has not read the test set, or is not litlab's and tells no digest.
 
     Args:
-        loaded: The run, whose data module has read the test set.
+        loaded: The run that was measured.
         overrides: What the evaluation changed in its configuration.
     """
     run, data = loaded.run, loaded.data
-    if run is not None and isinstance(data, InMemoryDataModule):
+    if run is not None and isinstance(data, InMemoryDataModule) and "test_set" in vars(data):
         look = look_of(run) if changes_nothing(overrides) else config_hash(loaded.cli.resolved())
         record_look(run, data.test_set.digest(), look, int(time.time() * 1000))

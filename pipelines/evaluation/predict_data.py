@@ -86,7 +86,7 @@ def predict_data(
         named = zip(names, results, strict=True)
         loaders = {name: _join([to_cpu(batch) for batch in loader]) for name, loader in named if loader}
     values = _join([to_cpu(batch) for batch in batches])
-    if is_labelled and "test_set" in vars(data):
+    if is_labelled:
         record_test(loaded, overrides)
     found = {name: targets.of_loader(index) for index, name in enumerate(names)}
     known = {name: target for name, target in found.items() if target is not None}

@@ -106,15 +106,15 @@ def _first(looks: Iterable[tuple[str, int]]) -> Times:
     return times
 
 
-def from_server(store: Store, digest: str) -> Ledger:
-    """Return the ledger by requests of MLflow's client, which returns whole runs."""
+def from_server(store: Store, digest: str, most: int = MOST) -> Ledger:
+    """Return the ledger by requests of MLflow's client, which returns whole runs: at most so many, the oldest."""
     from mlflow.entities import ViewType
 
     ids = [one.experiment_id for one in store.client.search_experiments(view_type=ViewType.ALL)]
 
     def search(condition: str) -> Any:
         oldest = ["attributes.start_time ASC"]
-        return store.client.search_runs(ids, condition, ViewType.ALL, max_results=MOST, order_by=oldest)
+        return store.client.search_runs(ids, condition, ViewType.ALL, max_results=most, order_by=oldest)
 
     trained, later = search(f"tags.`{TEST_DIGEST_TAG}` = '{digest}'"), search(f"tags.`{TESTED_TAG}.{digest}` != ''")
     runs = [store.read(run) for run in trained]

@@ -8,7 +8,7 @@ import pytest
 import litlab as lab
 from pipelines.comparison.compare import compare
 from pipelines.comparison.corrected import corrected_interval
-from pipelines.comparison.looks import ordinal
+from pipelines.comparison.looks import Looks, ordinal
 from pipelines.tracking.tags import CONFIG_HASH_TAG
 
 SAME = {"model": "modules.mlp.MLP", "data": "datamodules.digits.Digits"}
@@ -56,7 +56,7 @@ def test_the_best_of_50_configurations_is_flagged_and_its_corrected_interval_has
     assert best["corrected_ci95"] == pytest.approx([low, high])
     assert low < 0.95 < high
     assert below(litlab("compare", "fifty").out) == [
-        f"50th look at this test set; corrected 95 % interval of the network of row 1: {low:.4f} to {high:.4f}"
+        f"50th look at this test set; network of row 1, corrected: {low:.4f} to {high:.4f}"
     ]
 
 
@@ -64,7 +64,7 @@ def test_the_line_fits_80_columns_and_all_formats_have_it(tested, litlab, record
     tested("formats", "b" * 64, 0.1, 0.95, 0.97, 0.96)
     tested("formats", "b" * 64, 0.2, 0.90, 0.91, 0.93)
     low, high = corrected_interval([0.95, 0.97, 0.96], 2, EXAMPLES, (0.0, 1.0))
-    line = f"2nd look at this test set; corrected 95 % interval of row 1: {low:.3f} to {high:.3f}"
+    line = f"2nd look at this test set; row 1, corrected: {low:.3f} to {high:.3f}"
     monkeypatch.setenv("COLUMNS", "80")
     for options in ((), ("--long",), ("--format", "md"), ("--format", "latex")):
         (found,) = below(litlab("compare", "formats", *options).out)
@@ -122,6 +122,10 @@ def test_the_best_of_several_losses_with_one_seed_is_partly_chance(tested, litla
 def test_ordinals_up_to_20(number, text):
     assert ordinal(number) == text
     assert ordinal(number + 100) == text.replace(str(number), str(number + 100))
+
+
+def test_the_looks_on_a_server_may_be_more_than_were_counted():
+    assert Looks(40, False, {1: 2, 2: 40}, {}).text == "40th of at least 40 looks at this test set"
 
 
 def test_ordinals_above_20():

@@ -26,7 +26,7 @@ def test_the_page_has_the_confusion_matrix_and_the_mistakes_of_the_best_run(repo
 def test_the_page_says_how_often_the_test_set_was_looked_at(reported):
     found, _ = reported
     assert found.text.count("look at this test set") == 1
-    assert re.search(r"2nd look at this test set; corrected 95 % interval of row 1: 0\.\d+ to \d\.\d+\.", found.text)
+    assert re.search(r"2nd look at this test set; row 1, corrected: 0\.\d+ to \d\.\d+\.", found.text)
 
 
 def test_the_author_s_text_is_markdown_without_html_images_or_scripts(litlab, trained, tmp_path):

@@ -53,6 +53,8 @@ def test_each_configuration_that_was_evaluated_on_a_test_set_is_one_look_whateve
     runs = store.search(list(store.experiment_names()), "")
     assert (len(runs), from_database(store, digest)) == (5, from_server(store, digest)), "both count the same"
     assert len(runs) < MOST
+    assert from_server(store, digest).text == "4 configurations"
+    assert from_server(store, digest, most=1).text == "at least 1 configuration"
 
 
 def test_deleted_and_removed_runs_remain_in_the_ledger(litlab, fit, uri, digest):
