@@ -328,10 +328,11 @@ def test_old_runs_are_evidence_of_published_claims(old, tmp_path):
     evidence = EXPECTED["evidence"]
     done = old.litlab(*evidence["command"], "--as-is", "--out", tmp_path / "page")
     assert done.code == 0, done.err
-    lines = (tmp_path / "page" / "RESULTS.md").read_text().splitlines()
-    verdicts = [line.split("|")[-2].strip() for line in lines if line.startswith("|")]
-    assert sum(verdict in ("reproduced", "yes", "undecided") for verdict in verdicts) == evidence["judged"]
-    assert f"{evidence['runs']} runs, {evidence['runs']} of them" in done.out
+    # Functions and support vector machines draw data for each seed, so old ones count for seed 0.
+    assert f"18 runs, {evidence['found']} of them are already finished" in done.out
+    page = (tmp_path / "page" / "RESULTS.md").read_text()
+    assert re.search(r"a block hides the object .* 10\.0 \[10\.0, 10\.0\] \(n = 2\); at least 8 \| reproduced", page)
+    assert all(f"| {job} | 1 |" in page for job in ("functions-linear", "svm-linear-1", "svm-rbf-1"))
 
 
 def test_an_old_run_is_explained_as_before_and_an_explanation_is_no_run_of_its_own(old, tmp_path):

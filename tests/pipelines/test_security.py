@@ -188,7 +188,7 @@ def test_the_reproduction_page_escapes_html():
     text = "<script>alert(1)</script>\"' onload=x javascript:alert(1)"
     cells = [[text, text], [text, text]]
     section = {"title": text, "about": text, "data": [text], "failures": [text], "claims": cells, "runs": cells}
-    context = {"title": text, "command": text, "summary": text, "facts": [text], "rules": [text]}
+    context = {"title": text, "command": text, "summary": text, "facts": [text], "rules": [text], "reports": cells}
     html = page.render("reproduction.html", {**context, "sections": [{**section, "commands": [text]}]})
     assert "<script" not in html
     assert html.count("&lt;script&gt;") > 15
