@@ -109,6 +109,7 @@ def test_the_page_is_made_from_the_files_alone_and_is_the_same(reproduce, publis
     assert re.search(r"ignored rows in .*kept, of earlier configurations: 3, of fast\n", ignored.out)
 
 
+@pytest.mark.slow
 def test_a_metric_that_a_new_claim_needs_is_taken_from_the_store_or_measured_again(
     reproduce, publish, forget, tmp_path
 ):
@@ -127,6 +128,7 @@ def test_a_metric_that_a_new_claim_needs_is_taken_from_the_store_or_measured_aga
     assert [row.label for row in rows] == ["fast", "slow"]
 
 
+@pytest.mark.slow
 def test_a_missing_explanation_has_its_network_trained_again_if_only_its_row_is_left(
     reproduce, publish, forget, tmp_path
 ):

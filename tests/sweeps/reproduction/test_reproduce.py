@@ -103,6 +103,7 @@ def test_it_trains_judges_and_writes_the_page_and_a_second_call_trains_nothing(l
     assert len(runs()) == 5
 
 
+@pytest.mark.slow
 def test_a_run_of_litlab_fit_with_the_same_configuration_is_reused(litlab, lines, tmp_path):
     arguments = load_plan("quick").jobs["fast"].arguments
     assert litlab("fit", *arguments, "--seed_everything", "0", "--name", "mine").code == 0
@@ -110,6 +111,7 @@ def test_a_run_of_litlab_fit_with_the_same_configuration_is_reused(litlab, lines
     assert "2 runs, 1 of them are already finished" in done.out
 
 
+@pytest.mark.slow
 def test_as_is_judges_existing_runs_and_trains_nothing(litlab, lines, tmp_path):
     done = litlab("reproduce", "--as-is", "--out", tmp_path / "out")
     assert done.code == 0
@@ -121,6 +123,7 @@ def test_as_is_judges_existing_runs_and_trains_nothing(litlab, lines, tmp_path):
     assert "Of 1 measured claims: 1 not judged. Of 2 counts and derivations: 1 reproduced, 1 corrected." in text
 
 
+@pytest.mark.slow
 def test_the_function_returns_verdicts_runs_and_pages(lines, tmp_path, capfd):
     result = reproduce(["linear"], seeds=2, workers=2, out=tmp_path / "out")
     assert [verdict.word for verdict in result.verdicts["linear"]] == ["reproduced", "corrected"]
