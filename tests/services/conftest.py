@@ -47,15 +47,14 @@ def tracking(
 
 @pytest.fixture
 def opened() -> Iterator[Callable[[str], Any]]:
-    """Return a function that opens databases of Optuna; connections that Optuna leaves open are closed at the end."""
-    storages: list[Any] = []
+    """Return a function that opens databases of Optuna, each once; connections that it leaves are closed at the end."""
+    storages: dict[str, Any] = {}
 
     def open_url(url: str) -> Any:
-        storages.append(open_storage(url))
-        return storages[-1]
+        return storages[url] if url in storages else storages.setdefault(url, open_storage(url))
 
     yield open_url
-    for storage in storages:
+    for storage in storages.values():
         storage.remove_session()
         storage.engine.dispose()
 

@@ -174,6 +174,8 @@ def test_a_sweep_ends_with_a_message_when_the_server_restarts_and_the_same_comma
     first = sweep(*command)
     until(lambda: any(trial.intermediate_values for trial in trials()))
     server.restart()
+    opened(url).remove_session()  # its connections broke
+    opened(url).engine.dispose()
     assert first.wait(timeout=120) == 2
     text = first.output.read_text()
     assert "Run the same command again to continue." in " ".join(text.split())
