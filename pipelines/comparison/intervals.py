@@ -79,12 +79,6 @@ def summarize(values: Sequence[float], bounds: Interval = UNBOUNDED, overlap: fl
     return Summary(mean, sd, n, cut_interval(t_interval(mean, sd * math.sqrt(1 / n + overlap), n - 1), bounds))
 
 
-def prediction_interval(summary: Summary) -> Interval:
-    """Return the 95 % prediction interval of one more value; needs at least two values."""
-    assert summary.sd is not None
-    return t_interval(summary.mean, summary.sd * math.sqrt(1 + 1 / summary.n), summary.n - 1)
-
-
 def paired_difference(
     values: Mapping[Any, float], reference: Mapping[Any, float], bounds: Interval = UNBOUNDED, overlap: float = 0.0
 ) -> Difference:
@@ -117,8 +111,19 @@ def _welch_interval(one: Summary, two: Summary, overlap: float) -> Interval | No
     if error == 0:
         return difference, difference
     share = (one.sd / error) ** 2 / one.n  # of the variance; squares of the errors themselves could underflow
-    freedom = 1 / (share**2 / (one.n - 1) + (1 - share) ** 2 / (two.n - 1))
+    freedom = welch_freedom(share, one.n - 1, two.n - 1)
     return t_interval(difference, math.hypot(error, math.sqrt(overlap) * math.hypot(one.sd, two.sd)), freedom)
+
+
+def welch_freedom(share: float, one: float, two: float) -> float:
+    """Return the degrees of freedom of a difference of two independent means (Welch and Satterthwaite).
+
+    Args:
+        share: Share of the first side in the variance of the difference.
+        one: Degrees of freedom of the first side.
+        two: Degrees of freedom of the second side.
+    """
+    return 1 / (share**2 / one + (1 - share) ** 2 / two)
 
 
 def cut_interval(interval: Interval, bounds: Interval) -> Interval:

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipelines.comparison.intervals import LEVEL, Interval
+from pipelines.comparison.intervals import Interval, t_interval, welch_freedom
 from sweeps.reproduction.measurements import Deterministic, Values
 
 PAIRS = 3  # fewer are not compared in pairs: two differences that are equal by chance would have no spread
@@ -32,10 +32,7 @@ class Estimate:
     @property
     def interval(self) -> Interval:
         """The two-sided 95 % interval of the true value."""
-        from scipy.special import stdtrit
-
-        half = float(stdtrit(self.freedom, (1 + LEVEL) / 2)) * self.error
-        return self.mean - half, self.mean + half
+        return t_interval(self.mean, self.error, self.freedom)
 
     def one_more_run(self) -> "Estimate":
         """Return the value of one more run as it can be expected; its interval is the prediction interval."""
@@ -90,7 +87,7 @@ def _welch(one: Estimate, two: Estimate) -> Estimate:
     if error == 0:
         return Estimate(difference, 0.0, math.inf, 1)
     share = (one.error / error) ** 2  # of the variance
-    freedom = 1 / (share**2 / one.freedom + (1 - share) ** 2 / two.freedom)
+    freedom = welch_freedom(share, one.freedom, two.freedom)
     uncertain = [side.n for side in (one, two) if side.error > 0]
     return Estimate(difference, error, freedom, min(uncertain))
 

@@ -110,7 +110,7 @@ def test_the_derivative_of_h_is_1_minus_h_squared_not_1_minus_h_tilde_squared(h_
 
 @given(seed=SEEDS, sizes=SIZES)
 def test_the_gradient_of_h_tilde_is_an_elementwise_product_not_a_dot_product(seed, sizes):
-    """Each of the H pre-activations has a gradient of its own; a dot product gives only their sum."""
+    """Each of the H pre-activations has its own gradient; a dot product returns only their sum."""
     weights, x, labels = network(seed, sizes)
     d_h_tilde_BH = gradients_by_autograd(weights, x, labels)["h_tilde"]
     d_h_BH = gradients_by_hand(weights, x, labels)["logits"] @ weights["W_out"].detach()
@@ -131,8 +131,9 @@ def circles(points: int) -> tuple[Tensor, Tensor]:
 def test_without_the_bias_of_h_tilde_no_training_separates_two_circles(bias, lowest, highest):
     """The formula of h~ lacks its bias, without which at most three quarters of the points can be right.
 
-    Then h(-x) = -h(x), so the difference d of the logits has d(x) + d(-x) = 2c with a constant c. If c is positive, one
-    of any two opposite points is assigned to the one circle, also if both lie on the other; if c is negative, likewise.
+    Then h(-x) = -h(x), so the difference d of the logits has d(x) + d(-x) = 2c with a constant c. If c is positive, at
+    least one of two opposite points is assigned to the first circle, even if both lie on the second; if c is negative,
+    at least one is assigned to the second.
     """
     torch.manual_seed(0)
     x, labels = circles(32)

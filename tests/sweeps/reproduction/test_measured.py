@@ -7,6 +7,7 @@ import pytest
 from pipelines.tracking.store import Store
 from sweeps.reproduction import claims, measurements
 from sweeps.reproduction.measurement_files import MeasurementFiles
+from tests.published_experiments import OCCLUSION
 
 LINES = """
 title: Lines
@@ -25,19 +26,11 @@ experiments:
   - {says: it learns, greater: [fast val/loss@0, fast val/loss@1]}
   - {says: softmax, theory: test_softmax.py}
 """
-DIGITS = """
+DIGITS = f"""
 title: Digits
 columns: [test/acc]
-tiers: {full: {about: Digits., arguments: --trainer.max_epochs 1, seeds: 1}, quick: {about: Digits.}}
-experiments:
-- id: occlusion
-  source: X
-  runs:
-    digits: {command: digits-mlp}
-    hidden: {command: explain occlusion --block 4 --stride 4 --stroke 0.5, explains: digits}
-  claims:
-  - {says: minima lie on strokes, at_least: [hidden block_on_object, 1]}
-"""
+tiers: {{full: {{about: Digits., arguments: --trainer.max_epochs 1, seeds: 1}}, quick: {{about: Digits.}}}}
+{OCCLUSION}"""
 
 
 @pytest.fixture(autouse=True)

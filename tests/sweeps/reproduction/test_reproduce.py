@@ -23,6 +23,7 @@ from sweeps.reproduction.finished import find_finished_runs
 from sweeps.reproduction.identity import identify_jobs
 from sweeps.reproduction.jobs import MAX_WORKERS, default_workers
 from sweeps.reproduction.reproduce import reproduce
+from tests.published_experiments import OCCLUSION
 
 ONE = """
 title: Lines
@@ -234,21 +235,13 @@ def test_default_workers_are_as_many_as_cores_up_to_a_limit():
     assert 1 <= default_workers() <= MAX_WORKERS
 
 
-EXPLANATIONS = """
+EXPLANATIONS = f"""
 title: Explanations
 columns: [test/acc, on_object]
 tiers:
-  full: {about: Digits., arguments: --trainer.max_epochs 1}
-  quick: {about: Digits., arguments: --trainer.max_epochs 1}
-experiments:
-- id: occlusion
-  source: X
-  runs:
-    digits: {command: digits-mlp}
-    hidden: {command: explain occlusion --block 4 --stride 4 --stroke 0.5, explains: digits}
-  claims:
-  - {says: minima lie on strokes, at_least: [hidden block_on_object, 1]}
-"""
+  full: {{about: Digits., arguments: --trainer.max_epochs 1}}
+  quick: {{about: Digits., arguments: --trainer.max_epochs 1}}
+{OCCLUSION}"""
 
 
 def test_a_trained_network_is_explained_once_and_the_explanation_is_judged(litlab, publish, tmp_path):
