@@ -10,7 +10,7 @@ import optuna
 import yaml
 from mlflow import MlflowClient
 
-from sweeps.search.trial_state import INTERRUPTED, counted_trials, params_key, trial_params
+from sweeps.search.trial_state import INTERRUPTED, RUNS, counted_trials, params_key, trial_params
 from tests.ray_cluster import RayCluster, environment_with_litlab
 
 PROGRAM = "from litlab.cli import console; console()"
@@ -92,7 +92,8 @@ class Study:
         again = Counter(params_key(trial_params(trial)) for trial in interrupted)
         assert times == {key: 1 + again[key] for key in times}, "each is queued again once for each loss"
         assert not self.runs("RUNNING")
-        values = {run.data.tags["trial"]: run for run in self.runs("FINISHED")}
+        finished = {run.info.run_id: run.data.metrics for run in self.runs("FINISHED")}
         for trial in self.counted:
-            if trial.state.name == "COMPLETE":
-                assert values[str(trial.number)].data.metrics["selected/val/acc"] == trial.value
+            if trial.state.name == "COMPLETE":  # by its own run, or by one that had finished before it was queued again
+                (run_id,) = trial.user_attrs[RUNS]
+                assert finished.pop(run_id)["selected/val/acc"] == trial.value, "each run is the result of one trial"

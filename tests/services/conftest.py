@@ -13,6 +13,8 @@ import pytest
 from sweeps.search.storage import open_storage
 from tests.postgres import Postgres, missing, running_postgres
 
+pytest.register_assert_rewrite("tests.cluster_study")
+
 PROGRAM = "import sys; from pipelines.cli import main; sys.exit(main())"
 ROOT = Path(__file__).resolve().parents[2]
 # Own host name, pid namespace and /proc; when its first process dies, all others are killed.

@@ -35,8 +35,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
 
 
 @pytest.fixture
-def study(tmp_path: Path, server: str, request: pytest.FixtureRequest) -> Study:
-    return Study(tmp_path / request.node.name.removeprefix("test_")[:40], server)
+def study(tmp_path: Path, server: str) -> Study:
+    return Study(tmp_path / tmp_path.name, server)  # the server's runs of each test are below another name
 
 
 def last(cluster: RayCluster) -> Any:
