@@ -13,7 +13,7 @@ from sweeps.reproduction.estimates import (
     estimate_mean,
 )
 from sweeps.reproduction.formatting import format_difference, format_interval, format_number, format_p, format_values
-from sweeps.reproduction.measurements import Measurements, Values
+from sweeps.reproduction.measurements import Deterministic, Measurements, Values
 from sweeps.reproduction.pairing import are_paired
 from sweeps.reproduction.rules import (
     COMPARISONS,
@@ -92,6 +92,8 @@ def _judge(claim: Claim, plan: Plan, measurements: Measurements) -> Verdict:
     values = [measurements.values(term) for term in terms]
     if missing := [term for term, found in zip(terms, values, strict=True) if not found]:
         return Verdict(claim, NOT_JUDGED, f"no finished run has {' or '.join(missing)}")
+    if unfinished := _unfinished(claim, values, plan):
+        return Verdict(claim, NOT_JUDGED, f"{_format_terms(claim, values)}; {unfinished}")
     if any(estimate_mean(of_term) is None for of_term in values):
         return Verdict(claim, NOT_JUDGED, f"{_format_terms(claim, values)}: one run does not tell the spread")
     if claim.rule in COMPARISONS:
@@ -99,6 +101,16 @@ def _judge(claim: Claim, plan: Plan, measurements: Measurements) -> Verdict:
     if claim.rule == "value":
         return _judge_value(claim, values[0], plan, measurements)
     return _judge_threshold(claim, values[0])
+
+
+def _unfinished(claim: Claim, values: Sequence[Values], plan: Plan) -> str:
+    """Return of which planned runs only some have finished: a verdict on these would depend on when one looks."""
+    counts = {}
+    for (label, _), of_term in zip(claim.metrics, values, strict=True):
+        planned = plan.jobs[label].seeds
+        if len(of_term) < planned and not isinstance(of_term, Deterministic):
+            counts[label] = f"{len(of_term)} of {planned} runs of {label}"
+    return " and ".join(counts.values())
 
 
 def _judge_count(claim: Claim, count: int) -> Verdict:

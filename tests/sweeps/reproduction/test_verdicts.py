@@ -21,9 +21,9 @@ def make_claim(rule, terms, **settings):
     return Claim("the claim", rule, terms, **{"paired": True, **settings})
 
 
-def verdicts(claims, values=None, *, parameters=0, theory=None, test_size=None, arguments=("digits-mlp",)):
+def verdicts(claims, values=None, *, seeds=1, parameters=0, theory=None, test_size=None, arguments=("digits-mlp",)):
     labels = {label for claim in claims for label in claim.labels}
-    jobs = {label: PublishedJob(label, "fit", list(arguments), list(arguments)) for label in labels}
+    jobs = {label: PublishedJob(label, "fit", list(arguments), list(arguments), seeds=seeds) for label in labels}
     plan = Plan("full", [Section("", "", [], [Experiment("x", "X", [], claims)])], jobs)
     found = values or {}
     measured = Measurements(
@@ -83,6 +83,15 @@ def test_on_another_test_set_an_accuracy_may_differ_by_the_error_of_both():
     assert word(200, 200) == word(UNKNOWN, 200) == "undecided"
     assert word(200, 200, ("circles", "--data.seed", "{seed}")) == "contradicted"
     assert word(200, 100_000) == "contradicted"
+
+
+def test_while_planned_runs_are_missing_a_claim_is_not_judged():
+    claims = [make_claim("at_least", ["a m", 0.5]), make_claim("greater", ["a m", "b m"], paired=False)]
+    values = {"a m": FIVE, "b m": dict(list(FIVE.items())[:2])}
+    for seeds, words in ((5, ["reproduced", "not judged"]), (6, ["not judged", "not judged"])):
+        assert [result.word for result in verdicts(claims, values, seeds=seeds)] == words
+    both = verdicts(claims, values, seeds=6)[1].result
+    assert both.endswith("; 5 of 6 runs of a and 2 of 6 runs of b")
 
 
 def test_one_run_is_not_judged():
