@@ -113,7 +113,7 @@ def test_a_metric_that_a_new_claim_needs_is_taken_from_the_store_or_measured_aga
     assert "2 runs, 2 of them are already finished" in found.out
     publish(LINES.replace("fast val/loss@1]", "fast gap(none)]"))
     forget()
-    assert "2 runs, 1 of them are already finished" in reproduce("--seeds", "1").out
+    assert "2 runs, 1 of them is already finished" in reproduce("--seeds", "1").out
     assert "2 runs, 2 of them are already finished" in reproduce("--seeds", "1").out, "the run has no such metric"
     runs = Store().search([Store().experiment_id("functions-linear")], "")
     assert len(runs) == 1
@@ -132,7 +132,7 @@ def test_a_missing_explanation_has_its_network_trained_again_if_only_its_row_is_
     forget()
     (files.folder / "1-lines.csv").unlink()
     files.add("1-lines", [network])
-    assert "2 runs, 1 of them are already finished" in reproduce().out
+    assert "2 runs, 1 of them is already finished" in reproduce().out
     again = files.read(["1-lines"])
     assert [row.key for row in again] == [row.key for row in explained]
     assert again[1].metrics["block_on_object"] == explained[1].metrics["block_on_object"]
