@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import counted
 from pipelines.tracking.client import unreachable
 from pipelines.tracking.folds import fold_of
 from pipelines.tracking.measured import test_metrics
@@ -47,8 +48,7 @@ class Ledger:
     @property
     def text(self) -> str:
         """How many configurations looked: "12 configurations"."""
-        count = len(self.first_looks)
-        return f"{'' if self.is_complete else 'at least '}{count} configuration{'' if count == 1 else 's'}"
+        return f"{'' if self.is_complete else 'at least '}{counted(len(self.first_looks), 'configuration')}"
 
 
 def look_of(run: StoredRun) -> str:
