@@ -102,6 +102,25 @@ def test_the_page_is_made_from_the_files_alone_and_is_the_same(reproduce, publis
     assert re.search(r"ignored rows in .*kept, of earlier configurations: 3, of fast\n", ignored.out)
 
 
+def test_a_run_is_measured_when_it_has_finished_without_reading_the_others_of_its_experiment(
+    reproduce, publish, monkeypatch
+):
+    publish(LINES)
+    store, others = Store(), 30
+    for _ in range(others):
+        run_id = store.client.create_run(store.experiment_id("functions-linear"), tags={"seed": "0"}).info.run_id
+        store.client.log_metric(run_id, "test/loss", 0.5)
+        store.client.set_terminated(run_id)
+    reads, read, at_rows = [], Store.read, []
+    monkeypatch.setattr(Store, "read", lambda store, run: reads.append(run.info.run_id) or read(store, run))
+    add = MeasurementFiles.add
+    monkeypatch.setattr(MeasurementFiles, "add", lambda *args: at_rows.append(len(reads)) or add(*args))
+    done = reproduce("--seeds", "1")
+    assert done.code == 0, done.err
+    assert at_rows == [others + 1, others + 2], "a search before the trainings, then each run when it has finished"
+    assert len(reads) == others + 2
+
+
 @pytest.mark.slow
 def test_a_metric_that_a_new_claim_needs_is_taken_from_the_store_or_measured_again(
     reproduce, publish, forget, tmp_path
