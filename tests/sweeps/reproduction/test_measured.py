@@ -1,6 +1,10 @@
 """`litlab reproduce --measurements` keeps what it measures, and needs neither training nor database for it."""
 
+import os
 import re
+import signal
+import threading
+import time
 
 import pytest
 
@@ -31,6 +35,20 @@ title: Digits
 columns: [test/acc]
 tiers: {{full: {{about: Digits., arguments: --trainer.max_epochs 1, seeds: 1}}, quick: {{about: Digits.}}}}
 {OCCLUSION}"""
+
+
+LONG = """
+title: Digits
+columns: [test/acc]
+tiers: {full: {about: Digits., seeds: 3}, quick: {about: Digits.}}
+experiments:
+- id: long
+  source: X
+  runs:
+    digits: {command: digits-mlp --trainer.max_epochs 40}
+  claims:
+  - {says: it learns, at_least: [digits test/acc, 0.5]}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +173,48 @@ def test_a_missing_explanation_has_its_network_trained_again_if_only_its_row_is_
     again = files.read(["1-lines"])
     assert [row.key for row in again] == [row.key for row in explained]
     assert again[1].metrics["block_on_object"] == explained[1].metrics["block_on_object"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_rows_of_finished_runs_and_the_same_command_trains_only_the_others(
+    reproduce, publish, tmp_path
+):
+    publish(LONG)
+    files = MeasurementFiles(tmp_path / "kept")
+
+    def rows():
+        return {row.seed: row for row in files.read(["1-lines"])}
+
+    def trained():
+        runs = Store().search([Store().experiment_id("digits-mlp")], "", ["attributes.start_time ASC"])
+        return [(run.seed, run.status) for run in runs]
+
+    def stop():
+        end = time.monotonic() + 120
+        while not (rows() and ("1", "RUNNING") in trained()) and time.monotonic() < end:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    stopped = reproduce("--workers", "1")
+    thread.join()
+    assert stopped.code == 130, stopped.err
+    assert "stopped. Run the same command again to continue." in stopped.err
+    assert "Traceback" not in stopped.err
+    assert trained() == [("0", "FINISHED"), ("1", "KILLED")]
+    assert not (tmp_path / "out" / "RESULTS.md").exists(), "nothing is judged"
+    assert [path.name for path in files.folder.iterdir()] == ["1-lines.csv"]
+    kept = rows()
+    assert list(kept) == ["0"]
+    assert {"test/acc", "selected/val/acc", "fit_seconds"} <= kept["0"].metrics.keys()
+
+    again = reproduce("--workers", "1")
+    assert again.code == 0, again.err
+    assert "3 runs, 1 of them is already finished" in again.out
+    assert trained()[2:] == [("1", "FINISHED"), ("2", "FINISHED")]
+    assert list(rows()) == ["0", "1", "2"]
+    assert rows()["0"] == kept["0"]
 
 
 @pytest.mark.parametrize(
