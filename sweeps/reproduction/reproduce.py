@@ -162,7 +162,8 @@ def _facts(runs: Runs, seeds: int | None) -> list[str]:
     if rows:
         first, last = (pick(row.date for row in rows) for pick in (min, max))
         versions = {f"{name} {row.versions[name]}" for row in rows for name in PACKAGES if name in row.versions}
-        machines = {row.processor for row in rows if row.processor}
-        text = f"Trained from {first} to {last} on {' and '.join(sorted(machines))}"
+        machines = " and ".join(sorted({row.processor for row in rows} - {""}))
+        dates = f"on {first}" if first == last else f"from {first} to {last}"
+        text = f"Trained {dates}{f', on {machines}' if machines else ''}"
         facts.append(f"{text}, with {', '.join(sorted(versions))}.")
     return facts

@@ -1,9 +1,11 @@
-"""What the page of results says about counts."""
+"""What the page of results says about counts and about its runs."""
 
 import pytest
 
 from sweeps.reproduction.claims import Claim, Plan
+from sweeps.reproduction.reproduce import _facts
 from sweeps.reproduction.results_page import Reproduction, summary_sentence
+from sweeps.reproduction.row import Row
 from sweeps.reproduction.verdicts import Verdict
 
 MEASURED = Claim("", "value", [])
@@ -31,3 +33,10 @@ def test_the_summary_counts_claims_in_the_singular_and_the_plural(times, sentenc
     words = ((MEASURED, "reproduced"), (COUNT, "corrected"), (QUESTION, "no"), (BEYOND, "yes"))
     verdicts = [Verdict(claim, word, "") for claim, word in words]
     assert summary_sentence(Reproduction(Plan("full", [], {}), {}, {}, {"x": verdicts * times})) == sentence
+
+
+def test_the_page_states_dates_and_machines_as_far_as_they_are_known():
+    row, later = (Row("a", "", "0", date=f"2026-11-{day}", versions={"torch": "2.15.0"}) for day in (27, 28))
+    (_, one), (_, both) = _facts({"a": {"0": row}}, None), _facts({"a": {"0": row, "1": later}}, None)
+    assert one == "Trained on 2026-11-27, with torch 2.15.0."
+    assert both == "Trained from 2026-11-27 to 2026-11-28, with torch 2.15.0."
