@@ -15,12 +15,14 @@ from pipelines.comparison.looks import Looks
 from pipelines.comparison.row import CONFIGURATIONS, Row, is_finite, overlap
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.metric_names import Mode, bounds_of, mode_of, split_of, without_split
+from pipelines.runtime.text import counted
 from pipelines.tracking.folds import fold_of
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.query import RunSelection
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import DATA_HASH_KEY, DATA_HASH_TAG, MODE_TAG, MONITOR_TAG, SELECTED
 
+RUNS_ARE = "run is", "runs are"
 METRICS = ("test/acc", "test/loss", "selected/val/acc", "selected/val/loss")  # candidates, if no metric is given
 
 
@@ -233,9 +235,9 @@ def _notes(
     """Return what was left out, and what may explain differences between the rows besides the `by` keys."""
     notes = []
     if unmeasured:
-        notes.append(f"{_runs_are(unmeasured)} left out: finished, but without a finite {metric}")
+        notes.append(f"{counted(unmeasured, *RUNS_ARE)} left out: finished, but without a finite {metric}")
     if repeats := sum(row.repeats for row in rows):
-        notes.append(f"{_runs_are(repeats)} left out: a later run has the same configuration and seed")
+        notes.append(f"{counted(repeats, *RUNS_ARE)} left out: a later run has the same configuration and seed")
     others = [key for key in differing_keys(rows) if key not in (*keys, DATA_HASH_KEY)] if keys else []
     if others:
         names = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
@@ -252,7 +254,3 @@ def _notes(
     if len(digests) > 1:
         notes.append(f"{metric} was measured on {len(digests)} different {split} sets, which may explain differences")
     return notes
-
-
-def _runs_are(count: int) -> str:
-    return "1 run is" if count == 1 else f"{count} runs are"

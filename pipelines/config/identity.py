@@ -24,8 +24,42 @@ LATER_KEYS = {
     "data.fold": None,
 }
 """Keys that earlier versions did not have, with their defaults, at which they are not hashed."""
-LATER_ARGUMENTS = {"model.reduction": "mean", "model.init_bias": None, "data.subset": "stratified"}
-"""The same for arguments of litlab's classes. Another class may have one by this name, so runs record it as a param."""
+_REDUCTION, _INIT_BIAS, _SUBSET = {"reduction": "mean"}, {"init_bias": None}, {"subset": "stratified"}
+LATER_ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
+    **dict.fromkeys(
+        (
+            "modules.autoencoder.Autoencoder",
+            "modules.autoencoder.ConvAutoencoder",
+            "modules.backbone.Backbone",
+            "modules.functions.FunctionRegressor",
+            "modules.mlp_regressor.MLPRegressor",
+            "modules.multilabel_backbone.MultilabelBackbone",
+            "modules.paired_digits.PairedDigitsNet",
+            "modules.resnet.ResNet9",
+            "modules.whitened_convnet.WhitenedConvNet",
+        ),
+        _REDUCTION,
+    ),
+    **dict.fromkeys(
+        ("modules.convnet.ConvNet", "modules.linear.LinearClassifier", "modules.mlp.MLP"), _REDUCTION | _INIT_BIAS
+    ),
+    **dict.fromkeys(
+        (
+            "datamodules.cifar10.CIFAR10",
+            "datamodules.digits.Digits",
+            "datamodules.image_csv.ImageCSV",
+            "datamodules.image_folder.ImageFolder",
+            "datamodules.mnist.MNIST",
+            "datamodules.multilabel_csv.MultilabelCSV",
+            "datamodules.paired_digits.PairedDigits",
+        ),
+        _SUBSET,
+    ),
+}
+"""The same for arguments that earlier versions of litlab's own models and data did not have, by class.
+
+An argument of that name of another class is hashed: it may always have been there. Runs record all of them as params.
+"""
 DERIVED_KEYS = ("data.class_names",)
 """Keys that the data determine: None is the value that they give. Earlier versions recorded it for some runs."""
 Defaults = Mapping[str, Mapping[str, Any]]  # by class path, "" for the command line's own: dotted keys with defaults
@@ -79,9 +113,20 @@ def config_hash(config: Mapping[str, Any]) -> str:
     """
     config = with_old_class_paths(without_loggers(config))
     flat = {key: value for key, value in flatten_config(config).items() if key not in NOT_HASHED}
-    later = {**LATER_KEYS, **LATER_ARGUMENTS}
+    later = {**LATER_KEYS, **_later_arguments(config)}
     flat = {key: value for key, value in flat.items() if key not in later or value != later[key]}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+
+
+def _later_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat keys, with their defaults, that earlier versions of a configuration's model and data lacked."""
+    sections = ((key, config.get(key)) for key in ("model", "data"))
+    classes = {key: section["class_path"] for key, section in sections if section and "class_path" in section}
+    return {
+        f"{key}.{name}": default
+        for key, path in classes.items()
+        for name, default in LATER_ARGUMENTS.get(path, {}).items()
+    }
 
 
 def same_config(recorded: Mapping[str, Any], current: Mapping[str, Any], defaults: Defaults) -> bool:

@@ -77,6 +77,11 @@ def param_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """Return a number with what it counts: "1 run", "1,000 runs". The plural has an s, unless it is given."""
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
 def shorten(text: str, length: int) -> str:
     """Return a text with at most `length` characters: a longer one ends with an ellipsis."""
     return text if len(text) <= length else text[: max(0, length - 1)] + "…"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.text import counted
 from pipelines.tracking.client import unreachable
 from pipelines.tracking.folds import fold_of
 from pipelines.tracking.measured import test_metrics
@@ -27,7 +28,7 @@ from pipelines.tracking.tags import (
 )
 
 TEST_DIGEST_TAG = f"{DATA_HASH_TAG}.test"
-MOST = 1000  # runs that are read from a server, which has no request that counts them
+MAX_RUNS = 1000  # runs that are read from a server, which has no request that counts them
 Times = dict[str, int]  # by configuration, in milliseconds since the epoch
 
 
@@ -38,7 +39,7 @@ class Ledger:
     Attributes:
         first_looks: When each configuration was first evaluated on it, by `look_of` its runs, in milliseconds since the
             epoch.
-        is_complete: False if a server has more than `MOST` runs on this test set: of the others nothing is known.
+        is_complete: False if a server has more than `MAX_RUNS` runs on this test set: of the others nothing is known.
     """
 
     first_looks: Times
@@ -47,8 +48,7 @@ class Ledger:
     @property
     def text(self) -> str:
         """How many configurations looked: "12 configurations"."""
-        count = len(self.first_looks)
-        return f"{'' if self.is_complete else 'at least '}{count} configuration{'' if count == 1 else 's'}"
+        return f"{'' if self.is_complete else 'at least '}{counted(len(self.first_looks), 'configuration')}"
 
 
 def look_of(run: StoredRun) -> str:
@@ -106,7 +106,7 @@ def _first(looks: Iterable[tuple[str, int]]) -> Times:
     return times
 
 
-def from_server(store: Store, digest: str, most: int = MOST) -> Ledger:
+def from_server(store: Store, digest: str, most: int = MAX_RUNS) -> Ledger:
     """Return the ledger by requests of MLflow's client, which returns whole runs: at most so many, the oldest."""
     from mlflow.entities import ViewType
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipelines.runtime.errors import UserError
-from pipelines.runtime.text import first_line
+from pipelines.runtime.text import counted, first_line
 from pipelines.tracking.client import unreachable
 from pipelines.tracking.deleted import RunDeletedError
 from pipelines.tracking.filters import FINISHED, RunFilter, parse_filter
@@ -21,6 +21,7 @@ from pipelines.tracking.tags import (
     VERDICT_TAG,
     is_of_litlab,
     is_summary,
+    was_lost,
 )
 
 _IS_STUDY = f"tags.{STUDY_TAG} IS NOT NULL and tags.{PARENT_RUN_TAG} IS NULL"
@@ -112,6 +113,8 @@ def _select(store: Store, names: Sequence[str], filter_string: str) -> RunSelect
     if names:
         studies = store.search(selected_ids, _IS_STUDY, ["attributes.start_time DESC"])
         parents = {run.run_id: run for run in (*parents.values(), *studies) if is_summary(run.tags)}
+    runs, note = _without_lost(runs)
+    notes += note
     searched = (run for run in parents.values() if STUDY_TAG in run.tags and METRIC_PARAM in run.params)
     params = next((run.params for run in searched), {})  # of the first study
     judged = (run for run in parents.values() if VERDICT_TAG in run.tags)
@@ -146,6 +149,16 @@ def search_matching(
     return [run for run in found if run_filter.matches(run.params)][:limit]
 
 
+def _without_lost(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[str]]:
+    """Leave out runs that finished after they had been lost with their node, with a note."""
+    lost = {run.run_id for run in runs if was_lost(run.tags)}
+    if not lost:
+        return list(runs), []
+    are = counted(len(lost), "run is", "runs are")
+    note = f"{are} left out: finished, but after a node was lost and the training was given to another run"
+    return [run for run in runs if run.run_id not in lost], [note]
+
+
 def _set_apart(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[str]]:
     """Leave out runs of other programs if litlab's are among them, with a note: most of their params are others."""
     own = [run for run in runs if is_of_litlab(run.tags) and not is_summary(run.tags)]
@@ -158,7 +171,7 @@ def _set_apart(runs: Sequence[StoredRun]) -> tuple[list[StoredRun], list[str]]:
     if not own or not others:
         return list(runs), []
     experiments = ", ".join(sorted({run.experiment for run in others.values()}))
-    count = "1 run of another program is" if len(others) == 1 else f"{len(others)} runs of other programs are"
+    count = counted(len(others), "run of another program is", "runs of other programs are")
     return [run for run in runs if run.run_id not in others], [
         f"{count} left out, in {experiments}; to compare them, name their experiment or their ids"
     ]

@@ -186,17 +186,25 @@ class Run:
                 self._log.append(seconds, values, seconds)
                 self._writer.request(SEND)
 
-    def log_dataset(self, card: Mapping[str, Any]) -> None:
-        """Log the data set, shown under Datasets in the UI, and the SHA-256 of each split as a tag."""
-        digests = card["sha256"]
+    def log_dataset(self, card: Mapping[str, Any], context: str = "training") -> None:
+        """Log the data set, shown under Datasets in the UI, and the SHA-256 of each split as a tag.
+
+        Args:
+            card: Source, and sizes and SHA-256 by split; what else describes the data.
+            context: "testing" for the test set of a trained run, which is added to data.json.
+        """
+        digests, path = card["sha256"], self.folder / "data.json"
         dataset = {
+            "context": context,
             "name": card["source"],
-            "digest": digests["train"][:16],
+            "digest": next(iter(digests.values()))[:16],
             "source": json.dumps({"sha256": digests}),
             "profile": json.dumps({key: value for key, value in card.items() if key not in ("source", "sha256")}),
         }
         tags = {f"{DATA_HASH_TAG}.{split}": digest for split, digest in digests.items()}
-        (self.folder / "data.json").write_text(json.dumps(card, indent=2))
+        known = json.loads(path.read_text()) if context != "training" and path.is_file() else {}
+        splits = {key: {**known.get(key, {}), **card[key]} for key in ("sizes", "sha256")}
+        path.write_text(json.dumps({**known, **card, **splits}, indent=2))
         self._tell(dataset=dataset, tags={**self._log.tags, **tags})
 
     def save_config(self, config: Mapping[str, Any]) -> None:

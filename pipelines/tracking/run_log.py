@@ -62,7 +62,7 @@ class RunLog:
         home: The folder of the run's unsent data.
         uri: Tracking URI, without a password.
         artifacts: The folder of the run's files, with metrics.jsonl.
-        dataset: Name, digest, source and profile, as in MLflow's Dataset; empty if there is none.
+        dataset: Name, digest, source and profile, as in MLflow's Dataset, and its context; empty if there is none.
         model_epoch: Epoch of the model's weights; None if there is no model.
         status: Final status of the run; "" if it has not ended.
         end_time: In milliseconds since 1970.

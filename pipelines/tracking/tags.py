@@ -150,3 +150,12 @@ def is_summary(tags: Mapping[str, str]) -> bool:
     """Return whether a run summarises other runs, so that its metrics are theirs."""
     old_study = STUDY_TAG in tags and COMMAND_TAG in tags and PARENT_RUN_TAG not in tags  # written by earlier versions
     return PARENT_TAG in tags or old_study
+
+
+def was_lost(tags: Mapping[str, str]) -> bool:
+    """Return whether a training was lost with its node, and given to another run. It may have finished later.
+
+    A trial of a search may have failed for another reason, such as its value; the runs of such a trial count.
+    """
+    is_trial = TRIAL_TAG in tags and tags.get(STAGE_TAG) != CONFIRM
+    return tags.get(TRIAL_STATE_TAG) == "FAIL" and (REASON_TAG in tags or not is_trial)

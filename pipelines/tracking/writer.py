@@ -130,8 +130,9 @@ class Writer:
 
         if log.dataset == self._sent["dataset"]:
             return
-        dataset = Dataset(**log.dataset, source_type="litlab")
-        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+        described = dict(log.dataset)
+        context = InputTag("mlflow.data.context", described.pop("context", "training"))
+        inputs = [DatasetInput(Dataset(**described, source_type="litlab"), [context])]
         self._client.log_inputs(log.run_id, datasets=inputs)
         self._sent["dataset"] = log.dataset
         self._progress(0)

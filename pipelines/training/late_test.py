@@ -1,5 +1,7 @@
 """Test finished runs that were trained without a test, such as those of folds."""
 
+from typing import Any
+
 from datamodules.in_memory import InMemoryDataModule
 from pipelines.evaluation.evaluate import evaluate, kept_predictions
 from pipelines.evaluation.load_run import load_run
@@ -9,12 +11,13 @@ from pipelines.runtime.status import show_status
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import StoredRun
-from pipelines.tracking.tags import DATA_HASH_TAG, SELECTED_EPOCH
+from pipelines.tracking.tags import SELECTED_EPOCH
 from pipelines.training.results import log_test_metrics, why_no_test
+from pipelines.training.resume import note_commit
 
 
 def add_test(run: StoredRun) -> None:
-    """Test the selected weights of a run, unless it was tested, and log the results in it.
+    """Test the selected weights of a run, unless it was tested, and log the results and the test set in it.
 
     A run that cannot be tested, for example because it kept no checkpoint, is left as it is, with a warning.
 
@@ -36,10 +39,16 @@ def add_test(run: StoredRun) -> None:
     kept = kept_predictions(tested, loaded.data) if loaded.cli.config.keep_predictions else None
     reopened = Run.reopen(run)
     try:
+        note_commit(reopened, run)
         if isinstance(loaded.data, InMemoryDataModule):
-            reopened.set_tags({f"{DATA_HASH_TAG}.test": loaded.data.test_set.digest()})
+            reopened.log_dataset(_describe_test_set(loaded.data), "testing")
         log_test_metrics(reopened, tested.metrics, int(run.metrics[SELECTED_EPOCH]), run.metrics)
         if kept is not None:
             kept.save(reopened.folder)
     finally:
         reopened.finish("FINISHED")
+
+
+def _describe_test_set(data: InMemoryDataModule) -> dict[str, Any]:
+    tested = data.test_set
+    return {"source": type(data).__name__, "sizes": {"test": len(tested)}, "sha256": {"test": tested.digest()}}

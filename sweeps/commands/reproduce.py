@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines.commands.options import VerbParser
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
-from pipelines.runtime.text import format_command
+from pipelines.runtime.text import counted, format_command
 from sweeps.cluster.options import add_cluster_options
 
 DESCRIPTION = """Run the published experiments with several seeds each, and judge each published
@@ -78,7 +78,7 @@ def _print_outlook(options: argparse.Namespace) -> int:
     table_console().print(numeric_table("", [["section", "planned", "measured", "missing", "hours"], *lines]))
     print("hours: of the missing runs, one after another, as long as earlier runs of the same job")
     if unknown := sum(one.unknown for one in sections):
-        print(f"without {unknown} runs of jobs of which no run is known")
+        print(f"without {counted(unknown, 'run')} of jobs of which no run is known")
     if outdated := sum(one.outdated for one in sections):
         print(f"ignored rows, of earlier configurations: {outdated}")
     return 0

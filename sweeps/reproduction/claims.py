@@ -49,7 +49,7 @@ class Claim:
 
     Attributes:
         text: The statement or the question.
-        rule: Name of the rule; see `verdicts`.
+        rule: Name of the rule; see `rules`.
         terms: Arguments of the rule: "LABEL METRIC" and numbers.
         is_question: Whether it is a question.
         correction: What is right if the publication is wrong.

@@ -99,7 +99,7 @@ def binomial_variance(accuracy: float, examples: int) -> float:
 
 
 def adjusted_p_values(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted after Benjamini and Hochberg: of those below 0.05, 5 % are expected to be wrong."""
+    """Return p-values adjusted after Benjamini and Hochberg: of those up to 0.05, at most 5 % are chance on average."""
     from scipy.stats import false_discovery_control
 
     return [float(p) for p in false_discovery_control(p_values)] if p_values else []

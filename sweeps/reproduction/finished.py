@@ -6,20 +6,26 @@ from datetime import date
 from typing import Any
 
 from pipelines.runtime.errors import UserError
+from pipelines.tracking.filters import FINISHED, quoted
 from pipelines.tracking.measured import test_metrics
 from pipelines.tracking.query import find_runs
+from pipelines.tracking.run_names import NEWEST_FIRST
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.tags import (
+    CONFIG_HASH_TAG,
     DATA_HASH_TAG,
     EXPLAIN_TAG,
     LEARNING_RATE,
     OLD_EXPLAIN_TAG,
     PARENT_RUN_TAG,
     PROCESSOR_TAG,
+    SEED_TAG,
     SYSTEM,
     VERSION_TAG,
+    is_summary,
+    was_lost,
 )
-from sweeps.reproduction.identity import Identity
+from sweeps.reproduction.identity import Identity, JobIdentity
 from sweeps.reproduction.measurements import History, metric_value
 from sweeps.reproduction.published_job import PublishedJob
 from sweeps.reproduction.row import PACKAGES, Row, is_derived
@@ -31,7 +37,6 @@ def find_finished_runs(
     store: Store,
     jobs: Sequence[PublishedJob],
     identities: Mapping[str, Identity],
-    names: Sequence[str] = (),
 ) -> StoredRuns:
     """Find the latest finished and tested run of each job and planned seed, and the explanations of these runs.
 
@@ -39,16 +44,15 @@ def find_finished_runs(
         store: The tracking store.
         jobs: The jobs, and for each explanation among them the job whose run is explained.
         identities: See `identify_jobs`.
-        names: MLflow experiments to search; by default all.
     """
-    tested = [run for run in find_runs(store, names).runs if test_metrics(run.metrics, run.tags)]
+    tested = [run for run in find_runs(store, []).runs if test_metrics(run.metrics, run.tags)]
     tested.sort(key=lambda run: run.started)
     runs: StoredRuns = {}
     for job in sorted(jobs, key=lambda job: bool(job.explains)):  # explanations need the runs
         planned, identity = set(map(str, range(job.seeds))), identities[job.label]
         if job.explains:
             explained = {seed: run for seed, run in runs[job.explains].items() if seed in planned}
-            found = {seed: _latest_explanation(store, run, identity(seed).arguments) for seed, run in explained.items()}
+            found = {seed: find_explanation(run, identity(seed)) for seed, run in explained.items()}
             runs[job.label] = {seed: run for seed, run in found.items() if run is not None}
         else:
             mine = [run for run in tested if run.seed in planned and identity(run.seed).matches(run)]
@@ -57,12 +61,23 @@ def find_finished_runs(
     return {job.label: runs[job.label] for job in jobs}
 
 
-def _latest_explanation(store: Store, run: StoredRun, arguments: str) -> StoredRun | None:
-    """Return the last finished explanation of a run with these arguments."""
+def find_new_run(store: Store, experiment: str, identity: JobIdentity, seed: str) -> StoredRun | None:
+    """Return the latest finished and tested run of a job and a seed in an MLflow experiment, if it is of this version.
+
+    It is found by its hash: other runs of the experiment, perhaps thousands, are not read.
+    """
+    ids = [number for number, name in store.experiment_names().items() if name == experiment]
+    equal = f"tags.`{CONFIG_HASH_TAG}` = '{identity.hash}' AND tags.{SEED_TAG} = '{seed}' AND {FINISHED}"
+    runs = [run for run in store.search(ids, equal, NEWEST_FIRST) if not (is_summary(run.tags) or was_lost(run.tags))]
+    return next((run for run in runs if test_metrics(run.metrics, run.tags)), None)
+
+
+def find_explanation(run: StoredRun, identity: JobIdentity) -> StoredRun | None:
+    """Return the latest finished explanation of a run by a job."""
     explanations: list[StoredRun] = []
     for tag in (EXPLAIN_TAG, OLD_EXPLAIN_TAG):
-        equal = f"tags.{PARENT_RUN_TAG} = '{run.run_id}' AND tags.`{tag}` = '{arguments}'"
-        explanations += store.search([run.experiment_id], f"{equal} AND attributes.status = 'FINISHED'")
+        equal = f"tags.{PARENT_RUN_TAG} = '{run.run_id}' AND tags.`{tag}` = {quoted(identity.arguments)} AND {FINISHED}"
+        explanations += run.store.search([run.experiment_id], equal)
     return max(explanations, key=lambda explanation: explanation.started, default=None)
 
 

@@ -46,7 +46,7 @@ def run_missing(
 
     def add(result: JobResult) -> None:
         if result.status == "FINISHED" and plan.tier != "quick":
-            measured.read_store([result.job.tags[REPRODUCES_TAG]], [result.job.experiment])
+            measured.add_new(result.job.tags[REPRODUCES_TAG], str(result.job.seed), result.job.experiment)
 
     with graceful_shutdown(pool) as signals:
         for title, runs in ((f"{plan.tier} tier", _trainings), (f"explanations, {plan.tier} tier", _explanations)):

@@ -1,11 +1,10 @@
 """Which runs of a plan are measured, from the CSV files or the tracking store, and which are missing."""
 
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pipelines.tracking.store import Store, StoredRun
 from sweeps.reproduction.claims import Plan
-from sweeps.reproduction.finished import find_finished_runs, row_of
+from sweeps.reproduction.finished import find_explanation, find_finished_runs, find_new_run, row_of
 from sweeps.reproduction.identity import Identity
 from sweeps.reproduction.measurement_files import MeasurementFiles
 from sweeps.reproduction.published_job import PublishedJob
@@ -92,21 +91,28 @@ class MeasuredRuns:
             elif int(row.seed) < jobs[row.label].seeds and row.answers(jobs[row.label].metrics):
                 self.runs[row.label][row.seed] = row
 
-    def read_store(self, labels: Collection[str] = (), names: Sequence[str] = ()) -> None:
-        """Take what is missing from finished runs of the tracking store.
-
-        Args:
-            labels: Jobs whose runs to find; by default those with missing runs. A run that is explained is found too.
-            names: MLflow experiments to search; by default all.
-        """
-        wanted = set(labels or (run.job.label for run in self.missing))
+    def read_store(self) -> None:
+        """Take what is missing from finished runs of the tracking store. A run that is explained is found too."""
+        wanted = {run.job.label for run in self.missing}
         wanted |= {self._plan.jobs[label].explains for label in wanted} - {""}
         jobs = [job for job in self._plan.jobs.values() if job.label in wanted]
         if not jobs:
             return
-        for label, found in find_finished_runs(self._store, jobs, self.identities, names).items():
+        for label, found in find_finished_runs(self._store, jobs, self.identities).items():
             self._stored[label] |= found
             self._measure(self._plan.jobs[label], found)
+
+    def add_new(self, label: str, seed: str, experiment: str) -> None:
+        """Take the run of a job that has just finished in an MLflow experiment. Other runs there are not read."""
+        job, identity = self._plan.jobs[label], self.identities[label](seed)
+        if job.explains:
+            explained = self.stored(job.explains, seed)
+            run = explained and find_explanation(explained, identity)
+        else:
+            run = find_new_run(self._store, experiment, identity, seed)
+        if run is not None:
+            self._stored[label][seed] = run
+            self._measure(job, {seed: run})
 
     def _measure(self, job: PublishedJob, found: dict[str, StoredRun]) -> None:
         new = {

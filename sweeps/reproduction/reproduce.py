@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.outputs import check_output
-from pipelines.runtime.text import redact_credentials
+from pipelines.runtime.text import counted, redact_credentials
 from pipelines.tracking.store import Store
 from pipelines.tracking.uri import database_file
 from sweeps.cluster.options import make_pool
@@ -135,7 +135,9 @@ def measure_existing(plan: Plan, store: Store, files: MeasurementFiles | None, *
 def _status(plan: Plan, measured: MeasuredRuns, files: MeasurementFiles | None) -> list[str]:
     """Return how many runs are planned and finished, and which rows of the CSV files do not count."""
     total, others = len(measured.planned), measured.other
-    lines = [f"{plan.tier} tier: {total} runs, {total - len(measured.missing)} of them are already finished"]
+    done = total - len(measured.missing)
+    are = "is" if done == 1 else "are"
+    lines = [f"{plan.tier} tier: {counted(total, 'run')}, {done} of them {are} already finished"]
     if plan.tier == "quick":
         lines.append("on data that come with litlab: digits instead of MNIST and CIFAR-10, which --tier full uses")
     if files is not None and others:
@@ -155,12 +157,13 @@ def _output_folder(folder: Path) -> Path:
 def _facts(runs: Runs, seeds: int | None) -> list[str]:
     """Return when, where and with which versions the runs were made."""
     rows = [row for of_job in runs.values() for row in of_job.values()]
-    planned = "the number n of seeds was planned before the runs" if seeds is None else f"{seeds} seeds each"
-    facts = [f"{len(rows)} runs; {planned}. Values are means over the n seeds, with 95 % intervals."]
+    planned = "the number n of seeds was planned before the runs" if seeds is None else f"{counted(seeds, 'seed')} each"
+    facts = [f"{counted(len(rows), 'run')}; {planned}. Values are means over the n seeds, with 95 % intervals."]
     if rows:
         first, last = (pick(row.date for row in rows) for pick in (min, max))
         versions = {f"{name} {row.versions[name]}" for row in rows for name in PACKAGES if name in row.versions}
-        machines = {row.processor for row in rows if row.processor}
-        text = f"Trained from {first} to {last} on {' and '.join(sorted(machines))}"
+        machines = " and ".join(sorted({row.processor for row in rows} - {""}))
+        dates = f"on {first}" if first == last else f"from {first} to {last}"
+        text = f"Trained {dates}{f', on {machines}' if machines else ''}"
         facts.append(f"{text}, with {', '.join(sorted(versions))}.")
     return facts

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.comparison.formatting import markdown_table
 from pipelines.reporting import html_page
+from pipelines.runtime.text import counted
 from pipelines.tracking.tags import FIT_SECONDS, PARAMETERS, SELECTED_EPOCH
 from sweeps.reproduction import rules
 from sweeps.reproduction.claims import BEYOND, DERIVED, MEASURED, QUESTION, Plan, Section
@@ -56,11 +57,11 @@ CLAIMS_HEADER = ["experiment", "published claim", "correction", "our result", "v
 BEYOND_TITLE = "Beyond the reports"
 ABOUT_BEYOND = "Statements that no report makes, judged by the same rules. The runs are those of the sections above."
 EXPLORATORY = " (exploratory)"  # after a number of runs: seeds were added after its results had been seen
-KINDS = {
-    MEASURED: "Of {} measured claims",
-    DERIVED: "Of {} counts and derivations",
-    QUESTION: "Open questions",
-    BEYOND: BEYOND_TITLE,
+KINDS = {  # what one claim is called, and several
+    MEASURED: ("measured claim", "measured claims"),
+    DERIVED: ("count or derivation", "counts and derivations"),
+    QUESTION: ("open question", "open questions"),
+    BEYOND: ("statement beyond the reports", "statements beyond the reports"),
 }
 RULES = rules.__doc__.partition("\n\n")[2] if rules.__doc__ else ""
 PAGES = ("RESULTS.md", "results.html")
@@ -147,13 +148,13 @@ def render_html(result: Reproduction) -> str:
 
 
 def summary_sentence(result: Reproduction) -> str:
-    """Return how many claims of each kind have each verdict, as sentences."""
+    """Return how many claims of each kind have each verdict, as sentences: 2 measured claims: 2 reproduced."""
     verdicts = [verdict for judged in result.verdicts.values() for verdict in judged]
     sentences = []
-    for kind, title in KINDS.items():
+    for kind, names in KINDS.items():
         counts = Counter(verdict.word for verdict in verdicts if verdict.claim.kind == kind)
         listed = ", ".join(f"{counts[word]} {word}" for word in WORDS if counts[word])
-        sentences += [f"{title.format(counts.total())}: {listed}."] if counts else []
+        sentences += [f"{counted(counts.total(), *names)}: {listed}."] if counts else []
     return " ".join(sentences)
 
 

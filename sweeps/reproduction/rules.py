@@ -8,8 +8,9 @@ different seeds. The value of a method that does not depend on the seed is compa
   95 % prediction interval of one more run of ours, and further from our mean than the margin, the value is exceeded if
   ours is better, and else contradicted. The margin is 25 % of the published error (1 - accuracy) or of the published
   loss, unless the claim states another one.
-- value p on another test set than the report's: for each of the two test sets, of N examples, a (1 - a) / N is added to
-  the variance of an accuracy a; not for ours if it is drawn anew for each seed.
+- value p on other examples than the report's: for each of the two test sets, of N examples, a (1 - a) / N is added to
+  the variance of an accuracy a; not for ours if it is drawn anew for each seed. Then the spread of our runs has that
+  error already, and the prediction interval is wider than needed: exceeded and contradicted are rarer.
 - greater A B (by at least c): reproduced if A - B is above c, contradicted if it is below, beyond chance. c is 0 if the
   claim states no size.
 - not_greater A B, with a margin: reproduced if A - B is below the margin, contradicted if it is above, beyond chance.

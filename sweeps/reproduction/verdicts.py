@@ -130,18 +130,19 @@ def _judge_theory(claim: Claim, passes: bool | None) -> Verdict:
 
 def _judge_value(claim: Claim, values: Values, plan: Plan, measurements: Measurements) -> Verdict:
     ((label, metric),), (published,) = claim.metrics, claim.numbers
-    margin, estimate = claim.margin or default_margin(metric, published), _mean(values)
+    margin, estimate = claim.margin, _mean(values)
+    margin = default_margin(metric, published) if margin is None else margin
     is_loss, variance = mode_of(metric) == "min", 0.0
     if claim.other_test_set is not None and not is_loss:
         ours, drawn_anew = measurements.test_size(label) or UNKNOWN, plan.jobs[label].follows_seed
         variance = binomial_variance(published, claim.other_test_set or ours)
         variance += 0.0 if drawn_anew else binomial_variance(estimate.mean, ours)
     word = judge_value(estimate, published, margin, lower=is_loss, variance=variance)
-    other, prediction = (
+    wider, prediction = (
         format_interval(one.with_variance(variance).interval, values, metric)
         for one in (estimate, estimate.one_more_run())
     )
-    text = format_values(values, metric) + (f"; with the error of another test set {other}" if variance else "")
+    text = format_values(values, metric) + (f"; with the error of other examples {wider}" if variance else "")
     return _verdict(claim, word, f"{text}; margin {format_number(margin)}; one more run {prediction}")
 
 
@@ -157,8 +158,8 @@ def _judge_comparison(claim: Claim, values: Sequence[Values], *, paired: bool) -
     assert difference is not None
     allowed = COMPARISONS[claim.rule](*claim.numbers)
     text = f"{_format_terms(claim, values)}; {format_difference(difference)}"
-    if claim.rule in MARGINS:
-        text += f"; margin {claim.numbers[0]:g}"
+    if claim.numbers:
+        text += f"; {'margin' if claim.rule in MARGINS else 'by at least'} {claim.numbers[0]:g}"
     verdict = _verdict(claim, conclude(difference, allowed, 0.0), text)
     return verdict if difference.error == 0 else replace(verdict, p_value=p_value(difference, allowed))
 

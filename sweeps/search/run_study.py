@@ -2,14 +2,14 @@
 
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.text import first_line
-from pipelines.tracking.tags import CONFIGURATION_TAG, CONFIRM
+from pipelines.tracking.tags import CONFIGURATION_TAG, CONFIRM, was_lost
 from sweeps.search.controller import Controller
 from sweeps.search.display import SweepDisplay
 from sweeps.search.study_run import copy_best, log_summary
 from sweeps.search.trial_runs import RunsBySeed, TrialRuns, by_seed
 from sweeps.search.trial_state import params_key
 from sweeps.search.verdict import Confirmed
-from sweeps.workers.batch import run_jobs, was_lost
+from sweeps.workers.batch import run_jobs
 from sweeps.workers.pool import Pool
 
 NO_TRIAL = "-"
@@ -89,4 +89,4 @@ def _confirm(runs: TrialRuns, pool: Pool, display: SweepDisplay) -> Confirmed:
 
 
 def _confirming(runs: TrialRuns) -> RunsBySeed:
-    return by_seed(run for run in runs.of_stage(CONFIRM) if run.status == "FINISHED" and not was_lost(run))
+    return by_seed(run for run in runs.of_stage(CONFIRM) if run.status == "FINISHED" and not was_lost(run.tags))

@@ -11,7 +11,6 @@ from pipelines.tracking.summary_runs import keep_code
 from pipelines.tracking.tags import HOST_TAG, MODE_TAG, MONITOR_TAG, NOTE_TAG, PARENT_RUN_TAG, TIES_TAG
 from sweeps.seeds.plan import SeedsPlan
 from sweeps.seeds.summary import format_test_metrics, log_summary
-from sweeps.workers.batch import was_lost
 from sweeps.workers.job import Job
 
 
@@ -23,7 +22,7 @@ def finished_runs(store: Store, parent_id: str, seeds: range) -> list[StoredRun]
     for run in store.children(parent_id):
         if HOST_TAG in run.tags:
             store.end(run.run_id, "KILLED", "its process died")
-    finished = [run for run in find_runs(store, [parent_id]).runs if HOST_TAG in run.tags and not was_lost(run)]
+    finished = [run for run in find_runs(store, [parent_id]).runs if HOST_TAG in run.tags]
     by_seed = {run.seed: run for run in finished}
     return [by_seed[str(seed)] for seed in seeds if str(seed) in by_seed]
 

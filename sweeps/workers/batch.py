@@ -16,7 +16,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.signals import signal_handlers
 from pipelines.runtime.text import first_line
 from pipelines.tracking.measured import metrics_after_training
-from pipelines.tracking.store import Store, StoredRun
+from pipelines.tracking.store import Store
 from pipelines.tracking.tags import TRIAL_STATE_TAG
 from sweeps.workers.display import LiveDisplay, time_left
 from sweeps.workers.job import Job
@@ -125,15 +125,10 @@ def authoritative_message(store: Store, child: WorkerProcess, message: Message) 
 
 
 def end_lost(store: Store, child: WorkerProcess, reason: str) -> None:
-    """End the run of a training that was lost with its node. It is marked: it may still finish, and must not count."""
+    """End the run of a training that was lost with its node, and mark it: see `tags.was_lost`."""
     if child.run_id:
         store.tag(child.run_id, TRIAL_STATE_TAG, "FAIL")
         store.end(child.run_id, "KILLED", reason)
-
-
-def was_lost(run: StoredRun) -> bool:
-    """Return whether a run, which is not one of a search, was lost with its node."""
-    return run.tags.get(TRIAL_STATE_TAG) == "FAIL"
 
 
 def lost_too_often(reason: str) -> str:

@@ -335,6 +335,21 @@ def test_figures_and_table_are_saved_in_a_folder_and_a_run(litlab, store, dropou
     assert len(litlab("compare", dropouts, "--format", "csv").out.splitlines()) == 4
 
 
+def test_a_run_that_finished_after_its_node_was_lost_is_left_out_with_a_note(records, litlab, write):
+    lost = {"trial.state": "FAIL", "litlab.reason": "node seven: its agent died, or the node"}
+    late = write("late", SAME, 1, tags=lost, test__acc=0.2)
+    again = write("late", SAME, 1, test__acc=0.9)
+    search, failed = {"study": "late", "stage": "search", "trial": "3"}, {"trial.state": "FAIL"}
+    write("late", {**SAME, "model.lr": "0.1"}, 1, tags={**search, **lost}, test__acc=0.3)
+    seed = write("late", {**SAME, "model.lr": "0.2"}, 1, tags={**search, **failed}, test__acc=0.8)
+    assert [row["runs"] for row in records("late")] == [[again], [seed]], "the seeds of a failed trial count"
+    reason = "left out: finished, but after a node was lost and the training was given to another run"
+    assert f"note: 2 runs are {reason}" in litlab("compare", "late").err
+    named = litlab("compare", late, again, "--format", "csv")
+    assert f"note: 1 run is {reason}" in named.err
+    assert len(named.out.splitlines()) == 2, "the header and one row"
+
+
 def test_the_mode_decides_what_is_better(records, litlab, dropouts):
     rows = records(dropouts, "--metric", "test/acc", "--mode", "min")
     assert [row["mean"] for row in rows] == sorted(row["mean"] for row in rows)

@@ -1,6 +1,9 @@
 """Which configurations are the same."""
 
+import pytest
+
 from pipelines.config.cli import parse_config
+from pipelines.config.defaults import class_defaults
 from pipelines.config.identity import LATER_ARGUMENTS, changed_values, config_hash, keys_at_default, same_config
 
 
@@ -16,12 +19,31 @@ def test_the_hash_ignores_the_seed_and_the_data_folder_only():
 def test_an_argument_that_came_later_is_hashed_only_where_it_is_not_at_its_default():
     cli = parse_config("fit", ["mnist-mlp"])
     earlier = cli.resolved()
-    for section, key in (key.split(".") for key in LATER_ARGUMENTS):
-        del earlier[section]["init_args"][key]
+    for section in (earlier["model"], earlier["data"]):
+        for key in LATER_ARGUMENTS[section["class_path"]]:
+            del section["init_args"][key]
     assert config_hash(earlier) == config_hash(cli.resolved())
     others = ("--model.reduction=sum", "--model.init_bias=0.1", "--data.subset=random")
     assert len({config_hash(parse_config("fit", ["mnist-mlp", *args]).resolved()) for args in ([], *zip(others))}) == 4
-    assert {"model.reduction", "data.subset"} <= set(cli.params())  # to tell them from arguments of other classes
+
+
+@pytest.mark.parametrize(
+    ("section", "class_path", "argument"),
+    [
+        ("model", "my_project.net.Net", {"reduction": "mean"}),
+        ("model", "modules.net.Net", {"init_bias": None}),  # a project's module among litlab's
+        ("model", "modules.resnet.ResNet9", {"init_bias": None}),  # has never had it
+        ("data", "my_project.data.Images", {"subset": "stratified"}),
+    ],
+)
+def test_an_argument_of_another_class_is_hashed_if_one_of_litlabs_got_it_later(section, class_path, argument):
+    with_it, without = ({section: {"class_path": class_path, "init_args": args}} for args in (argument, {}))
+    assert config_hash(with_it) != config_hash(without)
+
+
+def test_the_arguments_that_came_later_are_those_of_the_classes_with_their_defaults():
+    for class_path, arguments in LATER_ARGUMENTS.items():
+        assert arguments.items() <= class_defaults(class_path).items()
 
 
 def test_changed_values_lists_both_values_and_ignores_the_data_folder():

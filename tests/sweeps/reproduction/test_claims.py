@@ -246,3 +246,8 @@ def test_each_seed_of_such_a_job_has_the_identity_of_its_own_command():
     for label in ("circles", "deep-mnist-250"):
         config = parse_config("fit", jobs[label].arguments_with(4)).resolved()
         assert identities[label]("4").hash == config_hash(config) != identities[label]("0").hash
+
+
+def test_each_reason_for_a_difference_is_a_sentence_that_needs_no_other_page():
+    reasons = [claim.differs for claim in load_plan("full").claims if claim.differs]
+    assert [text for text in reasons if ".md" in text or not text.endswith(".")] == []

@@ -1,6 +1,10 @@
 """`litlab reproduce --measurements` keeps what it measures, and needs neither training nor database for it."""
 
+import os
 import re
+import signal
+import threading
+import time
 
 import pytest
 
@@ -31,6 +35,20 @@ title: Digits
 columns: [test/acc]
 tiers: {{full: {{about: Digits., arguments: --trainer.max_epochs 1, seeds: 1}}, quick: {{about: Digits.}}}}
 {OCCLUSION}"""
+
+
+LONG = """
+title: Digits
+columns: [test/acc]
+tiers: {full: {about: Digits., seeds: 3}, quick: {about: Digits.}}
+experiments:
+- id: long
+  source: X
+  runs:
+    digits: {command: digits-mlp --trainer.max_epochs 40}
+  claims:
+  - {says: it learns, at_least: [digits test/acc, 0.5]}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +120,25 @@ def test_the_page_is_made_from_the_files_alone_and_is_the_same(reproduce, publis
     assert re.search(r"ignored rows in .*kept, of earlier configurations: 3, of fast\n", ignored.out)
 
 
+def test_a_run_is_measured_when_it_has_finished_without_reading_the_others_of_its_experiment(
+    reproduce, publish, monkeypatch
+):
+    publish(LINES)
+    store, others = Store(), 30
+    for _ in range(others):
+        run_id = store.client.create_run(store.experiment_id("functions-linear"), tags={"seed": "0"}).info.run_id
+        store.client.log_metric(run_id, "test/loss", 0.5)
+        store.client.set_terminated(run_id)
+    reads, read, at_rows = [], Store.read, []
+    monkeypatch.setattr(Store, "read", lambda store, run: reads.append(run.info.run_id) or read(store, run))
+    add = MeasurementFiles.add
+    monkeypatch.setattr(MeasurementFiles, "add", lambda *args: at_rows.append(len(reads)) or add(*args))
+    done = reproduce("--seeds", "1")
+    assert done.code == 0, done.err
+    assert at_rows == [others + 1, others + 2], "a search before the trainings, then each run when it has finished"
+    assert len(reads) == others + 2
+
+
 @pytest.mark.slow
 def test_a_metric_that_a_new_claim_needs_is_taken_from_the_store_or_measured_again(
     reproduce, publish, forget, tmp_path
@@ -113,7 +150,7 @@ def test_a_metric_that_a_new_claim_needs_is_taken_from_the_store_or_measured_aga
     assert "2 runs, 2 of them are already finished" in found.out
     publish(LINES.replace("fast val/loss@1]", "fast gap(none)]"))
     forget()
-    assert "2 runs, 1 of them are already finished" in reproduce("--seeds", "1").out
+    assert "2 runs, 1 of them is already finished" in reproduce("--seeds", "1").out
     assert "2 runs, 2 of them are already finished" in reproduce("--seeds", "1").out, "the run has no such metric"
     runs = Store().search([Store().experiment_id("functions-linear")], "")
     assert len(runs) == 1
@@ -132,10 +169,52 @@ def test_a_missing_explanation_has_its_network_trained_again_if_only_its_row_is_
     forget()
     (files.folder / "1-lines.csv").unlink()
     files.add("1-lines", [network])
-    assert "2 runs, 1 of them are already finished" in reproduce().out
+    assert "2 runs, 1 of them is already finished" in reproduce().out
     again = files.read(["1-lines"])
     assert [row.key for row in again] == [row.key for row in explained]
     assert again[1].metrics["block_on_object"] == explained[1].metrics["block_on_object"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_rows_of_finished_runs_and_the_same_command_trains_only_the_others(
+    reproduce, publish, tmp_path
+):
+    publish(LONG)
+    files = MeasurementFiles(tmp_path / "kept")
+
+    def rows():
+        return {row.seed: row for row in files.read(["1-lines"])}
+
+    def trained():
+        runs = Store().search([Store().experiment_id("digits-mlp")], "", ["attributes.start_time ASC"])
+        return [(run.seed, run.status) for run in runs]
+
+    def stop():
+        end = time.monotonic() + 120
+        while not (rows() and ("1", "RUNNING") in trained()) and time.monotonic() < end:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    stopped = reproduce("--workers", "1")
+    thread.join()
+    assert stopped.code == 130, stopped.err
+    assert "stopped. Run the same command again to continue." in stopped.err
+    assert "Traceback" not in stopped.err
+    assert trained() == [("0", "FINISHED"), ("1", "KILLED")]
+    assert not (tmp_path / "out" / "RESULTS.md").exists(), "nothing is judged"
+    assert [path.name for path in files.folder.iterdir()] == ["1-lines.csv"]
+    kept = rows()
+    assert list(kept) == ["0"]
+    assert {"test/acc", "selected/val/acc", "fit_seconds"} <= kept["0"].metrics.keys()
+
+    again = reproduce("--workers", "1")
+    assert again.code == 0, again.err
+    assert "3 runs, 1 of them is already finished" in again.out
+    assert trained()[2:] == [("1", "FINISHED"), ("2", "FINISHED")]
+    assert list(rows()) == ["0", "1", "2"]
+    assert rows()["0"] == kept["0"]
 
 
 @pytest.mark.parametrize(

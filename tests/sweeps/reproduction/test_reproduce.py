@@ -93,8 +93,8 @@ def test_it_trains_judges_and_writes_the_page_and_a_second_call_trains_nothing(l
     assert re.search(r"\| machine \(X\) \| it separates the classes \|  \| 0\.9\d+; at least 0\.9 \| yes \|", text)
     assert "| softmax |  | tests/theory/test_softmax.py passes | reproduced |" in text
     assert "litlab fit functions-linear --trainer.max_epochs 2 --model.optimizer.lr 0.03\n" in text
-    counts = "Of 1 measured claims: 1 reproduced. Of 2 counts and derivations: 1 reproduced, 1 corrected."
-    assert f"**{counts} Beyond the reports: 1 yes.**" in text
+    counts = "1 measured claim: 1 reproduced. 2 counts and derivations: 1 reproduced, 1 corrected."
+    assert f"**{counts} 1 statement beyond the reports: 1 yes.**" in text
     assert text.index("## Beyond the reports") < text.index("it separates the classes")
     assert re.search(r"\| fast \| 2 \| \d\.\d+ \[\d\.\d+, \d\.\d+\] \|", text), "intervals"
     page = (tmp_path / "out" / "results.html").read_text()
@@ -109,7 +109,7 @@ def test_a_run_of_litlab_fit_with_the_same_configuration_is_reused(litlab, lines
     arguments = load_plan("quick").jobs["fast"].arguments
     assert litlab("fit", *arguments, "--seed_everything", "0", "--name", "mine").code == 0
     done = litlab("reproduce", "linear", "--seeds", "1", "--out", tmp_path / "out")
-    assert "2 runs, 1 of them are already finished" in done.out
+    assert "2 runs, 1 of them is already finished" in done.out
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_as_is_judges_existing_runs_and_trains_nothing(litlab, lines, tmp_path):
     assert "| D | Homework part 2 |" in text
     assert "Homework part 2" in (tmp_path / "out" / "results.html").read_text()
     assert "no finished run has slow test/loss or fast test/loss" in text
-    assert "Of 1 measured claims: 1 not judged. Of 2 counts and derivations: 1 reproduced, 1 corrected." in text
+    assert "1 measured claim: 1 not judged. 2 counts and derivations: 1 reproduced, 1 corrected." in text
 
 
 @pytest.mark.slow

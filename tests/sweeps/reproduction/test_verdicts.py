@@ -249,6 +249,17 @@ def test_sides_are_paired_that_share_network_initial_weights_and_examples():
     assert not paired("net", "fast", paired=False)
 
 
+def test_the_result_states_by_how_much_one_is_to_be_greater():
+    (result,) = verdicts([make_claim("greater", ["a m", "b m", 0.02])], {"a m": HIGHER, "b m": FIVE})
+    assert (result.word, "; by at least 0.02, adjusted p" in result.result) == ("reproduced", True)
+
+
+def test_a_margin_of_zero_is_no_missing_margin():
+    same = dict.fromkeys(FIVE, 0.5)
+    result = verdict("value", ["a test/acc", 0.5], {"a test/acc": same}, margin=0)
+    assert (result.word, "margin 0.0000" in result.result) == ("reproduced", True)
+
+
 def test_quantities_are_computed_from_metrics():
     metrics = {"selected/train/acc": 0.9, "test/acc": 0.95, "fit_seconds": 7.38905609893065}
     run = StoredRun(None, "r", "", "", "", "", "FINISHED", 0, {}, metrics, {})

@@ -1,5 +1,6 @@
 """`litlab fit --folds`: every example validates once, the test set stays closed until all folds are trained."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from datamodules.diabetes import Diabetes
 from datamodules.digits import Digits
 from datamodules.folds import Fold
 from pipelines.comparison.compare import compare
+from pipelines.comparison.corrected import corrected_interval
 from pipelines.comparison.intervals import paired_difference, summarize
 from pipelines.runtime.errors import UserError
 from pipelines.tracking import measured
@@ -80,6 +82,11 @@ def test_folds_are_one_row_with_their_mean_and_are_compared_fold_by_fold(uri):
     looks = compare([], metric="test/acc").looks
     assert looks is not None
     assert looks.count == 2, "the folds of a configuration are one look at the test set"
+    whole = [
+        corrected_interval([*row.values.values()], 2, 360, (0, 1), 1 / 2) for row in compare([], metric="test/acc").rows
+    ]
+    assert [*looks.intervals.values()] == whole, "the error of a test set of 360 examples is in the interval"
+    assert json.loads(first.runs[0].file("data.json").read_text())["sizes"] == {"train": 300, "val": 479, "test": 360}
     assert [row.summary.n for row in compared.rows] == [3, 3]
     values = {run.repeat: run.metrics["selected/val/acc"] for run in first.runs}
     assert [*values] == ["0, fold 0", "1, fold 1", "2, fold 2"]
@@ -102,10 +109,14 @@ def test_the_test_set_stays_closed_until_every_fold_is_trained(uri, tmp_path):
     assert [result.job.seed for result in first.failed] == [2]
     assert [measured.test_metrics(run.metrics, run.tags) for run in first.runs] == [{}, {}]
     broken.unlink()
+    now = first.runs[0].tags.get("git.commit")  # None outside of a git checkout
+    Store().tag(first.runs[0].run_id, "git.commit", "0" * 40)
     second = train(*data)
     assert second.run_id == first.run_id
     assert [run.run_id for run in second.runs][:2] == [run.run_id for run in first.runs]
     assert all("test/acc" in measured.test_metrics(run.metrics, run.tags) for run in second.runs)
+    other_code = [run.tags.get("resumed.git.commit") for run in second.runs]
+    assert other_code == [now, None, None], "the code that tests a run is recorded if it is not that of the training"
 
 
 @pytest.mark.slow
