@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.loading import DEVICES, Device, HeldSets, WholeBatchLoader
+from datamodules.loading import DEVICES, Device, HeldSets, WholeBatchLoader, batches_at_once
 from datamodules.sampling import EpochSampler
 from datamodules.sets import Batch, TensorSet
 
@@ -96,7 +96,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         batch_size = self.per_process_batch_size(self._rank_and_world_size["world_size"])
-        return self._loader(self.train_set, batch_size, shuffle=True)
+        return self._loader(self.train_set, batch_size * batches_at_once(self.trainer), shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         val = self._loader(self.val_set, EVAL_BATCH_SIZE)

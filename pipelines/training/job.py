@@ -16,7 +16,7 @@ from pipelines.checkpoints.callback import BestAndLastCheckpoint
 from pipelines.checkpoints.default_callback import DefaultCheckpoint
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.selection import Selection
-from pipelines.config.callbacks import check_callbacks
+from pipelines.config.callbacks import check_callbacks, check_save_interval
 from pipelines.config.cli import LitlabCLI
 from pipelines.config.data_setup import load_data
 from pipelines.config.distributed import check_batch_split
@@ -172,6 +172,7 @@ def _check_test_weights(cli: LitlabCLI, model: LightningModule) -> None:
 
 def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[Callback]) -> Trainer:
     check_callbacks(cli.callbacks)
+    check_save_interval(cli.callbacks, SaveInterval.parse(cli.config.checkpoint_every).steps)
     has_bar = any(isinstance(callback, ProgressBar) for callback in cli.callbacks)
     progress_bar = [] if has_bar or cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     has_checkpoint = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)
