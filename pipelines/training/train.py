@@ -13,12 +13,14 @@ from modules.speed import flush_denormals
 from pipelines.config.loggers import place_logger
 from pipelines.evaluation.profiles import keep_report
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
 from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.endings import notified, recorded
 from pipelines.tracking.run import Run
 from pipelines.training.announce import announce
+from pipelines.training.device_tags import device_tags
 from pipelines.training.failures import RunFailedError, diagnose
 from pipelines.training.found_values import log_values_used, remove_searches
 from pipelines.training.job import Training
@@ -83,6 +85,7 @@ def train(training: Training, run: Run, checkpoint: Path | None = None, *, annou
     if announced:
         announce(training, run)
     training.checkpoint_callback.bind_run(run)
+    run_after_hook(training.model, "on_train_start", lambda: run.set_tags(device_tags(training.trainer)))
     return run_trainer(training, checkpoint, run)
 
 
