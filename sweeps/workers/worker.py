@@ -89,10 +89,11 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
     """
     from sweeps.workers import stacked_trials as stacked
 
-    setup_process(job)
+    setup_process(job, checks=True)
     try:
         silence_lightning()
         cli = parse_config(job.verb, job.arguments, draws_seed=False)  # each training is given one
+        devices_each(cli)
         if job.stacked:
             stacked.check_keys([key for values in configurations for key in values])
         data, model = build_parts(cli, test=job.test)
@@ -116,7 +117,7 @@ def experiment_facts(
     job: Job, cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule
 ) -> dict[str, Any]:
     """Return what a controller needs to know about an experiment, as plain values."""
-    devices, tags = cli.config.trainer.devices, run_tags(cli, job.verb, job.arguments)
+    tags = run_tags(cli, job.verb, job.arguments)
     return {
         "values": flatten_config(with_old_class_paths(cli.resolved())),
         "monitor": model.monitor if isinstance(model, Learner) else None,
@@ -125,13 +126,28 @@ def experiment_facts(
         "config": cli.config_to_save(),
         "defaults": config_defaults(cli),
         "max_epochs": cli.config.trainer.max_epochs,
-        "devices": devices if isinstance(devices, int) else 1,
+        "devices": devices_each(cli),
         "nodes": cli.config.trainer.num_nodes,
         "tracking_uri": cli.config.tracking_uri,
         "run_name": run_name(job.arguments, job.seed),
         "tags": tags,
         "dataset": data.describe() if job.test and isinstance(data, InMemoryDataModule) else None,
     }
+
+
+def devices_each(cli: LitlabCLI) -> int:
+    """Return on how many devices an experiment trains.
+
+    Raises:
+        UserError: They are chosen by index, or all that there are are to be used.
+    """
+    devices = cli.config.trainer.devices
+    if devices == "auto":
+        return 1
+    if not isinstance(devices, int) or devices < 1:
+        chosen = "CUDA_VISIBLE_DEVICES=2,3 chooses GPUs for all of them"
+        raise UserError(f"trainer.devices is {devices}: give the number of devices of each training; {chosen}")
+    return devices
 
 
 def _build(arguments: list[str], values: dict[str, Any]) -> LightningModule:
