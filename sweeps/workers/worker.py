@@ -144,10 +144,10 @@ def devices_each(cli: LitlabCLI) -> int:
     devices = cli.config.trainer.devices
     if devices == "auto":
         return 1
-    if not isinstance(devices, int) or devices < 1:
+    if not str(devices).isdecimal() or int(devices) < 1:
         chosen = "CUDA_VISIBLE_DEVICES=2,3 chooses GPUs for all of them"
         raise UserError(f"trainer.devices is {devices}: give the number of devices of each training; {chosen}")
-    return devices
+    return int(devices)
 
 
 def _build(arguments: list[str], values: dict[str, Any]) -> LightningModule:

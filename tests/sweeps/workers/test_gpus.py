@@ -5,10 +5,12 @@ import stat
 
 import pytest
 
+from pipelines.config.cli import parse_config
 from pipelines.runtime.errors import UserError
 from sweeps.workers.gpus import check_devices, gpus_to_use, listed_gpus, share_of
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
+from sweeps.workers.worker import devices_each
 
 LISTS = {
     "whole": "GPU 0: NVIDIA H200 (UUID: GPU-0f)\nGPU 1: NVIDIA H200 (UUID: GPU-1f)\nGPU 2: NVIDIA H200 (UUID: GPU-2f)",
@@ -145,3 +147,8 @@ def test_devices_of_a_sweep_are_a_number(litlab, tables, devices):
     outcome = litlab("fit", "digits-mlp", *keys)
     assert outcome.code == 2
     assert "give the number of devices of each training" in outcome.err
+
+
+@pytest.mark.parametrize(("given", "devices"), [([], 1), (["--trainer.devices", "2"], 2), (["--trainer.devices=3"], 3)])
+def test_the_devices_of_each_training_are_counted(given, devices):
+    assert devices_each(parse_config("fit", ["digits-mlp", "--trainer.accelerator", "cpu", *given])) == devices
