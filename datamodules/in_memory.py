@@ -41,6 +41,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
     test_set: TensorSet
     folded_set: TensorSet | None = None
     """The examples of all folds, training and validation set of each; None without folds."""
+    share: tuple[int, int] | None = None
+    """Rank of this process and number of processes that share the loaders' examples; None for those of the trainer."""
 
     def __init__(self, *, batch_size: int = 64, evaluate_train: bool = False, device: Device = "auto") -> None:
         super().__init__()
@@ -142,6 +144,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
     @property
     def _rank_and_world_size(self) -> dict[str, int]:
         """Rank of this process and number of processes, as arguments of `EpochSampler`."""
+        if self.share is not None:
+            return {"rank": self.share[0], "world_size": self.share[1]}
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}

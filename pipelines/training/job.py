@@ -23,6 +23,7 @@ from pipelines.config.distributed import check_batch_split
 from pipelines.config.error_messages import refusals
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.evaluation.leak_guard import LeakGuard
+from pipelines.evaluation.sharing import Share
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.log import logger
@@ -50,6 +51,7 @@ class Training:
         checkpoint_callback: Saves the best and the last epoch.
         leak_guard: Callback that compares the sets; None if it is off.
         regions: Callback that records decision regions, if the data are points of a plane; else empty.
+        share: This process's share of the test; None if rank zero tests on its own.
     """
 
     cli: LitlabCLI
@@ -60,6 +62,7 @@ class Training:
     checkpoint_callback: BestAndLastCheckpoint
     leak_guard: LeakGuard | None
     regions: list[DecisionRegions]
+    share: Share | None = None
 
 
 def prepare_training(

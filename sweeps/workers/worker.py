@@ -43,7 +43,7 @@ from pipelines.tracking.tags import CONFIG_HASH_TAG
 from pipelines.training.job import Training, build_parts, prepare_model, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import run_name, run_tags
-from pipelines.training.train import run_trainer, train
+from pipelines.training.train import train, train_on_further_device
 from sweeps.workers.job import IN_SPACE, Job, as_arguments
 from sweeps.workers.process import (
     create_run,
@@ -184,7 +184,7 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     training, reporter = prepare_job(job, cli, pipe)
     exit_on_sigterm()
     if not is_rank_zero():
-        run_trainer(training)
+        train_on_further_device(training, test=job.test)
         return {}
     assert pipe is not None
     run = create_run(job, cli, process_count_tags(training.trainer))
@@ -205,7 +205,7 @@ def prepare_job(
 def train_job(job: Job, training: Training, run: Run, reporter: PruningCallback) -> dict[str, float]:
     """Train, end the run, and return the metrics at the selected epoch."""
     with recorded(run):
-        seconds = train(training, run)
+        seconds = train(training, run, test=job.test)
         if reporter.pruned_at is not None:
             raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({job.pruner})")
         finalize(training, run, seconds, test=job.test)
