@@ -17,7 +17,6 @@ from pathlib import Path
 from tokenize import TokenError
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 import torch
 from filelock import FileLock
@@ -25,12 +24,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from datamodules.images import read_image
+from datamodules.decoding import Decoder, parallel
+from datamodules.images import Pixels
 
-Pixels = npt.NDArray[np.uint8]
-
-DECODER_VERSION = 2  # of `read_image`; increase it to invalidate all cache files
-CHUNK_SIZE = 64  # images per task of a decoding thread
+DECODER_VERSION = 2  # of `read_pixels`; increase it to invalidate all cache files
+CHUNK_SIZE = 64  # images per task of a thread or process that decodes
 
 
 def load_images(folder: Path, names: Sequence[str], shape: tuple[int, int, int], *, resize: bool) -> Tensor:
@@ -135,20 +133,20 @@ def _warn(path: Path, error: Exception) -> None:
 
 def _decode_all(folder: Path, names: Sequence[str], shape: tuple[int, int, int], resize: bool) -> Pixels:
     """Decode images on all cores. If several are damaged, the error names the first."""
-    pixels_NCHW = torch.empty((len(names), *shape), dtype=torch.uint8)
-
-    def fill(start: int) -> None:
-        for index, name in enumerate(names[start : start + CHUNK_SIZE], start):
-            pixels_NCHW[index] = read_image(folder / name, shape, resize=resize)
-
+    pixels_NCHW = np.empty((len(names), *shape), dtype=np.uint8)
     console = Console(stderr=True)
     console.print(f"decoding {len(names):,} images in {folder}", highlight=False, markup=False, soft_wrap=True)
     starts = range(0, len(names), CHUNK_SIZE)
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        tasks = pool.map(fill, starts)
-        for _ in track(tasks, "", len(starts), console=console, transient=True, disable=not console.is_terminal):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, pending tasks do not start
-    return pixels_NCHW.numpy()
+    with parallel(Decoder(folder, shape, resize), len(names)) as (decode, threads):
+
+        def fill(start: int) -> None:
+            pixels_NCHW[start : start + CHUNK_SIZE] = decode(names[start : start + CHUNK_SIZE])
+
+        pool = ThreadPoolExecutor(threads)
+        try:
+            tasks = pool.map(fill, starts)
+            for _ in track(tasks, "", len(starts), console=console, transient=True, disable=not console.is_terminal):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, pending tasks do not start
+    return pixels_NCHW

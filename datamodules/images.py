@@ -1,17 +1,21 @@
-"""Find image files and decode them to tensors."""
+"""Find image files and decode them. Imports no torch, for the processes of `datamodules.decoding`."""
 
 import contextlib
 import os
 import struct
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
 
 GROUND = "white"  # behind transparent pixels
 DEEP_FORMATS = ("PNG", "PPM", "JPEG2000")  # Pillow scales their greyscale of more than 8 bits to 16
@@ -28,7 +32,14 @@ _UNREADABLE = (
 )
 
 
-def read_image(path: Path, shape: tuple[int, int, int], *, resize: bool = True) -> Tensor:
+def read_image(path: Path, shape: tuple[int, int, int], *, resize: bool = True) -> "Tensor":
+    """Decode an image file to a tensor, as `read_pixels` does."""
+    import torch
+
+    return torch.from_numpy(read_pixels(path, shape, resize=resize))
+
+
+def read_pixels(path: Path, shape: tuple[int, int, int], *, resize: bool) -> Pixels:
     """Decode an image file to uint8 pixels of the given shape (C, H, W), with C = 1 (greyscale) or 3 (RGB).
 
     With `resize`, an image of another size is resized bilinearly, without keeping its aspect ratio.
@@ -38,13 +49,13 @@ def read_image(path: Path, shape: tuple[int, int, int], *, resize: bool = True) 
         ValueError: The file is not an image, is damaged, or has the wrong size and `resize` is off.
     """
     channels, height, width = shape
-    pixels = open_image(path, channels)
-    if pixels.size != (width, height):
+    image = open_image(path, channels)
+    if image.size != (width, height):
         if not resize:
-            raise ValueError(f"{path}: {pixels.width} pixels wide and {pixels.height} high, not {width} and {height}")
-        pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-    array_HWC = np.asarray(pixels, dtype=np.uint8).reshape(height, width, channels)
-    return torch.from_numpy(array_HWC.transpose(2, 0, 1).copy())
+            raise ValueError(f"{path}: {image.width} pixels wide and {image.height} high, not {width} and {height}")
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    array_HWC = np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
+    return array_HWC.transpose(2, 0, 1).copy()
 
 
 def open_image(path: Path, channels: int) -> Image.Image:

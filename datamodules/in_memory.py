@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.loading import DEVICES, Device, HeldSets, WholeBatchLoader
+from datamodules.loading import DEVICES, Device, HeldSets, WholeBatchLoader, batches_at_once
 from datamodules.sampling import EpochSampler
 from datamodules.sets import Batch, TensorSet
 
@@ -41,6 +41,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
     test_set: TensorSet
     folded_set: TensorSet | None = None
     """The examples of all folds, training and validation set of each; None without folds."""
+    share: tuple[int, int] | None = None
+    """Rank of this process and number of processes that share the loaders' examples; None for those of the trainer."""
 
     def __init__(self, *, batch_size: int = 64, evaluate_train: bool = False, device: Device = "auto") -> None:
         super().__init__()
@@ -96,7 +98,7 @@ class InMemoryDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         batch_size = self.per_process_batch_size(self._rank_and_world_size["world_size"])
-        return self._loader(self.train_set, batch_size, shuffle=True)
+        return self._loader(self.train_set, batch_size * batches_at_once(self.trainer), shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         val = self._loader(self.val_set, EVAL_BATCH_SIZE)
@@ -142,6 +144,8 @@ class InMemoryDataModule(LightningDataModule, ABC):
     @property
     def _rank_and_world_size(self) -> dict[str, int]:
         """Rank of this process and number of processes, as arguments of `EpochSampler`."""
+        if self.share is not None:
+            return {"rank": self.share[0], "world_size": self.share[1]}
         if self.trainer is None:
             return {"rank": 0, "world_size": 1}
         return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}

@@ -1,7 +1,7 @@
 """The loader of sets that are held in memory, on the CPU or on the GPU that trains with them."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from lightning.pytorch import Trainer
@@ -15,6 +15,19 @@ Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
 AUTO_SHARE = 0.25
 """Share of the GPU's free memory that a set may take to be held there by default."""
+
+
+@runtime_checkable
+class MakesBlocks(Protocol):
+    """A callback with which a training makes several steps at a time: see `modules.speed.CudaGraph`."""
+
+    batches_at_once: int
+
+
+def batches_at_once(trainer: Trainer | None) -> int:
+    """Return how many training batches a loader yields as one."""
+    callbacks: list[Any] = [] if trainer is None else trainer.callbacks  # type: ignore[attr-defined]
+    return max((callback.batches_at_once for callback in callbacks if isinstance(callback, MakesBlocks)), default=1)
 
 
 class WholeBatchLoader(DataLoader[Batch]):

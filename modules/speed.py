@@ -1,28 +1,22 @@
 """Ways to speed up training without changing it. docs/DEVICES.md and docs/PERFORMANCE.md have measurements."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, final
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from modules.base import Learner
+from modules.capture_rules import why_not_captured, why_not_in_blocks
 from modules.lightning_internals import set_closure_loss
-from modules.step_graph import Step, make_capturable, settings
+from modules.step_graph import Batch, Step, make_capturable, parts, settings
 
 EAGER_STEPS = 3
 """Steps before the first capture. They create what libraries and optimisers allocate once."""
-HOOKS_OF_A_STEP = (
-    *("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"),
-    "optimizer_step",
-)
-"""Hooks that would be called only when a step is captured."""
 
 
 @contextmanager
@@ -104,30 +98,50 @@ class CudaGraph(Callback):
     Saves the time in which a GPU waits for Python to start each kernel, most of a small network's step. The first steps
     and smaller batches run as usual, and so does all that is not the step: data, metrics, validation, schedulers and
     callbacks. torch's fused optimiser is used if there is one. Elsewhere than on an NVIDIA GPU, nothing is captured.
+
+    Args:
+        steps: Training steps in one graph. With several, they are a block: the loader yields their batches as one, and
+            for the Trainer they are one step, after which callbacks are called and schedulers step. Of the block, the
+            loss is that of its last step. An attribute `once_per_block = True` of a callback says that this suffices.
     """
 
-    def __init__(self) -> None:
-        self._batch: Sequence[Tensor] = ()
-        self._step: Step | None = None
+    once_per_block = True
+
+    def __init__(self, steps: int = 1) -> None:
+        if steps < 1:
+            raise ValueError(f"modules.speed.CudaGraph: steps is {steps}; it must be 1 or more")
+        self.batches_at_once = steps
+        self._batch: Batch = ()
+        self._part: Batch = ()
+        self._size = 0
+        self._graphs: dict[int, Step] = {}
         self._steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         device = trainer.strategy.root_device
-        if reason := why_not_captured(trainer, pl_module):
+        reason = why_not_captured(trainer, pl_module)
+        if reason or (reason := why_not_in_blocks(trainer, pl_module, self.batches_at_once)):
             raise ValueError(_refusal(pl_module, reason))
         per_step = any(config.interval == "step" for config in trainer.lr_scheduler_configs)
         if device.type == "cuda" and not make_capturable(trainer.optimizers[0], device) and per_step:
             name = type(trainer.optimizers[0]).__name__
             raise ValueError(f"modules.speed.CudaGraph: {name} cannot change its learning rate in each step")
-        self._step, self._steps = None, 0
+        self._graphs, self._steps = {}, 0
+        pl_module.training_step = partial(self._training_step, pl_module.training_step)  # type: ignore[method-assign]
         pl_module.optimizer_step = partial(self._optimizer_step, pl_module, pl_module.optimizer_step)  # type: ignore[method-assign]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._batch = batch
+        self._batch, self._size = batch, len(batch[0])
+        if self.batches_at_once > 1:
+            self._size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        vars(pl_module).pop("optimizer_step", None)  # restores the method of the class
-        self._batch, self._step = (), None
+        for name in ("training_step", "optimizer_step"):
+            vars(pl_module).pop(name, None)  # restores the method of the class
+        self._batch, self._part, self._graphs = (), (), {}
+
+    def _training_step(self, training_step: Callable[..., Any], batch: Batch, batch_idx: int) -> Any:
+        return training_step(self._part, batch_idx)
 
     def _optimizer_step(
         self,
@@ -139,40 +153,46 @@ class CudaGraph(Callback):
         closure: Callable[[], Tensor],
     ) -> None:
         make_step = partial(optimizer_step, epoch, batch_idx, optimizer)
-        self._steps += 1
-        if self._steps <= EAGER_STEPS or (self._step is not None and not self._step.takes(self._batch)):
+        whole = len(self._batch[0]) // self._size
+        end = whole * self._size
+        block, rest = [part[:end] for part in self._batch], [part[end:] for part in self._batch]
+        graph = self._graphs.get(whole)
+        if self._steps < EAGER_STEPS or (graph is not None and not graph.takes(block)):
+            self._make_steps(block, make_step, closure)
+        elif whole:
+            if graph is None or graph.settings != settings(optimizer):
+                graph = self._capture(module, block, make_step, closure, settings(optimizer))
+            set_closure_loss(closure, graph.run(block))
+        self._make_steps(rest, make_step, closure)
+
+    def _make_steps(self, batch: Batch, make_step: Callable[..., None], closure: Callable[[], Tensor]) -> None:
+        """Make the steps of a batch as usual."""
+        for part in parts(batch, self._size):
+            self._use(part)
             make_step(closure)
-            return
-        if self._step is None or self._step.settings != settings(optimizer):
-            assert isinstance(module, Learner)
-            self._step = Step(self._batch, module.train_metrics, settings(optimizer))
-            try:
-                self._step.capture(make_step, closure)
-            except RuntimeError as error:
-                raise ValueError(_refusal(module, str(error))) from error
-        set_closure_loss(closure, self._step.run(self._batch))
+            self._steps += 1
+
+    def _capture(
+        self,
+        module: LightningModule,
+        block: Batch,
+        make_step: Callable[..., None],
+        closure: Callable[[], Tensor],
+        constants: tuple[Any, ...],
+    ) -> Step:
+        assert isinstance(module, Learner)
+        graph = Step(block, module.train_metrics, constants, self._size)
+        try:
+            graph.capture(make_step, closure, self._use)
+        except RuntimeError as error:
+            raise ValueError(_refusal(module, str(error))) from error
+        self._graphs[len(block[0]) // self._size] = graph
+        return graph
+
+    def _use(self, part: Batch) -> None:
+        """Let the module's next training step see a part of its batch."""
+        self._part = part
 
 
 def _refusal(module: LightningModule, reason: str) -> str:
     return f"modules.speed.CudaGraph cannot capture the steps of {type(module).__name__}: {reason}"
-
-
-def why_not_captured(trainer: Trainer, module: LightningModule) -> str:
-    """Return why the steps of a module cannot be captured; "" if nothing is known to prevent it."""
-    if not isinstance(module, Learner) or not module.automatic_optimization:
-        return "it is not one of litlab's modules, whose step is known"
-    if len(module.train_metrics.others):
-        return "its training has metrics of other outputs"
-    if trainer.world_size > 1:
-        return f"{trainer.world_size} processes share them"
-    if trainer.accumulate_grad_batches != 1:
-        return "trainer.accumulate_grad_batches is not 1"
-    plugin = trainer.precision_plugin
-    if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
-        return "trainer.precision 16-mixed looks at the gradients; use bf16-mixed"
-    owners: list[tuple[Any, type]] = [(module, LightningModule)]
-    owners += [(callback, Callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
-    for owner, parent in owners:
-        if hooks := [name for name in HOOKS_OF_A_STEP if is_overridden(name, owner, parent=parent)]:
-            return f"{type(owner).__name__} needs {hooks[0]} in each step"
-    return ""

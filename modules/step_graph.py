@@ -1,6 +1,6 @@
-"""Training steps that are captured as a CUDA graph, which starts all of a step's kernels at once.
+"""Training steps that are captured as a CUDA graph, which starts all of their kernels at once.
 
-The step is Lightning's own: forward, backward, gradient clipping and optimiser. What a step does in Python happens only
+A step is Lightning's own: forward, backward, gradient clipping and optimiser. What a step does in Python happens only
 when it is captured.
 """
 
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from modules.metrics import SplitMetrics
 
+Batch = Sequence[Tensor]
 Updates = list[tuple[Tensor, Tensor]]
 
 
@@ -57,53 +58,66 @@ def new_graph(device: torch.device) -> StepGraph:
 
 
 class Step:
-    """One captured training step: its batch, its loss and what it tells the metrics.
+    """Captured training steps, one or several: their batches, their last loss and what they tell the metrics.
 
     Args:
-        batch: The batch that it is captured with. Other batches are copied into it.
-        metrics: Metrics that the step updates.
+        block: The batches of the steps as one, with which they are captured. Others are copied into it.
+        metrics: Metrics that the steps update.
         settings: Learning rate and other numbers that are constant in the graph, see `settings`.
+        size: Examples of a step.
     """
 
-    def __init__(self, batch: Sequence[Tensor], metrics: SplitMetrics, settings: tuple[Any, ...]) -> None:
+    def __init__(self, block: Batch, metrics: SplitMetrics, settings: tuple[Any, ...], size: int) -> None:
         self.settings = settings
-        self._batch, self._metrics = batch, metrics
+        self._block, self._metrics, self._size = block, metrics, size
         self._loss: Tensor | None = None
         self._updates: Updates = []
-        self._graph = new_graph(batch[0].device)
+        self._graph = new_graph(block[0].device)
 
-    def capture(self, optimizer_step: Callable[[Any], None], closure: Callable[[], Tensor]) -> None:
-        """Capture a step that has not been run.
+    def capture(
+        self, optimizer_step: Callable[[Any], None], closure: Callable[[], Tensor], use: Callable[[Batch], None]
+    ) -> None:
+        """Capture steps that have not been run.
 
         Args:
-            optimizer_step: Makes the step, given its closure.
+            optimizer_step: Makes a step, given its closure.
             closure: Runs forward and backward, and returns the loss.
+            use: Chooses the batch of the next step.
         """
 
         def kept_closure() -> Tensor:
             self._loss = closure()
             return self._loss
 
-        def step() -> None:
+        def steps() -> None:
             self._updates.clear()
             self._metrics.update = self._keep_update  # type: ignore[method-assign]
             try:
-                optimizer_step(kept_closure)
+                for part in parts(self._block, self._size):
+                    use(part)
+                    optimizer_step(kept_closure)
             finally:
                 del self._metrics.update
+            self._join_updates()
 
-        self._graph.capture(step)
+        self._graph.capture(steps)
 
     def _keep_update(self, outputs: Tensor, targets: Tensor) -> None:
         self._updates.append((outputs.detach(), targets))
 
-    def takes(self, batch: Sequence[Tensor]) -> bool:
-        """Return whether a batch has the shapes of the captured one."""
-        return [part.shape for part in batch] == [part.shape for part in self._batch]
+    def _join_updates(self) -> None:
+        """Make one update of those of several steps, if each has made one."""
+        if 1 < len(self._updates) == len(self._block[0]) // self._size:
+            outputs, targets = zip(*self._updates, strict=True)
+            self._updates[:] = [(torch.cat(outputs), torch.cat(targets))]
 
-    def run(self, batch: Sequence[Tensor]) -> Tensor:
-        """Train on a batch; return its loss, which the next step overwrites."""
-        for own, part in zip(self._batch, batch, strict=True):
+    def takes(self, block: Batch) -> bool:
+        """Return whether a block has the shapes of the captured one."""
+        return [part.shape for part in block] == [part.shape for part in self._block]
+
+    def run(self, block: Batch) -> Tensor:
+        """Train on a block; return the loss of its last step, which the next block overwrites."""
+        for own, part in zip(self._block, block, strict=True):
             if own is not part:
                 own.copy_(part)
         self._graph.replay()
@@ -111,6 +125,11 @@ class Step:
             self._metrics.update(outputs.clone(), targets.clone())
         assert self._loss is not None
         return self._loss
+
+
+def parts(batch: Batch, size: int) -> list[Batch]:
+    """Return the parts of a batch with `size` examples each; the last one may be smaller."""
+    return [[tensor[start : start + size] for tensor in batch] for start in range(0, len(batch[0]), size)]
 
 
 def settings(optimizer: Optimizer) -> tuple[Any, ...]:

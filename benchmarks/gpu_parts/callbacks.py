@@ -28,6 +28,8 @@ class KillOnce(Callback):
 class EpochStarts(Callback):
     """Record when each epoch starts, and when the last one has ended, in `MOMENTS`; the seconds of steps in `STEPS`."""
 
+    once_per_block = True
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         MOMENTS.append(time.perf_counter())
 

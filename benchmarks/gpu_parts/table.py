@@ -14,6 +14,7 @@ from gpu_parts.jobs import PARTS
 Result = dict[str, Any]
 VARIANTS = (
     *("raw, eager", "raw, CUDA graph", "litlab", "litlab, data on the CPU", "litlab, CudaGraph"),
+    "litlab, 16 steps in a graph",
     "Lightning, DataLoader workers",
 )
 NOISE = "The images of the cifar experiments are noise of CIFAR-10's sizes: only their times mean something."

@@ -14,14 +14,16 @@ from gpu_parts.table import VARIANTS
 from pipelines.training.fit import fit
 
 EXPERIMENTS = {"mnist-mlp": 5, "mnist-convnet": 5, "cifar-augmented": 3, "cifar-resnet9": 3}  # epochs of litlab
-ON_CPU_EXPERIMENTS = ("mnist-mlp", "cifar-resnet9")
 RAW_EPOCHS = 2
 USUAL_EPOCHS = 2
 PRECISIONS = ("32-true", "bf16-mixed")
 TIMER = f"--trainer.callbacks={EpochStarts.__module__}.EpochStarts"
-EAGER, CAPTURED, LITLAB, ON_CPU, GRAPH, USUAL = VARIANTS
+EAGER, CAPTURED, LITLAB, ON_CPU, GRAPH, BLOCKS, USUAL = VARIANTS
 ON_CPU_KEYS = ("--data.device=cpu",)
 GRAPH_KEYS = ("--trainer.callbacks+=modules.speed.CudaGraph",)
+BLOCK_KEYS = (*GRAPH_KEYS, "--trainer.callbacks.steps=16")
+SOME = {ON_CPU: ("mnist-mlp", "cifar-resnet9"), BLOCKS: ("mnist-mlp", "mnist-convnet", "cifar-augmented")}
+"""Experiments that a variant is limited to."""
 
 
 def raw(place: Place, job: str) -> None:
@@ -48,13 +50,14 @@ def litlab(place: Place, job: str) -> None:
     _time_fits(place, job, PRECISIONS[0], LITLAB)
     _time_fits(place, job, PRECISIONS[1], LITLAB)
     _time_fits(place, job, PRECISIONS[0], ON_CPU, ON_CPU_KEYS)
-    for precision in PRECISIONS:
-        _time_fits(place, job, precision, GRAPH, GRAPH_KEYS)
+    _time_fits(place, job, PRECISIONS[0], GRAPH, GRAPH_KEYS)
+    _time_fits(place, job, PRECISIONS[0], BLOCKS, BLOCK_KEYS)
+    _time_fits(place, job, PRECISIONS[1], GRAPH, GRAPH_KEYS)
 
 
 def _time_fits(place: Place, job: str, precision: str, variant: str, keys: Sequence[str] = ()) -> None:
     for experiment, epochs in EXPERIMENTS.items():
-        if variant == ON_CPU and experiment not in ON_CPU_EXPERIMENTS:
+        if experiment not in SOME.get(variant, EXPERIMENTS):
             continue
         with place.attempt(job, f"{experiment}, {precision}, {variant}") as values:
             MOMENTS.clear()

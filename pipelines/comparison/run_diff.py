@@ -16,13 +16,16 @@ from pipelines.tracking.run_names import find_run
 from pipelines.tracking.store import StoredRun
 from pipelines.tracking.tags import (
     COMMIT_TAG,
+    CUDNN_TAG,
     DATA_HASH_TAG,
     DIRTY_TAG,
     FOLDER_COMMIT_TAG,
     FOLDER_DIRTY_TAG,
+    GPUS_TAG,
     HOST_TAG,
     LITLAB_COMMIT_TAG,
     LITLAB_DIRTY_TAG,
+    MATMUL_TAG,
     PLATFORM_TAG,
     PROCESSOR_TAG,
     RESUMED,
@@ -99,7 +102,7 @@ def _sections(run: StoredRun) -> dict[str, dict[str, str]]:
         "data": {split: f"sha256 {digest[:DIGEST_DIGITS]}" for split, digest in digests.items()},
         "code": _tags(run, *_CODE_TAGS, *(f"{RESUMED}{tag}" for tag in _CODE_TAGS)),
         "versions": {key.removeprefix(f"{VERSION_TAG}."): value for key, value in versions.items()},
-        "machine": _tags(run, HOST_TAG, PLATFORM_TAG, PROCESSOR_TAG),
+        "machine": _tags(run, HOST_TAG, PLATFORM_TAG, PROCESSOR_TAG, GPUS_TAG, CUDNN_TAG, MATMUL_TAG),
         "metrics": {key: f"{value:.6g}" for key, value in shown_metrics(run).items()},
     }
 

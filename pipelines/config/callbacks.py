@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from modules.probes import Probe
+from modules.speed import CudaGraph
 from pipelines.runtime.class_paths import import_named
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
@@ -35,6 +36,18 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
             "StochasticWeightAveraging averages after the last validation, so its weights are the last ones: "
             "--test_weights last tests them"
         )
+
+
+def check_save_interval(callbacks: Sequence[Callback], steps: int | None) -> None:
+    """Check that checkpoints are not to be saved at steps that callbacks do not see.
+
+    Raises:
+        UserError: They are to be saved every `steps` steps, and several steps are made at a time.
+    """
+    at_once = max((one.batches_at_once for one in callbacks if isinstance(one, CudaGraph)), default=1)
+    if steps is not None and at_once > 1:
+        made = f"modules.speed.CudaGraph makes {at_once} at a time"
+        raise UserError(f"checkpoint_every counts steps, but {made}: give a time, such as 10m")
 
 
 def without_training_parts(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pipelines.evaluation.load_run import LoadedRun, load_run, needed_keys
 from pipelines.evaluation.predictions import FILE, MAX_EXAMPLES, PREDICTED, TARGETS, Predictions, predictions_of
 from pipelines.evaluation.profiles import evaluation_profiler, keep_report
 from pipelines.evaluation.randomness import RandomnessCheck
+from pipelines.evaluation.sharing import Share
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.metric_names import of_split, split_of
@@ -154,8 +155,9 @@ def evaluate(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     folder: Path | None = None,
+    share: Share | None = None,
 ) -> Evaluation:
-    """Measure a checkpoint on the validation or test set, on one device, so that every example counts exactly once.
+    """Measure a checkpoint on the validation or test set, so that every example counts exactly once.
 
     Args:
         split: "val" or "test".
@@ -166,6 +168,7 @@ def evaluate(
         callbacks: Further callbacks.
         loggers: What the module logs to; by default nothing is kept.
         folder: Folder of a run that keeps the report of the profiler.
+        share: The share of this process, if several measure together; by default one device measures everything.
 
     Raises:
         UserError: The module has no such step, or there are no such data.
@@ -176,13 +179,17 @@ def evaluate(
     given: dict[str, Any] = {"logger": list(loggers)} if loggers else {}
     keys = needed_keys(model, data)
     given["profiler"] = evaluation_profiler(cli)
+    given |= {} if share is None else {"devices": share.trainer_devices}
     trainer = bare_trainer(cli, checkpoint_keys=keys, callbacks=[*own, *callbacks, collector], **given)
     keep_report(trainer, folder, split)
     measure = trainer.test if split == "test" else trainer.validate
     in_memory = isinstance(data, InMemoryDataModule)
-    with hidden_warnings(in_memory=in_memory, evaluates=True), reraise_keyboard_interrupt(trainer):
+    shared = share.of_data(data) if share and isinstance(data, InMemoryDataModule) else contextlib.nullcontext()
+    hidden = hidden_warnings(in_memory=in_memory, evaluates=True, shared=share is not None)
+    with hidden, reraise_keyboard_interrupt(trainer), shared:
         per_loader = measure(model, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    return Evaluation({key: value for metrics in per_loader for key, value in metrics.items()}, collector.outputs())
+    outputs = collector.outputs() if share is None else share.gather(collector.outputs())
+    return Evaluation({key: value for metrics in per_loader for key, value in metrics.items()}, outputs)
 
 
 def _check_has_step(split: Split, model: LightningModule, data: LightningDataModule | None) -> None:

@@ -18,6 +18,7 @@ IRRELEVANT_WARNINGS = (
 )
 _FEW_WORKERS = ".*does not have many workers.*"
 _MISSING_CALLBACKS = ".*callbacks used to create the checkpoint need to be provided.*"
+_NOT_SYNCED = ".*recommended to use .self.log.*sync_dist=True.*"
 _NOT_EMPTY = "Checkpoint directory {}.*exists and is not empty"
 _RELEVANT_INFO = re.compile(
     r"Ignoring `Trainer\(max_time|will override existing callbacks|No training batches|signaled to stop|detect_anomaly"
@@ -26,17 +27,21 @@ _RELEVANT_INFO = re.compile(
 
 
 @contextmanager
-def hidden_warnings(*, in_memory: bool, evaluates: bool = False, folder: Path | None = None) -> Iterator[None]:
+def hidden_warnings(
+    *, in_memory: bool, evaluates: bool = False, shared: bool = False, folder: Path | None = None
+) -> Iterator[None]:
     """Hide warnings of Lightning that do not apply to a training or an evaluation.
 
     Args:
         in_memory: Whether the data are in memory, where worker processes only add cost.
         evaluates: Whether a checkpoint is evaluated, which does not need the state of the callbacks.
+        shared: Whether several processes measure, whose metrics are added up before they are logged.
         folder: The run's own folder, which has files of the run before a resume.
     """
     hidden = {
         _FEW_WORKERS: in_memory,
         _MISSING_CALLBACKS: evaluates,
+        _NOT_SYNCED: shared,
         _NOT_EMPTY.format(re.escape(str(folder))): folder is not None,
     }
     with warnings.catch_warnings():

@@ -25,7 +25,7 @@ from pipelines.training.repeats import FindEqual, equal_run
 from pipelines.training.results import FitResult, why_no_test
 from pipelines.training.run_metadata import run_name, run_tags
 from pipelines.training.start import Start, config_of_start, find_origin, find_start
-from pipelines.training.train import run_trainer, train_and_test
+from pipelines.training.train import train_and_test, train_on_further_device
 
 
 @recorded_terminal()
@@ -86,7 +86,7 @@ def fit(
     if find_equal is not None and (equal := equal_run(training, tags, find_equal)):
         return equal
     if not is_rank_zero():
-        run_trainer(training, start.checkpoint)
+        train_on_further_device(training, start.checkpoint)
         return None
     run = _create_run(training, tags, labels, arguments, system_metrics=system_metrics)
     with trains_objects(cli, run.run_id):

@@ -16,13 +16,14 @@ from pipelines.checkpoints.callback import BestAndLastCheckpoint
 from pipelines.checkpoints.default_callback import DefaultCheckpoint
 from pipelines.checkpoints.intervals import SaveInterval
 from pipelines.checkpoints.selection import Selection
-from pipelines.config.callbacks import check_callbacks
+from pipelines.config.callbacks import check_callbacks, check_save_interval
 from pipelines.config.cli import LitlabCLI
 from pipelines.config.data_setup import load_data
 from pipelines.config.distributed import check_batch_split
 from pipelines.config.error_messages import refusals
 from pipelines.evaluation.decision_regions import DecisionRegions, is_plane
 from pipelines.evaluation.leak_guard import LeakGuard
+from pipelines.evaluation.sharing import Share
 from pipelines.runtime.errors import UserError
 from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.log import logger
@@ -50,6 +51,7 @@ class Training:
         checkpoint_callback: Saves the best and the last epoch.
         leak_guard: Callback that compares the sets; None if it is off.
         regions: Callback that records decision regions, if the data are points of a plane; else empty.
+        share: This process's share of the test; None if rank zero tests on its own.
     """
 
     cli: LitlabCLI
@@ -60,6 +62,7 @@ class Training:
     checkpoint_callback: BestAndLastCheckpoint
     leak_guard: LeakGuard | None
     regions: list[DecisionRegions]
+    share: Share | None = None
 
 
 def prepare_training(
@@ -172,6 +175,7 @@ def _check_test_weights(cli: LitlabCLI, model: LightningModule) -> None:
 
 def _build_trainer(cli: LitlabCLI, first: BestAndLastCheckpoint, more: Sequence[Callback]) -> Trainer:
     check_callbacks(cli.callbacks)
+    check_save_interval(cli.callbacks, SaveInterval.parse(cli.config.checkpoint_every).steps)
     has_bar = any(isinstance(callback, ProgressBar) for callback in cli.callbacks)
     progress_bar = [] if has_bar or cli.config.trainer.enable_progress_bar is False else [EpochBar()]
     has_checkpoint = any(isinstance(callback, Checkpoint) for callback in cli.callbacks)

@@ -30,6 +30,8 @@ class TerminateOnNaN(Callback):
     processes must wait for one another.
     """
 
+    once_per_block = True
+
     def __init__(self) -> None:
         self._copy: _Copy | None = None
 

@@ -1,12 +1,14 @@
 """Test the selected epoch of a run, and record its results."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from datamodules.in_memory import InMemoryDataModule
@@ -90,6 +92,22 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         test: Whether to test the selected epoch. Without it there are no test metrics, no figures of the test set and
             no exported model.
     """
+    with _share_ended(training):
+        return _finalize(training, run, seconds, test=test)
+
+
+@contextlib.contextmanager
+def _share_ended(training: Training) -> Iterator[None]:
+    """End the connection with processes that share the test, if they still wait for one."""
+    try:
+        yield
+    finally:
+        share, training.share = training.share, None
+        if share is not None:
+            share.end()
+
+
+def _finalize(training: Training, run: Run, seconds: float, *, test: bool) -> FitResult:
     callback, model = training.checkpoint_callback, training.model
     last_epoch = training.trainer.current_epoch - 1
     by_metric = callback.selection.best is not None and training.cli.config.test_weights == "best"
@@ -196,7 +214,7 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
     loggers = [own if isinstance(other, RunLogger) else other for other in training.trainer.loggers]
     best = training.checkpoint_callback.best
     guards = [] if training.leak_guard is None else [training.leak_guard]
-    tested = evaluate("test", training.cli, training.model, data, best, guards, loggers, run.folder)
+    tested = _evaluate(training, best, guards, loggers, run.folder)
     log_test_metrics(run, tested.metrics, epoch)
     if training.cli.config.keep_predictions and (kept := kept_predictions(tested, data)):
         try:
@@ -208,6 +226,18 @@ def _test_and_export(training: Training, run: Run, epoch: int) -> None:
         metadata = {"classes": list(data.classes)} if data.classes else {}
         run.log_model(exportable(data.normalize, training.model), data.test_set.inputs[:2], metadata, epoch)
         _save_test_figures(training, data, run, tested, epoch)  # while the model is sent
+
+
+def _evaluate(
+    training: Training, best: Path, guards: Sequence[Callback], loggers: Sequence[Logger], folder: Path
+) -> Evaluation:
+    """Test the weights of a checkpoint, together with the processes of further devices if there are any."""
+    with _share_ended(training):
+        share = training.share
+        if share is not None and isinstance(training.data, InMemoryDataModule):
+            logger.info("Test of %d examples over %d processes", len(training.data.test_set), share.processes)
+            share.agree(best)
+        return evaluate("test", training.cli, training.model, training.data, best, guards, loggers, folder, share)
 
 
 def log_test_metrics(run: Run, metrics: Mapping[str, float], epoch: int, others: Iterable[str] | None = None) -> None:

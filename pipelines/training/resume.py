@@ -62,7 +62,7 @@ from pipelines.training.job import prepare_training
 from pipelines.training.results import FitResult
 from pipelines.training.resumable import check_resumable, unsent_part
 from pipelines.training.start import find_start
-from pipelines.training.train import run_trainer, train_and_test
+from pipelines.training.train import train_and_test, train_on_further_device
 
 MAY_CHANGE = ("monitor", "mode", "test_weights")  # keys that change nothing in the training itself
 
@@ -116,7 +116,7 @@ def resume(
     exit_on_sigterm()
     training.checkpoint_callback.stops_between_steps = True
     if not owns_run:
-        run_trainer(training, broadcast_checkpoint(training.trainer))
+        train_on_further_device(training, broadcast_checkpoint(training.trainer))
         return None
     run = _reopen(found, assume_dead=assume_dead, system_metrics=system_metrics)
 

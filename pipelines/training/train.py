@@ -11,14 +11,18 @@ from datamodules.in_memory import InMemoryDataModule
 from modules.base import Learner
 from modules.speed import flush_denormals
 from pipelines.config.loggers import place_logger
+from pipelines.evaluation.evaluate import evaluate
 from pipelines.evaluation.profiles import keep_report
+from pipelines.evaluation.sharing import share_of_test
 from pipelines.runtime.errors import UserError
+from pipelines.runtime.hooks import run_after_hook
 from pipelines.runtime.signals import reraise_keyboard_interrupt
 from pipelines.runtime.silence import hidden_warnings
 from pipelines.runtime.user_traceback import user_traceback
 from pipelines.tracking.endings import notified, recorded
 from pipelines.tracking.run import Run
 from pipelines.training.announce import announce
+from pipelines.training.device_tags import device_tags
 from pipelines.training.failures import RunFailedError, diagnose
 from pipelines.training.found_values import log_values_used, remove_searches
 from pipelines.training.job import Training
@@ -70,7 +74,9 @@ def _best_so_far(training: Training) -> tuple[str, float] | None:
     return selection.monitor.metric, selection.monitor.value(selection.best.score)
 
 
-def train(training: Training, run: Run, checkpoint: Path | None = None, *, announced: bool = False) -> float:
+def train(
+    training: Training, run: Run, checkpoint: Path | None = None, *, announced: bool = False, test: bool = True
+) -> float:
     """Log configuration and data, then train; returns the training time in seconds.
 
     Args:
@@ -78,21 +84,41 @@ def train(training: Training, run: Run, checkpoint: Path | None = None, *, annou
         run: The run that it is recorded in.
         checkpoint: The checkpoint to resume from.
         announced: Whether to print what the training is.
+        test: Whether the run is tested; `finalize` must then follow.
     """
     log_values_used(training, run)
     if announced:
         announce(training, run)
     training.checkpoint_callback.bind_run(run)
-    return run_trainer(training, checkpoint, run)
+    run_after_hook(training.model, "on_train_start", lambda: run.set_tags(device_tags(training.trainer)))
+    return run_trainer(training, checkpoint, run, test=test)
 
 
-def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | None = None) -> float:
+def train_on_further_device(training: Training, checkpoint: Path | None = None, *, test: bool = True) -> None:
+    """Train and test in a process that does not own the run.
+
+    Args:
+        training: The prepared training.
+        checkpoint: The checkpoint to resume from.
+        test: Whether the run is tested.
+    """
+    run_trainer(training, checkpoint, test=test)
+    if (share := training.share) is not None:
+        if (tested := share.agree()) is not None:
+            evaluate("test", training.cli, training.model, training.data, tested, share=share)
+        share.end()
+
+
+def run_trainer(
+    training: Training, checkpoint: Path | None = None, run: Run | None = None, *, test: bool = True
+) -> float:
     """Train; returns the training time in seconds, including that before the checkpoint.
 
     Args:
         training: The prepared training.
         checkpoint: The checkpoint to resume from.
         run: The run that it is recorded in; None in the processes of further devices.
+        test: Whether the run is tested, which the processes may share.
     """
     trainer = training.trainer
     if not training.cli.searches:
@@ -108,7 +134,9 @@ def run_trainer(training: Training, checkpoint: Path | None = None, run: Run | N
         explained_monitors(trainer),
     ):
         training.trainer.fit(training.model, datamodule=training.data, ckpt_path=checkpoint, weights_only=True)
-    if torch.distributed.is_initialized():  # the test runs on one device, and must not wait for other processes
+    if test and torch.distributed.is_initialized():
+        training.share = share_of_test(training.cli, training.model, training.data, trainer)
+    if training.share is None and torch.distributed.is_initialized():  # rank zero must not wait for other processes
         torch.distributed.destroy_process_group()
     return training.checkpoint_callback.seconds
 

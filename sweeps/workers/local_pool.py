@@ -145,6 +145,8 @@ class _Repeated(logging.Filter):
 class _StopsOnRequest(Callback):
     """Stops a training after a step as soon as its pool is to stop."""
 
+    once_per_block = True
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 

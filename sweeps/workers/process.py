@@ -31,6 +31,7 @@ from pipelines.tracking.store import Store
 from pipelines.tracking.tags import SELECTED_EPOCH
 from pipelines.training.job import Training
 from pipelines.training.run_metadata import run_name, run_tags
+from sweeps.workers.gpus import VARIABLE, listed_gpus, share_of
 from sweeps.workers.job import Job
 
 GRACE_S = 20.0  # from the controller's death until the training is killed
@@ -40,8 +41,13 @@ class RefusedError(UserError):
     """An error that would end every other trial in the same way."""
 
 
-def setup_process(job: Job) -> None:
-    """Set up this process for a job: process group, log file, GPUs, threads, and its end if the controller dies."""
+def setup_process(job: Job, *, checks: bool = False) -> None:
+    """Set up this process for a job: process group, log file, GPUs, threads, and its end if the controller dies.
+
+    Args:
+        job: The job.
+        checks: Whether its experiment is only checked, for which it sees all GPUs: how many it uses is not known yet.
+    """
     gc.freeze()  # else the search for garbage reads, and so copies, all memory of the fork server
     gc.set_threshold(*GC_THRESHOLDS)
     configure_logging()
@@ -54,8 +60,8 @@ def setup_process(job: Job) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.environ.pop("FORCE_COLOR", None)  # of a notebook; a log has no colours
-    if count := torch.cuda.device_count():
-        os.environ["CUDA_VISIBLE_DEVICES"] = _visible_gpus(job, count)
+    if gpus := job.gpus or listed_gpus() or [str(index) for index in range(torch.cuda.device_count())]:
+        os.environ[VARIABLE] = ",".join(gpus if checks else share_of(gpus, job.slot, job.devices))
     share = max(1, job.threads // job.devices)
     os.environ["OMP_NUM_THREADS"] = str(share)  # for the processes of further devices
     torch.set_num_threads(share)
@@ -68,14 +74,6 @@ def join_nodes(job: Job) -> None:
         host, _, port = job.main_address.rpartition(":")
         os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": port, "NODE_RANK": str(job.node_rank)}
         rank_zero_only.rank = job.node_rank * job.devices  # type: ignore[attr-defined]
-
-
-def _visible_gpus(job: Job, count: int) -> str:
-    """Return the GPUs of a job among those that this process may use, so that different slots use different ones."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
-    gpus = [name for name in visible.split(",") if name]
-    first = job.slot * job.devices
-    return ",".join(gpus[(first + offset) % len(gpus)] for offset in range(min(job.devices, len(gpus))))
 
 
 def _exit_with_controller() -> None:

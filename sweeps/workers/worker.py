@@ -43,7 +43,7 @@ from pipelines.tracking.tags import CONFIG_HASH_TAG
 from pipelines.training.job import Training, build_parts, prepare_model, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.run_metadata import run_name, run_tags
-from pipelines.training.train import run_trainer, train
+from pipelines.training.train import train, train_on_further_device
 from sweeps.workers.job import IN_SPACE, Job, as_arguments
 from sweeps.workers.process import (
     create_run,
@@ -89,10 +89,11 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
     """
     from sweeps.workers import stacked_trials as stacked
 
-    setup_process(job)
+    setup_process(job, checks=True)
     try:
         silence_lightning()
         cli = parse_config(job.verb, job.arguments, draws_seed=False)  # each training is given one
+        devices_each(cli)
         if job.stacked:
             stacked.check_keys([key for values in configurations for key in values])
         data, model = build_parts(cli, test=job.test)
@@ -116,7 +117,7 @@ def experiment_facts(
     job: Job, cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule
 ) -> dict[str, Any]:
     """Return what a controller needs to know about an experiment, as plain values."""
-    devices, tags = cli.config.trainer.devices, run_tags(cli, job.verb, job.arguments)
+    tags = run_tags(cli, job.verb, job.arguments)
     return {
         "values": flatten_config(with_old_class_paths(cli.resolved())),
         "monitor": model.monitor if isinstance(model, Learner) else None,
@@ -125,13 +126,28 @@ def experiment_facts(
         "config": cli.config_to_save(),
         "defaults": config_defaults(cli),
         "max_epochs": cli.config.trainer.max_epochs,
-        "devices": devices if isinstance(devices, int) else 1,
+        "devices": devices_each(cli),
         "nodes": cli.config.trainer.num_nodes,
         "tracking_uri": cli.config.tracking_uri,
         "run_name": run_name(job.arguments, job.seed),
         "tags": tags,
         "dataset": data.describe() if job.test and isinstance(data, InMemoryDataModule) else None,
     }
+
+
+def devices_each(cli: LitlabCLI) -> int:
+    """Return on how many devices an experiment trains.
+
+    Raises:
+        UserError: They are chosen by index, or all that there are are to be used.
+    """
+    devices = cli.config.trainer.devices
+    if devices == "auto":
+        return 1
+    if not str(devices).isdecimal() or int(devices) < 1:
+        chosen = "CUDA_VISIBLE_DEVICES=2,3 chooses GPUs for all of them"
+        raise UserError(f"trainer.devices is {devices}: give the number of devices of each training; {chosen}")
+    return int(devices)
 
 
 def _build(arguments: list[str], values: dict[str, Any]) -> LightningModule:
@@ -168,7 +184,7 @@ def _train(job: Job, pipe: connection.Connection | None) -> dict[str, float]:
     training, reporter = prepare_job(job, cli, pipe)
     exit_on_sigterm()
     if not is_rank_zero():
-        run_trainer(training)
+        train_on_further_device(training, test=job.test)
         return {}
     assert pipe is not None
     run = create_run(job, cli, process_count_tags(training.trainer))
@@ -189,7 +205,7 @@ def prepare_job(
 def train_job(job: Job, training: Training, run: Run, reporter: PruningCallback) -> dict[str, float]:
     """Train, end the run, and return the metrics at the selected epoch."""
     with recorded(run):
-        seconds = train(training, run)
+        seconds = train(training, run, test=job.test)
         if reporter.pruned_at is not None:
             raise StoppedError(f"pruned after epoch {reporter.pruned_at} ({job.pruner})")
         finalize(training, run, seconds, test=job.test)

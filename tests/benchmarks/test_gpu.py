@@ -1,5 +1,6 @@
 """`make gpu`: it runs in small on a CPU, a failure or a time limit does not stop the rest, tables have the results."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -48,6 +49,25 @@ def test_everything_runs_in_small_on_a_cpu(part, tmp_path):
     results = dry(tmp_path, "--parts", ",".join(part("jobs").PARTS))
     assert {result["job"] for result in results} == {"machine", *part("jobs").JOBS}
     assert "litlab / eager" in (tmp_path / "out" / "table.txt").read_text()
+
+
+def test_one_run_takes_at_most_eight_minutes(part, monkeypatch):
+    """If all limits are reached, the parts that run by default end by the limit of all, or by their own."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    jobs, gpu = part("jobs"), importlib.import_module("gpu")
+    limits = {name: part.limit_s for name, part in jobs.PARTS.items()}
+    assert sum(limits[name] for name in jobs.DEFAULT_PARTS) <= 480
+    assert limits["c"] <= 480
+    assert gpu.LIMIT_S <= 480
+
+
+def test_the_pack_leaves_out_what_the_gpu_machine_has_and_what_its_tests_do_not_import(tmp_path):
+    (tmp_path / "installed.txt").write_text("scipy\npandas\n")
+    command = ["bash", str(BENCHMARKS / "pack_gpu.sh"), "--names", str(tmp_path / "installed.txt")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    names = {line.partition("==")[0].lower() for line in done.stdout.splitlines()}
+    assert {"mlflow", "optuna", "jsonargparse"} <= names
+    assert not {"ray", "torch", "jupytext", "ipykernel", "playwright", "foolbox", "scipy", "pandas"} & names
 
 
 def test_neither_a_failure_nor_a_time_limit_stops_the_rest(part, place):

@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import threading
 import time
 from itertools import chain
 from pathlib import Path
@@ -15,10 +17,15 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from datamodules import decoding
 from datamodules.image_cache import cache_file, load_images
 from datamodules.images import image_names, read_image
 
+psutil = pytest.importorskip("psutil", reason="needs the extra `system`")
+
+ROOT = Path(__file__).parents[2]
 SHAPE = (1, 28, 28)
+PHOTOGRAPHS = ["0.jpg"] * 20_000  # minutes of work
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +53,27 @@ def load(folder, capfd):
         return pixels, "decoding" in capfd.readouterr().err
 
     return run
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    """A folder with one photograph, `0.jpg`."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    Image.fromarray(load_sample_image("china.jpg")).save(folder / "0.jpg")
+    return folder
+
+
+@pytest.fixture
+def two_processes(monkeypatch) -> None:
+    """150 images are enough for two processes, also on a machine with one core."""
+    monkeypatch.setattr(decoding, "IMAGES_PER_PROCESS", 75)
+    monkeypatch.setattr(decoding, "_cores", lambda: 2)
+
+
+def _decoding_processes() -> list:
+    found = psutil.Process().children(recursive=True)
+    return [child for child in found if decoding.PROGRAM in child.cmdline()]
 
 
 def _rewrite(path: Path, content: bytes) -> None:
@@ -198,12 +226,15 @@ def test_the_error_for_a_broken_link_names_it(load, folder):
         load()
 
 
-def test_an_interrupt_stops_soon_and_leaves_no_cache_file(tmp_path, cache):
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    Image.fromarray(load_sample_image("china.jpg")).save(folder / "0.jpg")
-    names = ["0.jpg"] * 20_000  # minutes of work
+@pytest.fixture(params=["threads", "processes"])
+def either(request) -> None:
+    """Decode in threads, or in two processes."""
+    if request.param == "processes":
+        request.getfixturevalue("two_processes")
 
+
+@pytest.mark.usefixtures("either")
+def test_an_interrupt_stops_soon_and_leaves_no_cache_file_and_no_process(photographs, cache):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -212,13 +243,83 @@ def test_an_interrupt_stops_soon_and_leaves_no_cache_file(tmp_path, cache):
     signal.setitimer(signal.ITIMER_REAL, 0.7)
     try:
         with pytest.raises(KeyboardInterrupt):
-            load_images(folder, names, (1, 8, 8), resize=True)
+            load_images(photographs, PHOTOGRAPHS, (1, 8, 8), resize=True)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert time.monotonic() - started < 20
     assert [path.suffix for path in cache.iterdir() if path.suffix != ".lock"] == []
-    assert load_images(folder, names[:3], (1, 8, 8), resize=True).shape == (3, 1, 8, 8)
+    assert not _decoding_processes()
+    assert load_images(photographs, PHOTOGRAPHS[:3], (1, 8, 8), resize=True).shape == (3, 1, 8, 8)
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_processes_give_the_pixels_and_the_errors_of_one_process(load, folder, scans):
+    pixels, decoded = load()
+    assert decoded
+    np.testing.assert_array_equal(pixels[:, 0], np.concatenate([scans[0][:150:2], scans[0][1:150:2]]))
+    paths = [folder / name for name in image_names(folder, {".png"})]
+    for image, path in zip(load((3, 20, 36), resize=True)[0], paths, strict=True):
+        assert torch.equal(image, read_image(path, (3, 20, 36)))
+    for name in ("1/147.png", "0/140.png", "1/001.png"):
+        (folder / name).write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"0/140\.png: not a readable image"):
+        load()
+
+
+@pytest.mark.usefixtures("either")
+def test_a_warning_about_an_image_is_shown(load, folder, scans):
+    Image.fromarray(scans[0][0]).save(folder / "0" / "000.png", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+    with pytest.warns(UserWarning, match="Corrupt EXIF data"):
+        load()
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_a_decoding_process_that_is_killed_is_an_error(photographs):
+    def kill() -> None:
+        while not (found := _decoding_processes()):
+            time.sleep(0.05)
+        found[0].kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(ChildProcessError, match="a process that decodes images ended with exit code -9"):
+        load_images(photographs, PHOTOGRAPHS, (1, 8, 8), resize=True)
+    thread.join()
+    assert not _decoding_processes()
+
+
+IN_A_DAEMON = """
+import multiprocessing, sys
+from pathlib import Path
+from datamodules import decoding
+from datamodules.image_cache import load_images
+
+def load():
+    decoding.IMAGES_PER_PROCESS, decoding._cores = 75, lambda: 2
+    load_images(Path(sys.argv[1]), ["0.jpg"] * 20_000, (1, 8, 8), resize=True)
+
+worker = multiprocessing.get_context("fork").Process(target=load, daemon=True)
+worker.start()
+worker.join()
+"""
+
+
+def test_a_daemonic_worker_decodes_in_processes_that_end_with_it(photographs, start_python):
+    process = start_python(IN_A_DAEMON, photographs, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(found := _decoding_processes()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(found) == 2
+    found[0].parent().kill()
+    assert process.wait(timeout=20) == 0
+    gone, alive = psutil.wait_procs(found, timeout=20)
+    assert (len(gone), alive) == (2, [])
+
+
+def test_a_decoding_process_does_not_import_torch():
+    program = "import datamodules.decoding, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
 
 
 ANOTHER_PROCESS = """

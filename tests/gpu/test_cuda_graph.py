@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback
 
 from datamodules.digits import Digits
+from datamodules.sets import TensorSet
 from modules.convnet import ConvNet
 from modules.mlp import MLP
 from modules.schedules import OneCycle
@@ -32,6 +33,13 @@ class Losses(Callback):
         self.found.append(outputs["loss"].clone())
 
 
+class Outputs(Callback):
+    """Keeps the outputs of an epoch's training steps, before their metrics are reset."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.found = torch.cat([outputs for outputs, _ in pl_module.train_metrics.pending]).cpu()
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("optimizer", [SGD, ADAM])
 @pytest.mark.parametrize("schedule", [None, OneCycle, partial(torch.optim.lr_scheduler.StepLR, step_size=1)])
@@ -53,6 +61,35 @@ def test_captured_steps_train_as_usual(make_trainer, optimizer, schedule, precis
     assert (own_losses - losses).abs().max() < tolerance
     assert own_metrics["train/loss"] == pytest.approx(metrics["train/loss"], abs=tolerance)
     assert own_metrics["val/loss"] == pytest.approx(metrics["val/loss"], abs=tolerance)
+
+
+@pytest.mark.parametrize("optimizer", [SGD, ADAM])
+@pytest.mark.parametrize("schedule", [None, OneCycle])
+def test_captured_blocks_of_steps_train_as_usual(make_trainer, optimizer, schedule):
+    """399 examples are 19 batches of 20, and one of 19: four blocks of 4, one of 3, and an eager step."""
+    found = []
+    for callbacks in ([], [CudaGraph(steps=4)]):
+        torch.manual_seed(3)
+        keys = {"channels": (4,), "hidden": (16,), "batch_norm": True, "optimizer": optimizer, "lr_scheduler": schedule}
+        trainer = make_trainer(accelerator="cuda", max_epochs=4, callbacks=callbacks, gradient_clip_val=1.0)
+        trainer.fit(ConvNet((1, 28, 28), 10, **keys), Digits(n_train=399, batch_size=20))
+        found.append((trainer.global_step, {key: float(value) for key, value in trainer.callback_metrics.items()}))
+    (steps, metrics), (blocks, own_metrics) = found
+    assert (steps, blocks) == (80, 20)
+    for name in ("train/loss", "val/loss"):
+        assert own_metrics[name] == pytest.approx(metrics[name], abs=0.3 if schedule else 0.05)
+
+
+def test_each_step_of_a_captured_block_draws_its_own_dropout(make_trainer):
+    frozen = partial(torch.optim.SGD, lr=0.0)
+    model = MLP((1, 28, 28), 10, hidden=(64,), dropout=0.5, optimizer=frozen)
+    trainer = make_trainer(accelerator="cuda", max_epochs=1, callbacks=[CudaGraph(steps=4), outputs := Outputs()])
+    images, labels = torch.zeros(160, 1, 28, 28, dtype=torch.uint8), torch.zeros(160, dtype=torch.int64)
+    data = Digits(n_train=160, batch_size=20)
+    data.setup("fit")
+    data.train_set = TensorSet(images, labels)  # equal examples, so that only dropout tells batches apart
+    trainer.fit(model, data)
+    assert len({tuple(logits.flatten().tolist()) for logits in outputs.found.split(20)}) == 8
 
 
 def test_each_captured_step_draws_its_own_dropout(make_trainer):

@@ -73,3 +73,14 @@ def test_a_comparison_draws_the_maps_and_codes_of_runs_of_the_gpu(litlab, small,
         outcome = litlab("compare", name, "--plot", tmp_path / name)
         assert outcome.code == 0, outcome.err
         assert (tmp_path / name / f"{figure}.png").is_file(), outcome.err
+
+
+def test_a_run_records_its_gpu_and_how_precisely_it_computes(uri):
+    plain = Store(uri).find(trained("cuda").run_id).tags
+    assert plain["machine.gpus"] == f"1 x {torch.cuda.get_device_name()}"
+    assert plain["machine.cudnn"].endswith("TF32 on, benchmark off")
+    assert "machine.float32_matmul" not in plain
+    keys = ["--trainer.callbacks=modules.speed.TensorFloat32", "--trainer.benchmark=true"]
+    fast = Store(uri).find(trained("cuda", *keys).run_id).tags
+    assert fast["machine.cudnn"].endswith("TF32 on, benchmark on")
+    assert fast["machine.float32_matmul"] == "high"

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules.digits import Digits
 from modules.circles import CirclesMLP
@@ -132,8 +133,78 @@ def test_captured_steps_train_as_usual_also_with_smaller_batches_and_schedules(m
     assert all(torch.equal(own_weights[name], weight) for name, weight in weights.items())
 
 
+@pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, lr=0.01), partial(torch.optim.Adam, fused=True)])
+@pytest.mark.parametrize("n_train", [99, 100, 20])
+def test_steps_in_blocks_train_as_usual_also_with_smaller_blocks_and_batches(make_trainer, optimizer, n_train):
+    found = []
+    for callbacks in ([], [CudaGraph(steps=4)]):
+        torch.manual_seed(3)
+        model = MLP((1, 28, 28), 10, hidden=(16,), dropout=0.5, optimizer=optimizer)
+        trainer = make_trainer(max_epochs=3, callbacks=callbacks, gradient_clip_val=1.0)
+        trainer.fit(model, Digits(n_train=n_train, n_val=101, batch_size=10))
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        found.append((metrics, model.state_dict(), trainer.global_step))
+    (metrics, weights, steps), (own_metrics, own_weights, blocks) = found
+    assert own_metrics == metrics
+    assert steps == 3 * -(-n_train // 10)
+    assert blocks == 3 * -(-n_train // 40)
+    assert all(torch.equal(own_weights[name], weight) for name, weight in weights.items())
+
+
+class Rates(Callback):
+    """Records the learning rate after each step of the Trainer."""
+
+    once_per_block = True
+
+    def __init__(self):
+        self.found = []
+
+    def on_train_batch_end(self, trainer, *args):
+        self.found.append(float(trainer.optimizers[0].param_groups[0]["lr"]))
+
+
+def test_schedules_step_once_per_block_and_end_as_usual(make_trainer):
+    rates = Rates()
+    model = MLP((1, 28, 28), 10, hidden=(16,), optimizer=torch.optim.SGD, lr_scheduler=OneCycle)
+    make_trainer(max_epochs=3, callbacks=[CudaGraph(steps=4), rates]).fit(model, Digits(n_train=99, batch_size=10))
+    assert len(rates.found) == len({*rates.found}) == 9
+    assert rates.found[-1] < min(rates.found[:-1])
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "message"),
+    [
+        ([Losses()], {}, "Losses has on_train_batch_end, but steps are made 4 at a time"),
+        (
+            [ModelCheckpoint(every_n_train_steps=5)],
+            {"enable_checkpointing": True},
+            "ModelCheckpoint has on_train_batch",
+        ),
+        ([], {"max_steps": 7}, "trainer.max_steps counts steps, but they are made 4 at a time"),
+        ([], {"limit_train_batches": 2}, "trainer.limit_train_batches counts steps"),
+        ([], {"val_check_interval": 1}, "trainer.val_check_interval counts steps"),
+    ],
+)
+def test_trainings_that_need_each_step_are_refused_in_blocks(make_trainer, more, options, message):
+    with pytest.raises(ValueError, match=f"CudaGraph cannot capture the steps of ConvNet: {message}"):
+        _trained(make_trainer, CudaGraph(steps=4), *more, **options)
+
+
+def test_blocks_of_data_that_are_loaded_otherwise_are_refused(make_trainer):
+    data = Digits(n_train=40, batch_size=10)
+    data.setup("fit")
+    trainer = make_trainer(max_epochs=1, callbacks=[CudaGraph(steps=4)], limit_val_batches=0)
+    with pytest.raises(ValueError, match="its data are not of one of litlab's data modules"):
+        trainer.fit(MLP((1, 28, 28), 10), data.train_dataloader(), data.val_dataloader())
+
+
+def test_a_block_has_a_step_or_more():
+    with pytest.raises(ValueError, match="steps is 0; it must be 1 or more"):
+        CudaGraph(steps=0)
+
+
 def test_captured_steps_leave_nothing_in_the_module(make_trainer):
-    model, _ = _trained(make_trainer, CudaGraph())
+    model, _ = _trained(make_trainer, CudaGraph(steps=2))
     assert not {"optimizer_step", "training_step"} & set(vars(model))
     assert "update" not in vars(model.train_metrics)
 

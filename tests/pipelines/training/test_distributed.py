@@ -271,6 +271,8 @@ def test_two_processes_record_one_run_with_the_metrics_of_a_single_process(launc
     codes, output = launch("lightning", "fit", *UNEVEN, "--model.dropout", "0", *ON_TWO)
     assert codes == [0], output
     assert output.count("litlab: Batch of 32 over 2 processes: 16 each") == 1
+    assert output.count("litlab: Test of 360 examples over 2 processes") == 1
+    assert "sync_dist" not in output
     run, folder = only_run(uri)
     assert run.info.status == "FINISHED"
     alone = f"sqlite:///{tmp_path / 'alone' / 'mlflow.db'}"

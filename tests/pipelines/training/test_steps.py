@@ -190,3 +190,43 @@ def test_the_checkpoints_of_the_users_own_callback_are_resumed_from(fit):
     outcome, _, parts = fit("parts", verb="resume")
     assert "from step 5 of epoch 0" in outcome.err
     assert all(torch.equal(value, _weights(parts)[key]) for key, value in _weights(whole).items())
+
+
+STOPPING_BLOCK = """
+import os, signal
+from lightning.pytorch import Callback
+
+class Stopping(Callback):
+    once_per_block = True
+
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 3 and not os.path.exists(__file__ + ".stopped"):
+            open(__file__ + ".stopped", "w").close()
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_training_in_blocks_of_steps_resumes_between_two_blocks_bit_for_bit(litlab, tmp_path, monkeypatch):
+    (tmp_path / "stopping_block.py").write_text(STOPPING_BLOCK)
+    monkeypatch.syspath_prepend(tmp_path)
+    graph = {"class_path": "modules.speed.CudaGraph", "init_args": {"steps": 4}}
+    keys = ["digits-mlp", "--data.n_train", "225", "--trainer.max_epochs", "2"]
+    weights = []
+    for name, stopping in (("whole", []), ("parts", ["stopping_block.Stopping"])):
+        uri = f"sqlite:///{tmp_path}/{name}.db"
+        callbacks = json.dumps([graph, *({"class_path": path} for path in stopping)])
+        outcome = litlab("fit", *keys, "--trainer.callbacks", callbacks, "--tracking_uri", uri)
+        if stopping:
+            assert outcome.code == 143, outcome.err
+            outcome = litlab("resume", _only_run(uri).info.run_id, "--tracking_uri", uri)
+            assert "from step 3 of epoch 1" in outcome.err
+        assert outcome.code == 0, outcome.err
+        weights.append(_weights(Path(urlparse(_only_run(uri).info.artifact_uri).path)))
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def test_a_checkpoint_every_some_steps_is_refused_if_steps_are_made_in_blocks(litlab):
+    keys = ["--trainer.callbacks+=modules.speed.CudaGraph", "--trainer.callbacks.steps=4", "--checkpoint_every=100"]
+    outcome = litlab("fit", "digits-mlp", *keys)
+    assert outcome.code == 2
+    assert "checkpoint_every counts steps, but modules.speed.CudaGraph makes 4 at a time: give a time" in outcome.err
