@@ -13,13 +13,16 @@ from functools import partial
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.in_memory import EVAL_BATCH_SIZE, InMemoryDataModule
 from datamodules.sampling import EpochSampler
 from datamodules.sets import TensorSet
-from modules.base import Batch, Classifier
-from modules.stack import StackedNet
+from modules.base import Batch, Classifier, Learner
+from modules.functional_stack import FunctionalStack
+from modules.stack import Stack as ModelStack
+from modules.stack import Updates
+from modules.stacked_layers import LayerStack, has_stackable_layers
 from pipelines.checkpoints.files import BEST, LAST
 from pipelines.checkpoints.random_state import RandomState, get_random_state, set_random_state
 from pipelines.runtime.lightning_internals import set_callback_metrics
@@ -58,20 +61,15 @@ class Member:
     _validated: int = -1
 
     @property
-    def model(self) -> Classifier:
-        assert isinstance(self.job.model, Classifier)
+    def model(self) -> Learner:
+        assert isinstance(self.job.model, Learner)
         return self.job.model
-
-    @property
-    def net(self) -> nn.Sequential:
-        assert isinstance(self.model.net, nn.Sequential)
-        return self.model.net
 
     def begin(self, random: RandomState) -> None:
         """Draw from here on as a process of its own would."""
         self.random = random
         self.generator.set_state(random["torch"])
-        self.model.eval()  # `StackedNet` applies dropout
+        self.model.eval()  # the stack applies dropout
 
     def draw(self, make: Callable[[], Batch]) -> Batch:
         """Call a function that draws from torch's global generator, with the state that this training would have."""
@@ -129,9 +127,7 @@ class Stack:
         self._stack(list(members))
 
     def _stack(self, members: list[Member]) -> None:
-        self.members, self.net = members, StackedNet([member.net for member in members])
-        losses = [member.model.hparams.get("label_smoothing", 0.0) for member in members]
-        self._same_loss = [[i for i, other in enumerate(losses) if other == loss] for loss in dict.fromkeys(losses)]
+        self.members, self.models = members, stack_models([member.model for member in members])
         # Whether all models see the same batches
         self._shared = not self._random_data and len({member.seed for member in members}) == 1
 
@@ -151,55 +147,45 @@ class Stack:
                 member.run.log_metrics(rates, epoch, step=epoch)
         if epoch:
             self._start_loaders()
-        for number, (inputs, labels_NB) in enumerate(self._batches(epoch), 1):
-            logits_NBK = self._step(inputs, labels_NB)
+        for number, batch in enumerate(self._batches(epoch), 1):
+            self._step(batch)
             step = epoch * self._steps + number
             for member in self.members:
                 for optimizer in member.job.trainer.optimizers:
                     optimizer.step()
                 member.step_schedules("step")
             if step % CHECK_EVERY_N_STEPS == 0 or number == self._steps:
-                lost = {**self._not_finite(logits_NBK, labels_NB, step, epoch), **lost}
+                lost = {**self._not_finite(step, epoch), **lost}
         for member in self.members:
             member.step_schedules("epoch")
         return lost
 
-    def _step(self, inputs: Tensor, labels_NB: Tensor) -> Tensor:
-        """Compute the gradients of one batch for each model; return the outputs."""
+    def _step(self, batch: Batch) -> None:
+        """Compute the gradients of one batch for each model."""
         generators = [member.generator for member in self.members]
-        logits_NBK: Tensor = self.net(inputs, generators, shared=self._shared)
-        total = torch.zeros(())
-        for group in self._same_loss:  # the mean over several batches, as often as there are: the sum of their means
-            whole = len(group) == len(self.members)
-            logits, labels = (logits_NBK, labels_NB) if whole else (logits_NBK[group], labels_NB[group])
-            model = self.members[group[0]].model
-            total = total + len(group) * model.training_loss(logits.flatten(0, 1), labels.flatten())
-        total.backward()  # type: ignore[no-untyped-call]
-        self.net.hand_over_gradients()
-        for member, outputs_BK, labels_B in zip(self.members, logits_NBK.detach(), labels_NB, strict=True):
-            member.model.train_metrics.update(outputs_BK, labels_B)
-        return logits_NBK.detach()
+        loss, updates = self.models.training_step(batch, generators, shared=self._shared)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.models.hand_over_gradients()
+        self._measure("train_metrics", updates)
 
-    def _not_finite(
-        self, logits_NBK: Tensor, labels_NB: Tensor, step: int, epoch: int
-    ) -> dict[Member, FloatingPointError]:
-        losses = {
-            member: float(member.model.training_loss(logits_BK, labels_B))
-            for member, logits_BK, labels_B in zip(self.members, logits_NBK, labels_NB, strict=True)
-        }
-        return {member: nan_error(loss, step, epoch) for member, loss in losses.items() if not math.isfinite(loss)}
+    def _measure(self, metrics: str, updates: Updates) -> None:
+        """Update the metrics of each model."""
+        for values in updates:
+            for member, *own in zip(self.members, *values, strict=True):
+                getattr(member.model, metrics).update(*own)
+
+    def _not_finite(self, step: int, epoch: int) -> dict[Member, FloatingPointError]:
+        losses = zip(self.members, self.models.losses().tolist(), strict=True)
+        return {member: nan_error(loss, step, epoch) for member, loss in losses if not math.isfinite(loss)}
 
     def validate(self) -> dict[Member, dict[str, float]]:
         """Measure the validation set, and the training set once more if the data module asks for it."""
         self._trainer.validating = True
         self._start_loaders()
         sets = self._validation_sets()
-        with torch.no_grad():
-            for name, examples in sets.items():
-                for indices_B in torch.split(torch.arange(len(examples)), EVAL_BATCH_SIZE):
-                    inputs, labels_B = self._batch(examples, indices_B)
-                    for member, logits_BK in zip(self.members, self.net(inputs), strict=True):
-                        getattr(member.model, name).update(logits_BK, labels_B)
+        for name, examples in sets.items():
+            for indices_B in torch.split(torch.arange(len(examples)), EVAL_BATCH_SIZE):
+                self._measure(name, self.models.evaluation_step(self._batch(examples, indices_B)))
         return {
             member: member.measure({k: v for name in sets for k, v in getattr(member.model, name).compute().items()})
             for member in self.members
@@ -222,22 +208,20 @@ class Stack:
         for member in self.members:
             torch.empty((), dtype=torch.int64).random_(generator=member.generator)
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs, one batch for each model unless they are shared, and labels, shape (N, B)."""
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield batches: one for all models if they are shared, else with a first axis of N."""
         orders = [self._order(member.seed, epoch) for member in self.members[: 1 if self._shared else None]]
         examples = self._data.train_set
         for indices_NB in torch.split(torch.stack(orders), self._data.batch_size, 1):
             if self._shared:
-                inputs, labels_B = self._batch(examples, indices_NB[0])
-                yield inputs, labels_B.expand(len(self.members), -1)
+                yield self._batch(examples, indices_NB[0])
             elif self._random_data:
                 pairs = zip(self.members, indices_NB, strict=True)
                 parts = [member.draw(partial(self._batch, examples, indices_B)) for member, indices_B in pairs]
-                inputs, labels_NB = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
-                yield inputs, labels_NB
+                yield tuple(torch.stack(tensors) for tensors in zip(*parts, strict=True))
             else:
-                inputs, labels = self._batch(examples, indices_NB.flatten())
-                yield inputs.view(*indices_NB.shape, *inputs.shape[1:]), labels.view(indices_NB.shape)
+                batch = self._batch(examples, indices_NB.flatten())
+                yield tuple(part.view(*indices_NB.shape, *part.shape[1:]) for part in batch)
 
     def _batch(self, examples: TensorSet, indices: Tensor) -> Batch:
         """Return examples as the model sees them: augmented in training, and normalised."""
@@ -248,3 +232,13 @@ class Stack:
         sampler = EpochSampler(self._data.train_set, shuffle=True, seed=seed)  # type: ignore[arg-type]
         sampler.set_epoch(epoch)
         return sampler.indices()
+
+
+def stack_models(models: Sequence[Learner]) -> ModelStack:
+    """Return models as one: with hand-made layers where these can hold them, which are faster, else by torch.func.
+
+    Raises:
+        ValueError: The models differ in their layers, or have one that cannot be stacked.
+    """
+    known = [model for model in models if isinstance(model, Classifier) and has_stackable_layers(model)]
+    return LayerStack(known) if len(known) == len(models) else FunctionalStack(models)

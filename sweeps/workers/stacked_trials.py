@@ -4,19 +4,8 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import connection
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningDataModule, LightningModule
-from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
-
-from datamodules.in_memory import InMemoryDataModule
-from datamodules.sampling import EpochSampler
-from modules.circles import CirclesMLP
-from modules.linear import LinearClassifier
-from modules.mlp import MLP
 from modules.speed import flush_denormals
-from modules.stack import structure
-from pipelines.config.cli import LitlabCLI, parse_config
+from pipelines.config.cli import parse_config
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.endings import recorded
@@ -27,86 +16,6 @@ from sweeps.workers.job import Job
 from sweeps.workers.process import create_run, final_message, max_epochs, selected_metrics, send, set_selection
 from sweeps.workers.pruning import PruningCallback
 from sweeps.workers.stacked_training import Member, Ready, Stack
-
-MODELS: tuple[type[LightningModule], ...] = (MLP, LinearClassifier, CirclesMLP)
-# Keys of the trainer that a stack respects, or that change no result; any other must have its default.
-KEYS_OF_TRAINER = (
-    *("accelerator", "devices", "max_epochs", "check_val_every_n_epoch", "default_root_dir", "log_every_n_steps"),
-    *("enable_model_summary", "enable_progress_bar", "num_sanity_val_steps"),
-)
-ADVICE = "leave out --stacked to train each trial for itself"
-
-
-def check(
-    cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule, others: Mapping[str, LightningModule]
-) -> None:
-    """Refuse an experiment whose trials cannot be trained together; the message names the key.
-
-    Args:
-        cli: The experiment.
-        data: Its data, which have been read.
-        model: Its model.
-        others: The models of the ends of the space, by what they set.
-    """
-    _check_trainer(cli)
-    _check_model("model", model)
-    for values, other in others.items():
-        _check_model(values, other)
-        if _kind(model) != _kind(other):
-            raise UserError(f"space: {values}: trials that are stacked have the same layers and loss; {ADVICE}")
-    if not isinstance(data, InMemoryDataModule) or type(data.train_dataloader().sampler) is not EpochSampler:
-        raise UserError(f"data: {type(data).__name__} cannot be stacked; {ADVICE}")
-
-
-def check_keys(keys: Sequence[str]) -> None:
-    """Refuse a space that searches anything but the model and its training; the message names the key."""
-    for key in keys:
-        if key.partition(".")[0] != "model":
-            raise UserError(f"space: {key} must be the same in trials that are stacked; {ADVICE}")
-
-
-def _check_trainer(cli: LitlabCLI) -> None:
-    defaults = cli.parser.get_defaults().trainer
-    for key, value in cli.config.trainer.items():
-        if key not in KEYS_OF_TRAINER and value != defaults.get(key):
-            raise UserError(f"trainer.{key} is {value}, and trials that are stacked have {defaults.get(key)}; {ADVICE}")
-    trainer = cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
-    if trainer.max_epochs == -1:
-        raise UserError(f"trainer.max_epochs -1 has no end, and a stack ends with all its trials; {ADVICE}")
-    if trainer.strategy.root_device.type != "cpu" or trainer.world_size > 1:
-        advice = f"a stack trains on one CPU (--trainer.accelerator cpu --trainer.devices 1); {ADVICE}"
-        raise UserError(f"trainer.accelerator, trainer.devices: {advice}")
-
-
-def _check_model(values: str, model: LightningModule) -> None:
-    if type(model) not in MODELS:
-        names = ", ".join(kind.__name__ for kind in MODELS)
-        raise UserError(f"{values}: {type(model).__name__} cannot be stacked, as {names} can; {ADVICE}")
-    if isinstance(model, CirclesMLP) and model.stage != "optim":
-        raise UserError(f"{values}: model.stage {model.stage} cannot be stacked, as optim can; {ADVICE}")
-    if model.hparams.get("reduction") == "sum":
-        raise UserError(f"{values}: model.reduction sum cannot be stacked, as mean can; {ADVICE}")
-    try:
-        _kind(model)
-    except ValueError as error:
-        raise UserError(f"{values}: {error}; {ADVICE}") from error
-    made = model.configure_optimizers()
-    optimizer = made["optimizer"] if isinstance(made, dict) else made
-    scheduler = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None  # type: ignore[typeddict-item]
-    refused = {"optimizer": (optimizer, torch.optim.LBFGS), "lr_scheduler": (scheduler, ReduceLROnPlateau)}
-    for key, (part, kind) in refused.items():
-        if isinstance(part, kind):
-            raise UserError(f"{values}: model.{key} {type(part).__name__} cannot be stacked; {ADVICE}")
-
-
-def _kind(model: LightningModule) -> tuple[Any, ...]:
-    """Return what models that are stacked have in common.
-
-    Raises:
-        ValueError: A layer cannot be stacked.
-    """
-    assert isinstance(model.net, nn.Sequential)
-    return type(model), structure(model.net), model.hparams.get("loss")
 
 
 class Trials:

@@ -87,7 +87,7 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
 
     The message is ("done", facts), ("refused", reason) for a mistake of the user, or ("failed", reason).
     """
-    from sweeps.workers import stacked_trials as stacked
+    from sweeps.workers import stacked_check as stacked
 
     setup_process(job)
     try:
