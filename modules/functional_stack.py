@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from modules.base import Classifier, Learner
+from modules.base import Classifier, Learner, trainer_of
 from modules.metrics import SplitMetrics
 from modules.stack import Batch, Stack, Updates
 from modules.stacked_dropout import Order, Orders, Rates, StackedRates, order_of, unordered
@@ -56,7 +56,7 @@ class FunctionalStack(Stack):
                 part.data = own
         self._steps = (_Steps(_template(models)),)  # a tuple, as its parameters are not the stack's
         self._take_over(list(zip(*parameters, strict=True)))
-        self._losses = torch.zeros(self._size)
+        self._losses = torch.zeros(self._size, device=next(self.parameters()).device)
 
     def training_step(
         self, batch: Batch, generators: Sequence[torch.Generator] | None, *, shared: bool
@@ -64,7 +64,7 @@ class FunctionalStack(Stack):
         if self._orders is None:
             self._begin(batch, shared=shared)
         losses, updates = self._map("training_step", batch, generators, shared=shared)
-        self._losses = losses.detach()
+        self._losses.copy_(losses.detach())  # in place, as a captured step does it again
         return losses.sum(), updates
 
     def _begin(self, batch: Batch, *, shared: bool) -> None:
@@ -203,7 +203,7 @@ def _place(name: str) -> tuple[int, ...]:
 
 def _template(models: Sequence[Learner]) -> Learner:
     """Return a copy of the first model whose dropout, and label smoothing, has the rates of all."""
-    trainer = models[0]._trainer
+    trainer = trainer_of(models[0])
     template = copy.deepcopy(models[0], {} if trainer is None else {id(trainer): trainer})
     found = [_dropouts(model) for model in models]
     paths = sorted({path for layers in found for path in layers})

@@ -20,24 +20,25 @@ class Stack(nn.Module, ABC):
     The models' own parameters become views of the stack's, so that an optimiser of each model changes the stack.
     """
 
-    _owners: list[tuple[nn.Parameter, ...]]
+    owners: list[tuple[nn.Parameter, ...]]
+    """Of each stacked parameter, those of the models."""
 
     def _take_over(self, owners: Sequence[tuple[nn.Parameter, ...]]) -> None:
         """Make the parameters of the models, in the order of the stack's, views of the stack's."""
-        self._owners = list(owners)
-        for parameter, parts in zip(self.parameters(), self._owners, strict=True):
+        self.owners = list(owners)
+        for parameter, parts in zip(self.parameters(), self.owners, strict=True):
             for owner, part in zip(parts, parameter.detach().unbind(0), strict=True):
                 owner.data = part
 
     @abstractmethod
     def training_step(
-        self, batch: Batch, generators: Sequence[torch.Generator], *, shared: bool
+        self, batch: Batch, generators: Sequence[torch.Generator] | None, *, shared: bool
     ) -> tuple[Tensor, Updates]:
         """Return the sum of the models' losses, and what the step passes to the metrics of each.
 
         Args:
             batch: Tensors of shape (B, ...), the same for all models; or (N, B, ...), if they are not `shared`.
-            generators: What each model draws from, in the order in which it would alone.
+            generators: What each model draws from, in the order in which it would alone; None to draw for all together.
             shared: Whether all models see the same batch.
         """
 
@@ -51,7 +52,7 @@ class Stack(nn.Module, ABC):
 
     def hand_over_gradients(self) -> None:
         """Give each model's own parameters their part of the gradients, and forget these here."""
-        for parameter, owners in zip(self.parameters(), self._owners, strict=True):
+        for parameter, owners in zip(self.parameters(), self.owners, strict=True):
             parts = [None] * len(owners) if parameter.grad is None else parameter.grad.unbind(0)
             for owner, part in zip(owners, parts, strict=True):
                 owner.grad = part

@@ -28,7 +28,13 @@ DROPOUTS: dict[Callable[..., Tensor], int | None] = {
 class Rates(tuple[float, ...]):
     """A rate for each of N models, in the place of one for all."""
 
-    __slots__ = ()
+    _tensor: Tensor | None = None
+
+    def on(self, device: torch.device) -> Tensor:
+        """Return the rates as a tensor, which is made once: a copy would not be captured in a CUDA graph."""
+        if self._tensor is None or self._tensor.device != device:
+            self._tensor = torch.tensor(self, device=device)
+        return self._tensor
 
 
 class StackedRates(TorchFunctionMode):
@@ -63,18 +69,18 @@ class StackedRates(TorchFunctionMode):
         order = next(self._orders, None)
 
         def draw(shape: tuple[int, ...]) -> Tensor:
-            rates = p if isinstance(p, Rates) else (p,) * shape[0]
             if leading is not None:
                 shape = shape[: leading + 1] + (1,) * (len(shape) - leading - 1)
             if self._generators is None:
-                return draw_together(shape, rates, x.device)
+                return draw_together(shape, p, x.device)
+            rates = p if isinstance(p, Rates) else (p,) * shape[0]
             return draw_each(shape, rates, self._generators, order if leading is None else None)
 
         masks: Tensor = _Draw.apply(x.detach(), self._model, draw)
         return x * masks
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, *, label_smoothing: Rates, **others: Any) -> Tensor:
-        smoothing = torch.tensor(label_smoothing, device=logits.device)[self._model]
+        smoothing = label_smoothing.on(logits.device)[self._model]
         uniform = -F.log_softmax(logits, 1).mean()
         return (1 - smoothing) * F.cross_entropy(logits, labels) + smoothing * uniform
 
@@ -122,10 +128,10 @@ def unordered(x: Tensor, order: Order) -> Tensor:
     return x.permute(0, *(order.index(dimension) + 1 for dimension in range(len(order))))
 
 
-def draw_together(shape: tuple[int, ...], rates: Sequence[float], device: torch.device) -> Tensor:
-    """Return the same, with one draw for all models."""
-    keep = 1 - torch.tensor(rates, device=device).view(-1, *(1,) * (len(shape) - 1))
-    return (torch.rand(shape, device=device) < keep) / keep
+def draw_together(shape: tuple[int, ...], rates: float | Rates, device: torch.device) -> Tensor:
+    """Return the same, with one draw for all models from the generator of the device."""
+    dropped = rates.on(device).view(-1, *(1,) * (len(shape) - 1)) if isinstance(rates, Rates) else rates
+    return (torch.rand(shape, device=device) >= dropped) / (1 - dropped)
 
 
 class Orders(TorchFunctionMode):

@@ -66,8 +66,9 @@ class LayerStack(Stack):
         return x
 
     def training_step(
-        self, batch: Batch, generators: Sequence[torch.Generator], *, shared: bool
+        self, batch: Batch, generators: Sequence[torch.Generator] | None, *, shared: bool
     ) -> tuple[Tensor, Updates]:
+        assert generators is not None, "on a CPU, each model draws for itself"
         inputs, labels = batch
         labels_NB = labels.expand(len(self._models), -1) if shared else labels
         logits_NBK: Tensor = self(inputs, generators, shared=shared)

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from datamodules.in_memory import InMemoryDataModule
+from datamodules.in_memory import EVAL_BATCH_SIZE, InMemoryDataModule
 from datamodules.sampling import EpochSampler
 from modules.base import Batch, Learner
 from modules.functional_stack import run_first_step, structure
@@ -33,6 +33,9 @@ HOOKS = (
 ADVICE = "leave out --stacked to train each trial for itself"
 TOLERANCE = 1e-3
 """Relative difference of rounding, in float32 and one step."""
+SIZE_ON_CPU = 16
+"""More are not faster there: docs/SWEEPS.md."""
+MAX_SIZE, SHARE_OF_MEMORY = 1000, 0.8
 
 
 def check_keys(keys: Sequence[str]) -> None:
@@ -44,7 +47,7 @@ def check_keys(keys: Sequence[str]) -> None:
 
 def check(
     cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule, others: Mapping[str, LightningModule]
-) -> None:
+) -> int:
     """Refuse an experiment whose trials cannot be trained together; the message names the key.
 
     Args:
@@ -52,16 +55,47 @@ def check(
         data: Its data, which have been read.
         model: Its model.
         others: The models of the ends of the space, by what they set.
+
+    Returns:
+        How many trials are trained together if the user does not say.
     """
     trainer = _check_trainer(cli)
     if not isinstance(data, InMemoryDataModule) or type(data.train_dataloader().sampler) is not EpochSampler:
         raise UserError(f"data: {type(data).__name__} cannot be stacked; {ADVICE}")
-    rows = range(min(data.batch_size, len(data.train_set)))
-    batch: Batch = data.on_after_batch_transfer(data.train_set.__getitems__(rows), 0)
+    batch = _batch(data, data.batch_size)
     models = {values: _check_model(values, one) for values, one in {"model": model, **others}.items()}
     for values, one in models.items():
         _check_layers(values, models["model"], one)
     _check_results(models, batch, trainer)
+    return fitting_size(models["model"], batch, _batch(data, EVAL_BATCH_SIZE), trainer.strategy.root_device)
+
+
+def fitting_size(model: Learner, batch: Batch, evaluated: Batch, device: torch.device) -> int:
+    """Return how many models to stack: on a GPU as many as fit in its free memory, on a CPU as many as are faster.
+
+    Args:
+        model: One of them.
+        batch: A batch of the training.
+        evaluated: A batch of the validation.
+        device: Where they are trained.
+    """
+    if device.type != "cuda":
+        return SIZE_ON_CPU
+    model.to(device)
+    stack = stack_models([model], device)
+    free, _ = torch.cuda.mem_get_info(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    loss, _ = stack.training_step(tuple(part.to(device) for part in batch), None, shared=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    stack.evaluation_step(tuple(part.to(device) for part in evaluated))
+    moments = 3 * sum(parameter.nbytes for parameter in stack.parameters())  # and a copy in the update
+    return max(1, min(MAX_SIZE, int(SHARE_OF_MEMORY * free / (torch.cuda.max_memory_allocated(device) + moments))))
+
+
+def _batch(data: InMemoryDataModule, size: int) -> Batch:
+    rows = range(min(size, len(data.train_set)))
+    batch: Batch = data.on_after_batch_transfer(data.train_set.__getitems__(rows), 0)
+    return batch
 
 
 def _check_trainer(cli: LitlabCLI) -> Trainer:
@@ -72,8 +106,8 @@ def _check_trainer(cli: LitlabCLI) -> Trainer:
     trainer = cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
     if trainer.max_epochs == -1:
         raise UserError(f"trainer.max_epochs -1 has no end, and a stack ends with all its trials; {ADVICE}")
-    if trainer.strategy.root_device.type != "cpu" or trainer.world_size > 1:
-        advice = f"a stack trains on one CPU (--trainer.accelerator cpu --trainer.devices 1); {ADVICE}"
+    if trainer.strategy.root_device.type not in ("cpu", "cuda") or trainer.world_size > 1:
+        advice = f"a stack trains on one CPU or one NVIDIA GPU (--trainer.devices 1); {ADVICE}"
         raise UserError(f"trainer.accelerator, trainer.devices: {advice}")
     return trainer
 
@@ -120,7 +154,7 @@ def _check_results(models: Mapping[str, Learner], batch: Batch, trainer: Trainer
         alone.append(run_first_step(model, batch))
     name = type(models["model"]).__name__
     try:
-        stack = stack_models(list(models.values()))
+        stack = stack_models(list(models.values()), batch[0].device)
         _, updates = stack.training_step(batch, generators, shared=True)
         stack.evaluation_step(batch)
     except (RuntimeError, ValueError, TypeError) as error:  # of torch.func

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import connection
 from typing import Any
 
+from lightning.pytorch import Trainer
+
 from modules.speed import flush_denormals
 from pipelines.config.cli import parse_config
 from pipelines.runtime.errors import StoppedError, UserError
@@ -48,21 +50,26 @@ class Trials:
             ready, reporter = Ready(), PruningCallback(job.metric, pipe)
             try:
                 cli = parse_config("sweep", job.arguments_with_seed)
-                training = prepare_training(cli, [ready], test=False, like=first)
+                training = prepare_training(cli, [ready], test=job.test, like=first)
                 set_selection(job, training)
-                run = create_run(job, cli, {"stacked": str(self._size)})
+                run = create_run(job, cli, {"stacked": self._tag(training.trainer)})
                 send(pipe, ("run", run.run_id, max_epochs(training.trainer)))
             except Exception as error:
                 send(pipe, final_message(error))
                 continue
             first = first or training
-            member = Member(training, run, job.seed)
+            member = Member(training, run, job.seed, job.test)
             self._reporters[member] = reporter
             try:
                 train(training, run)
                 member.begin(ready.random)
             except Exception as error:
                 self._leave(member, error)
+
+    def _tag(self, trainer: Trainer) -> str:
+        """Return the value of the tag `stacked`: how many trials started together, and what their results are."""
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        return f"{self._size}, equal in distribution to separate trainings" if on_gpu else str(self._size)
 
     def _train(self, stack: Stack) -> None:
         trainer = stack.members[0].job.trainer
@@ -110,7 +117,7 @@ class Trials:
                     member.save()
                 if error is not None:
                     raise error
-                finalize(member.job, member.run, member.job.checkpoint_callback.seconds, test=False)
+                finalize(member.job, member.run, member.job.checkpoint_callback.seconds, test=member.test)
             last = ("done", selected_metrics(member.run))
         except BaseException as raised:
             last = final_message(raised)
