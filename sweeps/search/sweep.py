@@ -130,6 +130,8 @@ def sweep(
     changes = {"trials": trials, "timeout": timeout, "trial_timeout": trial_timeout, "sampler": sampler}
     changes |= {"pruner": pruner, "seeds": seeds, "folds": folds, "confirm": confirm, "keep": keep}
     searched = read_space(str(space), {key: value for key, value in changes.items() if value is not None})
+    if searched.folds is not None and stacked != 1:
+        raise UserError("--stacked: folds have different data; leave it out")
     _check_overrides(searched, overrides)
     _check_keys(searched, overrides)
     check_names(searched)

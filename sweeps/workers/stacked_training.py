@@ -67,6 +67,12 @@ class Member:
         assert isinstance(self.job.model, Learner)
         return self.job.model
 
+    @property
+    def score(self) -> float:
+        """How good its best epoch is; of those without a metric to select by, none is better."""
+        best = self.job.checkpoint_callback.selection.best
+        return -math.inf if best is None else best.score
+
     def begin(self, random: RandomState) -> None:
         """Draw from here on as a process of its own would."""
         self.random = random

@@ -7,17 +7,48 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from modules.speed import flush_denormals
-from pipelines.config.cli import parse_config
+from pipelines.config.cli import LitlabCLI, parse_config
+from pipelines.config.varied import varied
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.endings import recorded
 from pipelines.training.job import Training, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.train import train
-from sweeps.workers.job import Job
+from sweeps.workers.job import Job, as_arguments
 from sweeps.workers.process import create_run, final_message, max_epochs, selected_metrics, send, set_selection
 from sweeps.workers.pruning import PruningCallback
 from sweeps.workers.stacked_training import Member, Ready, Stack
+
+FIGURES = 3
+"""Number of the best trials of a stack that have a figure, which takes longer than all else at the end of a trial."""
+
+
+class Parsed:
+    """The configurations of the jobs of a stack: one is parsed, the others change its seed and its numbers."""
+
+    def __init__(self) -> None:
+        self._first: tuple[Job, LitlabCLI] | None = None
+
+    def configuration(self, job: Job) -> LitlabCLI:
+        """Return the configuration of a job, and set the seed of all generators.
+
+        Raises:
+            UserError: It is invalid.
+        """
+        if self._first is not None and _fixed(job) == _fixed(self._first[0]):
+            cli = varied(self._first[1], job.values, job.seed)
+            if cli is not None:
+                return cli
+        cli = parse_config("sweep", job.arguments_with_seed)
+        self._first = self._first or (job, cli)
+        return cli
+
+
+def _fixed(job: Job) -> tuple[list[str], list[str]]:
+    """Return the arguments of a job but the values of a search, and the keys of these."""
+    searched = as_arguments(job.values)
+    return [argument for argument in job.arguments if argument not in searched], list(job.values)
 
 
 class Trials:
@@ -45,11 +76,12 @@ class Trials:
     def _prepare(self) -> None:
         """Start each training as `litlab fit` does; one that cannot start does not affect the others."""
         first: Training | None = None
+        parsed = Parsed()
         while self._waiting:
             job, pipe = self._waiting.pop(0)
             ready, reporter = Ready(), PruningCallback(job.metric, pipe)
             try:
-                cli = parse_config("sweep", job.arguments_with_seed)
+                cli = parsed.configuration(job)
                 training = prepare_training(cli, [ready], test=job.test, like=first)
                 set_selection(job, training)
                 run = create_run(job, cli, {"stacked": self._tag(training.trainer)})
@@ -83,8 +115,9 @@ class Trials:
             self._end(stack, {member: StoppedError(reason) for member in pruned})
             if not stack.members:
                 return
-        for member in stack.members:
-            self._leave(member)
+        by_score = sorted(stack.members, key=lambda member: member.score, reverse=True)
+        for place, member in enumerate(by_score):
+            self._leave(member, figures=place < FIGURES)
 
     def _validate(self, stack: Stack, epoch: int) -> list[Member]:
         """Measure and report; return the members that the controller ends after this epoch."""
@@ -106,7 +139,7 @@ class Trials:
             self._leave(member, error)
         stack.remove(list(ended))
 
-    def _leave(self, member: Member, error: BaseException | None = None) -> None:
+    def _leave(self, member: Member, error: BaseException | None = None, *, figures: bool = False) -> None:
         """End a trial: save its results, or report why there are none."""
         pipe = self._reporters.pop(member).pipe
         assert pipe is not None
@@ -117,7 +150,8 @@ class Trials:
                     member.save()
                 if error is not None:
                     raise error
-                finalize(member.job, member.run, member.job.checkpoint_callback.seconds, test=member.test)
+                seconds = member.job.checkpoint_callback.seconds
+                finalize(member.job, member.run, seconds, test=member.test, curves=figures or member.test)
             last = ("done", selected_metrics(member.run))
         except BaseException as raised:
             last = final_message(raised)
