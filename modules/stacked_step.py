@@ -31,7 +31,8 @@ class StackedStep:
         self._stack, self._optimizers, self._device = stack, list(optimizers), device
         self._together: StackedOptimizer | None = None
         count = sum(parameter.numel() for parameter in stack.parameters()) / len(optimizers)
-        if StackedOptimizer.takes(optimizers) and (device.type == "cuda" or count <= FEW_PARAMETERS):
+        takes = StackedOptimizer.takes(optimizers) and _have_all(stack, optimizers)
+        if takes and (device.type == "cuda" or count <= FEW_PARAMETERS):
             self._together = StackedOptimizer(list(stack.parameters()), stack.owners, optimizers)
         self._captured = (device.type == "cuda" if captured is None else captured) and self._together is not None
         self._graph: StepGraph | None = None
@@ -76,3 +77,10 @@ class StackedStep:
         for optimizer in self._optimizers:
             optimizer.step()
         return updates
+
+
+def _have_all(stack: Stack, optimizers: Sequence[Optimizer]) -> bool:
+    """Return whether the optimisers have all parameters of their models that have gradients."""
+    trained = [parts for whole, parts in zip(stack.parameters(), stack.owners, strict=True) if whole.requires_grad]
+    own = [{id(part) for group in optimizer.param_groups for part in group["params"]} for optimizer in optimizers]
+    return all(id(part) in ids for parts in trained for part, ids in zip(parts, own, strict=True))

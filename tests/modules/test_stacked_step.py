@@ -36,6 +36,18 @@ def test_a_captured_step_trains_as_an_eager_one_and_leaves_smaller_batches_eager
     torch.testing.assert_close(ends[0], ends[1])
 
 
+def test_parameters_that_no_optimiser_has_do_not_change():
+    torch.manual_seed(0)
+    models = [MLP((4,), 3, hidden=(2,)) for _ in range(2)]
+    first = copy.deepcopy(models[0])
+    heads = [torch.optim.SGD(model.net[3].parameters(), 0.1) for model in models]
+    StackedStep(FunctionalStack(models), heads, CPU).run(
+        (torch.randn(6, 4), torch.randint(0, 3, (6,))), None, shared=True
+    )
+    assert torch.equal(models[0].net[1].weight, first.net[1].weight)
+    assert not torch.equal(models[0].net[3].weight, first.net[3].weight)
+
+
 def test_one_draw_for_all_has_the_rate_of_each_model():
     torch.manual_seed(0)
     masks = draw_together((3, 200, 50), Rates((0.0, 0.2, 0.5)), CPU)
