@@ -63,7 +63,12 @@ def add_stacked(parser: VerbParser) -> None:
 
 
 def _size(text: str) -> StackSize:
-    return AUTO if text == AUTO else int(text)
+    if text == AUTO:
+        return AUTO
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; the name comes before --stacked") from error
 
 
 def check_stacked(size: StackSize) -> None:

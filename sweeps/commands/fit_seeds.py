@@ -23,8 +23,7 @@ DESCRIPTION = """Train one configuration with several seeds. A parent run has th
 standard deviation and the 95 % interval of each metric; each seed is a child
 run. The same command continues after a stop; a larger N adds seeds.
 
-With --folds, each of N parts of the training data validates once, and all are
-tested when the last fold is trained (docs/DATA.md)."""
+With --folds, each N-th of the training data validates once (docs/DATA.md)."""
 
 
 def make_parser(verb: str) -> VerbParser:

@@ -154,7 +154,7 @@ def _check_results(models: Mapping[str, Learner], batch: Batch, trainer: Trainer
         alone.append(run_first_step(model, batch))
     name = type(models["model"]).__name__
     try:
-        stack = stack_models(list(models.values()), batch[0].device)
+        stack = stack_models(list(models.values()), trainer.strategy.root_device)  # the kind that trains there
         _, updates = stack.training_step(batch, generators, shared=True)
         stack.evaluation_step(batch)
     except (RuntimeError, ValueError, TypeError) as error:  # of torch.func
