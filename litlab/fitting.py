@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from litlab.arguments import Files, Overrides, Values, experiment_arguments, key_arguments, labels
+from litlab.arguments import Files, Overrides, Values, experiment_arguments, given, key_arguments, labels
 from litlab.call import training_call
 from litlab.errors import failures_with_run
 from litlab.objects import make_objects, object_keys
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipelines.config.objects import Data, Model, Objects
     from pipelines.tracking.store import StoredRun
     from pipelines.training.results import FitResult
+    from sweeps.cluster.options import StackSize
 
 FAST_DEV_RUN = "trainer.fast_dev_run"
 
@@ -36,6 +37,7 @@ def fit(
     cluster: str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
+    stacked: "StackSize" = 1,
     name: str | None = None,
     run_name: str | None = None,
     tags: "Values | None" = None,
@@ -68,6 +70,7 @@ def fit(
             docs/CLUSTERS.md.
         cpus: CPUs of each training there.
         gpus: GPUs of each training there, perhaps a fraction.
+        stacked: With `seeds`, models that a worker trains as one; "auto" for as many as fit in memory.
         name: The MLflow experiment; default: the name of the experiment, or of the model's class.
         run_name: Name of the run; default: what it changes in the experiment, and the seed.
         tags: Tags of the run.
@@ -97,7 +100,7 @@ def fit(
     origin = None if from_run is None else run_id_of(from_run, tracking_uri)
     options: dict[str, Any] = {"tracking_uri": tracking_uri, "labels": labels(tags, note, run_name)}
     options |= {"system_metrics": system_metrics, "notify": notify}
-    place = place_of(workers, cluster, cpus, gpus)
+    place = place_of(workers, cluster, cpus, gpus) | given(stacked=None if stacked == 1 else stacked)
     if seeds is None and folds is None:
         for several in place:
             raise UserError(f"{several} is for several trainings: it goes with seeds, folds or litlab.sweep")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipelines.config.objects import Data
+    from sweeps.cluster.options import StackSize
     from sweeps.search.sweep import SweepResult
 
 Searched = str | Path | Callable[..., Any]  # annotations with quotes are short in `help`
@@ -85,7 +86,7 @@ def sweep(
     cluster: str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
-    stacked: int = 1,
+    stacked: "StackSize" = 1,
     name: str | None = None,
     storage: str | None = None,
     retry_failed: bool = False,
@@ -122,7 +123,7 @@ def sweep(
         cluster: A Ray cluster on which to train: "local", "auto" or "HOST:PORT", see docs/CLUSTERS.md.
         cpus: CPUs of each training there.
         gpus: GPUs of each training there, perhaps a fraction.
-        stacked: Small models that a worker trains as one.
+        stacked: Models that a worker trains as one; "auto" for as many as fit in memory.
         name: Name of the study; default: that of the space, or of the function.
         storage: URL of Optuna's storage; default: optuna.db next to the runs' database.
         retry_failed: Whether to train the configurations of failed trials again.

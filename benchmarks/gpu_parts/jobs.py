@@ -66,6 +66,9 @@ JOBS = {
     "litlab": Job("timing", "litlab"),
     "workers": Job("timing", "with_workers"),
     "usage": Job("usage", "usage"),
+    "stacked floors": Job("stacks", "floors"),
+    "stacks": Job("stacks", "stacks"),
+    "stacked search": Job("stacks", "search"),
     "airbench": Job("airbench", "litlab"),
     "airbench script": Job("airbench", "script"),
 }
@@ -73,9 +76,10 @@ PARTS = {
     "a": Part("does everything run", True, dict.fromkeys([*JOBS][:8], 140)),
     "e": Part("memory and utilisation", False, {"usage": 55}),
     "b": Part("seconds per epoch", False, {"raw": 60, "litlab": 150, "workers": 60}),
+    "d": Part("models that train as one", False, {"stacked floors": 30, "stacks": 60, "stacked search": 60}),
     "c": Part("cifar-airbench, beside airbench's own script", False, {"airbench": 180, "airbench script": 120}),
 }
-DEFAULT_PARTS = ("a", "e", "b")  # c needs the images of CIFAR-10
+DEFAULT_PARTS = ("a", "e", "d", "b")  # c needs the images of CIFAR-10
 
 
 def run_part(part: Part, place: Place, end: float) -> None:

@@ -30,7 +30,7 @@ def show(results: list[Result], console: Console) -> bool:
     for result in results:
         if result["job"] == "machine":
             console.print(", ".join(f"{key} {value}" for key, value in result.items() if key not in ("job", "name")))
-    for table in (_runs(results), _epochs(results), _usage(results), _airbench(results)):
+    for table in (_runs(results), _epochs(results), _usage(results), _stacks(results), _airbench(results)):
         if table.rows:
             console.print(table, "")
     console.print(NOISE)
@@ -88,6 +88,20 @@ def _usage(results: list[Result]) -> Table:
         if result["job"] == "usage" and "peak_MB" in result:
             memory = (f"{result[key]:.0f}" for key in ("peak_MB", "device_memory_MB"))
             table.add_row(result["name"], str(result["utilisation_percent"]), *memory)
+    return table
+
+
+def _stacks(results: list[Result]) -> Table:
+    """Milliseconds per step of all models of a stack, of both variants, and the seconds of a search."""
+    table = _table("models that train as one: ms per step of all", "models", "floor, CUDA graph", "litlab", "ratio")
+    timed = {(r["experiment"], r["models"], r["variant"]): r["ms"] for r in results if "ms" in r}
+    for experiment, size in dict.fromkeys(key[:2] for key in timed):
+        floor, own = (timed.get((experiment, size, variant)) for variant in ("floor, CUDA graph", "litlab"))
+        cells = [f"{ms:.3f}" if ms else "" for ms in (floor, own)]
+        table.add_row(f"{size} {experiment}", *cells, f"{own / floor:.2f}" if own and floor else "")
+    for result in results:
+        if result["job"] == "stacked search" and result["name"] != "process":
+            table.add_row(f"{result['name']}, whole search, s", "", f"{result['seconds']:.1f}", "")
     return table
 
 

@@ -82,7 +82,7 @@ class FitResult:
     refused: tuple[str, ...] = ()
 
 
-def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> FitResult:
+def finalize(training: Training, run: Run, seconds: float, *, test: bool, curves: bool = True) -> FitResult:
     """Record the results of a training.
 
     Args:
@@ -91,6 +91,7 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fit
         seconds: Training time.
         test: Whether to test the selected epoch. Without it there are no test metrics, no figures of the test set and
             no exported model.
+        curves: Whether to draw the learning curves.
     """
     with _share_ended(training):
         return _finalize(training, run, seconds, test=test)
@@ -119,7 +120,7 @@ def _finalize(training: Training, run: Run, seconds: float, *, test: bool) -> Fi
     parameters = sum(parameter.numel() for parameter in model.parameters())
     steps = {} if best.step is None else {SELECTED_STEP: best.step}
     run.log_metrics({**selected, FIT_SECONDS: seconds, PARAMETERS: parameters, SELECTED_EPOCH: epoch, **steps}, epoch)
-    if run.history:
+    if run.history and curves:
         run.save_figure("learning_curves", figures.learning_curves(run.history, epoch))
     if test:
         _test_and_export(training, run, epoch)

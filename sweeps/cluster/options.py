@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipelines.commands.options import VerbParser
 from pipelines.runtime.errors import UserError
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from sweeps.workers.pool import Pool
 
 INSTALL = '--cluster needs Ray: pip install "litlab[ray]"'
+
+StackSize = int | Literal["auto"]
+"""Number of models that a worker trains as one; "auto" for as many as fit in memory."""
+AUTO: Literal["auto"] = "auto"
 
 SETTINGS = {  # of a cluster that litlab starts; docs/CLUSTERS.md has those of one that `ray start` starts
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -50,6 +54,31 @@ def add_place_options(parser: VerbParser) -> None:
     help_text = "trainings in parallel; they share cores and GPUs (1)"
     parser.add_argument("--workers", type=int, metavar="N", help=help_text)
     add_cluster_options(parser, short=True)
+
+
+def add_stacked(parser: VerbParser) -> None:
+    """Add `--stacked`, which is 1 if it is not given, and "auto" without a number."""
+    help_text = "models trained as one (1); without N, as many as fit"
+    parser.add_argument("--stacked", nargs="?", type=_size, default=1, const=AUTO, metavar="N", help=help_text)
+
+
+def _size(text: str) -> StackSize:
+    if text == AUTO:
+        return AUTO
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; the name comes before --stacked") from error
+
+
+def check_stacked(size: StackSize) -> None:
+    """Refuse a size of a stack that is no positive number.
+
+    Raises:
+        UserError: It is not.
+    """
+    if size != AUTO and size < 1:
+        raise UserError(f"--stacked {size}: expected at least 1")
 
 
 def add_cluster_options(parser: VerbParser, *, short: bool = False) -> None:

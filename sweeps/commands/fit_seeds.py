@@ -13,7 +13,7 @@ from pipelines.runtime.errors import UserError
 from pipelines.runtime.log import logger
 from pipelines.runtime.status import show_status
 from pipelines.runtime.text import format_command
-from sweeps.cluster.options import add_place_options
+from sweeps.cluster.options import add_place_options, add_stacked
 
 if TYPE_CHECKING:
     from sweeps.seeds.fit_seeds import SeedsResult
@@ -23,8 +23,7 @@ DESCRIPTION = """Train one configuration with several seeds. A parent run has th
 standard deviation and the 95 % interval of each metric; each seed is a child
 run. The same command continues after a stop; a larger N adds seeds.
 
-With --folds, each of N parts of the training data validates once, and all are
-tested when the last fold is trained (docs/DATA.md)."""
+With --folds, each N-th of the training data validates once (docs/DATA.md)."""
 
 
 def make_parser(verb: str) -> VerbParser:
@@ -34,6 +33,7 @@ def make_parser(verb: str) -> VerbParser:
     parser.add_argument("--folds", type=int, metavar="N", help="number of folds, each with a seed of its own")
     parser.add_argument("--seed_everything", type=int, metavar="N", help="the first seed (0)")
     add_place_options(parser)
+    add_stacked(parser)
     help_text = "a run whose configuration the keys change"
     parser.add_argument("--from", dest="from_run", metavar="RUN_ID", help=help_text)
     parser.add_system_metrics()
@@ -66,6 +66,7 @@ def main(verb: str, argv: Sequence[str]) -> int:
         cluster=options.cluster,
         cpus=options.cpus,
         gpus=options.gpus,
+        stacked=options.stacked,
         first_seed=options.seed_everything,
         overrides=overrides,
         labels=labels,

@@ -17,7 +17,7 @@ from pipelines.runtime.status import show_status
 from pipelines.runtime.text import escape_control_characters, format_command, redact_credentials
 from pipelines.tracking.tags import NOT_BETTER
 from pipelines.tracking.uri import tracking_uri_arguments
-from sweeps.cluster.options import add_place_options
+from sweeps.cluster.options import add_place_options, add_stacked
 from sweeps.search.space import NOT_SEARCHED
 from sweeps.search.space_files import space_names
 
@@ -47,7 +47,7 @@ def make_parser(verb: str) -> VerbParser:
     add("--trial-timeout", metavar="10m", help="stop a training that takes longer; its trial fails")
     add("--trial_timeout", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     add_place_options(parser)
-    add("--stacked", type=int, default=1, metavar="N", help="small models trained as one (1; docs/SWEEPS.md)")
+    add_stacked(parser)
     add("--sampler", metavar="NAME", help="grid, random, tpe, cmaes, gp, qmc ... of Optuna")
     add("--pruner", metavar="NAME", help="none, median, hyperband ... of Optuna")
     add("--seeds", type=int, metavar="N", help="runs of each configuration; --folds N: on N folds")

@@ -14,6 +14,7 @@ from pipelines.tracking.labels import Labels
 from pipelines.tracking.store import Store
 from pipelines.tracking.summary_runs import keep_code, label
 from pipelines.tracking.tags import FOLD_PARAM, FOLDS_PARAM
+from sweeps.cluster.options import AUTO, StackSize, check_stacked, make_pool
 from sweeps.cluster.place import Place
 from sweeps.search.samplers import check_names
 from sweeps.search.space import NOT_SEARCHED, Space, split_keys
@@ -77,7 +78,7 @@ def sweep(
     confirm: int | None = None,
     keep: Keep | None = None,
     workers: int | None = None,
-    stacked: int = 1,
+    stacked: StackSize = 1,
     cluster: str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
@@ -108,7 +109,7 @@ def sweep(
         confirm: Runs of the best configuration on fresh seeds.
         keep: Whose checkpoints to keep.
         workers: Trainings in parallel, which share CPU cores and GPUs; see `Place`, as the three below.
-        stacked: Small models that a worker trains together.
+        stacked: Models that a worker trains as one; "auto" for as many as fit in memory.
         cluster: A Ray cluster on which to train.
         cpus: CPUs of each training there.
         gpus: GPUs of each training there.
@@ -125,15 +126,15 @@ def sweep(
     Raises:
         UserError: An argument or the experiment is refused, another process runs the study, or a database is lost.
     """
-    if stacked < 1:
-        raise UserError(f"--stacked {stacked}: expected at least 1")
+    check_stacked(stacked)
     changes = {"trials": trials, "timeout": timeout, "trial_timeout": trial_timeout, "sampler": sampler}
     changes |= {"pruner": pruner, "seeds": seeds, "folds": folds, "confirm": confirm, "keep": keep}
     searched = read_space(str(space), {key: value for key, value in changes.items() if value is not None})
+    if searched.folds is not None and stacked != 1:
+        raise UserError("--stacked: folds have different data; leave it out")
     _check_overrides(searched, overrides)
     _check_keys(searched, overrides)
     check_names(searched)
-    from sweeps.cluster.options import make_pool
 
     where = Place(cluster, workers, cpus, gpus)
     with (
@@ -172,7 +173,7 @@ def run_sweep(
     storage: str | None,
     tracking_uri: str | None,
     overrides: Sequence[str],
-    stacked: int,
+    stacked: StackSize,
     labels: Labels,
     command: str,
     notify: str,
@@ -197,7 +198,7 @@ def run_sweep(
     fixed = [space.experiment, *as_arguments(space.fixed()), *overrides]
     try:
         points = [space.settings(point) for point in space.end_points()]
-        facts = pool.check(Job(fixed, stacked=stacked > 1), points)
+        facts = pool.check(Job(fixed, stacked=stacked != 1), points)
         pool.use_nodes(facts["nodes"])
     except UserError as error:
         raise _with_source(error, space) from error
@@ -214,7 +215,7 @@ def run_sweep(
             tags = {**labels.tags, **keep_code(parent)}
             runs = TrialRuns(study, parent, [*fixed, *selection], facts["devices"], tags, bool(selection))
             with notified(notify, parent, runs.experiment, lambda: _best_value(study)):
-                confirmed = run_study(runs, pool, display, stacked)
+                confirmed = run_study(runs, pool, display, facts["stack_size"] if stacked == AUTO else stacked)
         return SweepResult(
             study=name,
             space=space,

@@ -12,6 +12,7 @@ from pipelines.tracking.labels import Labels
 from pipelines.tracking.run import Run
 from pipelines.tracking.store import Store, StoredRun
 from pipelines.tracking.summary_runs import label
+from sweeps.cluster.options import StackSize
 from sweeps.cluster.options import make_pool as pool_of
 from sweeps.cluster.place import Place
 from sweeps.seeds.plan import SeedsPlan, make_plan
@@ -61,6 +62,7 @@ def fit_seeds(
     cluster: str | None = None,
     cpus: float | None = None,
     gpus: float | None = None,
+    stacked: StackSize = 1,
     first_seed: int | None = None,
     overrides: Sequence[str] = (),
     tracking_uri: str | None = None,
@@ -85,6 +87,7 @@ def fit_seeds(
         cluster: A Ray cluster on which to train.
         cpus: CPUs of each training there.
         gpus: GPUs of each training there.
+        stacked: Models that a worker trains as one; "auto" for as many as fit in memory.
         first_seed: The first seed; None takes the experiment's.
         overrides: Arguments of `litlab fit` that follow, such as ["--model.dropout", "0.3"], without the seed.
         tracking_uri: Database or server of the runs; default: MLFLOW_TRACKING_URI, else the project's mlflow.db.
@@ -105,7 +108,7 @@ def fit_seeds(
     make_pool = make_pool or (lambda folder: pool_of(place, folder, system_metrics=system_metrics))
     with tempfile.TemporaryDirectory(prefix="litlab-seeds-") as folder, make_pool(Path(folder)) as pool:
         pool.warm_up()
-        plan = make_plan(pool, arguments, seeds, first_seed, folds)
+        plan = make_plan(pool, arguments, seeds, first_seed, folds, stacked)
         store = Store(plan.facts["tracking_uri"])
         pool.check_store(store)
         with seeds_lock(store, plan), graceful_shutdown(pool) as signals:
@@ -141,7 +144,8 @@ def _train(
         done = finished_runs(store, parent.run_id, plan.seeds)
         jobs = missing_jobs(store, parent, plan, labels, done)
         with LiveDisplay() as display:
-            results = run_jobs(pool, jobs, store, display, title=plan.experiment, reused=len(done))
+            title, size = plan.experiment, plan.stacked
+            results = run_jobs(pool, jobs, store, display, title=title, reused=len(done), stacked=size)
         runs += finished_runs(store, parent.run_id, plan.seeds)
         if plan.folds is not None and len(runs) == len(plan.seeds) and not pool.stop_requests:
             _add_tests(pool, runs)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipelines.runtime.errors import UserError
 from pipelines.tracking.tags import DATA_HASH_TAG, EXPERIMENT_TAG, FOLDS_PARAM
+from sweeps.cluster.options import AUTO, StackSize, check_stacked
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
 
@@ -20,12 +21,14 @@ class SeedsPlan:
         seeds: Consecutive seeds.
         facts: Facts about the experiment, from `sweeps.workers.worker`.
         folds: Number of folds of the data; None without.
+        stacked: Number of seeds that a worker trains as one.
     """
 
     arguments: list[str]
     seeds: range
     facts: dict[str, Any]
     folds: int | None = None
+    stacked: int = 1
 
     @property
     def name(self) -> str:
@@ -65,7 +68,12 @@ def parse_seeds(text: str) -> range:
 
 
 def make_plan(
-    pool: Pool, arguments: list[str], seeds: int, first_seed: int | None, folds: int | None = None
+    pool: Pool,
+    arguments: list[str],
+    seeds: int,
+    first_seed: int | None,
+    folds: int | None = None,
+    stacked: StackSize = 1,
 ) -> SeedsPlan:
     """Check an experiment in a separate process, and return what is to be trained; see `fit_seeds`.
 
@@ -78,9 +86,12 @@ def make_plan(
             raise UserError(f"--folds {folds}: expected at least 2")
         if seeds % folds:
             raise UserError(f"--seeds {seeds}: expected a multiple of --folds {folds}, so that each fold counts alike")
+        if stacked != 1:
+            raise UserError("--stacked: folds have different data; leave it out")
+    check_stacked(stacked)
     seed_arguments = [] if first_seed is None else ["--seed_everything", str(first_seed)]
     try:
-        facts = pool.check(Job([*arguments, *seed_arguments], test=folds is None), [])
+        facts = pool.check(Job([*arguments, *seed_arguments], test=folds is None, stacked=stacked != 1), [])
     except UserError as error:
         if f"unknown key {FOLDS_PARAM}" in str(error):
             raise UserError("--folds: the data module has no arguments folds and fold; see docs/DATA.md") from error
@@ -93,4 +104,5 @@ def make_plan(
         raise UserError(f"seed_everything {first}: with --seeds it is the first seed and must be an integer")
     if first + seeds - 1 > LAST_SEED:
         raise UserError(f"seed_everything {first}: the last of {seeds} seeds would exceed {LAST_SEED}")
-    return SeedsPlan(arguments, range(first, first + seeds), facts, folds)
+    size = facts["stack_size"] if stacked == AUTO else stacked
+    return SeedsPlan(arguments, range(first, first + seeds), facts, folds, size)

@@ -45,6 +45,7 @@ def missing_jobs(store: Store, parent: Run, plan: SeedsPlan, labels: Labels, don
             folds=plan.folds,
             breaks_ties=breaks_ties,
             devices=plan.facts["devices"],
+            stacked=plan.stacked > 1,
         )
         for seed in plan.seeds
         if seed not in trained

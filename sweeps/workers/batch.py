@@ -1,6 +1,7 @@
 """Train a list of jobs, as many in parallel as the pool has slots."""
 
 import contextlib
+import math
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,7 @@ def run_jobs(
     *,
     title: str,
     reused: int = 0,
+    stacked: int = 1,
     check: Callable[[], None] = lambda: None,
     on_result: Callable[[JobResult], None] = lambda result: None,
 ) -> list[JobResult]:
@@ -73,6 +75,7 @@ def run_jobs(
         display: Gets a line for each result, and the progress.
         title: Title of the progress line.
         reused: Number of runs that exist already, which the progress counts as done.
+        stacked: Number of jobs that a process trains as one.
         check: Called several times a second; an exception ends the jobs.
         on_result: Called with each result when the job has ended; an exception ends the other jobs.
 
@@ -86,7 +89,9 @@ def run_jobs(
     try:
         while (waiting and not pool.stop_requests) or pool.children:
             while waiting and pool.free_slots and not pool.stop_requests:
-                pool.start(waiting.pop(0))
+                size = min(stacked, math.ceil(len(waiting) / len(pool.free_slots)))
+                pool.start(*waiting[:size])
+                del waiting[:size]
             for child, message in pool.events(0.25):
                 if message[0] == "epoch":  # only for the display
                     child.answer(stop=False)

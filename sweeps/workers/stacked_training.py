@@ -7,19 +7,21 @@ Shapes: N models, B examples of a batch, K classes.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.in_memory import EVAL_BATCH_SIZE, InMemoryDataModule
-from datamodules.sampling import EpochSampler
-from datamodules.sets import TensorSet
-from modules.base import Batch, Classifier
-from modules.stack import StackedNet
+from modules.base import Batch, Classifier, Learner
+from modules.functional_stack import FunctionalStack
+from modules.metrics import SplitMetrics
+from modules.stack import Stack as ModelStack
+from modules.stacked_layers import LayerStack, has_stackable_layers
+from modules.stacked_metrics import SeparateMetrics, StackedMetrics
+from modules.stacked_step import StackedStep
 from pipelines.checkpoints.files import BEST, LAST
 from pipelines.checkpoints.random_state import RandomState, get_random_state, set_random_state
 from pipelines.runtime.lightning_internals import set_callback_metrics
@@ -27,6 +29,7 @@ from pipelines.tracking.run import Run
 from pipelines.training.job import Training
 from pipelines.training.learning_rates import learning_rates
 from pipelines.training.nan_guard import CHECK_EVERY_N_STEPS, nan_error
+from sweeps.workers.stacked_data import StackedData
 
 
 class Ready(Callback):
@@ -45,6 +48,7 @@ class Member:
         job: Its parts.
         run: Its run.
         seed: Seed of the order of its examples.
+        test: Whether its test set is measured at the end.
         random: All generators of its process, when its first epoch would have started.
         generator: torch's, which it draws from.
     """
@@ -52,26 +56,28 @@ class Member:
     job: Training
     run: Run
     seed: int
+    test: bool = False
     random: RandomState = field(default_factory=dict)
     generator: torch.Generator = field(default_factory=torch.Generator)
     _best: dict[str, object] = field(default_factory=dict)
     _validated: int = -1
 
     @property
-    def model(self) -> Classifier:
-        assert isinstance(self.job.model, Classifier)
+    def model(self) -> Learner:
+        assert isinstance(self.job.model, Learner)
         return self.job.model
 
     @property
-    def net(self) -> nn.Sequential:
-        assert isinstance(self.model.net, nn.Sequential)
-        return self.model.net
+    def score(self) -> float:
+        """How good its best epoch is; of those without a metric to select by, none is better."""
+        best = self.job.checkpoint_callback.selection.best
+        return -math.inf if best is None else best.score
 
     def begin(self, random: RandomState) -> None:
         """Draw from here on as a process of its own would."""
         self.random = random
         self.generator.set_state(random["torch"])
-        self.model.eval()  # `StackedNet` applies dropout
+        self.model.eval()  # the stack applies dropout
 
     def draw(self, make: Callable[[], Batch]) -> Batch:
         """Call a function that draws from torch's global generator, with the state that this training would have."""
@@ -91,9 +97,9 @@ class Member:
         set_callback_metrics(self.job.trainer, values)
         return {key: float(value) for key, value in values.items()}
 
-    def end_epoch(self, epoch: int, val_batches: int) -> None:
+    def end_epoch(self, epoch: int, trained: dict[str, Tensor], val_batches: int) -> None:
         """Log the training's metrics, and keep the checkpoint if it is the best."""
-        self.run.log_metrics(self.measure(self.model.train_metrics.compute()), epoch)
+        self.run.log_metrics(self.measure(trained), epoch)
         self._validated = epoch if val_batches else self._validated
         if self.job.checkpoint_callback.end_external_epoch(self.job.trainer, epoch, val_batches):
             self._best = self._checkpoint()
@@ -108,7 +114,8 @@ class Member:
         for regions in self.job.regions:
             with torch.no_grad():
                 regions.record(self.job.trainer, self.model, self._validated)
-        set_random_state({**self.random, "torch": self.generator.get_state()})
+        now = get_random_state()  # the generator of a GPU is that of the whole stack
+        set_random_state({**self.random, "torch": self.generator.get_state(), "cuda": now["cuda"]})
         return self.job.checkpoint_callback.state(self.job.trainer)
 
 
@@ -116,24 +123,26 @@ class Stack:
     """Models that train together, until each leaves.
 
     Args:
-        members: The trainings, with the same data, whose configurations passed `sweeps.workers.stacked_trials.check`.
+        members: The trainings, with the same data, whose configurations passed `sweeps.workers.stacked_check.check`.
     """
 
     def __init__(self, members: Sequence[Member]) -> None:
-        data, self._trainer = members[0].job.data, members[0].job.trainer
+        data, trainer = members[0].job.data, members[0].job.trainer
         assert isinstance(data, InMemoryDataModule)
-        data.trainer = self._trainer
-        self._data = data
-        self._steps = int(self._trainer.num_training_batches)
-        self._random_data = bool(getattr(data, "crop_padding", 0) or getattr(data, "flip", False))
+        self._data, self._device = StackedData(data, trainer), trainer.strategy.root_device
+        self._steps = int(trainer.num_training_batches)
+        self._trained: dict[Member, dict[str, Tensor]] = {}
         self._stack(list(members))
 
     def _stack(self, members: list[Member]) -> None:
-        self.members, self.net = members, StackedNet([member.net for member in members])
-        losses = [member.model.hparams.get("label_smoothing", 0.0) for member in members]
-        self._same_loss = [[i for i, other in enumerate(losses) if other == loss] for loss in dict.fromkeys(losses)]
+        for member in members:
+            member.model.to(self._device)
+        self.members, self.models = members, stack_models([member.model for member in members], self._device)
+        optimizers = [optimizer for member in members for optimizer in member.job.trainer.optimizers]
+        self._step = StackedStep(self.models, optimizers, self._device)
         # Whether all models see the same batches
-        self._shared = not self._random_data and len({member.seed for member in members}) == 1
+        self._shared = not self._data.is_random and len({member.seed for member in members}) == 1
+        self._generators = [member.generator for member in members] if self._device.type == "cpu" else None
 
     def remove(self, members: Sequence[Member]) -> None:
         """Continue without these."""
@@ -145,106 +154,69 @@ class Stack:
     def train(self, epoch: int) -> dict[Member, FloatingPointError]:
         """Run one epoch's steps; return the members whose loss is not finite, with the error that ends them."""
         lost: dict[Member, FloatingPointError] = {}
-        self._trainer.training = True
+        metrics = self._metrics("train_metrics")
         for member in self.members:
             if rates := learning_rates(member.job.trainer):
                 member.run.log_metrics(rates, epoch, step=epoch)
         if epoch:
             self._start_loaders()
-        for number, (inputs, labels_NB) in enumerate(self._batches(epoch), 1):
-            logits_NBK = self._step(inputs, labels_NB)
+        for number, batch in enumerate(self._data.training_batches(self.members, epoch, shared=self._shared), 1):
+            for values in self._step.run(batch, self._generators, shared=self._shared):
+                metrics.update(*values)
             step = epoch * self._steps + number
-            for member in self.members:
-                for optimizer in member.job.trainer.optimizers:
-                    optimizer.step()
-                member.step_schedules("step")
-            if step % CHECK_EVERY_N_STEPS == 0 or number == self._steps:
-                lost = {**self._not_finite(logits_NBK, labels_NB, step, epoch), **lost}
-        for member in self.members:
-            member.step_schedules("epoch")
+            self._step_schedules("step")
+            if number == self._steps or (step % CHECK_EVERY_N_STEPS == 0 and self._device.type == "cpu"):
+                lost = {**self._not_finite(step, epoch), **lost}
+        self._step_schedules("epoch")
+        self._trained = dict(zip(self.members, metrics.compute(), strict=True))
         return lost
 
-    def _step(self, inputs: Tensor, labels_NB: Tensor) -> Tensor:
-        """Compute the gradients of one batch for each model; return the outputs."""
-        generators = [member.generator for member in self.members]
-        logits_NBK: Tensor = self.net(inputs, generators, shared=self._shared)
-        total = torch.zeros(())
-        for group in self._same_loss:  # the mean over several batches, as often as there are: the sum of their means
-            whole = len(group) == len(self.members)
-            logits, labels = (logits_NBK, labels_NB) if whole else (logits_NBK[group], labels_NB[group])
-            model = self.members[group[0]].model
-            total = total + len(group) * model.training_loss(logits.flatten(0, 1), labels.flatten())
-        total.backward()  # type: ignore[no-untyped-call]
-        self.net.hand_over_gradients()
-        for member, outputs_BK, labels_B in zip(self.members, logits_NBK.detach(), labels_NB, strict=True):
-            member.model.train_metrics.update(outputs_BK, labels_B)
-        return logits_NBK.detach()
+    def _step_schedules(self, interval: str) -> None:
+        scheduled = [member for member in self.members if member.job.trainer.lr_scheduler_configs]
+        for member in scheduled:
+            member.step_schedules(interval)
+        if scheduled:
+            self._step.read_numbers()
 
-    def _not_finite(
-        self, logits_NBK: Tensor, labels_NB: Tensor, step: int, epoch: int
-    ) -> dict[Member, FloatingPointError]:
-        losses = {
-            member: float(member.model.training_loss(logits_BK, labels_B))
-            for member, logits_BK, labels_B in zip(self.members, logits_NBK, labels_NB, strict=True)
-        }
-        return {member: nan_error(loss, step, epoch) for member, loss in losses.items() if not math.isfinite(loss)}
+    def _metrics(self, name: str) -> StackedMetrics | SeparateMetrics:
+        splits: list[SplitMetrics] = [getattr(member.model, name) for member in self.members]
+        return StackedMetrics(splits) if StackedMetrics.takes(splits[0]) else SeparateMetrics(splits)
+
+    def _not_finite(self, step: int, epoch: int) -> dict[Member, FloatingPointError]:
+        losses = zip(self.members, self.models.losses().tolist(), strict=True)
+        return {member: nan_error(loss, step, epoch) for member, loss in losses if not math.isfinite(loss)}
 
     def validate(self) -> dict[Member, dict[str, float]]:
         """Measure the validation set, and the training set once more if the data module asks for it."""
-        self._trainer.validating = True
         self._start_loaders()
-        sets = self._validation_sets()
-        with torch.no_grad():
-            for name, examples in sets.items():
-                for indices_B in torch.split(torch.arange(len(examples)), EVAL_BATCH_SIZE):
-                    inputs, labels_B = self._batch(examples, indices_B)
-                    for member, logits_BK in zip(self.members, self.net(inputs), strict=True):
-                        getattr(member.model, name).update(logits_BK, labels_B)
-        return {
-            member: member.measure({k: v for name in sets for k, v in getattr(member.model, name).compute().items()})
-            for member in self.members
-        }
+        measured: dict[Member, dict[str, Tensor]] = {member: {} for member in self.members}
+        for name, examples in self._data.validation_sets.items():
+            metrics = self._metrics(name)
+            for batch in self._data.evaluation_batches(examples):
+                for values in self.models.evaluation_step(batch):
+                    metrics.update(*values)
+            for member, found in zip(self.members, metrics.compute(), strict=True):
+                measured[member] |= found
+        return {member: member.measure(values) for member, values in measured.items()}
 
     def end_epoch(self, epoch: int, *, validated: bool) -> None:
         """Log the training's metrics, and keep the checkpoints that are the best."""
-        sets = self._validation_sets().values() if validated else ()
+        sets = self._data.validation_sets.values() if validated else ()
         val_batches = sum(math.ceil(len(examples) / EVAL_BATCH_SIZE) for examples in sets)
         for member in self.members:
-            member.end_epoch(epoch, val_batches)
-
-    def _validation_sets(self) -> dict[str, TensorSet]:
-        """Return what a validation measures, by the name of its metrics."""
-        sets = {"val_metrics": self._data.val_set}
-        return {**sets, "train_end_metrics": self._data.train_set} if self._data.evaluate_train else sets
+            member.end_epoch(epoch, self._trained[member], val_batches)
 
     def _start_loaders(self) -> None:
         """Draw for each member what a DataLoader draws whenever it starts."""
         for member in self.members:
             torch.empty((), dtype=torch.int64).random_(generator=member.generator)
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield inputs, one batch for each model unless they are shared, and labels, shape (N, B)."""
-        orders = [self._order(member.seed, epoch) for member in self.members[: 1 if self._shared else None]]
-        examples = self._data.train_set
-        for indices_NB in torch.split(torch.stack(orders), self._data.batch_size, 1):
-            if self._shared:
-                inputs, labels_B = self._batch(examples, indices_NB[0])
-                yield inputs, labels_B.expand(len(self.members), -1)
-            elif self._random_data:
-                pairs = zip(self.members, indices_NB, strict=True)
-                parts = [member.draw(partial(self._batch, examples, indices_B)) for member, indices_B in pairs]
-                inputs, labels_NB = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
-                yield inputs, labels_NB
-            else:
-                inputs, labels = self._batch(examples, indices_NB.flatten())
-                yield inputs.view(*indices_NB.shape, *inputs.shape[1:]), labels.view(indices_NB.shape)
 
-    def _batch(self, examples: TensorSet, indices: Tensor) -> Batch:
-        """Return examples as the model sees them: augmented in training, and normalised."""
-        batch: Batch = self._data.on_after_batch_transfer(examples.__getitems__(indices), 0)  # type: ignore[arg-type]
-        return batch
+def stack_models(models: Sequence[Learner], device: torch.device) -> ModelStack:
+    """Return models as one: on a CPU with hand-made layers where these can hold them, as they are faster there.
 
-    def _order(self, seed: int, epoch: int) -> Tensor:
-        sampler = EpochSampler(self._data.train_set, shuffle=True, seed=seed)  # type: ignore[arg-type]
-        sampler.set_epoch(epoch)
-        return sampler.indices()
+    Raises:
+        ValueError: The models differ in their layers, or have one that cannot be stacked.
+    """
+    known = [model for model in models if isinstance(model, Classifier) and has_stackable_layers(model)]
+    return LayerStack(known) if len(known) == len(models) and device.type == "cpu" else FunctionalStack(models)

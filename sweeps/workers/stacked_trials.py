@@ -4,109 +4,51 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import connection
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningDataModule, LightningModule
-from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from lightning.pytorch import Trainer
 
-from datamodules.in_memory import InMemoryDataModule
-from datamodules.sampling import EpochSampler
-from modules.circles import CirclesMLP
-from modules.linear import LinearClassifier
-from modules.mlp import MLP
 from modules.speed import flush_denormals
-from modules.stack import structure
 from pipelines.config.cli import LitlabCLI, parse_config
+from pipelines.config.varied import varied
 from pipelines.runtime.errors import StoppedError, UserError
 from pipelines.runtime.silence import silence_lightning
 from pipelines.tracking.endings import recorded
 from pipelines.training.job import Training, prepare_training
 from pipelines.training.results import finalize
 from pipelines.training.train import train
-from sweeps.workers.job import Job
+from sweeps.workers.job import Job, as_arguments
 from sweeps.workers.process import create_run, final_message, max_epochs, selected_metrics, send, set_selection
 from sweeps.workers.pruning import PruningCallback
 from sweeps.workers.stacked_training import Member, Ready, Stack
 
-MODELS: tuple[type[LightningModule], ...] = (MLP, LinearClassifier, CirclesMLP)
-# Keys of the trainer that a stack respects, or that change no result; any other must have its default.
-KEYS_OF_TRAINER = (
-    *("accelerator", "devices", "max_epochs", "check_val_every_n_epoch", "default_root_dir", "log_every_n_steps"),
-    *("enable_model_summary", "enable_progress_bar", "num_sanity_val_steps"),
-)
-ADVICE = "leave out --stacked to train each trial for itself"
+FIGURES = 3
+"""Number of the best trials of a stack that have a figure, which takes longer than all else at the end of a trial."""
 
 
-def check(
-    cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule, others: Mapping[str, LightningModule]
-) -> None:
-    """Refuse an experiment whose trials cannot be trained together; the message names the key.
+class Parsed:
+    """The configurations of the jobs of a stack: one is parsed, the others change its seed and its numbers."""
 
-    Args:
-        cli: The experiment.
-        data: Its data, which have been read.
-        model: Its model.
-        others: The models of the ends of the space, by what they set.
-    """
-    _check_trainer(cli)
-    _check_model("model", model)
-    for values, other in others.items():
-        _check_model(values, other)
-        if _kind(model) != _kind(other):
-            raise UserError(f"space: {values}: trials that are stacked have the same layers and loss; {ADVICE}")
-    if not isinstance(data, InMemoryDataModule) or type(data.train_dataloader().sampler) is not EpochSampler:
-        raise UserError(f"data: {type(data).__name__} cannot be stacked; {ADVICE}")
+    def __init__(self) -> None:
+        self._first: tuple[Job, LitlabCLI] | None = None
 
+    def configuration(self, job: Job) -> LitlabCLI:
+        """Return the configuration of a job, and set the seed of all generators.
 
-def check_keys(keys: Sequence[str]) -> None:
-    """Refuse a space that searches anything but the model and its training; the message names the key."""
-    for key in keys:
-        if key.partition(".")[0] != "model":
-            raise UserError(f"space: {key} must be the same in trials that are stacked; {ADVICE}")
+        Raises:
+            UserError: It is invalid.
+        """
+        if self._first is not None and _fixed(job) == _fixed(self._first[0]):
+            cli = varied(self._first[1], job.values, job.seed)
+            if cli is not None:
+                return cli
+        cli = parse_config("sweep", job.arguments_with_seed)
+        self._first = self._first or (job, cli)
+        return cli
 
 
-def _check_trainer(cli: LitlabCLI) -> None:
-    defaults = cli.parser.get_defaults().trainer
-    for key, value in cli.config.trainer.items():
-        if key not in KEYS_OF_TRAINER and value != defaults.get(key):
-            raise UserError(f"trainer.{key} is {value}, and trials that are stacked have {defaults.get(key)}; {ADVICE}")
-    trainer = cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
-    if trainer.max_epochs == -1:
-        raise UserError(f"trainer.max_epochs -1 has no end, and a stack ends with all its trials; {ADVICE}")
-    if trainer.strategy.root_device.type != "cpu" or trainer.world_size > 1:
-        advice = f"a stack trains on one CPU (--trainer.accelerator cpu --trainer.devices 1); {ADVICE}"
-        raise UserError(f"trainer.accelerator, trainer.devices: {advice}")
-
-
-def _check_model(values: str, model: LightningModule) -> None:
-    if type(model) not in MODELS:
-        names = ", ".join(kind.__name__ for kind in MODELS)
-        raise UserError(f"{values}: {type(model).__name__} cannot be stacked, as {names} can; {ADVICE}")
-    if isinstance(model, CirclesMLP) and model.stage != "optim":
-        raise UserError(f"{values}: model.stage {model.stage} cannot be stacked, as optim can; {ADVICE}")
-    if model.hparams.get("reduction") == "sum":
-        raise UserError(f"{values}: model.reduction sum cannot be stacked, as mean can; {ADVICE}")
-    try:
-        _kind(model)
-    except ValueError as error:
-        raise UserError(f"{values}: {error}; {ADVICE}") from error
-    made = model.configure_optimizers()
-    optimizer = made["optimizer"] if isinstance(made, dict) else made
-    scheduler = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None  # type: ignore[typeddict-item]
-    refused = {"optimizer": (optimizer, torch.optim.LBFGS), "lr_scheduler": (scheduler, ReduceLROnPlateau)}
-    for key, (part, kind) in refused.items():
-        if isinstance(part, kind):
-            raise UserError(f"{values}: model.{key} {type(part).__name__} cannot be stacked; {ADVICE}")
-
-
-def _kind(model: LightningModule) -> tuple[Any, ...]:
-    """Return what models that are stacked have in common.
-
-    Raises:
-        ValueError: A layer cannot be stacked.
-    """
-    assert isinstance(model.net, nn.Sequential)
-    return type(model), structure(model.net), model.hparams.get("loss")
+def _fixed(job: Job) -> tuple[list[str], list[str]]:
+    """Return the arguments of a job but the values of a search, and the keys of these."""
+    searched = as_arguments(job.values)
+    return [argument for argument in job.arguments if argument not in searched], list(job.values)
 
 
 class Trials:
@@ -134,26 +76,32 @@ class Trials:
     def _prepare(self) -> None:
         """Start each training as `litlab fit` does; one that cannot start does not affect the others."""
         first: Training | None = None
+        parsed = Parsed()
         while self._waiting:
             job, pipe = self._waiting.pop(0)
             ready, reporter = Ready(), PruningCallback(job.metric, pipe)
             try:
-                cli = parse_config("sweep", job.arguments_with_seed)
-                training = prepare_training(cli, [ready], test=False, like=first)
+                cli = parsed.configuration(job)
+                training = prepare_training(cli, [ready], test=job.test, like=first)
                 set_selection(job, training)
-                run = create_run(job, cli, {"stacked": str(self._size)})
+                run = create_run(job, cli, {"stacked": self._tag(training.trainer)})
                 send(pipe, ("run", run.run_id, max_epochs(training.trainer)))
             except Exception as error:
                 send(pipe, final_message(error))
                 continue
             first = first or training
-            member = Member(training, run, job.seed)
+            member = Member(training, run, job.seed, job.test)
             self._reporters[member] = reporter
             try:
                 train(training, run)
                 member.begin(ready.random)
             except Exception as error:
                 self._leave(member, error)
+
+    def _tag(self, trainer: Trainer) -> str:
+        """Return the value of the tag `stacked`: how many trials started together, and what their results are."""
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        return f"{self._size}, equal in distribution to separate trainings" if on_gpu else str(self._size)
 
     def _train(self, stack: Stack) -> None:
         trainer = stack.members[0].job.trainer
@@ -167,8 +115,9 @@ class Trials:
             self._end(stack, {member: StoppedError(reason) for member in pruned})
             if not stack.members:
                 return
-        for member in stack.members:
-            self._leave(member)
+        by_score = sorted(stack.members, key=lambda member: member.score, reverse=True)
+        for place, member in enumerate(by_score):
+            self._leave(member, figures=place < FIGURES)
 
     def _validate(self, stack: Stack, epoch: int) -> list[Member]:
         """Measure and report; return the members that the controller ends after this epoch."""
@@ -190,7 +139,7 @@ class Trials:
             self._leave(member, error)
         stack.remove(list(ended))
 
-    def _leave(self, member: Member, error: BaseException | None = None) -> None:
+    def _leave(self, member: Member, error: BaseException | None = None, *, figures: bool = False) -> None:
         """End a trial: save its results, or report why there are none."""
         pipe = self._reporters.pop(member).pipe
         assert pipe is not None
@@ -201,7 +150,8 @@ class Trials:
                     member.save()
                 if error is not None:
                     raise error
-                finalize(member.job, member.run, member.job.checkpoint_callback.seconds, test=False)
+                seconds = member.job.checkpoint_callback.seconds
+                finalize(member.job, member.run, seconds, test=member.test, curves=figures or member.test)
             last = ("done", selected_metrics(member.run))
         except BaseException as raised:
             last = final_message(raised)

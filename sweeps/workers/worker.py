@@ -87,7 +87,7 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
 
     The message is ("done", facts), ("refused", reason) for a mistake of the user, or ("failed", reason).
     """
-    from sweeps.workers import stacked_trials as stacked
+    from sweeps.workers import stacked_check as stacked
 
     setup_process(job, checks=True)
     try:
@@ -100,9 +100,8 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         built = {format_values(values): _build(job.arguments, values) for values in configurations}
         prepare_model(model)
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
-        if job.stacked:
-            stacked.check(cli, data, model, built)
-        send(pipe, ("done", experiment_facts(job, cli, data, model)))
+        size = stacked.check(cli, data, model, built) if job.stacked else 1
+        send(pipe, ("done", {**experiment_facts(job, cli, data, model), "stack_size": size}))
     except UserError as error:
         send(pipe, ("refused", str(error)))
     except BaseException as error:

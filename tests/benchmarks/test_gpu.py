@@ -44,6 +44,16 @@ def test_a_part_runs_in_small_on_a_cpu(tmp_path):
     assert names == [*(f"{name}, {loop}" for name in ("mnist-mlp", "cifar-resnet9") for loop in loops), "process"]
 
 
+def test_stacks_run_in_small_on_a_cpu(part, place):
+    part("data").prepare(place.data_dir, place.folder, dry=True)
+    part("stacks").floors(place, "stacked floors")
+    part("stacks").stacks(place, "stacks")
+    results = part("table").read_results(place.results)
+    assert not [result["error"] for result in results if not result["ok"]]
+    assert {result["models"] for result in results} == {1, 2}
+    assert all(result["ms"] > 0 for result in results)
+
+
 @pytest.mark.slow
 def test_everything_runs_in_small_on_a_cpu(part, tmp_path):
     results = dry(tmp_path, "--parts", ",".join(part("jobs").PARTS))

@@ -31,6 +31,13 @@ def test_options_are_separated_from_the_arguments_of_each_training():
     assert overrides == ["digits-mlp", "--model.lr", "0.1", "-c", "x.yaml"]
 
 
+def test_stacked_takes_a_number_or_none_and_the_name_comes_before():
+    for words, size in (([], 1), (["--stacked"], "auto"), (["--stacked", "4"], 4), (["--stacked=auto"], "auto")):
+        assert _parse(["digits-mlp", "--seeds", "5", *words, "--model.lr", "1"])[0].stacked == size
+    with pytest.raises(UserError, match="'digits-mlp' is no number; the name comes before --stacked"):
+        _parse(["--seeds", "5", "--stacked", "digits-mlp"])
+
+
 @pytest.mark.parametrize("flag", ["--print_config", "--print_config=skip_null", "--full-help", "--model.help"])
 def test_a_flag_that_only_prints_is_refused(flag):
     with pytest.raises(UserError, match="trains nothing: leave out --seeds"):
