@@ -94,7 +94,7 @@ def finalize(training: Training, run: Run, seconds: float, *, test: bool, curves
         curves: Whether to draw the learning curves.
     """
     with _share_ended(training):
-        return _finalize(training, run, seconds, test=test)
+        return _finalize(training, run, seconds, test=test, curves=curves)
 
 
 @contextlib.contextmanager
@@ -108,7 +108,7 @@ def _share_ended(training: Training) -> Iterator[None]:
             share.end()
 
 
-def _finalize(training: Training, run: Run, seconds: float, *, test: bool) -> FitResult:
+def _finalize(training: Training, run: Run, seconds: float, *, test: bool, curves: bool) -> FitResult:
     callback, model = training.checkpoint_callback, training.model
     last_epoch = training.trainer.current_epoch - 1
     by_metric = callback.selection.best is not None and training.cli.config.test_weights == "best"

@@ -395,7 +395,7 @@ def test_a_folder_that_cannot_be_created_is_named(litlab, uri, tmp_path):
 
 @pytest.mark.slow
 def test_a_lost_process_ends_the_training_of_all_with_advice(uri, tmp_path):
-    script = tmp_path / "litlab.py"
+    script = tmp_path / "program.py"
     script.write_text("import sys; from pipelines.cli import main; sys.exit(main())")
     (tmp_path / "dying.py").write_text(
         "import os, signal\n"
