@@ -1,12 +1,12 @@
 """Does litlab work on a GPU, and how fast? Everything that is measured there, in one call of at most 8 minutes.
 
-    python benchmarks/gpu.py [--parts a,e,d,b] [--data-dir data] [--out FOLDER] [--limit SECONDS] [--dry]
+    python benchmarks/gpu.py [--parts a,e,b] [--data-dir data] [--out FOLDER] [--limit SECONDS] [--dry]
 
 Part a runs each experiment in two precisions, `torch.compile`, resume after kill -9, predict, explain, the exported
 model on the CPU, a sweep with two workers, and two processes that share the GPU. Part e measures memory and
-utilisation, part d times stacks of models, and part b epochs of four experiments. Part c runs only if it is named:
-cifar-airbench on the CIFAR-10 in --data-dir, and airbench's own script, if it is there too. Each part has a time limit,
-and a failure does not stop the rest.
+utilisation, part b times epochs of four experiments. Two parts run only if they are named: c, cifar-airbench on the
+CIFAR-10 in --data-dir, and airbench's own script, if it is there too; and d, stacks of models. Each part has a time
+limit, and a failure does not stop the rest.
 
 The folder gets `results.jsonl`, a line for each result as soon as it is there, `log.txt` with the output of all
 processes, and `table.txt`. MNIST is read from --data-dir; without it, there is noise in its format. In place of
