@@ -335,6 +335,7 @@ def test_seeds_that_finished_before_ctrl_c_count_even_if_their_trial_becomes_the
     assert "checkpoints/best.ckpt" in results.files(results.parent)
 
 
+@pytest.mark.slow
 def test_a_restarted_study_leaves_no_earlier_run_running(litlab, moody, results, start):
     process = start("-c", moody({"model.score": [0.4, 0.8]}, set={"model.slow": 5.0}))
     until(lambda: has_begun(results))
