@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from modules.base import Learner
 from modules.capture_rules import why_not_captured, why_not_in_blocks
 from modules.lightning_internals import set_closure_loss
+from modules.matmul_precision import use_tensor_float32
 from modules.step_graph import Batch, Step, make_capturable, parts, settings
 
 EAGER_STEPS = 3
@@ -82,13 +83,17 @@ class TensorFloat32(Callback):
     torch's convolutions do so by default. On other devices, nothing changes.
     """
 
+    def __init__(self) -> None:
+        self._restore: Callable[[], None] | None = None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._before = torch.get_float32_matmul_precision()
         if stage == "fit" and trainer.strategy.root_device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
+            self._restore = use_tensor_float32()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        torch.set_float32_matmul_precision(self._before)
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
 
 
 @final

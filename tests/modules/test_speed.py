@@ -1,6 +1,7 @@
 """Speed options do not change the training."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -229,3 +230,15 @@ def test_steps_that_cannot_be_captured_are_refused_by_name(make_trainer, more, o
 def test_tensorfloat32_changes_nothing_on_a_cpu(make_trainer, uncompiled):
     assert _trained(make_trainer, TensorFloat32())[1] == uncompiled[1]
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_tensorfloat32_restores_a_precision_that_was_set_by_backend(set_precision):
+    on_gpu = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")))
+    matmul, callback, model = torch.backends.cuda.matmul, TensorFloat32(), MLP((2,), 2)
+    set_precision(torch.backends.mkldnn.matmul, "bf16")
+    before = matmul.fp32_precision
+    callback.setup(on_gpu, model, "fit")
+    assert matmul.fp32_precision == "tf32"
+    callback.teardown(on_gpu, model, "fit")
+    assert matmul.fp32_precision == before != "tf32"
+    assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
