@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from datamodules.digits import Digits
 from modules.mlp import MLP
@@ -104,6 +105,28 @@ def test_a_test_that_would_not_be_exact_is_not_shared(make_trainer, arguments, r
     data.setup("test")
     assert why_not_shared(cli, model, data, make_trainer()).startswith(reason)
     assert bool(why_not_shared(cli, model, data, make_trainer())) == bool(reason)
+
+
+class OwnLoader(Digits):
+    def test_dataloader(self):
+        return DataLoader(self.test_set, batch_size=10)
+
+
+class Counting(MLP):
+    def on_test_batch_end(self, *args):
+        """Would see the examples of one process only."""
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "reason"),
+    [
+        (OwnLoader(), MLP((1, 28, 28), 10), "OwnLoader has a test_dataloader of its own"),
+        (Digits(), Counting((1, 28, 28), 10), "Counting has a test of its own"),
+    ],
+)
+def test_a_test_is_not_shared_if_its_loader_or_hooks_are_not_those_of_litlab(make_trainer, data, model, reason):
+    data.setup("test")
+    assert why_not_shared(parse_config("fit", ["digits-mlp"]), model, data, make_trainer()) == reason
 
 
 def test_a_test_is_not_shared_if_the_module_logs_values_that_are_not_added_up(make_trainer):
