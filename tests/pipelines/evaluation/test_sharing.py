@@ -1,6 +1,7 @@
 """The test over several processes: each example counts once, and the metrics and outputs are those of one process."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch.utils.data import DataLoader
 from datamodules.digits import Digits
 from modules.mlp import MLP
 from pipelines.config.cli import parse_config
-from pipelines.evaluation.sharing import why_not_shared
+from pipelines.evaluation.sharing import Share, why_not_shared
+from pipelines.training.results import _share_ended
 
 TESTS = """
 import json, os, sys
@@ -142,3 +144,10 @@ def test_a_test_is_not_shared_if_the_module_logs_values_that_are_not_added_up(ma
         data.setup("test")
         assert why_not_shared(cli, model, data, trainer).startswith(reason)
         assert bool(why_not_shared(cli, model, data, trainer)) == bool(reason)
+
+
+def test_an_interruption_stays_one_if_the_processes_that_share_the_test_are_gone():
+    training = SimpleNamespace(share=Share(0, 2, torch.device("cpu")))  # nothing connects it to the other process
+    with pytest.raises(KeyboardInterrupt), _share_ended(training):
+        raise KeyboardInterrupt
+    assert training.share is None
