@@ -118,7 +118,7 @@ class CudaGraph(Callback):
         self.batches_at_once = steps
         self._batch: Batch = ()
         self._part: Batch = ()
-        self._size = 0
+        self._size = self._largest = 0
         self._graphs: dict[int, Step] = {}
         self._steps = 0
 
@@ -131,7 +131,7 @@ class CudaGraph(Callback):
         if device.type == "cuda" and not make_capturable(trainer.optimizers[0], device) and per_step:
             name = type(trainer.optimizers[0]).__name__
             raise ValueError(f"modules.speed.CudaGraph: {name} cannot change its learning rate in each step")
-        self._graphs, self._steps = {}, 0
+        self._graphs, self._steps, self._largest = {}, 0, 0
         pl_module.training_step = partial(self._training_step, pl_module.training_step)  # type: ignore[method-assign]
         pl_module.optimizer_step = partial(self._optimizer_step, pl_module, pl_module.optimizer_step)  # type: ignore[method-assign]
 
@@ -139,6 +139,7 @@ class CudaGraph(Callback):
         self._batch, self._size = batch, len(batch[0])
         if self.batches_at_once > 1:
             self._size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        self._largest = max(self._largest, self._size)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for name in ("training_step", "optimizer_step"):
@@ -162,7 +163,8 @@ class CudaGraph(Callback):
         end = whole * self._size
         block, rest = [part[:end] for part in self._batch], [part[end:] for part in self._batch]
         graph = self._graphs.get(whole)
-        if self._steps < EAGER_STEPS or (graph is not None and not graph.takes(block)):
+        is_smaller = self._size < self._largest  # the last batch of an epoch
+        if self._steps < EAGER_STEPS or is_smaller or (graph is not None and not graph.takes(block)):
             self._make_steps(block, make_step, closure)
         elif whole:
             if graph is None or graph.settings != settings(optimizer):

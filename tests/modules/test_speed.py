@@ -152,6 +152,22 @@ def test_steps_in_blocks_train_as_usual_also_with_smaller_blocks_and_batches(mak
     assert all(torch.equal(own_weights[name], weight) for name, weight in weights.items())
 
 
+class Captured(Callback):
+    """Records which batches the captured steps take at the end of the training."""
+
+    def on_train_end(self, trainer, pl_module):
+        (graph,) = [callback for callback in trainer.callbacks if isinstance(callback, CudaGraph)]
+        batches = [[torch.zeros(size, 1, 28, 28), torch.zeros(size)] for size in (5, 10)]
+        self.found = [[step.takes(batch) for batch in batches] for step in graph._graphs.values()]
+
+
+def test_a_smaller_batch_is_not_captured_even_if_it_is_the_first_after_the_eager_steps(make_trainer):
+    captured = Captured()
+    trainer = make_trainer(max_epochs=2, callbacks=[CudaGraph(), captured])
+    trainer.fit(MLP((1, 28, 28), 10), Digits(n_train=35, n_val=101, batch_size=10))
+    assert captured.found == [[False, True]]
+
+
 class Rates(Callback):
     """Records the learning rate after each step of the Trainer."""
 
