@@ -197,6 +197,7 @@ def test_schedules_step_once_per_block_and_end_as_usual(make_trainer):
             {"enable_checkpointing": True},
             "ModelCheckpoint has on_train_batch",
         ),
+        ([], {"fast_dev_run": True}, "trainer.fast_dev_run counts steps"),
         ([], {"max_steps": 7}, "trainer.max_steps counts steps, but they are made 4 at a time"),
         ([], {"limit_train_batches": 2}, "trainer.limit_train_batches counts steps"),
         ([], {"val_check_interval": 1}, "trainer.val_check_interval counts steps"),
