@@ -25,12 +25,15 @@ from datamodules.images import Pixels, read_pixels
 
 IMAGES_PER_PROCESS = 1000  # at least: a process starts in about the time in which it decodes so many small images
 MAX_PROCESSES = 32  # more than these, one process cannot collect the pixels of
+READY = b"\nlitlab decodes images\n"
 PROGRAM = """
-import json, signal, sys
+import json, os, signal, sys
+answers = os.dup(1)
+os.dup2(2, 1)  # what an import prints is no answer
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 sys.path[:] = json.loads(sys.argv[1])
 from datamodules.decoding import serve
-serve()
+serve(answers)
 """
 
 
@@ -69,14 +72,18 @@ class DecodingProcess:
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._decoder = decoder
+        self._is_ready = False
 
     def __call__(self, names: Sequence[str]) -> Pixels:
         """Decode images as the decoder does; its warnings and errors are those of this process."""
+        if not self._starts():
+            return self._decoder(names)
         try:
             pickle.dump((self._decoder, names), self._stdin)
             self._stdin.flush()
             decoded, warned = pickle.load(self._stdout)  # noqa: S301, of our own process
         except (OSError, EOFError, pickle.UnpicklingError) as error:
+            self._process.kill()  # it may wait for a question
             code = self._process.wait()
             raise ChildProcessError(f"a process that decodes images ended with exit code {code}") from error
         for warning in warned:
@@ -84,6 +91,15 @@ class DecodingProcess:
         if isinstance(decoded, Exception):
             raise decoded
         return decoded  # type: ignore[no-any-return]
+
+    def _starts(self) -> bool:
+        """Wait until the process can decode; return False if it ended before, such as by a failed import."""
+        if not self._is_ready and self._process.returncode is None:
+            self._is_ready = any(line == READY[1:] for line in self._stdout)  # sitecustomize may print lines before
+            if not self._is_ready and (code := self._process.wait()) >= 0:
+                message = f"a process that decodes images ended at its start, with exit code {code}; threads decode"
+                warnings.warn(message, stacklevel=3)
+        return self._is_ready or self._process.returncode < 0
 
     def stop(self) -> None:
         """End the process at once."""
@@ -94,10 +110,12 @@ class DecodingProcess:
             self._stdin.close()
 
 
-def serve() -> None:
-    """Decode what the parent process asks for, until it is gone."""
-    questions, answers = sys.stdin.buffer, sys.stdout.buffer
+def serve(pipe: int) -> None:
+    """Decode what the parent process asks for, until it is gone; `pipe` is the descriptor for the answers."""
+    questions, answers = sys.stdin.buffer, os.fdopen(pipe, "wb", closefd=False)  # closed by the end of the process
     with suppress(EOFError, BrokenPipeError):
+        answers.write(READY)
+        answers.flush()
         while True:
             decoder, names = pickle.load(questions)  # noqa: S301, of our own parent
             pickle.dump(_answer(decoder, names), answers, protocol=pickle.HIGHEST_PROTOCOL)

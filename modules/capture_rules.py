@@ -49,7 +49,8 @@ def why_not_in_blocks(trainer: Trainer, module: LightningModule, steps: int) -> 
     size = getattr(data, "batch_size", None)
     if size is None or not isinstance(loader, DataLoader) or loader.batch_size != steps * size:
         return f"its data are not of one of litlab's data modules, which load the batches of {steps} steps as one"
-    limits = {"max_steps": trainer.max_steps != -1, "min_steps": trainer.min_steps is not None}
+    limits = {"fast_dev_run": bool(trainer.fast_dev_run)}  # type: ignore[attr-defined]  # it sets others
+    limits |= {"max_steps": trainer.max_steps != -1, "min_steps": trainer.min_steps is not None}
     limits |= {"limit_train_batches": isinstance(trainer.limit_train_batches, int)}
     limits |= {"val_check_interval": isinstance(trainer.val_check_interval, int)}
     if counted := [key for key, is_set in limits.items() if is_set]:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from modules.base import Learner
 from modules.capture_rules import why_not_captured, why_not_in_blocks
 from modules.lightning_internals import set_closure_loss
+from modules.matmul_precision import use_tensor_float32
 from modules.step_graph import Batch, Step, make_capturable, parts, settings
 
 EAGER_STEPS = 3
@@ -82,13 +83,17 @@ class TensorFloat32(Callback):
     torch's convolutions do so by default. On other devices, nothing changes.
     """
 
+    def __init__(self) -> None:
+        self._restore: Callable[[], None] | None = None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._before = torch.get_float32_matmul_precision()
         if stage == "fit" and trainer.strategy.root_device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
+            self._restore = use_tensor_float32()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        torch.set_float32_matmul_precision(self._before)
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
 
 
 @final
@@ -113,7 +118,7 @@ class CudaGraph(Callback):
         self.batches_at_once = steps
         self._batch: Batch = ()
         self._part: Batch = ()
-        self._size = 0
+        self._size = self._largest = 0
         self._graphs: dict[int, Step] = {}
         self._steps = 0
 
@@ -126,7 +131,7 @@ class CudaGraph(Callback):
         if device.type == "cuda" and not make_capturable(trainer.optimizers[0], device) and per_step:
             name = type(trainer.optimizers[0]).__name__
             raise ValueError(f"modules.speed.CudaGraph: {name} cannot change its learning rate in each step")
-        self._graphs, self._steps = {}, 0
+        self._graphs, self._steps, self._largest = {}, 0, 0
         pl_module.training_step = partial(self._training_step, pl_module.training_step)  # type: ignore[method-assign]
         pl_module.optimizer_step = partial(self._optimizer_step, pl_module, pl_module.optimizer_step)  # type: ignore[method-assign]
 
@@ -134,6 +139,7 @@ class CudaGraph(Callback):
         self._batch, self._size = batch, len(batch[0])
         if self.batches_at_once > 1:
             self._size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        self._largest = max(self._largest, self._size)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for name in ("training_step", "optimizer_step"):
@@ -157,7 +163,8 @@ class CudaGraph(Callback):
         end = whole * self._size
         block, rest = [part[:end] for part in self._batch], [part[end:] for part in self._batch]
         graph = self._graphs.get(whole)
-        if self._steps < EAGER_STEPS or (graph is not None and not graph.takes(block)):
+        is_smaller = self._size < self._largest  # the last batch of an epoch
+        if self._steps < EAGER_STEPS or is_smaller or (graph is not None and not graph.takes(block)):
             self._make_steps(block, make_step, closure)
         elif whole:
             if graph is None or graph.settings != settings(optimizer):

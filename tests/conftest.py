@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -291,6 +291,18 @@ def at_once() -> Callable[..., None]:
         assert [process.exitcode for process in processes] == [0] * number
 
     return run
+
+
+@pytest.fixture
+def set_precision() -> Iterator[Callable[[Any, str], None]]:
+    """Return a function that sets `fp32_precision` of a part of `torch.backends`, until the end of the test."""
+    with ExitStack() as stack:
+
+        def set_until_end(backend: Any, precision: str) -> None:
+            stack.callback(setattr, backend, "fp32_precision", backend.fp32_precision)
+            backend.fp32_precision = precision
+
+        yield set_until_end
 
 
 @pytest.fixture

@@ -21,6 +21,11 @@ from pipelines.config.cli import LitlabCLI
 from pipelines.runtime.log import logger
 
 LOGGED_BY_LIGHTNING = ("epoch", "step")
+HOOKS_OF_A_TEST = (
+    *("test_step", "on_test_epoch_start", "on_test_batch_start", "on_test_batch_end"),
+    *("on_test_epoch_end", "on_test_end"),
+)
+"""Hooks of a module that see a part of the examples only, if processes share them."""
 
 
 @dataclass
@@ -90,6 +95,8 @@ def why_not_shared(cli: LitlabCLI, model: LightningModule, data: LightningDataMo
     """Return why processes cannot share a test, so that its metrics are exact; "" if they can."""
     if not isinstance(data, InMemoryDataModule):
         return "the data are not of one of litlab's data modules"
+    if type(data).test_dataloader is not InMemoryDataModule.test_dataloader:
+        return f"{type(data).__name__} has a test_dataloader of its own"
     if not isinstance(model, Learner) or _is_own_test(model):
         return f"{type(model).__name__} has a test of its own"
     if trainer.num_nodes > 1:
@@ -104,8 +111,7 @@ def why_not_shared(cli: LitlabCLI, model: LightningModule, data: LightningDataMo
 
 
 def _is_own_test(model: Learner) -> bool:
-    own = type(model)
-    return own.test_step is not Learner.test_step or own.on_test_epoch_end is not Learner.on_test_epoch_end
+    return any(getattr(type(model), name) is not getattr(Learner, name) for name in HOOKS_OF_A_TEST)
 
 
 def interleave(parts: list[Tensor]) -> Tensor:

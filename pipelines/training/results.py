@@ -102,10 +102,17 @@ def _share_ended(training: Training) -> Iterator[None]:
     """End the connection with processes that share the test, if they still wait for one."""
     try:
         yield
-    finally:
-        share, training.share = training.share, None
-        if share is not None:
-            share.end()
+    except BaseException:
+        with contextlib.suppress(Exception):  # they may be gone: the first error says why
+            _end_share(training)
+        raise
+    _end_share(training)
+
+
+def _end_share(training: Training) -> None:
+    share, training.share = training.share, None
+    if share is not None:
+        share.end()
 
 
 def _finalize(training: Training, run: Run, seconds: float, *, test: bool, curves: bool) -> FitResult:

@@ -28,21 +28,48 @@ def listed_gpus() -> list[str] | None:
     return names[:end]
 
 
-def gpus_to_use() -> list[str]:
-    """Return the GPUs for trainings; none if there are none, or nvidia-smi is missing.
+class TrainingGpus:
+    """The GPUs of a pool's trainings.
+
+    Attributes:
+        names: Those of `gpus_to_use`.
+    """
+
+    def __init__(self) -> None:
+        self.names, self._warnings = gpus_to_use()
+
+    def check(self, accelerator: str, devices: int) -> None:
+        """Check that trainings can have so many of the GPUs; those on the CPU use none.
+
+        Raises:
+            UserError: See `check_devices`.
+        """
+        if accelerator == "cpu":
+            self._warnings.clear()
+        else:
+            check_devices(self.names, devices)
+            self.warn()
+
+    def warn(self) -> None:
+        """Name the GPUs that other programs fill, once."""
+        while self._warnings:
+            logger.warning(self._warnings.pop(0))
+
+
+def gpus_to_use() -> tuple[list[str], list[str]]:
+    """Return the GPUs for trainings, and warnings of those that are filled; none without GPUs or nvidia-smi.
 
     Those of CUDA_VISIBLE_DEVICES are taken as they are. Otherwise GPUs that other programs fill are left out, unless
     all of them are.
     """
     if (listed := listed_gpus()) is not None:
-        return listed
+        return listed, []
     names = _names()
     full = filled(names)
     free = [name for name in names if name not in full]
-    for name, used in full.items():
-        left_out = "is left out" if free else "is used, as all are"
-        logger.warning("GPU %s %s: %s are in use by other programs", name, left_out, used)
-    return free or names
+    left_out = "is left out" if free else "is used, as all are"
+    warnings = [f"GPU {name} {left_out}: {used} are in use by other programs" for name, used in full.items()]
+    return free or names, warnings
 
 
 def filled(names: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from pipelines.runtime.process import FORK_IS_SAFE, SIGKILL, signal_process_grou
 from pipelines.runtime.signals import signal_handlers
 from pipelines.tracking.mlflow_internals import DATABASE_STORE
 from pipelines.tracking.store import Store
-from sweeps.workers.gpus import check_devices, gpus_to_use
+from sweeps.workers.gpus import TrainingGpus
 from sweeps.workers.job import Job
 from sweeps.workers.multiprocessing_internals import main_not_imported, start_fork_server
 
@@ -151,9 +151,10 @@ class Pool:
 
     def start(self, *jobs: Job) -> None:
         """Train a job, or several stacked ones, in a new process in a free slot."""
+        self._gpus.warn()
         path, slot = self._folder / f"{next(self._file_numbers)}.json", self.free_slots[0]
         for job in jobs:
-            job.slot, job.threads, job.gpus = slot, threads_each(self.workers), self._gpus
+            job.slot, job.threads, job.gpus = slot, threads_each(self.workers), self._gpus.names
             job.system_metrics = self._system_metrics
             job.log_file, job.job_file = str(path.with_suffix(".log")), str(path)
         path.write_text(json.dumps(asdict(jobs[0])))
@@ -168,7 +169,7 @@ class Pool:
         Raises:
             UserError: The experiment, a key or a value is refused, or the experiment cannot run.
         """
-        job.log_file, job.gpus = str(self._folder / "check.log"), self._gpus
+        job.log_file, job.gpus = str(self._folder / "check.log"), self._gpus.names
         self._start(_check, [job], None, configurations)
         while not (received := self.events(1.0)):
             pass
@@ -176,12 +177,12 @@ class Pool:
         if kind != "done":
             raise UserError(content if kind == "refused" else f"the experiment cannot run: {content}")
         facts: dict[str, Any] = content
-        check_devices(self._gpus, facts["devices"])
+        self._gpus.check(facts["values"]["trainer.accelerator"], facts["devices"])
         return facts
 
     @cached_property
-    def _gpus(self) -> list[str]:
-        return gpus_to_use()
+    def _gpus(self) -> TrainingGpus:
+        return TrainingGpus()
 
     def _start(
         self, target: Callable[..., None], jobs: Sequence[Job], timeout_s: float | None, *arguments: object

@@ -289,6 +289,20 @@ def test_a_decoding_process_that_is_killed_is_an_error(photographs):
     assert not _decoding_processes()
 
 
+@pytest.mark.usefixtures("two_processes")
+@pytest.mark.parametrize(
+    ("start", "warned"), [("print('hello', flush=True)", False), ("raise SystemExit", True)], ids=["prints", "ends"]
+)
+def test_images_are_decoded_whatever_the_start_of_a_process_prints_or_raises(
+    photographs, tmp_path, monkeypatch, recwarn, start, warned
+):
+    (tmp_path / "sitecustomize.py").write_text(start)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    names = PHOTOGRAPHS[:150]
+    assert len(load_images(photographs, names, (1, 8, 8), resize=True)) == len(names)
+    assert any("ended at its start, with exit code 1" in str(found.message) for found in recwarn) == warned
+
+
 IN_A_DAEMON = """
 import multiprocessing, sys
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Speed options do not change the training."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -151,6 +152,22 @@ def test_steps_in_blocks_train_as_usual_also_with_smaller_blocks_and_batches(mak
     assert all(torch.equal(own_weights[name], weight) for name, weight in weights.items())
 
 
+class Captured(Callback):
+    """Records which batches the captured steps take at the end of the training."""
+
+    def on_train_end(self, trainer, pl_module):
+        (graph,) = [callback for callback in trainer.callbacks if isinstance(callback, CudaGraph)]
+        batches = [[torch.zeros(size, 1, 28, 28), torch.zeros(size)] for size in (5, 10)]
+        self.found = [[step.takes(batch) for batch in batches] for step in graph._graphs.values()]
+
+
+def test_a_smaller_batch_is_not_captured_even_if_it_is_the_first_after_the_eager_steps(make_trainer):
+    captured = Captured()
+    trainer = make_trainer(max_epochs=2, callbacks=[CudaGraph(), captured])
+    trainer.fit(MLP((1, 28, 28), 10), Digits(n_train=35, n_val=101, batch_size=10))
+    assert captured.found == [[False, True]]
+
+
 class Rates(Callback):
     """Records the learning rate after each step of the Trainer."""
 
@@ -180,6 +197,7 @@ def test_schedules_step_once_per_block_and_end_as_usual(make_trainer):
             {"enable_checkpointing": True},
             "ModelCheckpoint has on_train_batch",
         ),
+        ([], {"fast_dev_run": True}, "trainer.fast_dev_run counts steps"),
         ([], {"max_steps": 7}, "trainer.max_steps counts steps, but they are made 4 at a time"),
         ([], {"limit_train_batches": 2}, "trainer.limit_train_batches counts steps"),
         ([], {"val_check_interval": 1}, "trainer.val_check_interval counts steps"),
@@ -229,3 +247,15 @@ def test_steps_that_cannot_be_captured_are_refused_by_name(make_trainer, more, o
 def test_tensorfloat32_changes_nothing_on_a_cpu(make_trainer, uncompiled):
     assert _trained(make_trainer, TensorFloat32())[1] == uncompiled[1]
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_tensorfloat32_restores_a_precision_that_was_set_by_backend(set_precision):
+    on_gpu = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")))
+    matmul, callback, model = torch.backends.cuda.matmul, TensorFloat32(), MLP((2,), 2)
+    set_precision(torch.backends.mkldnn.matmul, "bf16")
+    before = matmul.fp32_precision
+    callback.setup(on_gpu, model, "fit")
+    assert matmul.fp32_precision == "tf32"
+    callback.teardown(on_gpu, model, "fit")
+    assert matmul.fp32_precision == before != "tf32"
+    assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"

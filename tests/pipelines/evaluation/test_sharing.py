@@ -1,14 +1,17 @@
 """The test over several processes: each example counts once, and the metrics and outputs are those of one process."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from datamodules.digits import Digits
 from modules.mlp import MLP
 from pipelines.config.cli import parse_config
-from pipelines.evaluation.sharing import why_not_shared
+from pipelines.evaluation.sharing import Share, why_not_shared
+from pipelines.training.results import _share_ended
 
 TESTS = """
 import json, os, sys
@@ -106,6 +109,28 @@ def test_a_test_that_would_not_be_exact_is_not_shared(make_trainer, arguments, r
     assert bool(why_not_shared(cli, model, data, make_trainer())) == bool(reason)
 
 
+class OwnLoader(Digits):
+    def test_dataloader(self):
+        return DataLoader(self.test_set, batch_size=10)
+
+
+class Counting(MLP):
+    def on_test_batch_end(self, *args):
+        """Would see the examples of one process only."""
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "reason"),
+    [
+        (OwnLoader(), MLP((1, 28, 28), 10), "OwnLoader has a test_dataloader of its own"),
+        (Digits(), Counting((1, 28, 28), 10), "Counting has a test of its own"),
+    ],
+)
+def test_a_test_is_not_shared_if_its_loader_or_hooks_are_not_those_of_litlab(make_trainer, data, model, reason):
+    data.setup("test")
+    assert why_not_shared(parse_config("fit", ["digits-mlp"]), model, data, make_trainer()) == reason
+
+
 def test_a_test_is_not_shared_if_the_module_logs_values_that_are_not_added_up(make_trainer):
     class Logging(MLP):
         def on_validation_epoch_end(self):
@@ -119,3 +144,10 @@ def test_a_test_is_not_shared_if_the_module_logs_values_that_are_not_added_up(ma
         data.setup("test")
         assert why_not_shared(cli, model, data, trainer).startswith(reason)
         assert bool(why_not_shared(cli, model, data, trainer)) == bool(reason)
+
+
+def test_an_interruption_stays_one_if_the_processes_that_share_the_test_are_gone():
+    training = SimpleNamespace(share=Share(0, 2, torch.device("cpu")))  # nothing connects it to the other process
+    with pytest.raises(KeyboardInterrupt), _share_ended(training):
+        raise KeyboardInterrupt
+    assert training.share is None

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.config.cli import parse_config
 from pipelines.runtime.errors import UserError
-from sweeps.workers.gpus import check_devices, gpus_to_use, listed_gpus, share_of
+from sweeps.workers.gpus import TrainingGpus, check_devices, gpus_to_use, listed_gpus, share_of
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
 from sweeps.workers.worker import devices_each
@@ -36,25 +36,29 @@ def machine(tmp_path, monkeypatch):
 
 def test_gpus_that_other_programs_fill_are_left_out_by_name(machine, capfd):
     machine("whole", 400, 99000, 60000)
-    assert gpus_to_use() == ["GPU-0f", "GPU-2f"]
+    gpus = TrainingGpus()
+    gpus.check("auto", 1)
+    assert gpus.names == ["GPU-0f", "GPU-2f"]
     assert "GPU GPU-1f is left out: 99000 of 143771 MiB are in use by other programs" in capfd.readouterr().err
 
 
 def test_if_all_gpus_are_filled_all_are_used_and_named(machine, capfd):
     machine("whole", 90000, 99000, 80000)
-    assert gpus_to_use() == ["GPU-0f", "GPU-1f", "GPU-2f"]
+    gpus = TrainingGpus()
+    gpus.warn()
+    assert gpus.names == ["GPU-0f", "GPU-1f", "GPU-2f"]
     assert capfd.readouterr().err.count("is used, as all are") == 3
 
 
 def test_of_a_divided_gpu_its_parts_are_used(machine):
     machine("divided", 100000, 5)
-    assert gpus_to_use() == ["MIG-a1", "MIG-b2", "GPU-1f"]
+    assert gpus_to_use()[0] == ["MIG-a1", "MIG-b2", "GPU-1f"]
 
 
 def test_without_nvidia_smi_no_gpus_are_known(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpus_to_use() == []
+    assert gpus_to_use() == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,7 @@ def test_listed_gpus_are_used_as_they_are_even_if_they_are_filled(machine, monke
     machine("whole", 99000, 99000, 99000)
     if listed is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-        assert gpus_to_use() == gpus
+        assert gpus_to_use() == (gpus, [])
     assert listed_gpus() == gpus
 
 
@@ -95,6 +99,16 @@ def test_a_training_on_several_parts_of_gpus_is_refused():
     check_devices(["GPU-0f", "GPU-1f"], 2)
     with pytest.raises(UserError, match=r"trainer\.devices is 2, but CUDA gives a process one part"):
         check_devices(["MIG-a1", "MIG-b2"], 2)
+
+
+def test_trainings_on_the_cpu_need_no_warning_of_filled_gpus_and_may_have_several_processes(machine, capfd):
+    machine("divided", 5, 99000)
+    gpus = TrainingGpus()
+    gpus.check("cpu", 2)
+    gpus.warn()
+    assert "GPU" not in capfd.readouterr().err
+    with pytest.raises(UserError, match=r"trainer\.devices is 2, but"):
+        gpus.check("gpu", 2)
 
 
 SETUP = """
