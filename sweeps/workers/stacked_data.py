@@ -30,14 +30,18 @@ class StackedData:
 
     Args:
         data: Has been read.
-        trainer: What the data module is attached to.
+        trainer: Has the device; for the rest see `attach`.
     """
 
     def __init__(self, data: InMemoryDataModule, trainer: Trainer) -> None:
-        data.trainer = trainer
-        self._data, self._trainer, self._device = data, trainer, trainer.strategy.root_device
+        self._data, self._device = data, trainer.strategy.root_device
+        self.attach(trainer)
         self._held = {part: place(part, data.device, self._device) for part in (data.train_set, data.val_set)}
         self.is_random = bool(getattr(data, "crop_padding", 0) or getattr(data, "flip", False))
+
+    def attach(self, trainer: Trainer) -> None:
+        """Attach the data module to the trainer of a member that trains on: flips may depend on its epoch."""
+        self._trainer = self._data.trainer = trainer
 
     @property
     def validation_sets(self) -> dict[str, TensorSet]:
