@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from modules.mlp import MLP
 from pipelines.config.cli import parse_config
 from pipelines.config.data_setup import load_data
 from pipelines.runtime.errors import UserError
 from sweeps.workers import stacked_check, worker
+from sweeps.workers.stacked_training import stack_models
 
 QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
 DIGITS = ["digits-mlp", "--data.n_train=300", "--model.hidden=[16, 8]", *QUICK]
@@ -119,3 +122,17 @@ def test_a_users_network_with_batch_norm_of_the_batch_can_be_stacked(network):
 def test_models_that_differ_in_a_number_of_their_forward_pass_are_refused(network):
     with pytest.raises(UserError, match=r"model.scale 2.0: Net cannot be stacked: the loss of a batch is .* alone"):
         check([*network], {"model.scale": 2.0})
+
+
+class NegatedMLP(MLP):
+    def forward(self, inputs):
+        return -super().forward(inputs)
+
+
+def test_a_subclass_of_a_perceptron_is_stacked_with_its_own_forward_pass():
+    torch.manual_seed(0)
+    models, inputs = [NegatedMLP((4,), 3, hidden=(2,)) for _ in range(2)], torch.randn(5, 4)
+    expected = torch.stack([model.eval()(inputs) for model in models])
+    stack = stack_models(models, torch.device("cpu"))
+    ((outputs, _),) = stack.evaluation_step((inputs, torch.zeros(5, dtype=torch.long)))
+    torch.testing.assert_close(outputs, expected)
