@@ -4,10 +4,13 @@ import copy
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
 
 from modules.convnet import ConvNet
 from modules.functional_stack import FunctionalStack
-from modules.metrics import SplitMetrics
+from modules.metrics import MeanLoss, SplitMetrics
 from modules.mlp import MLP
 from modules.mlp_regressor import MLPRegressor
 from modules.stacked_dropout import Rates, draw_together
@@ -68,6 +71,18 @@ def test_metrics_of_all_models_at_once_are_those_of_each():
             split.update(*own)
     for ours, split in zip(together.compute(), splits, strict=True):
         torch.testing.assert_close(ours, split.compute())
+
+
+class RootLoss(MeanLoss):
+    def compute(self):
+        return super().compute().sqrt()
+
+
+@pytest.mark.parametrize(
+    "metric", [RootLoss(F.cross_entropy), MulticlassAccuracy(3, average="micro", ignore_index=0)], ids=["root", "acc"]
+)
+def test_metrics_that_count_otherwise_are_left_to_each_model(metric):
+    assert not StackedMetrics.takes(SplitMetrics(MetricCollection({"mine": metric})))
 
 
 def test_other_metrics_than_means_are_left_to_each_model():
