@@ -169,7 +169,8 @@ def structure(model: nn.Module) -> dict[str, str]:
             if type(layer) not in DROPOUTS:
                 raise ValueError(f"{type(layer).__name__} cannot be stacked")
             continue
-        shapes = [f"{tuple(part.shape)}" for part in layer.parameters(recurse=False)]
+        own = layer.parameters(recurse=False)
+        shapes = [f"{tuple(part.shape)}" + ("" if part.requires_grad else " frozen") for part in own]
         layers[path] = " ".join([f"{type(layer).__name__}({layer.extra_repr()})", *shapes])
     return layers
 

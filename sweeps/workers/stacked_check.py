@@ -27,9 +27,9 @@ HOOKS = (
     *("on_before_optimizer_step", "on_validation_start", "on_validation_epoch_start", "on_validation_epoch_end"),
     *("on_validation_batch_start", "on_validation_batch_end", "on_validation_end", "backward", "optimizer_step"),
     *("optimizer_zero_grad", "lr_scheduler_step", "configure_gradient_clipping", "transfer_batch_to_device"),
-    *("on_before_batch_transfer", "on_after_batch_transfer"),
+    *("on_before_batch_transfer", "on_after_batch_transfer", "on_train_end", "on_fit_end"),
 )
-"""Hooks of a module that a stack does not call."""
+"""Hooks of a module that a stack does not call, or calls before the training."""
 ADVICE = "leave out --stacked to train each trial for itself"
 TOLERANCE = 1e-3
 """Relative difference of rounding, in float32 and one step."""
@@ -141,7 +141,9 @@ def _check_layers(values: str, first: Learner, other: Learner) -> None:
     except ValueError as error:
         raise UserError(f"{values}: {error}; {ADVICE}") from error
     if not same or type(first) is not type(other) or first.hparams.get("loss") != other.hparams.get("loss"):
-        raise UserError(f"space: {values}: trials that are stacked have the same layers and loss; {ADVICE}")
+        raise UserError(
+            f"space: {values}: trials that are stacked have the same layers, frozen or not, and loss; {ADVICE}"
+        )
 
 
 def _check_results(models: Mapping[str, Learner], batch: Batch, trainer: Trainer) -> None:

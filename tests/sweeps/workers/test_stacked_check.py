@@ -31,6 +31,7 @@ class Net(Classifier):
         self.conv = nn.Conv2d(input_shape[0], 4, 3)
         self.norm = nn.BatchNorm2d(4, track_running_stats=kind == "running")
         self.head = nn.LazyLinear(num_classes) if kind == "lazy" else nn.Linear(4, num_classes)
+        self.conv.requires_grad_(kind != "frozen")
         self.noise = nn.AlphaDropout(0.1) if kind == "alpha" else nn.Dropout2d(0.1)
 
     def forward(self, images):
@@ -40,6 +41,11 @@ class Net(Classifier):
         if self.kind == "decides" and x.sum() > 0:
             x = -x
         return self.scale * self.head(x.amax((2, 3)))
+
+
+class Ending(Net):
+    def on_train_end(self):
+        self.scale = 0.0
 '''
 
 
@@ -117,6 +123,16 @@ def test_a_users_network_is_refused_by_what_it_does(network, kind, message):
 
 def test_a_users_network_with_batch_norm_of_the_batch_can_be_stacked(network):
     check([*network], {"model.optimizer.lr": 0.1})
+
+
+def test_a_hook_after_the_training_is_refused(network):
+    with pytest.raises(UserError, match="Ending cannot be stacked: it has the hook on_train_end"):
+        check([*network, "--model=stack_check_net.Ending"], {})
+
+
+def test_models_of_which_some_are_frozen_are_refused(network):
+    with pytest.raises(UserError, match=r"space: model.kind frozen: trials that are stacked have the same layers"):
+        check([*network], {"model.kind": "frozen"})
 
 
 def test_models_that_differ_in_a_number_of_their_forward_pass_are_refused(network):
