@@ -43,6 +43,16 @@ class Net(Classifier):
         return self.scale * self.head(x.amax((2, 3)))
 
 
+class Counting(Net):
+    def __init__(self, *arguments, counter="", **options):
+        super().__init__(*arguments, **options)
+        self.counter = counter
+
+    def training_step(self, batch, batch_idx):
+        count = batch_idx % 9 if self.counter == "batch_idx" else getattr(self, self.counter)
+        return super().training_step(batch, batch_idx) * (1 + count)
+
+
 class Ending(Net):
     def on_train_end(self):
         self.scale = 0.0
@@ -123,6 +133,20 @@ def test_a_users_network_is_refused_by_what_it_does(network, kind, message):
 
 def test_a_users_network_with_batch_norm_of_the_batch_can_be_stacked(network):
     check([*network], {"model.optimizer.lr": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("counter", "reason"),
+    [
+        ("current_epoch", "its step depends on current_epoch"),
+        ("global_step", "its step depends on global_step"),
+        ("batch_idx", "unsupported operand type(s) for %: 'LaterBatch'"),
+    ],
+)
+def test_a_step_that_depends_on_a_counter_is_refused(network, counter, reason):
+    with pytest.raises(UserError, match="Counting cannot be stacked") as refused:
+        check([*network, "--model=stack_check_net.Counting", f"--model.counter={counter}"], {})
+    assert reason in str(refused.value)
 
 
 def test_a_hook_after_the_training_is_refused(network):
