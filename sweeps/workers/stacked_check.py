@@ -121,10 +121,16 @@ def _check_trainer(cli: LitlabCLI) -> Trainer:
     trainer = cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
     if trainer.max_epochs == -1:
         raise UserError(f"trainer.max_epochs -1 has no end, and a stack ends with all its trials; {ADVICE}")
-    if trainer.strategy.root_device.type not in ("cpu", "cuda") or trainer.world_size > 1:
-        advice = f"a stack trains on one CPU or one NVIDIA GPU (--trainer.devices 1); {ADVICE}"
-        raise UserError(f"trainer.accelerator, trainer.devices: {advice}")
+    _check_device(trainer.strategy.root_device, trainer.world_size)
     return trainer
+
+
+def _check_device(device: torch.device, world_size: int) -> None:
+    wanted = "a stack trains on one CPU or one NVIDIA GPU"
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"trainer.accelerator: {wanted}, not on {device.type} (--trainer.accelerator cpu); {ADVICE}")
+    if world_size > 1:
+        raise UserError(f"trainer.devices: {wanted} (--trainer.devices 1); {ADVICE}")
 
 
 def _check_model(values: str, model: LightningModule) -> Learner:

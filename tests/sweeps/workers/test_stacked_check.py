@@ -176,3 +176,8 @@ def test_a_subclass_of_a_perceptron_is_stacked_with_its_own_forward_pass():
     stack = stack_models(models, torch.device("cpu"))
     ((outputs, _),) = stack.evaluation_step((inputs, torch.zeros(5, dtype=torch.long)))
     torch.testing.assert_close(outputs, expected)
+
+
+def test_on_another_accelerator_than_nvidias_the_advice_is_the_cpu():
+    with pytest.raises(UserError, match=r"^trainer.accelerator: .* not on mps \(--trainer.accelerator cpu\)"):
+        stacked_check._check_device(torch.device("mps"), 1)
