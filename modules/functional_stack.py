@@ -7,9 +7,10 @@ import copy
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import final
+from typing import Any, final
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _NormBase
@@ -22,8 +23,34 @@ from modules.stacked_dropout import Order, Orders, Rates, StackedRates, order_of
 
 DROPOUTS: tuple[type[nn.Module], ...] = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 AFTER = "-"  # between the number of a layer in an `nn.Sequential`, and that of the dropout after it
-FIRST_BATCH_IS_DONE = 1
-"""Batch index of all stacked steps. What a model does with its first batch alone, it has done in `run_first_step`."""
+COUNTERS = ("current_epoch", "global_step", "is_last_batch", "fit_loop")
+"""Attributes of a trainer that change during a training."""
+
+
+class LaterBatch:
+    """Batch index of all stacked steps: not 0, and no other number, as one captured step is that of all batches.
+
+    What a model does with its first batch alone, it has done in `run_first_step`.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        if other == 0:
+            return False
+        raise ValueError("its step depends on batch_idx")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class UncountedTrainer:
+    """A trainer for stacked steps, whose counters cannot be read: one captured step is that of all epochs."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def __getattr__(self, name: str) -> Any:
+        if name in COUNTERS:
+            raise ValueError(f"its step depends on {name}")
+        return getattr(self._trainer, name)
 
 
 @final
@@ -111,7 +138,7 @@ class _Steps(nn.Module):
 
     def forward(self, step: str, batch: Batch) -> tuple[Tensor, Updates]:
         self._recorder.updates.clear()
-        result = getattr(self.model, step)(batch, FIRST_BATCH_IS_DONE)
+        result = getattr(self.model, step)(batch, LaterBatch())
         loss = result if isinstance(result, Tensor) else result.get("loss", torch.zeros(()))
         return loss, list(self._recorder.updates)
 
@@ -169,7 +196,8 @@ def structure(model: nn.Module) -> dict[str, str]:
             if type(layer) not in DROPOUTS:
                 raise ValueError(f"{type(layer).__name__} cannot be stacked")
             continue
-        shapes = [f"{tuple(part.shape)}" for part in layer.parameters(recurse=False)]
+        own = layer.parameters(recurse=False)
+        shapes = [f"{tuple(part.shape)}" + ("" if part.requires_grad else " frozen") for part in own]
         layers[path] = " ".join([f"{type(layer).__name__}({layer.extra_repr()})", *shapes])
     return layers
 
@@ -205,6 +233,8 @@ def _template(models: Sequence[Learner]) -> Learner:
     """Return a copy of the first model whose dropout, and label smoothing, has the rates of all."""
     trainer = trainer_of(models[0])
     template = copy.deepcopy(models[0], {} if trainer is None else {id(trainer): trainer})
+    if trainer is not None:
+        template.trainer = UncountedTrainer(trainer)  # type: ignore[assignment]
     found = [_dropouts(model) for model in models]
     paths = sorted({path for layers in found for path in layers})
     rates = {path: Rates(layers[path].p if path in layers else 0.0 for layers in found) for path in paths}

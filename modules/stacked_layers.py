@@ -108,9 +108,9 @@ class _Linear(nn.Module):
         return torch.baddbmm(self.bias_NO[:, None], x, self.weight_NOI.mT)
 
 
-def has_stackable_layers(model: nn.Module) -> bool:
-    """Return whether a `LayerStack` can hold a model."""
-    if not isinstance(model, MODELS) or model.hparams.get("reduction") == "sum":
+def has_stackable_layers(model: Classifier) -> bool:
+    """Return whether a `LayerStack` can hold a model. A subclass may have another step, which it would not see."""
+    if type(model) not in MODELS or model.hparams.get("reduction") == "sum":
         return False
     net = model.net
     return isinstance(net, nn.Sequential) and all(type(layer) in (nn.Linear, nn.Dropout, *PLAIN) for layer in net)

@@ -29,7 +29,7 @@ class StackedMetrics:
     @staticmethod
     def takes(split: SplitMetrics) -> bool:
         """Return whether all metrics are mean losses, and accuracies over all examples."""
-        return all(isinstance(metric, MeanLoss) or _is_accuracy(metric) for metric in _by_name(split.metrics).values())
+        return all(type(metric) is MeanLoss or _is_accuracy(metric) for metric in _by_name(split.metrics).values())
 
     def reset(self) -> None:
         """Forget all updates."""
@@ -91,4 +91,7 @@ def _by_name(metrics: MetricCollection) -> dict[str, object]:
 
 
 def _is_accuracy(metric: object) -> bool:
-    return isinstance(metric, MulticlassAccuracy) and (metric.average, metric.top_k) == ("micro", 1)
+    """Return whether a metric is the share of all examples whose largest output is that of their class."""
+    return type(metric) is MulticlassAccuracy and (
+        (metric.average, metric.top_k, metric.multidim_average, metric.ignore_index) == ("micro", 1, "global", None)
+    )

@@ -15,7 +15,7 @@ State = dict[str, Tensor]
 """What an optimiser keeps of a parameter, under torch's names, with a first axis of N."""
 
 FLAGS = ("amsgrad", "maximize", "differentiable", "nesterov")
-REFUSED = FLAGS[:3]
+REFUSED = (*FLAGS[:3], "dampening")
 
 
 class StackedOptimizer:
@@ -107,9 +107,7 @@ def _is_decoupled(optimizer: Optimizer) -> bool:
 
 
 def _numbers(group: dict[str, Any]) -> dict[str, float]:
-    found = {
-        name: float(group[name]) for name in ("lr", "weight_decay", "eps", "momentum", "dampening") if name in group
-    }
+    found = {name: float(group[name]) for name in ("lr", "weight_decay", "eps", "momentum") if name in group}
     betas = group.get("betas", ())
     return found | {f"beta{number}": float(beta) for number, beta in enumerate(betas, 1)}
 
@@ -140,7 +138,7 @@ def _sgd(
         direction = gradient + _wide(numbers["weight_decay"], whole) * whole
         if "momentum_buffer" in state:
             buffer, momentum = state["momentum_buffer"], _wide(numbers["momentum"], whole)
-            buffer.mul_(momentum).add_(_wide(1 - numbers["dampening"], whole) * direction)
+            buffer.mul_(momentum).add_(direction)
             direction = direction + momentum * buffer if nesterov else buffer
         whole.sub_(_wide(numbers["lr"], whole) * direction)
 

@@ -37,6 +37,7 @@ class StackedStep:
         self._captured = (device.type == "cuda" if captured is None else captured) and self._together is not None
         self._graph: StepGraph | None = None
         self._steps, self._batch, self._updates = 0, Batch(()), Updates()
+        self._largest = 0  # elements of the inputs of a full batch
 
     def read_numbers(self) -> None:
         """Take over the learning rates that schedules have changed."""
@@ -45,13 +46,13 @@ class StackedStep:
 
     def run(self, batch: Batch, generators: Sequence[torch.Generator] | None, *, shared: bool) -> Updates:
         """Train on a batch; return what is passed to the metrics. For the arguments see `Stack.training_step`."""
-        self._steps += 1
+        self._steps, self._largest = self._steps + 1, max(self._largest, batch[0].numel())
         if not self._captured or self._steps <= EAGER_STEPS:
             return self._step(batch, generators, shared=shared)
-        if self._graph is None:
+        if self._graph is None and batch[0].numel() == self._largest:
             self._batch = tuple(part.clone() for part in batch)
             self._graph = self._capture(generators, shared=shared)
-        if [part.shape for part in batch] != [part.shape for part in self._batch]:
+        if self._graph is None or [part.shape for part in batch] != [part.shape for part in self._batch]:
             return self._step(batch, generators, shared=shared)  # the last, smaller batch
         for own, part in zip(self._batch, batch, strict=True):
             own.copy_(part)

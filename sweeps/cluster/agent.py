@@ -18,6 +18,7 @@ from typing import Any
 from pipelines.runtime.errors import UserError
 from sweeps.cluster.folders import agent_folder
 from sweeps.cluster.gpus import take_gpus
+from sweeps.workers.gpus import listed_gpus, sharers
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Message, Pool, WorkerProcess
 
@@ -79,8 +80,10 @@ class Agent:
 
     def check(self, job: dict[str, Any], configurations: list[dict[str, Any]]) -> Message:
         """Check an experiment, see `Pool.check`; return ("done", facts) or ("refused", reason)."""
+        checked = local_job(job)
+        checked.sharers = sharers(listed_gpus() or [], max(1, self._slots))
         try:
-            return "done", self._checks.check(local_job(job), configurations)
+            return "done", self._checks.check(checked, configurations)
         except UserError as error:
             return "refused", str(error)
 

@@ -4,6 +4,7 @@ They are named as in CUDA_VISIBLE_DEVICES: by index, or by UUID, which also name
 asked, since a process that has asked CUDA cannot change which GPUs it sees.
 """
 
+import math
 import os
 import re
 import subprocess
@@ -89,6 +90,11 @@ def share_of(gpus: Sequence[str], slot: int, devices: int) -> list[str]:
     """
     first = slot * devices
     return [gpus[(first + offset) % len(gpus)] for offset in range(min(devices, len(gpus)))]
+
+
+def sharers(gpus: Sequence[str], slots: int) -> int:
+    """Return how many slots, with one GPU each, share the GPU that most use; see `share_of`."""
+    return math.ceil(slots / len(gpus)) if gpus else slots
 
 
 def check_devices(gpus: Sequence[str], devices: int) -> None:

@@ -36,6 +36,7 @@ class Job:
         system_metrics: Whether its run measures the machine.
         slot: Index of the pool's slot that it runs in, from 0.
         gpus: The GPUs of all trainings of the pool, as CUDA_VISIBLE_DEVICES names them; empty if unknown.
+        sharers: Number of trainings, or of stacks, that share its GPU.
         values: The searched keys with their values, which are among the arguments too.
         nodes: Number of nodes that it is trained on, with `devices` processes on each.
         node_rank: Which of these nodes this is, from 0. The pool sets this attribute and the next one.
@@ -63,6 +64,7 @@ class Job:
     system_metrics: bool = False
     slot: int = 0
     gpus: list[str] = field(default_factory=list)
+    sharers: int = 1
     values: dict[str, Any] = field(default_factory=dict)
     nodes: int = 1
     node_rank: int = 0

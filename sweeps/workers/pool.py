@@ -20,7 +20,7 @@ from pipelines.runtime.process import FORK_IS_SAFE, SIGKILL, signal_process_grou
 from pipelines.runtime.signals import signal_handlers
 from pipelines.tracking.mlflow_internals import DATABASE_STORE
 from pipelines.tracking.store import Store
-from sweeps.workers.gpus import TrainingGpus
+from sweeps.workers.gpus import TrainingGpus, sharers
 from sweeps.workers.job import Job
 from sweeps.workers.multiprocessing_internals import main_not_imported, start_fork_server
 
@@ -170,6 +170,7 @@ class Pool:
             UserError: The experiment, a key or a value is refused, or the experiment cannot run.
         """
         job.log_file, job.gpus = str(self._folder / "check.log"), self._gpus.names
+        job.sharers = max(job.sharers, sharers(self._gpus.names, self.workers))
         self._start(_check, [job], None, configurations)
         while not (received := self.events(1.0)):
             pass

@@ -27,9 +27,9 @@ HOOKS = (
     *("on_before_optimizer_step", "on_validation_start", "on_validation_epoch_start", "on_validation_epoch_end"),
     *("on_validation_batch_start", "on_validation_batch_end", "on_validation_end", "backward", "optimizer_step"),
     *("optimizer_zero_grad", "lr_scheduler_step", "configure_gradient_clipping", "transfer_batch_to_device"),
-    *("on_before_batch_transfer", "on_after_batch_transfer"),
+    *("on_before_batch_transfer", "on_after_batch_transfer", "on_train_end", "on_fit_end"),
 )
-"""Hooks of a module that a stack does not call."""
+"""Hooks of a module that a stack does not call, or calls before the training."""
 ADVICE = "leave out --stacked to train each trial for itself"
 TOLERANCE = 1e-3
 """Relative difference of rounding, in float32 and one step."""
@@ -46,7 +46,11 @@ def check_keys(keys: Sequence[str]) -> None:
 
 
 def check(
-    cli: LitlabCLI, data: LightningDataModule | None, model: LightningModule, others: Mapping[str, LightningModule]
+    cli: LitlabCLI,
+    data: LightningDataModule | None,
+    model: LightningModule,
+    others: Mapping[str, LightningModule],
+    sharers: int = 1,
 ) -> int:
     """Refuse an experiment whose trials cannot be trained together; the message names the key.
 
@@ -55,6 +59,7 @@ def check(
         data: Its data, which have been read.
         model: Its model.
         others: The models of the ends of the space, by what they set.
+        sharers: Number of stacks that share a GPU.
 
     Returns:
         How many trials are trained together if the user does not say.
@@ -67,10 +72,11 @@ def check(
     for values, one in models.items():
         _check_layers(values, models["model"], one)
     _check_results(models, batch, trainer)
-    return fitting_size(models["model"], batch, _batch(data, EVAL_BATCH_SIZE), trainer.strategy.root_device)
+    device = trainer.strategy.root_device
+    return fitting_size(models["model"], batch, _batch(data, EVAL_BATCH_SIZE), device, sharers)
 
 
-def fitting_size(model: Learner, batch: Batch, evaluated: Batch, device: torch.device) -> int:
+def fitting_size(model: Learner, batch: Batch, evaluated: Batch, device: torch.device, sharers: int) -> int:
     """Return how many models to stack: on a GPU as many as fit in its free memory, on a CPU as many as are faster.
 
     Args:
@@ -78,6 +84,7 @@ def fitting_size(model: Learner, batch: Batch, evaluated: Batch, device: torch.d
         batch: A batch of the training.
         evaluated: A batch of the validation.
         device: Where they are trained.
+        sharers: Number of stacks that share its memory.
     """
     if device.type != "cuda":
         return SIZE_ON_CPU
@@ -87,9 +94,17 @@ def fitting_size(model: Learner, batch: Batch, evaluated: Batch, device: torch.d
     torch.cuda.reset_peak_memory_stats(device)
     loss, _ = stack.training_step(tuple(part.to(device) for part in batch), None, shared=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    training = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
     stack.evaluation_step(tuple(part.to(device) for part in evaluated))
+    evaluation = torch.cuda.max_memory_allocated(device)
     moments = 3 * sum(parameter.nbytes for parameter in stack.parameters())  # and a copy in the update
-    return max(1, min(MAX_SIZE, int(SHARE_OF_MEMORY * free / (torch.cuda.max_memory_allocated(device) + moments))))
+    return size_in_memory(free // sharers, training + evaluation + moments)  # a graph keeps the memory of its step
+
+
+def size_in_memory(free: int, each: int) -> int:
+    """Return how many models fit in free memory, at most `MAX_SIZE`, if each takes so many bytes."""
+    return max(1, min(MAX_SIZE, int(SHARE_OF_MEMORY * free / each)))
 
 
 def _batch(data: InMemoryDataModule, size: int) -> Batch:
@@ -106,10 +121,16 @@ def _check_trainer(cli: LitlabCLI) -> Trainer:
     trainer = cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
     if trainer.max_epochs == -1:
         raise UserError(f"trainer.max_epochs -1 has no end, and a stack ends with all its trials; {ADVICE}")
-    if trainer.strategy.root_device.type not in ("cpu", "cuda") or trainer.world_size > 1:
-        advice = f"a stack trains on one CPU or one NVIDIA GPU (--trainer.devices 1); {ADVICE}"
-        raise UserError(f"trainer.accelerator, trainer.devices: {advice}")
+    _check_device(trainer.strategy.root_device, trainer.world_size)
     return trainer
+
+
+def _check_device(device: torch.device, world_size: int) -> None:
+    wanted = "a stack trains on one CPU or one NVIDIA GPU"
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"trainer.accelerator: {wanted}, not on {device.type} (--trainer.accelerator cpu); {ADVICE}")
+    if world_size > 1:
+        raise UserError(f"trainer.devices: {wanted} (--trainer.devices 1); {ADVICE}")
 
 
 def _check_model(values: str, model: LightningModule) -> Learner:
@@ -141,7 +162,9 @@ def _check_layers(values: str, first: Learner, other: Learner) -> None:
     except ValueError as error:
         raise UserError(f"{values}: {error}; {ADVICE}") from error
     if not same or type(first) is not type(other) or first.hparams.get("loss") != other.hparams.get("loss"):
-        raise UserError(f"space: {values}: trials that are stacked have the same layers and loss; {ADVICE}")
+        raise UserError(
+            f"space: {values}: trials that are stacked have the same layers, frozen or not, and loss; {ADVICE}"
+        )
 
 
 def _check_results(models: Mapping[str, Learner], batch: Batch, trainer: Trainer) -> None:

@@ -6,14 +6,21 @@ from functools import partial
 from typing import Protocol
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
+from datamodules.base import ImageDataModule
 from datamodules.in_memory import EVAL_BATCH_SIZE, InMemoryDataModule
 from datamodules.loading import place
 from datamodules.sampling import EpochSampler
 from datamodules.sets import TensorSet
+from datamodules.tabular import TabularDataModule
 from modules.base import Batch
+
+AFTER_TRANSFER = tuple(
+    base.on_after_batch_transfer for base in (LightningDataModule, ImageDataModule, TabularDataModule)
+)
+"""Those of litlab and Lightning, which draw nothing but the augmentation that is configured."""
 
 
 class Drawing(Protocol):
@@ -30,14 +37,19 @@ class StackedData:
 
     Args:
         data: Has been read.
-        trainer: What the data module is attached to.
+        trainer: Has the device; for the rest see `attach`.
     """
 
     def __init__(self, data: InMemoryDataModule, trainer: Trainer) -> None:
-        data.trainer = trainer
-        self._data, self._trainer, self._device = data, trainer, trainer.strategy.root_device
+        self._data, self._device = data, trainer.strategy.root_device
+        self.attach(trainer)
         self._held = {part: place(part, data.device, self._device) for part in (data.train_set, data.val_set)}
-        self.is_random = bool(getattr(data, "crop_padding", 0) or getattr(data, "flip", False))
+        configured = getattr(data, "crop_padding", 0) or getattr(data, "flip", False)
+        self.is_random = bool(configured) or not _has_known_batches(data)
+
+    def attach(self, trainer: Trainer) -> None:
+        """Attach the data module to the trainer of a member that trains on: flips may depend on its epoch."""
+        self._trainer = self._data.trainer = trainer
 
     @property
     def validation_sets(self) -> dict[str, TensorSet]:
@@ -86,3 +98,9 @@ class StackedData:
         sampler = EpochSampler(self._data.train_set, shuffle=True, seed=seed)  # type: ignore[arg-type]
         sampler.set_epoch(epoch)
         return sampler.indices()
+
+
+def _has_known_batches(data: InMemoryDataModule) -> bool:
+    """Return whether batches are made as litlab makes them; a subclass may augment them in its own way."""
+    augment = getattr(type(data), "augment", ImageDataModule.augment)
+    return type(data).on_after_batch_transfer in AFTER_TRANSFER and augment is ImageDataModule.augment

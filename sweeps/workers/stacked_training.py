@@ -137,6 +137,7 @@ class Stack:
     def _stack(self, members: list[Member]) -> None:
         for member in members:
             member.model.to(self._device)
+        self._data.attach(members[0].job.trainer)
         self.members, self.models = members, stack_models([member.model for member in members], self._device)
         optimizers = [optimizer for member in members for optimizer in member.job.trainer.optimizers]
         self._step = StackedStep(self.models, optimizers, self._device)

@@ -100,7 +100,7 @@ def check_experiment(job: Job, configurations: list[dict[str, Any]], pipe: conne
         built = {format_values(values): _build(job.arguments, values) for values in configurations}
         prepare_model(model)
         cli.make_trainer(callbacks=None, logger=False, enable_checkpointing=False)
-        size = stacked.check(cli, data, model, built) if job.stacked else 1
+        size = stacked.check(cli, data, model, built, job.sharers) if job.stacked else 1
         send(pipe, ("done", {**experiment_facts(job, cli, data, model), "stack_size": size}))
     except UserError as error:
         send(pipe, ("refused", str(error)))

@@ -87,6 +87,7 @@ def test_schedules_change_the_numbers_and_a_new_stack_continues_from_the_state()
         lambda one, two: [torch.optim.Adam(one, amsgrad=True), torch.optim.Adam(two, amsgrad=True)],
         lambda one, two: [torch.optim.RMSprop(one), torch.optim.RMSprop(two)],
         lambda one, two: [torch.optim.SGD(one, 0.1, momentum=0.9), torch.optim.SGD(two, 0.1)],
+        lambda one, two: [torch.optim.SGD(part, 0.1, momentum=0.9, dampening=0.5) for part in (one, two)],
     ],
 )
 def test_other_optimisers_are_left_to_torch(optimizers):

@@ -4,15 +4,19 @@ import copy
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
 
 from modules.convnet import ConvNet
 from modules.functional_stack import FunctionalStack
-from modules.metrics import SplitMetrics
+from modules.metrics import MeanLoss, SplitMetrics
 from modules.mlp import MLP
 from modules.mlp_regressor import MLPRegressor
 from modules.stacked_dropout import Rates, draw_together
 from modules.stacked_metrics import StackedMetrics
 from modules.stacked_step import StackedStep
+from modules.step_graph import RepeatedStep
 
 CPU = torch.device("cpu")
 
@@ -34,6 +38,18 @@ def test_a_captured_step_trains_as_an_eager_one_and_leaves_smaller_batches_eager
         outputs = [step.run(batch, None, shared=False)[0][0] for batch in batches]
         ends.append((outputs, [list(model.parameters()) for model in own]))
     torch.testing.assert_close(ends[0], ends[1])
+
+
+def test_the_captured_batch_is_a_full_one(monkeypatch):
+    """The fourth batch, the first that could be captured, is the smaller last one of an epoch."""
+    torch.manual_seed(0)
+    models, replays = [MLP((4,), 3, hidden=(2,)) for _ in range(2)], []
+    replay = RepeatedStep.replay
+    monkeypatch.setattr(RepeatedStep, "replay", lambda graph: replays.append(graph) or replay(graph))
+    step = StackedStep(FunctionalStack(models), optimizers(models), CPU, captured=True)
+    for size in [6, 6, 6, 4] * 2:
+        step.run((torch.randn(size, 4), torch.randint(0, 3, (size,))), None, shared=True)
+    assert len(replays) == 3
 
 
 def test_parameters_that_no_optimiser_has_do_not_change():
@@ -68,6 +84,18 @@ def test_metrics_of_all_models_at_once_are_those_of_each():
             split.update(*own)
     for ours, split in zip(together.compute(), splits, strict=True):
         torch.testing.assert_close(ours, split.compute())
+
+
+class RootLoss(MeanLoss):
+    def compute(self):
+        return super().compute().sqrt()
+
+
+@pytest.mark.parametrize(
+    "metric", [RootLoss(F.cross_entropy), MulticlassAccuracy(3, average="micro", ignore_index=0)], ids=["root", "acc"]
+)
+def test_metrics_that_count_otherwise_are_left_to_each_model(metric):
+    assert not StackedMetrics.takes(SplitMetrics(MetricCollection({"mine": metric})))
 
 
 def test_other_metrics_than_means_are_left_to_each_model():

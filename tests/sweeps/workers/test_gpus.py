@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.config.cli import parse_config
 from pipelines.runtime.errors import UserError
-from sweeps.workers.gpus import TrainingGpus, check_devices, gpus_to_use, listed_gpus, share_of
+from sweeps.workers.gpus import TrainingGpus, check_devices, gpus_to_use, listed_gpus, share_of, sharers
 from sweeps.workers.job import Job
 from sweeps.workers.pool import Pool
 from sweeps.workers.worker import devices_each
@@ -166,3 +166,9 @@ def test_devices_of_a_sweep_are_a_number(litlab, tables, devices):
 @pytest.mark.parametrize(("given", "devices"), [([], 1), (["--trainer.devices", "2"], 2), (["--trainer.devices=3"], 3)])
 def test_the_devices_of_each_training_are_counted(given, devices):
     assert devices_each(parse_config("fit", ["digits-mlp", "--trainer.accelerator", "cpu", *given])) == devices
+
+
+@pytest.mark.parametrize(("gpus", "slots"), [(["0"], 4), (["0", "1"], 4), (["0", "1", "2"], 2), ([], 1)])
+def test_the_sharers_of_a_gpu_are_the_slots_that_have_it(gpus, slots):
+    shares = [share_of(gpus, slot, 1) for slot in range(slots)] if gpus else [[]]
+    assert sharers(gpus, slots) == max(shares.count(share) for share in shares)

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from modules.mlp import MLP
 from pipelines.config.cli import parse_config
 from pipelines.config.data_setup import load_data
 from pipelines.runtime.errors import UserError
 from sweeps.workers import stacked_check, worker
+from sweeps.workers.stacked_training import stack_models
 
 QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
 DIGITS = ["digits-mlp", "--data.n_train=300", "--model.hidden=[16, 8]", *QUICK]
@@ -28,6 +31,7 @@ class Net(Classifier):
         self.conv = nn.Conv2d(input_shape[0], 4, 3)
         self.norm = nn.BatchNorm2d(4, track_running_stats=kind == "running")
         self.head = nn.LazyLinear(num_classes) if kind == "lazy" else nn.Linear(4, num_classes)
+        self.conv.requires_grad_(kind != "frozen")
         self.noise = nn.AlphaDropout(0.1) if kind == "alpha" else nn.Dropout2d(0.1)
 
     def forward(self, images):
@@ -37,6 +41,21 @@ class Net(Classifier):
         if self.kind == "decides" and x.sum() > 0:
             x = -x
         return self.scale * self.head(x.amax((2, 3)))
+
+
+class Counting(Net):
+    def __init__(self, *arguments, counter="", **options):
+        super().__init__(*arguments, **options)
+        self.counter = counter
+
+    def training_step(self, batch, batch_idx):
+        count = batch_idx % 9 if self.counter == "batch_idx" else getattr(self, self.counter)
+        return super().training_step(batch, batch_idx) * (1 + count)
+
+
+class Ending(Net):
+    def on_train_end(self):
+        self.scale = 0.0
 '''
 
 
@@ -116,6 +135,49 @@ def test_a_users_network_with_batch_norm_of_the_batch_can_be_stacked(network):
     check([*network], {"model.optimizer.lr": 0.1})
 
 
+@pytest.mark.parametrize(
+    ("counter", "reason"),
+    [
+        ("current_epoch", "its step depends on current_epoch"),
+        ("global_step", "its step depends on global_step"),
+        ("batch_idx", "unsupported operand type(s) for %: 'LaterBatch'"),
+    ],
+)
+def test_a_step_that_depends_on_a_counter_is_refused(network, counter, reason):
+    with pytest.raises(UserError, match="Counting cannot be stacked") as refused:
+        check([*network, "--model=stack_check_net.Counting", f"--model.counter={counter}"], {})
+    assert reason in str(refused.value)
+
+
+def test_a_hook_after_the_training_is_refused(network):
+    with pytest.raises(UserError, match="Ending cannot be stacked: it has the hook on_train_end"):
+        check([*network, "--model=stack_check_net.Ending"], {})
+
+
+def test_models_of_which_some_are_frozen_are_refused(network):
+    with pytest.raises(UserError, match=r"space: model.kind frozen: trials that are stacked have the same layers"):
+        check([*network], {"model.kind": "frozen"})
+
+
 def test_models_that_differ_in_a_number_of_their_forward_pass_are_refused(network):
     with pytest.raises(UserError, match=r"model.scale 2.0: Net cannot be stacked: the loss of a batch is .* alone"):
         check([*network], {"model.scale": 2.0})
+
+
+class NegatedMLP(MLP):
+    def forward(self, inputs):
+        return -super().forward(inputs)
+
+
+def test_a_subclass_of_a_perceptron_is_stacked_with_its_own_forward_pass():
+    torch.manual_seed(0)
+    models, inputs = [NegatedMLP((4,), 3, hidden=(2,)) for _ in range(2)], torch.randn(5, 4)
+    expected = torch.stack([model.eval()(inputs) for model in models])
+    stack = stack_models(models, torch.device("cpu"))
+    ((outputs, _),) = stack.evaluation_step((inputs, torch.zeros(5, dtype=torch.long)))
+    torch.testing.assert_close(outputs, expected)
+
+
+def test_on_another_accelerator_than_nvidias_the_advice_is_the_cpu():
+    with pytest.raises(UserError, match=r"^trainer.accelerator: .* not on mps \(--trainer.accelerator cpu\)"):
+        stacked_check._check_device(torch.device("mps"), 1)

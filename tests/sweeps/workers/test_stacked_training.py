@@ -179,6 +179,17 @@ def test_a_pruned_or_failed_trial_does_not_change_the_others(trained, uri):
         ]
 
 
+def test_flips_alternate_after_the_first_trial_has_left(trained, uri):
+    argv = [*DIGITS, SGD, "--trainer.max_epochs=3", "--data.flip=alternate"]
+    commands = [(seed, [*argv, "--model.optimizer.lr=0.1"]) for seed in (0, 1)]
+    (_, (run_id, messages)) = trained(commands, stop=lambda number, epoch: number == 0)
+    ((alone, _),) = trained(commands[1:], together=False)
+    assert messages[-1][0] == "done"
+    assert list(map(flatten, metrics_of(Store(uri).find(run_id)))) == [
+        pytest.approx(flatten(entry), rel=1e-4, abs=1e-6) for entry in metrics_of(Store(uri).find(alone))
+    ]
+
+
 def test_a_space_with_data_keys_is_refused_before_the_first_trial(litlab, results):
     outcome = litlab("sweep", "digits-mlp", "--stacked", "4")
     assert outcome.code == 2
