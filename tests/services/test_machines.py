@@ -70,7 +70,8 @@ def study(machine: Callable[..., Any], server: Any, tracking: str, opened: Calla
 def test_the_study_of_a_machine_is_refused_to_another_until_it_dies_and_then_goes_on_there(
     study: Callable[..., Any], until: Callable[..., Any]
 ) -> None:
-    one, two, stored, command = study("killed", trials=6, confirm=1, set={"trainer.max_epochs": 40})
+    epochs = 100  # trials must still train when the other machine has run two commands
+    one, two, stored, command = study("killed", trials=6, confirm=1, set={"trainer.max_epochs": epochs})
     one.litlab(*command, "--workers", "2")
     until(lambda: len([trial for trial in stored.trials if trial.intermediate_values]) >= 2)
     assert two.litlab(*command).wait(timeout=120) == 2
@@ -80,7 +81,7 @@ def test_the_study_of_a_machine_is_refused_to_another_until_it_dies_and_then_goe
     one.power_off()
     lost = [trial for trial in stored.trials if trial.state.name == "RUNNING"]
     assert lost
-    assert two.litlab(*command).wait(timeout=300) == 0, two.err
+    assert two.litlab(*command).wait(timeout=500) == 0, two.err
 
     assert len(stored.counted) == 6
     assert {trial.state.name for trial in stored.counted} == {"COMPLETE"}
