@@ -66,7 +66,7 @@ class DecodingProcess:
         command = [sys.executable, "-P", "-c", PROGRAM, path]  # -P: no modules of the current folder
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
-        # In a session of its own, Ctrl-C does not reach it: its parent stops it.
+        # A new session, to which a terminal does not send Ctrl-C: `stop` ends the process.
         self._process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, start_new_session=True)
         assert self._process.stdin is not None
         assert self._process.stdout is not None

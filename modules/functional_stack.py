@@ -11,6 +11,7 @@ from typing import Any, final
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.modules.batchnorm import _NormBase
@@ -98,7 +99,7 @@ class FunctionalStack(Stack):
         """Let each model do what it does with its first batch, and see in which order masks are drawn."""
         batches = [batch if shared else tuple(part[number] for part in batch) for number in range(self._size)]
         for model, own in zip(self._models, batches, strict=True):
-            if type(model).training_step is not Learner.training_step:
+            if is_overridden("training_step", model, parent=Learner):
                 run_first_step(model, own)
         self._orders = self._steps[0].find_orders(batches[0])
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, distributed
 
 from datamodules.in_memory import InMemoryDataModule
@@ -95,10 +96,13 @@ def why_not_shared(cli: LitlabCLI, model: LightningModule, data: LightningDataMo
     """Return why processes cannot share a test, so that its metrics are exact; "" if they can."""
     if not isinstance(data, InMemoryDataModule):
         return "the data are not of one of litlab's data modules"
-    if type(data).test_dataloader is not InMemoryDataModule.test_dataloader:
-        return f"{type(data).__name__} has a test_dataloader of its own"
-    if not isinstance(model, Learner) or _is_own_test(model):
-        return f"{type(model).__name__} has a test of its own"
+    if is_overridden("test_dataloader", data, parent=InMemoryDataModule):
+        return f"{type(data).__name__} overrides test_dataloader"
+    name = type(model).__name__
+    if not isinstance(model, Learner):
+        return f"{name} is not one of litlab's modules"
+    if hooks := [hook for hook in HOOKS_OF_A_TEST if is_overridden(hook, model, parent=Learner)]:
+        return f"{name} overrides {hooks[0]}"
     if trainer.num_nodes > 1:
         return "other machines may not have the checkpoint"
     if cli.config.trainer.limit_test_batches not in (None, 1.0):
@@ -106,12 +110,8 @@ def why_not_shared(cli: LitlabCLI, model: LightningModule, data: LightningDataMo
     if probes := [callback for callback in cli.callbacks if isinstance(callback, Probe)]:
         return f"{type(probes[0]).__name__} looks at all examples"
     if others := sorted(set(trainer.callback_metrics) - {*model.logged_names(), *LOGGED_BY_LIGHTNING}):
-        return f"{others[0]} is not one of the metrics of {type(model).__name__}"
+        return f"{others[0]} is not one of the metrics of {name}"
     return "" if data.sizes().get("test", 0) >= trainer.world_size else "there are too few examples"
-
-
-def _is_own_test(model: Learner) -> bool:
-    return any(getattr(type(model), name) is not getattr(Learner, name) for name in HOOKS_OF_A_TEST)
 
 
 def interleave(parts: list[Tensor]) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -141,7 +142,7 @@ def _check_model(values: str, model: LightningModule) -> Learner:
     if not model.automatic_optimization:
         raise UserError(f"{values}: {name} cannot be stacked: it calls its optimiser itself; {ADVICE}")
     for hook in HOOKS:
-        if getattr(type(model), hook) is not getattr(Learner, hook):
+        if is_overridden(hook, model, parent=Learner):
             raise UserError(f"{values}: {name} cannot be stacked: it has the hook {hook}; {ADVICE}")
     if len(model.train_metrics.others) or len(model.val_metrics.others):
         raise UserError(f"{values}: {name} cannot be stacked: it has metrics of other outputs; {ADVICE}")

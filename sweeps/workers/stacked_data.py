@@ -24,7 +24,7 @@ AFTER_TRANSFER = tuple(
 
 
 class Drawing(Protocol):
-    """A training that has a seed, and draws from a generator of its own."""
+    """A training with a seed and a random generator."""
 
     seed: int
 

@@ -137,7 +137,6 @@ class Stack:
     def _stack(self, members: list[Member]) -> None:
         for member in members:
             member.model.to(self._device)
-        self._data.attach(members[0].job.trainer)
         self.members, self.models = members, stack_models([member.model for member in members], self._device)
         optimizers = [optimizer for member in members for optimizer in member.job.trainer.optimizers]
         self._step = StackedStep(self.models, optimizers, self._device)
@@ -150,6 +149,7 @@ class Stack:
         if members:
             self.members = [member for member in self.members if member not in members]
             if self.members:
+                self._data.attach(self.members[0].job.trainer)
                 self._stack(self.members)
 
     def train(self, epoch: int) -> dict[Member, FloatingPointError]:

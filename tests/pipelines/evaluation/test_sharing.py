@@ -98,7 +98,7 @@ def test_several_processes_measure_each_example_once(measured, name, processes):
         (["digits-mlp"], ""),
         (["digits-mlp", "--trainer.limit_test_batches=2"], "trainer.limit_test_batches is set"),
         (["digits-mlp", "--trainer.callbacks+=modules.probes.ShiftSensitivity"], "ShiftSensitivity looks at all"),
-        (["digits-mlp", "--model=modules.whitened_convnet.WhitenedConvNet"], "WhitenedConvNet has a test of its own"),
+        (["digits-mlp", "--model=modules.whitened_convnet.WhitenedConvNet"], "WhitenedConvNet overrides test_step"),
     ],
 )
 def test_a_test_that_would_not_be_exact_is_not_shared(make_trainer, arguments, reason):
@@ -122,8 +122,8 @@ class Counting(MLP):
 @pytest.mark.parametrize(
     ("data", "model", "reason"),
     [
-        (OwnLoader(), MLP((1, 28, 28), 10), "OwnLoader has a test_dataloader of its own"),
-        (Digits(), Counting((1, 28, 28), 10), "Counting has a test of its own"),
+        (OwnLoader(), MLP((1, 28, 28), 10), "OwnLoader overrides test_dataloader"),
+        (Digits(), Counting((1, 28, 28), 10), "Counting overrides on_test_batch_end"),
     ],
 )
 def test_a_test_is_not_shared_if_its_loader_or_hooks_are_not_those_of_litlab(make_trainer, data, model, reason):
