@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipelines.training.failures import RunFailedError
     from pipelines.training.results import FitResult
 
-OF_SEVERAL_RUNS = ("--cluster", "--cpus", "--gpus", "--workers")  # options of `litlab fit --seeds`
+OF_SEVERAL_RUNS = ("--cluster", "--cpus", "--gpus", "--stacked", "--workers")  # options of `litlab fit --seeds`
 DESCRIPTION = """Train an experiment, select the best epoch on the validation set and test it
 once. Configuration, metrics, figures, checkpoints and model are logged to one
 MLflow run."""

@@ -32,7 +32,7 @@ def test_a_mistake_is_refused_by_name(litlab, command, options, message):
     assert len(outcome.err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("option", ["--cluster=local", "--cpus=1", "--gpus=1", "--workers=2"])
+@pytest.mark.parametrize("option", ["--cluster=local", "--cpus=1", "--gpus=1", "--stacked", "--workers=2"])
 def test_one_fit_refuses_what_is_for_several(litlab, option):
     outcome = litlab("fit", "digits-mlp", option)
     assert outcome.code == 2
